@@ -1,5 +1,5 @@
-//! Records that cannot be read. Each is logged and confined to its own subject: neither an unseal nor the work on other
-//! records stops because of it.
+//! Unreadable records. Each is logged and affects only its own subject: neither an unseal nor work on other records
+//! stops because of it.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -10,18 +10,18 @@ use keepfast_storage::{ReadTx, StorageError, View};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// What storage has under a name.
+/// The stored state of a record.
 pub(crate) enum Stored<T> {
-    /// Nothing.
+    /// No record.
     Absent,
-    /// A record that cannot be read. It is logged.
+    /// An unreadable record; it is logged.
     Damaged,
     /// A record.
     Record(T),
 }
 
 impl<T> Stored<T> {
-    /// The record, where it can be read.
+    /// The record, if it is readable.
     pub(crate) fn readable(self) -> Option<T> {
         match self {
             Stored::Record(record) => Some(record),
@@ -30,7 +30,7 @@ impl<T> Stored<T> {
     }
 }
 
-/// Reads a record; one that cannot be read is logged as `what`.
+/// Reads a record. An unreadable one is logged as `what`.
 pub(crate) async fn read<T: Serialize + DeserializeOwned>(
     (records, what): (&Records<T>, &'static str),
     tx: &mut ReadTx,
@@ -49,7 +49,7 @@ pub(crate) async fn read<T: Serialize + DeserializeOwned>(
     }
 }
 
-/// Whether an error says that one record is damaged, and not that storage fails.
+/// Whether an error means that one record is damaged, and not that storage fails.
 pub(crate) fn unreadable(error: &Error) -> bool {
     match error.cause().and_then(|c| c.downcast_ref::<StorageError>()) {
         Some(error) => matches!(error, StorageError::Corrupt(..)),
@@ -58,12 +58,12 @@ pub(crate) fn unreadable(error: &Error) -> bool {
     }
 }
 
-/// Whether an error says that storage fails, so that nothing else can be done either.
+/// Whether an error means that storage fails, so that no other work can succeed.
 pub(crate) fn storage_fails(error: &Error) -> bool {
     error.cause().is_some_and(|cause| cause.is::<StorageError>()) && !unreadable(error)
 }
 
-/// Runs work on one lease, token or mount; a panic in it is its error.
+/// Runs work on one lease, token or mount. A panic in it becomes an error.
 ///
 /// # Errors
 /// Those of the work; 500 for a panic.

@@ -1,4 +1,4 @@
-//! The background tasks of the leader: expiry, the ticks of engines, and the rest of interrupted work.
+//! The background tasks of the leader: expiry, the ticks of engines, and the completion of interrupted work.
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -14,11 +14,11 @@ use crate::keyring::rotate_worn_key;
 use crate::mount::permit::TickPermit;
 use crate::unsealed::Unsealed;
 
-/// The pause before work that is due is tried again.
+/// The pause before due work is retried.
 const LOOK: Duration = Duration::from_secs(1);
 /// The interval of the ticks of engines.
 const TICK: Duration = Duration::from_secs(60);
-/// The interval of the ticks of engines that work on time.
+/// The interval of the ticks of engines that tick often.
 const OFTEN: Duration = Duration::from_secs(5);
 /// The interval of log lines about a quarantine.
 const REMINDER: Duration = Duration::from_secs(600);
@@ -92,20 +92,20 @@ impl Reminder {
     }
 }
 
-/// When something is due again: the next expiry, at the latest the next tick.
+/// The time of the next due work: the next expiry, at the latest the next tick.
 async fn next_look(unsealed: &Unsealed, tick: Timestamp) -> Timestamp {
     let next = unsealed.leases.store.horizon.next(!unsealed.leases.store.is_quarantined()).await;
     let now = unsealed.clock.now();
     match next {
         Ok(Some(end)) if end > now => end.min(tick),
         Ok(None) => tick,
-        // Work that is due is running or has failed, or storage fails.
+        // Due work is running or has failed, or storage fails.
         Ok(Some(_)) | Err(_) => now.after(LOOK).min(tick),
     }
 }
 
 /// The running tasks: one for each mount with expired leases, one for the tokens, one for the ticks. So neither a slow
-/// database nor many tokens nor a slow tick delay the rest. All stop when this is dropped.
+/// database nor many tokens nor a slow tick delays the others. All stop when this is dropped.
 #[derive(Default)]
 struct AtWork {
     tasks: JoinSet<String>,
@@ -131,13 +131,13 @@ impl AtWork {
         }
         let name = name.to_owned();
         self.tasks.spawn(async move {
-            // A panic frees the name, so that the work is tried again and other tasks continue.
+            // A panic frees the name, so that the work is retried and other tasks continue.
             attempt(&name, work.map(Ok)).await;
             name
         });
     }
 
-    /// Logs once which stored policies are beyond limits.
+    /// Logs once which stored policies exceed limits.
     fn check_policies(&mut self, unsealed: &Arc<Unsealed>) {
         let unsealed = unsealed.clone();
         self.spawn("the policies", async move {
@@ -206,8 +206,8 @@ fn report(what: &str, outcome: Result<()>) {
     }
 }
 
-/// Lets every engine tick that ticks often, or every other one. Under quarantine none ticks: what an engine would change on
-/// another system may belong to another server.
+/// Runs the tick of every engine that ticks often, or of every other engine. Under quarantine no engine ticks: the
+/// objects that it would change on another system may belong to another server.
 pub(crate) async fn tick(unsealed: &Unsealed, often: bool) {
     if unsealed.leases.store.is_quarantined() {
         return;

@@ -1,10 +1,10 @@
-//! What memory has of stored records follows what any node commits.
+//! Caches of stored records follow the commits of every node.
 //!
-//! One [`Watch`] passes each committed key to its owners, before the commit is acknowledged. An owner applies a small record
-//! at once, or marks what it has in memory as stale. So the caller of the next request sees the change, on the node that
-//! committed it and on every other, and no handler mends a cache.
+//! One [`Watch`] passes each committed key to its owners, before the commit is acknowledged. An owner applies a small
+//! record at once, or marks its cache entries as stale. So the next request sees the change, on the committing node and
+//! on every other, and no handler updates a cache.
 //!
-//! An owner is registered before it reads what is stored, and reads again if something changed meanwhile.
+//! An owner is registered before it reads the stored records, and reads again if a record changed in the meantime.
 
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,14 +16,14 @@ use serde::de::DeserializeOwned;
 
 use crate::damaged::Stored;
 
-/// The owner of what memory has of the records below a prefix.
+/// The owner of caches of the records below a prefix.
 pub(crate) trait Follower: Send + Sync {
-    /// A commit has written or deleted a record. Called in the order of the commits, by the thread that applies them: it
-    /// must be quick and must not wait for the backend.
+    /// Applies a commit that wrote or deleted a record. Called in the order of the commits by the thread that applies
+    /// them, so it must be fast and must not wait for the backend.
     fn applied(&self, change: &Applied<'_>);
 
-    /// Drops what memory has, because [`applied`](Self::applied) has panicked, so that it is read anew at its next use. Returns
-    /// false where that is impossible: then the node seals.
+    /// Drops the caches, because [`applied`](Self::applied) has panicked, so that they are read again at the next use.
+    /// Returns false if that is impossible: then the node seals.
     fn drop_stale(&self, _change: &Applied<'_>) -> bool {
         false
     }
@@ -38,12 +38,12 @@ pub(crate) struct Applied<'a> {
 }
 
 impl Applied<'_> {
-    /// Whether the record is there now.
+    /// Whether the record exists now.
     pub(crate) fn exists(&self) -> bool {
         matches!(self.write, Write::Put { .. })
     }
 
-    /// The record as it is now. One that cannot be read is logged as `what`.
+    /// The current record. An unreadable one is logged as `what`.
     pub(crate) fn record<T: DeserializeOwned>(&self, what: &'static str) -> Stored<T> {
         let Write::Put { key, value } = self.write else { return Stored::Absent };
         let read =
@@ -65,7 +65,7 @@ pub(crate) struct Follow {
 }
 
 impl Follow {
-    /// Follows what this barrier's backend applies, until it is dropped or the barrier is closed.
+    /// Follows the commits that the backend of this barrier applies, until it is dropped or the barrier is closed.
     pub(crate) fn new(barrier: Arc<Barrier>) -> Arc<Self> {
         let follow = Arc::new(Follow { barrier, followers: RwLock::default() });
         let watcher: Arc<dyn Watch> = follow.clone();
@@ -78,8 +78,8 @@ impl Follow {
         self.followers.write().push((prefix, follower));
     }
 
-    /// Tells an owner of a change. A panic in it must not end the thread of the storage, on which all commits depend: the
-    /// owner drops what is stale, or the barrier fails closed.
+    /// Passes a change to an owner. A panic in the owner must not end the storage thread, on which all commits depend:
+    /// the owner drops its caches, or the barrier fails closed.
     fn tell(&self, prefix: &'static str, follower: &dyn Follower, change: &Applied<'_>) {
         if catch_unwind(AssertUnwindSafe(|| follower.applied(change))).is_ok() {
             return;
@@ -94,7 +94,7 @@ impl Follow {
     }
 }
 
-/// The barrier of an unsealed server; while it is held, memory follows its commits.
+/// The barrier of an unsealed server. While this is held, caches follow the commits.
 pub(crate) struct FollowedBarrier {
     barrier: Arc<Barrier>,
     _follow: Arc<Follow>,
@@ -139,7 +139,7 @@ mod tests {
 
     use super::*;
 
-    /// An owner that panics; what is stale can be dropped or not.
+    /// An owner that panics. Its caches can be dropped or not.
     struct Panicking {
         can_drop: bool,
     }

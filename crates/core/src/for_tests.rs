@@ -1,5 +1,5 @@
-//! What fuzz targets reach of this crate, with the feature `test-support` only: functions from bytes and texts, no proofs and no
-//! part of a running server.
+//! The functions of this crate for fuzz targets, with the feature `test-support` only. They take bytes and texts, and
+//! give access to no part of a running server.
 
 use std::sync::LazyLock;
 
@@ -14,13 +14,13 @@ use crate::policy::{self, Acl, AclRequest, password};
 use crate::token::batch::BatchCipher;
 use crate::token::id::Ids;
 
-/// A policy that was accepted, compiled for a caller without an identity.
+/// A valid policy, compiled for a caller without an identity.
 pub struct CompiledPolicy {
     acl: Acl,
     has_rules: bool,
 }
 
-/// What a policy says of one request.
+/// The decision of a policy for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decided {
     /// Whether the request is allowed.
@@ -30,7 +30,7 @@ pub struct Decided {
 }
 
 impl CompiledPolicy {
-    /// Parses and compiles a policy; `None` for what is no policy.
+    /// Parses and compiles a policy; `None` if it is invalid.
     pub fn parse(text: &str) -> Option<Self> {
         let parsed = policy::parse("fuzzed", text).ok()?;
         Some(CompiledPolicy { acl: Acl::compile([&parsed], &Subject::default()), has_rules: !parsed.paths.is_empty() })
@@ -41,7 +41,7 @@ impl CompiledPolicy {
         self.has_rules
     }
 
-    /// What it says of a request without parameters.
+    /// The decision for a request without parameters.
     pub fn decide(&self, path: &CanonicalPath, operation: Operation) -> Decided {
         let none = || None;
         let decision = self.acl.allow(&AclRequest {
@@ -57,8 +57,8 @@ impl CompiledPolicy {
     }
 }
 
-/// Whether a value of `denied_parameters` denies the value of a request. `is_declared` says whether the route declares the
-/// parameter: its handler then reads texts as lists, pairs, JSON or base64.
+/// Whether a value of `denied_parameters` denies the value of a request. `is_declared` states whether the route
+/// declares the parameter: its handler then parses texts as lists, pairs, JSON or base64.
 pub fn is_denied(denied: &Value, given: &Value, is_declared: bool) -> bool {
     reading::reaches(denied, given, if is_declared { Scope::Declared } else { Scope::Data })
 }
@@ -67,24 +67,24 @@ pub fn is_denied(denied: &Value, given: &Value, is_declared: bool) -> bool {
 pub struct FilterTemplate(KeysFilter);
 
 impl FilterTemplate {
-    /// Parses a template; `None` for what is none.
+    /// Parses a template; `None` if it is invalid.
     pub fn parse(text: &str) -> Option<Self> {
         KeysFilter::parse(text).ok().map(FilterTemplate)
     }
 
-    /// The path that it makes of a list's path and one key; `None` for one beyond its limit.
+    /// The path from the path of a list and one of its keys; `None` if it exceeds the limit.
     pub fn render(&self, path: &str, key: &str) -> Option<String> {
         self.0.render(path, key).ok()
     }
 }
 
-/// A password after a password policy; `None` for what is no policy.
+/// A password from a password policy; `None` if the policy is invalid.
 pub fn password_after(policy: &str) -> Option<String> {
     password::parse(policy).ok().map(|policy| policy.generate().expose().clone())
 }
 
-/// Looks a token's text up in every way. Panics unless its accessor leads to the same record, and if it opens as a batch
-/// token, which nobody can make without the server's key.
+/// Looks up the text of a token in every way. Panics unless its accessor leads to the same record, and if the text
+/// decrypts as a batch token, which requires the key of the server.
 pub fn check_token(text: &str) {
     static KEYS: LazyLock<(Ids, BatchCipher)> =
         LazyLock::new(|| (Ids::new(&random::bytes::<128>()), BatchCipher::new(&random::bytes::<32>())));

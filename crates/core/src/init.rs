@@ -18,19 +18,19 @@ use crate::token::record::{CREATED_TOKEN_PATH, FIRST_TOKEN_PATH};
 use crate::token::{Authority, TokenAuth};
 use crate::unsealed::{Ingredients, Unsealed};
 
-/// The shares and the token of a new server, which it returns once.
+/// The shares and the root token of a new server, which are returned once.
 pub struct Initialized {
     /// The shares of the unseal key.
     pub shares: Vec<SecretBytes>,
-    /// The first token.
+    /// The first root token.
     pub root_token: SecretString,
 }
 
 /// Initialises the storage: keyring, seal configuration, mounts, policies, salts and first root token, all prepared in
 /// memory and written in one commit. Leaves the server sealed.
 ///
-/// Fails with 400 when it is initialised already; 500 with the reason when an audit device cannot be opened or
-/// storage fails: then nothing is written.
+/// Fails with 400 when it is initialised already; with 500 and the reason when an audit device cannot be opened or
+/// storage fails. In both cases nothing is written.
 pub(crate) async fn initialize(
     server: &Lifecycle,
     shape: SealShape,
@@ -41,7 +41,7 @@ pub(crate) async fn initialize(
     Ok(Initialized { shares, root_token })
 }
 
-/// The same under a seal that exists; returns the root token.
+/// The same under an existing seal. Returns the root token.
 pub(crate) async fn initialize_under(
     server: &Lifecycle,
     seal: Arc<dyn Seal>,
@@ -86,7 +86,7 @@ async fn initialize_once(
     }
 }
 
-/// Writes what every storage begins with to `staged`, and the first root token, which is returned.
+/// Writes the initial records of a storage to `staged`, and the first root token, which is returned.
 async fn fill(
     parts: &ServerParts,
     staged: Arc<MemoryBackend>,
@@ -99,12 +99,12 @@ async fn fill(
     let devices = parts.settings.audit.iter().map(unopened).collect::<Result<_>>()?;
     let barrier = parts.open_barrier(staged.clone(), root).await?;
     parts.take_over(&barrier).await?;
-    // The rules of a storage that nobody serves yet are in force nowhere.
+    // A storage that no server serves yet has no rules in force.
     let rules = Arc::new(Admission::without_rules(parts.clock.clone())).source();
     let custody = Custody::new(seal, staged);
     let unsealed = Unsealed::open(parts, Ingredients { barrier, custody, devices, rules }).await?;
     let mut tx = unsealed.barrier.begin();
-    // A chosen token reads as one that was made after the first, which is how OpenBao creates it.
+    // A chosen token has the path of a token that another token created, as in OpenBao.
     let (path, display_name) = match root_token {
         Some(_) => (CREATED_TOKEN_PATH, TokenAuth::TYPE),
         None => (FIRST_TOKEN_PATH, "root"),

@@ -1,4 +1,4 @@
-//! The rotation of the keyring: when a key has sealed enough values, or is old enough.
+//! The rotation of the keyring: when a key has encrypted enough values or has reached a maximum age.
 
 use std::sync::Arc;
 
@@ -11,14 +11,14 @@ use crate::layout::SYSTEM_STORAGE;
 /// The stored limits.
 pub(crate) const ROTATION: Records<Rotation> = Records::at("rotation");
 
-/// When a key of the keyring is replaced.
+/// The limits after which a key of the keyring is replaced.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Rotation {
-    /// Whether limits apply besides that of random nonces.
+    /// Whether limits besides that of random nonces apply.
     pub(crate) enabled: bool,
-    /// The greatest age in seconds; 0 for no limit.
+    /// The maximum age in seconds; 0 for no limit.
     pub(crate) interval: u64,
-    /// The most values that a key seals.
+    /// The maximum number of values that a key encrypts.
     pub(crate) max_operations: u64,
 }
 
@@ -29,9 +29,9 @@ impl Default for Rotation {
 }
 
 impl Rotation {
-    /// Why the key has to be replaced now, if it has.
+    /// The reason why the key must be replaced now; `None` if it need not.
     fn is_due(&self, key: &KeyStatus, now: Timestamp) -> Option<&'static str> {
-        // NIST SP 800-38D, section 8.3: no configuration switches this off.
+        // NIST SP 800-38D, section 8.3: no configuration disables this limit.
         if key.encryptions >= MAX_ENCRYPTIONS {
             return Some("its key had sealed as many values as it may");
         }
@@ -46,7 +46,7 @@ impl Rotation {
     }
 }
 
-/// Adds a term to the keyring when the current key has reached a limit of use or age.
+/// Adds a term to the keyring when the current key has reached its limit of use or age.
 pub(crate) async fn rotate_worn_key(barrier: &Arc<Barrier>, now: Timestamp) -> Result<()> {
     let view = barrier.view(SYSTEM_STORAGE);
     let rotation = ROTATION.get_in(&mut barrier.begin_read(), &view, "").await?.unwrap_or_default();

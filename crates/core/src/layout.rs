@@ -1,11 +1,11 @@
-//! Where core's own parts lie: the paths of its mounts, and the prefixes of its storage.
+//! The layout of core: the paths of its mounts and the prefixes of its storage.
 
 /// The mount of the server's own API.
 pub(crate) const SYSTEM_MOUNT: &str = "sys/";
-/// The mount of the auth method that makes tokens.
+/// The mount of the auth method for tokens.
 pub(crate) const TOKEN_MOUNT: &str = "auth/token/";
 
-/// Mounts, policies, migrations, locked users, and what else `sys/` stores.
+/// Mounts, policies, migrations, locked users, and other records of `sys/`.
 pub(crate) const SYSTEM_STORAGE: &str = "sys/";
 /// Tokens, token roles and leases.
 pub(crate) const TOKEN_STORAGE: &str = "token/";
@@ -20,7 +20,7 @@ pub(crate) const MOUNT_ENTRIES: &str = "sys/mount/";
 pub(crate) const POLICIES: &str = "sys/policy/";
 /// Locks of users.
 pub(crate) const LOCKS: &str = "sys/lockout/";
-/// Locks of names that no user has.
+/// Locks of names without a user.
 pub(crate) const UNKNOWN_LOCKS: &str = "sys/lockout-unknown/";
 /// Entities.
 pub(crate) const ENTITIES: &str = "identity/entity/";

@@ -1,8 +1,9 @@
-//! The trusted kernel: who may do what, in one transaction, audited. It speaks no HTTP and knows no engine by name.
+//! The trusted kernel: authorization and auditing of each request, in one transaction. It has no HTTP and refers to no
+//! engine by name.
 //!
-//! What is public here is what the server needs: a [`Node`] that handles [`keepfast_framework::Incoming`] requests, and what is decided before a
-//! request is read. Everything else is private to this crate, so that no caller outside it can run an engine, read through
-//! the barrier or leave the audit log out:
+//! The public items are those that the server needs: a [`Node`] that handles [`keepfast_framework::Incoming`] requests,
+//! and the rules that apply before a request is read. All other items are private to this crate, so that no caller
+//! outside it can run an engine, read through the barrier or bypass the audit log:
 //!
 //! ```
 //! use keepfast_core::{Node, Response};
@@ -12,7 +13,7 @@
 //! }
 //! ```
 //!
-//! The unsealed server with its mounts and its barrier cannot be reached:
+//! The unsealed server with its mounts and its barrier is not accessible:
 //!
 //! ```compile_fail,E0616
 //! use keepfast_core::Node;
@@ -21,7 +22,7 @@
 //! }
 //! ```
 //!
-//! The engine of a mount cannot be reached either, not even by a caller that has the mount:
+//! The engine of a mount is not accessible either, not even to a caller that has the mount:
 //!
 //! ```compile_fail,E0603
 //! use keepfast_core::mount::Mounted;
@@ -31,7 +32,7 @@
 //! use keepfast_core::mount::OpenedEngine;
 //! ```
 //!
-//! A response that no audit device has cannot be made:
+//! A response without an audit entry cannot be created:
 //!
 //! ```compile_fail,E0451
 //! use keepfast_core::Response;

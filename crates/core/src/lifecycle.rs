@@ -17,16 +17,16 @@ use crate::unsealed::{Ingredients, Unsealed};
 
 /// Unseals and seals the server.
 pub(crate) struct Lifecycle {
-    /// What lives as long as the process.
+    /// The parts that live as long as the process.
     pub(crate) parts: ServerParts,
-    /// What is true only between unseal and seal lives in here and nowhere else.
+    /// The only state that exists only between unseal and seal.
     serving: RwLock<Option<Serving>>,
     pub(crate) unsealing: Mutex<Unsealing>,
-    /// The server has just been unsealed.
+    /// Notified after an unseal.
     pub(crate) unsealed_now: Notify,
     /// Init, unseal and seal exclude each other.
     pub(crate) changing: tokio::sync::Mutex<()>,
-    /// Itself, for the task that seals it.
+    /// A reference to itself, for the task that seals it.
     this: Weak<Lifecycle>,
 }
 
@@ -35,7 +35,7 @@ struct Serving {
     pipeline: Arc<Pipeline>,
     since: Timestamp,
     cluster_name: String,
-    /// `None` on a node that does not lead.
+    /// `None` on a standby.
     _duties: Option<Duties>,
     _seal_guard: SealGuard,
 }
@@ -69,7 +69,7 @@ impl SealGuard {
 }
 
 impl Lifecycle {
-    /// A server of these parts. It starts sealed, or uninitialised.
+    /// A server of these parts, sealed or uninitialised.
     pub(crate) fn new(parts: ServerParts, this: Weak<Lifecycle>) -> Self {
         Lifecycle {
             parts,
@@ -81,7 +81,7 @@ impl Lifecycle {
         }
     }
 
-    /// The request pipeline of the unsealed server; `None` while sealed, and from the moment its barrier has failed closed.
+    /// The request pipeline of the unsealed server; `None` while sealed, and after its barrier has failed closed.
     pub(crate) fn pipeline(&self) -> Option<Arc<Pipeline>> {
         self.serving.read().as_ref().and_then(Serving::usable).cloned()
     }
@@ -91,13 +91,13 @@ impl Lifecycle {
         self.serving.read().as_ref().and_then(Serving::usable).map(|pipeline| pipeline.server().clone())
     }
 
-    /// The name of the cluster; while the server is sealed the one that the configuration has, if any.
+    /// The name of the cluster; while the server is sealed, the configured one, if any.
     pub(crate) fn cluster_name(&self) -> String {
         let serving = self.serving.read();
         serving.as_ref().map_or_else(|| self.parts.settings.cluster_name.clone(), |s| s.cluster_name.clone())
     }
 
-    /// Since when it is unsealed.
+    /// The time of the unseal.
     pub(crate) fn since(&self) -> Option<Timestamp> {
         self.serving.read().as_ref().map(|s| s.since)
     }
@@ -115,8 +115,8 @@ impl Lifecycle {
         self.unseal_by(|config| config.seal_from(shares)).await
     }
 
-    /// Unseals with the seal that `seal_of` returns for the stored configuration. Returns whether there is one and it has the
-    /// right key.
+    /// Unseals with the seal that `seal_of` returns for the stored configuration. Returns whether there is one and its
+    /// key is correct.
     ///
     /// # Errors
     /// When storage fails or a service cannot be opened; the server stays sealed.
@@ -142,7 +142,7 @@ impl Lifecycle {
         self.serve(unsealed, config.cluster_name, Some(duties));
         self.parts.metrics.unseal.record(self.parts.clock.now().since(begun));
         self.unsealed_now.notify_one();
-        // Shares that arrived while it was opened are dropped.
+        // Shares that arrived during the unseal are dropped.
         self.unsealing.lock().reset();
         // Scripts and test harnesses wait for these log lines of OpenBao.
         tracing::info!("post-unseal setup complete");
@@ -158,7 +158,7 @@ impl Lifecycle {
         *self.serving.write() = Some(serving);
     }
 
-    /// Unseals as a node that does not lead: it writes nothing.
+    /// Unseals as a standby, which writes nothing.
     #[cfg(test)]
     pub(crate) async fn unseal_as_standby(&self, shares: &[SecretBytes]) -> Result<()> {
         let parts = &self.parts;
@@ -174,7 +174,7 @@ impl Lifecycle {
         Ok(())
     }
 
-    /// Seals: the keys are wiped, and requests in flight fail at their next access to storage.
+    /// Seals the server: the keys are erased, and requests in flight fail at their next access to storage.
     pub(crate) async fn seal(&self) {
         let begun = self.parts.clock.now();
         let _changing = self.changing.lock().await;
@@ -189,8 +189,8 @@ impl Lifecycle {
     }
 }
 
-/// Opens all services after the writes of the leader; the audit devices are opened before both, because they depend on
-/// what is outside.
+/// Opens all services after the writes of the leader. The audit devices are opened before both, because they depend on
+/// external state.
 async fn open_to_lead(parts: &ServerParts, root: &Key256, seal: Arc<dyn Seal>) -> Result<Arc<Unsealed>> {
     let devices = parts.open_devices()?;
     let barrier = parts.open_barrier(parts.backend.clone(), root).await?;
@@ -204,7 +204,7 @@ async fn open_to_lead(parts: &ServerParts, root: &Key256, seal: Arc<dyn Seal>) -
     opened
 }
 
-/// The same error with its cause in its text: only the operator who initialises or unseals sees it.
+/// The same error with its cause in its text. Only the operator who initialises or unseals sees it.
 pub(crate) fn explained(what: &str, error: Error) -> Error {
     match error.cause() {
         Some(cause) if error.status() == Status::INTERNAL => {

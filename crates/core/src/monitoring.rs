@@ -1,4 +1,4 @@
-//! What a server shows of itself to the process and to listeners that open it: metrics and requests in flight.
+//! Monitoring for the process and for listeners that allow it: metrics and requests in flight.
 
 use std::sync::Arc;
 
@@ -37,13 +37,14 @@ impl Monitoring {
         self.lifecycle.parts.metrics.responses.add(status);
     }
 
-    /// The metrics, for a listener with `unauthenticated_metrics_access`. They name no user; the request is not audited.
+    /// The metrics, for a listener with `unauthenticated_metrics_access`. They contain no name of a user. The request
+    /// is not audited.
     pub fn open_metrics(&self, format: &str, accepts_prometheus: bool) -> Response {
         self.open_metrics.answer(&self.lifecycle, format, accepts_prometheus)
     }
 
-    /// The requests in flight, for a listener with `unauthenticated_in_flight_requests_access`. Names in their paths are
-    /// masked, because the caller has no token. The request is not audited.
+    /// The requests in flight, for a listener with `unauthenticated_in_flight_requests_access`. Names in their paths
+    /// are masked, because the caller has no token. The request is not audited.
     pub fn open_in_flight(&self, request: &Incoming) -> Response {
         in_flight::open(&self.lifecycle, request)
     }

@@ -1,11 +1,11 @@
-//! Namespaces. Only the root namespace exists today, but every record names its own, and whoever reads a record refuses one
-//! of another namespace, so that none can act in another.
+//! Namespaces. Only the root namespace exists today, but every record has its namespace, and each reader of a record
+//! refuses one of another namespace, so that no record has an effect in another namespace.
 
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-/// The namespace that a record or a request belongs to. The root namespace is the one of records that name none.
+/// The namespace of a record or a request. A record without one belongs to the root namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct NamespaceId(Cow<'static, str>);
@@ -16,17 +16,17 @@ impl NamespaceId {
         NamespaceId(Cow::Borrowed("root"))
     }
 
-    /// The namespace of a request's header; only the root namespace can be named.
+    /// The namespace in the header of a request; `None` for any but the root namespace.
     pub(crate) fn of_header(header: &str) -> Option<Self> {
         matches!(header.trim_matches('/'), "" | "root").then(Self::root)
     }
 
-    /// Whether it is the root namespace, which records do not name.
+    /// Whether it is the root namespace, which is omitted in records.
     pub(crate) fn is_root(&self) -> bool {
         self.0 == "root"
     }
 
-    /// As text.
+    /// The id as text.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }

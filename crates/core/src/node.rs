@@ -1,4 +1,4 @@
-//! The composition root: puts together one server. Only `lib.rs` and `dev.rs` import it.
+//! The composition root: assembles one server. Only `lib.rs` and `dev.rs` import it.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,12 +22,12 @@ use crate::token::TokenAuth;
 /// One server: uninitialised, sealed or unsealed.
 pub struct Node {
     pub(crate) lifecycle: Arc<Lifecycle>,
-    /// Handles the requests that need no unsealed server.
+    /// Handles the requests that do not need an unsealed server.
     system: System,
     monitoring: Monitoring,
 }
 
-/// Whether a server serves.
+/// Whether a server handles requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServingState {
     /// Sealed, or uninitialised.
@@ -37,7 +37,7 @@ pub struct ServingState {
 }
 
 impl Node {
-    /// A server on this storage. It starts sealed, or uninitialised.
+    /// A server on this storage, sealed or uninitialised.
     pub fn new(backend: Arc<dyn Backend>, engines: Registry, clock: Arc<dyn Clock>, settings: Settings) -> Arc<Self> {
         let metrics = Arc::<Metrics>::default();
         let backend: Arc<dyn Backend> = Arc::new(Timed::new(backend, clock.clone(), metrics.clone()));
@@ -63,8 +63,7 @@ impl Node {
 
     /// Handles one request.
     pub async fn handle(&self, incoming: Box<Incoming>) -> Response {
-        // Steps that few requests take are boxed: a future has room for all that it may await, and it is moved as a whole
-        // with each request.
+        // Rare steps are boxed: a future has the size of its largest await, and is moved as a whole with each request.
         if sealed::answers_sealed(incoming.path.as_str())
             && let Some(response) = Box::pin(sealed::answer(&self.system, &incoming)).await
         {
@@ -76,7 +75,7 @@ impl Node {
         }
     }
 
-    /// Whether the server serves.
+    /// The serving state of the server.
     pub fn state(&self) -> ServingState {
         let unsealed = self.lifecycle.unsealed();
         let has_quarantine = unsealed.as_ref().is_some_and(|unsealed| unsealed.leases.store.is_quarantined());
@@ -91,19 +90,19 @@ impl Node {
         Ok(self.lifecycle.parts.seal_config().await?.is_some())
     }
 
-    /// What is decided before a request is read.
+    /// The rules that apply before a request is read.
     pub fn admission(&self) -> &Arc<Admission> {
         &self.lifecycle.parts.admission
     }
 
-    /// Whether a token is alive and may be used from this address. Counts no use of it; false while sealed.
+    /// Whether a token is valid and may be used from this address. Counts no use of it; false while sealed.
     pub async fn knows_token(&self, token: &SecretString, remote: Option<IpAddr>) -> bool {
         let Some(unsealed) = self.lifecycle.unsealed() else { return false };
         let found = unsealed.access.tokens.find_anywhere(token.expose(), unsealed.clock.now()).await;
         found.is_ok_and(|found| found.is_some_and(|token| token.record.allows_from(remote)))
     }
 
-    /// Audits a request that a quota has refused before it was read.
+    /// Audits a request that a quota refused before it was read.
     pub async fn record_refusal(&self, refused: Box<Incoming>) {
         if let Some(pipeline) = self.lifecycle.pipeline() {
             pipeline.record_refusal(refused).await;
@@ -115,12 +114,12 @@ impl Node {
         &self.monitoring
     }
 
-    /// Seals before the process ends.
+    /// Seals the server before the process ends.
     pub async fn shutdown(&self) {
         self.lifecycle.seal().await;
     }
 
-    /// Opens the targets of the audit devices again.
+    /// Reopens the targets of the audit devices.
     pub fn reopen_audit(&self) {
         if let Some(unsealed) = self.lifecycle.unsealed() {
             unsealed.observed.audit.reopen();

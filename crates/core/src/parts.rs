@@ -1,4 +1,4 @@
-//! What a server has for as long as the process lives, sealed or unsealed.
+//! The parts of a server for the lifetime of the process, sealed or unsealed.
 
 use std::sync::Arc;
 
@@ -19,17 +19,17 @@ use crate::takeover::take_over;
 
 /// The parts of a server that live as long as the process.
 pub(crate) struct ServerParts {
-    /// The storage, which sees no plaintext.
+    /// The storage backend, which gets only ciphertext.
     pub(crate) backend: Arc<dyn Backend>,
     /// The role of this node; `None` on a storage without a cluster.
     pub(crate) roles: Option<watch::Receiver<Role>>,
-    /// The only source of time.
+    /// The clock.
     pub(crate) clock: Arc<dyn Clock>,
-    /// The operator's configuration.
+    /// The configuration.
     pub(crate) settings: Arc<Settings>,
     /// The engines that the server was built with.
     pub(crate) engines: Arc<Registry>,
-    /// What is decided before a request is read.
+    /// The rules that apply before a request is read.
     pub(crate) admission: Arc<Admission>,
     /// The metrics.
     pub(crate) metrics: Arc<Metrics>,
@@ -43,12 +43,13 @@ impl ServerParts {
         self.roles.as_ref().map(|roles| roles.borrow().clone())
     }
 
-    /// Whether no other node takes the commits of this storage.
+    /// Whether this node takes the commits of this storage.
     pub(crate) fn is_active(&self) -> bool {
         self.roles.as_ref().is_none_or(|roles| roles.borrow().is_leading())
     }
 
-    /// Whether no other node ever takes the commits of this storage: it has no cluster, or one whose roles do not change.
+    /// Whether no other node ever takes the commits of this storage: it has no cluster, or one whose roles do not
+    /// change.
     fn is_lone(&self) -> bool {
         self.roles.as_ref().is_none_or(|roles| roles.has_changed().is_err())
     }
@@ -58,7 +59,7 @@ impl ServerParts {
         SealConfig::load(&*self.backend).await
     }
 
-    /// Writes what the node that leads writes before it serves.
+    /// Writes the records that the leader writes before it serves.
     pub(crate) async fn take_over(&self, barrier: &Arc<Barrier>) -> Result<()> {
         take_over(barrier, &self.settings, &self.engines, self.is_lone(), self.clock.now()).await
     }

@@ -1,4 +1,4 @@
-//! What core does for engines beyond storage and leases.
+//! The services of core for engines besides storage and leases.
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
@@ -16,15 +16,15 @@ use crate::mount::Mounts;
 use crate::policy::password::{self, PASSWORD_POLICIES};
 use crate::settings::Settings;
 
-/// Reaches what engines may ask for, and nothing else.
+/// The services that engines may use, and no others.
 pub(crate) struct EngineServices {
-    /// Where policies are stored.
+    /// The view of policies.
     pub(crate) system: View,
-    /// All leases.
+    /// The records of leases.
     pub(crate) leases: Arc<Leases>,
     /// All mounts.
     pub(crate) mounts: Arc<Mounts>,
-    /// The operator's decisions.
+    /// The configuration.
     pub(crate) settings: Arc<Settings>,
 }
 
@@ -40,8 +40,8 @@ impl Services for EngineServices {
     async fn leased(&self, engine: &str, pick: Pick<'_>) -> Result<Vec<String>> {
         let mut out = Vec::new();
         for mount in self.mounts_of(engine).await? {
-            // Each list is read in one piece, because renewals move leases in it; and in this order, because a lease that
-            // becomes irrevocable meanwhile moves from the first to the second.
+            // Each list is read as a whole, because renewals move leases in it; and in this order, because a lease that
+            // becomes irrevocable in the meantime moves from the first to the second.
             for (folder, skip) in [(index::ENDS, 10), (index::IRREVOCABLE, 0)] {
                 for name in self.leases.of_mount(folder, &mount, &Page::all()).await? {
                     let id = name.get(skip..).and_then(LeaseId::parse);
@@ -60,7 +60,7 @@ impl Services for EngineServices {
 }
 
 impl EngineServices {
-    /// The mounts of an engine that have leases, those included that are being taken away.
+    /// The mounts of an engine that have leases, including those that are being unmounted.
     async fn mounts_of(&self, engine: &str) -> Result<BTreeSet<String>> {
         let mut others: HashSet<String> =
             self.mounts.leaving().into_iter().filter(|m| m.engine != engine).map(|m| m.uuid).collect();

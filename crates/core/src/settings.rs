@@ -1,4 +1,4 @@
-//! What the operator decided in the configuration file.
+//! The settings of the configuration file.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,107 +11,108 @@ use serde::{Deserialize, Serialize};
 use crate::audit::OwnFiles;
 use crate::seal::SealKind;
 
-/// What the operator decided in the configuration file, already checked.
+/// The validated settings of the configuration file.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What a lease gets that asks for nothing.
+    /// The default TTL of leases.
     pub default_lease_ttl: Duration,
-    /// What no lease exceeds.
+    /// The max_ttl of leases.
     pub max_lease_ttl: Duration,
-    /// The address that clients are told to use; may be empty.
+    /// The address that clients use; may be empty.
     pub api_addr: String,
     /// The address for the other nodes; may be empty.
     pub cluster_addr: String,
-    /// The cluster's name; made at init when empty.
+    /// The name of the cluster; generated at init when empty.
     pub cluster_name: String,
     /// The name of the storage backend for `sys/seal-status`: `raft`, `file`, `inmem`.
     pub storage_type: String,
-    /// What unlocks the root key of a storage that this server initialises.
+    /// The seal of a storage that this server initialises.
     pub seal: SealKind,
     /// The declared audit devices (invariant 12).
     pub audit: Vec<AuditSettings>,
-    /// What no audit device may write to.
+    /// The files that no audit device may write to.
     pub own_files: Arc<OwnFiles>,
     /// Whether `sys/audit` creates and removes further devices.
     pub allow_api_audit_creation: bool,
-    /// Whether devices may have a prefix.
+    /// Whether audit devices may have a prefix.
     pub allow_audit_log_prefixing: bool,
     /// Whether `sys/internal/inspect` shows the tables of the router.
     pub introspection_endpoint: bool,
-    /// The version that `sys/health` and `sys/seal-status` tell.
+    /// The version in `sys/health` and `sys/seal-status`.
     pub version: String,
-    /// The listeners, told by `sys/config/state/sanitized`.
+    /// The listeners, for `sys/config/state/sanitized`.
     pub listeners: Vec<ListenerSettings>,
-    /// The log level, told by `sys/config/state/sanitized`.
+    /// The log level, for `sys/config/state/sanitized`.
     pub log_level: String,
     /// Whether the server runs in development mode.
     pub dev: bool,
-    /// When guessing at a user's secret locks the user out, by type of auth method; `all` for the rest.
+    /// The user lockout by type of auth method; `all` applies to the other types.
     pub user_lockout: BTreeMap<String, LockoutSettings>,
-    /// What the metrics are kept and told as.
+    /// The settings of the metrics.
     pub telemetry: TelemetrySettings,
-    /// The name of this machine, told by `sys/ha-status`.
+    /// The host name, for `sys/ha-status`.
     pub hostname: String,
-    /// What the process around the kernel knows of its machine, for the metrics.
+    /// The gauges of the machine, for the metrics.
     pub host_gauges: Option<Arc<dyn HostGauges>>,
-    /// The levels of the server's log, if it has one.
+    /// The log levels of the server, if it has a log.
     pub log: Option<Arc<dyn LogLevels>>,
     /// The directories below which the settings of a database connection may name local files and sockets.
     pub database_file_directories: Vec<PathBuf>,
-    /// Where this node's storage is; `None` where nothing tells it from a copy. See [`crate::lease::quarantine`].
+    /// The place of the storage of this node; `None` if it cannot be distinguished from a copy. See
+    /// [`crate::lease::quarantine`].
     pub home: Option<Home>,
 }
 
-/// Where the data directory of a node is.
+/// The place of the data directory of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Home {
-    /// Names the node, the same for as long as it has its data directory.
+    /// The name of the node, constant for its data directory.
     pub node: String,
-    /// What tells the data directory from a copy of it.
+    /// Properties that distinguish the data directory from a copy of it.
     pub place: String,
 }
 
 /// One audit device of the configuration file: `audit "file" "name" { options { file_path = … } }`.
 #[derive(Clone, Debug)]
 pub struct AuditSettings {
-    /// `file`.
+    /// The device type: `file`.
     pub device: String,
     /// Its path in `sys/audit`, without a trailing slash.
     pub name: String,
-    /// For people.
+    /// The description.
     pub description: String,
-    /// As [`crate::audit::DeviceOptions`] reads them.
+    /// The options, which [`crate::audit::DeviceOptions`] parses.
     pub options: BTreeMap<String, String>,
 }
 
 impl AuditSettings {
-    /// Where a file device writes; `None` when the option is missing.
+    /// The target of a file device; `None` when the option is missing.
     pub fn file_path(&self) -> Option<PathBuf> {
         self.options.get("file_path").or_else(|| self.options.get("path")).map(PathBuf::from)
     }
 }
 
-/// One listener, as told by `sys/config/state/sanitized`.
+/// One listener, as `sys/config/state/sanitized` shows it.
 #[derive(Clone, Debug)]
 pub struct ListenerSettings {
     /// `tcp` or `unix`.
     pub kind: String,
-    /// Address or socket path.
+    /// The address or the socket path.
     pub address: String,
-    /// Whether it is plain HTTP.
+    /// Whether TLS is off.
     pub tls_disable: bool,
 }
 
 /// The `user_lockout` stanza.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockoutSettings {
-    /// How many failed attempts lock a user out.
+    /// The number of failed logins that lock a user out.
     pub threshold: u64,
-    /// For how long after the last of them.
+    /// The duration of a lock, from the last failed login.
     pub duration: Duration,
-    /// After how long without a failed attempt all are forgotten.
+    /// The time without a failed login after which the count restarts.
     pub counter_reset: Duration,
-    /// Whether nobody is locked out.
+    /// Whether the lockout is off.
     pub disabled: bool,
 }
 
@@ -125,17 +126,17 @@ impl Default for LockoutSettings {
 /// The `telemetry` stanza.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TelemetrySettings {
-    /// How long metrics are kept for Prometheus; zero turns its format off.
+    /// The retention of metrics for Prometheus; zero turns the Prometheus format off.
     pub prometheus_retention: Duration,
-    /// Whether the stanza says so; names never have the name of this machine in them.
+    /// Only shown: names never contain the host name.
     pub disable_hostname: bool,
-    /// What names begin with.
+    /// The prefix of metric names.
     pub prefix: String,
-    /// How often the usage gauges are counted; zero turns them off.
+    /// The interval of the usage gauges; zero turns them off.
     pub usage_period: Duration,
-    /// How many sets of labels one of them has at most.
+    /// The maximum number of label sets of one usage gauge.
     pub gauge_cardinality: usize,
-    /// Whether there is such a stanza.
+    /// Whether the configuration has the stanza.
     pub is_given: bool,
 }
 
@@ -152,18 +153,19 @@ impl Default for TelemetrySettings {
     }
 }
 
-/// Numbers of the machine, such as the room on the disk. Asked when somebody reads the metrics, so they are told without
+/// Gauges of the machine, such as the free disk space. They are read for each scrape, so they must be returned without
 /// waiting.
 pub trait HostGauges: std::fmt::Debug + Send + Sync {
-    /// All of them.
+    /// All gauges.
     fn gauges(&self) -> Vec<Gauge>;
 }
 
-/// The levels of the server's log, which can be changed while it runs.
+/// The log levels of the server, which can be changed at run time.
 pub trait LogLevels: std::fmt::Debug + Send + Sync {
-    /// The level of each named part.
+    /// The level of each named logger.
     fn levels(&self) -> BTreeMap<&'static str, &'static str>;
-    /// Sets the level of one part, or of all; `None` for the level of the configuration. Whether there is such a part.
+    /// Sets the level of one logger, or of all; `None` restores the configured level. Returns whether the logger
+    /// exists.
     fn set(&self, part: Option<&str>, level: Option<LogLevel>) -> bool;
 }
 
@@ -179,7 +181,7 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
-    /// Reads a level by any of its names.
+    /// Parses a level by any of its names.
     pub fn parse(text: &str) -> Option<Self> {
         Some(match text.trim().to_ascii_lowercase().as_str() {
             "trace" => LogLevel::Trace,

@@ -1,4 +1,4 @@
-//! Stamps of records: what is derived from a record and kept in memory is current as long as its stamp is.
+//! Stamps of records: cached data that is derived from a record is current as long as its stamp is.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,19 +11,19 @@ use crate::follow::{Applied, Follower};
 /// The number of entries from which unused stamps are removed.
 const PURGED_FROM: usize = 1024;
 
-/// A stamp of a record: what was derived from the record is current as long as the stamp is.
+/// A stamp of a record: data that was derived from the record is current as long as the stamp is.
 #[derive(Clone)]
 pub(crate) struct Stamp(Arc<AtomicBool>);
 
 impl Stamp {
-    /// Whether no commit has changed the record since the stamp was made.
+    /// Whether no commit has changed the record since the stamp was taken.
     pub(crate) fn is_current(&self) -> bool {
         !self.0.load(Ordering::Acquire)
     }
 }
 
-/// The stamps in use, by the names of their records. A change of a record ends its own stamps only, and a new record has
-/// none.
+/// The stamps in use, by the names of their records. A change of a record ends only its own stamps, and a new record
+/// has none.
 #[derive(Default)]
 pub(crate) struct Stamps(Mutex<InUse>);
 
@@ -35,7 +35,7 @@ struct InUse {
 }
 
 impl Stamps {
-    /// A stamp of the record, made before the record is read.
+    /// A stamp of the record, to be taken before the record is read.
     pub(crate) fn stamp(&self, name: &str) -> Stamp {
         let mut stamps = self.0.lock();
         if let Some(known) = stamps.by_name.get(name).and_then(Weak::upgrade) {
@@ -59,7 +59,7 @@ impl Stamps {
     }
 }
 
-/// Follows the records that the stamps are of.
+/// Follows the records of the stamps.
 impl Follower for Stamps {
     fn applied(&self, change: &Applied<'_>) {
         self.changed(change.key);

@@ -1,7 +1,8 @@
-//! What the node that leads writes before it serves: all that opening and serving need to find in the storage.
+//! The writes of the leader before it serves: all records that the opening of services and the handling of requests
+//! need.
 //!
-//! At init it runs on the storage that is prepared in memory. At an unseal it adds what an older version or an older
-//! configuration did not write. It goes through storage alone, so it may run before the node is open and after.
+//! At init it runs on the storage that is prepared in memory. At an unseal it adds the records that an older version or
+//! an older configuration did not write. It uses only storage, so it can run before and after the services are opened.
 
 use std::sync::Arc;
 
@@ -19,8 +20,8 @@ use crate::settings::Settings;
 use crate::token::TokenSecrets;
 use crate::versions;
 
-/// Writes what is missing or due, in one transaction; commits nothing when there is nothing to write. Then it deletes the
-/// locks of users that have ended: there may be many, and serving does not depend on it. `is_lone` says that no other node
+/// Writes missing and due records in one transaction; commits nothing when there are none. Then it deletes the locks of
+/// users that have ended: there may be many, and serving does not depend on it. `is_lone` states that no other node
 /// ever leads this storage.
 pub(crate) async fn take_over(
     barrier: &Arc<Barrier>,

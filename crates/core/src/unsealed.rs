@@ -31,29 +31,29 @@ use crate::stamps::Stamps;
 use crate::token::{TokenSecrets, Tokens};
 use crate::wrapping::Wrapper;
 
-/// The unsealed server: its services, by what they are for.
+/// The unsealed server: its services, by purpose.
 pub(crate) struct Unsealed {
-    /// The only way to storage.
+    /// The barrier, through which all storage is accessed.
     pub(crate) barrier: FollowedBarrier,
-    /// The operator's configuration.
+    /// The configuration.
     pub(crate) settings: Arc<Settings>,
-    /// The only source of time.
+    /// The clock.
     pub(crate) clock: Arc<dyn Clock>,
-    /// Keeps the seal's key, and changes the root key and its shares.
+    /// Holds the unseal key, and changes the root key and its shares.
     pub(crate) custody: Custody,
-    /// Who may do what.
+    /// Authentication and authorization.
     pub(crate) access: Access,
     /// The mounts and their engines.
     pub(crate) engines: Engines,
     /// Leases and the expiry of tokens.
     pub(crate) leases: LeaseServices,
-    /// What is audited and measured.
+    /// Audit devices and metrics.
     pub(crate) observed: Observed,
 }
 
-/// Who may do what.
+/// Authentication and authorization.
 pub(crate) struct Access {
-    /// Policies, and ACLs compiled from them.
+    /// Policies, and the ACLs that are compiled from them.
     pub(crate) policies: Arc<Policies>,
     /// Tokens.
     pub(crate) tokens: Arc<Tokens>,
@@ -67,7 +67,7 @@ pub(crate) struct Access {
 
 /// The mounts and their engines.
 pub(crate) struct Engines {
-    /// What engines run on.
+    /// The host of the engines.
     pub(crate) host: Arc<EngineHost>,
     /// The mounts and the router.
     pub(crate) mounts: Arc<Mounts>,
@@ -77,19 +77,19 @@ pub(crate) struct Engines {
 
 /// Leases and the expiry of tokens.
 pub(crate) struct LeaseServices {
-    /// The records of leases, and the queue of what expires next.
+    /// The records of leases, and the expiry queue.
     pub(crate) store: Arc<Leases>,
     /// Renews leases.
     pub(crate) renewer: Renewer,
-    /// Revokes on request.
+    /// Revokes leases and tokens on request.
     pub(crate) revoker: Arc<PathRevoker>,
-    /// Revokes what has expired.
+    /// Revokes expired leases and tokens.
     pub(crate) expiry: Arc<ExpiryWorker>,
     /// Tidies the index of tokens and leases.
     pub(crate) tidier: IndexTidier,
 }
 
-/// What is audited and measured.
+/// Audit devices and metrics.
 pub(crate) struct Observed {
     /// The audit devices.
     pub(crate) audit: Arc<Broker>,
@@ -99,27 +99,28 @@ pub(crate) struct Observed {
     pub(crate) metrics: Arc<Metrics>,
     /// The requests in flight.
     pub(crate) in_flight: Arc<InFlight>,
-    /// How many reads from the barrier's cache the metrics have.
+    /// The number of cache reads of the barrier that the metrics have recorded.
     pub(crate) cache_hits_recorded: AtomicU64,
 }
 
-/// What [`Unsealed::open`] needs beside the parts of the server.
+/// The inputs of [`Unsealed::open`] in addition to the parts of the server.
 pub(crate) struct Ingredients {
-    /// Already opened with the root key.
+    /// The barrier, opened with the root key.
     pub(crate) barrier: Arc<Barrier>,
-    /// The unseal key that opened the root key.
+    /// The unseal key that decrypted the root key.
     pub(crate) custody: Custody,
     /// The opened audit devices, in the order of the settings.
     pub(crate) devices: Vec<OpenedDevice>,
-    /// Where the rules of admission are put in force.
+    /// The source of the rules of admission.
     pub(crate) rules: RulesSource,
 }
 
 impl Unsealed {
-    /// Opens all services. Its time does not grow with the number of tokens or leases. It only reads: what it awaits has a
-    /// [`ReadTx`], so a node that does not lead opens in the same way.
+    /// Opens all services. Its time does not depend on the number of tokens or leases. It only reads: each await gets a
+    /// [`ReadTx`], so a standby opens in the same way.
     ///
-    /// Fails when storage fails, or when it lacks what [`crate::takeover`] writes: then the server stays sealed.
+    /// Fails when storage fails, or when it lacks records that [`crate::takeover`] writes: then the server stays
+    /// sealed.
     pub(crate) async fn open(parts: &ServerParts, given: Ingredients) -> Result<Arc<Self>> {
         let Ingredients { barrier, custody, devices, rules } = given;
         let (settings, clock, metrics) = (&parts.settings, &parts.clock, &parts.metrics);
@@ -193,7 +194,7 @@ impl Unsealed {
     }
 }
 
-/// Puts together the services that renew and revoke leases.
+/// Creates the services that renew and revoke leases.
 fn lease_services(
     host: &Arc<EngineHost>,
     mounts: &Arc<Mounts>,
@@ -238,7 +239,7 @@ fn lease_services(
     }
 }
 
-/// Reads the mounts, which follow commits from here on.
+/// Reads the mounts, which follow commits from now on.
 async fn follow_mounts(mounts: Mounts, follow: &Follow, tx: &mut ReadTx) -> Result<Arc<Mounts>> {
     let mounts = Arc::new(mounts);
     follow.add(MOUNT_ENTRIES, mounts.clone());
@@ -249,7 +250,7 @@ async fn follow_mounts(mounts: Mounts, follow: &Follow, tx: &mut ReadTx) -> Resu
     Ok(mounts)
 }
 
-/// Reads the locks of users, which follow commits from here on.
+/// Reads the locks of users, which follow commits from now on.
 async fn follow_lockouts(lockout: Lockout, follow: &Follow, tx: &mut ReadTx, now: Timestamp) -> Result<Arc<Lockout>> {
     let lockout = Arc::new(lockout);
     follow.add(LOCKS, lockout.clone());

@@ -16,12 +16,12 @@ use crate::policy::builtin::RESPONSE_WRAPPING;
 use crate::token::create::Spec;
 use crate::token::{Authority, Token, TokenKey, Tokens};
 
-/// The warning of a response that a wrapping token has read from its own storage.
+/// The warning of a response that a wrapping token reads from its own cubbyhole.
 pub(crate) const USE_UNWRAP: &str = "Reading from 'cubbyhole/response' is deprecated. Please use sys/wrapping/unwrap to unwrap responses, \
                                      as it provides additional security checks and other benefits.";
-/// The name of a wrapped response in the cubbyhole of its token, which its token may also read.
+/// The name of a wrapped response in the cubbyhole of its token, which the token may also read.
 const KEPT: &str = "response";
-/// The name of its description there.
+/// The name of its description in the cubbyhole.
 const ABOUT: &str = "wrapinfo";
 
 /// A wrapped response with its description.
@@ -38,13 +38,13 @@ pub(crate) struct About {
     /// The namespace of the wrapping token.
     #[serde(default, skip_serializing_if = "NamespaceId::is_root")]
     pub(crate) namespace: NamespaceId,
-    /// When it was wrapped.
+    /// The time of the wrapping.
     pub(crate) created: Timestamp,
     /// The TTL in seconds.
     pub(crate) ttl: u64,
-    /// The path whose response it is.
+    /// The path that returned the response.
     pub(crate) path: String,
-    /// The status with which it is unwrapped; zero for 200.
+    /// The status of the unwrapped response; zero for 200.
     #[serde(default)]
     pub(crate) status: u16,
 }
@@ -53,17 +53,17 @@ pub(crate) struct About {
 pub(crate) struct ToWrap<'a> {
     /// The whole response as JSON text.
     pub(crate) response: String,
-    /// Its status.
+    /// The status of the response.
     pub(crate) status: Status,
-    /// The path whose response it is.
+    /// The path that returned the response.
     pub(crate) path: &'a str,
-    /// The path that wraps it, another one on rewrap.
+    /// The path that wraps it; a different one on rewrap.
     pub(crate) wrapped_by: &'a str,
     /// The TTL; the max_ttl of the system bounds it.
     pub(crate) ttl: Duration,
     /// The display name of the caller.
     pub(crate) display_name: &'a str,
-    /// The accessor of a token or a secret id in it; empty for none.
+    /// The accessor of a token or a secret id in the response; empty for none.
     pub(crate) wrapped_accessor: String,
 }
 
@@ -72,7 +72,7 @@ pub(crate) struct ToWrap<'a> {
 pub(crate) enum UseOf {
     /// In the transaction that unwraps: the token is a parameter of the request.
     ThisTransaction,
-    /// In the authentication of the request, whose own token it is.
+    /// In the authentication of the request: the token is the token of the request.
     Authentication,
 }
 
@@ -83,7 +83,7 @@ struct Kept {
 
 /// Wraps and unwraps responses.
 pub(crate) struct Wrapper {
-    /// The only source of time.
+    /// The clock.
     pub(crate) clock: Arc<dyn Clock>,
     /// The max_ttl of the system.
     pub(crate) max_ttl: Duration,
@@ -127,7 +127,7 @@ impl Wrapper {
         })
     }
 
-    /// The wrapping token with this text, alive; `None` for any other.
+    /// The valid wrapping token with this text; `None` for any other text.
     pub(crate) async fn wrapping_token(&self, token: &str) -> Result<Option<Arc<Token>>> {
         let key = self.tokens.place(token);
         let found = self.tokens.find(token, &NamespaceId::root(), None, self.clock.now()).await?.ok();
@@ -137,18 +137,19 @@ impl Wrapper {
     /// The response of a wrapping token, which stays wrapped.
     pub(crate) async fn wrapped(&self, tx: &mut Tx, token: &Token) -> Result<Option<Wrapped>> {
         let (store, view) = (&token.store, self.tokens.cubbyhole_view());
-        // Both are deleted at once, so a response that is read after this has its description or is of the old form.
+        // Both records are deleted in one transaction, so a response that is read after this has its description or is
+        // in the old format.
         let about = tx.get(view, &format!("{store}/{ABOUT}")).await?;
         let Some(kept) = tx.get(view, &format!("{store}/{KEPT}")).await? else { return Ok(None) };
         let Kept { response } = serde_json::from_slice(&kept)?;
-        // An older version has both in one record.
+        // An older version stores both in one record.
         let about: About = serde_json::from_slice(&about.unwrap_or(kept))?;
         Ok((about.namespace == token.record.namespace).then_some(Wrapped { response, about }))
     }
 
     /// Unwraps the response of a wrapping token and revokes the token, in this transaction.
     ///
-    /// Fails with 400 when there is none, or when another request has spent the use of the token.
+    /// Fails with 400 when there is no response, or when another request has spent the use of the token.
     pub(crate) async fn unwrap(&self, tx: &mut Tx, key: &TokenKey, token: &Token, by: UseOf) -> Result<Wrapped> {
         let wrapped = self.wrapped(tx, token).await?.ok_or_else(invalid)?;
         self.take(tx, key, token, by).await?;
@@ -157,8 +158,8 @@ impl Wrapper {
 
     /// Revokes a wrapping token and deletes its response, in this transaction, for the one request that may return it.
     ///
-    /// The use in the record decides which one that is: it is spent once, here or by the authentication of a request with
-    /// the token itself, and of transactions that change the record at the same time only one commits.
+    /// The use in the record selects this request: it is spent once, here or by the authentication of a request with
+    /// the token itself, and of concurrent transactions that change the record only one commits.
     ///
     /// Fails with 400 when another request has spent the use.
     pub(crate) async fn take(&self, tx: &mut Tx, key: &TokenKey, token: &Token, by: UseOf) -> Result<()> {
@@ -177,7 +178,7 @@ impl Wrapper {
     }
 }
 
-/// The accessor of the token or the secret id in a response, which `wrap_info` has.
+/// The accessor of the token or the secret id in a response, for `wrap_info`.
 pub(crate) fn wrapped_accessor(response: &str) -> String {
     let body = Body::parse(Bytes::copy_from_slice(response.as_bytes())).unwrap_or_default();
     let inside = |part: &str, name: &str| {
@@ -187,7 +188,7 @@ pub(crate) fn wrapped_accessor(response: &str) -> String {
     inside("auth", "accessor").or_else(|| inside("data", "secret_id_accessor")).unwrap_or_default()
 }
 
-/// The error of every bad wrapping token.
+/// The error for every invalid wrapping token.
 pub(crate) fn invalid() -> Error {
     Error::invalid("wrapping token is not valid or does not exist")
 }

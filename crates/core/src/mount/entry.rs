@@ -36,13 +36,13 @@ pub(crate) struct MountEntry {
     /// The tuned settings.
     #[serde(default)]
     pub(crate) config: MountConfig,
-    /// Not replicated; without effect.
+    /// Only stored and shown.
     #[serde(default)]
     pub(crate) local: bool,
-    /// Without effect: every value is encrypted twice anyway.
+    /// Only stored and shown: every value is encrypted twice anyway.
     #[serde(default)]
     pub(crate) seal_wrap: bool,
-    /// Without effect.
+    /// Only stored and shown.
     #[serde(default)]
     pub(crate) external_entropy_access: bool,
     /// Whether it is being unmounted: it handles no requests, and its data is being deleted.
@@ -58,7 +58,7 @@ pub(crate) struct MountConfig {
     pub(crate) default_lease_ttl: u64,
     /// The max_ttl in seconds.
     pub(crate) max_lease_ttl: u64,
-    /// Without effect.
+    /// Only stored and shown.
     pub(crate) force_no_cache: bool,
     /// Request fields that audit entries have in plaintext.
     pub(crate) audit_non_hmac_request_keys: Vec<String>,
@@ -66,9 +66,9 @@ pub(crate) struct MountConfig {
     pub(crate) audit_non_hmac_response_keys: Vec<String>,
     /// `unauth`, `hidden` or empty.
     pub(crate) listing_visibility: String,
-    /// Request headers that the engine may read; without effect.
+    /// Request headers that the engine may read; only stored and shown.
     pub(crate) passthrough_request_headers: Vec<String>,
-    /// Response headers that the engine may set; without effect.
+    /// Response headers that the engine may set; only stored and shown.
     pub(crate) allowed_response_headers: Vec<String>,
     /// The type of the tokens of logins.
     pub(crate) token_type: TokenKind,
