@@ -1,5 +1,5 @@
-//! `sys/audit` and `sys/audit-hash`. Devices are declared in the configuration file; with
-//! `unsafe_allow_api_audit_creation = true` further ones are created and removed here.
+//! `sys/audit` and `sys/audit-hash`. Audit devices are declared in the configuration file; with
+//! `unsafe_allow_api_audit_creation = true` these endpoints create and delete further ones.
 
 use keepfast_framework::fields::{Flag, Pairs, Quoted, Text};
 use keepfast_framework::reply::Flat;

@@ -1,4 +1,5 @@
-//! `sys/capabilities` and its kin: what a token may do on given paths.
+//! `sys/capabilities`, `sys/capabilities-self` and `sys/capabilities-accessor`: the capabilities of a token on given
+//! paths.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! `sys/config/cors`: which origins a browser may let ask this server.
+//! `sys/config/cors`: the origins from which a browser may send requests to this server.
 
 use keepfast_framework::fields::{CommaList, Flag};
 use keepfast_framework::reply::Flat;

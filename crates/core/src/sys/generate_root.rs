@@ -1,4 +1,4 @@
-//! `sys/generate-root-token/` and `sys/decode-token`: a new root token from a quorum of the shares.
+//! `sys/generate-root-token/` and `sys/decode-token`: generates a root token from a quorum of the shares.
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -31,7 +31,7 @@ const ATTEMPT: Help = Help {
 const UPDATE: Help = Help { synopsis: "Takes a share of the unseal key towards a new root token.", description: "" };
 const DECODE: Help = Help { synopsis: "Takes the OTP off a new root token.", description: "" };
 
-/// Reads base64 as OpenBao does: the bits of the last character that no byte takes may be anything.
+/// Reads base64 as OpenBao does: the unused bits of the last character may have any value.
 const LENIENT_NO_PAD: GeneralPurpose =
     GeneralPurpose::new(&alphabet::STANDARD, NO_PAD.with_decode_allow_trailing_bits(true));
 
@@ -90,7 +90,7 @@ impl Progress {
         }
     }
 
-    /// After a share, with the token when that was the last one.
+    /// The response to a share; with the token after the last one.
     fn after(standing: &Standing, required: u8, token: Option<String>) -> Self {
         Progress {
             complete: token.is_some(),
@@ -140,11 +140,11 @@ async fn decode(_: &System, _: &mut Cx, req: Decode) -> Result<Data<Decoded>> {
     Ok(Data(Decoded { token: token.expose().clone() }))
 }
 
-/// How far a new root token is, as it was a moment ago.
+/// A snapshot of the progress of a root token generation.
 pub(super) struct Standing {
     pub(super) nonce: String,
     pub(super) progress: usize,
-    /// The one-time pad for who begins, when it was made here; empty otherwise.
+    /// The one-time pad for the caller that began the attempt, when the server generated it; empty otherwise.
     pub(super) otp: String,
 }
 
@@ -182,13 +182,13 @@ pub(super) async fn cancel_root(cx: &Cx) -> Result<()> {
     Ok(())
 }
 
-/// Takes a share; with the last one comes the new token, encoded. It exists once an audit device has the answer.
+/// Takes a share; the last one returns the new encoded token. The token is valid once an audit device has the response.
 pub(super) async fn give_share_for_root(cx: &mut Cx, key: &str, nonce: &str) -> Result<(Standing, Option<String>)> {
     let share = decode_share(key)?;
     check_share(&share)?;
     let unsealed = unsealed(cx)?;
     let mut slot = unsealed.custody.generation.clone().lock_owned().await;
-    // Read when it is this share's turn: the shares may have changed while it waited.
+    // Read under the lock: the shares may have changed while this request waited.
     let config = unsealed.custody.seal_config().await?;
     let Some(generation) = slot.as_mut() else { return Err(Error::invalid("no root generation in progress")) };
     if generation.nonce != nonce {
@@ -216,7 +216,7 @@ pub(super) async fn give_share_for_root(cx: &mut Cx, key: &str, nonce: &str) -> 
     Ok((standing, Some(token)))
 }
 
-/// A new root token, as the first one was.
+/// Creates a root token like the one of the initialization.
 async fn root_token(unsealed: &Unsealed, tx: &mut Tx, now: Timestamp) -> Result<SecretString> {
     let spec = Spec {
         authority: Authority::Root,

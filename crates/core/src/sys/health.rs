@@ -60,8 +60,8 @@ struct HealthRequest {
 }
 
 impl HealthRequest {
-    /// Checks every parameter, whatever state the server is in: a load balancer with a misspelled code must not find out
-    /// on the day the state changes.
+    /// Checks every parameter in any state of the server: a load balancer with an invalid code must see the error at
+    /// once and not on the day the state changes.
     fn check(&self) -> Result<()> {
         let codes = [
             &self.activecode,
@@ -80,18 +80,18 @@ impl HealthRequest {
         }
     }
 
-    /// Whether `standbyok` says so.
+    /// Whether `standbyok` is set.
     fn counts_standby_as_active(&self) -> bool {
         self.standbyok.0.as_deref().and_then(truth) == Some(true)
     }
 }
 
-/// The first value of a parameter, which may be repeated. Anything else than a text counts as an empty one.
+/// The first value of a parameter, which may be repeated. Any value but a text counts as an empty one.
 #[derive(Default)]
 struct FirstText(Option<String>);
 
 impl FirstText {
-    /// The status code; `None` without one. A final answer has no 1xx status (RFC 9110 section 15.2).
+    /// The status code; `None` without one. A final response has no 1xx status (RFC 9110 section 15.2).
     fn status(&self) -> Result<Option<Status>> {
         let Some(text) = &self.0 else { return Ok(None) };
         match text.parse::<u16>().ok().filter(|code| (200..1000).contains(code)) {
@@ -135,12 +135,12 @@ struct Health {
     cluster_name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cluster_id: Option<String>,
-    /// Only there while it lasts: `sys/leases/quarantine`.
+    /// Present only under quarantine: `sys/leases/quarantine`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     lease_quarantine: bool,
 }
 
-/// The status code tells load balancers what the server is; callers may choose the codes.
+/// The status code reports the state of the server to load balancers; callers may choose the codes.
 async fn health(sys: &System, req: HealthRequest) -> Result<SealedAnswer<Health>> {
     let server = sys.lifecycle()?;
     let config = server.parts.seal_config().await?;

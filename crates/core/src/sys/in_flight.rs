@@ -1,4 +1,4 @@
-//! `sys/in-flight-req`: the requests under way.
+//! `sys/in-flight-req`: the requests in flight.
 
 use keepfast_framework::reply::Raw;
 use keepfast_framework::routes::{Help, Nothing};
@@ -16,7 +16,7 @@ const HELP: Help = Help {
     description: "By their ids. What is no part of a route is masked in their paths, because it could be a token.",
 };
 
-/// The whole path of these requests themselves.
+/// The whole path of this endpoint.
 const PATH: &str = "sys/in-flight-req";
 
 pub(super) fn routes(r: &mut Routes<System>) {
@@ -29,23 +29,23 @@ async fn in_flight(_: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
     under_way(Some(&unsealed), &unsealed.observed.in_flight, name)
 }
 
-/// Whether a name begins as tokens do. Only a mistake puts one where a path has a name.
+/// Whether a path segment has the prefix of a token. Only a mistake puts a token where a path has a name.
 fn reads_like_a_token(segment: &str) -> bool {
     ["hvs.", "hvb.", "s.", "b."].iter().any(|prefix| segment.starts_with(prefix))
 }
 
-/// The requests under way: the mounts and routes that they are for, and of each name in their paths what `name` shows.
+/// The requests in flight: their mounts and routes, with each name in their paths as `name` renders it.
 fn under_way(unsealed: Option<&Unsealed>, in_flight: &InFlight, name: impl Fn(&str) -> String) -> Result<Raw> {
     let shown = |operation, path: &str| match unsealed {
         Some(unsealed) => masked_path(&unsealed.engines.mounts, operation, path, &name),
-        // A sealed server has no routes, and nothing is under way but this.
+        // A sealed server has no routes, and only this request is in flight.
         None if path == PATH => PATH.to_owned(),
         None => MASK.to_owned(),
     };
     Ok(Raw { status: Status::OK, content_type: "application/json", body: in_flight.to_json(shown)? })
 }
 
-/// The requests under way without a token and without names in their paths.
+/// The requests in flight, for a caller without a token; names in their paths are masked.
 pub(crate) fn open(server: &Lifecycle, asking: &Incoming) -> Response {
     let _under_way = server.parts.in_flight.begin(asking, server.parts.clock.now());
     match under_way(server.unsealed().as_deref(), &server.parts.in_flight, |_| MASK.to_owned()) {

@@ -1,4 +1,4 @@
-//! `sys/init`: whether the storage is initialized; initializes it.
+//! `sys/init`: reports whether the storage is initialized, and initializes it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

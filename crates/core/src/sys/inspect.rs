@@ -1,4 +1,4 @@
-//! `sys/internal/inspect`: the tables of the router, where the configuration sets `introspection_endpoint`.
+//! `sys/internal/inspect`: the tables of the router, if the configuration sets `introspection_endpoint`.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ struct Tag {
     tag: Text,
 }
 
-/// A mount, as Vault shows it.
+/// A mount in the format of Vault.
 #[derive(Serialize)]
 struct Inspected {
     accessor: String,

@@ -1,4 +1,4 @@
-//! `sys/leader` and `sys/step-down`: which node of the cluster serves, and handing that over.
+//! `sys/leader` and `sys/step-down`: the active node of the cluster, and the step-down of it.
 
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::sealed::SealedAnswer;
@@ -20,7 +20,7 @@ pub(super) fn routes(r: &mut Routes<System>) {
     r.path("step-down", STEP_DOWN).update(step_down_in_cluster).update_sealed(step_down).sudo();
 }
 
-/// Go's zero time: since when a node is active that is not.
+/// Go's zero time: the `active_time` of a node that is not active.
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
 #[derive(Serialize, JsonSchema)]
@@ -70,7 +70,7 @@ async fn step_down(sys: &System, _: Nothing) -> Result<SealedAnswer<()>> {
     }
 }
 
-/// A cluster has one node, so no other one could lead it.
+/// A cluster has one node, so no other node could become the leader.
 async fn step_down_in_cluster(_: &System, _: &mut Cx, _: Nothing) -> Result<()> {
     Err(Error::unsupported_path())
 }

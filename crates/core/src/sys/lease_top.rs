@@ -1,4 +1,4 @@
-//! `sys/leases/top`: who makes so many leases.
+//! `sys/leases/top`: the mounts, paths and entities with the most leases.
 
 use std::collections::BTreeMap;
 
@@ -12,9 +12,9 @@ use crate::damaged::unreadable;
 use crate::lease::index::LeaseName;
 use crate::unsealed::Unsealed;
 
-/// How many names one step reads.
+/// Names per storage page.
 const PAGE: usize = 500;
-/// How many records are read at most, to tell whose they are.
+/// The most lease records that are read to find their entities.
 const SAMPLE: usize = 10_000;
 
 #[derive(Deserialize, JsonSchema)]
@@ -34,9 +34,9 @@ pub(crate) struct Top {
     total: usize,
     mounts: Vec<Ranked>,
     paths: Vec<Ranked>,
-    /// In the sample; an empty name is no entity.
+    /// Entities in the sample; an empty name is no entity.
     entities: Vec<Ranked>,
-    /// How many leases the entities were counted in, spread evenly over all.
+    /// The number of leases in the sample, spread evenly over all leases.
     entities_sampled: usize,
 }
 
@@ -45,7 +45,7 @@ pub(super) async fn top(_: &System, cx: &mut Cx, req: Largest) -> Result<Data<To
     Ok(Data(rank(&*unsealed(cx)?, limit).await?))
 }
 
-/// Counts all leases; of each kind the largest `limit` are named.
+/// Counts all leases and returns the largest `limit` of each kind.
 pub(crate) async fn rank(unsealed: &Unsealed, limit: usize) -> Result<Top> {
     let paths = count(unsealed).await?;
     let total = paths.values().sum();
@@ -65,7 +65,7 @@ pub(crate) async fn rank(unsealed: &Unsealed, limit: usize) -> Result<Top> {
     })
 }
 
-/// How many leases each path has made; names alone are read.
+/// The number of leases of each path; reads names only.
 async fn count(unsealed: &Unsealed) -> Result<BTreeMap<String, usize>> {
     let mut counts = BTreeMap::new();
     let mut folders = vec![String::new()];
@@ -88,7 +88,7 @@ async fn count(unsealed: &Unsealed) -> Result<BTreeMap<String, usize>> {
     Ok(counts)
 }
 
-/// Whose the leases are, in an even sample of them.
+/// The number of leases of each entity in an even sample.
 async fn sample(
     unsealed: &Unsealed,
     paths: &BTreeMap<String, usize>,
@@ -116,7 +116,7 @@ async fn sample(
     Ok((entities, sampled))
 }
 
-/// The entity that made a lease; empty for none, and for a record that cannot be read.
+/// The entity of a lease; empty for none, and for a record that cannot be read.
 async fn entity(unsealed: &Unsealed, named: &LeaseName) -> Result<String> {
     let mut tx = unsealed.barrier.begin_read();
     let found = match named {

@@ -1,4 +1,4 @@
-//! `sys/leases/`: what ends when; and who makes so much of it.
+//! `sys/leases/`: looks up, lists, renews and revokes leases, counts them and reports the largest users.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,7 +29,7 @@ const QUARANTINE: Help = Help {
     synopsis: "Whether leases may be revoked.",
     description: "A restored or copied server revokes nothing and rotates nothing until an operator ends the quarantine: what its leases name may belong to the original.",
 };
-/// How many names one step reads.
+/// Names per storage page.
 const PAGE: usize = 500;
 
 pub(super) fn routes(r: &mut Routes<System>) {
@@ -142,9 +142,9 @@ struct Shown {
     ttl: u64,
 }
 
-/// A lease in a body is a text and nothing else; what it is not stands for no lease that there could be.
+/// Reads a lease id of a body, which must be a text; any other value gives [`NO_LEASE`].
 fn lease_text<'de, D: serde::Deserializer<'de>>(d: D) -> std::result::Result<Option<Text>, D::Error> {
-    // As it was sent: read as a value, some numbers would be texts.
+    // The raw JSON: read as a value, some numbers would become texts.
     let sent = Box::<serde_json::value::RawValue>::deserialize(d)?;
     Ok(match sent.get() {
         "null" => None,
@@ -152,7 +152,7 @@ fn lease_text<'de, D: serde::Deserializer<'de>>(d: D) -> std::result::Result<Opt
     })
 }
 
-/// No path holds a control character.
+/// A lease id that no lease has: no path holds a control character.
 const NO_LEASE: &str = "\u{0}";
 
 fn id_of(req: ById) -> Result<String> {
@@ -161,7 +161,7 @@ fn id_of(req: ById) -> Result<String> {
     }
     let given = |id: Option<Text>| id.map(String::from).filter(|id| !id.is_empty());
     match (given(req.url_lease_id), given(req.lease_id)) {
-        // Policies judged the path, so no other lease is acted on.
+        // Policies were evaluated on the path, so only the lease of the path may be changed.
         (Some(in_path), Some(id)) if in_path != id => Err(Error::invalid("lease_id names another lease than the path")),
         (Some(id), _) | (None, Some(id)) => Ok(id),
         (None, None) => Err(Error::invalid("lease_id must be specified")),
@@ -227,7 +227,7 @@ async fn renew(_: &System, cx: &mut Cx, req: Renew) -> Result<Outcome> {
     match index::parse_lease_id(&id).ok_or_else(unknown)? {
         (path, LeaseName::Token(key)) => {
             let known = unsealed.access.tokens.at(&key, cx.now()).await?.is_some_and(|t| t.record.path == path);
-            // A token is renewed by its own path, which asks the method that made it.
+            // Tokens are renewed at `auth/token/renew`, which calls the auth method that issued them.
             Err(if known { Error::invalid("tokens cannot be renewed through this endpoint") } else { unknown() })
         }
         (path, LeaseName::Lease(key)) => {
@@ -245,7 +245,7 @@ async fn revoke(sys: &System, cx: &mut Cx, req: Revoke) -> Result<WithStatus<()>
     revoke_one(sys, cx, req).await.map(|()| WithStatus(status, ()))
 }
 
-/// Whoever says that he will not wait is told that the revocation is on its way.
+/// The status of a revocation: 202 when the caller does not wait for it.
 fn accepted(sync: Option<Flag>) -> Status {
     if sync.is_some_and(|s| !s.0) { Status(202) } else { Status::NO_CONTENT }
 }
@@ -335,7 +335,7 @@ async fn irrevocable(_: &System, cx: &mut Cx, req: OfType) -> Result<Option<Data
                 (format!("{path}/{}", id.as_str()), error)
             }
             Ok(_) => continue,
-            // Its path is part of what cannot be read.
+            // The path is part of the record that cannot be read.
             Err(_) => (id.as_str().to_owned(), "the record of the lease cannot be read".to_owned()),
         };
         leases.push(Irrevocable { lease_id, mount_id, error });
@@ -366,7 +366,7 @@ async fn count(_: &System, cx: &mut Cx, req: CountOf) -> Result<Option<Data<Coun
     Ok(Some(Data(Counts { lease_count: counts.values().sum(), counts })))
 }
 
-/// The irrevocable leases, `limit` at most, with the accessors of their mounts (or what is left of one).
+/// At most `limit` irrevocable leases, with the accessors of their mounts, or the stored mount id if the mount is gone.
 async fn irrevocable_ids(cx: &Cx, limit: usize) -> Result<Vec<(String, LeaseId)>> {
     let unsealed = unsealed(cx)?;
     let mut out = Vec::new();

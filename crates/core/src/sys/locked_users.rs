@@ -1,4 +1,4 @@
-//! `sys/locked-users`: who is locked out after too many guesses, and `user_lockout_config` as mounts are tuned with it.
+//! `sys/locked-users`: the users that are locked out, and the `user_lockout_config` of a mount's tuning.
 
 use std::collections::BTreeMap;
 
@@ -80,7 +80,7 @@ async fn unlock(_: &System, cx: &mut Cx, req: User) -> Result<()> {
 }
 
 impl LockoutConfig {
-    /// Takes what is named in a request; the rest stays.
+    /// Sets the values that a request names and keeps the others.
     ///
     /// Fails with 400 when a value cannot be read.
     pub(super) fn tune(&mut self, given: &Map<String, Value>) -> Result<()> {

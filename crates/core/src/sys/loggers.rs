@@ -1,4 +1,4 @@
-//! `sys/loggers`: the levels of the server's log, changed while it runs.
+//! `sys/loggers`: the log levels of the server, which may change at run time.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! `sys/metrics`: what the server counts of itself.
+//! `sys/metrics`: the metrics of the server.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub(crate) struct OpenMetrics {
 
 struct Document {
     at: Timestamp,
-    /// Whether the server was sealed: it is not shown as sealed or unsealed when it is the other.
+    /// Whether the server was sealed; a document of the other state is not reused.
     sealed: bool,
     status: Status,
     content_type: &'static str,
@@ -58,8 +58,8 @@ async fn metrics(sys: &System, cx: &mut Cx, req: Format) -> Result<Raw> {
 }
 
 impl OpenMetrics {
-    /// The metrics without a token. They are read at most once in [`FRESH`] for each format, because it takes far more work
-    /// than asking for them.
+    /// The metrics for a caller without a token. Each format is collected at most once in [`FRESH`], because collecting
+    /// costs far more than a request.
     pub(crate) fn answer(&self, server: &Lifecycle, format: &str, accepts_prometheus: bool) -> Response {
         let documents = match (format, accepts_prometheus) {
             ("prometheus", _) | ("", true) => &self.prometheus,
@@ -69,7 +69,7 @@ impl OpenMetrics {
                     .map_or_else(|e| Response::failed(&e), Response::unrecorded);
             }
         };
-        // Who comes while they are read waits for them.
+        // Concurrent requests wait here for the new document.
         let mut kept = documents.lock();
         let (now, sealed) = (server.parts.clock.now(), server.is_sealed());
         let fresh = kept.take().filter(|made| made.sealed == sealed && made.at <= now && now.since(made.at) < FRESH);

@@ -1,4 +1,4 @@
-//! `sys/`: the API of the server itself, as an engine like any other, at the one mount that it has.
+//! `sys/`: the API of the server, an engine like any other with exactly one mount.
 
 mod audit;
 mod capabilities;

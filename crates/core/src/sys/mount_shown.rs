@@ -1,4 +1,4 @@
-//! A mount as the API shows it.
+//! The response type of a mount.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::mount::{LockoutConfig, MountConfig, MountEntry, Mounted};
 use crate::versions::BUILT_IN;
 
-/// A mount as `sys/mounts` and `sys/auth` show it.
+/// A mount in the responses of `sys/mounts` and `sys/auth`.
 #[derive(Serialize)]
 pub(super) struct Shown {
     accessor: String,
@@ -50,7 +50,7 @@ struct ShownConfig {
     user_lockout_config: Option<ShownLockout>,
 }
 
-/// What was tuned of a mount's lockout, as the API shows it.
+/// The tuned lockout settings of a mount in a response.
 #[derive(Serialize)]
 pub(super) struct ShownLockout {
     user_lockout_counter_reset_duration: u64,
@@ -71,7 +71,7 @@ impl From<&LockoutConfig> for ShownLockout {
 }
 
 impl Shown {
-    /// Shows a mount; `path` only where the API has it.
+    /// The response of a mount; `path` only where the API has it.
     pub(super) fn new(mounted: &Mounted, path: Option<String>) -> Self {
         let (entry, traits) = (&mounted.entry, &mounted.traits);
         let is_former = traits.former_type == Some(entry.engine.as_str());

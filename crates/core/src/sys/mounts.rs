@@ -1,4 +1,4 @@
-//! `sys/mounts` and `sys/auth`: enable, list, disable.
+//! `sys/mounts` and `sys/auth`: enables, lists and disables mounts.
 
 use std::collections::BTreeMap;
 
@@ -157,7 +157,7 @@ async fn enable(unsealed: &Unsealed, kind: Kind, path: &str, req: Enable) -> Res
     unsealed.engines.changes.mount(entry).await
 }
 
-/// Tells `null` from an empty object, which both mean no options.
+/// Distinguishes `null` from an empty object; both mean no options.
 fn null_or_pairs<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<Option<Pairs>>, D::Error> {
     match Value::deserialize(deserializer)? {
         Value::Null => Ok(Some(None)),
@@ -165,7 +165,7 @@ fn null_or_pairs<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Res
     }
 }
 
-/// The engine's type and options; `kv-v2` and `plugin` are older ways to say it.
+/// The type and the options of the engine; `kv-v2` and `plugin` are older spellings.
 fn engine_of(registry: &Registry, req: &Enable, kind: Kind) -> Result<(String, BTreeMap<String, String>)> {
     let mut options = req.options.clone().flatten().unwrap_or_default().0;
     let named = req.engine.as_deref().unwrap_or_default();
@@ -204,7 +204,7 @@ fn configure(entry: &mut MountEntry, config: &serde_json::Map<String, Value>) ->
         match name.as_str() {
             "default_lease_ttl" => tuned.default_lease_ttl = lease("default TTL", value)?,
             "max_lease_ttl" => tuned.max_lease_ttl = lease("max TTL", value)?,
-            // Auth methods do not take it.
+            // Auth methods ignore this field.
             "force_no_cache" => tuned.force_no_cache = value.as_bool().ok_or(ConfigError::Unconvertible)? && !auth,
             "audit_non_hmac_request_keys" => tuned.audit_non_hmac_request_keys = names(value)?,
             "audit_non_hmac_response_keys" => tuned.audit_non_hmac_response_keys = names(value)?,
@@ -220,7 +220,7 @@ fn configure(entry: &mut MountEntry, config: &serde_json::Map<String, Value>) ->
     Ok(version.map_or(Ok(()), |version| built_in(entry, &version))?)
 }
 
-/// Only the version that is built in can be asked for, by not naming any.
+/// Accepts an empty version only: the built-in one has no other name.
 fn built_in(entry: &MountEntry, version: &str) -> Result<()> {
     match (version, entry.auth) {
         ("", _) => Ok(()),
@@ -239,7 +239,7 @@ type ConfigResult<T> = std::result::Result<T, ConfigError>;
 
 /// Why the `config` object of a new mount is refused.
 enum ConfigError {
-    /// A member has the wrong type; the text names the kind of the mount.
+    /// A member has the wrong type; the error text names the kind of the mount.
     Unconvertible,
     /// A member has the right type and a wrong value.
     Refused(Error),
@@ -265,7 +265,7 @@ impl ConfigError {
     }
 }
 
-/// A new mount takes no lockout of its own, which is tuned; but what is sent has to be one.
+/// Validates the lockout settings in the `config` of a new mount, which ignores them: they are set by tuning.
 fn check_lockout(value: &Value) -> ConfigResult<()> {
     let members = value.as_object().ok_or(ConfigError::Unconvertible)?;
     let fits = |(name, value): (&String, &Value)| match name.as_str() {
@@ -277,7 +277,7 @@ fn check_lockout(value: &Value) -> ConfigResult<()> {
     if members.iter().all(fits) { Ok(()) } else { Err(ConfigError::Unconvertible) }
 }
 
-/// A text, or a number's; the peer reads this object more strictly than other parameters.
+/// A text, or a number as text; OpenBao reads this object more strictly than other parameters.
 fn text(value: &Value) -> ConfigResult<String> {
     match value {
         Value::String(text) => Ok(text.clone()),
@@ -298,7 +298,7 @@ fn names(value: &Value) -> ConfigResult<Vec<String>> {
     }
 }
 
-/// A lease bound in seconds; `system` and empty mean the system's.
+/// A lease TTL in seconds; `system` and an empty text mean the system's.
 fn lease(name: &str, value: &Value) -> ConfigResult<u64> {
     let text = text(value)?;
     Ok(lease_seconds(name, &text, |why| format!("unable to parse {name} of {text}: {why}"))?)
@@ -328,7 +328,7 @@ pub(super) fn visibility(text: &str) -> Result<String> {
 /// Checks the `token_type` of a mount.
 pub(super) fn mount_token_kind(text: &str) -> Result<TokenKind> {
     match TokenKind::parse(text) {
-        // A mount has the kind that `default` of a role leads to.
+        // `default` is a value of roles; a mount has the kind that it leads to.
         _ if text == "default" => Err(Error::invalid("invalid value for 'token_type'")),
         Ok(TokenKind::Default) => Ok(TokenKind::DefaultService),
         Ok(kind) => Ok(kind),
@@ -336,7 +336,7 @@ pub(super) fn mount_token_kind(text: &str) -> Result<TokenKind> {
     }
 }
 
-/// The default must not pass the longest.
+/// Checks that the default TTL is at most the maximum TTL.
 fn check_ttls(config: &MountConfig, unsealed: &Unsealed) -> Result<()> {
     let max = or_inherited(config.max_lease_ttl, unsealed.settings.max_lease_ttl).as_secs();
     if config.max_lease_ttl > 0 && config.default_lease_ttl > config.max_lease_ttl {
@@ -355,7 +355,7 @@ async fn disable_secrets(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
     let path = mount_path(Kind::Secrets, &req.path);
     let unsealed = unsealed(cx)?;
     let registry = unsealed.engines.mounts.registry();
-    // Command lines name auth methods here too, with their whole path.
+    // Command-line clients also send auth methods here, with their whole path.
     if [Kind::Secrets, Kind::Auth].iter().any(|kind| reserved::is_built_in(registry, *kind, &path)) {
         return Err(Error::invalid(format!("cannot unmount {}", Quoted(&path))));
     }
@@ -372,9 +372,9 @@ async fn disable_auth(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
     disable(&unsealed, &path).await
 }
 
-/// A mount that is not there is taken away already.
+/// Succeeds for a mount that does not exist.
 async fn disable(unsealed: &Unsealed, path: &str) -> Result<()> {
-    // What is tuned of a mount is no mount.
+    // The tune path of a mount is no mount.
     if path.ends_with("/tune/") {
         return Err(Error::unsupported_operation());
     }

@@ -1,4 +1,5 @@
-//! New shares step by step, for `sys/rotate/root/` and for its older open form `sys/rekey/`: they differ in words only.
+//! New shares step by step, for `sys/rotate/root/` and its older open form `sys/rekey/`, which differ in error texts
+//! only.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,21 +16,21 @@ use crate::seal::custody::is_quorum;
 use crate::seal::rotation::{Pending, Rotation, give};
 use crate::unsealed::Unsealed;
 
-/// What the two forms say differently.
+/// The error texts in which the two forms differ.
 pub(super) struct Words {
-    /// What is under way.
+    /// The operation in progress.
     pub(super) name: &'static str,
-    /// What kind of seal configuration is asked for.
+    /// The kind of seal configuration.
     pub(super) seal: &'static str,
-    /// Why a share of the old kind is refused when nothing is under way.
+    /// The error for a share of the old kind without an operation in progress.
     pub(super) absent: &'static str,
-    /// What is finished while the proof is awaited.
+    /// The operation that is finished while its verification is pending.
     pub(super) finished: &'static str,
-    /// Whose nonce it is.
+    /// The owner of the nonce.
     pub(super) operation: &'static str,
-    /// What a share was given for twice.
+    /// The operation to which a share was given twice.
     pub(super) collection: &'static str,
-    /// Whether a share that was given twice towards the proof is refused, and not counted.
+    /// Whether the verification refuses a share that was given twice, and does not count it.
     pub(super) refuses_repeats: bool,
 }
 
@@ -67,18 +68,18 @@ pub(super) struct Share {
     pub(super) nonce: Option<Text>,
 }
 
-/// How far new shares are, as it was a moment ago.
+/// A snapshot of the progress of new shares.
 pub(super) struct Standing {
     pub(super) nonce: String,
     pub(super) shape: SealShape,
     pub(super) progress: usize,
     pub(super) backup: bool,
     pub(super) verify: bool,
-    /// Of the proof; `None` before the shares are handed out.
+    /// The nonce of the verification; `None` before the shares are issued.
     pub(super) proof_nonce: Option<String>,
 }
 
-/// How far the proof is.
+/// The progress of the verification.
 #[derive(Serialize)]
 pub(super) struct Proof {
     n: u8,
@@ -108,7 +109,7 @@ pub(super) struct Made {
     pub(super) proof_nonce: Option<String>,
 }
 
-/// What a share brings: progress, or what it was all for.
+/// The response to a share: progress, or the final result.
 #[derive(Serialize)]
 #[serde(untagged)]
 pub(super) enum Step<P, D> {
@@ -135,7 +136,7 @@ impl Proof {
         Proof { n: shares, nonce: pending.nonce.clone(), progress: pending.given.len(), started: true, t: threshold }
     }
 
-    /// Of shares that are not handed out yet.
+    /// The state of a verification before the shares are issued.
     pub(super) fn not_yet(shape: SealShape) -> Self {
         Proof { n: shape.shares, nonce: String::new(), progress: 0, started: false, t: shape.threshold }
     }
@@ -156,7 +157,7 @@ impl Made {
     }
 }
 
-/// How many shares of the present kind it takes.
+/// The threshold of the current shares.
 pub(super) async fn required_shares(cx: &Cx) -> Result<u8> {
     Ok(unsealed(cx)?.custody.seal_config().await?.shape.threshold)
 }
@@ -186,8 +187,8 @@ pub(super) async fn cancel_new_shares(cx: &Cx) -> Result<()> {
     Ok(())
 }
 
-/// Takes a share of the present kind. New shares that need no proof count once an audit device has the answer: an
-/// answer that cannot be sent must not make lost shares the valid ones.
+/// Takes a share of the current kind. New shares without verification are valid once an audit device has the response:
+/// a response that cannot be sent must not make lost shares the valid ones.
 pub(super) async fn give_old_share(
     cx: &mut Cx,
     words: &Words,
@@ -196,7 +197,7 @@ pub(super) async fn give_old_share(
 ) -> Result<Step<Standing, Made>> {
     let unsealed = unsealed(cx)?;
     let mut slot = unsealed.custody.rotation.clone().lock_owned().await;
-    // Read when it is this share's turn: the shares may have changed while it waited.
+    // Read under the lock: the shares may have changed while this request waited.
     let config = unsealed.custody.seal_config().await?;
     let Some(rotation) = slot.as_mut() else { return Err(Error::invalid(words.absent)) };
     if let Some(pending) = &rotation.pending {
@@ -230,14 +231,15 @@ pub(super) async fn give_old_share(
     Ok(Step::Done(made))
 }
 
-/// How far the proof is; the standing of shares that are not handed out yet; `None` when nothing is under way.
+/// The progress of the verification; `Err` with the shape of shares that are not issued yet; `None` without an
+/// operation.
 pub(super) async fn proof_of_new_shares(cx: &Cx) -> Result<Option<Result<Proof, SealShape>>> {
     let unsealed = unsealed(cx)?;
     let rotation = unsealed.custody.rotation.lock().await;
     Ok(rotation.as_ref().map(|r| r.pending.as_ref().map(Proof::of).ok_or(r.shape)))
 }
 
-/// Begins the proof anew; as [`proof_of_new_shares`] else.
+/// Restarts the verification; returns as [`proof_of_new_shares`].
 pub(super) async fn restart_proof(cx: &Cx) -> Result<Option<Result<Proof, SealShape>>> {
     if let Some(pending) = unsealed(cx)?.custody.rotation.lock().await.as_mut().and_then(|r| r.pending.as_mut()) {
         pending.restart();
@@ -245,7 +247,7 @@ pub(super) async fn restart_proof(cx: &Cx) -> Result<Option<Result<Proof, SealSh
     proof_of_new_shares(cx).await
 }
 
-/// Takes a share of the new kind. The new shares count once an audit device has the answer to the last one.
+/// Takes a share of the new kind. The new shares are valid once an audit device has the response to the last one.
 pub(super) async fn give_new_share(
     cx: &mut Cx,
     words: &Words,
@@ -274,7 +276,7 @@ pub(super) async fn give_new_share(
         }
         Some(true) => {}
     }
-    // After a failure the last share can be given again: shares that people hold by now are not forgotten.
+    // After a failure the last share can be sent again: shares that operators hold by now are kept.
     pending.given.pop();
     cx.after_record(move || async move {
         if let Some(pending) = slot.as_ref().and_then(|rotation| rotation.pending.as_ref()) {
@@ -286,7 +288,7 @@ pub(super) async fn give_new_share(
     Ok(Step::Done(Proved { complete: true, nonce }))
 }
 
-/// Makes the new shares count, and the old ones not.
+/// Commits the new shares, which replace the old ones.
 async fn commit(unsealed: &Unsealed, pending: &Pending) -> Result<()> {
     let Pending { root, seal, config, .. } = pending;
     unsealed.custody.change_shares(&unsealed.barrier, root, seal.clone(), config).await?;

@@ -1,6 +1,6 @@
-//! `sys/rekey/` and `sys/generate-root/`: the older forms of `sys/rotate/root/` and `sys/generate-root-token/`, which prove
-//! themselves with shares alone. Anybody could begin or cancel an operation here, so they are off unless the listener says
-//! otherwise.
+//! `sys/rekey/` and `sys/generate-root/`: the older forms of `sys/rotate/root/` and `sys/generate-root-token/`, which
+//! need shares and no token. Any client could begin or cancel an operation here, so they are off unless the listener
+//! enables them.
 
 use keepfast_crypto::secret::SecretBytes;
 use keepfast_framework::fields::SecretText;
@@ -39,7 +39,7 @@ pub(super) fn routes(r: &mut Routes<System>) {
     r.path("rekey/init", REKEY).read(status).update(begin).delete(cancel).unauthenticated();
     r.path("rekey/update", REKEY).update(update).unauthenticated().once();
     r.path("rekey/verify", REKEY).read(proof).update(verify).delete(restart).unauthenticated().once();
-    // The folder of the two has help only.
+    // The folder of both paths has help only.
     r.path("generate-root", GENERATE).hidden();
     r.path("generate-root/attempt", GENERATE)
         .read(root_status)
@@ -133,7 +133,7 @@ fn plain<T: Serialize>(value: &T) -> Result<Raw> {
     Ok(Raw { status: Status::OK, content_type: "application/json", body: serde_json::to_vec(value)? })
 }
 
-/// Refuses paths that the listener does not open.
+/// Refuses paths that the listener does not enable.
 fn check_open(cx: &Cx, is_open: fn(OpenCeremonies) -> bool) -> Result<()> {
     if is_open(call(cx)?.facts.open) {
         return Ok(());
@@ -155,7 +155,7 @@ fn given(req: Share) -> Result<(SecretText, String)> {
     Ok((key, req.nonce.map(|n| n.0).unwrap_or_default()))
 }
 
-/// The share and the nonce of a request towards new shares.
+/// The share and the nonce of a request.
 fn share(req: Share) -> Result<(SecretBytes, String)> {
     let (key, nonce) = given(req)?;
     let share = decode_share(key.expose())?;

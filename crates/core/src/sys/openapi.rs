@@ -1,4 +1,4 @@
-//! `sys/internal/specs/openapi`: the document of what the caller can reach.
+//! `sys/internal/specs/openapi`: the OpenAPI document of the paths that the caller can reach.
 
 use keepfast_framework::fields::{Flag, Text};
 use keepfast_framework::openapi::{Shown, document};
@@ -27,12 +27,12 @@ struct Form {
     generic_mount_paths: Option<Flag>,
 }
 
-/// Without a token the document has no paths: mounts are not told to strangers.
+/// Without a token the document has no paths, so that it does not disclose the mounts.
 async fn read(_: &System, cx: &mut Cx, _: Form) -> Result<Raw> {
     let unsealed = unsealed(cx)?;
     let router = unsealed.engines.mounts.router();
     let call = call(cx)?;
-    // A token that is none is no stranger's request but a mistake.
+    // An invalid token is an error and not a request without a token.
     if call.id.is_some() && call.token.is_none() {
         return Err(Error::denied());
     }

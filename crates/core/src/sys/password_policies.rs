@@ -1,4 +1,4 @@
-//! `sys/policies/password`: how passwords are made that engines generate.
+//! `sys/policies/password`: the policies of the passwords that engines generate.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -89,7 +89,7 @@ async fn write(_: &System, cx: &mut Cx, req: Write) -> Result<()> {
 }
 
 async fn delete(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
-    // The path of passwords is no policy.
+    // The path that generates passwords names no policy.
     if req.name.ends_with("/generate") {
         return Err(Error::unsupported_operation());
     }

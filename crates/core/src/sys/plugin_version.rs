@@ -1,9 +1,9 @@
-//! Versions of plugins as callers write them: semantic versions with or without `v`, of which parts may be left out.
+//! Plugin versions in requests: semantic versions with or without `v`, of which parts may be missing.
 
 use keepfast_framework::fields::Quoted;
 use keepfast_framework::{Error, Result};
 
-/// The version in its whole form: `v1.2.0` for `1.2`.
+/// The full form of the version: `v1.2.0` for `1.2`.
 ///
 /// # Errors
 /// 400 for a text that is no version.

@@ -1,4 +1,5 @@
-//! `sys/plugins/`: what is built in. Nothing can be added: a server that runs what its API is told to run has no walls.
+//! `sys/plugins/`: the built-in engines. Nothing can be added: a server that runs binaries named by its API has no
+//! isolation.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -114,13 +115,13 @@ struct Reloaded {
     reload_id: String,
 }
 
-/// What is built in, by kind.
+/// The built-in plugins by kind.
 fn built_in(unsealed: &Unsealed) -> BTreeMap<&'static str, BTreeSet<String>> {
     let mut out: BTreeMap<&'static str, BTreeSet<String>> =
         KINDS.into_iter().map(|kind| (kind, BTreeSet::new())).collect();
     for registered in unsealed.engines.mounts.registry().all() {
         let kind = if registered.kind == Kind::Auth { "auth" } else { "secret" };
-        // An engine that works through plugins is known by them.
+        // An engine that works through plugins is listed by them.
         let own = registered.traits.built_in.is_none() && registered.plugins.is_empty();
         if own {
             out.entry(kind).or_default().insert(registered.engine.to_string());
@@ -191,7 +192,7 @@ async fn refuse(_: &System, _: &mut Cx, req: Register) -> Result<()> {
     Err(Error::invalid("plugins cannot be added: this server runs what is built in and nothing else"))
 }
 
-/// There is never one that could be removed; what is built in stays.
+/// Nothing can be removed: built-in plugins stay.
 async fn remove(_: &System, cx: &mut Cx, req: Named) -> Result<Outcome> {
     let kind = req.r#type.as_deref().unwrap_or_default();
     if !KINDS.contains(&kind) {
@@ -211,7 +212,7 @@ async fn unknown_kind_removed(_: &System, cx: &mut Cx, req: Named) -> Result<Out
     old_path(cx, "deregister plugin from", &req.name)
 }
 
-/// The peer's answer on the paths without a kind.
+/// OpenBao's response on the paths without a kind.
 fn old_path(cx: &mut Cx, what: &str, name: &str) -> Result<Outcome> {
     cx.warn(format!("Deprecated API endpoint, cannot {what} catalog for {name:?}"));
     Ok(Outcome::of(to_raw_value(&())?))
@@ -233,7 +234,7 @@ async fn reload(_: &System, cx: &mut Cx, req: Reload) -> Result<Data<Reloaded>> 
         (false, true) => {}
         (true, false) => mounts.iter().try_for_each(|given| reloadable(&unsealed, given))?,
     }
-    // What is built in runs in this process and keeps nothing that opening it anew would change.
+    // Built-in plugins run in this process and have no state that a reload would change.
     Ok(Data(Reloaded { reload_id: random::uuid() }))
 }
 

@@ -117,7 +117,7 @@ struct OldList {
     policies: Option<Vec<String>>,
 }
 
-/// The stored names that callers see, with `root`, which is not stored; below a folder only what is stored there.
+/// The stored names that callers see, with `root`, which is not stored; below a folder only the stored names.
 async fn names(unsealed: &Unsealed, req: &Paged) -> Result<Vec<String>> {
     let mut tx = unsealed.barrier.begin_read();
     let mut names = Vec::new();
@@ -136,7 +136,7 @@ async fn names(unsealed: &Unsealed, req: &Paged) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The part of the names that is asked for.
+/// The page of the names that a request selects.
 fn page(mut names: Vec<String>, req: &Paged) -> Vec<String> {
     if let Some(after) = req.after.as_ref().filter(|a| !a.is_empty()) {
         names.retain(|n| n.as_str() > &**after);
@@ -161,7 +161,7 @@ async fn list_old(_: &System, cx: &mut Cx, req: Paged) -> Result<Flat<OldList>> 
     Ok(Flat(OldList { policies, keys }))
 }
 
-/// The peer pages the names and not what it tells of them, and names root below every folder.
+/// OpenBao pages the names and not their details, and lists root below every folder.
 async fn list_detailed(_: &System, cx: &mut Cx, req: Paged) -> Result<Keys> {
     let unsealed = unsealed(cx)?;
     let mut all = names(&unsealed, &req).await?;
@@ -178,7 +178,7 @@ async fn list_detailed(_: &System, cx: &mut Cx, req: Paged) -> Result<Keys> {
     Keys::with_info(page(all, &req), &info)
 }
 
-/// Root as it is shown: it has no text.
+/// The response for root, which has no text.
 fn root() -> PolicyRecord {
     PolicyRecord { version: 0, ..PolicyRecord::new(builtin::ROOT, "", Timestamp::EPOCH) }
 }
@@ -211,10 +211,10 @@ async fn find(cx: &Cx, name: &str) -> Result<Option<PolicyRecord>> {
     Ok(found.filter(|r| r.expiration.is_none_or(|end| now < end)))
 }
 
-/// The one folding of policy names.
+/// The canonical form of a policy name.
 ///
 /// # Errors
-/// 400 for blanks at the ends: policies judge the path with them, so that a denial of the name does not cover it.
+/// 400 for blanks at the ends: the ACL check sees the path with them, so that a denial of the name does not cover it.
 fn folded(name: &str) -> Result<String> {
     if name.trim() != name {
         return Err(Error::invalid("a policy name cannot begin or end with a blank"));
@@ -230,7 +230,7 @@ async fn read_old(_: &System, cx: &mut Cx, req: Named) -> Result<Option<Flat<Sho
     Ok(find(cx, &req.name).await?.map(|r| Flat(shown(r, true))))
 }
 
-/// The older form knows the text under its oldest name as well.
+/// The older form also accepts the text under its oldest parameter name.
 async fn write_old(sys: &System, cx: &mut Cx, req: WriteOld) -> Result<()> {
     let WriteOld { name, policy, rules, cas, cas_required, expiration, ttl, .. } = req;
     let deprecated = policy.as_ref().is_none_or(|p| p.is_empty()) && rules.as_ref().is_some_and(|r| !r.is_empty());
@@ -268,29 +268,29 @@ async fn write(_: &System, cx: &mut Cx, req: Write) -> Result<()> {
     save(cx, record, &req).await
 }
 
-/// Changes what the request names and leaves the rest.
+/// Changes the fields in the request and keeps the others.
 async fn patch(_: &System, cx: &mut Cx, mut req: Write) -> Result<Outcome> {
     let name = folded(&req.name)?;
     match &req.policy {
         Some(Text(given)) => drop(parsed(&name, given.clone())?),
-        // Root is not stored, so that nothing of it is there to be kept.
+        // Root is not stored, so there is no text to keep.
         None if name == builtin::ROOT => drop(parsed(&name, String::new())?),
         None => {}
     }
     writable(&name)?;
     let before = stored(cx, &name).await?.ok_or_else(|| Error::invalid("policy not found"))?;
-    // A part is put into the version that was just read, so nobody has to name it.
+    // A patch applies to the version that was just read, so the caller need not name it.
     req.cas = req.cas.or_else(|| i64::try_from(before.version).ok().map(Int));
     let text = match &req.policy {
         Some(Text(given)) => parsed(&name, given.clone())?,
         None => before.text.clone(),
     };
     save(cx, PolicyRecord { text, ..before }, &req).await?;
-    // 200 with nothing in it.
+    // 200 with a null body.
     Ok(Outcome::of(RawValue::NULL.to_owned()))
 }
 
-/// Refuses the name of a policy that callers may not write; what else is wrong is told before.
+/// Refuses the name of a policy that callers may not write; other errors have precedence.
 fn writable(name: &str) -> Result<()> {
     if builtin::reads_like_root(name) || name == builtin::RESPONSE_WRAPPING {
         return Err(Error::invalid(format!("cannot update {} policy", Quoted(name))));
@@ -311,7 +311,7 @@ fn parsed(name: &str, given: String) -> Result<String> {
     Ok(text)
 }
 
-/// Writes the next version of `record`, which holds the present one's number.
+/// Writes the next version of `record`, which holds the current version.
 async fn save(cx: &mut Cx, record: PolicyRecord, req: &Write) -> Result<()> {
     let now = cx.now();
     let version = record.version;
@@ -351,7 +351,7 @@ fn flag(given: Option<Flag>, present: bool) -> bool {
     given.map_or(present, |f| f.0)
 }
 
-/// Policies may come in base64; a text that decodes to UTF-8 was meant so.
+/// Decodes a policy in base64; a text that decodes to UTF-8 counts as base64.
 fn decoded(text: String) -> String {
     let decoded = STANDARD.decode(text.trim()).ok().and_then(|b| String::from_utf8(b).ok());
     decoded.filter(|decoded| !decoded.is_empty()).unwrap_or(text)
@@ -388,7 +388,7 @@ impl<'de> Deserialize<'de> for Moment {
     }
 }
 
-/// The last second of the year 9999, beyond which RFC 3339 cannot tell the time.
+/// The last second of the year 9999, the end of RFC 3339 times.
 const END_OF_TIME: i64 = 253_402_300_799;
 
 async fn delete(_: &System, cx: &mut Cx, req: Named) -> Result<()> {

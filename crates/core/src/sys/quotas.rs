@@ -1,4 +1,4 @@
-//! `sys/quotas/`: how many requests an address may make.
+//! `sys/quotas/`: rate limits of requests per client address.
 
 use keepfast_framework::fields::{Flag, Float, Quoted, Seconds, Text};
 use keepfast_framework::path_field::{PathText, PathTexts};
@@ -20,7 +20,7 @@ const RATE: Help = Help {
     description: "On the whole server, a mount, a path, or all paths that begin so. The most specific quota decides.",
 };
 
-/// How many quotas there can be.
+/// The most quotas.
 const MOST: usize = 1000;
 
 pub(super) fn routes(r: &mut Routes<System>) {
@@ -115,7 +115,7 @@ async fn read(_: &System, cx: &mut Cx, req: Named) -> Result<Option<Data<Shown>>
     }))
 }
 
-/// A whole number without a fraction, as the peer writes it.
+/// A whole number without a fraction, as OpenBao writes it.
 fn number(rate: f64) -> serde_json::Number {
     let whole = rate.fract() == 0.0 && rate < 9.0e15;
     let fraction = || serde_json::Number::from_f64(rate).unwrap_or_else(|| 0.into());
@@ -146,7 +146,7 @@ async fn write(_: &System, cx: &mut Cx, req: Write) -> Result<()> {
     RATE_LIMITS.put(cx, &limit.name, &limit)
 }
 
-/// Refuses a quota on the path of another one, and one too many. What is read here is unchanged at the commit.
+/// Refuses a second quota on a path, and quotas beyond [`MOST`]. The reads are part of the transaction.
 async fn check_others(cx: &mut Cx, limit: &RateLimit) -> Result<()> {
     let (tx, view) = cx.store();
     let names = tx.list_verified(view, RATE_LIMITS_AT, &Page::all()).await?;
@@ -167,12 +167,12 @@ async fn delete(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
     Ok(())
 }
 
-/// The namespace whose quotas the caller sees.
+/// The namespace of the quotas that the caller sees.
 fn namespace(cx: &Cx) -> Result<NamespaceId> {
     Ok(unsealed(cx)?.engines.mounts.namespace.clone())
 }
 
-/// A path in its one form, and whether it is a mount.
+/// The canonical form of a path, and whether it is a mount.
 fn place(cx: &Cx, path: &str) -> Result<(String, bool)> {
     if path.is_empty() {
         return Ok((String::new(), false));

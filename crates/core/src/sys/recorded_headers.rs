@@ -1,4 +1,4 @@
-//! `sys/config/auditing/request-headers`: which headers of requests the audit devices record.
+//! `sys/config/auditing/request-headers`: the request headers in audit entries.
 
 use std::collections::BTreeMap;
 
@@ -17,9 +17,9 @@ const HEADERS_HELP: Help = Help {
     description: "Headers that carry tokens are always recorded as hashes.",
 };
 
-/// Headers that carry a token: in clear they would put it into the log.
+/// Headers that carry a token: audit entries must not hold them in clear.
 const TOKENS: &[&str] = &["x-vault-token", "authorization", "proxy-authorization", "cookie"];
-/// How many headers can be recorded.
+/// The most headers in audit entries.
 const MOST: usize = 100;
 
 pub(super) fn routes(r: &mut Routes<System>) {

@@ -19,7 +19,7 @@ pub(super) fn routes(r: &mut Routes<System>) {
     r.path("remount/status/{migration_id}", HELP).final_slash().read(status);
 }
 
-/// A move that was made, for whoever asks after it.
+/// A completed move, for later status requests.
 #[derive(Serialize, Deserialize)]
 struct Migration {
     source_mount: String,
@@ -54,7 +54,7 @@ struct Shown {
     migration_info: Migration,
 }
 
-/// A path as callers give it: `auth/x` is an auth method, anything else a secrets engine.
+/// A path of a request: `auth/x` is an auth method, any other path a secrets engine.
 fn parse(bare: &str) -> Result<(Kind, String)> {
     if bare.is_empty() {
         return Err(Error::invalid("both 'from' and 'to' path must be specified as a string"));
@@ -65,7 +65,7 @@ fn parse(bare: &str) -> Result<(Kind, String)> {
     })
 }
 
-/// The path of a mount that is moved. Older versions made mounts at paths that no new mount can have: such a mount is
+/// The path of a mount to move. Older versions created mounts at paths that no new mount can have: such a mount is
 /// named by exactly its path, and can only be moved away.
 fn source(cx: &Cx, given: Text) -> Result<(Kind, String)> {
     let Err(fault) = check_path(&given) else { return parse(given.trim_matches('/')) };
@@ -99,7 +99,7 @@ async fn remount(_: &System, cx: &mut Cx, req: Move) -> Result<Flat<Started>> {
     if fixed(&to) {
         return Err(Error::invalid(format!("cannot remount to destination {to}")));
     }
-    // Also below itself: a mount covers all that is below its path.
+    // Also below itself: a mount covers every path below its own.
     if to.starts_with(&from) {
         return Err(Error::invalid(format!("path already in use at {from:?}")));
     }
@@ -115,8 +115,8 @@ async fn remount(_: &System, cx: &mut Cx, req: Move) -> Result<Flat<Started>> {
         Ok(())
     });
     moved.await?.ok_or_else(|| Error::invalid(format!("no matching mount at {}", Quoted(&from))))?;
-    // What the mount has issued names its old path and is not accepted any more; here its records are collected.
-    // No request had a path below one that is not canonical, so nothing was issued there.
+    // Leases and tokens of the mount name its old path and are no longer accepted; this collects their records. No
+    // request had a path below one that is not canonical, so nothing was issued there.
     if CanonicalPath::new(from.clone()).is_ok() {
         unsealed.leases.revoker.revoke_prefix(&from, crate::lease::revoke::RevokeMode::Now).await?;
     }

@@ -1,13 +1,13 @@
-//! Paths and types that no new mount may have: those of the built-in mounts, and those that OpenBao keeps for its own.
+//! Paths and types that no new mount may have: those of the built-in mounts, and those that OpenBao reserves.
 
 use keepfast_framework::Kind;
 use keepfast_framework::engine::Registry;
 
-/// A built-in mount of OpenBao that this server has not. Its path stays free.
+/// A built-in mount of OpenBao that this server does not have. Its path stays free.
 const ABSENT_MOUNT: &str = "identity/";
-/// The types of OpenBao's built-in mounts that this server has not.
+/// The types of OpenBao's built-in mounts that this server does not have.
 const ABSENT_TYPES: [&str; 3] = ["identity", "ns_system", "ns_cubbyhole"];
-/// What no path of a secrets engine begins with, beside the paths of built-in mounts.
+/// Prefixes that no path of a secrets engine may have, besides the paths of built-in mounts.
 const RESERVED: [&str; 2] = ["auth/", "audit/"];
 
 /// Whether there is a built-in mount of this kind at this path, here or on OpenBao.
@@ -21,7 +21,7 @@ pub(super) fn is_built_in_type(registry: &Registry, engine: &str) -> bool {
     ABSENT_TYPES.contains(&engine) || registry.built_in().any(|(built_in, _)| built_in.engine == engine)
 }
 
-/// Whether a secrets engine may not be mounted there.
+/// Whether the path is reserved, so that no secrets engine may be mounted there.
 pub(super) fn is_reserved(registry: &Registry, path: &str) -> bool {
     let secrets = registry.built_in().filter(|(engine, _)| engine.kind == Kind::Secrets);
     let mut first = secrets.map(|(_, built_in)| built_in.path).chain(RESERVED).chain([ABSENT_MOUNT]);

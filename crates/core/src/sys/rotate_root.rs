@@ -1,4 +1,4 @@
-//! `sys/rotate/root`: a new root key under the same shares, or new shares from a quorum of the old ones.
+//! `sys/rotate/root`: a new root key under the current shares, or new shares from a quorum of the old ones.
 
 use keepfast_crypto::secret::SecretBytes;
 use keepfast_framework::routes::{Help, Nothing};
@@ -129,7 +129,7 @@ async fn update(_: &System, cx: &mut Cx, req: Share) -> Result<Data<Step<Status,
     }))
 }
 
-/// Only shares that were handed out can be proved.
+/// The progress of a verification, which needs issued shares.
 fn handed_out(proof: Option<Result<Proof, SealShape>>) -> Result<Data<Proof>> {
     match proof {
         Some(Ok(proof)) => Ok(Data(proof)),

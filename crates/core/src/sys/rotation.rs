@@ -1,4 +1,4 @@
-//! `sys/rotate/config`: when the keyring is rotated by itself.
+//! `sys/rotate/config`: the automatic rotation of the keyring.
 
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ const CONFIG: Help = Help {
     description: "A key that has sealed as many values as random nonces allow is replaced in any case.",
 };
 
-/// The fewest encryptions after which a key may be set to be replaced.
+/// The minimum of `max_operations`, in encryptions.
 const LEAST_OPERATIONS: u64 = 1_000_000;
-/// The shortest time after which a key may be set to be replaced, in seconds.
+/// The minimum of `interval`, in seconds.
 const LEAST_INTERVAL: u64 = 24 * 60 * 60;
 
 pub(super) fn routes(r: &mut Routes<System>) {

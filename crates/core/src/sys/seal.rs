@@ -12,7 +12,7 @@ pub(super) fn routes(r: &mut Routes<System>) {
     r.path("seal", HELP).update(seal).update_sealed(seal_again).sudo();
 }
 
-/// The answer is sent before the keys are wiped, so the sealing runs behind it.
+/// Seals the server in the background: the response must be sent before the keys are wiped.
 async fn seal(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
     let lifecycle = sys.lifecycle()?;
     cx.after_commit(move || {
@@ -22,7 +22,7 @@ async fn seal(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
     Ok(())
 }
 
-/// A sealed server stays sealed. An unsealed one asks for a token first.
+/// A sealed server stays sealed. An unsealed one needs a token.
 async fn seal_again(sys: &System, _: Nothing) -> Result<SealedAnswer<()>> {
     Ok(if sys.lifecycle()?.is_sealed() { SealedAnswer::Empty } else { SealedAnswer::Passed })
 }

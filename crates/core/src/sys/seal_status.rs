@@ -1,4 +1,4 @@
-//! `sys/seal-status`: whether the server is sealed, and how many shares of the unseal key it has.
+//! `sys/seal-status`: whether the server is sealed, and the shares of the unseal key.
 
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::sealed::SealedAnswer;

@@ -1,4 +1,4 @@
-//! Answers the rows of `sys/` that work on a sealed server, before the journey of a request: without a token, and without
+//! Handles the rows of `sys/` that work on a sealed server, outside the request pipeline: without a token, and without
 //! audit, because a sealed server has no audit devices.
 
 use std::sync::{Arc, LazyLock};
@@ -12,18 +12,18 @@ use crate::request::Response;
 
 static TABLE: LazyLock<Arc<Compiled<System>>> = LazyLock::new(|| Arc::new(Compiled::of_engine()));
 
-/// The rows that answer on a sealed server, by their paths within the mount.
+/// The rows that work on a sealed server, by their paths within the mount.
 static ROWS: LazyLock<Vec<(&'static str, usize)>> = LazyLock::new(|| {
     let rows = TABLE.table().rows().iter().enumerate().filter(|(_, row)| row.sealed);
     rows.flat_map(|(at, row)| row.patterns.iter().map(move |pattern| (pattern.source(), at))).collect()
 });
 
-/// The table of `sys/`, which is made once.
+/// The table of `sys/`, which is compiled once.
 pub(crate) fn table() -> Arc<Compiled<System>> {
     TABLE.clone()
 }
 
-/// Whether a path answers on a sealed server, without a token and without audit.
+/// Whether a path works on a sealed server, without a token and without audit.
 pub fn answers_sealed(path: &str) -> bool {
     row(path).is_some()
 }
@@ -33,7 +33,7 @@ fn row(path: &str) -> Option<usize> {
     ROWS.iter().find(|(source, _)| *source == within).map(|(_, row)| *row)
 }
 
-/// Answers a request that needs no unsealed server; `None` for any other. Help is not answered here: it is recorded, and
+/// Handles a request that needs no unsealed server; `None` for any other. Help is not handled here: it is audited, and
 /// that of `sys/seal` needs a token.
 pub(crate) async fn answer(system: &System, incoming: &Incoming) -> Option<Response> {
     let row = row(incoming.path.as_str())?;

@@ -1,4 +1,4 @@
-//! What the server tells of itself: `sys/config/state/sanitized`, `sys/ha-status`, `sys/version-history`,
+//! The state of the server: `sys/config/state/sanitized`, `sys/ha-status`, `sys/version-history`,
 //! `sys/internal/counters`, `sys/internal/ui/namespaces`.
 
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ const COUNTERS: Help =
 const REMOVED: Help = Help { synopsis: "Removed: see sys/metrics.", description: "" };
 const NAMESPACES: Help = Help { synopsis: "The namespaces that the caller may enter.", description: "" };
 
-/// How many names one look reads.
+/// Names per storage page.
 const PAGE: usize = 1000;
 
 pub(super) fn routes(r: &mut Routes<System>) {
@@ -116,7 +116,7 @@ async fn entities(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Value>> {
     Ok(Data(json!({ "counters": { "entities": { "total": total } } })))
 }
 
-/// How many records there are in a folder.
+/// The number of records in a folder.
 async fn records(unsealed: &Unsealed, view: &View, folder: &str) -> Result<usize> {
     let mut tx = unsealed.barrier.begin_read();
     let mut page = Page { after: None, limit: Some(PAGE) };
@@ -176,7 +176,7 @@ fn shown(settings: &Settings) -> Value {
     shown
 }
 
-/// A life in seconds; zero where it is what every server has.
+/// A TTL in seconds; zero for the default of the server.
 fn unless_standard(life: Duration) -> u64 {
     if life == Settings::default().default_lease_ttl { 0 } else { life.as_secs() }
 }
@@ -189,7 +189,7 @@ fn telemetry(settings: &TelemetrySettings) -> Value {
     })
 }
 
-/// How a key of Vault's configuration is shown that cannot be set here.
+/// The value in responses of a key of Vault's configuration that this server does not have.
 #[derive(Clone, Copy)]
 enum Unset {
     No,

@@ -1,4 +1,4 @@
-//! The engine at `sys/`, and what its handlers know of a call.
+//! The engine at `sys/`, and the context of its handlers.
 
 use std::sync::{Arc, Weak};
 
@@ -19,13 +19,13 @@ impl System {
         System { lifecycle }
     }
 
-    /// The server whether sealed or not, for sealing it and for its metrics.
+    /// The server, sealed or not, for sealing it and for its metrics.
     pub(super) fn lifecycle(&self) -> Result<Arc<Lifecycle>> {
         self.lifecycle.upgrade().ok_or_else(Error::sealed)
     }
 }
 
-/// What core knows of the call.
+/// The context of the call that only core's engines have.
 pub(super) fn call(cx: &Cx) -> Result<Arc<CoreCall>> {
     cx.core::<CoreCall>().ok_or_else(|| Error::internal("a system request without core's part"))
 }

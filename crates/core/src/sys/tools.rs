@@ -16,11 +16,11 @@ use super::System;
 const RANDOM: Help = Help { synopsis: "Random bytes.", description: "" };
 const HASH: Help = Help { synopsis: "The hash of an input.", description: "" };
 
-/// Reads base64 as OpenBao does: the bits of the last character that no byte takes may be anything.
+/// Reads base64 as OpenBao does: the unused bits of the last character may have any value.
 const LENIENT: GeneralPurpose =
     GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
-/// The most that one request gets, in bytes.
+/// The most random bytes per request.
 const MOST: i64 = 128 * 1024;
 
 pub(super) fn routes(r: &mut Routes<System>) {
@@ -80,7 +80,7 @@ async fn random_bytes(_: &System, cx: &mut Cx, req: Random) -> Result<Data<Rando
     Ok(Data(RandomBytes { random_bytes: encode(&bytes) }))
 }
 
-/// The peer quotes the name in one of its two paths.
+/// OpenBao quotes the name in one of its two paths.
 fn unsupported(named: &str) -> Error {
     Error::invalid(format!("unsupported encoding format {named}; must be \"hex\" or \"base64\""))
 }
@@ -115,16 +115,16 @@ async fn hash_input(_: &System, _: &mut Cx, req: HashRequest) -> Result<Data<Sum
         .decode(req.input.as_deref().unwrap_or_default())
         .map_err(|e| Error::invalid(format!("unable to decode input as base64: {}", base64_fault(&e))))?;
     let encode = encoding(req.format.as_deref(), "hex").map_err(|named| unsupported(&named))?;
-    // An empty name is one that no algorithm has; only silence means the usual one.
+    // An empty name is an unknown algorithm; only a missing one means the default.
     let named = req.urlalgorithm.filter(|a| !a.is_empty()).or(req.algorithm);
     let named = named.as_deref().unwrap_or("sha2-256");
-    // SHA-1 is for transit's HMACs; for a plain hash nobody should begin with it now.
+    // SHA-1 is only for transit's HMACs and not for plain hashes.
     let hash = Hash::from_name(named).filter(|hash| *hash != Hash::Sha1);
     let hash = hash.ok_or_else(|| Error::invalid(format!("unsupported algorithm {named}")))?;
     Ok(Data(Sum { sum: encode(&hash.digest(&input)) }))
 }
 
-/// The peer's wording, which names the place and not the byte.
+/// OpenBao's error text, which has the position and not the byte.
 pub(super) fn base64_fault(error: &base64::DecodeError) -> String {
     let at = match error {
         base64::DecodeError::InvalidByte(at, _) | base64::DecodeError::InvalidLastSymbol(at, _) => *at,

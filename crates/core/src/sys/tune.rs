@@ -119,7 +119,7 @@ fn read(unsealed: &Unsealed, path: &str) -> Result<Flat<Shown>> {
 async fn tune_secrets(_: &System, cx: &mut Cx, req: Tune) -> Result<()> {
     let unsealed = unsealed(cx)?;
     let path = mount_path(Kind::Secrets, &req.path);
-    // Command lines tune auth methods here too, as `sys/mounts/auth/PATH/tune`.
+    // Command-line clients tune auth methods here too, as `sys/mounts/auth/PATH/tune`.
     let registry = unsealed.engines.mounts.registry();
     refuse_token_type(registry, &path, &req)?;
     refuse_untunable(registry, &path, &req)?;
@@ -149,7 +149,7 @@ async fn tune_auth(_: &System, cx: &mut Cx, req: Tune) -> Result<()> {
     tune(&unsealed, Kind::Auth, req).await
 }
 
-/// What tokens are is said by their own requests and roles.
+/// Refuses `token_type` for the token method, whose requests and roles set the type.
 fn refuse_token_type(registry: &Registry, path: &str, req: &Tune) -> Result<()> {
     if req.token_type.is_some() && reserved::is_built_in(registry, Kind::Auth, path) {
         return Err(Error::invalid("'token_type' cannot be set for 'token' or 'ns_token' auth mounts"));
@@ -157,7 +157,7 @@ fn refuse_token_type(registry: &Registry, path: &str, req: &Tune) -> Result<()> 
     Ok(())
 }
 
-/// Of the mounts that every server has only what audit shows in clear can be tuned.
+/// Refuses all fields but the audit ones for the built-in mounts.
 fn refuse_untunable(registry: &Registry, path: &str, req: &Tune) -> Result<()> {
     if !reserved::is_built_in(registry, Kind::Secrets, path) {
         return Ok(());
@@ -185,7 +185,7 @@ async fn tune(unsealed: &Unsealed, kind: Kind, req: Tune) -> Result<()> {
     let locks_out = unsealed.engines.mounts.router().at(&path).is_some_and(|mounted| mounted.traits.locks_out);
     let changed = unsealed.engines.changes.change_mount(&path, |entry| {
         apply(entry, req, locks_out)?;
-        // As the peer: only what the mount says itself is compared; every life is bounded by both anyway.
+        // As on OpenBao, only the values of the mount itself are compared; every TTL is bounded by both anyway.
         let (default, max) = (entry.config.default_lease_ttl, entry.config.max_lease_ttl);
         if max > 0 && default > max {
             return Err(Error::invalid(format!(
@@ -203,7 +203,7 @@ fn apply(entry: &mut MountEntry, req: Tune, locks_out: bool) -> Result<()> {
         return Err(Error::invalid(format!("plugin not found in the catalog: {}, version={version}", entry.engine)));
     }
     let config = &mut entry.config;
-    // Command lines send an empty text for a flag that was not given; it leaves the bound as it is.
+    // Command-line clients send an empty text for a flag that was not given; it keeps the bound.
     for (name, text, bound) in [
         ("default_lease_ttl", &req.default_lease_ttl, &mut config.default_lease_ttl),
         ("max_lease_ttl", &req.max_lease_ttl, &mut config.max_lease_ttl),
@@ -252,7 +252,7 @@ fn apply(entry: &mut MountEntry, req: Tune, locks_out: bool) -> Result<()> {
         if upgraded && given.get("version").is_some_and(|v| v != "2") {
             return Err(Error::invalid("cannot downgrade mount from version 2"));
         }
-        // An option is taken away by giving it nothing; to give none at all changes nothing.
+        // An empty value removes an option; an empty object changes nothing.
         if !given.is_empty() {
             options.extend(given);
             options.retain(|_, value| !value.is_empty());

@@ -1,4 +1,4 @@
-//! What user interfaces and command lines ask before they act: `sys/internal/ui/`.
+//! `sys/internal/ui/`: requests that user interfaces and command-line clients send before others.
 
 use std::collections::BTreeMap;
 
@@ -45,7 +45,7 @@ enum Visible {
     },
 }
 
-/// Whether the caller may do anything on the mount or below it.
+/// Whether the caller has any capability on the mount or below it.
 fn may_see(cx: &Cx, mounted: &Mounted) -> bool {
     let Ok(call) = call(cx) else { return false };
     let Some(compiled) = &call.compiled else { return false };
@@ -53,7 +53,7 @@ fn may_see(cx: &Cx, mounted: &Mounted) -> bool {
 }
 
 async fn mounts(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Mounts>> {
-    // Whoever shows a token wants to see what it may see, and is told when it is none.
+    // A request with a token lists the mounts of that token, and fails with an invalid one.
     let own = call(cx)?;
     if own.id.is_some() && own.token.is_none() {
         return Err(Error::denied());

@@ -1,4 +1,4 @@
-//! `sys/config/ui/headers`: headers for the answers of the user interface.
+//! `sys/config/ui/headers`: response headers of the user interface.
 
 use keepfast_framework::fields::{Flag, Strings, Text};
 use keepfast_framework::routes::{Help, Nothing};
@@ -15,7 +15,7 @@ const HELP: Help = Help {
     description: "They are kept for it; answers of the API are not changed.",
 };
 
-/// The headers by name, in the form that HTTP/1 clients write.
+/// The headers by name, in canonical HTTP/1 form.
 const HEADERS: Records<Vec<String>> = Records::at("config/ui/headers/");
 
 pub(super) fn routes(r: &mut Routes<System>) {
@@ -56,7 +56,7 @@ struct Values {
     values: Option<Vec<String>>,
 }
 
-/// `x-frame-options` is `X-Frame-Options`.
+/// The canonical form of a header name: `X-Frame-Options` for `x-frame-options`.
 fn canonical(name: &str) -> String {
     let mut begins = true;
     name.chars()
@@ -71,7 +71,7 @@ fn canonical(name: &str) -> String {
 async fn list(_: &System, cx: &mut Cx, _: Nothing) -> Result<Keys> {
     let names = HEADERS.list(cx, "", &Page::default()).await?;
     if names.is_empty() {
-        // A warning of unknown parameters makes no answer of it, as it does of other empty lists.
+        // Warnings of unknown parameters do not turn this 404 into a response, as they do for other empty lists.
         return Err(Error::not_found().because("no header is set"));
     }
     Ok(Keys::of(names))
@@ -98,7 +98,7 @@ async fn write(_: &System, cx: &mut Cx, req: Write) -> Result<Outcome> {
         cx.warn("overriding default Content-Security-Policy which is secure by default, proceed with caution");
     }
     HEADERS.put(cx, &canonical(&req.header), &values)?;
-    // Clients tell 200 from 204 here.
+    // 200 and not 204: clients distinguish them.
     Ok(Outcome::of(to_raw_value(&())?))
 }
 

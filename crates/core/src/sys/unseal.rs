@@ -58,11 +58,11 @@ async fn unseal(sys: &System, req: UnsealRequest) -> Result<SealedAnswer<SealSta
     check_share(&share)?;
     let Some((attempt, shares)) = enough(&server, &config, &share) else { return status(&server).await };
     match server.unseal(&shares).await {
-        // Nothing is read here: the server is unsealed by now, and a failure would deny it.
+        // Storage is not read here: the server is unsealed by now, and a failure would hide it.
         Ok(true) => Ok(SealedAnswer::ok(SealStatus::of(&server, Some(config)))),
         Ok(false) => Err(Error::invalid("Unsealing failed, invalid key")),
         Err(error) => {
-            // The shares may be right: all but the last stay, so that the same request can be sent again.
+            // The shares may be right: all but the last are kept, so that the caller can send the same request again.
             server.unsealing.lock().give_back(attempt, &shares[..shares.len().saturating_sub(1)]);
             Err(error)
         }
@@ -73,10 +73,10 @@ async fn status(server: &Lifecycle) -> Result<SealedAnswer<SealStatus>> {
     Ok(SealedAnswer::ok(SealStatus::load(server).await?))
 }
 
-/// Takes a share; all of them, with the number of the attempt, when there are enough.
+/// Takes a share; returns all shares and the attempt once the threshold is reached.
 fn enough(server: &Lifecycle, config: &SealConfig, share: &SecretBytes) -> Option<(Attempt, Vec<SecretBytes>)> {
     let mut unsealing = server.unsealing.lock();
-    // Another request has completed the unsealing. A share that is added now would not be wiped.
+    // Another request has completed the unseal. A share that is added now would not be wiped.
     if !server.is_sealed() {
         return None;
     }

@@ -1,4 +1,4 @@
-//! `sys/wrapping/`: wrap, look up, unwrap, wrap anew.
+//! `sys/wrapping/`: wrap, lookup, unwrap and rewrap.
 
 use std::time::Duration;
 
@@ -44,11 +44,11 @@ async fn wrap(_: &System, cx: &mut Cx, req: Anything) -> Result<Data<Box<RawValu
     Ok(Data(req.body.0))
 }
 
-/// The wrapping token that a request is about.
+/// The wrapping token of a request.
 struct Subject {
     key: TokenKey,
     token: std::sync::Arc<Token>,
-    /// What spends its use when the answer is taken.
+    /// How the unwrap spends the use of the token.
     by: UseOf,
 }
 
@@ -60,7 +60,7 @@ async fn subject(cx: &Cx, req: &ByToken) -> Result<Subject> {
         (None, Some(id)) => id.expose().clone(),
         (None, None) => return Err(invalid()),
     };
-    // The caller's own token has spent its use on this request and is only found by what authentication found.
+    // Authentication has spent the use of the caller's own token, so it is found by the result of authentication only.
     let is_own = |token: &std::sync::Arc<Token>| {
         token.record.wrapping && token.key.as_ref() == Some(&unsealed.access.tokens.place(&text))
     };
@@ -103,7 +103,7 @@ async fn rewrap(_: &System, cx: &mut Cx, req: ByToken) -> Result<Outcome> {
     let Subject { key, token, by } = subject(cx, &req).await?;
     let unsealed = unsealed(cx)?;
     let (tx, _) = cx.store();
-    // What the old token loses the new one gets, or neither.
+    // The response moves from the old token to the new one in one transaction.
     let kept = unsealed.access.wrapper.unwrap(tx, &key, &token, by).await?;
     let answer = ToWrap {
         response: kept.response,
@@ -112,7 +112,7 @@ async fn rewrap(_: &System, cx: &mut Cx, req: ByToken) -> Result<Outcome> {
         wrapped_by: &cx.request().path.clone(),
         ttl: Duration::from_secs(kept.about.ttl),
         display_name: &token.record.display_name,
-        // Whose accessor it was is told to whoever wrapped it first, and to nobody later.
+        // Only the response of the first wrapping has the accessor of the wrapped token.
         wrapped_accessor: String::new(),
     };
     let (tx, _) = cx.store();

@@ -1,4 +1,4 @@
-//! Disks: the mounted file systems that have a device, and how full they are.
+//! Disks: the mounted file systems that have a device, and their usage.
 
 use std::collections::BTreeSet;
 
@@ -23,8 +23,8 @@ pub(super) struct Disk {
     inodes_used_percent: f64,
 }
 
-/// Every file system on a device of this machine, and the root. Those of a network are left out: to ask one that does not
-/// answer takes forever.
+/// All file systems on a device of this machine, and the root. Network file systems are left out: a call to one that
+/// does not respond blocks forever.
 pub(super) fn all() -> Option<Vec<Disk>> {
     let on_devices = text("/proc/filesystems").unwrap_or_default();
     let mounts = mounts(&text("/proc/self/mounts")?, &on_devices);
@@ -47,7 +47,7 @@ impl Disk {
             total: bytes(stat.f_blocks),
             free,
             used,
-            // As df counts it: what only root may use is neither.
+            // As in `df`: blocks reserved for root count neither as used nor as free.
             used_percent: percent(used, used.saturating_add(free)),
             inodes_total: stat.f_files,
             inodes_used,
@@ -57,7 +57,7 @@ impl Disk {
     }
 }
 
-/// Mount points with their types, each once, of `/proc/self/mounts` and `/proc/filesystems`.
+/// Mount points with their types, each once, from `/proc/self/mounts` and `/proc/filesystems`.
 fn mounts(mounts: &str, filesystems: &str) -> Vec<(String, String)> {
     let on_devices: BTreeSet<&str> =
         filesystems.lines().filter(|line| !line.starts_with("nodev")).map(str::trim).collect();

@@ -1,4 +1,4 @@
-//! The system: its name, how long it runs, what it is, and in what it runs.
+//! The system: its name, uptime, platform and virtualization.
 
 use std::path::Path;
 
@@ -27,7 +27,7 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// Reads the machine; `None` where `/proc/stat` does not tell when it started.
+    /// Reads the machine; `None` if `/proc/stat` has no boot time.
     pub(super) fn read(stat: &str) -> Option<Self> {
         let release = Release::parse(&text("/etc/os-release").unwrap_or_default());
         let (virtualization_system, virtualization_role) = virtualization();
@@ -53,14 +53,14 @@ fn boot_time(stat: &str) -> Option<u64> {
     stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
 }
 
-/// How many processes there are.
+/// The number of processes.
 fn processes() -> u64 {
     let Ok(entries) = std::fs::read_dir("/proc") else { return 0 };
     let is_process = |name: &std::ffi::OsStr| name.as_encoded_bytes().iter().all(u8::is_ascii_digit);
     entries.flatten().filter(|entry| is_process(&entry.file_name())).count() as u64
 }
 
-/// A name of the machine that stays: of its hardware, of its installation, else of this boot.
+/// A stable id of the machine: of its hardware, of its installation, or else of this boot.
 fn host_id() -> String {
     let product = line("/sys/class/dmi/id/product_uuid").to_ascii_lowercase();
     if product.len() == 36 {
@@ -75,7 +75,7 @@ fn host_id() -> String {
     line("/proc/sys/kernel/random/boot_id")
 }
 
-/// In what the system runs, and whether as guest or host; empty where nothing tells.
+/// The virtualization system, and whether this is a guest or a host; empty if unknown.
 fn virtualization() -> (&'static str, &'static str) {
     if Path::new("/.dockerenv").exists() {
         return ("docker", "guest");
@@ -134,13 +134,13 @@ impl Release {
         out
     }
 
-    /// The version; Debian tells its minor one elsewhere.
+    /// The version; Debian has its minor version in another file.
     fn version(&self, debian: &str) -> String {
         let is_debian = self.id == "debian" && !debian.is_empty();
         if is_debian { debian.to_owned() } else { self.version.clone() }
     }
 
-    /// The distribution that this one is made from; `rhel` is the oldest of its family.
+    /// The family of the distribution; `rhel` is the oldest of its own.
     fn family(&self) -> String {
         let like = self.like.split_whitespace();
         let family = if self.like.contains("rhel") { Some("rhel") } else { like.last() };

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::reading::percent;
 
-/// The machine's memory in bytes, pages of huge memory in numbers.
+/// The machine's memory in bytes; huge pages as counts.
 #[derive(Serialize)]
 pub(super) struct Memory {
     pub(super) total: u64,
@@ -17,7 +17,7 @@ pub(super) struct Memory {
     free: u64,
     active: u64,
     inactive: u64,
-    /// Of other systems than Linux, like `laundry`.
+    /// Of systems other than Linux, like `laundry`.
     wired: u64,
     laundry: u64,
     buffers: u64,
@@ -49,13 +49,13 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// Reads `/proc/meminfo`; `None` where it has no total.
+    /// Reads `/proc/meminfo`; `None` if it has no total.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let numbers: HashMap<&str, u64> = text.lines().filter_map(number).collect();
         let of = |name: &str| numbers.get(name).copied().unwrap_or(0);
         let total = *numbers.get("MemTotal")?;
         let reclaimable = of("Buffers").saturating_add(of("Cached"));
-        // Kernels before 3.14 do not tell what is available.
+        // Kernels before 3.14 do not report the available memory.
         let available =
             numbers.get("MemAvailable").copied().unwrap_or_else(|| of("MemFree").saturating_add(reclaimable));
         let used = total.saturating_sub(available);
@@ -99,7 +99,7 @@ impl Memory {
     }
 }
 
-/// `Name:  1 kB` in bytes, or `Name: 1` as it is.
+/// `Name:  1 kB` in bytes, or `Name: 1` as a plain number.
 fn number(line: &str) -> Option<(&str, u64)> {
     let (name, rest) = line.split_once(':')?;
     let mut words = rest.split_whitespace();

@@ -1,4 +1,4 @@
-//! `sys/host-info`: the machine that the server runs on, as Linux tells it below `/proc` and `/sys`.
+//! `sys/host-info`: the machine of the server, from `/proc` and `/sys`.
 
 mod disk;
 mod machine;
@@ -24,7 +24,7 @@ pub(super) fn routes(r: &mut Routes<System>) {
     r.path("host-info", HELP).final_slash().read(host_info);
 }
 
-/// What is known of the machine; a part that cannot be read is null and a warning.
+/// The properties of the machine; a part that cannot be read is null and gives a warning.
 #[derive(Serialize)]
 struct HostInfo {
     timestamp: String,
@@ -37,7 +37,7 @@ struct HostInfo {
 
 async fn host_info(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<HostInfo>> {
     let timestamp = cx.now().rfc3339();
-    // Files and disks are read by a thread that may block.
+    // Files and disks are read on a thread that may block.
     let read = tokio::task::spawn_blocking(|| HostInfo::read(timestamp)).await;
     let info = read.map_err(Error::internal)?;
     for part in info.missing() {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// Ticks a second in `/proc/stat` (`USER_HZ`): 100 on every architecture that Rust's standard library has for Linux.
+/// Ticks per second in `/proc/stat` (`USER_HZ`): 100 on every architecture that Rust's standard library has for Linux.
 const TICKS: f64 = 100.0;
 
 /// One logical processor.
@@ -24,7 +24,7 @@ pub(super) struct Processor {
     microcode: String,
 }
 
-/// How long a processor did what, in seconds since the start.
+/// The times of a processor by state, in seconds since boot.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Times {
@@ -78,7 +78,7 @@ impl Processor {
     }
 }
 
-/// The times of each processor in `/proc/stat`, without the line that sums them up.
+/// The times of each processor in `/proc/stat`, without the line of their sum.
 pub(super) fn times(text: &str) -> Vec<Times> {
     text.lines().filter_map(times_of).collect()
 }

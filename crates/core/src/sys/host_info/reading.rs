@@ -1,4 +1,4 @@
-//! How files of `/proc` and `/sys` are read.
+//! Reads files of `/proc` and `/sys`.
 
 use std::path::Path;
 
@@ -13,12 +13,12 @@ pub(super) fn text(path: impl AsRef<Path>) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// A file's one line without the blanks around it; empty where there is none.
+/// The first line of a file, trimmed; empty if there is none.
 pub(super) fn line(path: impl AsRef<Path>) -> String {
     text(path).map(|text| text.trim().to_owned()).unwrap_or_default()
 }
 
-/// `part` of `whole` in percent; 0 of nothing.
+/// `part` of `whole` in percent; 0 if `whole` is 0.
 pub(super) fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 * 100.0 }
 }
