@@ -19,7 +19,7 @@ use super::template::{Rendered, Subject};
 /// What a caller may do.
 #[derive(Debug)]
 pub(crate) enum Acl {
-    /// Everything. Only a root token has it; no policy text or name leads here.
+    /// All capabilities. Only a root token has it; no policy text or name leads here.
     Root,
     /// What policies grant.
     Rules(Box<Rules>),
@@ -29,43 +29,43 @@ pub(crate) enum Acl {
 #[derive(Debug)]
 pub(crate) struct Rules {
     grants: Table<Entry>,
-    /// The rules that deny, in one letter case.
+    /// The rules that deny, case-folded.
     denials: Table<Expiry>,
 }
 
-/// A request, as far as policies look at it.
+/// The parts of a request that policies use.
 pub(crate) struct AclRequest<'a> {
     /// The canonical path, relative to the namespace of the policies.
     pub(crate) path: &'a str,
-    /// What it does.
+    /// The operation.
     pub(crate) operation: Operation,
-    /// For [`Operation::Update`]: nothing is there yet, so that it creates.
+    /// For [`Operation::Update`]: whether it creates the resource.
     pub(crate) creates: bool,
-    /// Gives the fields of the body or the query; asked only if a rule constrains them. None when they cannot be read,
-    /// which refuses the request.
+    /// Returns the fields of the body or the query; called only if a rule constrains them. None when they cannot be
+    /// read, which denies the request.
     pub(crate) parameters: &'a dyn Fn() -> Option<Parameters>,
-    /// The declaration of the operation, which says what its parameters are; none where no route answers.
+    /// The declaration of the operation with its parameters; none without a route.
     pub(crate) declared: Option<&'a OperationInfo>,
-    /// How long the client wants the answer wrapped, if at all. Zero is not at all.
+    /// The wrap TTL that the client requests; zero counts as none.
     pub(crate) wrap_ttl: Option<Duration>,
-    /// The present moment, for rules that expire.
+    /// The current time, for rules that expire.
     pub(crate) now: Timestamp,
 }
 
 /// The decision on a request.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Decision {
-    /// Whether the request may go on.
+    /// Whether the policies allow the request.
     pub(crate) allowed: bool,
-    /// All that is granted on the path; nothing for root, which needs no grant.
+    /// All capabilities on the path; none for root, which needs no grant.
     pub(crate) capabilities: Capabilities,
-    /// Whether the caller has `sudo` on the path, which protected routes demand in addition.
+    /// Whether the caller has `sudo` on the path, which protected routes require in addition.
     pub(crate) sudo: bool,
-    /// Whether it was root that decided.
+    /// Whether the caller is root.
     pub(crate) root: bool,
-    /// For lists: how many names may be shown; the limit asked for, or the policy's.
+    /// For lists: the most names in the response; the requested limit or that of the policy.
     pub(crate) limit: Option<u64>,
-    /// For lists: show only names that pass, see [`Acl::shows`].
+    /// For lists: filters of the names in the response, see [`Acl::shows`].
     pub(crate) keys_filters: Vec<Arc<KeysFilter>>,
 }
 
@@ -77,7 +77,7 @@ struct Entry {
     sources: Vec<Source>,
 }
 
-/// What one policy grants, for audit entries.
+/// The grant of one policy, for audit entries.
 #[derive(Debug)]
 struct Source {
     policy: Arc<str>,
@@ -85,11 +85,11 @@ struct Source {
     until: Expiry,
 }
 
-/// Until when something holds; `None` is for ever.
+/// The end of the validity of a rule; `None` for no end.
 type Expiry = Option<Timestamp>;
 
 impl Acl {
-    /// Compiles the policies of a caller; templates are filled in from `subject`.
+    /// Compiles the policies of a caller; `subject` has the values of templates.
     pub(crate) fn compile<'a>(policies: impl IntoIterator<Item = &'a Policy>, subject: &Subject) -> Self {
         let rules: Vec<_> = policies
             .into_iter()
@@ -118,8 +118,8 @@ impl Acl {
         }
     }
 
-    /// The names of the policies that grant an operation that was allowed, sorted: those that give the capability by the
-    /// rule that decides.
+    /// The names of the policies that grant an allowed operation, sorted: those that add the capability to the deciding
+    /// rule.
     pub(crate) fn granting(&self, path: &str, operation: Operation, creates: bool, now: Timestamp) -> Vec<Arc<str>> {
         let Self::Rules(rules) = self else { return vec![super::builtin::ROOT.into()] };
         let Some(needed) = needed(operation, creates) else { return Vec::new() };
@@ -134,7 +134,7 @@ impl Acl {
         names
     }
 
-    /// What the caller may do on a path, in the words and the order of `sys/capabilities`.
+    /// The capabilities of the caller on a path, in the terms and the order of `sys/capabilities`.
     pub(crate) fn capabilities(&self, path: &str, now: Timestamp) -> Vec<&'static str> {
         match self {
             Self::Root => vec![super::builtin::ROOT],
@@ -144,8 +144,8 @@ impl Acl {
         }
     }
 
-    /// All of it, as `sys/internal/ui/resultant-acl` answers: paths with what is granted on them; those of `glob_paths`
-    /// stand for all that begins so. Paths with `+` are left out, as the peer leaves them out.
+    /// The whole ACL as the response of `sys/internal/ui/resultant-acl`: paths with their grants; those of `glob_paths`
+    /// are prefixes. Paths with `+` are left out, as on OpenBao.
     pub(crate) fn resultant(&self, now: Timestamp) -> Value {
         let Self::Rules(rules) = self else { return json!({ "root": true }) };
         let shown =
@@ -155,7 +155,7 @@ impl Acl {
         json!({ "exact_paths": exact, "glob_paths": globs, "root": false })
     }
 
-    /// Whether the caller may do anything on `folder` (ending in `/`) or below it, which lets it know of a mount.
+    /// Whether the caller has a capability on `folder` (ending in `/`) or below it, so that a mount there is visible.
     pub(crate) fn reaches(&self, folder: &str, now: Timestamp) -> bool {
         match self {
             Self::Root => true,
@@ -163,12 +163,12 @@ impl Acl {
         }
     }
 
-    /// Whether a list of `path` that was allowed by `decision` may show a name.
+    /// Whether a list of `path` that `decision` allowed may include a name.
     pub(crate) fn shows(&self, decision: &Decision, path: &str, key: &str, now: Timestamp) -> bool {
         let Self::Rules(rules) = self else { return true };
         let needed = if key.ends_with('/') { Capability::List } else { Capability::Read };
         decision.keys_filters.iter().all(|filter| {
-            // A path that is too long to ask for is one that nobody may read.
+            // No caller may read a path that is too long.
             let Ok(path) = filter.render(path, key) else { return false };
             rules.grant(&path, needed == Capability::List, now).is_some_and(|grant| grant.capabilities.has(needed))
         })
@@ -187,7 +187,7 @@ impl Rules {
             return Decision { allowed: request.operation == Operation::Help, ..Decision::default() };
         };
         let Some(needed) = needed(request.operation, request.creates) else {
-            // Help says what a path is for, not what is there: every accepted token may read it, as on OpenBao.
+            // Help describes a path and not its data: every accepted token may read it, as on OpenBao.
             return Decision { allowed: request.operation == Operation::Help, ..Decision::default() };
         };
         let sudo = grant.capabilities.has(Capability::Sudo);
@@ -199,7 +199,7 @@ impl Rules {
         decision
     }
 
-    /// What the deciding rules grant; none when no rule matches or a denial covers the path.
+    /// The grant of the deciding rules; none when no rule matches or a denial covers the path.
     fn grant(&self, path: &str, list: bool, now: Timestamp) -> Option<Cow<'_, Grant>> {
         let found = self.grants.find(path, list, |entry| entry.holds(now))?;
         let grant = found.value.at(now);
@@ -211,7 +211,7 @@ impl Rules {
 
     /// Whether a denial more specific than `rank` covers the path in any letter case.
     fn denied(&self, path: &str, list: bool, rank: Option<&Rank>, now: Timestamp) -> bool {
-        // Nothing is more specific than a rule for the path itself.
+        // No pattern is more specific than an exact rule.
         let Some(rank) = rank.filter(|_| !self.denials.is_empty()) else { return false };
         let path = if is_folded(path) { Cow::Borrowed(path) } else { Cow::Owned(fold(path)) };
         let holds = |until: &Expiry| until.is_none_or(|until| now < until);
@@ -224,7 +224,7 @@ impl Rules {
 }
 
 impl Conditions {
-    /// Refuses what does not satisfy them, and notes the bounds of a list.
+    /// Denies a request that does not satisfy the conditions, and sets the bounds of a list.
     fn apply(&self, request: &AclRequest<'_>, decision: &mut Decision) {
         let wrap_ttl = request.wrap_ttl.filter(|ttl| !ttl.is_zero());
         decision.allowed = self.min_wrapping_ttl.is_none_or(|min| wrap_ttl.is_some_and(|ttl| ttl >= min))
@@ -247,8 +247,8 @@ impl Conditions {
     }
 }
 
-/// The size of the page asked for, or the most that there may be; none when more is asked for, or something that is no
-/// size. Zero asks for no limit of one's own, so it gets the policy's.
+/// The requested page size, or else `most`; none for a larger or an invalid size. Zero requests no limit, so `most`
+/// applies.
 fn page_size(parameters: &Parameters, most: u64) -> Option<u64> {
     let asked =
         parameters.iter().filter(|(name, _)| name.eq_ignore_ascii_case("limit")).map(|(_, value)| match value {
@@ -265,7 +265,7 @@ fn page_size(parameters: &Parameters, most: u64) -> Option<u64> {
     }
 }
 
-/// The capability that an operation needs; `None` for help, which needs none, and for what nothing grants.
+/// The capability that an operation needs; `None` for help, which needs none, and for operations that no policy grants.
 fn needed(operation: Operation, creates: bool) -> Option<Capability> {
     Some(match operation {
         Operation::Read => Capability::Read,
@@ -279,7 +279,7 @@ fn needed(operation: Operation, creates: bool) -> Option<Capability> {
     })
 }
 
-/// A rule as it stands for one subject.
+/// Compiles a rule for one subject.
 fn compile(policy: &Policy, rule: &PathRule, subject: &Subject) -> Option<(Pattern, Expiry, Grant)> {
     let until = match (policy.expiration, rule.expiration) {
         (Some(a), Some(b)) => Some(a.min(b)),
@@ -315,7 +315,7 @@ impl Entry {
         self.lasting.is_some() || self.expiring.iter().any(|(until, _)| now < *until)
     }
 
-    /// What is granted at a moment.
+    /// The grant at a given time.
     fn at(&self, now: Timestamp) -> Cow<'_, Grant> {
         let mut grant = match &self.lasting {
             Some(grant) if self.expiring.is_empty() => return Cow::Borrowed(grant),

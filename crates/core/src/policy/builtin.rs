@@ -1,10 +1,10 @@
-//! The policies every server has, and the names that nobody may give away.
+//! The policies that every server has, and the names that callers may not assign.
 
 use unicode_normalization::UnicodeNormalization as _;
 
-/// The name of the policy that new tokens get unless told otherwise.
+/// The name of the policy that new tokens get by default.
 pub(crate) const DEFAULT: &str = "default";
-/// The name under which the root policy is shown. Nothing reads this name back: root is [`super::Acl::Root`].
+/// The name of the root policy in responses. No code parses this name: root is [`super::Acl::Root`].
 pub(crate) const ROOT: &str = "root";
 /// The name of the policy of wrapping tokens, which is neither listed nor changed.
 pub(crate) const RESPONSE_WRAPPING: &str = "response-wrapping";

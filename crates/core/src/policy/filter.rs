@@ -1,17 +1,17 @@
-//! `list_scan_response_keys_filter_path`: a list shows a name only if the caller may read (or, for a name that ends in
-//! `/`, list) the path that a template makes of it.
+//! `list_scan_response_keys_filter_path`: a list includes a name only if the caller may read (or, for a name that ends
+//! in `/`, list) the path that a template renders for it.
 //!
-//! The template is of Go's `text/template`, of which this much is understood: `{{ .path }}` (the path listed, with its
-//! trailing slash), `{{ .key }}` (the name), each with `| replace "a" "b"`, `| lowercase` or `| uppercase`.
-//! Templates and their values have the limits of [`keepfast_framework::text_limits`].
+//! The template is a subset of Go's `text/template`: `{{ .path }}` (the listed path, with its trailing slash), `{{ .key
+//! }}` (the name), each with `| replace "a" "b"`, `| lowercase` or `| uppercase`. Templates and their values have the
+//! limits of [`keepfast_framework::text_limits`].
 
 use keepfast_framework::text_limits::{self, ExceedsLimit, PIPELINE_STEPS, TemplateValue, check_template, check_value};
 
-/// A template for the path to ask for.
+/// A template of the path whose capabilities decide.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KeysFilter {
     parts: Vec<Part>,
-    /// The limit that a stored template exceeds: then no name passes.
+    /// The limit that a stored template exceeds: then it excludes every name.
     exceeds: Option<ExceedsLimit>,
 }
 
@@ -27,7 +27,7 @@ impl From<ExceedsLimit> for Fault {
     }
 }
 
-/// How the peer begins what is wrong with a template.
+/// The prefix of OpenBao's template errors.
 const CANNOT: &str = "unable to compile template for list_scan_response_keys_filter_path: unable to parse template: template: template:1:";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,10 +50,10 @@ enum Step {
 }
 
 impl KeysFilter {
-    /// Reads a template.
+    /// Parses a template.
     ///
     /// # Errors
-    /// What is wrong with it, as the peer says it where it says so.
+    /// The reason, in OpenBao's wording where it has one.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         Self::read(text).map_err(|fault| match fault {
             Fault::Limit(limit) => format!("{CANNOT} {limit}"),
@@ -61,10 +61,10 @@ impl KeysFilter {
         })
     }
 
-    /// Reads a stored template, which may be older than a limit: one that exceeds it lets no name pass.
+    /// Parses a stored template, which may be older than a limit: one that exceeds it excludes every name.
     ///
     /// # Errors
-    /// As [`KeysFilter::parse`], but for limits.
+    /// As [`KeysFilter::parse`], except for limits.
     pub(crate) fn parse_stored(text: &str) -> Result<Self, String> {
         match Self::read(text) {
             Ok(filter) => Ok(filter),
@@ -96,9 +96,9 @@ impl KeysFilter {
         Ok(filter)
     }
 
-    /// The path to ask for.
+    /// The path whose capabilities decide.
     ///
-    /// Fails when it, or the value of a step, is too long; always where the template exceeds a limit.
+    /// Fails when it, or the value of a step, is too long; always when the template exceeds a limit.
     pub(crate) fn render(&self, path: &str, key: &str) -> Result<String, ExceedsLimit> {
         if let Some(limit) = self.exceeds {
             return Err(limit);
@@ -128,7 +128,7 @@ impl Step {
     }
 }
 
-/// Reads what stands between the braces.
+/// Parses the text between the braces.
 fn field(action: &str) -> Option<Part> {
     let mut words = words(action)?.into_iter();
     let field = match words.next()?.as_str() {
@@ -151,7 +151,7 @@ fn field(action: &str) -> Option<Part> {
     Some(Part::Field(field, steps))
 }
 
-/// Words, bars and quoted strings; these keep their first quote.
+/// Splits an action into fields, bars and quoted strings, which keep their first quote.
 fn words(action: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut rest = action.trim();
@@ -190,7 +190,7 @@ mod tests {
         let hides = KeysFilter::parse_stored(&chained(PIPELINE_STEPS)).unwrap();
         assert_eq!(hides.render("a/", "x"), Err(ExceedsLimit::PipelineSteps), "a stored one shows no name");
         assert!(KeysFilter::parse_stored("{{ .nope }}").is_err());
-        // What no sample shows, a name of the right letters does.
+        // No sample has this value; a name with these letters has it.
         let growing = " | replace \"z\" \"zzzzzzzzzz\"".repeat(11);
         let filter = KeysFilter::parse(&format!("{{{{ .path }}}}{{{{ .key{growing} }}}}")).unwrap();
         assert_eq!(filter.render("a/", "z"), Err(ExceedsLimit::ValueCharacters));

@@ -1,4 +1,4 @@
-//! What a rule grants, and how rules for the same path unite.
+//! The grant of a rule, and the union of grants for the same path.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,28 +11,28 @@ use super::parameters::Constraints;
 /// One capability of a policy rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Capability {
-    /// Write what does not exist yet.
+    /// Creates a resource that does not exist.
     Create,
     /// Delete.
     Delete,
-    /// Nothing, whatever else is granted on the same path.
+    /// Denies every operation, whatever other rules for the path grant.
     Deny,
-    /// List the names one level below.
+    /// Lists the names one level below.
     List,
-    /// Merge into what exists.
+    /// Merges into an existing resource.
     Patch,
     /// Read.
     Read,
-    /// List the names at every level below.
+    /// Lists the names at every level below.
     Scan,
-    /// Use paths that are protected beyond the operation itself.
+    /// Uses protected paths, in addition to the capability of the operation.
     Sudo,
-    /// Write what exists.
+    /// Writes an existing resource.
     Update,
 }
 
 impl Capability {
-    /// All of them in the order in which `sys/capabilities` names them.
+    /// All capabilities in the order of `sys/capabilities`.
     pub(crate) const ALL: [Self; 9] = [
         Self::Create,
         Self::Delete,
@@ -45,7 +45,7 @@ impl Capability {
         Self::Update,
     ];
 
-    /// The word in policy texts.
+    /// The name in policy texts.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Create => "create",
@@ -60,7 +60,7 @@ impl Capability {
         }
     }
 
-    /// The capability of that name; names are in lower case.
+    /// The capability of this name; names are in lower case.
     pub(crate) fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|capability| capability.name() == name)
     }
@@ -76,25 +76,25 @@ impl Capabilities {
     /// `deny` alone.
     pub(crate) const DENY: Self = Self(1 << Capability::Deny as u16);
 
-    /// These and one more.
+    /// This set with one more capability.
     #[must_use]
     pub(crate) const fn with(self, capability: Capability) -> Self {
         Self(self.0 | 1 << capability as u16)
     }
 
-    /// Whether the capability is among them.
+    /// Whether the set has the capability.
     pub(crate) const fn has(self, capability: Capability) -> bool {
         self.0 & 1 << capability as u16 != 0
     }
 
-    /// Both sets together; `deny` in either leaves only `deny`.
+    /// The union of both sets; `deny` in either leaves only `deny`.
     #[must_use]
     pub(crate) const fn united(self, other: Self) -> Self {
         let both = Self(self.0 | other.0);
         if both.has(Capability::Deny) { Self::DENY } else { both }
     }
 
-    /// Their names in the order of `sys/capabilities`; `deny` when there is nothing else.
+    /// The names in the order of `sys/capabilities`; `deny` for the empty set.
     pub(crate) fn names(self) -> Vec<&'static str> {
         if self.0 == 0 || self.has(Capability::Deny) {
             return vec![Capability::Deny.name()];
@@ -109,27 +109,27 @@ impl FromIterator<Capability> for Capabilities {
     }
 }
 
-/// What a rule grants on its path.
+/// The grant of a rule on its path.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Grant {
-    /// The operations.
+    /// The capabilities.
     pub(crate) capabilities: Capabilities,
-    /// On what conditions, if on any.
+    /// The conditions, if any.
     pub(crate) conditions: Option<Box<Conditions>>,
 }
 
 /// The conditions of a grant.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Conditions {
-    /// What the request's parameters must and must not be.
+    /// Constraints on the parameters of the request.
     pub(crate) parameters: Constraints,
-    /// The answer must be wrapped for at least this long.
+    /// The response must be wrapped for at least this long.
     pub(crate) min_wrapping_ttl: Option<Duration>,
-    /// The answer must be wrapped, for at most this long.
+    /// The response must be wrapped for at most this long.
     pub(crate) max_wrapping_ttl: Option<Duration>,
-    /// A list may show at most so many names at once.
+    /// The most names in one response of a list.
     pub(crate) pagination_limit: Option<u64>,
-    /// A list shows only the names that pass all of these.
+    /// A list includes only the names that pass all of these filters.
     pub(crate) keys_filters: Vec<Arc<KeysFilter>>,
 }
 
@@ -139,12 +139,12 @@ impl Grant {
         Self { capabilities: Capabilities::DENY, conditions: None }
     }
 
-    /// Whether it explicitly denies.
+    /// Whether it is an explicit `deny`.
     pub(crate) fn is_deny(&self) -> bool {
         self.capabilities.has(Capability::Deny)
     }
 
-    /// As the peer shows it in `sys/internal/ui/resultant-acl`.
+    /// The JSON of `sys/internal/ui/resultant-acl`, in OpenBao's shape.
     pub(crate) fn describe(&self) -> Value {
         let mut shown = Map::new();
         shown.insert("capabilities".to_owned(), self.capabilities.names().into());
@@ -181,7 +181,7 @@ impl Grant {
 }
 
 impl Conditions {
-    /// Whether there is none.
+    /// Whether there are no conditions.
     pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
@@ -199,7 +199,7 @@ impl Conditions {
     }
 }
 
-/// The lesser of the bounds that are set.
+/// The lesser of the bounds that are present.
 fn least<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),

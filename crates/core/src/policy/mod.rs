@@ -1,16 +1,16 @@
-//! Policies: what a caller may do, decided from values alone, without I/O and without a clock.
+//! Policies: the capabilities of a caller, computed from values alone, without I/O and without a clock.
 //!
-//! A text is parsed once, when it is written ([`parse()`]). Per caller (or per set of policies, when none has templates)
-//! the policies are compiled into an [`Acl`], which answers [`Acl::allow`] for each request.
+//! A text is parsed once, when it is written ([`parse()`]). Per caller (or per set of policies, when none has
+//! templates) the policies are compiled into an [`Acl`], whose [`Acl::allow`] decides on each request.
 //!
-//! Which rule decides (Vault's documented order, "Policies" → "Policy syntax" → "Priority matching"):
+//! The rule that decides (Vault's documented order, "Policies" → "Policy syntax" → "Priority matching"):
 //!
 //! 1. an exact path; for lists also the exact path without its trailing slash;
 //! 2. otherwise, of the patterns that match, the one whose first `+` or final `*` comes latest; then the one that does
 //!    not end in `*`; then the one with fewer `+` segments; then the longer; then the greater in byte order;
-//! 3. rules for one and the same path are united, over all policies of the caller; `deny` among them wins;
-//! 4. a `deny` that is more specific than the rule that decides, when letter case and a list's trailing slash are
-//!    disregarded, still denies. (This goes beyond OpenBao 2.7, which denies only the spelling written.)
+//! 3. rules for the same path are united, over all policies of the caller; `deny` among them wins;
+//! 4. a `deny` that is more specific than the deciding rule, without regard to letter case and a list's trailing slash,
+//!    still denies. (This goes beyond OpenBao 2.7, which denies only the spelling in the policy.)
 
 pub(crate) mod acl;
 pub(crate) mod builtin;

@@ -1,11 +1,11 @@
-//! A second, plain reading of the rules of precedence, to hold the fast one against.
+//! A second, plain implementation of the rules of precedence, to compare with the fast one.
 
 use super::Policy;
 use super::grant::Capability;
 use super::parse::PathRule;
 
-/// The rules that decide on a path together; none when no rule matches or a denial covers it. Straight from the
-/// module's documentation: try every rule, sort what matches.
+/// The rules that decide on a path together; none when no rule matches or a denial covers it. It follows the
+/// documentation of the module: it tests every rule and sorts the matches.
 pub(crate) fn deciding<'a>(policies: &'a [Policy], path: &str, list: bool) -> Option<Vec<&'a PathRule>> {
     let rules: Vec<_> = policies.iter().flat_map(|policy| &policy.paths).collect();
     let bare = if list { path.strip_suffix('/') } else { None };
@@ -30,7 +30,7 @@ pub(crate) fn deciding<'a>(policies: &'a [Policy], path: &str, list: bool) -> Op
     (!vetoed && !same.iter().any(|rule| rule.grant.is_deny())).then_some(same)
 }
 
-/// What `sys/capabilities` answers.
+/// The response of `sys/capabilities`.
 pub(crate) fn capabilities(policies: &[Policy], path: &str) -> Vec<&'static str> {
     let rules = deciding(policies, path, true).unwrap_or_default();
     let has = |capability: &Capability| rules.iter().any(|rule| rule.grant.capabilities.has(*capability));

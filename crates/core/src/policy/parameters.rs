@@ -1,9 +1,9 @@
-//! `required_parameters`, `allowed_parameters` and `denied_parameters`, judged on parsed values.
+//! `required_parameters`, `allowed_parameters` and `denied_parameters`, evaluated on parsed values.
 //!
-//! An allowed value is compared strictly: a value passes only as the type that the policy names. A denied value is
-//! compared widely: every spelling that a handler reads as the denied value is denied. Parameters that the route
-//! declares are compared as its field types read them ([`super::reading`]); data that the route only stores is compared
-//! with regard to case.
+//! An allowed value is compared strictly: a value passes only as the type in the policy. A denied value is compared
+//! widely: every spelling that a handler reads as the denied value is denied. Parameters that the route declares are
+//! compared as its field types read them ([`super::reading`]); data that the route only stores is compared with regard
+//! to case.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ use super::reading::{self, Scope};
 /// The parameters of a request: the fields of its body, or of its query.
 pub(crate) type Parameters = Map<String, Value>;
 
-/// Names that stand for every parameter.
+/// The name that means every parameter.
 const ANY: &str = "*";
 /// The parameter that holds several operations.
 const BATCH: &str = "batch_input";
@@ -23,21 +23,21 @@ const BATCH: &str = "batch_input";
 /// Constraints on the parameters of a request. Names are kept in lower case.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Constraints {
-    /// Parameters that must be there, under exactly these names.
+    /// Required parameters, with exactly these names.
     pub(crate) required: BTreeSet<String>,
-    /// If not empty, the only parameters that may be there, and their values; no values means any.
+    /// If not empty, the only permitted parameters with their values; no values means any.
     pub(crate) allowed: BTreeMap<String, Vec<Value>>,
-    /// Parameters that must not be there, or not with these values; no values means any.
+    /// Forbidden parameters, or parameters with forbidden values; no values means any.
     pub(crate) denied: BTreeMap<String, Vec<Value>>,
 }
 
 impl Constraints {
-    /// Whether there is none.
+    /// Whether there are no constraints.
     pub(crate) fn is_empty(&self) -> bool {
         self.required.is_empty() && self.allowed.is_empty() && self.denied.is_empty()
     }
 
-    /// Whether the parameters satisfy them. `operation` is the declaration of the operation that reads them.
+    /// Whether the parameters satisfy the constraints. `operation` is the declaration of the operation that reads them.
     pub(crate) fn permit(&self, parameters: &Parameters, operation: Option<&OperationInfo>) -> bool {
         self.required.iter().all(|name| parameters.contains_key(name))
             && !parameters.iter().any(|(name, value)| self.denies(name, value, operation))
@@ -56,7 +56,7 @@ impl Constraints {
             Some(operation) if operation.declares(name) => Scope::Declared,
             _ => Scope::Data,
         };
-        // A value of very many words costs much to compare, so it is denied wherever a value of it is.
+        // The comparison of a value with very many parts is expensive, so it is denied if any value of it is.
         let denied_as = |name: &str| {
             let denied = self.denied.get(name);
             denied.is_some_and(|values| {
@@ -70,7 +70,7 @@ impl Constraints {
             || scope == Scope::Declared && name == BATCH && self.denies_in_batch(value, operation)
     }
 
-    /// The items of a batch have the parameters of a single operation.
+    /// Checks the items of a batch, which have the parameters of a single operation.
     // recursion: bounded by two calls: a batch holds no batch
     fn denies_in_batch(&self, batch: &Value, operation: Option<&OperationInfo>) -> bool {
         let items = batch.as_array().map_or(std::slice::from_ref(batch), Vec::as_slice);
@@ -96,7 +96,7 @@ impl Constraints {
     }
 }
 
-/// No values means any, and any with some is any.
+/// No values means any, and the union of any with some is any.
 fn unite_values(ours: &mut BTreeMap<String, Vec<Value>>, theirs: &BTreeMap<String, Vec<Value>>) {
     for (name, values) in theirs {
         match ours.get_mut(name) {
@@ -107,10 +107,10 @@ fn unite_values(ours: &mut BTreeMap<String, Vec<Value>>, theirs: &BTreeMap<Strin
     }
 }
 
-/// Whether a request's value is the one that the policy allows.
+/// Whether a value of a request is the one that the policy allows.
 fn is_literally(allowed: &Value, given: &Value) -> bool {
     match (allowed, given) {
-        // Every part of what a handler may read as a comma list must match, or `*.a` would allow `b,c.a`.
+        // Every part of a value that a handler may read as a comma list must match, or `*.a` would allow `b,c.a`.
         (Value::String(pattern), Value::String(text)) => {
             pattern == text || is_glob(pattern) && parts(pattern, text).all(|part| glob(pattern, part))
         }
@@ -137,7 +137,7 @@ pub(super) fn equal(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// Whole numbers are compared exactly: as floats, large ones that differ are equal.
+/// Compares whole numbers exactly: as floats, different large ones are equal.
 fn same_number(a: &serde_json::Number, b: &serde_json::Number) -> bool {
     if a == b || !a.is_f64() && !b.is_f64() {
         return a == b;
@@ -149,7 +149,7 @@ pub(super) fn same_float(a: f64, b: f64) -> bool {
     a.total_cmp(&b).is_eq() || a == b
 }
 
-/// Whether a pattern has a `*` at an end, and something beside it: a lone `*` is only itself.
+/// Whether a pattern has a `*` at an end and other characters: a lone `*` matches only itself.
 pub(super) fn is_glob(pattern: &str) -> bool {
     pattern.len() > 1 && (pattern.starts_with('*') || pattern.ends_with('*'))
 }

@@ -1,4 +1,4 @@
-//! Policy texts: HCL or JSON to rules, every fault refused with its place.
+//! Parses policy texts in HCL or JSON to rules; every error has its position.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,36 +17,38 @@ use super::template::{Template, TemplateOptions};
 /// A parsed policy.
 #[derive(Clone, Debug)]
 pub(crate) struct Policy {
-    /// The name under which it is stored.
+    /// The name under which the policy is stored.
     pub(crate) name: String,
-    /// Its rules in the order written.
+    /// Its rules in source order.
     pub(crate) paths: Vec<PathRule>,
-    /// When the whole policy ends to count; set by whoever stores it, as the text cannot say it.
+    /// The expiration of the whole policy, from its record: the text cannot contain it.
     pub(crate) expiration: Option<Timestamp>,
-    /// What identity values may do in its templates; set by whoever stores it.
+    /// The options of its templates, from its record.
     pub(crate) templates: TemplateOptions,
-    /// Whether its stored text cannot be read: then a token that has it may do nothing, because the text may hold denials.
+    /// Whether its stored text cannot be read: then a token with it has no capabilities, because the text may hold
+    /// denials.
     pub(crate) unreadable: bool,
 }
 
-/// Where a text comes from.
+/// The origin of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Origin {
-    /// A request that writes it: every limit applies.
+    /// A write request: every limit applies.
     Written,
-    /// Storage: it may be older than a limit. A long template is used as it is; a filter beyond the limits shows no name.
+    /// Storage: the text may be older than a limit. A long template is used unchanged; a filter beyond the limits
+    /// excludes every name.
     Stored,
 }
 
 /// A `path` block.
 #[derive(Clone, Debug)]
 pub(crate) struct PathRule {
-    /// The path as written, for the naive matcher.
+    /// The path in the text, for the naive matcher.
     #[cfg(test)]
     pub(crate) path: String,
-    /// What it grants.
+    /// The grant.
     pub(crate) grant: Grant,
-    /// When it ends to count.
+    /// The expiration.
     pub(crate) expiration: Option<Timestamp>,
     pub(crate) template: Template,
 }
@@ -55,9 +57,9 @@ pub(crate) struct PathRule {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("failed to parse policy: {message}")]
 pub(crate) struct PolicyError {
-    /// Where the (first) fault is.
+    /// The position of the first error.
     pub(crate) position: Position,
-    /// What is wrong, with its place.
+    /// The error with its position.
     pub(crate) message: String,
 }
 
@@ -78,7 +80,7 @@ const KEYS: [&str; 13] = [
     "required_parameters",
 ];
 
-/// How faults begin that are told with the path of their block once.
+/// Beginnings of the errors that have the path of their block once.
 const SAID_ONCE: [&str; 6] = [
     "error parsing ",
     "max_wrapping_ttl ",
@@ -95,7 +97,7 @@ impl Policy {
         Policy { name: name.to_owned(), paths: Vec::new(), expiration, templates, unreadable: false }
     }
 
-    /// Whether what it grants depends on the caller's identity.
+    /// Whether its grants depend on the identity of the caller.
     pub(crate) fn is_templated(&self) -> bool {
         self.paths.iter().any(|rule| rule.template.is_templated())
     }
@@ -104,15 +106,15 @@ impl Policy {
 /// Parses a policy text in HCL or JSON.
 ///
 /// # Errors
-/// [`PolicyError`] for what is no policy, and for what could be read in two ways: unknown and repeated keys.
+/// [`PolicyError`] for an invalid policy, and for ambiguous ones: unknown and repeated keys.
 pub(crate) fn parse(name: &str, text: &str) -> Result<Policy, PolicyError> {
     read(name, text, Origin::Written)
 }
 
-/// Parses a stored text, which may exceed limits that it is older than. It never grants more than [`parse`] lets it grant.
+/// Parses a stored text, which may exceed newer limits. It never grants more than [`parse`] does.
 ///
 /// # Errors
-/// [`PolicyError`] for what is no policy.
+/// [`PolicyError`] for an invalid policy.
 pub(crate) fn parse_stored(name: &str, text: &str) -> Result<Policy, PolicyError> {
     read(name, text, Origin::Stored)
 }
@@ -133,7 +135,7 @@ fn read(name: &str, text: &str, origin: Origin) -> Result<Policy, PolicyError> {
     Ok(Policy { paths, ..Policy::empty(name) })
 }
 
-/// The paths of `{"path": {"a": {…}}}` and `{"path": [{"a": {…}}]}`.
+/// Reads the paths of `{"path": {"a": {…}}}` and `{"path": [{"a": {…}}]}`.
 // recursion: bounded by keepfast_hcl::MAX_DEPTH
 fn json_paths(value: &Value, paths: &mut Vec<PathRule>, origin: Origin) -> Result<(), PolicyError> {
     match &value.kind {
@@ -156,7 +158,7 @@ fn json_paths(value: &Value, paths: &mut Vec<PathRule>, origin: Origin) -> Resul
 fn path_rule(path: &Key, body: &Body, origin: Origin) -> Result<PathRule, PolicyError> {
     let name = path.name.as_str();
     let of_path = |error: PolicyError| {
-        // Most faults inside of a block are told with its path twice by the peer.
+        // Most errors of OpenBao within a block have its path twice.
         let path = if SAID_ONCE.iter().any(|words| error.message.starts_with(words)) { 1 } else { 2 };
         let path = format!("path {name:?}: ").repeat(path);
         error_at(error.position, format!("{path}{}", error.message))
@@ -224,7 +226,7 @@ fn shorthand(value: &Value) -> Result<Capabilities, PolicyError> {
     Ok(granted.iter().copied().collect())
 }
 
-/// Conditions that nothing here would enforce are refused: who writes them relies on them.
+/// Refuses conditions that this server does not enforce: authors of policies rely on them.
 fn refuse_unenforced(body: &Body) -> Result<(), PolicyError> {
     for name in ["mfa_methods", "control_group"] {
         let item = body.get(name).filter(|item| item.value.as_list().is_none_or(|list| !list.is_empty()));
@@ -273,7 +275,7 @@ fn conditions(body: &Body, origin: Origin) -> Result<Conditions, PolicyError> {
     Ok(conditions)
 }
 
-/// A map of names to lists of values.
+/// Reads a map of names to lists of values.
 fn parameters(value: &Value) -> Result<BTreeMap<String, Vec<Json>>, PolicyError> {
     let body = value.as_object().ok_or_else(|| wrong_kind(value, "an object"))?;
     let mut parameters = BTreeMap::new();
@@ -304,7 +306,7 @@ fn json(value: &Value) -> Result<Json, PolicyError> {
     })
 }
 
-/// A span, in seconds or in Go's notation; zero and the empty text are no bound.
+/// A duration in seconds or in Go's notation; zero and the empty text mean no bound.
 fn duration(name: &str, value: &Value) -> Result<Option<Duration>, PolicyError> {
     let fault = |fault: &str| after(value.position, &format!("error parsing {name}: {fault}"));
     let seconds = match &value.kind {
@@ -325,7 +327,7 @@ fn count(value: &Value) -> Result<u64, PolicyError> {
     count.ok_or_else(|| wrong_kind(value, "a number that is not negative"))
 }
 
-/// A moment in RFC 3339 or in seconds since the epoch; the empty text is none.
+/// A time in RFC 3339 or in seconds since the epoch; the empty text means none.
 fn expiration(value: &Value) -> Result<Option<Timestamp>, PolicyError> {
     let moment = match &value.kind {
         ValueKind::Integer(seconds) => Some(Timestamp::from_unix(*seconds)),
@@ -343,7 +345,7 @@ fn list(value: &Value) -> Result<&[Value], PolicyError> {
     value.as_list().ok_or_else(|| wrong_kind(value, "a list"))
 }
 
-/// A text, or a number as one.
+/// A text, or a number as text.
 fn word(value: &Value) -> Result<Cow<'_, str>, PolicyError> {
     match &value.kind {
         ValueKind::Integer(number) => Ok(number.to_string().into()),
@@ -360,7 +362,7 @@ fn known_keys(body: &Body, known: &[&str], of: &str) -> Result<(), PolicyError> 
     let Some(first) = unknown.first() else { return Ok(()) };
     let count = if unknown.len() == 1 { "1 error".to_owned() } else { format!("{} errors", unknown.len()) };
     let each = unknown.iter().map(|item| {
-        // The peer counts from the sign of equality, which a block with a label does not have.
+        // OpenBao counts from the equals sign, which a block with a label does not have.
         let line = if item.keys.len() > 1 { 0 } else { item.position().line };
         format!("\t* invalid key {:?} on line {line}\n", item.name())
     });
@@ -388,7 +390,7 @@ fn wrong_kind(value: &Value, wanted: &str) -> PolicyError {
     error_at(value.position, at(value.position, &format!("expected {wanted}, got {}", value.type_name())))
 }
 
-/// A fault whose wording is the peer's, which names no place.
+/// An error in OpenBao's wording, which has no position.
 fn after(position: Position, message: &str) -> PolicyError {
     error_at(position, message.to_owned())
 }

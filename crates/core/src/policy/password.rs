@@ -1,4 +1,4 @@
-//! Password policies: how long passwords are and of which characters they are made (Vault's "Password policies").
+//! Password policies: the length and the characters of generated passwords (Vault's "Password policies").
 
 use std::collections::BTreeSet;
 
@@ -11,14 +11,14 @@ use serde::{Deserialize, Serialize};
 /// Stored password policies, under `sys/`.
 pub(crate) const PASSWORD_POLICIES: Records<PasswordPolicyRecord> = Records::at("password-policy/");
 
-/// What is stored of a password policy.
+/// The stored record of a password policy.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct PasswordPolicyRecord {
-    /// Its text as it was written.
+    /// Its text as written.
     pub(crate) policy: String,
 }
 
-/// A parsed password policy, which can be kept: [`PasswordPolicy::generate`] always ends.
+/// A parsed and satisfiable password policy: [`PasswordPolicy::generate`] always ends.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct PasswordPolicy {
     length: usize,
@@ -27,21 +27,21 @@ pub(crate) struct PasswordPolicy {
     rules: Vec<Rule>,
 }
 
-/// At least `least` characters of `charset`.
+/// Requires at least `least` characters of `charset`.
 #[derive(Debug, PartialEq, Eq)]
 struct Rule {
     charset: Vec<char>,
     least: usize,
 }
 
-/// Why a text is no password policy, in the peer's words where it has any.
+/// Why a text is no password policy, in OpenBao's wording where it has one.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct PasswordPolicyError(String);
 
-/// The shortest and the longest password that a policy may ask for.
+/// The range of the length of passwords.
 const LENGTHS: std::ops::RangeInclusive<usize> = 4..=100;
-/// How often all characters are drawn anew because a rule was not kept; then the rules are kept one by one.
+/// How often all characters are drawn again because a rule failed; after that the rules are satisfied one by one.
 const DRAWS: usize = 100;
 
 /// Parses a policy in HCL or JSON.
@@ -89,7 +89,7 @@ fn check(length: i64, mut rules: Vec<Rule>) -> Result<PasswordPolicy, PasswordPo
     if !LENGTHS.contains(&length) {
         return Err(PasswordPolicyError("passwords must be between 4 and 100 characters".to_owned()));
     }
-    // Every password keeps the others. Those that are left are no more than a password has characters.
+    // Every password satisfies the others. The remaining ones are at most as many as a password has characters.
     rules.retain(|rule| rule.least > 0);
     Ok(PasswordPolicy { length, charset: charset.into_iter().collect(), rules })
 }
@@ -102,7 +102,7 @@ fn rule(block: &Block<'_>) -> Result<Rule, PasswordPolicyError> {
         )));
     }
     if block.labels.len() > 1 {
-        // The peer takes what stands in such a block for nothing.
+        // OpenBao ignores the content of such a block.
         return Ok(Rule { charset: Vec::new(), least: 0 });
     }
     let wrong = |what: String| {
@@ -117,7 +117,7 @@ fn rule(block: &Block<'_>) -> Result<Rule, PasswordPolicyError> {
     };
     let least = match value(block.body, "min-chars") {
         None => 0,
-        // As the peer, which asks for nothing then.
+        // As on OpenBao, where such a rule requires nothing.
         Some(ValueKind::Integer(number)) => usize::try_from(*number).unwrap_or(0),
         Some(_) => return Err(wrong("'min-chars' expected type 'int'".to_owned())),
     };
@@ -138,7 +138,8 @@ fn invalid(what: &str) -> PasswordPolicyError {
 }
 
 impl PasswordPolicy {
-    /// A password: each that keeps the rules is equally likely, but where rules are so tight that hardly any does.
+    /// Generates a password: every one that satisfies the rules is equally likely, unless the rules are so tight that
+    /// hardly any does.
     pub(crate) fn generate(&self) -> SecretString {
         for _ in 0..DRAWS {
             let drawn: Vec<char> = (0..self.length).map(|_| pick(&self.charset)).collect();

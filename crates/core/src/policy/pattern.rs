@@ -1,32 +1,32 @@
-//! The path of a rule: exact, with a final `*`, with `+` for whole segments; and which of two is more specific.
+//! The path of a rule: exact, with a final `*`, with `+` for whole segments; and the order by specificity.
 
 use std::cmp::Ordering;
 
 /// The path of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Pattern {
-    /// This path and no other.
+    /// Exactly this path.
     Exact(String),
-    /// Every path that begins so.
+    /// Every path with this prefix.
     Prefix(String),
-    /// With at least one segment `+`.
+    /// A pattern with at least one `+` segment.
     Segments(Segments),
 }
 
 /// A pattern with `+` segments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Segments {
-    /// `None` is `+`.
+    /// The segments; `None` is `+`.
     parts: Vec<Option<String>>,
-    /// Whether it ends in `*`, so that the last part is a beginning and more may follow.
+    /// Whether it ends in `*`, so that the last part is a prefix and more segments may follow.
     open: bool,
-    /// What comes before the first `+`: a quick test that most paths fail.
+    /// The text before the first `+`: a quick test that most paths fail.
     head: String,
-    /// Its place in the order.
+    /// Its specificity.
     pub(crate) rank: Rank,
 }
 
-/// How specific a pattern with wildcards is: greater is more specific.
+/// The specificity of a pattern with wildcards: greater is more specific.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rank {
     first_wildcard: usize,
@@ -37,14 +37,14 @@ pub(crate) struct Rank {
 }
 
 impl Segments {
-    /// What comes before the first `+`.
+    /// The text before the first `+`.
     pub(crate) fn head(&self) -> &str {
         &self.head
     }
 }
 
 impl Pattern {
-    /// Reads the path of a rule. A leading slash is disregarded.
+    /// Parses the path of a rule and ignores a leading slash.
     pub(crate) fn new(text: &str) -> Self {
         let text = text.strip_prefix('/').unwrap_or(text);
         let open = text.ends_with('*');
@@ -58,7 +58,7 @@ impl Pattern {
         if open { Self::Prefix(body.to_owned()) } else { Self::Exact(text.to_owned()) }
     }
 
-    /// The pattern in one letter case.
+    /// The case-folded pattern.
     pub(crate) fn folded(&self) -> Self {
         match self {
             Self::Exact(path) => Self::Exact(fold(path)),
@@ -92,7 +92,7 @@ impl Segments {
 }
 
 impl Rank {
-    /// The rank of a pattern as written, without a leading slash.
+    /// The rank of a pattern in source form, without a leading slash.
     pub(crate) fn of(text: &str) -> Self {
         let closed = !text.ends_with('*');
         let body = text.strip_suffix('*').unwrap_or(text);
@@ -132,16 +132,16 @@ impl PartialOrd for Rank {
     }
 }
 
-/// A text in one letter case: two texts that differ only in case fold to the same.
+/// The case-folded text: two texts that differ only in case fold to the same.
 pub(crate) fn fold(text: &str) -> String {
     if text.is_ascii() {
         return text.to_ascii_lowercase();
     }
-    // Up and down again, so that letters with several lower cases (`ſ`, `ß`, `ı`) meet.
+    // Upper case first and then lower case, so that letters with several lower-case forms (`ſ`, `ß`, `ı`) become equal.
     text.to_uppercase().to_lowercase()
 }
 
-/// Whether folding would leave the text as it is, for the many paths where that is quick to see.
+/// A quick test for texts that folding does not change; most paths pass it.
 pub(crate) fn is_folded(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase())
 }

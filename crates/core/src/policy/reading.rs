@@ -1,4 +1,5 @@
-//! Denied values as handlers read them: the readings of a value by every field type, and whether two values share one.
+//! Compares denied values as handlers read them: the readings of a value by every field type, and whether two values
+//! share one.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,21 +11,21 @@ use serde_json::{Map, Value};
 
 use super::parameters::{equal, glob, is_glob, same_float};
 
-/// What a parameter is to the route.
+/// The role of a parameter in the route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
     /// A parameter that the route declares: its handler folds case and reads numbers, durations, networks and lists.
     Declared,
-    /// Data that the route stores as it was sent, or does not read.
+    /// Data that the route stores unchanged, or does not read.
     Data,
 }
 
-/// How deep lists and objects nest, those in texts included. serde_json reads fewer levels from one text.
+/// The maximum nesting of lists and objects, those in texts included. serde_json reads fewer levels from one text.
 const LEVELS: usize = 128;
-/// How deep texts nest that hold JSON or base64.
+/// The maximum nesting of texts with JSON or base64.
 const TEXTS: usize = 16;
 
-/// How deep a value is inside the parameter.
+/// The depth of a value inside the parameter.
 #[derive(Clone, Copy, Debug, Default)]
 struct Depth {
     levels: usize,
@@ -37,16 +38,16 @@ impl Depth {
         (self.levels < LEVELS).then_some(Depth { levels: self.levels + 1, ..self })
     }
 
-    /// The depth of what a text holds as JSON or base64; `None` beyond [`TEXTS`] or [`LEVELS`].
+    /// The depth of the JSON or base64 content of a text; `None` beyond [`TEXTS`] or [`LEVELS`].
     fn held(self) -> Option<Self> {
         (self.texts < TEXTS).then_some(Depth { texts: self.texts + 1, ..self })?.element()
     }
 }
 
-/// The most words of a value that are compared with a denied one: elements, and parts of texts with commas.
+/// The most parts of a value that are compared with a denied one: elements, and parts of texts with commas.
 pub(super) const WORDS: usize = 10_000;
 
-/// Whether a value has more than [`WORDS`] words.
+/// Whether a value has more than [`WORDS`] parts.
 pub(super) fn has_too_many_words(value: &Value) -> bool {
     let (mut open, mut words) = (vec![value], 0);
     while let Some(value) = open.pop() {
@@ -67,7 +68,7 @@ pub(super) fn has_too_many_words(value: &Value) -> bool {
 }
 
 /// Whether a handler could read the request's value, or a part of it, as the denied one. A value that nests deeper than
-/// [`LEVELS`] or [`TEXTS`] counts as denied: no handler reads so deep, and it is not known what is in it.
+/// [`LEVELS`] or [`TEXTS`] counts as denied: no handler reads so deep, and its content is not known.
 pub(crate) fn reaches(denied: &Value, given: &Value, scope: Scope) -> bool {
     reaches_at(denied, given, scope, Depth::default())
 }
@@ -100,7 +101,7 @@ fn reaches_scalar(denied: &Value, given: &Value, scope: Scope, depth: Depth) -> 
         }
         Value::String(text) => reaches_text(denied, text, scope, depth),
         Value::Null => reaches_word(denied, "", scope),
-        // A handler may read the number as it was written, which is not known here.
+        // A handler may read the source text of the number, which is not known here.
         Value::Number(number) if number.is_f64() && denied.as_str().is_some_and(is_glob) => true,
         scalar => reaches_word(denied, &scalar.to_string(), scope),
     }
@@ -116,7 +117,7 @@ fn reaches_text(denied: &Value, text: &str, scope: Scope, depth: Depth) -> bool 
         return false;
     }
     let pairs = text.split(',').filter_map(|part| part.split_once('='));
-    // Base64 ends in `=`, which is no pair with an empty value.
+    // Base64 ends in `=`, which is not a pair with an empty value.
     let mut pairs = text.split_once('=').into_iter().chain(pairs).filter(|(_, value)| !value.trim().is_empty());
     pairs.any(|(_, value)| reaches_word(denied, value, scope))
         || json_of(text).is_some_and(|held| depth.held().is_none_or(|depth| reaches_at(denied, &held, scope, depth)))
@@ -124,18 +125,18 @@ fn reaches_text(denied: &Value, text: &str, scope: Scope, depth: Depth) -> bool 
             .is_some_and(|held| depth.held().is_none_or(|depth| reaches_text(denied, &held, scope, depth)))
 }
 
-/// The list or object that a text holds as JSON, as fields such as `metadata` take it.
+/// The list or object in the JSON of a text, as fields such as `metadata` read it.
 fn json_of(text: &str) -> Option<Value> {
     let text = text.trim();
     text.starts_with(['{', '[']).then(|| serde_json::from_str(text).ok())?
 }
 
-/// The text that is in base64, as `metadata` and `policy` take it.
+/// The text in base64, as `metadata` and `policy` read it.
 fn base64_of(text: &str) -> Option<String> {
     String::from_utf8(STANDARD.decode(text.trim()).ok()?).ok().filter(|text| !text.is_empty())
 }
 
-/// Whether one word, as a handler could read it, is the denied scalar.
+/// Whether a handler could read a single value as the denied scalar.
 fn reaches_word(denied: &Value, word: &str, scope: Scope) -> bool {
     let word = word.trim();
     let spelled = match denied {
@@ -159,7 +160,7 @@ fn reaches_word(denied: &Value, word: &str, scope: Scope) -> bool {
     }
 }
 
-/// A denied list: the same elements in order, or for a declared parameter in any order and any number.
+/// Compares with a denied list: the same elements in order, or for a declared parameter in any order and number.
 // recursion: bounded by LEVELS, which `Depth` counts through texts that hold JSON or base64 too
 fn reaches_list(denied: &[Value], given: &Value, scope: Scope, depth: Depth) -> bool {
     let Some(given) = as_list(given, scope) else { return false };
@@ -177,7 +178,7 @@ fn reaches_list(denied: &[Value], given: &Value, scope: Scope, depth: Depth) -> 
     }
 }
 
-/// A denied object: the same names with the same values, however the pairs are spelled.
+/// Compares with a denied object: the same names with the same values, in any spelling of the pairs.
 // recursion: bounded by LEVELS, which `Depth` counts through texts that hold JSON or base64 too
 fn reaches_map(denied: &Map<String, Value>, given: &Value, depth: Depth) -> bool {
     let is_same = |denied: &Value, given: &Value| reaches_element(denied, given, Scope::Declared, depth);
@@ -187,7 +188,7 @@ fn reaches_map(denied: &Map<String, Value>, given: &Value, depth: Depth) -> bool
     })
 }
 
-/// Whether an object has the pair that a denied `name=value` text names.
+/// Whether an object has the pair of a denied `name=value` text.
 // recursion: bounded by LEVELS, which `Depth` counts through texts that hold JSON or base64 too
 fn names_pair(denied: &Value, given: &Map<String, Value>, depth: Depth) -> bool {
     let Some((name, value)) = denied.as_str().and_then(|text| text.split_once('=')) else { return false };
@@ -195,7 +196,7 @@ fn names_pair(denied: &Value, given: &Map<String, Value>, depth: Depth) -> bool 
     given.get(name.trim()).is_some_and(|given| reaches_element(&value, given, Scope::Declared, depth))
 }
 
-/// A value as the list that a handler could read it as.
+/// The list that a handler could read from a value.
 fn as_list(given: &Value, scope: Scope) -> Option<Vec<Value>> {
     match given {
         Value::Array(list) => Some(list.clone()),
@@ -207,7 +208,7 @@ fn as_list(given: &Value, scope: Scope) -> Option<Vec<Value>> {
     }
 }
 
-/// A value as the pairs that a handler could read it as.
+/// The pairs that a handler could read from a value.
 fn as_map(given: &Value) -> Option<Map<String, Value>> {
     let mut pairs = Map::new();
     let mut left = vec![given];
@@ -215,7 +216,7 @@ fn as_map(given: &Value) -> Option<Map<String, Value>> {
         match value {
             Value::Null => {}
             Value::Object(map) => pairs.extend(map.clone()),
-            // The last value of a name counts.
+            // The last value of a name has precedence.
             Value::Array(items) => left.extend(items.iter().rev()),
             Value::String(text) => match json_of(text) {
                 Some(Value::Object(map)) => pairs.extend(map),
@@ -230,9 +231,9 @@ fn as_map(given: &Value) -> Option<Map<String, Value>> {
     Some(pairs)
 }
 
-/// What a text is to each type of field; none where the type refuses it.
+/// The readings of a text by each type of field; none where the type refuses it.
 struct Reading {
-    /// Without blanks at its ends, in lower case.
+    /// Trimmed and in lower case.
     text: String,
     /// With a base prefix and underscores, as Go reads numbers.
     integer: Option<i64>,
@@ -257,7 +258,7 @@ impl Reading {
         }
     }
 
-    /// Whether any type of field reads both as the same value.
+    /// Whether any field type reads both as the same value.
     fn agrees(&self, other: &Self) -> bool {
         let is_same = |a: Option<i64>, b: Option<i64>| a.is_some() && a == b;
         is_same(self.integer, other.integer)
@@ -275,7 +276,7 @@ impl Reading {
     }
 }
 
-/// The texts that are read as truth values, in any case.
+/// The texts of booleans, in any case.
 fn truth(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
         "1" | "t" | "true" => Some(true),
@@ -322,7 +323,7 @@ mod tests {
                 json!("secret"),
                 vec![json!("{\"k\":[\"Secret\"]}"), json!("k=SECRET"), json!("a=b,k=secret"), json!("c2VjcmV0")],
             ),
-            // `1e3` and `99999999999999999999`, which a handler reads as they are written.
+            // A handler reads the source text of `1e3` and `99999999999999999999`.
             (json!("1e3"), vec![json!(1e3)]),
             (json!("1e*"), vec![json!(1e3), json!([1e3])]),
             (json!("99999999999999999999"), vec![json!(1e20)]),
@@ -353,7 +354,7 @@ mod tests {
         }
     }
 
-    /// A text that holds a list, `levels` deep, around a text.
+    /// A text that nests a list in texts `levels` deep.
     fn held(text: &str, levels: usize) -> String {
         format!("{}{}{}", "[".repeat(levels), json!(text), "]".repeat(levels))
     }
@@ -366,7 +367,7 @@ mod tests {
             let given = json!(deep);
             [json!("adm"), json!(["adm"]), json!({"a": "adm"}), json!("a=b")].map(|value| denied(value, &given))
         };
-        // A worker of the server has 2 MiB.
+        // A worker thread of the server has a stack of 2 MiB.
         let small = std::thread::Builder::new().stack_size(512 * 1024).spawn(run).unwrap();
         assert_eq!(small.join().unwrap(), [true, true, false, true], "deeper than any handler reads");
     }

@@ -1,4 +1,4 @@
-//! Stored policies, and what a token's policies come to.
+//! Stored policies, and the compiled ACLs of tokens.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,22 +19,22 @@ use crate::metrics::{Metrics, Timing};
 use crate::stamps::{Stamp, Stamps};
 use crate::token::{Authority, Token};
 
-/// What is stored of a policy.
+/// The stored record of a policy.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct PolicyRecord {
-    /// Its name, folded.
+    /// Its canonical name.
     pub(crate) name: String,
-    /// As it was written.
+    /// Its text as written.
     pub(crate) text: String,
-    /// Raised with each write.
+    /// Incremented by each write.
     #[serde(default)]
     pub(crate) version: u64,
-    /// When it was last written.
+    /// The time of the last write.
     pub(crate) modified: Timestamp,
-    /// When it ends; `None` for never.
+    /// The expiration; `None` for none.
     #[serde(default)]
     pub(crate) expiration: Option<Timestamp>,
-    /// Whether a write must name the present version.
+    /// Whether a write must have the current version (`cas`).
     #[serde(default)]
     pub(crate) cas_required: bool,
     /// Whether identity values in its templates may span several segments.
@@ -46,7 +46,7 @@ pub(crate) struct PolicyRecord {
 }
 
 impl PolicyRecord {
-    /// A policy of this text and nothing else, written first at `modified`.
+    /// A policy with this text and defaults, first written at `modified`.
     pub(crate) fn new(name: &str, text: &str, modified: Timestamp) -> Self {
         PolicyRecord {
             name: name.to_owned(),
@@ -63,16 +63,16 @@ impl PolicyRecord {
 
 const POLICIES: Records<PolicyRecord> = Records::at("policy/");
 
-/// A token's compiled policies, good as long as nothing that went into them has changed.
+/// The compiled policies of a token, valid until an input of them changes.
 pub(crate) struct CompiledAcl {
     generation: u64,
-    /// Of the entity of the token; `None` where it has none, and for a batch token, which is not kept.
+    /// The stamp of the token's entity; `None` without one, and for a batch token, which is not cached.
     entity: Option<Stamp>,
-    /// What the token may do.
+    /// The ACL of the token.
     pub(crate) acl: Arc<Acl>,
-    /// Policies that come from its entity.
+    /// Policies of its entity.
     pub(crate) identity_policies: Vec<String>,
-    /// The token as engines may know it.
+    /// The token as engines see it.
     pub(crate) caller: Arc<Caller>,
 }
 
@@ -82,7 +82,7 @@ impl CompiledAcl {
     }
 }
 
-/// What a token may do, for engines that must ask.
+/// The capabilities of a token, for engines that check other paths.
 struct TokenGrants {
     acl: Arc<Acl>,
     clock: Arc<dyn Clock>,
@@ -100,7 +100,7 @@ pub(crate) struct Policies {
     view: View,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
-    /// Raised with each change of a policy.
+    /// Incremented by each change of a policy.
     generation: AtomicU64,
     /// Stamps of entities, by their ids.
     entities: Arc<Stamps>,
@@ -111,9 +111,9 @@ pub(crate) struct Policies {
 /// Compiled policies by the set of their names, with the generation that they were compiled in.
 type SharedAcls = HashMap<Vec<String>, (u64, Arc<Acl>)>;
 
-/// How many compiled sets of policies are kept; beyond it all are compiled anew.
+/// The most compiled sets of policies in the cache; beyond it, all are compiled again.
 const SHARED: usize = 1024;
-/// How many parsed policies are kept.
+/// The most parsed policies in the cache.
 const REMEMBERED: usize = 4096;
 
 impl Policies {
@@ -137,7 +137,7 @@ impl Policies {
         })
     }
 
-    /// Writes the policies that every server has where `default` is missing.
+    /// Writes the built-in policies where `default` is missing.
     pub(crate) async fn write_built_in(tx: &mut Tx, view: &View, now: Timestamp) -> Result<()> {
         let Stored::Absent = damaged::read((&POLICIES, "policy"), tx, view, builtin::DEFAULT).await? else {
             return Ok(());
@@ -162,12 +162,12 @@ impl Policies {
         timing.record(self.clock.now().since(begun));
     }
 
-    /// A stored policy for what must work beside a damaged one: a record that cannot be read counts as none.
+    /// A stored policy, for operations that must work in spite of damage: a record that cannot be read counts as none.
     pub(crate) async fn readable(&self, tx: &mut ReadTx, name: &str) -> Result<Option<PolicyRecord>> {
         Ok(damaged::read((&POLICIES, "policy"), tx, &self.view, name).await?.readable())
     }
 
-    /// Writes a policy; its text was parsed before.
+    /// Writes a policy, whose text the caller has parsed.
     pub(crate) fn write(&self, tx: &mut Tx, record: &PolicyRecord) -> Result<()> {
         let begun = self.clock.now();
         POLICIES.put_in(tx, &self.view, &record.name, record)?;
@@ -195,16 +195,16 @@ impl Policies {
         Ok(name == builtin::ROOT || self.parsed(name).await?.is_some())
     }
 
-    /// What a token may do. Compiled anew when a policy or the entity of the token has changed.
+    /// The ACL of a token, compiled again when a policy or the entity of the token has changed.
     ///
-    /// Fails when storage fails: then nothing is allowed.
+    /// Fails when storage fails: then every request is denied.
     pub(crate) async fn acl_of(&self, token: &Token, identity: &Identity) -> Result<Arc<CompiledAcl>> {
         let generation = self.generation.load(Ordering::Acquire);
         if let Some(compiled) = token.acl.load_full().filter(|c| c.is_current(generation)) {
             return Ok(compiled);
         }
         let record = &token.record;
-        // Both are taken before anything is read, so what changes meanwhile is read anew by the next request.
+        // Both are read before any record, so that the next request reads concurrent changes.
         let is_stamped = token.key.is_some() && !record.entity_id.is_empty();
         let entity = is_stamped.then(|| self.entities.stamp(&record.entity_id));
         let (acl, identity_policies) = match &record.authority {
@@ -261,7 +261,7 @@ impl Policies {
         Ok((acl, identity_policies))
     }
 
-    /// Logs the stored policies that exceed limits which are newer than they are, or cannot be read.
+    /// Logs the stored policies that exceed newer limits or cannot be read.
     pub(crate) async fn log_limits(&self) -> Result<()> {
         let mut tx = self.barrier.begin_read();
         for name in self.list(&mut tx, "", &Page::all()).await? {
@@ -281,19 +281,19 @@ impl Policies {
         Ok(())
     }
 
-    /// How many names are remembered with what their policies say.
+    /// The number of names in the cache of parsed policies.
     #[cfg(test)]
     pub(crate) fn remembered(&self) -> usize {
         self.parsed.read().len()
     }
 
-    /// Whether nothing that went into compiled policies has changed.
+    /// Whether all inputs of compiled policies are unchanged.
     #[cfg(test)]
     pub(crate) fn is_current(&self, compiled: &CompiledAcl) -> bool {
         compiled.is_current(self.generation.load(Ordering::Acquire))
     }
 
-    /// A stored policy, parsed; remembered, also when there is none.
+    /// A parsed stored policy, from the cache; the cache also holds absent ones.
     async fn parsed(&self, name: &str) -> Result<Option<Arc<Policy>>> {
         let known = self.parsed.read().get(name).cloned();
         if let Some(known) = known {
@@ -318,7 +318,7 @@ impl Policies {
         };
         let mut memory = self.parsed.write();
         if self.generation.load(Ordering::Acquire) == generation {
-            // Names of policies that nobody has written are remembered too, and callers choose them.
+            // The cache also holds names of absent policies, which callers choose.
             if memory.len() >= REMEMBERED {
                 memory.clear();
             }
@@ -328,7 +328,7 @@ impl Policies {
     }
 }
 
-/// Follows the records of policies: compiled policies are compiled anew.
+/// Follows the records of policies: compiled policies become stale.
 impl Follower for Policies {
     fn applied(&self, change: &Applied<'_>) {
         let mut memory = self.parsed.write();
@@ -337,7 +337,7 @@ impl Follower for Policies {
     }
 }
 
-/// Whom the templates of a token's policies are about: its entity, and the one alias that authenticated it.
+/// The subject of the templates of a token's policies: its entity, and the one alias that authenticated it.
 fn subject(entity: Option<&identity::Entity>, token: &Token) -> Subject {
     let Some(entity) = entity else { return Subject::default() };
     let alias = entity.aliases.iter().find(|a| !a.id.is_empty() && a.id == token.record.alias);

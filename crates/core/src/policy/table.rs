@@ -1,4 +1,4 @@
-//! Patterns with what they stand for, arranged to find the most specific match without looking at every pattern.
+//! Patterns with values, arranged to find the most specific match without testing every pattern.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -23,7 +23,7 @@ struct Prefix<T> {
     value: T,
 }
 
-/// A match: the value, and how specific its pattern is. An exact match has no rank, and no pattern is more specific.
+/// A match: the value, and the rank of its pattern. An exact match has no rank, and no pattern is more specific.
 #[derive(Debug)]
 pub(crate) struct Found<'a, T> {
     pub(crate) rank: Option<&'a Rank>,
@@ -31,7 +31,7 @@ pub(crate) struct Found<'a, T> {
 }
 
 impl<T> Table<T> {
-    /// Arranges patterns; of equal ones the values are joined by `unite`.
+    /// Arranges patterns; `unite` joins the values of equal ones.
     pub(crate) fn new(rules: impl IntoIterator<Item = (Pattern, T)>, unite: impl Fn(&mut T, T)) -> Self {
         let mut exact: HashMap<Box<str>, T> = HashMap::new();
         let mut prefixes: BTreeMap<String, T> = BTreeMap::new();
@@ -56,7 +56,8 @@ impl<T> Table<T> {
         Self { exact, prefixes: with_parents(prefixes), segments }
     }
 
-    /// Whether a pattern that counts is about `folder` (ending in `/`), something below it, or all that it is in.
+    /// Whether a pattern with a value that `counts` covers `folder` (ending in `/`), a path below it, or a prefix of
+    /// it.
     pub(crate) fn touches(&self, folder: &str, counts: impl Fn(&T) -> bool) -> bool {
         let near = |text: &str| text.starts_with(folder) || folder.starts_with(text);
         self.exact.iter().any(|(path, value)| path.starts_with(folder) && counts(value))
@@ -64,12 +65,12 @@ impl<T> Table<T> {
             || self.segments.iter().any(|(segments, value)| near(segments.head()) && counts(value))
     }
 
-    /// Whether there is no pattern at all.
+    /// Whether there are no patterns.
     pub(crate) fn is_empty(&self) -> bool {
         self.exact.is_empty() && self.prefixes.is_empty() && self.segments.is_empty()
     }
 
-    /// The exact paths, in no order.
+    /// The exact paths, unordered.
     pub(crate) fn exact_paths(&self) -> impl Iterator<Item = (&str, &T)> {
         self.exact.iter().map(|(path, value)| (&**path, value))
     }
@@ -79,8 +80,8 @@ impl<T> Table<T> {
         self.prefixes.iter().map(|prefix| (&*prefix.text, &prefix.value))
     }
 
-    /// The most specific match among those that count. A list is asked for with its trailing slash, and then matches a
-    /// pattern for the path without it too.
+    /// The most specific match with a value that `counts`. The path of a list has its trailing slash, and also matches
+    /// a pattern for the path without it.
     pub(crate) fn find(&self, path: &str, list: bool, counts: impl Fn(&T) -> bool) -> Option<Found<'_, T>> {
         let bare = if list { path.strip_suffix('/') } else { None };
         self.exact(path, &counts)
@@ -89,7 +90,7 @@ impl<T> Table<T> {
             .or_else(|| self.wild(bare?, &counts))
     }
 
-    /// The most specific match for the path exactly as given.
+    /// The match of exactly this path.
     pub(crate) fn exact(&self, path: &str, counts: impl Fn(&T) -> bool) -> Option<Found<'_, T>> {
         let value = self.exact.get(path).filter(|value| counts(value))?;
         Some(Found { rank: None, value })
@@ -107,7 +108,7 @@ impl<T> Table<T> {
     }
 
     /// The longest prefix of the path. It is the last prefix not after the path in byte order, or an ancestor of that
-    /// one: whatever lies between a prefix and the path begins with that prefix.
+    /// one: every text between a prefix and the path begins with that prefix.
     fn prefix(&self, path: &str, counts: impl Fn(&T) -> bool) -> Option<Found<'_, T>> {
         let mut next = self.prefixes.partition_point(|prefix| *prefix.text <= *path).checked_sub(1);
         while let Some(prefix) = next.and_then(|index| self.prefixes.get(index)) {

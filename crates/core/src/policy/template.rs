@@ -1,18 +1,18 @@
-//! Paths that name the caller: `{{identity.entity.id}}` and its kin.
+//! Paths with values of the caller's identity, such as `{{identity.entity.id}}`.
 //!
-//! A value becomes part of one segment and of nothing more. One that could become a separator or a wildcard turns its
-//! rule into a denial of all that the rule could have been about; dropping the rule would let a wider one decide.
+//! A value becomes part of one segment only. A value that could become a separator or a wildcard turns its rule into a
+//! denial of all paths that the rule could cover; dropping the rule would let a wider one decide.
 
 use std::collections::BTreeMap;
 
 use keepfast_framework::text_limits::{TEMPLATE_BYTES, VALUE_CHARACTERS, check_template};
 
-/// Whom templates are about.
+/// The identity that templates refer to.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Subject {
     /// The caller's entity.
     pub(crate) entity: Option<Entity>,
-    /// The alias by which the caller logged in. Other aliases of the entity count for nothing.
+    /// The alias by which the caller logged in. Other aliases of the entity are ignored.
     pub(crate) alias: Option<Alias>,
     /// The groups that the entity is a member of, directly or not.
     pub(crate) groups: Vec<Group>,
@@ -36,11 +36,11 @@ pub(crate) struct Alias {
     pub(crate) mount_accessor: String,
     /// Its id.
     pub(crate) id: String,
-    /// Its name: how the auth method calls the caller.
+    /// Its name: the caller's name in the auth method.
     pub(crate) name: String,
-    /// What the auth method said of the caller.
+    /// Metadata from the auth method.
     pub(crate) metadata: BTreeMap<String, String>,
-    /// What an operator said of the caller.
+    /// Metadata from an operator.
     pub(crate) custom_metadata: BTreeMap<String, String>,
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct Group {
     pub(crate) metadata: BTreeMap<String, String>,
 }
 
-/// What a policy lets identity values do, beyond naming a part of a segment. Stored with the policy.
+/// The options of a policy for identity values in its paths. Stored with the policy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TemplateOptions {
     /// Values may span several segments (`allow_slashes_in_identity_templates`).
@@ -64,11 +64,11 @@ pub(crate) struct TemplateOptions {
     pub(crate) allow_wildcards: bool,
 }
 
-/// A path with its expressions cut out.
+/// A path split at its expressions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Template {
     parts: Vec<Part>,
-    /// The longest path with a value in it, in bytes.
+    /// The longest rendered path, in bytes.
     longest: usize,
 }
 
@@ -78,19 +78,19 @@ enum Part {
     Expression(String),
 }
 
-/// What a template gives for a subject.
+/// The result of a template for a subject.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Rendered {
     /// A path.
     Path(String),
-    /// The subject has no such value: the rule is about nobody.
+    /// The subject has no such value: the rule matches nothing.
     Absent,
-    /// The value could mean more than itself. All that the rule could be about begins so.
+    /// The value could be more than a literal. The prefix of all paths that the rule could cover.
     Forbidden(String),
 }
 
 impl Template {
-    /// Cuts a path.
+    /// Parses a path.
     ///
     /// Fails when braces do not pair; when a path with expressions is longer than a template may be.
     pub(crate) fn parse(path: &str) -> Result<Self, String> {
@@ -100,7 +100,7 @@ impl Template {
         Self::parse_stored(path)
     }
 
-    /// The same for a stored path, which may be older than the limit.
+    /// Parses a stored path, which may be older than the limit.
     ///
     /// # Errors
     /// When braces do not pair.
@@ -128,12 +128,12 @@ impl Template {
         Some(Self { parts, longest: VALUE_CHARACTERS + beyond })
     }
 
-    /// Whether there is an expression in it.
+    /// Whether it has an expression.
     pub(crate) fn is_templated(&self) -> bool {
         self.parts.len() > 1
     }
 
-    /// The path for a subject.
+    /// Renders the path for a subject.
     pub(crate) fn render(&self, subject: &Subject, options: TemplateOptions) -> Rendered {
         let mut path = String::new();
         let mut forbidden = None;
@@ -153,7 +153,7 @@ impl Template {
                 }
             }
         }
-        // A value that ends in `+` may stand before a literal `*`; together they would mean something else.
+        // A value that ends in `+` may precede a literal `*`; together they would be a wildcard.
         let forbidden = forbidden.or_else(|| path.find("+*"));
         if let Some(head) = forbidden {
             path.truncate(head);
@@ -163,7 +163,7 @@ impl Template {
     }
 }
 
-/// Whether a value stands for itself only. An empty one would widen `x/{{…}}*` to `x/*`.
+/// Whether a value is only a literal. An empty one would widen `x/{{…}}*` to `x/*`.
 fn is_plain(value: &str, options: TemplateOptions) -> bool {
     let segment = |segment: &str| !segment.is_empty() && segment != "." && segment != "..";
     value.split('/').all(segment)
@@ -174,7 +174,7 @@ fn is_plain(value: &str, options: TemplateOptions) -> bool {
 }
 
 impl Subject {
-    /// The value of an expression; none when the subject has no such thing.
+    /// The value of an expression; none when the subject has none.
     fn value(&self, expression: &str) -> Option<&str> {
         let rest = expression.strip_prefix("identity.")?;
         if let Some(rest) = rest.strip_prefix("entity.") {
@@ -188,7 +188,7 @@ impl Subject {
             let (id, rest) = rest.split_once('.')?;
             return self.groups.iter().find(|group| group.id == id)?.value(rest);
         }
-        // A group's name may hold dots, so it is looked for, not cut off.
+        // A group's name may hold dots, so it is searched and not split off.
         let rest = rest.strip_prefix("groups.names.")?;
         self.groups.iter().find_map(|group| group.value(rest.strip_prefix(group.name.as_str())?.strip_prefix('.')?))
     }

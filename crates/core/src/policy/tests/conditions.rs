@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 use super::{NOW, acl, ask};
 
-/// A constraint holds for every value that a handler could take for the constrained one.
+/// A constraint applies to every value that a handler could read as the constrained one.
 #[test]
 fn sec_ac10_denied_values_are_denied_in_every_spelling() {
     let denied = acl(&[r#"path "a" { capabilities = ["update", "read"]

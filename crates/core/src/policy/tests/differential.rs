@@ -8,7 +8,7 @@ use super::super::template::Template;
 use super::NOW;
 use super::*;
 
-/// A small generator (xorshift), so that a seed names a run.
+/// A small random generator (xorshift), so that a seed identifies a run.
 struct Chance(u64);
 
 impl Chance {
@@ -56,8 +56,8 @@ impl Chance {
     }
 }
 
-/// The fast matcher and the naive one agree on random policies, paths and operations: 100,000 here, as many as
-/// `KEEPFAST_POLICY_CASES` says in a campaign, from `KEEPFAST_POLICY_SEED`.
+/// The fast matcher and the naive one agree on random policies, paths and operations: 100,000 by default,
+/// `KEEPFAST_POLICY_CASES` in a campaign, with the seed `KEEPFAST_POLICY_SEED`.
 #[test]
 fn sec_ac13_fast_matcher_equals_the_naive_reference() {
     let number =

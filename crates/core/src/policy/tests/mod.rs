@@ -1,4 +1,4 @@
-//! The rows of the security register that concern policies, each by its name, and the fast matcher against the naive one.
+//! The rows of the security register on policies, each by its name, and the fast matcher against the naive one.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,4 +1,4 @@
-//! Which rule decides, and what it grants.
+//! The deciding rule, and its grant.
 
 use keepfast_framework::{Operation, Timestamp};
 use serde_json::json;
@@ -7,7 +7,7 @@ use super::super::builtin::{self, reads_like_root};
 use super::*;
 use super::{NOW, acl, allowed, ask, can, policy, subject};
 
-/// Policies, a path, and what OpenBao 2.7.2's `sys/capabilities` answers.
+/// Policies, a path, and the response of `sys/capabilities` of OpenBao 2.7.2.
 #[test]
 fn precedence_is_the_peers() {
     let rule = |path: &str, capabilities: &str| {
@@ -108,7 +108,7 @@ fn sec_ac03_list_with_and_without_slash_is_one_decision() {
         ] {
             assert!(!allowed(&acl, operation, path), "{operation:?} {path}");
         }
-        // The peer lets this one through: the wider `n/*` matches `n/k/`, the denial `n/+` only `n/k`.
+        // OpenBao allows this one: the wider `n/*` matches `n/k/`, the denial `n/+` only `n/k`.
         assert!(!allowed(&acl, operation, "n/k") && !allowed(&acl, operation, "n/k/"));
         assert!(
             allowed(&acl, operation, "n/k/l")
@@ -123,7 +123,7 @@ fn sec_ac03_list_with_and_without_slash_is_one_decision() {
     }
 }
 
-/// A denial covers every letter case of what it names, unless a rule names that very spelling.
+/// A denial covers every letter case of its path, unless a rule has that very spelling.
 #[test]
 fn sec_ac04_denial_covers_case_variants() {
     let acl = acl(&[r#"path "secret/data/*" { capabilities = ["read", "update", "delete", "list", "sudo"] }
@@ -176,7 +176,7 @@ fn expired_rules_are_as_if_not_written() {
     assert_eq!(Acl::compile([&rules], &Subject::default()).capabilities("d", moment), ["deny"]);
 }
 
-/// Which names of a list OpenBao 2.7.2 shows.
+/// The names of a list that OpenBao 2.7.2 shows.
 #[test]
 fn lists_show_what_the_filter_lets_through() {
     for (filter, shown) in [
@@ -196,8 +196,8 @@ fn lists_show_what_the_filter_lets_through() {
     }
 }
 
-/// No string is root: what reads like it is refused, what does not is an ordinary name, and a stored policy of that name
-/// is an ordinary policy.
+/// No string is root: similar names are refused, others are ordinary names, and a stored policy with the name is an
+/// ordinary policy.
 #[test]
 fn sec_ns02_no_spelling_of_root_is_root() {
     for name in [
@@ -225,7 +225,7 @@ fn sec_ns02_no_spelling_of_root_is_root() {
     assert!(decision.allowed && !decision.root && !decision.sudo);
 }
 
-/// What OpenBao 2.7.2 grants by its default policy.
+/// The grants of OpenBao 2.7.2's default policy.
 #[test]
 fn built_in_policies_grant_what_the_peers_do() {
     let default = parse("default", builtin::DEFAULT_TEXT).unwrap();

@@ -15,7 +15,7 @@ const SOURCES: [&str; 9] = [
     "identity.groups.names.dev.ops.metadata.k",
 ];
 
-/// An identity value is a part of one segment; one that could be more yields no grant anywhere.
+/// An identity value is a part of one segment; any other value grants nothing.
 #[test]
 fn sec_ac05_identity_values_cannot_widen_a_rule() {
     let others =
@@ -42,7 +42,7 @@ fn sec_ac05_identity_values_cannot_widen_a_rule() {
     }
 }
 
-/// A value that is refused must not take a narrower rule away and let a wider one decide.
+/// A refused value must not remove a narrower rule and let a wider one decide.
 #[test]
 fn sec_ac05_refused_value_does_not_uncover_a_wider_rule() {
     let rules = policy(
@@ -63,7 +63,7 @@ fn sec_ac05_refused_value_does_not_uncover_a_wider_rule() {
     );
 }
 
-/// Only the alias that authenticated counts, and without one nothing does.
+/// Only the alias that authenticated counts; without one no alias does.
 #[test]
 fn sec_ac06_only_the_authenticating_alias_counts() {
     let rules = policy(r#"path "x/{{identity.entity.aliases.auth_a.name}}" { capabilities = ["read"] }"#);
@@ -79,7 +79,7 @@ fn sec_ac06_only_the_authenticating_alias_counts() {
     assert_eq!(nobody.capabilities("x/", NOW), ["deny"]);
 }
 
-/// A path that is too long with its values denies all that it could be about.
+/// A path that is too long with its values denies all paths that it could cover.
 #[test]
 fn sec_kf04_identity_templates_have_a_length_and_their_paths_too() {
     let expressions = "{{identity.entity.name}}".repeat(100);

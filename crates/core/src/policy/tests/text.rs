@@ -2,7 +2,7 @@
 
 use super::super::parse;
 
-/// A text that could be read in two ways, or that holds what nobody acts on, is refused, with its place.
+/// An ambiguous text, or one with keys that have no effect, is refused with its position.
 #[test]
 fn sec_ac11_ambiguous_and_unknown_text_is_refused() {
     for (text, message) in [
