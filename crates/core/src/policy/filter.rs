@@ -190,7 +190,7 @@ mod tests {
         let hides = KeysFilter::parse_stored(&chained(PIPELINE_STEPS)).unwrap();
         assert_eq!(hides.render("a/", "x"), Err(ExceedsLimit::PipelineSteps), "a stored one shows no name");
         assert!(KeysFilter::parse_stored("{{ .nope }}").is_err());
-        // No sample has this value; a name with these letters has it.
+        // Parsing renders samples without these letters; a name with them exceeds the limit.
         let growing = " | replace \"z\" \"zzzzzzzzzz\"".repeat(11);
         let filter = KeysFilter::parse(&format!("{{{{ .path }}}}{{{{ .key{growing} }}}}")).unwrap();
         assert_eq!(filter.render("a/", "z"), Err(ExceedsLimit::ValueCharacters));
