@@ -1,4 +1,4 @@
-//! The seals whose key people hold in shares.
+//! The seals whose key is split into shares.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::shamir::Shamir;
 use super::shape::SealShape;
 use super::wrap::Seal;
 
-/// A seal with a fresh key, and the shares of that key.
+/// Creates a seal with a fresh key, and the shares of that key.
 pub(crate) fn generate(kind: SealKind, shape: SealShape) -> Result<(Arc<dyn Seal>, Vec<SecretBytes>)> {
     match kind {
         SealKind::Shamir => {
@@ -20,8 +20,8 @@ pub(crate) fn generate(kind: SealKind, shape: SealShape) -> Result<(Arc<dyn Seal
     }
 }
 
-/// The seal with the key that these shares make; `None` when they make none. Whether it is the right key, only
-/// [`Seal::unwrap`] shows.
+/// The seal with the key of these shares; `None` when they do not combine. Only [`Seal::unwrap`] shows whether it is
+/// the right key.
 pub(super) fn from_shares(kind: SealKind, shape: SealShape, shares: &[SecretBytes]) -> Option<Arc<dyn Seal>> {
     match kind {
         SealKind::Shamir => Some(Arc::new(Shamir::from_shares(shape, shares)?)),

@@ -1,4 +1,4 @@
-//! The one plaintext record: how the root key is sealed.
+//! The one plaintext record: the seal configuration with the wrapped root key.
 
 use std::sync::Arc;
 
@@ -24,9 +24,9 @@ pub(crate) struct SealConfig {
     /// The type of the seal.
     #[serde(rename = "custody")]
     pub(crate) kind: SealKind,
-    /// How many shares.
+    /// The number of shares and the threshold.
     pub(crate) shape: SealShape,
-    /// The root key as the seal has wrapped it, base64.
+    /// The wrapped root key, base64.
     pub(crate) sealed_root: String,
     /// The cluster's name.
     pub(crate) cluster_name: String,
@@ -52,13 +52,13 @@ impl SealConfig {
         Ok(SealConfig { version: 1, kind: seal.kind(), shape, sealed_root, cluster_name, cluster_id })
     }
 
-    /// The same with another root key, or another seal.
+    /// A copy with another root key, or another seal.
     pub(crate) async fn rewrapped(&self, seal: &dyn Seal, root: &Key256) -> Result<Self> {
         let sealed_root = wrap(seal, root).await?;
         Ok(SealConfig { kind: seal.kind(), sealed_root, ..self.clone() })
     }
 
-    /// The seal with the key that these shares make; `None` when they make none.
+    /// The seal with the key of these shares; `None` when they do not combine.
     pub(crate) fn seal_from(&self, shares: &[SecretBytes]) -> Option<Arc<dyn Seal>> {
         by_shares::from_shares(self.kind, self.shape, shares)
     }

@@ -1,5 +1,5 @@
-//! What an unsealed server keeps of its seal, and how the root key and the shares change: in one commit, so that at every
-//! moment either the old shares unseal or the new ones do.
+//! The seal of an unsealed server, and changes of the root key and the shares: in one commit, so that at every moment
+//! either the old shares unseal or the new ones do.
 
 use std::sync::Arc;
 
@@ -15,22 +15,22 @@ use super::generation::Generation;
 use super::rotation::Rotation;
 use super::wrap::Seal;
 
-/// What an unsealed server keeps of its seal. Dropped, and so wiped, when the server is sealed.
+/// The seal of an unsealed server. Dropped, and so wiped, when the server is sealed.
 pub(crate) struct Custody {
-    /// Wraps a new root key when only that changes. Whoever can read its key here can read the root key as well.
+    /// Wraps a new root key when only that changes. Code that can read its key here can read the root key as well.
     seal: Mutex<Arc<dyn Seal>>,
-    /// Where the seal configuration is stored.
+    /// The storage of the seal configuration.
     backend: Arc<dyn Backend>,
-    /// New shares in the making. At most one at a time.
+    /// The rotation of the shares in progress, at most one.
     pub(crate) rotation: Arc<tokio::sync::Mutex<Option<Rotation>>>,
-    /// A new root token in the making. At most one at a time.
+    /// The root token generation in progress, at most one.
     pub(crate) generation: Arc<tokio::sync::Mutex<Option<Generation>>>,
-    /// Held while the seal's record changes.
+    /// Held while the seal configuration changes.
     changing: tokio::sync::Mutex<()>,
 }
 
 impl Custody {
-    /// Of a server on this storage, whose root key this seal has unwrapped.
+    /// For a server on this storage, whose root key this seal has unwrapped.
     pub(crate) fn new(seal: Arc<dyn Seal>, backend: Arc<dyn Backend>) -> Self {
         Custody {
             seal: Mutex::new(seal),
@@ -46,7 +46,7 @@ impl Custody {
         SealConfig::load(&*self.backend).await?.ok_or_else(Error::sealed)
     }
 
-    /// Puts the keyring under a fresh root key. The shares stay the same.
+    /// Encrypts the keyring under a fresh root key. The shares stay the same.
     pub(crate) async fn change_root(&self, barrier: &Barrier) -> Result<()> {
         let _changing = self.changing.lock().await;
         let seal = self.seal.lock().clone();
@@ -55,7 +55,7 @@ impl Custody {
         Ok(barrier.rewrap_root(&root, Some(next.to_bytes()?)).await?)
     }
 
-    /// Puts the keyring under `root`, which `next` has as `seal` has wrapped it.
+    /// Encrypts the keyring under `root`, which `next` holds wrapped by `seal`.
     pub(crate) async fn change_shares(
         &self,
         barrier: &Barrier,
@@ -70,7 +70,7 @@ impl Custody {
     }
 }
 
-/// Whether these shares are a quorum of the seal as it is now.
+/// Whether these shares are a quorum of the seal in `config`.
 pub(crate) async fn is_quorum(config: &SealConfig, shares: &[SecretBytes]) -> Result<bool> {
     match config.seal_from(shares) {
         Some(seal) => Ok(config.unwrap(&*seal).await?.is_some()),

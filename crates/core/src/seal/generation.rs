@@ -1,5 +1,5 @@
-//! A new root token in the making: a quorum of the shares asks for it, and it is told under a one-time pad that the one
-//! who began it has.
+//! Root token generation: a quorum of the shares creates a root token, which the response holds under the one-time pad
+//! of the caller that began the attempt.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -10,20 +10,20 @@ use keepfast_framework::{Error, Result};
 use super::shares::Unsealing;
 use crate::token::id::SERVICE_LENGTH;
 
-/// A new root token in the making. Holds no more shares than the threshold asks for.
+/// A root token generation in progress. Holds at most as many shares as the threshold.
 pub(crate) struct Generation {
-    /// Names it; who gives a share has to know it.
+    /// The nonce, which each request with a share must have.
     pub(crate) nonce: String,
-    /// Shares that were given.
+    /// The shares so far.
     pub(crate) given: Unsealing,
-    /// As long as the token will be.
+    /// As long as the token.
     pad: SecretString,
 }
 
 impl Generation {
-    /// Begins with the pad that the caller has made, or with a fresh one.
+    /// Begins with the pad of the caller, or with a fresh one.
     ///
-    /// Fails with 400 when the pad is not as long as the token will be.
+    /// Fails with 400 when the pad is not as long as the token.
     pub(crate) fn new(pad: Option<SecretString>) -> Result<Self> {
         let pad = pad.unwrap_or_else(|| SecretString::new(random::base62(SERVICE_LENGTH)));
         if pad.expose().len() != SERVICE_LENGTH {
@@ -32,7 +32,7 @@ impl Generation {
         Ok(Generation { nonce: random::uuid(), given: Unsealing::default(), pad })
     }
 
-    /// The pad, for the one who begins.
+    /// The pad, for the caller that begins.
     pub(crate) fn pad(&self) -> &SecretString {
         &self.pad
     }
@@ -43,9 +43,9 @@ impl Generation {
     }
 }
 
-/// Takes the pad off a token that was told by [`Generation::encode`] and decoded from base64.
+/// Decodes a token that [`Generation::encode`] has encoded, after its base64.
 ///
-/// Fails with 400 when the two are not equally long.
+/// Fails with 400 when token and pad differ in length.
 pub(crate) fn decode(told: &[u8], pad: &str) -> Result<SecretString> {
     if told.len() != pad.len() {
         let why = format!("length of byte slices is not equivalent: {} != {}", told.len(), pad.len());

@@ -2,17 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A type of seal, as the configuration, the stored record and `sys/seal-status` call it.
+/// A type of seal, by its name in the configuration, the stored record and `sys/seal-status`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SealKind {
-    /// Shares of an unseal key, which people hold.
+    /// Shares of an unseal key, which operators hold.
     #[default]
     Shamir,
 }
 
 impl SealKind {
-    /// The type of this name; `None` for one that this server does not have.
+    /// The type with this name; `None` for one that this server does not have.
     pub fn parse(name: &str) -> Option<Self> {
         [SealKind::Shamir].into_iter().find(|kind| kind.name() == name)
     }

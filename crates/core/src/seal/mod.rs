@@ -1,5 +1,5 @@
-//! The seal: what unlocks the root key ([`wrap`]), and how the shares of its key are collected, kept and replaced ([`custody`],
-//! [`shares`], [`rotation`]).
+//! The seal: the wrapping of the root key ([`wrap`]), and how the shares of its key are collected, kept and replaced
+//! ([`custody`], [`shares`], [`rotation`]).
 
 pub(crate) mod by_shares;
 pub(crate) mod config;

@@ -1,5 +1,5 @@
-//! New shares in the making: a quorum of the old ones asks for them, and when it was so decided a quorum of the new ones
-//! proves that they arrived before they count.
+//! Rotation of the shares: a quorum of the old ones requests it, and with verification a quorum of the new ones must
+//! prove their receipt before they are valid.
 
 use std::sync::Arc;
 
@@ -14,33 +14,33 @@ use super::shape::SealShape;
 use super::shares::Unsealing;
 use super::wrap::Seal;
 
-/// New shares in the making. Holds no more shares than the threshold asks for.
+/// A rotation in progress. Holds at most as many shares as the threshold.
 pub(crate) struct Rotation {
-    /// Names it; who gives a share has to know it.
+    /// The nonce, which each request with a share must have.
     pub(crate) nonce: String,
-    /// How many shares there will be.
+    /// The number of new shares and their threshold.
     pub(crate) shape: SealShape,
-    /// Asked for and told again; without PGP nothing is kept.
+    /// Returned in the status as requested; without PGP there is no backup.
     pub(crate) backup: bool,
-    /// Whether the new shares count only when a quorum of them was given back.
+    /// Whether the new shares are valid only after a quorum of them was sent back.
     pub(crate) verify: bool,
     /// Shares of the old kind.
     pub(crate) given: Unsealing,
-    /// New shares that were handed out and wait for their proof.
+    /// New shares that were issued and await verification.
     pub(crate) pending: Option<Pending>,
 }
 
-/// New shares that were handed out and do not count yet.
+/// New shares that were issued and are not valid yet.
 pub(crate) struct Pending {
-    /// Names the proof.
+    /// The nonce of the verification.
     pub(crate) nonce: String,
-    /// Shares of the new kind that were given back. The same share may be given twice, and then proves nothing.
+    /// Shares of the new kind that were sent back. The same share may be sent twice, and then proves nothing.
     pub(crate) given: Vec<SecretBytes>,
-    /// The root key that they will open.
+    /// The new root key.
     pub(crate) root: Key256,
-    /// The seal with the key that they make.
+    /// The seal with the key of the new shares.
     pub(crate) seal: Arc<dyn Seal>,
-    /// The record that will be stored.
+    /// The new seal configuration.
     pub(crate) config: SealConfig,
 }
 
@@ -50,7 +50,7 @@ impl Rotation {
         Rotation { nonce: random::uuid(), shape, backup, verify, given: Unsealing::default(), pending: None }
     }
 
-    /// New shares of a new root key, for the cluster of `present`.
+    /// Creates shares of a new root key, for the cluster of `present`.
     pub(crate) async fn make(&self, present: &SealConfig) -> Result<(Pending, Vec<SecretBytes>)> {
         let root = random::key();
         let (seal, shares) = by_shares::generate(present.kind, self.shape)?;
@@ -60,13 +60,13 @@ impl Rotation {
 }
 
 impl Pending {
-    /// Begins the proof anew, under another name.
+    /// Restarts the verification with another nonce.
     pub(crate) fn restart(&mut self) {
         self.given.clear();
         self.nonce = random::uuid();
     }
 
-    /// Takes a share. `Some` when there are enough: whether they are the new ones.
+    /// Takes a share. `Some` at the threshold: whether they are the new ones.
     pub(crate) async fn give(&mut self, share: SecretBytes) -> Result<Option<bool>> {
         self.given.push(share);
         if self.given.len() < usize::from(self.config.shape.threshold) {
@@ -76,9 +76,9 @@ impl Pending {
     }
 }
 
-/// Takes a share into `given`, once.
+/// Adds a share to `given`.
 ///
-/// Fails with 400 when it was given before.
+/// Fails with 400 when it was added before.
 pub(crate) fn give(given: &mut Unsealing, share: &SecretBytes, what: &'static str) -> Result<()> {
     let before = given.progress();
     given.add(share);

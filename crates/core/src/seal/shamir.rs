@@ -1,5 +1,5 @@
-//! The seal `shamir`: the root key is encrypted under an unseal key, which people hold in shares (Shamir's secret sharing)
-//! and which is stored nowhere.
+//! The seal `shamir`: the root key is encrypted under an unseal key, which is split into shares (Shamir's secret
+//! sharing) and never stored.
 
 use async_trait::async_trait;
 use keepfast_crypto::aead::AeadKey;
@@ -12,7 +12,7 @@ use super::kind::SealKind;
 use super::shape::SealShape;
 use super::wrap::{Seal, SealError, Wrapped};
 
-/// Bound to each wrapped key. Stored data depends on it.
+/// The associated data of each wrapped key. Stored data depends on it.
 const CONTEXT: &[u8] = b"keepfast root key, sealed by shares";
 
 /// The seal with the unseal key of a quorum.
@@ -21,10 +21,10 @@ pub(super) struct Shamir {
 }
 
 impl Shamir {
-    /// A fresh unseal key, and its shares.
+    /// Creates an unseal key and its shares.
     pub(super) fn generate(shape: SealShape) -> Result<(Self, Vec<SecretBytes>)> {
         let unseal_key = random::key();
-        // One share is the key itself, as in OpenBao.
+        // A single share is the key itself, as in OpenBao.
         let shares = if shape.shares == 1 {
             vec![SecretBytes::new(unseal_key.expose().to_vec())]
         } else {
@@ -33,7 +33,7 @@ impl Shamir {
         Ok((Shamir { unseal_key }, shares))
     }
 
-    /// The unseal key that these shares make; `None` when they make none.
+    /// The unseal key of these shares; `None` when they do not combine.
     pub(super) fn from_shares(shape: SealShape, shares: &[SecretBytes]) -> Option<Self> {
         let unseal_key = match shares {
             [only] if shape.shares == 1 => Key256::from_slice(only.expose()),

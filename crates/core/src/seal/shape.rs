@@ -1,26 +1,26 @@
-//! How many shares there are, and how many of them unseal.
+//! The number of shares and the threshold.
 
 use keepfast_framework::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// How many shares there are and how many of them unseal.
+/// The number of shares and the threshold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SealShape {
-    /// How many shares are handed out.
+    /// The number of shares.
     pub(crate) shares: u8,
-    /// How many of them unseal.
+    /// The threshold.
     pub(crate) threshold: u8,
 }
 
 impl SealShape {
-    /// Checks what a caller asks for.
+    /// Checks the values of a request.
     pub(crate) fn new(shares: i64, threshold: i64) -> Result<Self> {
         Self::check(shares, threshold).map_err(|why| Error::invalid(format!("invalid seal configuration: {why}")))
     }
 
-    /// Checks what a caller asks for; the error says why not, in OpenBao's words.
+    /// Checks the values of a request; the error is the reason, in OpenBao's wording.
     ///
-    /// Fails when no such shares can be made.
+    /// Fails when no such shares are possible.
     pub(crate) fn check(shares: i64, threshold: i64) -> Result<Self, &'static str> {
         if shares < 1 {
             return Err("shares must be at least one");

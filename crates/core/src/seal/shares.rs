@@ -1,4 +1,4 @@
-//! Unsealing in progress: shares that were given and are kept in memory until there are enough.
+//! Unsealing in progress: shares in memory until their number reaches the threshold.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -7,33 +7,33 @@ use keepfast_crypto::secret::SecretBytes;
 use keepfast_crypto::{compare, random};
 use keepfast_framework::{Error, Result};
 
-/// Shares given so far, to unseal or to prove a quorum. Wiped when it is dropped or reset.
+/// The shares so far, to unseal or to prove a quorum. Wiped when dropped or reset.
 #[derive(Default)]
 pub(crate) struct Unsealing {
     nonce: String,
     shares: Vec<LockedBytes>,
-    /// How often the shares were forgotten or taken out.
+    /// Incremented when the shares are reset or taken.
     round: u64,
 }
 
-/// One try to unseal, with the shares that were taken out for it.
+/// An attempt to unseal, for which the shares were taken.
 pub(crate) struct Attempt {
     nonce: String,
     round: u64,
 }
 
 impl Unsealing {
-    /// How many shares were given.
+    /// The number of shares.
     pub(crate) fn progress(&self) -> usize {
         self.shares.len()
     }
 
-    /// Names this attempt; empty before the first share.
+    /// The nonce of this attempt; empty before the first share.
     pub(crate) fn nonce(&self) -> &str {
         &self.nonce
     }
 
-    /// Takes a share; the same share twice counts once.
+    /// Adds a share; the same share twice counts once.
     pub(crate) fn add(&mut self, share: &SecretBytes) {
         if self.shares.iter().any(|s| compare::equal(s.expose(), share.expose())) {
             return;
@@ -44,20 +44,20 @@ impl Unsealing {
         self.shares.push(LockedBytes::new(share.expose()));
     }
 
-    /// Forgets all shares.
+    /// Removes all shares.
     pub(crate) fn reset(&mut self) {
         *self = Unsealing { round: self.round + 1, ..Unsealing::default() };
     }
 
-    /// Takes all shares out for a try to unseal.
+    /// Takes all shares for an attempt to unseal.
     pub(crate) fn attempt(&mut self) -> (Attempt, Vec<SecretBytes>) {
         let nonce = self.nonce.clone();
         let shares = self.take();
         (Attempt { nonce, round: self.round }, shares)
     }
 
-    /// Puts shares back after a try that failed for another reason than the shares, unless they were forgotten or others
-    /// were given meanwhile.
+    /// Puts shares back after an attempt that failed for another reason than the shares, unless there was a reset or
+    /// new shares since.
     pub(crate) fn give_back(&mut self, attempt: Attempt, shares: &[SecretBytes]) {
         if self.round == attempt.round && self.shares.is_empty() && !shares.is_empty() {
             self.shares = shares.iter().map(|share| LockedBytes::new(share.expose())).collect();
@@ -73,7 +73,7 @@ impl Unsealing {
     }
 }
 
-/// Reads a share as people type it: hex or base64.
+/// Decodes a share from hex or base64.
 pub(crate) fn decode_share(text: &str) -> Result<SecretBytes> {
     let text = text.trim();
     let bytes = hex::decode(text).ok().or_else(|| STANDARD.decode(text).ok());
@@ -83,7 +83,7 @@ pub(crate) fn decode_share(text: &str) -> Result<SecretBytes> {
     }
 }
 
-/// Checks that a share can be one.
+/// Checks the length of a share.
 pub(crate) fn check_share(share: &SecretBytes) -> Result<()> {
     match share.expose().len() {
         ..16 => Err(Error::invalid("invalid key: key is shorter than minimum 16 bytes")),

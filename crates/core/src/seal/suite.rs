@@ -12,7 +12,7 @@ use super::{SealConfig, SealKind, SealShape};
 use crate::init::initialize_under;
 use crate::tests::fixture::House;
 
-/// Makes one test of every case for a seal: `seal_suite!(name, || a seal with a key of its own);`
+/// Generates one test of every case for a seal: `seal_suite!(name, || a seal with a key of its own);`
 macro_rules! seal_suite {
     ($name:ident, $make:expr) => {
         mod $name {
@@ -31,7 +31,7 @@ macro_rules! seal_suite {
 }
 pub(crate) use seal_suite;
 
-/// Makes a seal with a key of its own.
+/// Creates a seal with a key of its own.
 pub(crate) type Make<'a> = &'a (dyn Fn() -> Arc<dyn Seal> + Sync);
 
 const SHAPE: SealShape = SealShape { shares: 3, threshold: 2 };
@@ -81,7 +81,7 @@ pub(crate) async fn a_root_key_moves_to_another_wrapping(make: Make<'_>) {
     assert!(under_new.unwrap(&*old).await.unwrap().is_none());
     let next = stored.rewrapped(&*old, &next_root).await.unwrap();
     assert_eq!(next.unwrap(&*old).await.unwrap().unwrap().expose(), next_root.expose());
-    // The rest of the record stays.
+    // The rest of the record is unchanged.
     for moved in [under_new, next] {
         assert_ne!(STANDARD.decode(&moved.sealed_root).unwrap(), STANDARD.decode(&stored.sealed_root).unwrap());
         assert_eq!((moved.shape, moved.cluster_id, moved.kind), (SHAPE, "i".to_owned(), old.kind()));

@@ -1,4 +1,4 @@
-//! What wraps the root key.
+//! The trait of seals, which wrap the root key.
 
 use async_trait::async_trait;
 use keepfast_crypto::locked::Key256;
@@ -6,7 +6,7 @@ use keepfast_framework::Error;
 
 use super::kind::SealKind;
 
-/// Wraps the root key with a key that is kept elsewhere: by people who hold shares, or by a key management service.
+/// Wraps the root key with a key outside of the storage: in shares that operators hold, or in a key management service.
 ///
 /// A seal has its key, or the connection to it, and no state of the storage. Every implementation passes `seal_suite!`.
 #[async_trait]
@@ -17,20 +17,20 @@ pub(crate) trait Seal: Send + Sync + 'static {
     /// Wraps a key under the current key of the seal. Wrapping one key twice gives different bytes.
     async fn wrap(&self, key: &Key256) -> Result<Wrapped, SealError>;
 
-    /// The key that [`wrap`](Seal::wrap) has wrapped.
+    /// Unwraps a key that [`wrap`](Seal::wrap) has wrapped.
     async fn unwrap(&self, wrapped: &Wrapped) -> Result<Key256, SealError>;
 }
 
-/// A key as a seal has wrapped it. Opaque: only the seal reads it, and may note in it which of its keys it used.
+/// A key wrapped by a seal. Opaque: only the seal reads it, and it may contain the version of the seal's key.
 pub(crate) struct Wrapped(pub(crate) Vec<u8>);
 
 /// Why a seal does not unwrap a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SealError {
-    /// It was wrapped under another key, or the bytes have been changed since.
+    /// The key was wrapped under another key, or the bytes have changed since.
     #[error("the key was not wrapped under this key of the seal")]
     WrongKey,
-    /// The bytes are authentic, but they are no key of 32 bytes.
+    /// The bytes are authentic, but not a key of 32 bytes.
     #[error("what was unwrapped is no key of 32 bytes")]
     NoKey,
 }
