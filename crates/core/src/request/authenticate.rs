@@ -22,7 +22,7 @@ pub(crate) struct RequestCaller {
     pub(crate) token: Option<Arc<Token>>,
     /// Whether this is the last use of the token, which is revoked after the request.
     pub(crate) last_use: bool,
-    /// What the policies of the caller decide.
+    /// The decision of the caller's policies.
     pub(crate) verdict: Verdict,
 }
 

@@ -76,18 +76,18 @@ pub(crate) struct CoreCall {
     pub(crate) id: Option<SecretString>,
     /// The ACL of the caller.
     pub(crate) compiled: Option<Arc<CompiledAcl>>,
-    /// What the request and its listener say beside the input.
+    /// Properties of the request and its listener besides the input.
     pub(crate) facts: RequestFacts,
 }
 
-/// What core's own engines need of a request beside its input.
+/// Properties of a request besides its input, for core's own engines.
 #[derive(Clone, Copy)]
 pub(crate) struct RequestFacts {
     /// Whether the response is to be wrapped.
     pub(crate) wraps: bool,
-    /// What the listener allows without a token.
+    /// The operations that the listener allows without a token.
     pub(crate) open: OpenCeremonies,
-    /// Whether its `Accept` names a format of Prometheus.
+    /// Whether its `Accept` header has a format of Prometheus.
     pub(crate) accepts_prometheus: bool,
 }
 
@@ -332,7 +332,7 @@ fn json_document<T: Serialize>(document: &T) -> Result<Answer> {
 fn add_warnings(envelope: &mut Envelope, warnings: Vec<String>, call: &Call, input: &Input) {
     let is_empty = envelope.is_empty() && warnings.is_empty();
     envelope.warnings.extend(warnings);
-    // A rewrapped response is that of another endpoint.
+    // The response of a rewrap belongs to another endpoint.
     if envelope.wrap.is_some() {
         return;
     }

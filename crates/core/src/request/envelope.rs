@@ -25,7 +25,7 @@ pub(crate) struct Envelope {
     pub(crate) status: Option<SentStatus>,
     /// The data, a raw JSON object.
     pub(crate) data: Option<WipedJson>,
-    /// Whether the fields of the data also stand at the top level.
+    /// Whether the fields of the data are also at the top level.
     pub(crate) flat: bool,
     /// The display name of the token of a login, for a wrapping token.
     pub(crate) logged_in: Option<String>,
@@ -37,11 +37,11 @@ pub(crate) struct Envelope {
     pub(crate) wrapped_login: Option<Box<AuthBlock>>,
     /// The id of a lease; empty for none.
     pub(crate) lease_id: String,
-    /// Seconds; negative where a secret says so.
+    /// Seconds; negative if the secret has a negative one.
     pub(crate) lease_duration: i64,
     /// Whether the lease can be renewed.
     pub(crate) renewable: bool,
-    /// The wrapping token that stands for the response.
+    /// The wrapping token that replaces the response.
     pub(crate) wrap: Option<Box<WrapInfo>>,
     /// Warnings.
     pub(crate) warnings: Vec<String>,

@@ -92,7 +92,7 @@ impl InFlight {
         self.shards.iter().map(used).sum()
     }
 
-    /// All of them as a JSON object by their ids, with of each path what `shown` makes of it.
+    /// All of them as a JSON object by their ids; `shown` renders each path.
     ///
     /// # Errors
     /// When they cannot be written as JSON.

@@ -1,8 +1,9 @@
-//! The journey of a request, one stage per file.
+//! The request pipeline, one stage per file.
 //!
-//! [`Incoming`] → [`route::Routed`] → [`authenticate::Authenticated`] → [`authorize::Authorized`] → [`record::Recorded`]
-//! → [`dispatch::Answered`] → [`Response`]. Each is a type that only its own file makes, so that reading that file shows
-//! what it proves. A refusal leaves at one of the first three stages and is audited like every other request.
+//! [`Incoming`] → [`route::Routed`] → [`authenticate::Authenticated`] → [`authorize::Authorized`] →
+//! [`record::Recorded`] → [`dispatch::Answered`] → [`Response`]. Only the file of a type constructs it, so that this
+//! file shows what the type proves. A refused request leaves at one of the first three stages and is audited like every
+//! other request.
 
 pub(crate) mod authenticate;
 pub(crate) mod authorize;

@@ -39,7 +39,7 @@ impl Pipeline {
         &self.unsealed
     }
 
-    /// The whole journey of one request.
+    /// Runs all stages of one request.
     pub(crate) async fn handle(&self, incoming: Box<Incoming>) -> Response {
         let (observed, clock) = (&self.unsealed.observed, &self.unsealed.clock);
         let _counted = observed.metrics.in_flight();
@@ -51,7 +51,7 @@ impl Pipeline {
         response
     }
 
-    /// The journey itself, and whether it was a login.
+    /// Runs the stages; also returns whether the request was a login.
     async fn travel(&self, incoming: Box<Incoming>, begun: Timestamp, listed: &InFlightGuard<'_>) -> (Response, bool) {
         let routed = route(&self.unsealed.engines.mounts, incoming);
         let is_login = routed.destination.call().is_some_and(|call| call.row().login);

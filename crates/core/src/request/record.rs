@@ -120,7 +120,7 @@ impl RequestRecorder {
         let _ = self.record(&entry, &SerializedRequest::default()).await;
     }
 
-    /// Writes an entry to the devices that are stored now.
+    /// Writes an entry to the current devices.
     async fn record(&self, entry: &Entry<'_>, serialized: &SerializedRequest) -> Result<SerializedRequest, Error> {
         if self.stored_devices.is_behind() {
             Box::pin(self.stored_devices.follow(&self.audit)).await?;

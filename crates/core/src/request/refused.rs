@@ -6,13 +6,13 @@ use super::authenticate::RequestCaller;
 use super::route::Routed;
 use crate::audit::SerializedRequest;
 
-/// A refused request with what is known of it, for its audit entries.
+/// A refused request with the results of earlier stages, for its audit entries.
 pub(crate) struct Refused {
-    /// Where its path leads.
+    /// The request with its destination.
     pub(crate) routed: Routed,
     /// The caller, if authentication got that far.
     pub(crate) caller: RequestCaller,
-    /// Why.
+    /// The error of the response.
     pub(crate) error: Error,
     /// The request as its first audit entry has it.
     pub(crate) serialized: SerializedRequest,

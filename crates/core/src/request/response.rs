@@ -11,7 +11,7 @@ use super::wiped;
 /// A response that may be sent: an audit device has it, or its path is exempt.
 pub struct Response {
     status: Status,
-    /// The status that metrics count; the caller may have chosen the one that is sent.
+    /// The status for metrics; the caller may have chosen the one of the response.
     decided: Status,
     content_type: &'static str,
     body: Bytes,
@@ -23,7 +23,7 @@ impl Response {
         Response { decided: reply.decided, ..Self::json(reply.sent, reply.body) }
     }
 
-    /// Bytes that no device has: metrics of a listener that opens them.
+    /// Bytes without an audit entry: metrics of a listener that serves them without a token.
     pub(crate) fn unrecorded(raw: Raw) -> Self {
         Self::document(raw.status, raw.content_type, Bytes::from(raw.body))
     }
@@ -79,7 +79,7 @@ impl Response {
     }
 }
 
-/// Logs the cause of an error, which no response has. A request to a sealed server is no error of the server.
+/// Logs the cause of an error, which no response contains. A request to a sealed server is no error of the server.
 fn log(error: &Error) {
     if error.status() == Status::UNAVAILABLE && error.cause().is_none() {
         tracing::debug!(public = error.public(), "request refused");

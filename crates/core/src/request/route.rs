@@ -13,34 +13,34 @@ use crate::namespace::NamespaceId;
 /// Replaces a segment of a path that the caller may not see.
 pub(crate) const MASK: &str = "***";
 
-/// A request with what its path leads to: a [`Destination`], and once it is authorized a [`Target`].
+/// A request with the target of its path: a [`Destination`], and once it is authorized a [`Target`].
 ///
-/// A path that leads nowhere is not refused here: a caller without a token must not learn which mounts there are, so the
+/// A path without a mount is not refused here: a caller without a token must not learn which mounts exist, so the
 /// refusal waits until the caller is known.
 pub(crate) struct Routed<D = Destination> {
     /// The request.
     pub(crate) incoming: Box<Incoming>,
-    /// The namespace that it names; `None` for one that does not exist.
+    /// The namespace in the request; `None` for one that does not exist.
     pub(crate) namespace: Option<NamespaceId>,
-    /// Where its path leads.
+    /// The destination of the path.
     pub(crate) destination: D,
     /// Who may call the path.
     pub(crate) access: Access,
-    /// The path as policies see it, where that is another one.
+    /// The path for policies, where it differs from that of the request.
     policy_path: Option<Box<str>>,
-    /// Where the path within the mount begins.
+    /// The start of the path within the mount.
     within: usize,
 }
 
-/// Where a path leads.
+/// The destination of a path.
 pub(crate) enum Destination {
-    /// To a mount.
+    /// A mount.
     Mount(Target),
-    /// To no mount.
+    /// No mount.
     Nowhere,
 }
 
-/// What a mount has at a path.
+/// The target of a path in a mount.
 pub(crate) enum Target {
     /// A row with the operation.
     Row(Call),
@@ -119,7 +119,7 @@ impl Destination {
         }
     }
 
-    /// What is called, if a row has the operation.
+    /// The call, if a row has the operation.
     pub(super) fn call(&self) -> Option<&Call> {
         match self {
             Destination::Mount(Target::Row(call)) => Some(call),
@@ -134,7 +134,7 @@ impl<D> Routed<D> {
         self.access == Access::Unauthenticated
     }
 
-    /// The path as policies see it: lists end in a slash.
+    /// The path for policies: lists end in a slash.
     pub(crate) fn policy_path(&self) -> &str {
         self.policy_path.as_deref().unwrap_or(self.incoming.path.as_str())
     }
@@ -190,10 +190,10 @@ fn no_handler(incoming: &Incoming) -> Error {
     Error::new(Status::NOT_FOUND, format!("no handler for route {path:?}. route entry not found."))
 }
 
-/// What the mounts have for a path.
+/// The mount and the row of a path.
 struct Found {
     mounted: Arc<Mounted>,
-    /// Where the path within the mount begins.
+    /// The start of the path within the mount.
     within: usize,
     row: Option<Match>,
     /// Whether the row is that of the path without its final slash.
@@ -233,7 +233,7 @@ pub(super) fn route(mounts: &Mounts, mut incoming: Box<Incoming>) -> Routed {
 fn find(mounts: &Mounts, operation: Operation, path: &str) -> Option<Found> {
     let router = mounts.router();
     let (mounted, within) = router.find(path)?;
-    // A list is of a folder, with or without the final slash in the request.
+    // The path of a list is a folder, with or without the final slash in the request.
     let row = if operation.lists() && !within.is_empty() && !within.ends_with('/') {
         mounted.table.find(operation, &format!("{within}/"))
     } else {
@@ -272,16 +272,16 @@ fn request_of(incoming: &Incoming) -> Request {
     }
 }
 
-/// The path as policies see it, where it is not the path itself.
+/// The path for policies, where it is not the path itself.
 fn policy_path(operation: Operation, path: &str, without_slash: bool) -> Option<Box<str>> {
     if operation.lists() {
         return (!path.is_empty() && !path.ends_with('/')).then(|| format!("{path}/").into());
     }
-    // Policies decide on what the request does, however its path is spelled.
+    // Policies apply to the effect of the request, in any spelling of its path.
     without_slash.then(|| path.trim_end_matches('/').into())
 }
 
-/// Who may call a path: its row says so; without a row a path below an open one is open.
+/// The access of a path: that of its row; without a row, a path below an open one is open.
 fn access(mounted: &Mounted, operation: Operation, within: &str, row: Option<&Match>) -> Access {
     let is_open = match row {
         Some(found) => return mounted.table.rows()[found.row].access,

@@ -30,7 +30,7 @@ use crate::unsealed::Unsealed;
 pub(super) struct Settled {
     /// The response.
     pub(super) answer: Answer,
-    /// The lease that exists since before the engine acted, to be kept once the transaction is committed.
+    /// The intent of the lease, written before the engine acted, to be kept once the transaction is committed.
     pub(super) intent: Option<Box<Intent>>,
 }
 
@@ -108,7 +108,7 @@ impl Settler {
             }
             Outcome::Auth(auth) => envelope.auth = Some(auth),
             Outcome::Wrapped(info) => {
-                // A wrapped response is that of another request.
+                // The wrapped response belongs to another request.
                 envelope.id.clear();
                 envelope.wrap = Some(info);
             }
@@ -143,7 +143,7 @@ impl Settler {
         let outcome = outcome.map(Box::new);
         let verdict = self.lockout.check(&mounted.entry, alias, &self.settings, now, outcome);
         if let Some(change) = verdict.changed {
-            // In a transaction of its own: that of a failed login writes nothing.
+            // In its own transaction: that of a failed login writes nothing.
             self.lockout.store(&mounted.entry.accessor, change, now).await?;
         }
         verdict.outcome

@@ -8,7 +8,7 @@ use super::authorize::AuthorizedParts;
 use super::envelope::{Answer, Envelope};
 use crate::wrapping::{ToWrap, Wrapper, wrapped_accessor};
 
-/// Wraps a response that is bytes, when the request asks for it and they are JSON.
+/// Wraps a response of bytes, when the request has a wrap TTL and the bytes are JSON.
 pub(super) async fn wrap_raw(wrapper: &Wrapper, tx: &mut Tx, parts: &AuthorizedParts, raw: Raw) -> Result<Answer> {
     let Some(ttl) = parts.routed.incoming.wrap_ttl.filter(|t| !t.is_zero()) else { return Ok(Answer::Raw(raw)) };
     if raw.status.0 >= 300 || raw.body.is_empty() || raw.content_type != "application/json" {
@@ -30,7 +30,8 @@ pub(super) async fn wrap_raw(wrapper: &Wrapper, tx: &mut Tx, parts: &AuthorizedP
     Ok(Answer::Envelope(Box::new(Envelope { wrap: Some(Box::new(info)), ..Envelope::default() })))
 }
 
-/// Wraps a response in Vault's shape when the request asks for it: also a 404 with data, but no error and no empty response.
+/// Wraps a response in Vault's shape when the request has a wrap TTL: also a 404 with data, but no error and no empty
+/// response.
 pub(super) async fn wrap_envelope(
     wrapper: &Wrapper,
     tx: &mut Tx,
@@ -43,7 +44,7 @@ pub(super) async fn wrap_envelope(
     if envelope.is_empty() || envelope.wrap.is_some() || refused {
         return Ok(());
     }
-    // An unwrapped response has the one form of all responses.
+    // An unwrapped response has the same form as all others.
     envelope.flat = false;
     let json = String::from_utf8(envelope.to_json()).map_err(Error::internal)?;
     let wrapped_accessor = wrapped_accessor(&json);
