@@ -1,4 +1,4 @@
-//! What an audit device may write to, and how its file is opened.
+//! The permitted targets of an audit device, and how its file is opened.
 
 use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io;
@@ -12,28 +12,28 @@ use rustix::fs::OFlags;
 
 use super::own_files::OwnFiles;
 
-/// What a device may write to.
+/// The permitted targets of a device.
 #[derive(Clone, Debug, Default)]
 pub struct Allowed {
-    /// The server's own files, which it may not.
+    /// The server's own files, which are not permitted.
     pub(crate) own: Arc<OwnFiles>,
-    /// Only regular files, `/dev/null` and `/dev/full`: for devices that `sys/audit` creates. The operator may declare a
-    /// named pipe or a character device as well.
+    /// Only regular files, `/dev/null` and `/dev/full`: for devices that `sys/audit` creates. A declared device may
+    /// also use a named pipe or a character device.
     pub(crate) only_files: bool,
 }
 
 impl Allowed {
-    /// What a declared device may write to.
+    /// The permitted targets of a declared device.
     pub fn declared(own: &Arc<OwnFiles>) -> Self {
         Allowed { own: own.clone(), only_files: false }
     }
 
-    /// What a device may write to that `sys/audit` creates.
+    /// The permitted targets of a device that `sys/audit` creates.
     pub(crate) fn created(own: &Arc<OwnFiles>) -> Self {
         Allowed { own: own.clone(), only_files: true }
     }
 
-    /// Judges a path before it is opened.
+    /// Checks a path before it is opened.
     pub(super) fn check_path(&self, path: &Path) -> io::Result<()> {
         self.own.check_path(path)?;
         match path.metadata() {
@@ -42,7 +42,7 @@ impl Allowed {
         }
     }
 
-    /// Judges what was opened: another file may have taken the name meanwhile.
+    /// Checks an opened file: another file may have replaced the path meanwhile.
     fn check_opened(&self, found: &Metadata) -> io::Result<()> {
         self.check_kind(found)?;
         self.own.check_opened(found)
@@ -50,7 +50,7 @@ impl Allowed {
 
     fn check_kind(&self, found: &Metadata) -> io::Result<()> {
         let is_allowed = !self.only_files || found.is_file() || found.is_dir() || is_null_or_full(found);
-        // A directory has a better text from the system.
+        // The error of the system for a directory is more precise.
         if is_allowed { Ok(()) } else { Err(not_a_file()) }
     }
 }
@@ -59,13 +59,13 @@ fn not_a_file() -> io::Error {
     io::Error::other("the audit log is not a regular file")
 }
 
-/// Whether it is `/dev/null` or `/dev/full`, whatever its name: opening another device may do something.
+/// Whether it is `/dev/null` or `/dev/full`, under any name: opening another device may have effects.
 fn is_null_or_full(found: &Metadata) -> bool {
     let (major, minor) = (rustix::fs::major(found.rdev()), rustix::fs::minor(found.rdev()));
     found.file_type().is_char_device() && major == 1 && (minor == 3 || minor == 7)
 }
 
-/// Opens a log for appending, never through a symbolic link and never a file that has a second name.
+/// Opens a log for appending, never through a symbolic link and never a file with a second hard link.
 ///
 /// With `create`, missing directories are created (0700) and the file gets `mode` whether it is new or not.
 pub(super) fn append_to(path: &Path, create: bool, mode: Option<u32>, allowed: &Allowed) -> io::Result<File> {

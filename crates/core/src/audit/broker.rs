@@ -27,21 +27,21 @@ use crate::token::Token;
 /// The timeout of a device that depends on a reader, when no other device has taken the entry.
 const BLOCKING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// All audit devices: the declared ones, and where the configuration allows it those that `sys/audit` created.
+/// All audit devices: the declared ones, and those that `sys/audit` created, if the configuration allows it.
 pub(crate) struct Broker {
     devices: ArcSwap<Devices>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
 }
 
-/// The devices between two changes of them.
+/// A snapshot of the devices.
 struct Devices {
-    /// Raised with each change.
+    /// Incremented by each change.
     generation: u64,
     recorders: Vec<Arc<Recorder>>,
 }
 
-/// An opened device with what its entries are written with.
+/// An opened device with its settings, format and key.
 pub(crate) struct Recorder {
     settings: AuditSettings,
     format: Format,
@@ -57,7 +57,7 @@ pub(crate) struct Recorder {
 /// A line that was submitted to a device.
 struct Submitted<'a> {
     recorder: &'a Recorder,
-    /// When the device's work on the entry began.
+    /// The time at which the device's work on the entry began.
     begun: Timestamp,
     is_response: bool,
     ticket: Ticket<'a>,
@@ -144,7 +144,7 @@ impl Broker {
         outcome
     }
 
-    /// Submits an entry to all devices, then waits until one has taken it. Returns also when that was.
+    /// Submits an entry to all devices, then waits until one has taken it. Also returns the time of that.
     async fn submit(&self, entry: &Entry<'_>, earlier: &SerializedRequest) -> (Result<SerializedRequest>, Timestamp) {
         let devices = self.devices.load_full();
         let Devices { generation, recorders } = &*devices;
@@ -152,7 +152,7 @@ impl Broker {
         let marks = entry.caller.zip(entry.request.token).map(|(token, text)| devices.marks_of(token, text));
         let expected = if is_response { 0 } else { recorders.len() };
         let mut serialized = SerializedRequest { generation: *generation, by_device: Vec::with_capacity(expected) };
-        // Most servers have one device; it needs no allocation.
+        // Most servers have one device; this case allocates nothing.
         let (mut first, mut others) = (None, Vec::new());
         let mut begun = entry.time;
         for (at, recorder) in recorders.iter().enumerate() {
@@ -197,7 +197,8 @@ impl Broker {
         (outcome, end)
     }
 
-    /// Waits for the first device that takes the entry, or for none when it is `taken` already. Returns whether it is.
+    /// Waits for the first device that takes the entry, or for none when `taken` is already true. Returns whether one
+    /// has.
     async fn wait_for_blocking(&self, submitted: Vec<Submitted<'_>>, taken: bool) -> bool {
         if taken {
             for Submitted { recorder, begun, is_response, ticket } in submitted {
@@ -239,7 +240,7 @@ impl Broker {
         self.devices.load().recorders.iter().map(response).collect()
     }
 
-    /// How long each device takes.
+    /// The timings of the devices.
     pub(crate) fn items(&self) -> Vec<Item> {
         let of_one = |r: &Arc<Recorder>| {
             let item = |what: &str, timing: &Timing| {
@@ -265,7 +266,7 @@ impl Broker {
         self.devices.load().recorders.iter().any(|r| !r.created && r.settings.name == name)
     }
 
-    /// Whether a device of this name would stand at, above or below the path of another one.
+    /// Whether the path of a device with this name would be equal to, above or below that of another one.
     pub(crate) fn collides(&self, name: &str) -> bool {
         let path = format!("{name}/");
         let near = |other: &str| path.starts_with(&format!("{other}/")) || other.starts_with(&path);
@@ -304,7 +305,7 @@ impl Recorder {
         Recorder { settings, format, key, device, created: false, local: false, requests, responses }
     }
 
-    /// Counts and logs what became of an entry. Returns whether nothing failed.
+    /// Counts and logs the outcome of an entry. Returns whether it succeeded.
     fn note(&self, is_response: bool, took: Duration, failure: Option<io::Error>) -> bool {
         let timing = if is_response { &self.responses } else { &self.requests };
         timing.record(took);
@@ -316,12 +317,12 @@ impl Recorder {
 }
 
 impl Devices {
-    /// Those that cannot block come first.
+    /// Sorts the devices: those that cannot block come first.
     fn sort(&mut self) {
         self.recorders.sort_by_key(|r| r.device.can_block());
     }
 
-    /// What entries repeat of a token, written when its first entry is.
+    /// The members of a token that entries repeat, written with its first entry.
     fn marks_of(&self, token: &Token, text: &str) -> Arc<Marks> {
         if let Some(known) = token.marks.load_full().filter(|known| known.generation == self.generation) {
             return known;
@@ -334,7 +335,7 @@ impl Devices {
     }
 }
 
-/// Where the salt of a device is.
+/// The storage key of the salt of a device.
 pub(crate) fn salt_key(name: &str) -> String {
     format!("salt/{name}")
 }
@@ -344,7 +345,7 @@ async fn salt(tx: &mut ReadTx, view: &View, name: &str) -> Result<Bytes> {
     salt.ok_or_else(|| Error::internal(format!("the audit device {name:?} has no salt")))
 }
 
-/// Makes the salts of the declared devices that have none.
+/// Creates the salts of the declared devices that have none.
 pub(crate) async fn make_salts(tx: &mut Tx, view: &View, settings: &[AuditSettings]) -> Result<()> {
     for device in settings {
         let key = salt_key(&device.name);
@@ -383,7 +384,7 @@ mod tests {
         recorder(Box::new(FileDevice::open(path.as_ref(), None, &Allowed::default()).unwrap()))
     }
 
-    /// A pipe that is full; nothing is read from it.
+    /// A full pipe without a reader.
     fn stuck() -> (PipeReader, Arc<Recorder>) {
         let (reader, mut writer) = io::pipe().unwrap();
         rustix::io::ioctl_fionbio(&writer, true).unwrap();

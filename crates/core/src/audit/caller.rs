@@ -1,4 +1,4 @@
-//! The token in an entry: the caller's, or one that was just made.
+//! The token in an entry: the caller's, or a new one.
 
 use keepfast_crypto::hmac::HmacKey;
 use keepfast_framework::reply::AuthBlock;
@@ -36,7 +36,7 @@ fn who(text: &str, token: &TokenRecord, w: &mut Writer<'_>) {
     w.field("token_policies", &token.authority.names());
 }
 
-/// The members of `auth` for a token that was just made.
+/// The members of `auth` for a new token.
 pub(super) fn made(auth: &AuthBlock, w: &mut Writer<'_>) {
     w.raw("\"token_type\":");
     w.json(auth.token_type);

@@ -1,5 +1,5 @@
-//! Audit devices that `sys/audit` creates, where the configuration allows it: stored behind the barrier, each with its salt
-//! in the same commit. Every node opens them: at unseal, and when one is committed.
+//! Audit devices that `sys/audit` creates, if the configuration allows it: stored behind the barrier, each with its
+//! salt in the same commit. Every node opens them: at unseal, and when one is committed.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,10 +23,10 @@ use super::target;
 use crate::follow::{Applied, Follower};
 use crate::settings::{AuditSettings, Settings};
 
-/// Devices that `sys/audit` creates, at most.
+/// The most devices that `sys/audit` creates.
 const MOST: usize = 64;
 
-/// What is stored of a device, under the name in hexadecimal.
+/// The stored record of a device, under the name in hexadecimal.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     device: String,
@@ -49,10 +49,10 @@ impl Stored {
     }
 }
 
-/// Checks a device and that its target can be opened, and writes it with its salt into `tx`; it takes entries once it is
-/// committed.
+/// Checks a device and that its target can be opened, and writes it with its salt into `tx`; it takes entries once it
+/// is committed.
 ///
-/// Fails with 400 as OpenBao: a path in use, options that do not fit, a target that cannot be opened or written.
+/// Fails with 400 as OpenBao: a path in use, invalid options, a target that cannot be opened or written.
 pub(crate) async fn create(
     broker: &Broker,
     tx: &mut Tx,
@@ -93,8 +93,8 @@ pub(crate) async fn delete(tx: &mut Tx, view: &View, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Opens all stored devices at unseal. One that cannot be opened stays, and is tried again when logs are reopened, as long
-/// as another device takes entries.
+/// Opens all stored devices at unseal. One that cannot be opened is kept, and opened again when logs are reopened, as
+/// long as another device takes entries.
 ///
 /// Fails when storage fails; when there are devices and none can be opened.
 pub(crate) async fn open_all(broker: &Broker, tx: &mut ReadTx, view: &View, own: &Arc<OwnFiles>) -> Result<()> {
@@ -108,7 +108,7 @@ pub(crate) async fn open_all(broker: &Broker, tx: &mut ReadTx, view: &View, own:
     }
 }
 
-/// Opens the device that is stored at `at`, if there is one. The error is why its target cannot be opened: then the device
+/// Opens the stored device at `at`, if there is one. The error is why its target cannot be opened: then the device
 /// takes no entries.
 async fn open_stored(
     broker: &Broker,
@@ -121,7 +121,7 @@ async fn open_stored(
     let salt = tx.get(view, &salt_key(&stored.name)).await?;
     let salt = salt.ok_or_else(|| Error::internal("an audit device has no salt"))?;
     let settings = stored.settings();
-    // A device that was declared meanwhile under the same path goes before.
+    // A device declared later under the same path has precedence.
     if broker.collides(&settings.name) {
         tracing::warn!(device = %settings.name, "a declared audit device has the path of a created one, which is not opened");
         return Ok(None);
@@ -131,7 +131,7 @@ async fn open_stored(
         Ok(opened) => (opened, None),
         Err(error) => {
             tracing::error!(%error, "an audit device that sys/audit created takes no entries");
-            // Options that an older version took: nothing is written until they are given anew.
+            // Options that an older version accepted: the device writes nothing until they are corrected.
             let options = DeviceOptions::of(&settings).unwrap_or_else(|_| DeviceOptions::unusable());
             let unopened = Unopened { settings: settings.clone(), allowed, opened: OnceLock::new() };
             ((options, Box::new(unopened) as Box<dyn Device>), Some(error))
@@ -141,28 +141,28 @@ async fn open_stored(
     Ok(failure)
 }
 
-/// The stored devices, which any node may change. A broker follows them before it takes the next entry.
+/// The stored devices, which any node may change. A broker applies the changes before it takes the next entry.
 pub(crate) struct StoredDevices {
     barrier: Arc<Barrier>,
     view: View,
     own: Arc<OwnFiles>,
     changed: Mutex<Changed>,
     is_behind: AtomicBool,
-    /// One follows at a time; the others wait.
+    /// Only one request applies changes at a time; the others wait.
     following: tokio::sync::Mutex<()>,
 }
 
-/// Records that were committed and are not followed yet.
+/// Committed records that are not applied yet.
 #[derive(Default)]
 struct Changed {
-    /// By the name of the record, the number of its last commit.
+    /// The number of the last commit by the name of the record.
     names: BTreeMap<String, u64>,
     /// Counts the commits.
     commits: u64,
 }
 
 impl StoredDevices {
-    /// The devices under `view`, whose targets are none of the server's own files.
+    /// The devices under `view`, which may not write to the server's own files.
     pub(crate) fn new(barrier: Arc<Barrier>, view: View, own: Arc<OwnFiles>) -> Self {
         StoredDevices {
             barrier,
@@ -174,19 +174,19 @@ impl StoredDevices {
         }
     }
 
-    /// Whether a broker has to follow.
+    /// Whether there are changes to apply.
     pub(crate) fn is_behind(&self) -> bool {
         self.is_behind.load(Ordering::Acquire)
     }
 
-    /// Opens and removes devices of the broker as they are stored now.
+    /// Opens and removes devices of the broker to match the stored ones.
     ///
-    /// Fails when storage fails: nothing may happen before the devices are known.
+    /// Fails when storage fails: no request may run before the devices are known.
     pub(crate) async fn follow(&self, broker: &Broker) -> Result<()> {
         let _alone = self.following.lock().await;
         while let Some((at, commit)) = self.next_changed() {
             self.reopen(broker, &at).await?;
-            // Only now, so that a failure, a panic or a request that is dropped leaves it to the next request.
+            // Removed last, so that after a failure, a panic or a dropped request the next request applies them.
             let mut changed = self.changed.lock();
             if changed.names.get(&at) == Some(&commit) {
                 changed.names.remove(&at);
@@ -239,7 +239,7 @@ impl Device for Unopened {
         }
         let (_, device) =
             target::open(&self.settings, &self.allowed).map_err(|error| io::Error::other(error.reason))?;
-        // Of two reloads at the same time one opens the target, and both mean the same file.
+        // Of two concurrent reloads one sets the device; both open the same file.
         let _ = self.opened.set(device);
         Ok(())
     }

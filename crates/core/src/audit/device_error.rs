@@ -1,4 +1,4 @@
-//! Why an audit device cannot be used.
+//! The error of an audit device that cannot be used.
 
 use crate::settings::AuditSettings;
 
@@ -8,7 +8,7 @@ use crate::settings::AuditSettings;
 pub struct DeviceError {
     /// The path of the device in `sys/audit`.
     pub device: String,
-    /// The file and what the system says, or what is wrong with an option.
+    /// The file and the error of the system, or the invalid option.
     pub reason: String,
 }
 

@@ -17,30 +17,30 @@ use super::redact;
 use crate::namespace::NamespaceId;
 use crate::token::Token;
 
-/// An audit entry of a request or of its response. It is immutable: each device formats it for itself.
+/// An audit entry of a request or of its response. It is immutable: each device formats it separately.
 pub(crate) struct Entry<'a> {
-    /// When.
+    /// The time of the entry.
     pub(crate) time: Timestamp,
     /// The request.
     pub(crate) request: RequestPart<'a>,
-    /// Who, if a token was accepted.
+    /// The token of the caller, if one was accepted.
     pub(crate) caller: Option<&'a Token>,
     /// The decision of the caller's policies.
     pub(crate) verdict: &'a Verdict,
     /// The response; `None` in a request entry.
     pub(crate) response: Option<ResponsePart<'a>>,
-    /// The error that the caller gets.
+    /// The error in the response.
     pub(crate) error: Option<&'a keepfast_framework::Error>,
 }
 
 /// The decision of a caller's policies on a request.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Verdict {
-    /// Whether they allow it; `None` when the request was refused before they were evaluated.
+    /// Whether the policies allow it; `None` when the request was refused before they were evaluated.
     pub(crate) allowed: Option<bool>,
-    /// The names of those that grant it.
+    /// The names of the policies that grant it.
     pub(crate) granting: Vec<Arc<str>>,
-    /// Those that come from the caller's entity.
+    /// The policies of the caller's entity.
     pub(crate) identity_policies: Vec<String>,
 }
 
@@ -48,27 +48,27 @@ pub(crate) struct Verdict {
 pub(crate) struct RequestPart<'a> {
     /// Its id.
     pub(crate) id: &'a str,
-    /// The namespace that it names.
+    /// The namespace in the request.
     pub(crate) namespace: NamespaceId,
-    /// What is done.
+    /// The operation.
     pub(crate) operation: &'static str,
-    /// Where.
+    /// The path.
     pub(crate) path: &'a str,
     /// The mount, if there is one.
     pub(crate) mount: Option<&'a MountMark>,
-    /// The client token as it was sent.
+    /// The client token in the request.
     pub(crate) token: Option<&'a str>,
     /// The body and the query as JSON objects.
     pub(crate) data: Option<&'a str>,
     /// Query parameters.
     pub(crate) query: &'a Query,
-    /// The headers that the operator wants recorded.
+    /// The headers that the operator selected for entries.
     pub(crate) headers: &'a [RecordedHeader],
-    /// Where from.
+    /// The client address.
     pub(crate) remote: Option<std::net::SocketAddr>,
-    /// Seconds; zero for none.
+    /// The wrap TTL in seconds; zero for none.
     pub(crate) wrap_ttl: u64,
-    /// Fields that stay in clear.
+    /// The fields that stay in clear.
     pub(crate) public: Option<&'a Vec<String>>,
 }
 
@@ -77,30 +77,30 @@ pub(crate) struct RequestPart<'a> {
 pub(crate) struct ResponsePart<'a> {
     /// Its `data` as raw JSON.
     pub(crate) data: Option<&'a str>,
-    /// A token that was made: its text, its accessor.
+    /// A new token.
     pub(crate) auth: Option<&'a AuthBlock>,
-    /// The same where a login made it: then it is the caller.
+    /// The new token of a login, which is also the caller.
     pub(crate) login: Option<&'a AuthBlock>,
-    /// The lease that was made; empty for none.
+    /// The id of a new lease; empty for none.
     pub(crate) lease_id: &'a str,
-    /// A wrapping token that was made: text, accessor, creation path, seconds.
+    /// A new wrapping token.
     pub(crate) wrap: Option<&'a keepfast_framework::reply::WrapInfo>,
     /// Warnings.
     pub(crate) warnings: &'a [String],
-    /// Fields of `data` that stay in clear.
+    /// Whether a field of `data` stays in clear.
     pub(crate) public: Option<&'a (dyn Fn(&str) -> bool + Sync)>,
 }
 
-/// How a device formats.
+/// The format options of a device.
 #[derive(Clone, Debug)]
 pub(crate) struct Format {
-    /// Secrets in clear: an operator's explicit choice for one device.
+    /// Whether secrets are in clear, which an operator must set for each device.
     pub(crate) log_raw: bool,
     /// Whether accessors are hashed.
     pub(crate) hmac_accessor: bool,
-    /// Whether the response of a list has the number of its names in place of the names.
+    /// Whether the response of a list has the number of its names instead of the names.
     pub(crate) elide_list_responses: bool,
-    /// What each line begins with.
+    /// The prefix of each line.
     pub(crate) prefix: String,
 }
 
@@ -112,22 +112,22 @@ impl Entry<'_> {
         1536 + length(self.request.data) + length(self.response.as_ref().and_then(|response| response.data))
     }
 
-    /// Bytes of JSON that are read to format the entry. `is_serialized`: the request part exists already.
+    /// Bytes of JSON that formatting the entry reads. `is_serialized`: the request part exists already.
     pub(crate) fn input_length(&self, is_serialized: bool) -> usize {
         let length = |data: Option<&str>| data.map_or(0, str::len);
         let request = if is_serialized { 0 } else { length(self.request.data) };
         request + length(self.response.as_ref().and_then(|response| response.data))
     }
 
-    /// How much of the request and of the response the entry holds.
+    /// The extent to which the entry holds the request and the response.
     fn extent(&self) -> Extent {
         if self.caller.is_some() { Extent::Token } else { Extent::Stranger }
     }
 
     /// Writes the entry as a line of JSON; returns the range of its request part.
     ///
-    /// `mark` is the accepted token as this device writes it, `earlier` the request part of the request entry, so that
-    /// what a request holds is hashed once.
+    /// `mark` is the accepted token in the format of this device, `earlier` the request part of the request entry, so
+    /// that the values of a request are hashed once.
     pub(crate) fn line(
         &self,
         key: &HmacKey,
@@ -152,7 +152,7 @@ impl Entry<'_> {
             self.response(response, login, &mut w);
         }
         if let Some(error) = self.error.filter(|e| !e.public().is_empty()) {
-            // Only a constant is known to hold nothing of what the caller sent.
+            // Only a constant text is known to hold no input of the caller.
             match error.constant() {
                 Some(text) => w.field("error", text),
                 None => w.secret("error", error.public()),
@@ -165,7 +165,7 @@ impl Entry<'_> {
         request
     }
 
-    /// Writes the caller; returns where the members of a token that a login has made stand.
+    /// Writes the caller; returns the range of the members of a login's token.
     fn auth(&self, mark: Option<&Mark>, w: &mut Writer<'_>) -> Option<Range<usize>> {
         w.raw(",\"auth\":{");
         let login = self.response.as_ref().and_then(|response| response.login);
@@ -192,7 +192,7 @@ impl Entry<'_> {
         written
     }
 
-    /// `policies` with those that the entity of the caller adds, and those alone.
+    /// Writes `policies` with and without those of the caller's entity.
     fn policies(&self, mark: &Mark, w: &mut Writer<'_>) {
         let added = &self.verdict.identity_policies;
         let Some(token) = self.caller.filter(|_| !added.is_empty()) else {
@@ -209,7 +209,7 @@ impl Entry<'_> {
 
     fn policy_results(&self, w: &mut Writer<'_>) {
         let Some(allowed) = self.verdict.allowed else { return };
-        // Policies are those of the namespace of the token.
+        // Policies belong to the namespace of the token.
         let namespace = self.caller.map_or(&self.request.namespace, |token| &token.record.namespace);
         w.raw(if allowed { ",\"policy_results\":{\"allowed\":true" } else { ",\"policy_results\":{\"allowed\":false" });
         for (at, name) in self.verdict.granting.iter().enumerate() {
@@ -266,7 +266,7 @@ impl Entry<'_> {
         w.raw("}");
     }
 
-    /// Writes the response; `login` is where the token of a login is written already.
+    /// Writes the response; `login` is the range of an already written login token.
     fn response(&self, response: &ResponsePart<'_>, login: Option<Range<usize>>, w: &mut Writer<'_>) {
         w.raw(",\"response\":{");
         match self.request.mount {
@@ -314,14 +314,14 @@ impl Entry<'_> {
     }
 }
 
-/// Bytes of one recorded value of a header besides the value: a hash, quotes, a comma.
+/// Bytes of one header value besides the value: a hash, quotes, a comma.
 const HEADER_VALUE: usize = 80;
 
 fn lists(operation: &str) -> bool {
     matches!(operation, "list" | "scan")
 }
 
-/// The response of a list with the number of its names in place of the names; `None` when it has another form.
+/// The response of a list with the number of its names instead of the names; `None` when it has another form.
 fn counted(data: &str) -> Option<String> {
     let fields: BTreeMap<&str, &serde_json::value::RawValue> = serde_json::from_str(data).ok()?;
     let mut out = serde_json::Map::new();
@@ -365,7 +365,7 @@ impl Writer<'_> {
         self.json(value);
     }
 
-    /// A field whose value is hashed.
+    /// Writes a field with a hashed value.
     pub(super) fn secret(&mut self, name: &str, value: &str) {
         self.name(name);
         self.hashed(value);
@@ -402,7 +402,7 @@ impl Writer<'_> {
         self.raw("}");
     }
 
-    /// A field whose value was written before.
+    /// Writes a field whose value is JSON already.
     fn written(&mut self, name: &str, value: &[u8]) {
         self.name(name);
         self.out.extend_from_slice(value);
@@ -423,8 +423,8 @@ impl Writer<'_> {
         }
     }
 
-    /// A JSON text with the HMACs of its secrets, or one HMAC of it where that would be too long. `public` tells which
-    /// top-level fields stay in clear.
+    /// Writes a JSON text with the HMACs of its secrets, or one HMAC of the whole where that would be too long.
+    /// `public` returns which top-level fields stay in clear.
     fn data(&mut self, name: &str, raw: &str, public: Option<&dyn Fn(&str) -> bool>) {
         let admitted = match self.format.log_raw {
             true => raw.len() <= self.extent.bound(raw.len()),

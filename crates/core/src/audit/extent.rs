@@ -1,8 +1,7 @@
-//! How much of a request and of its answer an audit entry holds.
+//! The extent to which an audit entry holds a request and its response.
 //!
 //! A hashed value has 78 bytes however short the value is, so the hashed form of a JSON text can be 40 times as long as
-//! the text. The length is counted before anything is hashed; beyond its bound a text is recorded as one hash of the
-//! whole.
+//! the text. The length is counted before any value is hashed; beyond its bound a text becomes one hash of the whole.
 
 use keepfast_crypto::hmac::HmacKey;
 use keepfast_json::{Kind, Tokens};
@@ -12,13 +11,14 @@ use super::redact;
 /// Bytes of one hashed value with its quotes.
 const HASHED: usize = redact::PREFIX.len() + 64 + 2;
 
-/// The most bytes that one byte of JSON becomes: `1,` is a hash and a comma.
+/// The most bytes per byte of JSON: `1,` becomes a hash and a comma.
 const MOST_PER_BYTE: usize = HASHED.div_ceil(2) + 1;
 
-/// The highest bound in bytes, for a request without an accepted token, on each of body, query, recorded headers and answer.
+/// The highest bound in bytes, for a request without an accepted token, on each of body, query, headers and response.
 pub(crate) const STRANGER: usize = 16 << 10;
 
-/// The bound for a short text of such a request: this, enough for the fields of a login, and [`STRANGER_PER_BYTE`] times its length.
+/// The bound for a short text of such a request, enough for the fields of a login: this, and [`STRANGER_PER_BYTE`]
+/// times its length.
 const STRANGER_LEAST: usize = 1 << 10;
 
 /// See [`STRANGER_LEAST`]. Two entries repeat the text.
@@ -30,17 +30,17 @@ const TOKEN: usize = 1 << 20;
 /// See [`TOKEN`].
 const TOKEN_PER_BYTE: usize = 4;
 
-/// Who sent a request, as far as the size of its entries depends on it.
+/// The class of the caller, on which the size of its entries depends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extent {
-    /// No token was accepted: anybody can send this.
+    /// No token was accepted: any client can send such a request.
     Stranger,
     /// A token was accepted.
     Token,
 }
 
 impl Extent {
-    /// The most bytes that an entry holds of a text of `length` bytes.
+    /// The most bytes of an entry for a text of `length` bytes.
     #[must_use]
     pub(crate) fn bound(self, length: usize) -> usize {
         match self {
@@ -49,7 +49,7 @@ impl Extent {
         }
     }
 
-    /// Whether the hashed form of the JSON text `raw` is within the bound. `clear` tells whether some of its values may
+    /// Whether the hashed form of the JSON text `raw` is within the bound. `clear` is whether some of its values may
     /// stay in clear.
     #[must_use]
     pub(crate) fn admits(self, raw: &str, clear: bool) -> bool {
@@ -60,7 +60,8 @@ impl Extent {
     }
 }
 
-/// A higher upper bound than [`longest`] that takes less time: what may begin a value counts in strings too.
+/// A higher upper bound than [`longest`] that takes less time: it also counts bytes within strings that could begin a
+/// value.
 fn roughly(raw: &[u8]) -> usize {
     let values = memchr::memchr3_iter(b',', b':', b'[', raw).count() + 1;
     raw.len().saturating_add(values.saturating_mul(HASHED))
@@ -74,16 +75,16 @@ fn longest(raw: &[u8], clear: bool, enough: usize) -> usize {
         && let Some(token) = tokens.next()
     {
         if clear {
-            // What stays in clear keeps its blanks.
+            // Values in clear keep their blanks.
             total += token.start - behind;
         }
         behind = token.end();
         let length = token.text.len();
         total += match token.kind {
-            // What a colon follows is a name, which stays.
+            // A string before a colon is a name, which stays.
             Kind::String { .. } if tokens.peek() == Some(b':') => length,
             Kind::String { .. } => kept(length),
-            // What is nested more deeply is hashed as a whole.
+            // A more deeply nested value is hashed as a whole.
             Kind::BeginObject | Kind::BeginArray if tokens.depth() > redact::DEEPEST => HASHED,
             Kind::BeginObject | Kind::BeginArray | Kind::EndObject | Kind::EndArray | Kind::Comma | Kind::Colon => 1,
             Kind::Word if matches!(token.text, [b't' | b'f' | b'n', ..]) => length,

@@ -7,17 +7,17 @@ use crate::versions::BUILT_IN;
 
 /// The members of entries that describe one mount. No device hashes them.
 pub(crate) struct MountMark {
-    /// The members of `request`, each behind a comma.
+    /// The members of `request`, each after a comma.
     pub(super) request: Box<[u8]>,
     /// The first members of `response`.
     pub(super) response: Box<[u8]>,
 }
 
-/// The first members of `response` where no mount answers.
+/// The first members of `response` without a mount.
 pub(super) const NO_MOUNT: &str = r#""mount_point":"","mount_type":"","mount_accessor":"","mount_class":"""#;
 
 impl MountMark {
-    /// The members for a mount as it is stored.
+    /// The members for a stored mount.
     pub(crate) fn new(entry: &MountEntry) -> Self {
         let class = if entry.auth { "auth" } else { "secret" };
         let members = [
@@ -32,7 +32,7 @@ impl MountMark {
                 out.extend_from_slice(b",\"");
                 out.extend_from_slice(name.as_bytes());
                 out.extend_from_slice(b"\":");
-                // A text can always be written.
+                // The serialization of a text cannot fail.
                 let _ = value.serialize(&mut serde_json::Serializer::new(&mut out));
             }
             out

@@ -9,41 +9,41 @@ use super::device_error::DeviceError;
 use super::entry::Format;
 use crate::settings::AuditSettings;
 
-/// The options that a file device has, as in Vault.
+/// The options of a file device, as in Vault.
 /// <https://developer.hashicorp.com/vault/docs/audit/file>
 const KNOWN: &[&str] =
     &["file_path", "path", "mode", "format", "log_raw", "hmac_accessor", "prefix", "elide_list_responses"];
 
-/// The permissions of a log when none are given.
+/// The default permissions of a log.
 const PRIVATE: u32 = 0o600;
 
 /// The options of one device, checked.
 #[derive(Clone, Debug)]
 pub struct DeviceOptions {
-    /// Where entries go.
+    /// The target of entries.
     pub(crate) target: Target,
     /// The permissions that the file gets at each open; `None` leaves those of an existing file (`mode = "0000"`).
     pub(crate) mode: Option<u32>,
-    /// How entries are written.
+    /// The format of entries.
     pub(crate) format: Format,
 }
 
-/// Where a file device writes.
+/// The target of a file device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     /// Standard output.
     Stdout,
-    /// Nowhere.
+    /// No target: entries are discarded.
     Discard,
     /// A file, a named pipe or a character device.
     Path(PathBuf),
 }
 
 impl DeviceOptions {
-    /// Reads the options of a device of this type.
+    /// Parses the options of a device of this type.
     ///
     /// # Errors
-    /// What is wrong, in words for the operator, as OpenBao writes them where it refuses the same.
+    /// The reason, as a text for the operator, in OpenBao's wording where it refuses the same.
     pub fn read(device: &str, options: &BTreeMap<String, String>) -> Result<Self, String> {
         if device != "file" {
             return Err(format!("unknown backend type: {device:?}"));
@@ -88,13 +88,13 @@ impl DeviceOptions {
         Self::read(&settings.device, &settings.options).map_err(refused)
     }
 
-    /// The options of a device whose own cannot be read: it writes nothing.
+    /// The options of a device with invalid ones: it writes nothing.
     pub(super) fn unusable() -> Self {
         let format = Format { log_raw: false, hmac_accessor: true, elide_list_responses: false, prefix: String::new() };
         DeviceOptions { target: Target::Discard, mode: Some(PRIVATE), format }
     }
 
-    /// Whether lines begin with a prefix.
+    /// Whether lines have a prefix.
     pub fn has_prefix(&self) -> bool {
         !self.format.prefix.is_empty()
     }
@@ -109,7 +109,7 @@ fn not_a_flag(name: &str) -> String {
     format!("{name} is neither true nor false")
 }
 
-/// The permissions: 0600 when none are given, never executable.
+/// The permissions: 0600 by default, never executable.
 fn mode(text: Option<&str>) -> Result<Option<u32>, String> {
     let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(Some(PRIVATE)) };
     let mode = u32::from_str_radix(text, 8).map_err(|_| "mode is not an octal number".to_owned())?;

@@ -1,7 +1,7 @@
-//! The server's own files, which no audit device may write to: storage, certificates, configuration, logs, sockets.
+//! The server's own files, to which no audit device may write: storage, certificates, configuration, logs, sockets.
 //!
-//! Two names of one file are the same file. So a path is refused by its text, by where its links lead, and by the device and
-//! inode of what is opened; and what links in the server's own directories lead to is the server's as well.
+//! Two names of one file are the same file. So a path is refused by its text, by the target of its links, and by the
+//! device and inode of the opened file; targets of links in the server's own directories also belong to the server.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -10,23 +10,23 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Component, Path, PathBuf};
 
-/// A file or directory with what the server uses it for.
+/// The purpose and the path of a file or directory.
 pub(crate) type Used = (&'static str, PathBuf);
 
 /// The server's own files, whether they exist or not.
 #[derive(Clone, Debug, Default)]
 pub struct OwnFiles {
-    /// Directories that hold nothing else, such as the storage.
+    /// Directories with no other content, such as the storage.
     pub directories: Vec<Used>,
     /// Directories whose `*.hcl` and `*.json` are read as configuration.
     pub configuration: Vec<PathBuf>,
     /// Single files and sockets.
     pub files: Vec<Used>,
-    /// Logs whose older parts are kept beside them as `name-<digits>.extension`, and removed.
+    /// Logs whose rotated parts are beside them as `name-<digits>.extension`, and are deleted.
     pub rotated: Vec<PathBuf>,
 }
 
-/// File systems whose files are the kernel's: a write to one changes a setting or a process.
+/// File systems of the kernel: a write to one of their files changes a setting or a process.
 const KERNEL_FILE_SYSTEMS: [u32; 11] = [
     0x0000_9fa0, // proc
     0x6265_6572, // sysfs
@@ -41,17 +41,17 @@ const KERNEL_FILE_SYSTEMS: [u32; 11] = [
     0x6367_7270, // cgroup2
 ];
 
-/// Entries below own directories that are looked at, at most. With more of them no device is opened: the storage has a
+/// The most entries below own directories that are scanned. With more of them no device is opened: the storage has a
 /// few files for each gigabyte.
 const MOST_ENTRIES: usize = 100_000;
-/// Links that one name may lead through, as many as Linux follows.
+/// The most links in the resolution of a name, as in Linux.
 const MOST_LINKS: usize = 40;
 
-/// Where a path leads.
+/// The location of a path.
 struct Place {
-    /// The nearest directory above the last name that exists, without links.
+    /// The nearest existing directory above the last name, without links.
     directory: PathBuf,
-    /// What is missing below it, and the last name, which may be a link.
+    /// The missing directories below it, and the last name, which may be a link.
     rest: PathBuf,
 }
 
@@ -90,18 +90,18 @@ impl Place {
         self.directory.ancestors().any(same) || planned.is_some_and(|planned| self.path().starts_with(planned))
     }
 
-    /// Whether the last name stands in a directory itself.
+    /// Whether the last name is directly in a directory.
     fn is_in(&self, directory: &Path) -> bool {
         self.rest.components().count() == 1 && directory.canonicalize().is_ok_and(|found| found == self.directory)
     }
 }
 
-/// What tells a file from all others.
+/// The device and inode, which identify a file.
 fn identity(found: &Metadata) -> (u64, u64) {
     (found.dev(), found.ino())
 }
 
-/// A path from the root as it reads: no link is followed.
+/// The absolute path by its text: no link is followed.
 fn lexical(path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for part in std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).components() {
@@ -113,7 +113,7 @@ fn lexical(path: &Path) -> PathBuf {
     out
 }
 
-/// Where a file is or will be, links followed, also a last one that leads to nothing yet.
+/// The location of an existing or future file with links followed, also a last one without a target.
 fn resolved(file: &Path) -> Option<PathBuf> {
     let mut file = file.to_owned();
     for _ in 0..MOST_LINKS {
@@ -125,22 +125,22 @@ fn resolved(file: &Path) -> Option<PathBuf> {
     None
 }
 
-/// What own directories hold beyond their paths.
+/// The content of own directories beyond their paths.
 #[derive(Default)]
 struct Found {
-    /// Directories that links in them lead to.
+    /// Directories that are targets of links in them.
     directories: Vec<Used>,
-    /// Files that links in them lead to, whether they exist or not.
+    /// Files that are targets of links in them, whether they exist or not.
     linked: Vec<Used>,
-    /// All files that exist, in linked directories too.
+    /// All existing files, in linked directories too.
     files: HashMap<(u64, u64), &'static str>,
 }
 
 impl OwnFiles {
-    /// Refuses a path that leads to a file of the server or of the kernel. Nothing is opened or created.
+    /// Refuses the path of a file of the server or of the kernel. Opens and creates no file.
     ///
     /// # Errors
-    /// What the server uses it for.
+    /// The purpose of the file.
     pub(super) fn check_path(&self, path: &Path) -> io::Result<()> {
         self.check_name(&lexical(path))?;
         let Some(place) = Place::of(path)? else { return Ok(()) };
@@ -161,7 +161,7 @@ impl OwnFiles {
             return Err(in_use("log_file"));
         }
         let at_path = path.metadata().ok();
-        // The server's log may go to /dev/null, too.
+        // The server's log may also be `/dev/null`.
         if at_path.as_ref().is_some_and(|found| found.file_type().is_char_device()) {
             return Ok(());
         }
@@ -176,7 +176,7 @@ impl OwnFiles {
         }
     }
 
-    /// Refuses a path by its text, wherever links on it lead.
+    /// Refuses a path by its text, whatever the target of its links.
     fn check_name(&self, path: &Path) -> io::Result<()> {
         if let Some((what, _)) = self.directories.iter().find(|(_, own)| path.starts_with(lexical(own))) {
             return Err(in_use(what));
@@ -191,16 +191,16 @@ impl OwnFiles {
         Ok(())
     }
 
-    /// Refuses an opened file that is also one of the server's, under whatever name it was opened.
+    /// Refuses an opened file that is also one of the server's, under any name.
     ///
     /// # Errors
-    /// What the server uses it for; there are more files below its directories than are looked at.
+    /// The purpose of the file; too many files below the server's directories.
     pub(super) fn check_opened(&self, opened: &Metadata) -> io::Result<()> {
         self.check_opened_among(opened, MOST_ENTRIES)
     }
 
     fn check_opened_among(&self, opened: &Metadata, most: usize) -> io::Result<()> {
-        // The server's log may go to /dev/null, too.
+        // The server's log may also be `/dev/null`.
         if opened.file_type().is_char_device() {
             return Ok(());
         }
@@ -214,7 +214,7 @@ impl OwnFiles {
         }
     }
 
-    /// What is in the own directories now. A directory that cannot be read has no file of the server.
+    /// Scans the own directories. A directory that cannot be read has no file of the server.
     fn find(&self, most: usize) -> io::Result<Found> {
         let mut found = Found::default();
         let mut left = most;
@@ -247,7 +247,7 @@ impl OwnFiles {
 }
 
 impl Found {
-    /// Adds an entry of an own directory. Returns a directory that is to be looked at, too.
+    /// Adds an entry of an own directory. Returns a directory that must also be scanned.
     fn add(&mut self, what: &'static str, file: PathBuf) -> Option<PathBuf> {
         let is_link = file.is_symlink();
         match file.metadata() {
@@ -279,7 +279,7 @@ fn entries(directory: &Path, left: &mut usize) -> io::Result<Vec<PathBuf>> {
     Ok(out)
 }
 
-/// Whether a file of this name in a directory of the configuration is read.
+/// Whether a file with this name in a configuration directory is read.
 fn is_configuration(name: &OsStr) -> bool {
     Path::new(name).extension().is_some_and(|e| e == "hcl" || e == "json")
 }
@@ -292,7 +292,7 @@ fn directory_of(file: &Path) -> &Path {
     file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Whether a name is that of an older part of a log: `name-<digits>.extension`.
+/// Whether a name is that of a rotated part of a log: `name-<digits>.extension`.
 fn is_older_part(name: &OsStr, log: &Path) -> bool {
     let text = |part: Option<&OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
     let name = name.to_string_lossy();
@@ -431,7 +431,7 @@ mod tests {
     fn sec_kf49_a_path_through_an_own_directory_is_refused_by_its_text() {
         let tree = tree();
         let at = |name: &str| tree.dir.path().join(name);
-        // A link that leads out of the storage again.
+        // A link from the storage to the outside.
         std::os::unix::fs::symlink(at("elsewhere"), at("data/out")).unwrap();
         for path in ["data/out/log", "data/./out/log", "elsewhere/../data/out/log"] {
             let refused = tree.own.check_name(&lexical(&at(path)));

@@ -1,7 +1,7 @@
-//! JSON with its secrets replaced by keyed hashes, in one pass over the text.
+//! JSON with its secrets replaced by HMACs, in one pass over the text.
 //!
-//! The rule is an allow-list: every string and every number is replaced, wherever it stands and whatever its name, but
-//! for top-level fields that the operator or the route declared public. Names of fields, booleans and null stay.
+//! The rule is an allow-list: every string and every number is replaced, at any depth and under any name, except
+//! top-level fields that the operator or the route declared public. Names of fields, booleans and null stay.
 
 use std::borrow::Cow;
 
@@ -31,7 +31,7 @@ pub(crate) fn hash(value: &[u8], key: &HmacKey, out: &mut Vec<u8>) {
     out.extend_from_slice(&hashed(value, key));
 }
 
-/// A hash as it is written.
+/// A hash in its written form.
 type Hashed = [u8; PREFIX.len() + 64];
 
 fn hashed(value: &[u8], key: &HmacKey) -> Hashed {
@@ -46,14 +46,14 @@ fn hashed(value: &[u8], key: &HmacKey) -> Hashed {
     text
 }
 
-/// The hashes of the short values seen last: the version of a key or an empty text stands in every item of a batch.
+/// The hashes of the last short values: the version of a key or an empty text occurs in every item of a batch.
 #[derive(Default)]
 struct Recent {
     known: [Option<(usize, [u8; SHORT], Hashed)>; 2],
     next: usize,
 }
 
-/// The most bytes of a value that is remembered.
+/// The longest value in this cache, in bytes.
 const SHORT: usize = 8;
 
 impl Recent {
@@ -74,13 +74,13 @@ impl Recent {
     }
 }
 
-/// Appends JSON as it stands but on one line, so that no value can pass for an entry of its own.
+/// Appends JSON unchanged but on one line, so that no value can look like another entry.
 pub(crate) fn one_line(raw: &[u8], out: &mut Vec<u8>) {
-    // A line feed stands only between values: in a string it is escaped.
+    // A line feed occurs only between values: in a string it is escaped.
     out.extend(raw.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
 }
 
-/// Nesting beyond which a value is hashed as a whole; the edge refuses deeper bodies long before.
+/// The nesting beyond which a value is hashed as a whole; the edge refuses deeper bodies.
 pub(super) const DEEPEST: usize = 512;
 
 struct Walk<'a> {
@@ -107,7 +107,7 @@ impl Walk<'_> {
         }
     }
 
-    /// An object behind its brace.
+    /// Writes an object, after its brace.
     // recursion: bounded by DEEPEST, which `value` checks
     fn object(&mut self, public: &dyn Fn(&str) -> bool) {
         let is_outermost = self.tokens.depth() == 1;
@@ -132,7 +132,7 @@ impl Walk<'_> {
         self.out.extend_from_slice(if separator == b'{' { b"{}" } else { b"}" });
     }
 
-    /// An array behind its bracket.
+    /// Writes an array, after its bracket.
     // recursion: bounded by DEEPEST, which `value` checks
     fn array(&mut self) {
         let mut separator = b'[';
@@ -153,7 +153,7 @@ impl Walk<'_> {
         self.out.extend_from_slice(if separator == b'[' { b"[]" } else { b"]" });
     }
 
-    /// Hashes the text of one value as it stands.
+    /// Hashes the source text of one value.
     fn hashed_whole(&mut self) {
         let mut line = Vec::new();
         one_line(self.tokens.skip_value(), &mut line);
@@ -170,7 +170,7 @@ impl Walk<'_> {
     }
 }
 
-/// The text of a string. One with escapes is decoded, so that equal values hash alike.
+/// The text of a string. Escapes are decoded, so that equal values have equal hashes.
 fn unescaped<'a>(token: &Token<'a>) -> Cow<'a, str> {
     match token.kind {
         Kind::String { escaped: false } => Cow::Borrowed(std::str::from_utf8(token.inside()).unwrap_or_default()),

@@ -1,7 +1,7 @@
-//! What devices write to: checked before anything that cannot be undone, and opened at unseal.
+//! The targets of devices: checked before any irreversible step, and opened at unseal.
 //!
-//! A device that cannot be opened stops the server's start, `sys/init` and `sys/unseal` with the device, the path and what
-//! the system says, so that init never leaves a storage whose shares are lost.
+//! A device that cannot be opened stops the server's start, `sys/init` and `sys/unseal` with the device, the path and
+//! the error of the system, so that init never leaves a storage whose shares are lost.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -19,13 +19,13 @@ use crate::settings::AuditSettings;
 /// An open device with its options.
 pub(crate) type OpenedDevice = (DeviceOptions, Box<dyn Device>);
 
-/// Bytes that a log must have room for: a few entries.
+/// The free space that a log must have, in bytes: a few entries.
 const ROOM: u64 = 16 << 10;
 
-/// Checks a device without changing anything: for `-verify-only` and `operator validate-config`.
+/// Checks a device without changes: for `-verify-only` and `operator validate-config`.
 ///
 /// # Errors
-/// [`DeviceError`]. A full disk is not noticed here.
+/// [`DeviceError`]. A full disk is not detected here.
 pub fn check(settings: &AuditSettings, allowed: &Allowed) -> Result<(), DeviceError> {
     let target = DeviceOptions::of(settings)?.target;
     let Target::Path(path) = &target else { return Ok(()) };
@@ -41,10 +41,10 @@ pub fn check(settings: &AuditSettings, allowed: &Allowed) -> Result<(), DeviceEr
         .map_err(|error| DeviceError::of(settings, format!("{}: {error}", path.display())))
 }
 
-/// Creates the directories and files of all devices, and makes sure that at least one of them can take an entry now.
+/// Creates the directories and files of all devices, and checks that at least one of them can take an entry now.
 ///
 /// # Errors
-/// [`DeviceError`] of a device that cannot be opened, or of the first one when none has room.
+/// [`DeviceError`] of a device that cannot be opened, or of the first one when none has free space.
 pub fn prepare_all(devices: &[AuditSettings], allowed: &Allowed) -> Result<(), DeviceError> {
     let mut full = None;
     let mut usable = devices.is_empty();
@@ -57,7 +57,7 @@ pub fn prepare_all(devices: &[AuditSettings], allowed: &Allowed) -> Result<(), D
     full.filter(|_| !usable).map_or(Ok(()), Err)
 }
 
-/// Creates the directory and the file of a device; `Some` when there is no room in it.
+/// Creates the directory and the file of a device; `Some` when it has no free space.
 fn prepare(settings: &AuditSettings, allowed: &Allowed) -> Result<Option<DeviceError>, DeviceError> {
     let DeviceOptions { target, mode, .. } = DeviceOptions::of(settings)?;
     let Target::Path(path) = &target else { return Ok(None) };
@@ -100,7 +100,7 @@ pub(crate) fn open(settings: &AuditSettings, allowed: &Allowed) -> Result<Opened
     }
 }
 
-/// Opens a file as its options say.
+/// Opens a file with its options.
 pub(super) fn open_file(path: &Path, options: &DeviceOptions, allowed: &Allowed) -> io::Result<FileDevice> {
     Ok(FileDevice::open(path, options.mode, allowed)?.wiping(options.format.log_raw))
 }
@@ -109,7 +109,7 @@ fn is_pipe(path: &Path) -> bool {
     path.metadata().is_ok_and(|found| found.file_type().is_fifo())
 }
 
-/// Opens a pipe that somebody reads; without a reader the open would wait for one.
+/// Opens a pipe that has a reader; otherwise the open would block.
 fn open_pipe(path: &Path) -> io::Result<File> {
     let flags = OFlags::NONBLOCK.bits() as i32;
     let pipe = OpenOptions::new().write(true).custom_flags(flags).open(path).map_err(|error| {
@@ -122,15 +122,15 @@ fn open_pipe(path: &Path) -> io::Result<File> {
     Ok(pipe)
 }
 
-/// Whether the file system, the quota and the limit on file sizes leave room for a few entries.
+/// Whether the file system, the quota and the limit on file sizes have space for a few entries.
 fn room(mut file: &File) -> io::Result<()> {
     let found = file.metadata()?;
     if !found.is_file() {
-        // `/dev/full` refuses even nothing.
+        // `/dev/full` refuses even an empty write.
         return file.write(&[]).map(drop);
     }
     match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, found.len(), ROOM) {
-        // Some file systems cannot tell.
+        // Some file systems do not support this.
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) | Ok(()) => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -140,7 +140,8 @@ fn writable(path: &Path, access: Access) -> io::Result<()> {
     Ok(rustix::fs::access(path, access)?)
 }
 
-/// Whether the missing directories above a log can be created: the nearest one that exists is a directory that lets us.
+/// Whether the missing directories above a log can be created: the nearest existing one is a directory with the
+/// permissions for it.
 fn parent_can_be_made(path: &Path) -> io::Result<()> {
     let above = path.ancestors().skip(1).map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p });
     for directory in above {
@@ -297,7 +298,7 @@ mod tests {
             }
         }
         assert_eq!(std::fs::read_dir(at("data")).unwrap().count(), 1, "nothing was created");
-        // A log that is replaced by a link to the storage is not opened anew.
+        // A log that was replaced by a link to the storage is not opened again.
         let log = device(&at("logs/log"), &[]);
         let (_, opened) = super::open(&log, &allowed).unwrap();
         std::fs::rename(at("logs"), at("old")).unwrap();

@@ -1,4 +1,4 @@
-//! A file that entries are appended to. The page cache takes them, so a write does not wait.
+//! A file to which entries are appended. The page cache takes them, so a write does not wait.
 
 use std::fs::File;
 use std::io;
@@ -13,15 +13,15 @@ use super::line_writer::LineWriter;
 use super::{Device, Ticket};
 use crate::audit::allowed::{Allowed, append_to};
 
-/// Bytes of a line from which copying it into a batch costs more than a write of its own.
+/// The length of a line in bytes from which a copy into a batch costs more than a separate write.
 const LARGE: usize = 16 << 10;
 /// The longest buffer that is kept, in bytes.
 const SPARE: usize = 64 << 10;
 
 /// An audit log.
 ///
-/// Entries of requests that are under way at the same time go out in one write: each request adds its line to the open
-/// batch and lets the others run; the first that runs again writes the batch for all.
+/// Entries of concurrent requests go out in one write: each request adds its line to the open batch and yields to the
+/// others; the first that resumes writes the batch for all.
 pub(crate) struct FileDevice {
     path: PathBuf,
     /// Set at each open.
@@ -34,12 +34,12 @@ pub(crate) struct FileDevice {
     open: Mutex<OpenBatch>,
 }
 
-/// The batch that lines join now.
+/// The open batch.
 #[derive(Default)]
 struct OpenBatch {
     lines: Vec<u8>,
     batch: Arc<Batch>,
-    /// The buffer of an earlier batch, kept to allocate seldom: empty, or wiped with its length kept.
+    /// The buffer of an earlier batch, kept to avoid allocations: empty, or wiped with its length kept.
     spare: Vec<u8>,
 }
 
@@ -47,7 +47,7 @@ impl OpenBatch {
     fn append(&mut self, line: &[u8], wipes: bool) {
         let length = self.lines.len() + line.len();
         if wipes && length > self.lines.capacity() {
-            // A buffer that grows by itself leaves a copy behind.
+            // A buffer that grows by itself leaves a copy in memory.
             let mut longer = Vec::with_capacity(length.next_power_of_two());
             longer.extend_from_slice(&self.lines);
             self.lines.as_mut_slice().zeroize();
@@ -74,7 +74,7 @@ pub(crate) struct BatchedLine<'a> {
 }
 
 impl BatchedLine<'_> {
-    /// Writes the batch for all lines in it, after other requests had the time to add theirs.
+    /// Writes the batch for all lines in it, after other requests had the opportunity to add theirs.
     pub(super) async fn written(self) -> io::Result<()> {
         if self.batch.outcome().is_none() {
             tokio::task::yield_now().await;
@@ -97,12 +97,12 @@ impl FileDevice {
         Ok(FileDevice { path, mode, allowed, wipes: false, log, open: Mutex::default() })
     }
 
-    /// The same device, which wipes the buffers of its lines if `wipes`.
+    /// The same device; with `wipes` it wipes the buffers of its lines.
     pub(crate) fn wiping(self, wipes: bool) -> Self {
         FileDevice { wipes, ..self }
     }
 
-    /// Writes the open batch, unless the batch of this line was written since.
+    /// Writes the open batch, unless the batch of this line was already written.
     fn flush(&self, joined: &Batch) -> io::Result<()> {
         if let Some(outcome) = joined.outcome() {
             return outcome;
@@ -133,7 +133,7 @@ impl FileDevice {
         outcome
     }
 
-    /// Writes a line that joins no batch, behind those that were submitted before it.
+    /// Writes a line outside of a batch, after those that were submitted before it.
     fn write_large(&self, line: &[u8]) -> io::Result<()> {
         let mut log = self.log.lock();
         // A failure is the outcome of that batch, not of this line.
@@ -168,14 +168,14 @@ impl Device for FileDevice {
     }
 }
 
-/// Opens a log for appending; what an earlier process left may end in the middle of a line.
+/// Opens a log for appending; the output of an earlier process may end in the middle of a line.
 fn open_log(path: &Path, mode: Option<u32>, allowed: &Allowed) -> io::Result<LineWriter<File>> {
     let file = append_to(path, true, mode, allowed)?;
     let torn = file.metadata()?.is_file() && last_byte(path).is_some_and(|byte| byte != b'\n');
     Ok(LineWriter::new(file, torn))
 }
 
-/// What a file ends with; `None` when it is empty or may only be written.
+/// The last byte of a file; `None` when it is empty or write-only.
 fn last_byte(path: &Path) -> Option<u8> {
     let file = File::open(path).ok()?;
     let last = file.metadata().ok()?.len().checked_sub(1)?;

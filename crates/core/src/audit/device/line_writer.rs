@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-/// A target of lines, which may end in the middle of one since a write that was taken in part.
+/// A target of lines, which may end in the middle of one after a partial write.
 pub(super) struct LineWriter<W> {
     target: W,
     torn: bool,
@@ -14,7 +14,7 @@ impl<W: Write> LineWriter<W> {
         LineWriter { target, torn }
     }
 
-    /// Writes whole lines, on a line of their own: what comes after a torn line can be read.
+    /// Writes whole lines and begins a new line first, so that lines after a torn one are valid.
     pub(super) fn write(&mut self, lines: &[u8]) -> io::Result<()> {
         if self.torn {
             self.target.write_all(b"\n")?;

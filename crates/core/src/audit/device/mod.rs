@@ -1,4 +1,4 @@
-//! Audit devices: where entries go.
+//! Audit devices: the targets of entries.
 
 mod file;
 mod line_writer;
@@ -13,15 +13,15 @@ use tokio::sync::oneshot;
 pub(super) use self::file::FileDevice;
 pub(super) use self::stream::StreamDevice;
 
-/// A place that takes entries. An entry is one line, already formatted for this device.
+/// A device that takes entries. An entry is one line, already formatted for this device.
 pub(crate) trait Device: Send + Sync {
-    /// Queues a whole line and never waits. Lines are written whole, in the order in which they were submitted, also those
-    /// whose ticket is dropped.
+    /// Queues a whole line and never waits. Lines are written whole, in the order in which they were submitted, also
+    /// those whose ticket is dropped.
     fn submit(&self, line: Vec<u8>) -> Ticket<'_>;
-    /// Opens its target anew, after somebody has moved the file away.
+    /// Opens its target again, after the file was moved.
     fn reopen(&self) -> io::Result<()>;
-    /// Whether a submitted line can wait for another program. Such a device is waited for only when no other one has taken
-    /// the entry.
+    /// Whether a submitted line can wait for another program. The broker waits for such a device only when no other one
+    /// has taken the entry.
     fn can_block(&self) -> bool;
     /// Whether its target is open.
     fn is_open(&self) -> bool {
@@ -29,7 +29,7 @@ pub(crate) trait Device: Send + Sync {
     }
 }
 
-/// A submitted line, by which the outcome of its write is known.
+/// A submitted line, which returns the outcome of its write.
 #[must_use = "a device that has not taken an entry must be reported"]
 pub(crate) enum Ticket<'a> {
     /// The outcome.
@@ -50,7 +50,7 @@ impl Ticket<'_> {
         }
     }
 
-    /// The failure that is known without waiting.
+    /// The failure, if it is known without waiting.
     pub(crate) fn failure(self) -> Option<io::Error> {
         match self {
             Ticket::Done(outcome) => outcome.err(),
@@ -64,7 +64,7 @@ impl Ticket<'_> {
     }
 }
 
-/// A device that forgets every entry.
+/// A device that discards every entry.
 pub(crate) fn discard() -> Box<dyn Device> {
     Box::new(Discard)
 }

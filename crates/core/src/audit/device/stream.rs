@@ -8,10 +8,10 @@ use tokio::sync::oneshot;
 use super::line_writer::LineWriter;
 use super::{Device, Ticket};
 
-/// Entries that may wait for the reader of a pipe.
+/// The most queued entries of a pipe.
 pub(super) const QUEUE: usize = 1024;
 
-/// A stream with the queue in front of it. When the queue is full, entries are refused.
+/// A stream with a queue. When the queue is full, entries are refused.
 pub(crate) struct StreamDevice {
     lines: mpsc::SyncSender<(Vec<u8>, oneshot::Sender<io::Result<()>>)>,
 }
@@ -22,7 +22,7 @@ impl StreamDevice {
         let mut target = LineWriter::new(target, false);
         std::thread::Builder::new().name("audit-stream".into()).spawn(move || {
             while let Ok((line, done)) = incoming.recv() {
-                // The ticket may be dropped; the entry is written all the same.
+                // The ticket may be dropped; the entry is written anyway.
                 let _ = done.send(target.write(&line));
             }
         })?;

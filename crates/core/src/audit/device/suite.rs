@@ -7,24 +7,24 @@ use parking_lot::MutexGuard;
 
 use super::{Device, Ticket};
 
-/// Where a device under test writes.
+/// The target of a device under test.
 pub(crate) trait Target: Sized + Sync {
     /// An empty target with its device.
     fn new() -> Self;
     /// A target whose writes fail.
     fn failing() -> Self;
     fn device(&self) -> &dyn Device;
-    /// Moves what was written so far away, where that can be done.
+    /// Moves the output so far away, if the target supports it.
     fn rotate(&mut self) {}
     /// Stops the reader until the guard is dropped; `None` for a target without a reader.
     fn stall(&self) -> Option<MutexGuard<'_, ()>> {
         None
     }
-    /// All that was written, also before a rotation.
+    /// The whole output, also before a rotation.
     fn finish(self) -> Vec<u8>;
 }
 
-/// Makes one test of every case for a device: `device_suite!(name, TypeOfTarget);`
+/// Generates one test of every case for a device: `device_suite!(name, TypeOfTarget);`
 macro_rules! device_suite {
     ($name:ident, $target:ty) => {
         mod $name {
@@ -44,7 +44,7 @@ macro_rules! device_suite {
 }
 pub(crate) use device_suite;
 
-/// A line of this length, newline included, that says whose it is and which.
+/// A line of this length, line feed included, with its writer and number.
 fn line(writer: usize, number: usize, length: usize) -> Vec<u8> {
     let mut line = format!("{writer} {number} ").into_bytes();
     line.resize(length.max(line.len() + 1) - 1, b'x');
@@ -52,7 +52,7 @@ fn line(writer: usize, number: usize, length: usize) -> Vec<u8> {
     line
 }
 
-/// What [`line`] was made of, in the order of the lines; fails for a line that is torn or mixed.
+/// The arguments of each [`line`] in order; fails for a line that is torn or mixed.
 fn parsed(text: &[u8]) -> Vec<(usize, usize)> {
     let text = std::str::from_utf8(text).unwrap();
     assert!(text.is_empty() || text.ends_with('\n'));
@@ -65,7 +65,7 @@ fn parsed(text: &[u8]) -> Vec<(usize, usize)> {
     text.lines().map(parse).collect()
 }
 
-/// Some short, some that join no batch, some longer than a pipe takes at once.
+/// Some are short, some join no batch, some are longer than a pipe takes at once.
 const LENGTHS: [usize; 5] = [10, 1500, 20_000, 300, 100_000];
 
 pub(crate) async fn writes_whole_lines_of_concurrent_requests<T: Target>() {
@@ -111,7 +111,7 @@ pub(crate) async fn writes_to_the_new_target_after_a_reopen<T: Target>() {
 pub(crate) async fn reports_a_failed_write<T: Target>() {
     let target = T::failing();
     for number in 0..3 {
-        // A batch of two: both requests have to know.
+        // A batch of two: both requests must receive the outcome.
         let tickets = [50, 60].map(|length| target.device().submit(line(0, number, length)));
         for ticket in tickets {
             assert!(ticket.written().await.is_err(), "line {number}");
@@ -148,7 +148,7 @@ pub(crate) async fn a_dropped_ticket_leaves_whole_lines<T: Target>() {
     for number in 0..20 {
         let ticket = target.device().submit(line(0, number, LENGTHS[number % LENGTHS.len()]));
         if number % 2 == 0 {
-            // A request that ends while it waits for the write.
+            // A request that is dropped while it waits for the write.
             let mut waiting = Box::pin(ticket.written());
             let _ = futures_util::poll!(&mut waiting);
         }
