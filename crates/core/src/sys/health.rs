@@ -135,7 +135,7 @@ struct Health {
     cluster_name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cluster_id: Option<String>,
-    /// Present only under quarantine: `sys/leases/quarantine`.
+    /// Only there while it lasts: `sys/leases/quarantine`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     lease_quarantine: bool,
 }
