@@ -1,4 +1,4 @@
-//! The rules of admission: in force when they are acknowledged, after a restart too, and none on a sealed server.
+//! The admission rules: effective when they are acknowledged, also after a restart, and none on a sealed server.
 
 use std::net::IpAddr;
 

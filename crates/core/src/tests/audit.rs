@@ -1,4 +1,4 @@
-//! Audit: nothing happens unrecorded, and nothing secret is recorded.
+//! Audit: every request is audited, and no entry holds a secret.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -88,7 +88,7 @@ async fn sec_al07_when_no_device_takes_an_entry_nothing_happens() {
     }
     assert_eq!(version().await, before, "a request that is not recorded does not run");
     house.get("sys/health", "").await.is(200);
-    // With a second device that works, service goes on.
+    // With a second device that works, requests succeed.
     let house = House::with(|settings, _| settings.audit.push(full("/dev/full")), keepfast_engines::all()).await;
     house.get("sys/mounts", ROOT).await.is(200);
     assert!(!house.entries().is_empty());
@@ -116,7 +116,7 @@ async fn sec_al03_log_raw_of_one_device_changes_no_other() {
         assert_eq!(log.contains(&made.accessor()), shows_accessor, "{name}");
         assert_eq!(log.lines().count(), house.audit("audit").lines().count());
     }
-    // Each device has a salt of its own, and `sys/audit-hash` tells it.
+    // Each device has a salt of its own; `sys/audit-hash` returns the HMAC with it.
     let hash = async |device: &str| {
         house.post(&format!("sys/audit-hash/{device}"), ROOT, json!({ "input": "canary-raw" })).await.ok().data()["hash"].as_str().unwrap().to_owned()
     };
@@ -142,7 +142,7 @@ async fn sec_al03_what_one_device_shows_raw_cannot_fake_an_entry() {
     }
 }
 
-/// The forms in which a secret could be found.
+/// The encodings in which a secret could occur.
 fn forms(secret: &str) -> Vec<String> {
     let escaped = serde_json::to_string(secret).unwrap();
     vec![secret.to_owned(), hex::encode(secret), STANDARD.encode(secret), escaped.trim_matches('"').to_owned()]
@@ -167,7 +167,7 @@ async fn sec_al01_no_secret_is_in_the_audit_log_or_in_storage() {
     secrets.extend(
         ["canary-v1 \"quoted\"", "314159265358979", "canary-v2", "canary-deep", "canary-patch"].map(str::to_owned),
     );
-    // Tokens, made, wrapped, looked up, in refusals.
+    // Tokens: created, wrapped, looked up, and in refused requests.
     let made = house.post("auth/token/create", ROOT, json!({ "policies": ["default"] })).await.ok();
     house.post("auth/token/lookup", ROOT, json!({ "token": made.token() })).await.ok();
     house.post("cubbyhole/a", &made.token(), json!({ "k": "canary-cubbyhole" })).await.ok();
@@ -227,7 +227,7 @@ async fn sec_al01_no_secret_is_in_the_audit_log_or_in_storage() {
     secrets.push("canary-plain".to_owned());
     let exported = house.get("transit/export/encryption-key/k", ROOT).await;
     secrets.extend(exported.body["data"]["keys"]["1"].as_str().map(str::to_owned));
-    // Refusals of every kind, with the secret where no secret belongs.
+    // Refused requests of every kind, with the secret in wrong places.
     for (path, body) in [
         ("auth/token/create", json!({ "ttl": "canary-ttl", "policies": "canary-policy" })),
         ("auth/token/create", json!({ "role_name": "canary-role" })),
@@ -256,7 +256,7 @@ async fn sec_al01_no_secret_is_in_the_audit_log_or_in_storage() {
         );
     }
     assert!(house.entries().len() > 60);
-    // What the backend holds is ciphertext and names: neither a value nor a name may tell.
+    // The backend holds ciphertext and keys: neither values nor keys may disclose a secret.
     let names = crate::tests::tokens::stored(&house, "").await;
     for form in secrets.iter().filter(|s| s.len() > 8).flat_map(|s| forms(s)) {
         assert!(!names.iter().any(|n| n.contains(&form)), "{form} is a name in storage");
@@ -268,7 +268,7 @@ async fn sec_al01_no_secret_is_in_the_audit_log_or_in_storage() {
     }
 }
 
-/// Everything that the backend holds, as it lies there.
+/// All stored records in their raw form.
 async fn raw(house: &House) -> Vec<(String, Vec<u8>)> {
     use keepfast_storage::{Backend, Key, Page};
     let mut folders = vec![String::new()];

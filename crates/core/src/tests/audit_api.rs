@@ -95,7 +95,7 @@ async fn sec_kf42_a_created_device_records_survives_and_is_removed() {
     let log = house.audit("logs/second");
     assert_eq!((log.lines().count(), log.lines().all(|line| line.starts_with("> {"))), (lines + 2, true));
     assert!(!log.contains(ROOT));
-    // A target that cannot be opened at unseal keeps nobody out, as long as another device takes entries.
+    // A target that cannot be opened at unseal does not block requests, as long as another device takes entries.
     std::fs::remove_dir_all(house.dir.path().join("logs")).unwrap();
     std::fs::write(house.dir.path().join("logs"), "").unwrap();
     house.restarted().await;
@@ -184,7 +184,7 @@ async fn a_device_whose_opening_panics_is_opened_before_the_next_entry() {
     let unsealed = house.unsealed();
     let view = unsealed.barrier.view("audit/");
     let mut device = crate::tests::fixture::device(house.dir.path(), "late", &[]);
-    // More than the cache in front of the storage keeps.
+    // More than the storage cache holds.
     device.description = "x".repeat(4 << 20);
     let mut tx = unsealed.barrier.begin();
     created::create(&unsealed.observed.audit, &mut tx, &view, device, false, &house.settings).await.unwrap();

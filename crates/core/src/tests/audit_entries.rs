@@ -1,4 +1,4 @@
-//! What audit entries say of the caller, of the policies that decided and of the reason of a refusal.
+//! The caller, the deciding policies and the reason of a refusal in audit entries.
 
 use std::net::SocketAddr;
 
@@ -24,7 +24,7 @@ async fn hash(house: &House, text: &str) -> Value {
     house.post("sys/audit-hash/audit", ROOT, json!({ "input": text })).await.ok().data()["hash"].clone()
 }
 
-/// The last two entries: of the request and of its answer.
+/// The last two entries: of the request and of its response.
 fn last_two(house: &House) -> (Value, Value) {
     let mut entries = house.entries();
     let response = entries.pop().unwrap();
@@ -46,7 +46,7 @@ async fn sec_kf41_a_login_entry_names_the_new_token_and_hashes_it() {
         assert_eq!((&auth["metadata"], &auth["token_ttl"]), (&json!({ "username": "u" }), &json!(2_764_800)));
         assert_eq!(auth["entity_id"], login.body["auth"]["entity_id"]);
     }
-    // A wrapped login still names who logged in; its answer holds the wrapping token alone.
+    // The entry of a wrapped login has the login's token; its response holds only the wrapping token.
     let body = Some(json!({ "password": "pw" }).to_string());
     let wrapped = house.ask("POST", LOGIN, Ask { body, wrap: Some(60), ..Ask::default() }).await.ok();
     let (_, response) = last_two(&house);
@@ -55,7 +55,7 @@ async fn sec_kf41_a_login_entry_names_the_new_token_and_hashes_it() {
     let wrap = &response["response"]["wrap_info"];
     assert_eq!(wrap["wrapped_accessor"], response["auth"]["accessor"]);
     assert_eq!(wrap["token"], hash(&house, &wrapped.wrapping()).await);
-    // A token that a token creates is in the answer, and the caller in `auth`.
+    // A token that a token creates is in the response, and the caller in `auth`.
     let body = json!({ "policies": ["reads"], "display_name": "dn", "meta": { "a": "b" }, "num_uses": 3 });
     let made = house.post("auth/token/create", ROOT, body).await.ok();
     let (_, response) = last_two(&house);

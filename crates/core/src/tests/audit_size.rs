@@ -1,13 +1,13 @@
-//! How much a request can make the audit devices write.
+//! The most bytes that a request can make the audit devices write.
 
 use serde_json::{Value, json};
 
 use crate::tests::fixture::{Ask, House, ROOT, device};
 
-/// Bytes that both entries of a request without an accepted token have at most, whatever its body is.
+/// The most bytes of both entries of a request without an accepted token, for any body.
 const STRANGERS_ENTRIES: usize = 2 * ((16 << 10) + 2048);
 
-/// JSON texts of about `length` bytes whose values are as many as possible.
+/// JSON texts of about `length` bytes with as many values as possible.
 fn bombs(length: usize) -> Vec<(&'static str, String)> {
     let rows = |item: &str| {
         let row = format!("[{}]", vec![item; 9_000].join(","));
@@ -80,7 +80,7 @@ async fn sec_al08_queries_and_answers_of_strangers_are_bounded() {
         let (bytes, _) = written(&house, "GET", &path, "", "").await;
         assert!(bytes <= 2 * STRANGERS_ENTRIES, "{bytes}");
     }
-    // What a device shows raw is bounded too.
+    // Raw entries are bounded too.
     let before = house.audit("raw").len();
     house.post("secret/data/a", "", json!({ "a": "x".repeat(1 << 20) })).await.is(403);
     assert!(house.audit("raw").len() - before <= STRANGERS_ENTRIES);

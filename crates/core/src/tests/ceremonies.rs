@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 
 use crate::tests::fixture::{Answer, Ask, House, ROOT, incoming};
 
-/// Requests at the same time.
+/// The number of concurrent requests.
 const PARALLEL: usize = 64;
 
-/// A server with five shares of which three unseal, unsealed.
+/// An unsealed server with five shares and the threshold three.
 async fn house() -> Arc<House> {
     let house = House::sealed(SealShape { shares: 5, threshold: 3 }).await;
     assert!(house.node.lifecycle.unseal(&house.shares[..3]).await.unwrap());
@@ -25,13 +25,13 @@ fn hexed(share: &SecretBytes) -> String {
     hex::encode(share.expose())
 }
 
-/// A share that belongs to nothing; `n` below five has the coordinate of a right one.
+/// A share of another key; `n` below five has the coordinate of a right one.
 fn foreign(house: &House, n: usize) -> String {
     let last = house.shares.get(n).map_or(0xf0 + (n % 8) as u8, |share| *share.expose().last().unwrap());
     hex::encode([vec![0xab ^ n as u8; 32], vec![last]].concat())
 }
 
-/// A request without a token to a listener that lets ceremonies in.
+/// A request without a token to a listener that enables the unauthenticated ceremonies.
 async fn open(house: &House, method: &str, path: &str, body: Value) -> Answer {
     let body = (!body.is_null()).then(|| body.to_string());
     let mut request = incoming(method, path, Ask { body, ..Ask::default() });
@@ -41,7 +41,7 @@ async fn open(house: &House, method: &str, path: &str, body: Value) -> Answer {
     Answer { status, body: serde_json::from_slice(&response.into_body()).unwrap_or_default() }
 }
 
-/// Gives keys at the same time, each in a task of its own.
+/// Sends keys concurrently, each in a task of its own.
 async fn flood(house: &Arc<House>, path: &'static str, keys: Vec<String>, nonce: &Value) -> Vec<Answer> {
     let tasks: Vec<_> = keys
         .into_iter()
@@ -92,7 +92,7 @@ async fn sec_kf16_parallel_shares_make_one_root_token_and_foreign_ones_none() {
         let nonce = open(&house, "POST", "sys/generate-root/attempt", json!({})).await.ok().body["nonce"].clone();
         let answers = flood(&house, "sys/generate-root/update", mixed(&house), &nonce).await;
         assert!(complete(&answers).len() <= 1);
-        // Whatever strangers sent: the operators succeed, with the same attempt or with a fresh one.
+        // After any requests of attackers, the operators succeed with the same attempt or with a fresh one.
         open(&house, "DELETE", "sys/generate-root/attempt", Value::Null).await.ok();
         let nonce = open(&house, "POST", "sys/generate-root/attempt", json!({})).await.ok().body["nonce"].clone();
         let answers = flood(&house, "sys/generate-root/update", right(&house), &nonce).await;
@@ -133,7 +133,7 @@ async fn sec_kf16_strangers_see_no_secret_and_shares_serve_no_other_nonce() {
     give(1, &operator).await.ok();
     let seen = open(&house, "GET", "sys/generate-root/attempt", Value::Null).await.ok().body.to_string();
     assert!(!seen.contains(&otp) && !seen.contains(&hexed(&house.shares[0])), "{seen}");
-    // A stranger puts an attempt of their own in its place and waits for the last share.
+    // An attacker replaces the attempt by another one and waits for the last share.
     open(&house, "DELETE", "sys/generate-root/attempt", Value::Null).await.ok();
     let theirs = "x".repeat(otp.len());
     open(&house, "POST", "sys/generate-root/attempt", json!({ "otp": theirs })).await.ok();
@@ -141,7 +141,7 @@ async fn sec_kf16_strangers_see_no_secret_and_shares_serve_no_other_nonce() {
         give(n, &operator).await.is(400);
     }
     assert_eq!(open(&house, "GET", "sys/generate-root/attempt", Value::Null).await.ok().body["progress"], 0);
-    // The same with new shares, and a nonce of one ceremony is none of the other.
+    // The same with new shares; a nonce of one ceremony is not valid for the other.
     let init = json!({ "secret_shares": 1, "secret_threshold": 1 });
     let first = open(&house, "POST", "sys/rekey/init", init.clone()).await.ok().body["nonce"].clone();
     open(&house, "DELETE", "sys/rekey/init", Value::Null).await.ok();
@@ -184,7 +184,7 @@ async fn sec_kf16_parallel_unsealing_opens_and_keeps_no_share() {
     let house = house().await;
     for round in 0..8 {
         house.node.lifecycle.seal().await;
-        // Foreign shares of strangers first; the operators begin anew.
+        // Foreign shares of attackers first; the operators restart.
         flood(&house, "sys/unseal", mixed(&house), &Value::Null).await;
         house.post("sys/unseal", "", json!({ "reset": true })).await;
         let answers = flood(&house, "sys/unseal", right(&house), &Value::Null).await;
@@ -212,7 +212,7 @@ async fn sec_kf16_a_kill_at_the_commit_of_a_ceremony_leaves_one_quorum() {
     gate.reached.notified().await;
     held.abort();
     assert!(killed(&house, &house.shares[2..]).await);
-    // New shares with a proof; killed after each step but the last, and at the commit of the last.
+    // New shares with a verification; killed after each step but the last, and at the commit of the last.
     let init = json!({ "secret_shares": 3, "secret_threshold": 2, "require_verification": true });
     let nonce = open(&house, "POST", "sys/rekey/init", init).await.ok().body["nonce"].clone();
     let give = async |path: &'static str, share: &SecretBytes, nonce: &Value| {
@@ -235,7 +235,7 @@ async fn sec_kf16_a_kill_at_the_commit_of_a_ceremony_leaves_one_quorum() {
     held.abort();
     let _ = held.await;
     assert!(killed(&house, &house.shares[..3]).await && !killed(&house, &new[..2]).await, "not committed");
-    // The proof can be given again, and then it counts.
+    // The verification can be repeated, and then it succeeds.
     let restarted = open(&house, "DELETE", "sys/rekey/verify", Value::Null).await.ok();
     for share in &new[1..] {
         give("sys/rekey/verify", share, &restarted.body["nonce"]).await;

@@ -1,4 +1,4 @@
-//! When the compiled policies of a token are compiled anew: when something that went into them has changed, and not before.
+//! The compiled policies of a token are compiled again only when an input of them has changed.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ async fn login_response(house: &House, role: &str, scope: &str) -> Answer {
     house.post("auth/approle/login", "", body).await.ok()
 }
 
-/// A house whose policy `own` lets an alias read what its metadata names.
+/// A house with the policy `own`, by which an alias reads the path in its metadata.
 async fn house() -> House {
     let house = House::new().await;
     house.post("sys/auth/approle", ROOT, json!({ "type": "approle" })).await.ok();

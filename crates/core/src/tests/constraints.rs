@@ -40,7 +40,7 @@ async fn sec_kf07_no_spelling_of_any_parameter_evades_a_denial() {
     let (mut judged, mut faults) = (0, Vec::new());
     for route in routes(&house) {
         let judges = matches!(route.operation, Operation::Read | Operation::Update | Operation::Patch);
-        // Refused before policies are asked, for what the request is alone.
+        // Refused before the policies are evaluated, for the form of the request.
         let refused_first =
             route.path.ends_with('/') || ["unwrap", "rewrap"].iter().any(|end| route.path.ends_with(end));
         if !judges || refused_first || route.access == Access::Unauthenticated || route.parameters.is_empty() {
@@ -54,7 +54,7 @@ async fn sec_kf07_no_spelling_of_any_parameter_evades_a_denial() {
                     let body = json!({ name: spelling.clone() });
                     let answer = house.call(route.method(), &route.path, &token, body).await;
                     judged += 1;
-                    // A token that is no text is refused before policies are asked.
+                    // A token that is no text is refused before the policies are evaluated.
                     let is_denied = answer.error() == DENIED || name == "token" && !spelling.is_string();
                     if answer.status != 403 || !is_denied {
                         faults.push(format!("{} {name}: {spelling} gave {}", route.named(), answer.status));

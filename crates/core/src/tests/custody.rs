@@ -1,4 +1,5 @@
-//! New shares, new root keys, new root tokens: who may make them, and that either the old shares hold or the new ones.
+//! New shares, root keys and root tokens: the required capabilities, and that either the old shares are valid or the
+//! new ones.
 
 use crate::seal::SealShape;
 use base64::Engine as _;
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::tests::fixture::{Answer, House, ROOT};
 
-/// A server with three shares of which two unseal.
+/// A server with three shares and the threshold two.
 async fn house() -> House {
     let house = House::sealed(SealShape { shares: 3, threshold: 2 }).await;
     assert!(house.node.lifecycle.unseal(&house.shares[..2]).await.unwrap());
@@ -19,7 +20,7 @@ fn hexed(share: &SecretBytes) -> String {
     hex::encode(share.expose())
 }
 
-/// The shares of an answer.
+/// The shares in a response.
 fn shares(answer: &Answer) -> Vec<SecretBytes> {
     let keys = answer.data()["keys"].as_array().unwrap();
     keys.iter().map(|k| SecretBytes::new(hex::decode(k.as_str().unwrap()).unwrap())).collect()
@@ -29,7 +30,7 @@ async fn give(house: &House, path: &str, share: &SecretBytes, nonce: &Value) -> 
     house.post(path, ROOT, json!({ "key": hexed(share), "nonce": nonce })).await
 }
 
-/// Seals and tries to unseal with these.
+/// Seals the server and tries to unseal it with these shares.
 async fn reopens(house: &House, shares: &[SecretBytes]) -> bool {
     house.node.lifecycle.seal().await;
     house.node.lifecycle.unseal(shares).await.unwrap()
@@ -48,7 +49,7 @@ async fn sec_cs05_exactly_one_of_old_and_new_shares_unseals_at_every_moment() {
     for share in &new[..2] {
         give(&house, "sys/rotate/root/verify", share, &proof).await.ok();
     }
-    // What lies between is memory: after a seal the old shares hold and the new ones never will.
+    // The pending shares are in memory: after a seal the old shares are valid and the new ones are discarded.
     assert!(!reopens(&house, &new[..3]).await);
     assert!(reopens(&house, &house.shares[..2]).await);
     house.get("sys/rotate/root/verify", ROOT).await.is(400);
@@ -57,7 +58,7 @@ async fn sec_cs05_exactly_one_of_old_and_new_shares_unseals_at_every_moment() {
     give(&house, "sys/rotate/root/update", &house.shares[0], &nonce).await.ok();
     let made = give(&house, "sys/rotate/root/update", &house.shares[2], &nonce).await.ok();
     let (new, proof) = (shares(&made), made.data()["verification_nonce"].clone());
-    // The root key changes while the proof is under way; that makes no difference to it.
+    // A change of the root key during the verification does not affect it.
     house.post("sys/rotate/root", ROOT, Value::Null).await.is(204);
     for share in &new[1..3] {
         give(&house, "sys/rotate/root/verify", share, &proof).await.ok();
@@ -108,7 +109,7 @@ async fn a_quorum_makes_a_root_token_that_only_the_otp_opens() {
     let lookup = house.get("auth/token/lookup-self", &token).await.ok();
     assert_eq!((&lookup.data()["policies"], &lookup.data()["ttl"]), (&json!(["root"]), &json!(0)));
     assert_eq!(house.get("sys/generate-root-token/attempt", ROOT).await.ok().data()["started"], false);
-    // Neither shares nor token nor pad stand in the audit log.
+    // The audit log contains neither shares nor token nor pad.
     let log = house.audit("audit");
     for secret in [&token, &otp, &hexed(&house.shares[0]), &hexed(&house.shares[1])] {
         assert!(!log.contains(secret.as_str()));

@@ -1,4 +1,4 @@
-//! Stored records that cannot be read: each is confined to its subject, and none of them opens anything.
+//! Stored records that cannot be read: each affects only its subject, and none of them grants access.
 
 use bytes::Bytes;
 use keepfast_framework::engine::Registered;
@@ -13,15 +13,15 @@ use crate::tests::tokens::stored;
 /// The ways in which a record is damaged.
 #[derive(Clone, Copy)]
 enum Damage {
-    /// The ciphertext does not open.
+    /// The ciphertext cannot be decrypted.
     Ciphertext,
-    /// The plaintext is no record.
+    /// The plaintext is no valid record.
     Plaintext,
 }
 
 const WAYS: [Damage; 2] = [Damage::Ciphertext, Damage::Plaintext];
 
-/// Damages every record below a path, which exists, and starts the process anew.
+/// Damages every record below a path, which exists, and restarts the process.
 async fn damage(house: &mut House, way: Damage, path: &str) {
     let mut paths: Vec<String> = stored(house, "").await;
     paths.retain(|known| known.starts_with(path));
@@ -78,7 +78,7 @@ async fn sec_kf02_a_policy_that_cannot_be_read_denies() {
         house.post("secret/data/x", ROOT, json!({ "data": { "k": "v" } })).await.ok();
         let (both, wide) = (token(&house, &["wide", "narrow"]).await, token(&house, &["wide"]).await);
         damage(&mut house, way, "sys/policy/narrow").await;
-        // A policy that was taken out of the decision would leave what the others grant.
+        // An ACL without the damaged policy would grant what the others grant.
         assert!(house.get("secret/data/x", &both).await.status >= 400);
         assert!(house.get("secret/data/y", &both).await.status >= 400);
         house.get("secret/data/x", &wide).await.ok();
@@ -107,7 +107,7 @@ async fn a_stored_policy_that_no_longer_parses_denies_and_is_shown() {
     house.call("DELETE", "sys/policies/acl/old", ROOT, Value::Null).await.ok();
 }
 
-/// Writes another text into the record of a policy, as an older version may have stored it, and starts the process anew.
+/// Stores another text in the record of a policy, as an older version may have done, and restarts the process.
 async fn store_policy(house: &mut House, name: &str, text: &str) {
     house.policy(name, "path \"x\" { capabilities = [\"read\"] }").await;
     let barrier = house.unsealed().barrier.clone();
@@ -139,7 +139,7 @@ async fn a_stored_policy_beyond_a_limit_is_in_force_and_shows_no_more_than_it_ma
     let old = token(&house, &["old", "wide"]).await;
     house.get("secret/data/a", &old).await.ok();
     house.get("secret/data/b", &old).await.is(403);
-    // The filter cannot be judged, so that no name passes it.
+    // The filter cannot be evaluated, so no name passes it.
     let listed = house.list("secret/metadata", &old).await;
     assert!(listed.data()["keys"].as_array().is_none_or(Vec::is_empty), "{listed:?}");
     house.unsealed().access.policies.log_limits().await.unwrap();
@@ -212,7 +212,7 @@ async fn a_damaged_token_record_ends_alone_and_on_time() {
         house.pass(3601).await;
         assert!(!stored(&house, "token/id/").await.contains(&path));
         assert!(house.get("auth/token/lookup-self", &grandchild).await.is(403).status == 403);
-        // Its parent ends as any other, with a damaged child or without.
+        // Its parent expires as any other, with a damaged child or without.
         let third = house.post("auth/token/create", &parent, json!({})).await.ok().token();
         let path = format!("token/id/{}", house.unsealed().access.tokens.place(&third).as_str());
         damage(&mut house, way, &path).await;
@@ -256,7 +256,7 @@ async fn an_engine_that_cannot_be_opened_stops_neither_unseal_nor_ticks() {
             "what cannot be opened is not mounted"
         );
         assert!(house.unsealed().engines.mounts.router().at(&entry.path).is_none());
-        // It was mounted by an earlier version, which could open it.
+        // Mounted by an earlier version, which could open it.
         let mut tx = house.unsealed().barrier.begin();
         house.unsealed().engines.mounts.save(&mut tx, &entry).unwrap();
         tx.commit().await.unwrap();

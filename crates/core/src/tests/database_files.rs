@@ -1,4 +1,4 @@
-//! Which local files the settings of database connections may name is the operator's decision.
+//! Only the operator decides which local files the settings of database connections may name.
 
 use serde_json::json;
 

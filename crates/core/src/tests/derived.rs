@@ -1,5 +1,5 @@
-//! What is derived from the tables: every route of every engine refuses who may not, names what does not fit, is recorded,
-//! and no input makes it fail as a fault of the server. A new row is tested the moment it is declared.
+//! Tests derived from the tables: every route of every engine denies callers without capabilities, names invalid
+//! parameters, is audited, and never fails with a server error on any input. A new row is tested once it is declared.
 
 use keepfast_framework::Operation;
 use keepfast_framework::routes::Access;
@@ -17,9 +17,9 @@ pub(crate) struct Route {
     pub(crate) path: String,
     pub(crate) operation: Operation,
     pub(crate) access: Access,
-    /// Whether it answers before the journey, without audit.
+    /// Whether it works on a sealed server, without audit.
     sealed: bool,
-    /// The parameters that do not come with the path, with their schemas.
+    /// The parameters outside of the path, with their schemas.
     pub(crate) parameters: Vec<(String, Value)>,
     /// The other names of a parameter, by its name.
     pub(crate) other_names: Vec<(String, &'static str)>,
@@ -43,7 +43,7 @@ impl Route {
         format!("{} {} {}", self.engine, self.operation.name(), self.pattern)
     }
 
-    /// Whether no audit entry is written: nobody has to be authenticated before the row answers.
+    /// Whether no audit entry is written: the row needs no authentication.
     fn is_unaudited(&self) -> bool {
         self.sealed && self.access == Access::Unauthenticated
     }
@@ -58,7 +58,7 @@ impl Route {
     }
 }
 
-/// A house with every engine mounted, that leads a cluster: `sys/step-down` needs a token there.
+/// A house with every engine mounted, as the leader of a cluster: `sys/step-down` needs a token there.
 pub(crate) async fn furnished() -> House {
     let house = House::on(Gated::leading(), |_, _| {}, keepfast_engines::all()).await;
     furnish(&house).await;
@@ -99,7 +99,7 @@ fn of_row(engine: &str, mount: &str, row: &RowInfo) -> Vec<Route> {
     let mut out = Vec::new();
     for pattern in &row.patterns {
         for operation in &row.operations {
-            // Longer paths of the row capture what a body cannot give here.
+            // Longer paths of the row capture values that a body cannot have here.
             let captured: Vec<&str> =
                 row.patterns.iter().flat_map(|pattern| pattern.captures()).map(|name| &**name).collect();
             let properties =
@@ -157,7 +157,7 @@ async fn sec_ac08_every_route_refuses_who_has_no_token_no_policy_or_no_sudo() {
             continue;
         }
         if matches!(route.operation, Operation::Update | Operation::Patch) && route.path.ends_with('/') {
-            // Refused for its form alone, which tells nothing of what is there.
+            // Refused for its form alone, which discloses no data.
             assert_eq!(
                 house.call(method, &route.path, "", json!({})).await.is(400).error(),
                 "cannot write to a path ending in '/'"
@@ -165,10 +165,10 @@ async fn sec_ac08_every_route_refuses_who_has_no_token_no_policy_or_no_sudo() {
             continue;
         }
         for token in ["", "hvs.unknown", "hvb.unknown", &empty] {
-            // Neither parameters that fit nor parameters that do not make a difference.
+            // Valid and invalid parameters give the same result.
             for body in [json!({}), json!({ "x": "y", "type": [{}], "data": 1, "ttl": "x" })] {
                 let answer = house.call(method, &route.path, token, body).await;
-                // Who unwraps learns that the wrapping token is spent, or was none, before it counts who asks.
+                // An unwrap validates the wrapping token before it authenticates the caller.
                 let expected = match route.pattern.as_str() {
                     "wrapping/unwrap" | "wrapping/rewrap" if token.is_empty() => {
                         (403, "error validating wrapping token: token is empty")
@@ -186,7 +186,7 @@ async fn sec_ac08_every_route_refuses_who_has_no_token_no_policy_or_no_sudo() {
     }
 }
 
-/// Every row of every table is asked: those that answer on a sealed server write no audit entry.
+/// Calls every row of every table: those that work on a sealed server write no audit entry.
 #[tokio::test]
 async fn sec_ac08_a_sealed_server_answers_the_sealed_rows_only() {
     let tables = furnished().await;
@@ -195,7 +195,7 @@ async fn sec_ac08_a_sealed_server_answers_the_sealed_rows_only() {
     for route in routes(&tables) {
         let answer = house.call(route.method(), &route.path, ROOT, json!({})).await;
         let is_sealed = (answer.status, answer.error()) == (503, "Vault is sealed");
-        // Nobody can hand over what the server is not.
+        // A server that is not active cannot step down.
         let refuses = route.pattern == "step-down";
         assert_eq!(is_sealed, !route.sealed || refuses, "{}: {answer:?}", route.named());
         answered += usize::from(!is_sealed);
@@ -248,7 +248,7 @@ async fn sec_ac07_no_route_is_added_or_opened_unreviewed() {
     );
 }
 
-/// Whether a thing exists is asked for an update, of the row that has the update.
+/// The existence check serves updates, so its row must have one.
 #[tokio::test]
 async fn rows_that_tell_existence_take_updates() {
     let house = furnished().await;
@@ -266,7 +266,7 @@ async fn a_parameter_of_the_wrong_type_is_named_and_not_quoted() {
     let mut faults = Vec::new();
     for route in routes(&house) {
         for (name, schema) in &route.parameters {
-            // What takes any JSON has no wrong type.
+            // A parameter of any JSON type has no wrong type.
             if schema.get("type").is_none() {
                 continue;
             }
@@ -275,7 +275,7 @@ async fn a_parameter_of_the_wrong_type_is_named_and_not_quoted() {
                 .call(route.method(), &route.path, ROOT, json!({ name: [[&canary, { &canary: { &canary: canary } }]] }))
                 .await;
             let text = answer.body.to_string();
-            // A token or a lease that is no text is as invalid as an unknown one, and says so.
+            // A token or a lease that is no text gets the error of an unknown one.
             if matches!(name.as_str(), "token" | "lease_id") && text.contains("invalid ") {
                 continue;
             }
@@ -309,13 +309,13 @@ async fn sec_al06_every_route_is_recorded_once_before_and_once_after_with_its_se
             log.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()["type"].clone()).collect();
         let expected: &[&str] = if route.is_unaudited() { &[] } else { &["request", "response"] };
         assert_eq!(kinds, expected, "{} {}", route.named(), answer.status);
-        // Paths that are asked about become names of fields in the answer; names are no secrets.
+        // The requested paths become field names of the response; names are not secret.
         let names = route.pattern.starts_with("capabilities");
         assert!((names || !log.contains(canary)) && !log.contains(&own), "{}: {log}", route.named());
     }
 }
 
-/// Values that have made servers like this one fail.
+/// Values that are known to cause failures in similar servers.
 fn bad_values() -> Vec<Value> {
     vec![
         Value::Null,
@@ -363,10 +363,10 @@ async fn sec_ds06_no_parameter_makes_a_route_fail_as_a_fault_of_the_server() {
             continue;
         }
         for (at, (name, _)) in route.parameters.iter().enumerate() {
-            // A third of the values for each parameter; the parameters of one type get all of them among themselves.
+            // A third of the values for each parameter; the parameters of one type share all of them.
             for (n, value) in bad_values().into_iter().enumerate().skip(at % 3).step_by(3) {
                 let mut body = serde_json::Map::from_iter([(name.clone(), value)]);
-                // Every other time the rest of the parameters is there as well, but for what takes long to hash.
+                // Every second request also has the other parameters, except those that are slow to hash.
                 if n % 2 == 0 {
                     body.extend(
                         route

@@ -1,4 +1,4 @@
-//! Open engines are told of every commit to their records, and one that is being opened misses none.
+//! Open engines receive every commit to their records, and one that is being opened misses none.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use crate::tests::fixture::{House, ROOT};
 
-/// What the engines under test were told, and the gate of their opening.
+/// The invalidations that the engines under test received, and the gate of their opening.
 #[derive(Default)]
 struct Told {
     keys: Mutex<Vec<(String, bool)>>,
@@ -20,7 +20,7 @@ struct Told {
     go_on: Notify,
 }
 
-/// An engine that notes what it is told.
+/// An engine that stores its invalidations.
 struct Listening<const AUTH: bool>(Arc<Told>);
 
 impl<const AUTH: bool> Engine for Listening<AUTH> {

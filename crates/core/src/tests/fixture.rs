@@ -1,4 +1,4 @@
-//! A server in memory with a clock that tests move, a file audit device, and short ways to ask it things.
+//! A server in memory with a clock that tests move, a file audit device, and short methods for requests.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,11 +23,11 @@ use crate::tests::gate::Gated;
 /// The id of the first token.
 pub(crate) const ROOT: &str = "root-of-the-house";
 
-/// What every server of the tests has at `secret/`.
+/// The mount at `secret/` of every test server.
 const DEV_MOUNT: DevMount =
     DevMount { path: "secret/", engine: "kv", version: "2", description: "key/value secret storage" };
 
-/// A server with what it stands on.
+/// A test server with its storage, clock and directory.
 pub(crate) struct House {
     pub(crate) node: Arc<Node>,
     pub(crate) clock: TestClock,
@@ -37,7 +37,7 @@ pub(crate) struct House {
     pub(crate) settings: Settings,
 }
 
-/// One request, for what the short ways cannot say.
+/// The optional parts of a request.
 #[derive(Default, Clone)]
 pub(crate) struct Ask {
     pub(crate) token: Option<String>,
@@ -48,11 +48,11 @@ pub(crate) struct Ask {
     pub(crate) namespace: String,
     /// The edge did not receive the body.
     pub(crate) withheld: bool,
-    /// The `Accept` header names a form of Prometheus.
+    /// The `Accept` header has a format of Prometheus.
     pub(crate) accepts_prometheus: bool,
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -60,7 +60,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// The one error text, empty if there is none.
+    /// The only error text, empty if there is none.
     pub(crate) fn error(&self) -> &str {
         self.body["errors"][0].as_str().unwrap_or_default()
     }
@@ -69,7 +69,7 @@ impl Answer {
         &self.body["data"]
     }
 
-    /// The text of the token that was made.
+    /// The token in the response.
     pub(crate) fn token(&self) -> String {
         self.body["auth"]["client_token"].as_str().unwrap_or_else(|| panic!("no token in {self:?}")).to_owned()
     }
@@ -82,7 +82,7 @@ impl Answer {
         self.body["wrap_info"]["token"].as_str().unwrap_or_else(|| panic!("not wrapped: {self:?}")).to_owned()
     }
 
-    /// Fails the test unless the status is in the two hundreds.
+    /// Fails the test unless the status is 2xx.
     #[track_caller]
     pub(crate) fn ok(self) -> Self {
         assert!((200..300).contains(&self.status), "{self:?}");
@@ -115,7 +115,7 @@ impl House {
         Self::on(Gated::default(), change, engines).await
     }
 
-    /// The same on this storage.
+    /// The same on an existing storage.
     pub(crate) async fn on(
         backend: Gated,
         change: impl FnOnce(&mut Settings, &std::path::Path),
@@ -131,7 +131,7 @@ impl House {
         House { node, clock, backend, dir, shares: made.shares, settings }
     }
 
-    /// A server that is initialised with this shape and sealed.
+    /// A server that is initialized with this shape and sealed.
     pub(crate) async fn sealed(shape: SealShape) -> Self {
         let house = Self::uninitialized();
         let root = Some(SecretString::new(ROOT.to_owned()));
@@ -161,13 +161,13 @@ impl House {
         self.node.lifecycle.unsealed().unwrap()
     }
 
-    /// Moves the clock and ends what is due, as the duties do.
+    /// Moves the clock and runs the expirations, as the background tasks do.
     pub(crate) async fn pass(&self, seconds: u64) {
         self.clock.advance(Duration::from_secs(seconds));
         self.unsealed().leases.expiry.revoke_due_tokens(self.clock.now()).await.unwrap();
     }
 
-    /// Asks with everything that can be said.
+    /// Sends a request with all options.
     pub(crate) async fn ask(&self, method: &str, path: &str, ask: Ask) -> Answer {
         let response = self.node.handle(incoming(method, path, ask)).await;
         let status = response.status().0;
@@ -180,7 +180,7 @@ impl House {
         Answer { status, body }
     }
 
-    /// Asks with a token (empty for none) and a body (null for none).
+    /// Sends a request with a token (empty for none) and a body (null for none).
     pub(crate) async fn call(&self, method: &str, path: &str, token: &str, body: Value) -> Answer {
         let token = (!token.is_empty()).then(|| token.to_owned());
         let body = (!body.is_null()).then(|| body.to_string());
@@ -203,7 +203,7 @@ impl House {
         self.call("DELETE", path, token, Value::Null).await
     }
 
-    /// Asks and wants the answer wrapped for `seconds`.
+    /// Sends a request with a wrap TTL of `seconds`.
     pub(crate) async fn wrapped(&self, method: &str, path: &str, token: &str, body: Value, seconds: u64) -> Answer {
         let body = (!body.is_null()).then(|| body.to_string());
         self.ask(method, path, Ask { token: Some(token.to_owned()), body, wrap: Some(seconds), ..Ask::default() }).await
@@ -214,7 +214,7 @@ impl House {
         self.post(&format!("sys/policies/acl/{name}"), ROOT, json!({ "policy": text })).await.ok();
     }
 
-    /// A fresh token, made by root with these parameters.
+    /// A fresh token, created by root with these parameters.
     pub(crate) async fn token(&self, parameters: Value) -> String {
         self.post("auth/token/create", ROOT, parameters).await.ok().token()
     }
@@ -228,7 +228,7 @@ impl House {
         }
     }
 
-    /// All that a device has written.
+    /// The whole output of a device.
     pub(crate) fn audit(&self, device: &str) -> String {
         std::fs::read_to_string(self.dir.path().join(device)).unwrap_or_default()
     }
@@ -241,12 +241,12 @@ impl House {
             .collect()
     }
 
-    /// Forgets what the first device has written.
+    /// Clears the output of the first device.
     pub(crate) fn forget_audit(&self) {
         std::fs::File::options().write(true).open(self.dir.path().join("audit")).unwrap().set_len(0).unwrap();
     }
 
-    /// Logs in through a fresh AppRole role with these parameters; the mount is made when it is missing.
+    /// Logs in through a fresh AppRole role with these parameters; the mount is created when it is missing.
     pub(crate) async fn approle(&self, role: &str, parameters: Value) -> Answer {
         self.post("sys/auth/approle", ROOT, json!({ "type": "approle" })).await;
         self.post(&format!("auth/approle/role/{role}"), ROOT, parameters).await.ok();
@@ -257,7 +257,7 @@ impl House {
     }
 }
 
-/// What the edge makes of a method and a path with a query.
+/// The [`Incoming`] of the edge for a method and a path with a query.
 pub(crate) fn incoming(method: &str, path: &str, ask: Ask) -> Box<Incoming> {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let query = query.split('&').filter(|p| !p.is_empty()).map(|p| {
@@ -298,7 +298,7 @@ pub(crate) fn incoming(method: &str, path: &str, ask: Ask) -> Box<Incoming> {
 }
 
 impl House {
-    /// How many bytes of audit there are, in units of a short entry.
+    /// The length of the audit output, in units of a short entry.
     pub(crate) fn entries_written(&self) -> u64 {
         std::fs::metadata(self.dir.path().join("audit")).map_or(0, |m| m.len() / 512)
     }

@@ -1,4 +1,4 @@
-//! A backend that holds one commit back until the test lets it go, so that races run in a chosen order.
+//! A backend that holds one commit until the test releases it, so that races run in a chosen order.
 
 use std::sync::{Arc, Weak};
 
@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 use crate::tests::fixture::{Answer, House, ROOT};
 use crate::tests::tokens::stored;
 
-/// Memory behind a gate.
+/// Storage in memory with a gate.
 #[derive(Default)]
 pub(crate) struct Gated {
     memory: MemoryBackend,
@@ -23,7 +23,7 @@ pub(crate) struct Gated {
     is_alone: bool,
     /// Refuses commits.
     refuses: Mutex<Option<Refuses>>,
-    /// What a read panics at.
+    /// The prefix of the key whose read panics.
     panics_at: Mutex<Option<&'static str>>,
 }
 
@@ -48,7 +48,7 @@ impl Gated {
         Gated { is_alone: true, ..Gated::leading() }
     }
 
-    /// From now on commits are refused for which `refuses` returns an error.
+    /// Refuses from now on the commits for which `refuses` returns an error.
     pub(crate) fn refuse(&self, refuses: Refuses) {
         *self.refuses.lock() = Some(refuses);
     }
@@ -101,7 +101,7 @@ impl Backend for Gated {
     }
 }
 
-/// Runs `first` up to its commit, then `second` to its end, then lets `first` go on.
+/// Runs `first` up to its commit, then `second` to its end, then resumes `first`.
 async fn overtaken(
     house: &Arc<House>,
     first: (&'static str, String, Value),
@@ -125,7 +125,7 @@ async fn family() -> (Arc<House>, String) {
     (house, parent)
 }
 
-/// What is stored of tokens but for the root token.
+/// The stored token records except that of the root token.
 async fn left(house: &House) -> Vec<String> {
     let mut all = stored(house, "token/").await;
     all.retain(|k| !k.starts_with("token/secrets"));
@@ -188,7 +188,7 @@ async fn sec_tl07_what_a_token_stores_while_it_is_revoked_does_not_stay() {
     revoked.is(204);
     stored.is(403);
     assert_eq!(left(&house).await.len(), 1);
-    // And the other way round.
+    // The reverse order.
     let (house, parent) = family().await;
     let (revoked, stored) = overtaken(
         &house,
@@ -242,7 +242,7 @@ async fn a_request_whose_caller_is_revoked_meanwhile_is_the_last_one() {
         tokio::spawn(async move { house.post("auth/token/revoke", ROOT, json!({ "token": parent })).await })
     };
     gate.reached.notified().await;
-    // Not yet acknowledged: either answer is right. Acknowledged: none but one.
+    // Before the acknowledgement both responses are valid; after it only the denial.
     let _ = house.accepts(&parent).await;
     gate.open.notify_one();
     held.await.unwrap().is(204);
@@ -272,7 +272,7 @@ async fn what_is_written_while_its_mount_is_taken_away_does_not_stay() {
         gate.reached.notified().await;
         house.delete(mount, ROOT).await.is(204);
         gate.open.notify_one();
-        // A login runs again after the conflict and finds no role any more.
+        // A login runs again after the conflict and does not find the role.
         assert!(matches!(held.await.unwrap().status, 400 | 404), "{path}");
     }
     let left = stored(&house, "").await;

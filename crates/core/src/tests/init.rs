@@ -1,4 +1,4 @@
-//! Init and unseal under failures: nothing is written before everything that can fail has succeeded.
+//! Init and unseal under failures: nothing is written before every fallible step has succeeded.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -79,7 +79,7 @@ async fn init(node: &Node) -> (u16, Value) {
     ask(node, "sys/init", json!({ "secret_shares": 3, "secret_threshold": 2 })).await
 }
 
-/// Unseals with the first two shares of an answer of init; the last answer.
+/// Unseals with the first two shares of an init response; returns the last response.
 async fn unseal(node: &Node, made: &Value) -> (u16, Value) {
     ask(node, "sys/unseal", json!({ "key": made["keys"][0] })).await;
     ask(node, "sys/unseal", json!({ "key": made["keys"][1] })).await
@@ -106,10 +106,10 @@ async fn sec_kf40_init_writes_one_commit_or_nothing_whatever_fails() {
     }
 }
 
-/// A reason, a device that is refused for it, and what mends it.
+/// A reason, a device that is refused for it, and its repair.
 type Broken = (&'static str, AuditSettings, Box<dyn FnOnce()>);
 
-/// The declared devices that cannot be opened, each with what mends it.
+/// The declared devices that cannot be opened, each with its repair.
 fn broken(dir: &Path) -> Vec<Broken> {
     let at = |name: &str| dir.join(name);
     let (taken, folder, hard, soft) = (at("taken"), at("folder"), at("hard"), at("soft"));
@@ -184,7 +184,7 @@ async fn sec_kf40_a_failed_unseal_keeps_the_shares_and_names_the_reason() {
         assert_eq!((status, progress().await), (500, json!(1)), "operation {at}: {answer}");
     }
     assert_eq!(progress().await, 0);
-    // What was reset meanwhile is not put back, and wrong shares are not kept.
+    // Shares from before a reset are not put back, and wrong shares are not kept.
     node.lifecycle.seal().await;
     ask(&node, "sys/unseal", json!({ "key": made["keys"][0] })).await;
     ask(&node, "sys/unseal", json!({ "key": format!("{}07", "ab".repeat(32)) })).await;
@@ -206,7 +206,7 @@ async fn keys(backend: &dyn Backend) -> Vec<String> {
 
 #[tokio::test]
 async fn sec_kf40_a_storage_that_init_left_alone_starts_like_a_new_one() {
-    // One mount table, one default policy, one salt and one root token: as unseal finds them after init.
+    // One mount table, one default policy, one salt and one root token, as after init.
     let house = House::sealed(SealShape { shares: 1, threshold: 1 }).await;
     let before = keys(&*house.backend).await;
     assert!(
@@ -220,8 +220,8 @@ async fn sec_kf40_a_storage_that_init_left_alone_starts_like_a_new_one() {
     assert!(house.accepts(crate::tests::fixture::ROOT).await);
 }
 
-/// A backend that closes the read end of the audit pipe when the seal configuration is read: the request is recorded by
-/// then, its answer is not.
+/// A backend that closes the read end of the audit pipe when the seal configuration is read: the request is audited by
+/// then, its response is not.
 #[derive(Default)]
 struct Deaf {
     memory: MemoryBackend,
@@ -286,7 +286,7 @@ async fn sec_kf40_new_shares_count_only_once_their_answer_is_recorded() {
         assert_eq!(before, after, "{path}: no token that nobody has");
         node.lifecycle.seal().await;
         assert_eq!(unseal(&node, &made).await.1["sealed"], false, "{path}: the old shares hold");
-        // The seal ended what was under way.
+        // The seal cancelled the operation.
         rotation = call("sys/rotate/root/init", begin.clone()).await.1["data"]["nonce"].clone();
         if path.contains("rotate") {
             let nonce = rotation.clone();
@@ -295,7 +295,7 @@ async fn sec_kf40_new_shares_count_only_once_their_answer_is_recorded() {
             assert_eq!(give(path, 1, &nonce).await.0, 500);
             backend.armed.store(false, Ordering::SeqCst);
             *backend.reader.lock() = Some(listen());
-            // Without a seal the shares are given again.
+            // Without a seal the shares are sent again.
             give(path, 0, &nonce).await;
             let (status, new) = give(path, 1, &nonce).await;
             assert_eq!((status, new["data"]["complete"].clone()), (200, json!(true)));

@@ -1,4 +1,4 @@
-//! What the server shows of its router and of the requests under way.
+//! The inspection of the router and of the requests in flight.
 
 use keepfast_framework::Clock;
 use serde_json::{Value, json};
@@ -45,13 +45,13 @@ async fn a_request_under_way_is_shown_without_its_token() {
     let requests: Vec<_> = shown.body.as_object().unwrap().values().collect();
     assert_eq!(requests.len(), 1);
     assert_eq!(requests[0]["request_path"], "/v1/sys/in-flight-req");
-    // The hash of the policies of a root token, as OpenBao forms it.
+    // The hash of the policies of a root token, as OpenBao computes it.
     assert_eq!(requests[0]["client_id"], "0DHqvq2D77kL2/JTPSZkTMJbkFVmUu0TzMi0jiXcFy8=");
     assert!(!shown.body.to_string().contains(ROOT));
     assert_eq!(house.node.lifecycle.unsealed().unwrap().observed.in_flight.count(), 0);
 }
 
-/// The path of a request under way, as the holder of a token and as anybody sees them.
+/// The path of a request in flight, for a caller with a token and for one without.
 async fn seen(house: &House, path: &str) -> (Vec<String>, Vec<String>) {
     let unsealed = house.unsealed();
     let (method, path) = path.split_once(' ').unwrap();
@@ -85,7 +85,7 @@ async fn sec_kf51_paths_of_requests_under_way_show_no_token() {
         ("GET auth/token/lookup/hvs.AAAA", "auth/token/***", "auth/token/***"),
         ("GET my-custom-root/a", "***", "***"),
         ("GET sys/my-custom-root", "sys/***", "sys/***"),
-        // Names are for those who may read the path.
+        // Only callers that may read the path see names.
         ("GET secret/data/team/app", "secret/data/team/app", "secret/data/***/***"),
         ("LIST secret/metadata/team", "secret/metadata/team", "secret/metadata/***"),
         ("GET secret/data/hvs.AAAA", "secret/data/***", "secret/data/***"),

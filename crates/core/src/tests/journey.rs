@@ -1,4 +1,4 @@
-//! The journey of a request: policies evaluate what handlers use.
+//! The request pipeline: policies evaluate the values that handlers use.
 
 use serde_json::json;
 
@@ -62,7 +62,7 @@ async fn sec_kf52_policy_handler_and_audit_read_one_value_of_a_repeated_paramete
         ("limit=1", json!({ "limit": "1" }), 200),
         ("limit=1&limit=2", json!({ "limit": ["1", "2"] }), 400),
         ("limit=2&limit=1", json!({ "limit": ["2", "1"] }), 400),
-        // No parameter of the path: it is ignored, and recorded as it was sent.
+        // Not a parameter of the path: ignored, and audited as sent.
         ("x=1&x=2", json!({ "x": ["1", "2"] }), 200),
     ] {
         house.forget_audit();

@@ -1,4 +1,4 @@
-//! The path that policy judges is the path that acts, and bodies name no path that policy cannot judge.
+//! The path that policies evaluate is the path that is used, and bodies have no path that policies cannot evaluate.
 
 use keepfast_framework::Kind;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Guessing at a user's secret locks the user out for a while, and nobody else.
+//! Failed logins lock out the user for a while, and no other user.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ async fn sec_au01_five_guesses_in_any_spelling_lock_a_user_for_a_quarter_of_an_h
     for name in ["anna", "ANNA", "Anna", "anna", "aNNa"] {
         login(&house, name, "wrong").await.is(400);
     }
-    // The right password is refused as the wrong one is.
+    // The right password is refused like the wrong one.
     let (right, wrong) = (login(&house, "anna", "right").await.is(403), login(&house, "ANNA", "wrong").await.is(403));
     assert_eq!((right.error(), &right.body), ("permission denied", &wrong.body));
     assert_eq!(locked(&house).await, 1);
@@ -125,7 +125,7 @@ async fn a_user_lock_and_its_count_do_not_depend_on_unknown_names() {
         login(&house, "anna", "wrong").await.is(400);
     }
     login(&house, "anna", "right").await.ok();
-    // The name has been tried four times, the user none since the right password.
+    // The name has four failed attempts, the user none since the right password.
     for _ in 0..4 {
         login(&house, "anna", "wrong").await.is(400);
     }
@@ -149,7 +149,7 @@ async fn an_operator_unlocks_and_decides_when_users_are_locked() {
     login(&house, "anna", "right").await.is(403);
     house.post(&path, ROOT, json!({})).await.is(204);
     login(&house, "anna", "right").await.ok();
-    // What is tuned at the mount wins over the configuration.
+    // The tuning of the mount overrides the configuration.
     let tune = json!({ "user_lockout_config": { "lockout_threshold": 2, "lockout_duration": "1h" } });
     house.post("sys/auth/up/tune", ROOT, tune).await.ok();
     login(&house, "anna", "wrong").await.is(400);
@@ -194,7 +194,7 @@ async fn sec_kf14_an_attack_at_one_mount_refuses_nobody_at_another() {
     let guess = async |house: &House, name: &str| {
         house.post(&format!("auth/other/login/{name}"), "", json!({ "password": "wrong" })).await.status
     };
-    // Endless names at one mount, without the cost of their hashes.
+    // Many names at one mount, without the cost of their hashes.
     let unsealed = house.unsealed();
     let entry = unsealed.engines.mounts.router().at("auth/up/").unwrap().entry.clone();
     let (settings, now) = (house.settings.clone(), house.clock.now());
@@ -209,7 +209,7 @@ async fn sec_kf14_an_attack_at_one_mount_refuses_nobody_at_another() {
         let answers = [guess(&house, name).await, guess(&house, name).await];
         assert_eq!(answers, [400, 400], "{name}");
     }
-    // A lock of an unknown name outlives a restart at its own mount.
+    // A lock of an unknown name survives a restart, at its own mount only.
     for _ in 0..3 {
         guess(&house, "nobody").await;
     }
@@ -229,7 +229,7 @@ async fn a_lock_that_begins_while_the_one_before_is_deleted_holds() {
         let house = house.clone();
         tokio::spawn(async move { login(&house, "anna", password).await })
     };
-    // The login deletes the old lock; the commit of that is held back while a new one begins.
+    // The login deletes the old lock; its commit is held while a new lock begins.
     let gate = house.backend.arm();
     let right = attempt("right");
     gate.reached.notified().await;
@@ -250,7 +250,7 @@ async fn a_lock_that_begins_while_the_one_before_is_deleted_holds() {
     assert_eq!(locked(&again).await, 1, "and is stored");
 }
 
-/// A server with 1200 stored locks that have ended.
+/// A server with 1200 stored locks that have expired.
 async fn house_with_ended_locks() -> House {
     let house = house(|_| {}).await;
     for _ in 0..5 {

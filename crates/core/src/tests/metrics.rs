@@ -1,4 +1,4 @@
-//! What the server counts of itself.
+//! The metrics of the server.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -32,7 +32,7 @@ fn labelled(items: &[Item], name: &str, label: (&str, &str)) -> f64 {
     }
 }
 
-/// An engine that leases.
+/// An engine that issues leases.
 struct Lender;
 
 impl Engine for Lender {
@@ -61,9 +61,9 @@ fn engines() -> Registry {
     keepfast_engines::all().preceded_by(vec![Registered::of::<Lender>()])
 }
 
-/// Asks for something of everything that is counted, of a server with these [`engines`].
+/// Sends requests that affect every metric, to a server with these [`engines`].
 async fn busy(house: &House) {
-    // The edge does it.
+    // The edge counts responses.
     house.node.monitoring().count_response(200);
     house.post("secret/data/a", ROOT, json!({ "data": { "k": "v" } })).await.ok();
     house.post("secret/data/a", ROOT, json!({ "data": { "k": "w" } })).await.ok();
@@ -90,7 +90,7 @@ async fn busy(house: &House) {
     house.post("sys/leases/revoke", ROOT, json!({ "lease_id": lease, "sync": true })).await.ok();
 }
 
-/// The text that Prometheus reads.
+/// The text for Prometheus.
 async fn scraped(house: &House) -> String {
     let answer = house.get("sys/metrics?format=prometheus", ROOT).await.ok().body;
     answer.as_str().unwrap().to_owned()
@@ -120,7 +120,7 @@ async fn requests_logins_tokens_and_audit_entries_are_counted_and_timed() {
     assert_eq!(count(&house.node.monitoring().gather(), "core.unsealed"), 0);
 }
 
-/// Every published name is there or stands in the list of those that are not, with its reason; no reason is stale.
+/// Every published name exists or is in the list of missing ones with its reason; no reason is outdated.
 #[tokio::test]
 async fn published_dashboards_find_their_metrics() {
     let house = House::with(|_, _| {}, engines()).await;
@@ -176,8 +176,8 @@ impl HostGauges for Machine {
     }
 }
 
-/// Nothing is told that does not stand in the catalogue, in its kind and with its labels; the page of the documentation is
-/// made from the catalogue.
+/// Every reported metric is in the catalogue, with its kind and its labels; the page of the documentation is generated from the
+/// catalogue.
 #[tokio::test]
 async fn every_metric_stands_in_the_catalogue_and_in_the_documentation() {
     let machine =
@@ -283,7 +283,7 @@ async fn leases_are_counted_in_memory_as_they_are_on_disk() {
     let second = house.token(json!({ "ttl": "2h" })).await;
     house.token(json!({ "ttl": "30s" })).await;
     assert_eq!(leases(&house), Some(at_first + 3));
-    // Within one second the end is where it was.
+    // Within the same second the expiration does not change.
     house.post("auth/token/renew", ROOT, json!({ "token": first, "increment": "1h" })).await.ok();
     house.post("auth/token/renew", ROOT, json!({ "token": first, "increment": "3h" })).await.ok();
     assert_eq!(leases(&house), Some(at_first + 3));

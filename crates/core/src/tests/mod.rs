@@ -1,4 +1,4 @@
-//! The kernel with every engine in it, in one process: requests go in as the edge makes them, answers and audit come out.
+//! The kernel with every engine, in one process: tests send requests as the edge does and check responses and audit.
 
 mod admission;
 mod audit;

@@ -1,4 +1,4 @@
-//! Mounting, tuning, moving, taking away.
+//! Mount, tune, move and unmount.
 
 use serde_json::{Value, json};
 
@@ -60,7 +60,7 @@ async fn an_unmount_that_was_interrupted_is_finished_at_the_next_unseal() {
     for n in 0..450 {
         house.post(&format!("big/{}/{n}", n % 3), ROOT, json!({ "k": n })).await.ok();
     }
-    // What a process leaves behind that ends right after the mount stopped to answer.
+    // The storage of a process that ended right after the mount was disabled.
     let unsealed = house.unsealed();
     let mut entry = unsealed.engines.mounts.router().at("big/").unwrap().entry.clone();
     entry.leaving = true;

@@ -1,4 +1,5 @@
-//! Records of the root namespace name none, as those of older versions do; a record of another namespace is not found.
+//! Records of the root namespace have no namespace field, like those of older versions; a record of another namespace
+//! is not found.
 
 use std::net::IpAddr;
 
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 use crate::audit::{Entry, RequestPart, SerializedRequest, Verdict};
 use crate::tests::fixture::{House, ROOT};
 
-/// The only record below a folder, whatever is between.
+/// The only record below a folder, at any depth.
 async fn only_record(house: &House, folder: &str) -> String {
     let unsealed = house.unsealed();
     let view = unsealed.barrier.view("");
@@ -21,7 +22,7 @@ async fn only_record(house: &House, folder: &str) -> String {
     at
 }
 
-/// Moves a record, which names no namespace, to another namespace.
+/// Moves a record without a namespace to another namespace.
 async fn move_to_other(house: &House, key: &str) {
     let unsealed = house.unsealed();
     let view = unsealed.barrier.view("");

@@ -1,4 +1,4 @@
-//! A handler that panics, and what can be remembered without bound.
+//! Handlers that panic, and caches without bound.
 
 use keepfast_framework::engine::Registered;
 use keepfast_framework::routes::{Help, Nothing};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::tests::fixture::{House, ROOT};
 
-/// An engine with one path that panics and one that writes before it does.
+/// An engine with one path that panics and one that writes before it panics.
 struct Faulty;
 
 impl Engine for Faulty {

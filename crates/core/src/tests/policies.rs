@@ -1,4 +1,4 @@
-//! Policies at the API: what is written decides, at once, and for the caller that it names.
+//! Policies at the API: a written policy applies at once, and to the caller that it names.
 
 use serde_json::{Value, json};
 
@@ -74,7 +74,7 @@ async fn sec_ac06_a_template_is_about_the_alias_that_logged_in() {
             house.post(&format!("auth/userpass/login/{name}"), "", json!({ "password": "p" })).await.ok().token(),
         );
     }
-    // Both names become aliases of one entity on the same mount, as an operator could have made them.
+    // Both names become aliases of one entity on the same mount, as if an operator had created them.
     let unsealed = house.unsealed();
     let mut tx = unsealed.barrier.begin();
     let view = unsealed.barrier.view("identity/");

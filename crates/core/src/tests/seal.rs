@@ -1,4 +1,4 @@
-//! Init, unseal and seal: who has shares, and what is left when the keys are gone.
+//! Init, unseal and seal: the shares, and the state after the keys are gone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ async fn shares_unseal_in_any_order_and_wrong_ones_do_not() {
     let nonce = status.body["nonce"].clone();
     assert_eq!(unseal(share(&house, 4)).await.ok().body["progress"], 1, "the same share counts once");
     assert_eq!(unseal(share(&house, 0)).await.ok().body["nonce"], nonce);
-    // A share of nobody's: the attempt fails as a whole and begins anew.
+    // A share of another key: the attempt fails as a whole and restarts.
     let wrong = format!("{}{}", "ab".repeat(32), "07");
     assert_eq!(unseal(wrong).await.is(400).error(), "Unsealing failed, invalid key");
     assert_eq!(house.get("sys/seal-status", "").await.ok().body["progress"], 0);
@@ -90,7 +90,7 @@ async fn init_is_done_once_and_its_shapes_are_checked() {
     );
 }
 
-/// Every parameter of `sys/health` with codes that are none, in the state that the node is in.
+/// Sends every parameter of `sys/health` with invalid codes, in the current state of the node.
 async fn health_refuses_what_is_no_code(node: &Node, state: &str) {
     let parameters = [
         "activecode",
@@ -102,7 +102,7 @@ async fn health_refuses_what_is_no_code(node: &Node, state: &str) {
         "haunhealthycode",
         "removedcode",
     ];
-    // The edge makes a read of HEAD; `conformance/scenarios/http/health.yaml` has it.
+    // The edge turns HEAD into a read, which `conformance/scenarios/http/health.yaml` tests.
     for parameter in parameters {
         for (code, accepted) in [
             ("abc", false),
@@ -183,7 +183,7 @@ async fn after_seal_every_request_is_503_and_the_data_comes_back_with_the_shares
         house.call(method, path, ROOT, Value::Null).await.is(503);
     }
     house.get("sys/health", "").await.is(503);
-    // A request that was under way fails with the same status.
+    // A request in flight fails with the same status.
     let late =
         before.handle(incoming("GET", "secret/data/a", Ask { token: Some(ROOT.to_owned()), ..Ask::default() })).await;
     assert_eq!(late.status().0, 503);
@@ -246,12 +246,12 @@ async fn sec_ds05_unauthenticated_callers_do_not_stop_an_operator() {
             "sys/seal",
             "sys/rotate/config",
         ] {
-            // What can be begun without a token elsewhere is off here, and says so.
+            // Operations that need no token on OpenBao are off here, with an error that says so.
             let answer = house.call(method, path, "", json!({})).await;
             assert!(matches!(answer.status, 403 | 405), "{method} {path}: {answer:?}");
         }
     }
-    // Who leads alone goes on leading.
+    // The only node stays the leader.
     house.post("sys/step-down", "", json!({})).await.is(204);
     assert_eq!(house.get("sys/rotate/root/init", ROOT).await.ok().data()["started"], false);
     // Shares given to an unsealed server are not kept.

@@ -1,4 +1,4 @@
-//! The TLS session of the connection, as a handler sees it.
+//! The TLS session of the connection in handlers.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Tokens: how they are made, what they may do, when they end.
+//! Tokens: creation, capabilities, expiry and revocation.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -316,7 +316,7 @@ async fn a_chosen_id_is_unique_and_a_new_token_of_it_inherits_nothing() {
     house.get("cubbyhole/a", "chosen").await.is(404);
 }
 
-/// The keys that are stored below a prefix.
+/// The stored keys below a prefix.
 pub(crate) async fn stored(house: &House, prefix: &str) -> Vec<String> {
     let unsealed = house.unsealed();
     let mut tx = unsealed.barrier.begin_read();
@@ -336,7 +336,7 @@ pub(crate) async fn stored(house: &House, prefix: &str) -> Vec<String> {
     out
 }
 
-/// A small generator for trees; the same every time.
+/// A small random generator for trees, with a fixed seed.
 struct Chance(u64);
 
 impl Chance {
@@ -400,7 +400,7 @@ async fn sec_tl04_orphans_survive_revoke_orphan_and_expiry_takes_the_tree() {
     let saved = house.post("auth/token/create", &other, json!({ "ttl": "10h" })).await.ok().token();
     house.post("auth/token/revoke-orphan", ROOT, json!({ "token": other })).await.is(204);
     house.clock.advance(Duration::from_secs(3600));
-    // Dead by the clock alone, before anything was collected, and for looking up as well.
+    // Expired by the clock alone, before any revocation, and for lookups as well.
     assert!(!house.accepts(&child).await && !house.accepts(&grandchild).await);
     house.post("auth/token/lookup", ROOT, json!({ "token": grandchild })).await.is(403);
     assert!(house.accepts(&saved).await);
@@ -437,7 +437,7 @@ async fn sec_tl04_an_interrupted_collection_is_taken_up_at_the_next_unseal() {
     for _ in 0..5 {
         children.push(house.post("auth/token/create", &parent, json!({})).await.ok().token());
     }
-    // What a process leaves behind that ends right after the first transaction of a revoke.
+    // The storage of a process that ended right after the first transaction of a revoke.
     let unsealed = house.unsealed();
     let key = unsealed.access.tokens.place(&parent);
     let view = unsealed.barrier.view("token/");

@@ -1,4 +1,5 @@
-//! Two nodes on one storage. One leads; the other never writes, and shows what the first has committed at the next request.
+//! Two nodes on one storage. One leads; the other never writes, and returns the commits of the first at the next
+//! request.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -18,9 +19,9 @@ use crate::{Node, metrics};
 /// The storage of the leader for a node that must not write.
 struct ReadOnly {
     storage: Arc<Gated>,
-    /// How many commits were refused.
+    /// The number of refused commits.
     refused: AtomicUsize,
-    /// The role of the standby; that of the leader in tests that compare what the two answer.
+    /// The role of the standby; that of the leader in tests that compare the responses of both.
     role: Option<Role>,
 }
 
@@ -59,7 +60,7 @@ impl Pair {
         Self::beside(House::new().await).await
     }
 
-    /// A standby beside this node, which answers as the leader does.
+    /// A standby beside this node, which responds as the leader does.
     async fn beside(leader: House) -> Self {
         let role = leader.node.lifecycle.parts.role();
         Self::as_node(leader, role).await
@@ -86,7 +87,7 @@ impl Pair {
         self.leader.delete(path, ROOT).await.ok();
     }
 
-    /// What the standby answers, which is what the leader answers.
+    /// The response of the standby, which must equal that of the leader.
     async fn read(&self, path: &str) -> Answer {
         self.call("GET", path).await
     }
@@ -103,7 +104,7 @@ impl Pair {
     }
 }
 
-/// The answer without what differs between any two answers.
+/// The response without the fields that differ between any two responses.
 fn plain(answer: &Answer) -> (u16, Value) {
     let mut body = answer.body.clone();
     if let Some(body) = body.as_object_mut() {
@@ -214,14 +215,14 @@ async fn what_is_decided_before_a_request_is_read_follows() {
     assert!(rules().recorded_headers.contains_key("x-own"));
     pair.delete("sys/config/auditing/request-headers/x-own").await;
     assert!(rules().recorded_headers.is_empty());
-    // Once it is sealed nothing puts a rule in force.
+    // A sealed server puts no rule into force.
     pair.standby.node.lifecycle.seal().await;
     pair.write("sys/quotas/rate-limit/all", json!({ "rate": 5 })).await;
     assert_eq!(limit(), None);
     pair.check();
 }
 
-/// Fails to log in until the name is locked.
+/// Sends failed logins until the name is locked.
 async fn guess(house: &House, name: &str) {
     for _ in 0..5 {
         house.post(&format!("auth/up/login/{name}"), "", json!({ "password": "wrong" })).await;
@@ -245,7 +246,7 @@ async fn lockouts_and_the_quarantine_follow() {
     let accessor = pair.read("sys/auth/up").await.ok().data()["accessor"].as_str().unwrap().to_owned();
     pair.write(&format!("sys/locked-users/{accessor}/unlock/anna"), json!({})).await;
     assert_eq!(locked().await, 1);
-    // Every refused login of the standby is counted in its memory alone: the lock of a name that nobody has was followed.
+    // The standby counts failed logins in memory only: it followed the lock of the unknown name.
     let refused = async |name: &str| {
         let body = json!({ "password": "wrong" });
         pair.standby.post(&format!("auth/up/login/{name}"), "", body).await.status
@@ -405,7 +406,7 @@ async fn audit_devices_that_the_api_creates_follow() {
     pair.check();
 }
 
-/// Reads that are of one node by their nature.
+/// Reads whose responses belong to one node.
 const OF_ONE_NODE: &[&str] = &[
     "metrics",
     "host-info",
@@ -421,7 +422,7 @@ const OF_ONE_NODE: &[&str] = &[
     "random",
 ];
 
-/// All reads of all engines after each kind of write, also of mounts that were made when the standby was there.
+/// All reads of all engines after each kind of write, also of mounts that were created after the standby was opened.
 #[tokio::test]
 async fn every_read_answers_alike_on_both_nodes_whatever_is_written() {
     let pair = Pair::beside(House::new().await).await;
@@ -508,7 +509,7 @@ async fn a_node_of_a_cluster_that_takes_over_quarantines_nothing() {
     assert!(leader.unsealed().leases.store.is_quarantined(), "until an operator ends it");
 }
 
-/// A data directory that was restored without its `meta.json`, or with an older one, has a new name.
+/// A data directory that was restored without its `meta.json`, or with an older one, gets a new name.
 #[tokio::test]
 async fn sec_kf59_a_lone_node_that_storage_does_not_know_is_quarantined() {
     use crate::settings::Home;

@@ -1,4 +1,4 @@
-//! Response wrapping: handed out once, to whoever has the token, and nowhere else.
+//! Response wrapping: the wrapped response is returned once, only to a caller with the token.
 
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ async fn sec_tl06_of_100_parallel_unwraps_exactly_one_succeeds() {
     assert!(!house.audit("audit").contains("canary-once"));
 }
 
-/// Every way to an answer at once, for many tokens: the old way by its own storage, too.
+/// All ways to read a wrapped response at once, for many tokens: the old way by its own storage, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn sec_tl06_of_all_ways_to_an_answer_at_once_exactly_one_gets_it() {
     let house = Arc::new(House::new().await);
@@ -92,12 +92,12 @@ async fn sec_tl06_the_use_in_the_record_decides_who_takes_an_answer() {
     assert_eq!(unsealed.access.tokens.count_use(&key).await.unwrap(), Use::Last);
     let mut tx = unsealed.barrier.begin();
     assert!(unsealed.access.wrapper.unwrap(&mut tx, &key, &token, UseOf::ThisTransaction).await.is_err());
-    // The request that has spent it takes the answer, and nothing is left.
+    // The request that has spent the use reads the response, and nothing is left.
     let mut tx = unsealed.barrier.begin();
     unsealed.access.wrapper.unwrap(&mut tx, &key, &token, UseOf::Authentication).await.unwrap();
     tx.commit().await.unwrap();
     assert!(!stored(&house, "").await.iter().any(|k| k.ends_with("/response")));
-    // Without a spent use no request owns the answer; counting the use and taking the answer conflict.
+    // Without a spent use no request owns the response; counting the use and reading the response conflict.
     let (key, token) = wrapped().await;
     let mut tx = unsealed.barrier.begin();
     assert!(unsealed.access.wrapper.unwrap(&mut tx, &key, &token, UseOf::Authentication).await.is_err());
@@ -196,7 +196,7 @@ async fn sec_tl06_a_wrapping_token_can_do_nothing_else() {
         let token = house.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": 1 }), 60).await.ok().wrapping();
         let status = house.call(method, path, &token, Value::Null).await.status;
         assert!(matches!(status, 403 | 404), "{method} {path}: {status}");
-        // The one use is spent on the attempt, which whoever waits for the answer will notice.
+        // The attempt spends the only use, so the intended receiver notices it.
         house.post("sys/wrapping/unwrap", ROOT, json!({ "token": token })).await.is(400);
     }
 }
@@ -229,7 +229,7 @@ async fn a_wrapped_answer_ends_with_its_time_and_a_wrapped_token_tells_its_acces
     let inner = house.post("sys/wrapping/unwrap", ROOT, json!({ "token": made.wrapping() })).await.ok();
     assert_eq!(made.body["wrap_info"]["wrapped_accessor"], json!(inner.accessor()));
     assert!(house.accepts(&inner.token()).await);
-    // Refusals and empty answers are not wrapped.
+    // Errors and empty responses are not wrapped.
     house.wrapped("GET", "secret/data/none", ROOT, Value::Null, 60).await.is(404);
     house.wrapped("POST", "auth/token/revoke", ROOT, json!({ "token": inner.token() }), 60).await.is(204);
 }
