@@ -176,8 +176,8 @@ impl HostGauges for Machine {
     }
 }
 
-/// Every reported metric is in the catalogue, with its kind and its labels; the page of the documentation is generated from the
-/// catalogue.
+/// Every reported metric is in the catalogue, with its kind and its labels; the page of the documentation is generated
+/// from the catalogue.
 #[tokio::test]
 async fn every_metric_stands_in_the_catalogue_and_in_the_documentation() {
     let machine =
