@@ -1,4 +1,4 @@
-//! A batch of writes with what its author had read: the unit of commit, and what a log entry carries.
+//! A batch of writes with the reads that they depend on: the unit of commit and the content of a log entry.
 //!
 //! The encoded form is stored in logs; its first byte is its version. Numbers are little-endian:
 //!
@@ -19,21 +19,21 @@ use crate::{Key, Page, StorageError};
 
 const VERSION: u8 = 1;
 
-/// What identifies the content that a transaction has seen. Taken of ciphertext, so that a log carries nothing that is
-/// derived from plaintext and every node judges a batch alike.
+/// Identifies the content that a transaction has read. Computed over ciphertext, so that a log holds nothing derived
+/// from plaintext and every node evaluates a batch in the same way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Digest(pub [u8; 16]);
 
 /// Writes that are applied together, provided that the reads still hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// What must still be as it was.
+    /// Reads whose results must be unchanged.
     pub reads: Vec<Read>,
-    /// What is written, in this order.
+    /// Writes, in the order of application.
     pub writes: Vec<Write>,
 }
 
-/// Something that a transaction has seen.
+/// A record or listing that a transaction has read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Read {
     /// A record.
@@ -45,16 +45,16 @@ pub enum Read {
     },
     /// A page of a listing.
     Listing {
-        /// Where.
+        /// The listed prefix.
         prefix: Key,
-        /// Which part.
+        /// The page of the listing.
         page: Page,
         /// Digest of the names; see [`Digest::of_names`].
         seen: Digest,
     },
 }
 
-/// A change of one record. (`Debug` shows the value's length only.)
+/// A change of one record. `Debug` prints only the length of the value.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Write {
     /// Creates or replaces a record.
@@ -64,7 +64,7 @@ pub enum Write {
         /// Its content.
         value: Bytes,
     },
-    /// Removes a record; without effect when there is none.
+    /// Deletes a record; no effect when there is none.
     Delete {
         /// Its path.
         key: Key,
@@ -72,8 +72,9 @@ pub enum Write {
 }
 
 impl Digest {
-    /// The digest of a stored value: its last 16 bytes, which are the tag of its authenticated encryption and
-    /// differ whenever it was encrypted anew. (Shorter values are padded; only plaintext records can be short.)
+    /// The digest of a stored value: its last 16 bytes. They are the tag of its authenticated encryption, which differs
+    /// for
+    /// every encryption. Shorter values are padded; only plaintext records can be short.
     pub fn of(value: &[u8]) -> Self {
         let mut digest = [0; 16];
         let tail = &value[value.len().saturating_sub(16)..];
@@ -81,7 +82,7 @@ impl Digest {
         Self(digest)
     }
 
-    /// The digest of a listing: the first half of SHA-256 over the names, each behind its length.
+    /// The digest of a listing: the first half of SHA-256 over the names, each preceded by its length.
     pub fn of_names(names: &[String]) -> Self {
         let mut text = Vec::with_capacity(names.iter().map(|name| name.len() + 4).sum());
         for name in names {
@@ -92,7 +93,7 @@ impl Digest {
 }
 
 impl Write {
-    /// The path that is written.
+    /// The path of the written record.
     pub fn key(&self) -> &Key {
         match self {
             Self::Put { key, .. } | Self::Delete { key } => key,
@@ -110,7 +111,7 @@ impl std::fmt::Debug for Write {
 }
 
 impl Batch {
-    /// A batch that puts one record whatever was there.
+    /// A batch that writes one record without a condition.
     pub fn put(key: Key, value: impl Into<Bytes>) -> Self {
         Self { reads: Vec::new(), writes: vec![Write::Put { key, value: value.into() }] }
     }
@@ -135,10 +136,10 @@ impl Batch {
         }
     }
 
-    /// Reads the encoded form; values share its memory.
+    /// Decodes the encoded form; values share its memory.
     ///
     /// # Errors
-    /// [`StorageError::Corrupt`] for anything that [`Batch::encode`] does not write.
+    /// [`StorageError::Corrupt`] for any form that [`Batch::encode`] does not write.
     pub fn decode(mut input: Bytes) -> Result<Self, StorageError> {
         let batch = take_batch(&mut input).ok_or_else(|| StorageError::corrupt("unreadable batch"))?;
         if input.has_remaining() {

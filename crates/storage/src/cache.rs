@@ -1,8 +1,9 @@
-//! Ciphertext kept in memory in front of the backend.
+//! A cache of ciphertext in front of the backend.
 //!
-//! The backend tells the cache of every batch in commit order, so the cache always holds the newest value or none.
-//! What remains is a reader that fetched a value before a commit and wants to keep it after: it takes a [`Ticket`]
-//! first, and a commit in between makes the ticket void.
+//! The backend passes every batch to the cache in commit order, so the cache holds the newest value or none. A race
+//! remains: a reader fetches a value before a commit and stores it in the cache afterwards. The reader therefore takes
+//! a
+//! [`Ticket`] first, and a commit in between invalidates the ticket.
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -10,9 +11,9 @@ use quick_cache::{Weighter, sync::Cache as QuickCache};
 
 use crate::{Index, Key, Watch, Write};
 
-/// What an entry costs beside its key and value, roughly, in bytes.
+/// Approximate overhead of a cache entry in addition to its key and value, in bytes.
 const ENTRY: u64 = 96;
-/// Independent counters of changes; more of them make fewer tickets void for nothing.
+/// Number of independent change counters. More of them invalidate fewer tickets needlessly.
 const STRIPES: usize = 64;
 
 /// A bounded map from storage path to ciphertext.
@@ -21,7 +22,7 @@ pub(crate) struct Cache {
     changes: [Mutex<u64>; STRIPES],
 }
 
-/// Permission to keep what is read from the backend after this moment.
+/// Permission to cache a value that is read from the backend after this moment.
 pub(crate) struct Ticket {
     stripe: usize,
     change: u64,
@@ -37,9 +38,9 @@ impl Weighter<Key, Bytes> for Weigh {
 }
 
 impl Cache {
-    /// A cache of at most `bytes` bytes, overhead included.
+    /// Creates a cache of at most `bytes` bytes, overhead included.
     pub(crate) fn new(bytes: usize) -> Self {
-        // Room for a tenth of what may come; more is made as it does, so that an idle server stays small.
+        // Capacity for a tenth of the expected entries; it grows on demand, so that an idle server stays small.
         let items = (bytes / 8192).max(16);
         Self {
             values: QuickCache::with_weighter(items, bytes as u64, Weigh),
@@ -47,18 +48,18 @@ impl Cache {
         }
     }
 
-    /// The newest ciphertext, if it is here.
+    /// Returns the newest ciphertext, if cached.
     pub(crate) fn get(&self, path: &str) -> Option<Bytes> {
         self.values.get(path)
     }
 
-    /// To be taken before the backend is asked.
+    /// Returns a ticket. Must be called before the read from the backend.
     pub(crate) fn ticket(&self, path: &str) -> Ticket {
         let stripe = stripe(path);
         Ticket { stripe, change: *self.changes[stripe].lock() }
     }
 
-    /// Keeps what the backend answered, unless something was committed since the ticket was taken.
+    /// Caches the value that the backend returned, unless a commit followed the ticket.
     pub(crate) fn fill(&self, ticket: &Ticket, key: Key, value: Bytes) {
         let change = self.changes[ticket.stripe].lock();
         if *change == ticket.change && self.fits(&key, &value) {
@@ -66,7 +67,7 @@ impl Cache {
         }
     }
 
-    /// Forgets everything.
+    /// Removes all entries.
     pub(crate) fn clear(&self) {
         for change in &self.changes {
             *change.lock() += 1;
@@ -86,7 +87,7 @@ impl Watch for Cache {
             *change += 1;
             match write {
                 Write::Put { key, value } if self.fits(key, value) => self.values.insert(key.clone(), value.clone()),
-                // The cache would refuse a value too large for it and go on answering with the old one.
+                // The cache would refuse a value too large for it and keep returning the old one.
                 Write::Put { key, .. } | Write::Delete { key } => {
                     self.values.remove(key.as_str());
                 }

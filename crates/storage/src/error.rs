@@ -1,22 +1,22 @@
-//! What can go wrong below the barrier.
+//! Errors of the storage layer.
 
 use std::{io, sync::Arc};
 
-/// A failure of the storage layer. Cheap to clone, because one failed write answers every commit that waited for it.
+/// An error of the storage layer. Cheap to clone, because one failed write fails every commit that waited for it.
 ///
-/// No variant carries a stored value; some name the storage path, which belongs in the log and not in an answer.
+/// No variant carries a stored value. Some carry the storage path, which belongs in the log and not in a response.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StorageError {
-    /// Something that the batch had read was changed by another commit. Nothing was written; run the request again.
+    /// Another commit changed a record or listing that the batch had read. Nothing was written; run the request again.
     #[error("what the transaction read was changed by another commit")]
     Conflict,
-    /// A transaction conflicted each time that it ran, too often to be tried again. Nothing was written.
+    /// A transaction conflicted on every try, up to the limit. Nothing was written.
     #[error("a transaction was given up after too many conflicts")]
     Contended,
     /// The device has no room left. Nothing was written.
     #[error("no space left on the storage device")]
     Full,
-    /// The storage path is not acceptable; the text says why.
+    /// The storage path is invalid; the text says why.
     #[error("invalid storage path: {0}")]
     InvalidKey(&'static str),
     /// The batch is larger than the store accepts.
@@ -38,7 +38,7 @@ pub enum StorageError {
     Io {
         /// What was attempted, as in "write log segment".
         action: Arc<str>,
-        /// What the operating system answered.
+        /// The error of the operating system.
         cause: Arc<io::Error>,
     },
     /// A stored record is damaged, was moved to another path, or was tampered with.
@@ -50,7 +50,7 @@ pub enum StorageError {
     /// An earlier write or sync failed, so the store accepts nothing more until the process is started again.
     #[error("the storage has stopped after a failed write and needs a restart: {0}")]
     Stopped(Arc<str>),
-    /// The data directory is not one that this program or this node can use; the text says why.
+    /// This program or this node cannot use the data directory; the text says why.
     #[error("unusable data directory: {0}")]
     Layout(Arc<str>),
     /// Another process has the data directory open.
@@ -58,13 +58,13 @@ pub enum StorageError {
     InUse {
         /// The data directory.
         directory: Arc<str>,
-        /// Which process holds it, as far as known.
+        /// The process that holds it, as far as known.
         holder: Arc<str>,
     },
 }
 
 impl StorageError {
-    /// An I/O failure while doing `action`; a full device becomes [`StorageError::Full`].
+    /// An I/O error during `action`; a full device becomes [`StorageError::Full`].
     pub fn io(action: impl Into<Arc<str>>, cause: io::Error) -> Self {
         match cause.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
@@ -72,12 +72,13 @@ impl StorageError {
         }
     }
 
-    /// As [`io`](Self::io), for failures after which a full device is more than that.
+    /// Like [`io`](Self::io), for errors after which [`StorageError::Full`] would be wrong, because data may have been
+    /// written.
     pub(crate) fn io_kept(action: impl Into<Arc<str>>, cause: io::Error) -> Self {
         Self::Io { action: action.into(), cause: Arc::new(cause) }
     }
 
-    /// A stored record that cannot be what was written.
+    /// A stored record that does not have the form that was written.
     pub fn corrupt(what: impl Into<Arc<str>>) -> Self {
         Self::Corrupt(what.into())
     }

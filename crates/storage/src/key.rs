@@ -9,8 +9,8 @@ const MAX_LEN: usize = 16 * 1024;
 
 /// A storage path such as `logical/<uuid>/data/x`, or a prefix of such paths. Cheap to clone, ordered by bytes.
 ///
-/// Every segment between slashes is non-empty and none is `..`, so a path cannot be written in two ways and none can
-/// mean something outside its prefix. Apart from that any UTF-8 is allowed.
+/// Every segment between slashes is non-empty and none is `..`, so each path has exactly one spelling and none reaches
+/// outside its prefix. Otherwise any UTF-8 is allowed.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(Arc<str>);
 
@@ -26,7 +26,7 @@ impl Key {
         Ok(Self(path.into()))
     }
 
-    /// A place to list: empty for everything, otherwise a path, with or without its final slash.
+    /// The prefix of a listing: empty for everything, otherwise a path, with or without its final slash.
     ///
     /// # Errors
     /// As [`Key::new`].
@@ -40,7 +40,7 @@ impl Key {
         Ok(Self(if bare.len() < path.len() { path.into() } else { format!("{path}/").into() }))
     }
 
-    /// Whether `path` is the path of a record; see [`Key::new`].
+    /// Checks that `path` is the path of a record; see [`Key::new`].
     pub(crate) fn check(path: &str) -> Result<(), StorageError> {
         if path.len() > MAX_LEN {
             return Err(StorageError::InvalidKey("longer than 16 KiB"));

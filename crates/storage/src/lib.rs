@@ -1,7 +1,7 @@
-//! Storage: above this crate nobody sees a backend, below it nobody sees plaintext.
+//! Storage: code above this crate never uses a backend directly, code below it never sees plaintext.
 //!
-//! A [`Backend`] is a durable ordered map whose only way to write is an atomic, checked [`Batch`]. A [`Barrier`]
-//! encrypts on top of it and hands out [`View`]s; a [`Tx`] reads and writes through views and commits once.
+//! A [`Backend`] is a durable ordered map whose only write operation is an atomic, checked [`Batch`]. A [`Barrier`]
+//! encrypts its records and returns [`View`]s; a [`Tx`] reads and writes through views and commits once.
 
 mod backend;
 mod barrier;

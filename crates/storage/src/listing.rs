@@ -1,23 +1,23 @@
-//! How names one level below a prefix are found in an ordered map of whole paths.
+//! Lists the names one level below a prefix in an ordered map of whole paths.
 
 use std::ops::Bound;
 
 use crate::{Page, StorageError};
 
-/// Children of one name that are stepped over before it is cheaper to look for the next name in the tree.
+/// Number of children of one name that are skipped one by one before a seek to the next name is cheaper.
 const STEPS: usize = 16;
 
 /// A position in an ordered map of paths.
 pub(crate) trait Cursor {
-    /// Moves before the first path within the bound.
+    /// Moves to before the first path within the bound.
     fn seek(&mut self, from: Bound<&str>) -> Result<(), StorageError>;
-    /// Writes the next path to `path`; false at the end.
+    /// Writes the next path to `path`; returns false at the end.
     fn next(&mut self, path: &mut String) -> Result<bool, StorageError>;
 }
 
-/// The names one level below `prefix` (empty, or ending in `/`).
+/// Lists the names one level below `prefix` (empty, or ending in `/`).
 ///
-/// Cutting a path behind the first slash keeps the byte order, so the names come out sorted as the paths are.
+/// Cutting a path after the first slash keeps the byte order, so the names are sorted as the paths are.
 pub(crate) fn names(cursor: &mut impl Cursor, prefix: &str, page: &Page) -> Result<Vec<String>, StorageError> {
     let limit = page.limit.unwrap_or(usize::MAX);
     let mut names: Vec<String> = Vec::new();
@@ -47,7 +47,7 @@ pub(crate) fn names(cursor: &mut impl Cursor, prefix: &str, page: &Page) -> Resu
     Ok(names)
 }
 
-/// Up to and with the first slash.
+/// Returns the text up to and including the first slash.
 pub(crate) fn cut(rest: &str) -> &str {
     rest.find('/').map_or(rest, |slash| &rest[..=slash])
 }
@@ -59,7 +59,7 @@ fn seek_behind(cursor: &mut impl Cursor, prefix: &str, name: &str) -> Result<(),
         return cursor.seek(Bound::Included(prefix));
     }
     match name.strip_suffix('/') {
-        // '0' follows '/', so this is the first path behind all children of the name.
+        // '0' follows '/', so this is the first path after all children of the name.
         Some(bare) => cursor.seek(Bound::Included(&format!("{prefix}{bare}0"))),
         None => cursor.seek(Bound::Excluded(&format!("{prefix}{name}"))),
     }

@@ -1,4 +1,4 @@
-//! A backend in memory: development mode, tests, and the model that other backends are compared with.
+//! A backend in memory, for development mode, for tests, and as the model that other backends are compared with.
 
 use std::{
     collections::{BTreeMap, btree_map},
@@ -16,7 +16,7 @@ use crate::{
     watch::Watchers,
 };
 
-/// Keeps everything in memory and loses it when dropped.
+/// Stores all records in memory and loses them when dropped.
 #[derive(Default)]
 pub struct MemoryBackend {
     state: RwLock<State>,
@@ -35,7 +35,7 @@ impl MemoryBackend {
         Self::default()
     }
 
-    /// All records as they lie here, by key.
+    /// All records as stored, by key.
     pub(crate) fn records(&self) -> Vec<(Key, Bytes)> {
         self.state.read().records.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
     }
@@ -67,7 +67,7 @@ impl Backend for MemoryBackend {
         }
         state.last += 1;
         let index = Index(state.last);
-        // Still under the lock, so that watchers see batches in order; readers may wait for a moment.
+        // Still under the lock, so that watchers receive batches in order; readers may wait for a moment.
         self.watchers.tell(index, &batch.writes);
         Ok(index)
     }

@@ -1,11 +1,11 @@
-//! Which part of a listing is wanted.
+//! Pages of a listing.
 
 /// A page of a listing. Names are ordered by bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Page {
     /// Only names that come after this one; it need not exist.
     pub after: Option<String>,
-    /// At most so many names.
+    /// The largest number of names.
     pub limit: Option<usize>,
 }
 
@@ -20,7 +20,7 @@ impl Page {
         Self { after: None, limit: Some(limit) }
     }
 
-    /// The page behind `after`.
+    /// The names that come after `after`.
     pub fn after(after: impl Into<String>) -> Self {
         Self { after: Some(after.into()), limit: None }
     }

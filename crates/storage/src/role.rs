@@ -1,20 +1,20 @@
-//! What a node is in the cluster that shares its storage.
+//! The role of a node in the cluster that shares its storage.
 
 use std::sync::Arc;
 
-/// What a node is in its cluster.
+/// The role of a node in its cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Role {
-    /// It takes commits.
+    /// The node takes commits.
     Leading,
     /// Another node takes commits; here they fail with [`StorageError::NotLeader`](crate::StorageError::NotLeader).
     Following {
-        /// The node that leads; `None` while that is not known.
+        /// The leader; `None` while it is unknown.
         leader: Option<Arc<Leader>>,
     },
 }
 
-/// Where clients and other nodes reach the node that leads.
+/// The addresses of the leader.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leader {
     /// The address for clients.

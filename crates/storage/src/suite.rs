@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 
 use crate::{Backend, Batch, Digest, Index, Key, Page, Read, StorageError, Watch, Write};
 
-/// Makes one test of every case for a backend: `backend_suite!(name, || async { (Arc::new(new_and_empty()), guard) });`
-/// The guard is kept until the test is over; it may own a directory.
+/// Defines one test per case for a backend: `backend_suite!(name, || async { (Arc::new(new_and_empty()), guard) });`
+/// The guard lives until the end of the test; it may own a directory.
 #[macro_export]
 macro_rules! backend_suite {
     ($name:ident, $new:expr) => {
@@ -215,7 +215,7 @@ pub async fn keeps_large_and_empty_values(store: Store) {
     assert_eq!(get(&store, &long).await.unwrap(), "1");
 }
 
-/// What a watcher has been told: index and paths.
+/// The batches that a watcher received: index and paths.
 #[derive(Default)]
 struct Told(Mutex<Vec<(u64, Vec<String>)>>);
 
@@ -232,7 +232,7 @@ pub async fn tells_watchers_in_order(store: Store) {
     store.watch(Arc::downgrade(&watcher));
     store.watch(Weak::<Told>::new());
     let first = write(&store, vec![put("a", "1"), delete("b")]).await;
-    // Told before the commit is acknowledged.
+    // The watcher runs before the commit is acknowledged.
     assert_eq!(*told.0.lock(), [(first.0, vec!["a".to_owned(), "b".to_owned()])]);
     let stale = Batch { reads: vec![saw("a", None)], writes: vec![put("a", "2")] };
     store.commit(stale).await.unwrap_err();

@@ -1,14 +1,14 @@
-//! Transactions that run again after a conflict.
+//! Transactions with retries after a conflict.
 
 use std::sync::Arc;
 
 use crate::{Barrier, StorageError, Tx};
 
-/// How often a transaction is tried. Each conflict is a commit of another one that went through, so a transaction that
+/// Maximum number of tries of a transaction. Each conflict means that another commit succeeded, so a transaction that
 /// fails this often conflicts with itself.
 const TRIES: usize = 4096;
 
-/// The error of what runs in a transaction.
+/// The error of a closure that runs in a transaction.
 pub trait TxError: From<StorageError> {
     /// Whether it is [`StorageError::Conflict`]: the transaction can run again.
     fn is_conflict(&self) -> bool;
@@ -20,15 +20,15 @@ impl TxError for StorageError {
     }
 }
 
-/// Counts the tries of what runs again after a conflict.
+/// Counts the tries of an operation that is retried after a conflict.
 #[derive(Debug, Default)]
 pub struct Tries(usize);
 
 impl Tries {
-    /// Takes the outcome of a try. `None` after a conflict: then it has to be tried again.
+    /// Evaluates the result of a try. `None` after a conflict: the operation must be retried.
     ///
     /// # Errors
-    /// The failure, if it is no conflict; [`StorageError::Contended`] after too many conflicts.
+    /// The error, if it is no conflict; [`StorageError::Contended`] after too many conflicts.
     pub fn settle<T, E: TxError>(&mut self, outcome: Result<T, E>) -> Result<Option<T>, E> {
         match outcome {
             Err(error) if error.is_conflict() => {
@@ -41,11 +41,14 @@ impl Tries {
 }
 
 impl Barrier {
-    /// Runs `attempt` in a transaction, which it gives back with its result, and commits; after a conflict it runs again in
-    /// a new one. What it does beside the transaction must bear repetition. When it fails, nothing is written.
+    /// Runs `attempt` in a transaction, which it returns with its result, and commits; after a conflict it runs again
+    /// in a
+    /// new one. Side effects of `attempt` outside the transaction must tolerate repetition. When it fails, nothing is
+    /// written.
     ///
     /// # Errors
-    /// Those of `attempt` and of [`Tx::commit`], but for conflicts; [`StorageError::Contended`] after too many conflicts.
+    /// Those of `attempt` and of [`Tx::commit`], except conflicts; [`StorageError::Contended`] after too many
+    /// conflicts.
     pub async fn transact<T, E, F>(self: &Arc<Self>, mut attempt: impl FnMut(Tx) -> F) -> Result<T, E>
     where
         E: TxError,

@@ -10,8 +10,9 @@ use bytes::Bytes;
 
 use crate::{Barrier, Digest, Index, Key, Page, Read, StorageError, View, barrier, listing};
 
-/// Reads through views. [`Barrier::begin_read`] makes one that sees the newest committed state at each read and remembers
-/// nothing. It has no way to write, so code that is given only this type cannot change the storage:
+/// Reads through views. [`Barrier::begin_read`] returns one that sees the newest committed state at each read and has
+/// no
+/// read set. It has no write methods, so code that takes only this type cannot change the storage:
 ///
 /// ```
 /// # async fn example(barrier: std::sync::Arc<keepfast_storage::Barrier>) {
@@ -32,20 +33,20 @@ use crate::{Barrier, Digest, Index, Key, Page, Read, StorageError, View, barrier
 /// ```
 pub struct ReadTx {
     barrier: Arc<Barrier>,
-    /// Whether what is read has to be unchanged at the commit.
+    /// Whether the commit verifies that all reads are unchanged.
     verifies: bool,
     seen: HashMap<Key, Option<Digest>>,
     listings: Vec<Read>,
-    /// Those of the [`Tx`] that this is a part of.
+    /// The writes of the [`Tx`] that contains this.
     writes: BTreeMap<Key, Option<Bytes>>,
-    /// The path at hand; kept to allocate once.
+    /// The current path; kept to avoid allocations.
     path: String,
 }
 
-/// Reads and writes through views, and commits once: all writes or none, provided that what was read is unchanged.
+/// Reads and writes through views, and commits once: all writes or none, provided that all reads are unchanged.
 ///
-/// Reads see the transaction's own writes. Writes wait in memory until [`commit`](Self::commit); dropping the
-/// transaction drops them. On [`StorageError::Conflict`] the request begins again with a new transaction.
+/// Reads see the transaction's own writes. Writes stay in memory until [`commit`](Self::commit); dropping the
+/// transaction drops them. On [`StorageError::Conflict`] the request starts again with a new transaction.
 pub struct Tx {
     reading: ReadTx,
     accepts_writes: bool,
@@ -79,12 +80,12 @@ impl ReadTx {
         }
     }
 
-    /// The same for code that takes a [`Tx`]: a commit with writes fails with [`StorageError::ReadOnly`].
+    /// A read-only [`Tx`] for code that takes a [`Tx`]: a commit with writes fails with [`StorageError::ReadOnly`].
     pub fn refusing_writes(self) -> Tx {
         Tx { reading: self, accepts_writes: false, refused: None }
     }
 
-    /// The record `key` of a view.
+    /// Reads the record `key` of a view.
     ///
     /// # Errors
     /// [`StorageError::InvalidKey`]; [`StorageError::Corrupt`] when the record does not authenticate;
@@ -104,8 +105,10 @@ impl ReadTx {
         }
     }
 
-    /// The names one level below `prefix` of a view (empty for the view itself), as the backend lists them and with
-    /// this transaction's own writes. The listing may change before the commit; see [`list_verified`](Self::list_verified).
+    /// Lists the names one level below `prefix` of a view (empty for the view itself): those of the backend, combined
+    /// with
+    /// this transaction's own writes. The listing may change before the commit; see
+    /// [`list_verified`](Self::list_verified).
     ///
     /// # Errors
     /// [`StorageError::InvalidKey`] and those of the backend.
@@ -114,7 +117,7 @@ impl ReadTx {
         self.names(&prefix, page, None).await
     }
 
-    /// As [`list`](Self::list); the commit fails with [`StorageError::Conflict`] when the names have changed by then.
+    /// Like [`list`](Self::list); the commit fails with [`StorageError::Conflict`] when the names have changed by then.
     ///
     /// # Errors
     /// As [`list`](Self::list).
@@ -137,7 +140,7 @@ impl ReadTx {
         admit(&self.path)
     }
 
-    /// Adds what was read at `self.path` to the read set.
+    /// Adds the record at `self.path` to the read set.
     fn remember(&mut self, record: Option<&Bytes>) -> Result<(), StorageError> {
         let seen = barrier::digest(record);
         match self.seen.get(self.path.as_str()) {
@@ -150,7 +153,7 @@ impl ReadTx {
         }
     }
 
-    /// The names below `prefix` with own writes; what the backend has answered goes to `reads`.
+    /// Lists the names below `prefix`, including own writes; adds the listings of the backend to `reads`.
     async fn names(
         &self,
         prefix: &Key,
@@ -187,8 +190,9 @@ impl ReadTx {
         Ok(names)
     }
 
-    /// Whether something is left of a name below which this transaction has deleted a record. Folders are kept on a list and not on
-    /// the stack, because a path has as many levels as its writer likes.
+    /// Whether records remain below a name under which this transaction has deleted one. Folders are on a list and not
+    /// on
+    /// the stack, because the depth of a path has no limit of its own.
     async fn remains(&self, prefix: &Key, name: &str) -> Result<bool, StorageError> {
         const PAGE: usize = 64;
         let mut folders: Vec<Key> = Vec::new();
@@ -227,28 +231,27 @@ impl Tx {
         self.write(view, key, Some(value));
     }
 
-    /// Removes a record at commit, if it is there. An invalid path makes the commit fail.
+    /// Deletes a record at commit, if it exists. An invalid path makes the commit fail.
     pub fn delete(&mut self, view: &View, key: &str) {
         self.write(view, key, None);
     }
 
-    /// Whether there is something to write.
+    /// Whether the transaction has writes.
     pub fn is_dirty(&self) -> bool {
         !self.reading.writes.is_empty()
     }
 
-    /// Whether a record is written that this transaction has looked for and not found.
+    /// Whether the transaction writes a record that it has read as absent.
     pub fn creates(&self) -> bool {
         let ReadTx { writes, seen, .. } = &self.reading;
         writes.iter().any(|(key, value)| value.is_some() && seen.get(key) == Some(&None))
     }
 
-    /// Makes the writes durable and visible. `None` when there was nothing to write, which costs nothing and checks
-    /// nothing.
+    /// Makes the writes durable and visible. `None` when there are no writes; the reads are then not checked.
     ///
     /// # Errors
-    /// [`StorageError::Conflict`] when something that was read has changed; [`StorageError::ReadOnly`] and
-    /// [`StorageError::InvalidKey`] for writes that could not be accepted; those of the backend.
+    /// [`StorageError::Conflict`] when a record or listing that was read has changed; [`StorageError::ReadOnly`] and
+    /// [`StorageError::InvalidKey`] for writes that are not allowed; those of the backend.
     pub async fn commit(self) -> Result<Option<Index>, StorageError> {
         if let Some(refused) = self.refused {
             return Err(refused);
@@ -273,7 +276,7 @@ impl Tx {
     }
 }
 
-/// Names below a prefix that a transaction itself has written.
+/// Names below a prefix that the transaction itself has written.
 struct Own {
     added: BTreeSet<String>,
     /// Names below which a record was deleted and none added.
@@ -309,7 +312,7 @@ fn place(view: &View, prefix: &str) -> Result<Key, StorageError> {
     Ok(key)
 }
 
-/// Whether a transaction may touch a path.
+/// Checks that a transaction may access a path.
 fn admit(path: &str) -> Result<(), StorageError> {
     Key::check(path)?;
     if barrier::is_reserved(path) {

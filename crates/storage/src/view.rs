@@ -1,9 +1,10 @@
-//! A part of the storage.
+//! A view: the part of the storage below a prefix.
 
 use std::sync::Arc;
 
-/// All records below a prefix. Only [`Barrier::view`](crate::Barrier::view) makes one, and it can only be narrowed, so
-/// who holds a view reaches nothing beside it.
+/// All records below a prefix. Only [`Barrier::view`](crate::Barrier::view) creates one, and it can only be narrowed,
+/// so
+/// the holder of a view cannot access records outside it.
 ///
 /// ```
 /// # async fn example(backend: std::sync::Arc<dyn keepfast_storage::Backend>, root: &keepfast_storage::RootKey) {
@@ -28,14 +29,14 @@ impl View {
         Self { prefix: format!("{prefix}{slash}").into() }
     }
 
-    /// The part below `name` of this part. (A name that is no path makes every use of the view fail.)
+    /// The view below `name` of this view. With an invalid name, every use of the view fails.
     #[must_use]
     pub fn sub(&self, name: &str) -> Self {
         let slash = if name.ends_with('/') { "" } else { "/" };
         Self { prefix: format!("{}{name}{slash}", self.prefix).into() }
     }
 
-    /// Where in the storage this part is: empty, or ending in `/`.
+    /// The storage prefix of this view: empty, or ending in `/`.
     pub fn prefix(&self) -> &str {
         &self.prefix
     }

@@ -1,4 +1,4 @@
-//! Who wants to know what has been committed.
+//! Watchers of committed batches.
 
 use std::sync::{Arc, Weak};
 
@@ -6,12 +6,13 @@ use parking_lot::RwLock;
 
 use crate::{Index, Write};
 
-/// Told of every batch that a backend applies, whoever committed it.
+/// Receives every batch that a backend applies, from any node.
 pub trait Watch: Send + Sync {
-    /// The batch at `index` has been applied.
+    /// Called after the batch at `index` has been applied.
     ///
-    /// Called in the order of the indexes, after `get` sees the writes and before the commit is acknowledged, on the
-    /// one thread that applies: it must be quick and must not wait for the backend.
+    /// Calls come in the order of the indexes, after `get` sees the writes and before the commit is acknowledged, on
+    /// the one
+    /// thread that applies batches: an implementation must be fast and must not wait for the backend.
     fn applied(&self, index: Index, writes: &[Write]);
 }
 
@@ -20,14 +21,14 @@ pub trait Watch: Send + Sync {
 pub(crate) struct Watchers(RwLock<Vec<Weak<dyn Watch>>>);
 
 impl Watchers {
-    /// Adds a watcher and forgets those that are gone.
+    /// Adds a watcher and removes those that were dropped.
     pub(crate) fn add(&self, watcher: Weak<dyn Watch>) {
         let mut watchers = self.0.write();
         watchers.retain(|known| known.strong_count() > 0);
         watchers.push(watcher);
     }
 
-    /// Tells every watcher that is still there.
+    /// Passes a batch to every watcher that still exists.
     pub(crate) fn tell(&self, index: Index, writes: &[Write]) {
         let watchers: Vec<Arc<dyn Watch>> = self.0.read().iter().filter_map(Weak::upgrade).collect();
         for watcher in watchers {

@@ -1,4 +1,4 @@
-//! The keyring in use. It follows what any node commits.
+//! The current keyring. It follows the keyring record that any node commits.
 
 use std::sync::{
     Arc,
@@ -12,10 +12,10 @@ use tokio::sync::Notify;
 use super::{KEYRING, keyring::Keyring};
 use crate::{Digest, Index, Watch, Write};
 
-/// The keyring in use.
+/// The current keyring.
 pub(super) struct CurrentKeyring {
     keyring: ArcSwap<Keyring>,
-    /// The keyring that this barrier commits, until its record is applied. Held while `keyring` changes.
+    /// The keyring that this barrier is committing, until its record is applied. Locked while `keyring` changes.
     committing: Mutex<Option<Keyring>>,
     failed_closed: AtomicBool,
     seal_demanded: Notify,
@@ -40,7 +40,7 @@ impl CurrentKeyring {
     }
 
     /// Announces the keyring that this barrier is about to commit, so that its record is recognized when it is applied.
-    /// Returns false, and keeps nothing, when the barrier is closed.
+    /// Returns false and stores nothing when the barrier is closed.
     pub(super) fn announce(&self, next: Keyring) -> bool {
         let mut committing = self.committing.lock();
         let is_open = self.keyring.load().active().is_some();
@@ -50,13 +50,14 @@ impl CurrentKeyring {
         is_open
     }
 
-    /// Drops the announced keyring, because its commit wrote nothing.
+    /// Drops the announced keyring after a commit that wrote nothing.
     pub(super) fn withdraw(&self) {
         *self.committing.lock() = None;
     }
 
-    /// Uses the keyring of this stored record. A record that the root key in use does not open was written under another
-    /// root key by another node: then the keys are dropped.
+    /// Switches to the keyring of this stored record. A record that the current root key does not decrypt was written
+    /// by
+    /// another node under another root key: the keys are then dropped.
     pub(super) fn follow(&self, record: &[u8]) {
         let digest = Digest::of(record);
         let mut committing = self.committing.lock();
@@ -79,18 +80,18 @@ impl CurrentKeyring {
         }
     }
 
-    /// Drops the keys, those of an announced keyring too.
+    /// Drops the keys, including those of an announced keyring.
     pub(super) fn close(&self) {
         self.drop_keys(&mut self.committing.lock());
     }
 
-    /// Drops the keys, and has the node sealed.
+    /// Drops the keys and requests a seal of the node.
     pub(super) fn fail_closed(&self) {
         self.close();
         self.demand_seal();
     }
 
-    /// Whether the keys were dropped and nobody asked for it, so that the node has to be sealed.
+    /// Whether the keys were dropped without a request to close, so that the node must be sealed.
     pub(super) fn has_failed_closed(&self) -> bool {
         self.failed_closed.load(Ordering::Acquire)
     }

@@ -1,6 +1,6 @@
 //! The keys of the barrier, one per term. Records name their term, so that old ones stay readable after a rotation.
 //!
-//! Stored as a record of term 0 under the root key; its plaintext is
+//! The keyring is stored as a record of term 0 under the root key. Its plaintext is
 //!
 //! ```text
 //! keyring = version:u8 (1)  count:u32  entry*          entries in the order of their terms, the last one is in use
@@ -27,41 +27,41 @@ const VERSION: u8 = 1;
 const HEAD: usize = 5;
 const ENTRY: usize = 4 + 8 + 32;
 
-/// All keys, the root key, and what the stored form looked like. Immutable: a change makes another one.
+/// All keys, the root key, and the digest of the stored form. Immutable: a change creates a new keyring.
 pub(crate) struct Keyring {
     root: RootKey,
     terms: Vec<Arc<Term>>,
     stored: Digest,
 }
 
-/// One key.
+/// One key of the keyring.
 pub(crate) struct Term {
     pub(crate) number: u32,
     pub(crate) installed: i64,
     pub(crate) key: AeadKey,
-    /// How often the key has encrypted.
+    /// Number of encryptions under this key.
     pub(crate) encryptions: AtomicU64,
-    /// The last such count that was stored.
+    /// The last number of encryptions that was stored.
     pub(crate) recorded: AtomicU64,
-    /// As stored in the keyring.
+    /// The key bytes as stored in the keyring.
     bytes: Key256,
 }
 
 /// Why a stored keyring cannot be used.
 pub(crate) enum Unusable {
-    /// It was encrypted under another root key, or changed.
+    /// The record was encrypted under another root key, or modified.
     WrongKey,
-    /// It is not what this version writes.
+    /// The record does not have the form that this version writes.
     Damaged,
 }
 
 impl Keyring {
-    /// The first keyring: one new key. Also returns the stored form.
+    /// Creates the first keyring, with one new key. Also returns the stored form.
     pub(crate) fn first(root: &RootKey, path: &str, now: i64) -> (Self, Vec<u8>) {
         Self::sealed(root.clone(), vec![Arc::new(Term::new(1, now, random::key()))], path)
     }
 
-    /// A keyring with one more key, which is used from now on.
+    /// Returns a keyring with one more key, which becomes the active one.
     pub(crate) fn rotated(&self, path: &str, now: i64) -> Option<(Self, Vec<u8>)> {
         let number = self.active()?.number.checked_add(1)?;
         let mut terms = self.terms.clone();
@@ -69,7 +69,7 @@ impl Keyring {
         Some(Self::sealed(self.root.clone(), terms, path))
     }
 
-    /// The same keys under another root key.
+    /// Returns the same keys under another root key.
     pub(crate) fn rewrapped(&self, root: &RootKey, path: &str) -> (Self, Vec<u8>) {
         Self::sealed(root.clone(), self.terms.clone(), path)
     }
@@ -79,7 +79,7 @@ impl Keyring {
         Self { root: RootKey::zeroed(), terms: Vec::new(), stored: Digest([0; 16]) }
     }
 
-    /// Reads the stored form. Counters of terms that `known` has are taken over.
+    /// Decodes the stored form. Terms that `known` has keep their counters.
     pub(crate) fn load(root: &RootKey, path: &str, record: &[u8], known: &Self) -> Result<Self, Unusable> {
         if value::term(record) != Some(0) {
             return Err(Unusable::Damaged);
@@ -101,7 +101,7 @@ impl Keyring {
         (Self { root, terms, stored }, record)
     }
 
-    /// The key that encrypts; `None` when the barrier is closed.
+    /// The active key, which encrypts; `None` when the barrier is closed.
     pub(crate) fn active(&self) -> Option<&Arc<Term>> {
         self.terms.last()
     }
@@ -134,14 +134,14 @@ impl Term {
         }
     }
 
-    /// Counts encryptions and returns how many there are now.
+    /// Adds `more` encryptions and returns the new count.
     pub(crate) fn count(&self, more: u64) -> u64 {
         self.encryptions.fetch_add(more, Ordering::Relaxed) + more
     }
 }
 
 fn format(terms: &[Arc<Term>]) -> SecretBytes {
-    // In full size from the start: growing would leave copies of keys behind.
+    // Allocated at full size: growing would leave copies of keys in freed memory.
     let mut out = Secret::new(Vec::with_capacity(HEAD + terms.len() * ENTRY));
     let bytes = out.expose_mut();
     bytes.push(VERSION);

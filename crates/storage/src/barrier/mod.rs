@@ -1,4 +1,4 @@
-//! The barrier: everything above it is plaintext, everything below it is ciphertext.
+//! The barrier encrypts every record: plaintext above it, ciphertext below it.
 
 mod current;
 mod keyring;
@@ -23,14 +23,14 @@ use crate::{
     cache::Cache,
 };
 
-/// The key under which the keyring is stored. Who can open the seal has it.
+/// The key that encrypts the keyring. The seal protects it.
 pub type RootKey = keepfast_crypto::locked::Key256;
 
-/// After so many encryptions a term should be rotated: 90 % of 2^32, the bound of NIST SP 800-38D section 8.3 for
-/// random nonces. The same number as in Vault.
+/// The number of encryptions after which a term should be rotated: 90 % of 2^32, the bound of NIST SP 800-38D section
+/// 8.3 for random nonces. Vault uses the same number.
 pub const MAX_ENCRYPTIONS: u64 = 3_865_470_566;
 
-/// Below this prefix the barrier keeps its own records; no view reaches it.
+/// Prefix of the records of the barrier itself; no view reaches it.
 const OWN: &str = "barrier/";
 const KEYRING: &str = "barrier/keyring";
 const SEAL: &str = "barrier/seal";
@@ -45,10 +45,11 @@ pub struct Barrier {
     changing: tokio::sync::Mutex<()>,
 }
 
-/// What can be chosen about a barrier.
+/// Options of a barrier.
 #[derive(Debug, Clone)]
 pub struct BarrierOptions {
-    /// Memory for cached ciphertext, in bytes. Default: 8 MiB; what is not in it is likely in the tree's own cache.
+    /// Memory for cached ciphertext, in bytes. Default: 8 MiB; a record outside this cache is likely in the tree's own
+    /// cache.
     pub cache_bytes: usize,
 }
 
@@ -61,10 +62,10 @@ impl Default for BarrierOptions {
 /// Why a barrier cannot be opened.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum BarrierError {
-    /// There is no keyring.
+    /// The storage has no keyring.
     #[error("the storage is not initialized")]
     NotInitialized,
-    /// The keyring is not encrypted under this root key (or was changed by someone without it).
+    /// The keyring is not encrypted under this root key, or was modified without it.
     #[error("the root key does not open the keyring")]
     WrongRootKey,
     /// The storage failed.
@@ -72,22 +73,22 @@ pub enum BarrierError {
     Storage(#[from] StorageError),
 }
 
-/// About the key in use.
+/// Status of the active key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyStatus {
-    /// Its number, from 1.
+    /// Its term, from 1.
     pub term: u32,
-    /// When it was installed, in Unix seconds.
+    /// When the key was installed, in Unix seconds.
     pub installed_unix: i64,
-    /// How often it has encrypted: an upper bound, a restart adds up to 2,000. To compare with [`MAX_ENCRYPTIONS`].
+    /// Upper bound on the number of encryptions; each restart adds up to 2,000. To compare with [`MAX_ENCRYPTIONS`].
     pub encryptions: u64,
 }
 
 impl Barrier {
-    /// Initializes a storage: a new keyring under `root`, and `seal`, the [`SealRecord`], in one commit.
+    /// Initializes a storage: writes a new keyring under `root`, and `seal`, the [`SealRecord`], in one commit.
     ///
     /// # Errors
-    /// [`StorageError::Conflict`] when the storage is initialized already.
+    /// [`StorageError::Conflict`] when the storage is already initialized.
     pub async fn create(
         backend: Arc<dyn Backend>,
         root: &RootKey,
@@ -104,11 +105,11 @@ impl Barrier {
         backend.commit(batch).await.map(drop)
     }
 
-    /// Initializes `target` with everything that was prepared in `staged`, in one commit: all of it or nothing.
+    /// Initializes `target` with all records of `staged` in one commit, all or none.
     ///
     /// # Errors
-    /// [`StorageError::Conflict`] when `target` is initialized already; those of the backend. After
-    /// [`StorageError::Stopped`] or [`StorageError::Io`] the commit may be found on disk at the next start.
+    /// [`StorageError::Conflict`] when `target` is already initialized; those of the backend. After
+    /// [`StorageError::Stopped`] or [`StorageError::Io`] the commit may be present on disk at the next start.
     pub async fn publish(staged: &MemoryBackend, target: &dyn Backend) -> Result<(), StorageError> {
         let absent = |key: &str| Ok::<_, StorageError>(Read::Value { key: Key::new(key)?, seen: None });
         let writes = staged.records().into_iter().map(|(key, value)| Write::Put { key, value });
@@ -141,13 +142,13 @@ impl Barrier {
         }
         let barrier =
             Self { backend, keyring, cache, counts: Counts::default(), changing: tokio::sync::Mutex::new(()) };
-        // A change between the first look and the registration was told to nobody.
+        // Reads the keyring again: no watcher saw a change between the first read and the registration.
         barrier.refresh().await?;
         barrier.load_usage().await?;
         Ok(Arc::new(barrier))
     }
 
-    /// The part of the storage below `prefix`.
+    /// Returns the view of the storage below `prefix`.
     pub fn view(self: &Arc<Self>, prefix: impl AsRef<str>) -> View {
         View::new(prefix.as_ref())
     }
@@ -157,12 +158,12 @@ impl Barrier {
         Tx::new(self.clone())
     }
 
-    /// Begins reading without the means to write.
+    /// Begins a read-only transaction.
     pub fn begin_read(self: &Arc<Self>) -> ReadTx {
         ReadTx::new(self.clone(), false)
     }
 
-    /// About the key in use.
+    /// Returns the status of the active key.
     ///
     /// # Errors
     /// [`StorageError::Closed`].
@@ -176,9 +177,11 @@ impl Barrier {
         })
     }
 
-    /// Whether it has closed without [`close`](Self::close): another node has put the keyring under a root key that this
-    /// barrier does not have, or [`fail_closed`](Self::fail_closed) was called. It has to be opened again with the current
-    /// root key.
+    /// Whether the barrier has closed without a call of [`close`](Self::close): another node has encrypted the keyring
+    /// under
+    /// a root key that this barrier does not have, or [`fail_closed`](Self::fail_closed) was called. It must be opened
+    /// again
+    /// with the current root key.
     pub fn has_failed_closed(&self) -> bool {
         self.keyring.has_failed_closed()
     }
@@ -188,21 +191,23 @@ impl Barrier {
         self.keyring.failed_closed().await;
     }
 
-    /// Closes, and has the node sealed: what memory has of the storage is not what is committed any more.
+    /// Closes the barrier and requests a seal of the node, because data in memory no longer matches the committed
+    /// storage.
     pub fn fail_closed(&self) {
         self.keyring.fail_closed();
         self.cache.clear();
     }
 
-    /// Whether it has no keys: [`close`](Self::close) was called, or it [has failed closed](Self::has_failed_closed).
+    /// Whether the barrier has no keys: [`close`](Self::close) was called, or it
+    /// [has failed closed](Self::has_failed_closed).
     pub fn is_closed(&self) -> bool {
         self.keyring.load().active().is_none()
     }
 
-    /// Adds a new key, with which everything is encrypted from now on, and returns its term. Old records stay readable.
+    /// Adds a new key, which encrypts all later writes, and returns its term. Old records stay readable.
     ///
     /// # Errors
-    /// [`StorageError::Conflict`] when the keyring was changed elsewhere; it can be tried again.
+    /// [`StorageError::Conflict`] when the keyring was changed elsewhere; the call can be retried.
     pub async fn rotate(&self, now_unix: i64) -> Result<u32, StorageError> {
         let _changing = self.changing.lock().await;
         let known = self.keyring.load_full();
@@ -210,9 +215,11 @@ impl Barrier {
         self.replace(&known, next, None).await
     }
 
-    /// Encrypts the keyring under another root key. `seal`, when given, replaces the [`SealRecord`] in the same commit,
-    /// so that at every moment exactly one of the old and the new root key opens the storage. When the keyring was changed
-    /// elsewhere meanwhile, the changed one is encrypted.
+    /// Encrypts the keyring under another root key. `seal`, if present, replaces the [`SealRecord`] in the same commit,
+    /// so
+    /// that at every moment exactly one of the old and the new root key decrypts the storage. When another node changed
+    /// the
+    /// keyring in the meantime, the changed keyring is encrypted.
     ///
     /// # Errors
     /// [`StorageError::Closed`], [`StorageError::Contended`] and those of the backend.
@@ -229,21 +236,22 @@ impl Barrier {
         }
     }
 
-    /// Forgets keys and cache. What is still in use of it fails from now on.
+    /// Drops the keys and the cache. Open transactions and views fail from then on.
     pub fn close(&self) {
         self.keyring.close();
         self.cache.clear();
     }
 
-    /// What went through since it was opened.
+    /// Counts of operations since the barrier was opened.
     pub fn traffic(&self) -> Traffic {
         self.counts.read()
     }
 
-    /// The plaintext of a record that a [`Watch`] is told of.
+    /// Decrypts a record that a [`Watch`] received.
     ///
     /// # Errors
-    /// [`StorageError::Corrupt`] when it does not authenticate, [`StorageError::Closed`], [`StorageError::InvalidKey`] for a
+    /// [`StorageError::Corrupt`] when it does not authenticate, [`StorageError::Closed`], [`StorageError::InvalidKey`]
+    /// for a
     /// record of the barrier itself.
     pub fn open_applied(&self, key: &Key, value: &[u8]) -> Result<Bytes, StorageError> {
         let path = key.as_str();
@@ -254,13 +262,14 @@ impl Barrier {
         decrypt(&self.keyring.load(), term, path, value)?.ok_or_else(|| damaged(path))
     }
 
-    /// Registers someone who is told of every batch that the backend applies (keys in clear, values encrypted). The barrier
-    /// itself is told before.
+    /// Registers a watcher of every batch that the backend applies (keys in plaintext, values encrypted). The barrier's
+    /// own
+    /// watcher runs before it.
     pub fn watch(&self, watcher: std::sync::Weak<dyn Watch>) {
         self.backend.watch(watcher);
     }
 
-    /// Stores a new keyring in place of `known`, from which it was made, and uses it.
+    /// Replaces the stored keyring `known` with a keyring derived from it, and switches to the new one.
     async fn replace(
         &self,
         known: &Keyring,
@@ -279,11 +288,11 @@ impl Barrier {
             return Err(StorageError::Closed);
         }
         let error = match self.backend.commit(batch).await {
-            // The watcher of the keyring has put it in use.
+            // The watcher of the keyring has already switched to it.
             Ok(_) => return Ok(term),
             Err(error) => error,
         };
-        // After these two the record may be applied all the same.
+        // After these two errors the record may still be applied.
         if !matches!(error, StorageError::Stopped(_) | StorageError::Io { .. }) {
             self.keyring.withdraw();
         }
@@ -293,14 +302,14 @@ impl Barrier {
         Err(error)
     }
 
-    /// Reads the keyring again, because someone else may have changed it.
+    /// Reads the keyring again, because another node may have changed it.
     async fn refresh(&self) -> Result<(), StorageError> {
         let record = self.backend.get(&Key::new(KEYRING)?).await?.ok_or_else(|| damaged(KEYRING))?;
         self.keyring.follow(&record);
         if self.is_closed() { Err(StorageError::Closed) } else { Ok(()) }
     }
 
-    /// The ciphertext at `path`.
+    /// Returns the ciphertext at `path`.
     pub(crate) async fn fetch(&self, path: &str) -> Result<Option<Bytes>, StorageError> {
         Counts::add(&self.counts.gets, 1);
         if let Some(record) = self.cache.get(path) {
@@ -320,24 +329,24 @@ impl Barrier {
         Ok(record)
     }
 
-    /// Decrypts the record of `path`.
+    /// Decrypts the record at `path`.
     pub(crate) async fn open_record(&self, path: &str, record: &[u8]) -> Result<Bytes, StorageError> {
         let term = value::term(record).ok_or_else(|| damaged(path))?;
         if let Some(plain) = decrypt(&self.keyring.load(), term, path, record)? {
             return Ok(plain);
         }
-        // Another node has rotated just now.
+        // Another node has just rotated the key.
         Box::pin(self.refresh()).await?;
         decrypt(&self.keyring.load(), term, path, record)?.ok_or_else(|| damaged(path))
     }
 
-    /// The names below a prefix.
+    /// Lists the names below a prefix.
     pub(crate) async fn names(&self, prefix: &Key, page: &Page) -> Result<Vec<String>, StorageError> {
         Counts::add(&self.counts.lists, 1);
         self.backend.list(prefix, page).await
     }
 
-    /// Encrypts what is to be written, all under one term, and commits.
+    /// Encrypts all writes under one term and commits them.
     pub(crate) async fn commit(
         &self,
         reads: Vec<Read>,
@@ -374,7 +383,7 @@ async fn load(backend: &dyn Backend, root: &RootKey) -> Result<Keyring, BarrierE
     })
 }
 
-/// The plaintext; `None` when the term is unknown.
+/// Decrypts a record; `None` when the term is unknown.
 fn decrypt(keyring: &Keyring, term: u32, path: &str, record: &[u8]) -> Result<Option<Bytes>, StorageError> {
     keyring.active().ok_or(StorageError::Closed)?;
     let Some(term) = keyring.term(term) else {
@@ -387,7 +396,7 @@ fn damaged(path: &str) -> StorageError {
     StorageError::corrupt(format!("the record at '{path}' does not authenticate"))
 }
 
-/// The digest that a reader has to remember.
+/// The digest that a transaction stores in its read set.
 pub(crate) fn digest(record: Option<&Bytes>) -> Option<Digest> {
     record.map(|record| Digest::of(record))
 }

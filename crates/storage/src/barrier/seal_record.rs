@@ -1,15 +1,15 @@
-//! The one record that is readable without a key.
+//! The only record that is readable without a key.
 
 use bytes::Bytes;
 
 use super::SEAL;
 use crate::{Backend, Batch, Key, StorageError};
 
-/// The seal configuration and the sealed root key: what must be readable to unseal. Whoever seals decides the content.
+/// The seal configuration and the sealed root key, which must be readable to unseal. The seal defines the content.
 pub struct SealRecord;
 
 impl SealRecord {
-    /// The record; `None` when the storage is not initialized.
+    /// Loads the record; `None` when the storage is not initialized.
     ///
     /// # Errors
     /// Those of the backend.
@@ -18,7 +18,7 @@ impl SealRecord {
     }
 
     /// Replaces the record. [`Barrier::create`](crate::Barrier::create) and
-    /// [`Barrier::rewrap_root`](crate::Barrier::rewrap_root) write it together with what depends on it.
+    /// [`Barrier::rewrap_root`](crate::Barrier::rewrap_root) write it in one commit with the keyring.
     ///
     /// # Errors
     /// Those of the backend.

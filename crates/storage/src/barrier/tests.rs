@@ -1,4 +1,4 @@
-//! Tests of the barrier, its stored forms among them.
+//! Tests of the barrier, including its stored forms.
 
 use std::sync::Arc;
 
@@ -167,7 +167,7 @@ async fn a_keyring_made_from_an_outdated_one_is_a_conflict() {
     assert_eq!(read(&again, "k").await.unwrap().unwrap(), "v", "no term is lost");
 }
 
-/// Memory whose commits fail with this error, if there is one.
+/// A memory backend whose commits fail with this error, if one is set.
 #[derive(Default)]
 struct Failing {
     memory: MemoryBackend,
@@ -260,10 +260,10 @@ async fn rewrapping_leaves_exactly_one_root_key_that_opens() {
     assert!(matches!(Barrier::open(backend.clone(), &old).await, Err(BarrierError::WrongRootKey)));
     let again = Barrier::open(backend.clone(), &new).await.unwrap();
     assert_eq!(read(&again, "k").await.unwrap().unwrap(), "v");
-    // The next rotation is under the new root key.
+    // The next rotation happens under the new root key.
     barrier.rotate(1).await.unwrap();
     let other = Barrier::open(backend.clone(), &new).await.unwrap();
-    // A rotation by another node is part of the keyring that goes under the next root key.
+    // The keyring under the next root key includes a rotation by another node.
     other.rotate(2).await.unwrap();
     let next = random::key();
     barrier.rewrap_root(&next, None).await.unwrap();

@@ -1,19 +1,19 @@
-//! What goes through a barrier, counted.
+//! Counters of barrier operations.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// What went through a barrier since it was opened.
+/// Counts of operations since the barrier was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
-    /// Records that were asked for.
+    /// Record reads.
     pub gets: u64,
-    /// Those of them that the cache had.
+    /// Record reads that the cache served.
     pub hits: u64,
     /// Listings.
     pub lists: u64,
-    /// Records that were to be written.
+    /// Records in commits that create or replace them.
     pub puts: u64,
-    /// Records that were to be deleted.
+    /// Records in commits that delete them.
     pub deletes: u64,
 }
 
@@ -27,7 +27,7 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    /// So many more.
+    /// Adds `more` to a counter.
     pub(super) fn add(count: &AtomicU64, more: usize) {
         count.fetch_add(more as u64, Ordering::Relaxed);
     }

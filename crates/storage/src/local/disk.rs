@@ -1,4 +1,4 @@
-//! The file operations that the durable store needs, behind a door so that tests can make each of them fail.
+//! The file operations of the durable store, behind a trait so that tests can make each of them fail.
 
 use std::{
     fmt::Debug,
@@ -13,24 +13,24 @@ use std::{
 pub(crate) trait Disk: Send + Sync + 'static {
     /// Opens a file for reading and writing; `None` when it does not exist and `create` is false.
     fn open(&self, name: &str, create: bool) -> io::Result<Option<Arc<dyn DiskFile>>>;
-    /// The files in a subdirectory; created when it is missing. Empty for the directory itself.
+    /// Lists the files in a subdirectory; creates it when it is missing. Empty for the directory itself.
     fn names(&self, directory: &str) -> io::Result<Vec<String>>;
-    /// Renames a file, replacing what has the new name.
+    /// Renames a file and replaces an existing file of the new name.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
-    /// Removes a file.
+    /// Deletes a file.
     fn remove(&self, name: &str) -> io::Result<()>;
-    /// Makes creations, renames and removals in a subdirectory durable.
+    /// Makes creations, renames and deletions in a subdirectory durable.
     fn sync_directory(&self, directory: &str) -> io::Result<()>;
-    /// Room in the file system.
+    /// Free and total bytes of the file system.
     fn room(&self) -> io::Result<Room>;
 }
 
-/// How many bytes a file system has.
+/// Size of a file system.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Room {
-    /// Free for us.
+    /// Bytes available to this process.
     pub(crate) free: u64,
-    /// In all.
+    /// Total bytes.
     pub(crate) total: u64,
 }
 
@@ -38,24 +38,25 @@ pub(crate) struct Room {
 pub(crate) trait DiskFile: Debug + Send + Sync + 'static {
     /// Its length in bytes.
     fn len(&self) -> io::Result<u64>;
-    /// Fills `out` from `offset`; fails when the file ends before.
+    /// Fills `out` from `offset`; fails when the file is too short.
     fn read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
     /// Writes all of `data` at `offset`. After an error any part of it may have been written.
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()>;
-    /// Cuts the file, or extends it with zeros.
+    /// Truncates the file, or extends it with zeros.
     fn set_len(&self, len: u64) -> io::Result<()>;
-    /// Makes content and length durable. After an error nothing is known about what was written since the last success,
-    /// and a second attempt would only seem to succeed.
+    /// Makes content and length durable. After an error the state of all writes since the last success is unknown, and
+    /// a
+    /// second sync could succeed without having written them.
     fn sync(&self) -> io::Result<()>;
 }
 
-/// The real thing. Directories have mode 0700 and files 0600, whatever the umask.
+/// A directory of the file system. Directories have mode 0700 and files 0600, regardless of the umask.
 pub(crate) struct RealDisk {
     root: PathBuf,
 }
 
 impl RealDisk {
-    /// Creates the directory if need be, with its parents, and closes it to others.
+    /// Creates the directory and its parents if missing, and removes access for other users.
     pub(crate) fn open(root: &Path) -> io::Result<Self> {
         private_directory(root)?;
         Ok(Self { root: root.to_owned() })
@@ -131,7 +132,7 @@ impl DiskFile for File {
     }
 }
 
-/// Opens a file that only its owner can read. The mode is set again because a umask or an older file may say otherwise.
+/// Opens a file that only its owner can read. The mode is set again, because the umask or an older file may differ.
 pub(crate) fn private_file(path: &Path, create: bool) -> io::Result<File> {
     let file = OpenOptions::new().read(true).write(true).create(create).truncate(false).mode(0o600).open(path)?;
     if file.metadata()?.permissions().mode() & 0o777 != 0o600 {
@@ -140,7 +141,7 @@ pub(crate) fn private_file(path: &Path, create: bool) -> io::Result<File> {
     Ok(file)
 }
 
-/// Makes a directory that only its owner can use, durably, with its parents where they are missing.
+/// Creates a directory that only its owner can use, durably, including missing parents.
 fn private_directory(path: &Path) -> io::Result<()> {
     let missing: Vec<&Path> =
         path.ancestors().take_while(|part| !part.as_os_str().is_empty() && !part.exists()).collect();

@@ -1,4 +1,4 @@
-//! What is in a data directory, and who may use it.
+//! The layout and the lock of a data directory.
 //!
 //! ```text
 //! meta.json            {"format":1,"node_id":"…","incarnation":"…"}     node_id is null where the configuration has none
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::disk::{self, Disk};
 use crate::StorageError;
 
-/// The version of everything in the directory.
+/// The format version of the whole directory.
 const FORMAT: u32 = 1;
 const META: &str = "meta.json";
 const META_NEW: &str = "meta.json.new";
@@ -29,15 +29,15 @@ const META_NEW: &str = "meta.json.new";
 pub(crate) struct Layout {
     format: u32,
     pub(crate) node_id: Option<String>,
-    /// Names the directory at random, once. Older versions wrote none.
+    /// Random name of the directory, set once. Older versions wrote none.
     #[serde(default)]
     pub(crate) incarnation: String,
 }
 
 impl Layout {
-    /// Reads the layout of a directory, or makes one in an empty directory.
+    /// Reads the layout of a directory, or creates one in an empty directory.
     ///
-    /// A node id that is given must be the stored one; it may be given later for the first time.
+    /// A node id in the configuration must equal the stored one; a directory without a node id accepts one later.
     pub(crate) fn open(disk: &dyn Disk, node_id: Option<&str>) -> Result<Self, StorageError> {
         let layout = match read(disk)? {
             Some(layout) => layout,
@@ -93,7 +93,7 @@ fn read(disk: &dyn Disk) -> Result<Option<Layout>, StorageError> {
     serde_json::from_slice(&text).map(Some).map_err(unreadable)
 }
 
-/// Writes the file beside the old one and renames it, so that there is always a whole one.
+/// Writes a new file and renames it over the old one, so that a complete file always exists.
 fn replace(disk: &dyn Disk, text: &[u8]) -> io::Result<()> {
     let file = disk.open(META_NEW, true)?.ok_or(io::ErrorKind::NotFound)?;
     file.set_len(0)?;
@@ -103,7 +103,7 @@ fn replace(disk: &dyn Disk, text: &[u8]) -> io::Result<()> {
     disk.sync_directory("")
 }
 
-/// Keeps other processes out of a data directory until it is dropped.
+/// Excludes other processes from a data directory until it is dropped.
 pub(crate) struct DirectoryLock {
     _file: std::fs::File,
 }
@@ -112,7 +112,7 @@ impl DirectoryLock {
     /// Takes the lock.
     ///
     /// # Errors
-    /// [`StorageError::InUse`] when another process has it.
+    /// [`StorageError::InUse`] when another process holds it.
     pub(crate) fn take(directory: &Path) -> Result<Self, StorageError> {
         let failed = |error| StorageError::io(format!("lock {}", directory.display()), error);
         let mut file = disk::private_file(&directory.join("LOCK"), true).map_err(failed)?;

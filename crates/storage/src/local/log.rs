@@ -1,7 +1,7 @@
-//! The order of all batches, below the state: a batch is acknowledged when the log has it.
+//! The order of all batches, below the state: a batch is acknowledged when it is durable in the log.
 //!
-//! The log knows nothing of what batches do; the state machine above it is [`State`](super::state::State), which checks
-//! (`hold`) and applies them. Another log, such as one that other nodes have too, needs no other state.
+//! The log does not interpret batches. The state machine above it is [`State`](super::state::State), which checks
+//! (`hold`) and applies them. Another log, such as a replicated one, works with the same state.
 
 use bytes::Bytes;
 
@@ -9,15 +9,16 @@ use crate::{Batch, StorageError};
 
 /// A durable sequence of batches, numbered from 1 on.
 ///
-/// Batches are appended in groups: all of a group are durable, or none. Each implementation passes `log_suite!`.
+/// Batches are appended in groups: all batches of a group are durable, or none. Each implementation passes
+/// `log_suite!`.
 pub(crate) trait Log: Sized + Send + 'static {
-    /// Where it is.
+    /// The storage medium of the log.
     type Medium: Send;
 
-    /// Reads the batches that come after `applied`, in order, and gives each to `apply`, with its index and encoded as by
+    /// Reads the batches after `applied`, in order, and passes each to `apply`, with its index and encoded by
     /// [`Batch::encode`]. Returns the index of the last one.
     ///
-    /// The last group may be torn: then it was never acknowledged, and is left out.
+    /// The last group may be torn: it was then never acknowledged, and is skipped.
     ///
     /// # Errors
     /// [`StorageError::Corrupt`] when anything else is missing or damaged; those of `apply`.
@@ -27,7 +28,8 @@ pub(crate) trait Log: Sized + Send + 'static {
         apply: impl FnMut(u64, Bytes) -> Result<(), StorageError>,
     ) -> Result<u64, StorageError>;
 
-    /// Opens the log for the batches from `next` on. The state must be durable up to there: what was torn is not read again.
+    /// Opens the log for the batches from `next` on. The state must be durable up to `next`: a torn group is not read
+    /// again.
     ///
     /// # Errors
     /// Those of the medium.
@@ -36,30 +38,30 @@ pub(crate) trait Log: Sized + Send + 'static {
     /// Index of the next batch to be appended.
     fn next(&self) -> u64;
 
-    /// Begins a group; forgets what was pushed and not appended.
+    /// Begins a group; drops batches that were pushed and not appended.
     fn clear(&mut self);
 
     /// Adds a batch to the group.
     fn push(&mut self, batch: &Batch);
 
-    /// Makes the group durable. Returns how many bytes that took.
+    /// Makes the group durable. Returns its size in the log, in bytes.
     fn append(&mut self) -> Result<u64, AppendError>;
 
-    /// Whether `bytes` can be logged and applied with `reserve` bytes of room left.
+    /// Whether `bytes` can be logged and applied while `reserve` bytes stay free.
     fn has_room(&self, reserve: u64, bytes: u64) -> bool;
 
-    /// The state is durable up to the last batch: nothing in the log is needed for a replay any more.
+    /// Deletes log entries. The state is durable up to the last batch, so a replay no longer needs the log.
     ///
     /// # Errors
-    /// When it is not known what is on the medium: nothing may be appended any more.
+    /// When the content of the medium is unknown: no further append is allowed.
     fn compact(&mut self) -> Result<(), StorageError>;
 }
 
-/// What became of an append that failed.
+/// Why an append failed.
 #[derive(Debug)]
 pub(crate) enum AppendError {
-    /// There was no room. The log is as before.
+    /// No space. The log is unchanged.
     Full,
-    /// It is not known what is on the medium: nothing may be appended any more.
+    /// The content of the medium is unknown: no further append is allowed.
     Broken(StorageError),
 }

@@ -5,30 +5,30 @@ use bytes::Bytes;
 use super::log::{AppendError, Log};
 use crate::{Batch, Key, StorageError};
 
-/// A log on a medium that can be made to fail.
+/// A log on a medium with injectable faults.
 pub(crate) trait LogKit: Sized {
     type Log: Log;
-    /// An empty medium.
+    /// Creates an empty medium.
     fn new() -> Self;
-    /// The medium, for a log.
+    /// Returns the medium, for a log.
     fn medium(&self) -> <Self::Log as Log>::Medium;
-    /// Another medium with the same content.
+    /// Returns another medium with the same content.
     fn copy(&self) -> Self;
-    /// Loses of what was not synced any part.
+    /// Drops a random part of the data that was not synced.
     fn lose_power(&self);
-    /// Lets the sync of the next append fail.
+    /// Makes the sync of the next append fail.
     fn fail_next_sync(&self);
-    /// Lets the next append find no room.
+    /// Makes the next append fail for lack of space.
     fn fill_up(&self);
-    /// Bytes in the log.
+    /// Length of the log in bytes.
     fn len(&self) -> usize;
-    /// Cuts the log.
+    /// Truncates the log.
     fn truncate(&self, len: usize);
-    /// Changes a bit of the byte at this place.
+    /// Flips a bit of the byte at this offset.
     fn flip_bit(&self, at: usize);
 }
 
-/// Makes one test of every case for a log: `log_suite!(name, TypeOfKit);`
+/// Defines one test per case for a log: `log_suite!(name, TypeOfKit);`
 macro_rules! log_suite {
     ($name:ident, $kit:ty) => {
         mod $name {
@@ -66,7 +66,7 @@ fn append<L: Log>(log: &mut L, numbers: impl IntoIterator<Item = u64>) -> Result
     log.append()
 }
 
-/// The numbers of the batches after `applied`: each is where it was appended.
+/// The numbers of the batches after `applied`. Asserts that each batch has its own index.
 fn replay<K: LogKit>(kit: &K, applied: u64) -> Result<Vec<u64>, StorageError> {
     let mut found = Vec::new();
     let last = K::Log::replay(&kit.medium(), applied, |index, bytes| {
@@ -159,7 +159,7 @@ pub(crate) fn a_failed_sync_breaks_the_log<K: LogKit>() {
     assert_eq!(log.next(), 4, "what is not durable has no index");
     drop(log);
     kit.lose_power();
-    // The group may be there as a whole.
+    // The whole group may be present.
     let found = replay(&kit, 0).unwrap();
     assert!(found == [1, 2, 3] || found == [1, 2, 3, 4, 5], "{found:?}");
 }

@@ -1,6 +1,7 @@
 //! The embedded durable store: a log of batches in front of a tree that holds the state.
 //!
-//! A commit is acknowledged when the log has it on disk; commits that wait at the same time share one sync. The tree is
+//! A commit is acknowledged when it is durable in the log; commits that wait at the same time share one sync. The tree
+//! is
 //! made durable about once a second; opening replays the rest of the log into it.
 
 mod disk;
@@ -42,26 +43,30 @@ use self::{
 };
 use crate::{Backend, Batch, Index, Key, Page, Role, StorageError, Watch, watch::Watchers};
 
-/// What can be chosen about a [`LocalBackend`].
+/// Options of a [`LocalBackend`].
 #[derive(Debug, Clone)]
 pub struct LocalOptions {
-    /// Name of this node, as in `storage "raft" { node_id }`. Stored at the first start and compared afterwards.
+    /// Name of this node, as in `storage "raft" { node_id }`. Stored at the first start and compared at later starts.
     pub node_id: Option<String>,
-    /// Whether the store is that of a cluster, of which this node is the only member and so the leader. Default: no.
+    /// Whether the store belongs to a cluster with this node as its only member and therefore its leader. Default: no.
     pub clustered: bool,
     /// Memory for pages of the tree, in bytes. Default: 8 MiB.
     pub cache_bytes: usize,
-    /// Whether opening reads the whole tree and compares its checksums: finds what a device has silently changed, and
-    /// takes about a second for a gigabyte. Without it a changed value is found when it is read, since it does not
-    /// authenticate, but a changed path is a missing record. Default: no.
+    /// Whether opening reads the whole tree and compares its checksums. This finds silent changes by the device and
+    /// takes
+    /// about a second per gigabyte. Without it a changed value is found when it is read, since it does not
+    /// authenticate, but
+    /// a changed path is a missing record. Default: no.
     pub verify: bool,
     /// The tree is made durable when nothing was committed for this long. Default: one second.
     pub flush_interval: Duration,
-    /// The tree is made durable after so many bytes of log, which bounds what a start has to replay; log segments have
-    /// about this size. Default: 16 MiB.
+    /// The tree is made durable after this many bytes of log, which limits the replay at a start; log segments have
+    /// about
+    /// this size. Default: 16 MiB.
     pub flush_bytes: u64,
-    /// Room that is left in the file system: with less free, or less than a quarter where that is less, commits that put
-    /// something are refused with [`StorageError::Full`], while deleting goes on. Running into the end would stop the
+    /// Space that stays free in the file system. With less than this or a quarter of the file system free, whichever is
+    /// smaller, commits with a put fail with [`StorageError::Full`], while deletes succeed. A full device would stop
+    /// the
     /// store. Default: 32 MiB.
     pub reserve_bytes: u64,
     /// The largest batch accepted, in bytes. Default: 64 MiB.
@@ -85,8 +90,8 @@ impl Default for LocalOptions {
 
 /// A store in a directory of the local file system, for one process at a time.
 ///
-/// After a failed write or sync it accepts nothing more until it is opened again, because what is on the disk is then
-/// unknown; reading goes on. Dropping it makes the tree durable and waits for that.
+/// After a failed write or sync it accepts no commit until it is opened again, because the content of the disk is then
+/// unknown; reads still work. Dropping it makes the tree durable and blocks until then.
 pub struct LocalBackend {
     shared: Arc<Shared>,
     node_id: Option<String>,
@@ -99,13 +104,14 @@ pub struct LocalBackend {
 }
 
 impl LocalBackend {
-    /// Opens a data directory; makes one when it is missing or empty. Blocks while the log is replayed.
+    /// Opens a data directory; creates one when it is missing or empty. Blocks during the replay of the log.
     ///
     /// The directory gets mode 0700 and every file 0600.
     ///
     /// # Errors
-    /// [`StorageError::InUse`] when another process has it; [`StorageError::Layout`] when it is of another format or
-    /// another node; [`StorageError::Corrupt`] when what was acknowledged cannot be read.
+    /// [`StorageError::InUse`] when another process holds it; [`StorageError::Layout`] when it has another format or
+    /// belongs
+    /// to another node; [`StorageError::Corrupt`] when acknowledged data cannot be read.
     pub fn open(path: &Path, options: LocalOptions) -> Result<Self, StorageError> {
         let disk = RealDisk::open(path)
             .map_err(|error| StorageError::io(format!("open data directory {}", path.display()), error))?;
@@ -143,17 +149,17 @@ impl LocalBackend {
         })
     }
 
-    /// The node that the directory belongs to, if it was ever named.
+    /// The id of the node that the directory belongs to, if one was ever set.
     pub fn node_id(&self) -> Option<&str> {
         self.node_id.as_deref()
     }
 
-    /// The random name of the data directory, the same for as long as it exists. A copy of the directory has it too.
+    /// The random name of the data directory, which never changes. A copy of the directory has the same name.
     pub fn incarnation(&self) -> &str {
         &self.incarnation
     }
 
-    /// Finishes the commits that wait, makes the tree durable and accepts no more commits. Blocks until done.
+    /// Finishes the waiting commits, makes the tree durable and accepts no more commits. Blocks until done.
     pub fn close(&self) {
         drop(self.requests.lock().take());
         if let Some(thread) = self.thread.lock().take()
@@ -163,7 +169,7 @@ impl LocalBackend {
         }
     }
 
-    /// Why no answer comes from the writer.
+    /// Why the writer does not respond.
     fn gone(&self) -> StorageError {
         if let Some(reason) = self.shared.stopped.get() {
             return StorageError::Stopped(reason.clone());
@@ -212,12 +218,12 @@ impl Backend for LocalBackend {
     }
 
     fn roles(&self) -> Option<watch::Receiver<Role>> {
-        // Nobody sends: the role of a lone node does not change.
+        // There is no sender: the role of a single node does not change.
         self.clustered.then(|| watch::channel(Role::Leading).1)
     }
 }
 
-/// Brings the state to the end of the log, makes it durable, and opens the log behind that.
+/// Replays the log into the state, makes the state durable, and opens the log after the last batch.
 fn recover<L: Log>(medium: L::Medium, state: &State) -> Result<L, StorageError> {
     let change = state.begin()?;
     let last = {

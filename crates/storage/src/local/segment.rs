@@ -6,9 +6,11 @@
 //! payload = (length:u32 batch)*                       `count` of them, the first has the index `first`
 //! ```
 //!
-//! Numbers are little-endian; `crc` is CRC-32 (IEEE) that begins with the salt, a random number, so that no one who
-//! chooses stored paths can forge a frame. A frame is what one write and one sync make durable: so only the last frame
-//! of a log can be torn, and damage before a readable frame is damage.
+//! Numbers are little-endian; `crc` is CRC-32 (IEEE) that begins with the salt. The salt is random, so that a client
+//! that
+//! chooses stored paths cannot forge a frame. One write and one sync make one frame durable: only the last frame of a
+//! log
+//! can be torn, and damage before a readable frame is corruption.
 
 use bytes::{Buf, BufMut, Bytes};
 
@@ -21,7 +23,7 @@ pub(crate) const HEADER: usize = 28;
 /// Length of a frame's header.
 pub(crate) const FRAME: usize = 24;
 
-/// What the head of a segment says.
+/// The header of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) salt: u32,
@@ -42,7 +44,7 @@ impl Head {
         out
     }
 
-    /// `None` for anything that [`encode`](Self::encode) does not write.
+    /// Decodes a header; `None` for any form that [`encode`](Self::encode) does not write.
     pub(crate) fn decode(bytes: &[u8; HEADER]) -> Option<Self> {
         let (body, crc) = bytes.split_last_chunk::<4>()?;
         let mut rest = body.strip_prefix(MAGIC)?;
@@ -53,7 +55,7 @@ impl Head {
     }
 }
 
-/// A frame in the making. Its buffer is used again for the next one.
+/// Builds a frame. Its buffer is reused for the next one.
 #[derive(Default)]
 pub(crate) struct FrameBuilder {
     bytes: Vec<u8>,
@@ -66,7 +68,7 @@ impl FrameBuilder {
         self.bytes.clear();
         self.bytes.resize(FRAME, 0);
         self.count = 0;
-        // A large batch must not occupy memory for ever.
+        // A large batch must not occupy memory permanently.
         self.bytes.shrink_to(1 << 20);
     }
 
@@ -77,12 +79,12 @@ impl FrameBuilder {
         self.count += 1;
     }
 
-    /// How many batches were added.
+    /// Number of batches in the frame.
     pub(crate) fn count(&self) -> u32 {
         self.count
     }
 
-    /// The whole frame.
+    /// Completes the frame and returns its bytes.
     pub(crate) fn finish(&mut self, salt: u32, first: u64) -> &[u8] {
         let payload_crc = crc(salt, &self.bytes[FRAME..]);
         let length = (self.bytes.len() - FRAME) as u32;
@@ -97,7 +99,7 @@ impl FrameBuilder {
     }
 }
 
-/// What the head of a frame says.
+/// The header of a frame.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FrameHead {
     pub(crate) length: usize,
@@ -107,7 +109,7 @@ pub(crate) struct FrameHead {
 }
 
 impl FrameHead {
-    /// `None` when the bytes are no head of a frame.
+    /// Decodes a header; `None` when the bytes are no header of a frame.
     pub(crate) fn decode(salt: u32, bytes: &[u8; FRAME]) -> Option<Self> {
         let (body, expected) = bytes.split_last_chunk::<4>()?;
         if crc(salt, body) != u32::from_le_bytes(*expected) {
@@ -122,12 +124,12 @@ impl FrameHead {
         })
     }
 
-    /// Whether the payload is the one that was written.
+    /// Whether the length and the checksum of the payload match the header.
     pub(crate) fn fits(&self, salt: u32, payload: &[u8]) -> bool {
         payload.len() == self.length && crc(salt, payload) == self.payload_crc
     }
 
-    /// The encoded batches of a payload that fits.
+    /// The encoded batches of a payload that matches the header.
     pub(crate) fn batches(&self, mut payload: Bytes) -> Option<Vec<Bytes>> {
         let mut batches = Vec::new();
         for _ in 0..self.count {

@@ -1,6 +1,6 @@
 //! The log as append-only segments in a directory (see [`segment`](super::segment)).
 //!
-//! One frame is written and synced at a time. When the state has become durable, older segments are deleted.
+//! One frame is written and synced at a time. Older segments are deleted when the state has become durable.
 
 use std::{io, sync::Arc};
 
@@ -17,26 +17,26 @@ use crate::{Batch, StorageError};
 const DIRECTORY: &str = "log";
 const SUFFIX: &str = ".seg";
 
-/// Where the segments are, and how long they get.
+/// The directory of the segments and their size.
 pub(crate) struct Segments {
     /// The data directory.
     pub(crate) disk: Arc<dyn Disk>,
-    /// A compaction of a segment with so many bytes begins a new one.
+    /// A compaction starts a new segment when the current one has this many bytes.
     pub(crate) bytes: u64,
 }
 
-/// The segment that is appended to, and those before it.
+/// The current segment and the older ones.
 pub(crate) struct SegmentedLog {
     segments: Segments,
     file: Arc<dyn DiskFile>,
     head: Head,
-    /// Where the next frame goes.
+    /// Offset of the next frame.
     end: u64,
     /// Index of the next batch.
     next: u64,
     /// Names of older segments.
     old: Vec<String>,
-    /// The group.
+    /// The current group.
     frame: FrameBuilder,
 }
 
@@ -85,9 +85,9 @@ impl Log for SegmentedLog {
         Ok(length)
     }
 
-    /// More than `reserve` bytes, or more than a quarter of the file system where that is less.
+    /// Requires more than `reserve` bytes, or more than a quarter of the file system where that is less.
     fn has_room(&self, reserve: u64, bytes: u64) -> bool {
-        // An unknown amount is found out by writing.
+        // When the free space is unknown, the write itself shows whether there is enough.
         let room = self.segments.disk.room();
         room.map_or(true, |room| room.free > reserve.min(room.total / 4).saturating_add(bytes.saturating_mul(4)))
     }
@@ -102,7 +102,7 @@ impl Log for SegmentedLog {
 }
 
 impl SegmentedLog {
-    /// After a failed write: removes what was written, when the reason was that there is no room.
+    /// Handles a failed write: removes the written bytes when the device is full.
     fn undo(&self, error: io::Error) -> AppendError {
         if !matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
             return broken("write the log", error);
@@ -113,7 +113,7 @@ impl SegmentedLog {
         }
     }
 
-    /// Goes on in a new segment; in the present one when a new one cannot be made.
+    /// Starts a new segment; stays in the current one when the new one cannot be created.
     fn roll(&mut self) -> Result<(), StorageError> {
         let (disk, name) = (&*self.segments.disk, name(self.next));
         match create(disk, &name, self.next) {
@@ -122,7 +122,7 @@ impl SegmentedLog {
                 (self.file, self.head, self.end) = (file, head, HEADER as u64);
                 Ok(())
             }
-            // A segment that begins inside the present one would be an error at the next start.
+            // A segment that begins inside the current one would be an error at the next start.
             Err(_) => match disk.remove(&path(&name)).and_then(|()| disk.sync_directory(DIRECTORY)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     Err(StorageError::io_kept("remove an unused log segment", error))
@@ -132,7 +132,7 @@ impl SegmentedLog {
         }
     }
 
-    /// Deletes older segments; what cannot be deleted now is tried again later.
+    /// Deletes older segments; retries those that cannot be deleted at the next call.
     fn delete_old(&mut self) {
         let disk = &self.segments.disk;
         self.old.retain(|name| match disk.remove(&path(name)) {
@@ -192,7 +192,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The head; `None` when the segment was never begun.
+    /// Reads the header; `None` when the segment was never begun.
     fn head(&mut self, first: u64) -> Result<Option<Head>, StorageError> {
         let mut bytes = [0; HEADER];
         let length = self.length()?;
@@ -202,13 +202,13 @@ impl Reader<'_> {
                 self.offset = HEADER as u64;
                 Ok(Some(head))
             }
-            // The head is durable before the first frame is written.
+            // The header is durable before the first frame is written.
             None if self.is_last && length <= HEADER as u64 => Ok(None),
             None => Err(self.damaged(0)),
         }
     }
 
-    /// The batches of the next frame; `None` at the end.
+    /// Reads the batches of the next frame; `None` at the end.
     fn frame(&mut self, salt: u32, next: u64) -> Result<Option<Vec<Bytes>>, StorageError> {
         let length = self.length()?;
         if self.offset == length {
@@ -228,7 +228,7 @@ impl Reader<'_> {
         Ok(None)
     }
 
-    /// A whole frame at some offset.
+    /// Reads a whole frame at an offset.
     fn frame_at(&self, salt: u32, offset: u64, length: u64) -> Result<Option<(FrameHead, Bytes)>, StorageError> {
         let mut bytes = [0; FRAME];
         let Some(room) = (length - offset).checked_sub(FRAME as u64) else {
@@ -246,7 +246,7 @@ impl Reader<'_> {
         Ok(head.fits(salt, &payload).then(|| (head, payload.into())))
     }
 
-    /// Whether a whole frame follows somewhere behind the present offset: then what is here is not a torn end.
+    /// Whether a whole frame follows after the current offset: the bytes here are then damaged and not a torn end.
     fn is_readable_behind(&self, salt: u32, next: u64, length: u64) -> Result<bool, StorageError> {
         let mut rest = vec![0; (length - self.offset) as usize];
         let failed = |error| StorageError::io("read the log", error);
@@ -285,7 +285,7 @@ fn path(name: &str) -> String {
     format!("{DIRECTORY}/{name}")
 }
 
-/// The segments there are, by the index of their first batch.
+/// Lists the segments by the index of their first batch.
 fn list(disk: &dyn Disk) -> Result<Vec<(u64, String)>, StorageError> {
     let names = disk.names(DIRECTORY).map_err(|error| StorageError::io("list the log", error))?;
     let first = |name: &str| name.strip_suffix(SUFFIX)?.parse().ok();
@@ -299,7 +299,7 @@ fn open(disk: &dyn Disk, name: &str) -> Result<Arc<dyn DiskFile>, StorageError> 
     disk.open(&path(name), false).map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
 }
 
-/// Makes an empty segment durable. One that was left by an earlier attempt has no frame and is made anew.
+/// Creates an empty segment durably. A segment left by an earlier attempt has no frame and is overwritten.
 fn create(disk: &dyn Disk, name: &str, first: u64) -> io::Result<(Arc<dyn DiskFile>, Head)> {
     let head = Head { salt: u32::from_le_bytes(random::bytes()), first };
     let file = disk.open(&path(name), true)?.ok_or(io::ErrorKind::NotFound)?;

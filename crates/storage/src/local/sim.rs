@@ -1,4 +1,4 @@
-//! A disk in memory that forgets what was not synced, tears writes, and fails when told to.
+//! A simulated disk that loses unsynced data, tears writes, and injects faults.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -10,31 +10,31 @@ use parking_lot::Mutex;
 
 use super::disk::{Disk, DiskFile, Room};
 
-/// What a disk writes at once.
+/// The unit of an atomic write.
 const SECTOR: usize = 512;
 
-/// How an operation that changes something fails.
+/// How an operation that changes the disk fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// EIO, once. A failed sync forgets some of what it should have written, as Linux does.
+    /// EIO, once. A failed sync loses some of the data to write, as on Linux.
     Error,
-    /// EIO for this and every later operation: the machine has stopped.
+    /// EIO for this and every later operation: the machine has crashed.
     Crash,
-    /// ENOSPC after a part was written, for this and every later write that makes a file longer.
+    /// ENOSPC after a partial write, for this and every later write that extends a file.
     Full,
     /// ENOSPC once.
     FullOnce,
-    /// A part is written, then EIO.
+    /// A partial write, then EIO.
     Short,
 }
 
-/// The disk. Clones are the same disk.
+/// The disk. Clones share it.
 #[derive(Clone, Default)]
 pub(super) struct SimDisk(Arc<Mutex<Inner>>);
 
 #[derive(Default)]
 struct Inner {
-    /// Directory entries as they are seen, and as they would be after a crash.
+    /// Current directory entries, followed by the entries after a crash.
     names: BTreeMap<String, u64>,
     durable_names: BTreeMap<String, u64>,
     name_changes: Vec<NameChange>,
@@ -43,7 +43,7 @@ struct Inner {
     operations: usize,
     fault: Option<(usize, Fault)>,
     random: u64,
-    /// Free bytes, when they are bounded.
+    /// Free bytes, if limited.
     free: Option<u64>,
 }
 
@@ -77,22 +77,22 @@ impl SimDisk {
         disk
     }
 
-    /// Lets the operation with this number (counted from 0 over the disk's life) fail.
+    /// Makes the operation with this number fail. Operations are counted from 0 since the creation of the disk.
     pub(super) fn fail_at(&self, operation: usize, fault: Fault) {
         self.0.lock().fault = Some((operation, fault));
     }
 
-    /// Bounds what [`Disk::room`] says.
+    /// Sets the free space that [`Disk::room`] returns.
     pub(super) fn set_free(&self, free: u64) {
         self.0.lock().free = Some(free);
     }
 
-    /// How many operations have changed something.
+    /// Number of operations that changed the disk.
     pub(super) fn operations(&self) -> usize {
         self.0.lock().operations
     }
 
-    /// Loses power: of what was not synced, any part of any write may be there or not. Faults end.
+    /// Simulates a power loss: any part of any unsynced write may be present or not. Clears faults.
     pub(super) fn lose_power(&self) {
         let inner = &mut *self.0.lock();
         inner.fault = None;
@@ -108,7 +108,7 @@ impl SimDisk {
         }
     }
 
-    /// Restarts without losing what the operating system has.
+    /// Clears faults and keeps the unsynced data that the operating system holds.
     pub(super) fn heal(&self) {
         self.0.lock().fault = None;
     }
@@ -126,7 +126,7 @@ impl SimDisk {
         inner.files.insert(id, Content { seen: bytes.clone(), durable: bytes, pending: Vec::new() });
     }
 
-    /// A disk with the same content as seen by the operating system.
+    /// Returns a disk with the content that the operating system sees.
     pub(super) fn copy(&self) -> Self {
         let inner = self.0.lock();
         let copy = Self::new(inner.random);
@@ -145,7 +145,7 @@ impl SimDisk {
 }
 
 impl Inner {
-    /// Counts an operation and says whether and how it fails.
+    /// Counts an operation and returns its fault, if any.
     fn fault(&mut self, extends: bool) -> Option<Fault> {
         let number = self.operations;
         self.operations += 1;
@@ -180,7 +180,7 @@ impl Content {
         }
     }
 
-    /// Makes a random part of what is pending durable and forgets the rest.
+    /// Makes a random part of the pending changes durable and drops the rest.
     fn keep_some(&mut self, random: &mut u64) {
         for change in std::mem::take(&mut self.pending) {
             match change {

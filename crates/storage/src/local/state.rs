@@ -1,7 +1,7 @@
-//! The state: a redb tree with all records and the index of the last batch applied, always changed together.
+//! The state: a redb tree with all records and the index of the last applied batch, always changed together.
 //!
-//! Ordinary changes are not durable by themselves, because the log is; [`State::flush`] makes them so once in a while.
-//! Tables: `records` (path to value) and `meta` (`applied` to index, a u64).
+//! Ordinary changes are not durable by themselves, because the log is; [`State::flush`] makes them durable from time to
+//! time. Tables: `records` (path to value) and `meta` (`applied` to index, a u64).
 
 use std::{io, ops::Bound, sync::Arc};
 
@@ -14,7 +14,7 @@ use crate::{
     listing::{self, Cursor},
 };
 
-/// Its file in the data directory.
+/// Name of the file in the data directory.
 pub(crate) const FILE: &str = "state.redb";
 const FILE_NEW: &str = "state.redb.new";
 
@@ -27,20 +27,20 @@ pub(crate) struct State {
     database: Database,
 }
 
-/// A change in the making; without effect unless committed.
+/// An uncommitted change; no effect until the commit.
 pub(crate) struct Change(WriteTransaction);
 
-/// The records as a change sees them.
+/// The records as the change sees them.
 pub(crate) struct Records<'txn>(redb::Table<'txn, &'static str, &'static [u8]>);
 
 impl State {
-    /// Opens the tree, or makes an empty one.
+    /// Opens the tree, or creates an empty one.
     pub(crate) fn open(disk: &dyn Disk, cache_bytes: usize, verify: bool) -> Result<Self, StorageError> {
         let failed = |error| StorageError::io("open the state", error);
         if let Some(file) = disk.open(FILE, false).map_err(failed)? {
             return Ok(Self { database: database(file, cache_bytes, verify)? });
         }
-        // Under another name until it is whole, so that a crash does not leave half a tree.
+        // Created under another name until complete, so that a crash does not leave a partial tree.
         let file = disk.open(FILE_NEW, true).map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
         file.set_len(0).map_err(failed)?;
         let state = Self { database: database(file, cache_bytes, false)? };
@@ -52,7 +52,7 @@ impl State {
         Ok(state)
     }
 
-    /// Index of the last batch that was applied.
+    /// Index of the last applied batch.
     pub(crate) fn applied(&self) -> Result<u64, StorageError> {
         let txn = self.database.begin_read().map_err(fault)?;
         let meta = txn.open_table(META).map_err(fault)?;
@@ -60,7 +60,7 @@ impl State {
         Ok(applied.map_or(0, |applied| applied.value()))
     }
 
-    /// The value at a path.
+    /// Returns the value at a path.
     pub(crate) fn get(&self, path: &str) -> Result<Option<Bytes>, StorageError> {
         let txn = self.database.begin_read().map_err(fault)?;
         let records = txn.open_table(RECORDS).map_err(fault)?;
@@ -68,36 +68,36 @@ impl State {
         Ok(value.map(|value| Bytes::copy_from_slice(value.value())))
     }
 
-    /// The names one level below a prefix.
+    /// Lists the names one level below a prefix.
     pub(crate) fn list(&self, prefix: &str, page: &Page) -> Result<Vec<String>, StorageError> {
         let txn = self.database.begin_read().map_err(fault)?;
         let records = txn.open_table(RECORDS).map_err(fault)?;
         names(&records, prefix, page)
     }
 
-    /// Begins a change. There is one at a time.
+    /// Begins a change. At most one exists at a time.
     pub(crate) fn begin(&self) -> Result<Change, StorageError> {
         let mut txn = self.database.begin_write().map_err(fault)?;
         txn.set_durability(Durability::None).map_err(fault)?;
         Ok(Change(txn))
     }
 
-    /// Makes everything durable that was committed.
+    /// Makes all committed changes durable.
     pub(crate) fn flush(&self) -> Result<(), StorageError> {
         let mut txn = self.database.begin_write().map_err(fault)?;
-        // So that opening after a crash takes milliseconds, whatever the size.
+        // With quick repair, opening after a crash takes milliseconds at any size.
         txn.set_quick_repair(true);
         txn.commit().map_err(fault)
     }
 }
 
 impl Change {
-    /// The records, to be read and changed.
+    /// The records, for reads and writes.
     pub(crate) fn records(&self) -> Result<Records<'_>, StorageError> {
         self.0.open_table(RECORDS).map(Records).map_err(fault)
     }
 
-    /// Makes the change visible, together with the index of the last batch in it.
+    /// Makes the change visible, together with the index of its last batch.
     pub(crate) fn commit(self, applied: u64) -> Result<(), StorageError> {
         {
             let mut meta = self.0.open_table(META).map_err(fault)?;
@@ -113,7 +113,7 @@ impl Change {
 }
 
 impl Records<'_> {
-    /// Whether everything is still as it was read.
+    /// Whether all reads still hold.
     pub(crate) fn hold(&self, reads: &[Read]) -> Result<bool, StorageError> {
         for read in reads {
             let holds = match read {
@@ -147,7 +147,7 @@ impl Records<'_> {
 fn database(file: Arc<dyn DiskFile>, cache_bytes: usize, verify: bool) -> Result<Database, StorageError> {
     let mut builder = redb::Builder::new();
     builder.set_cache_size(cache_bytes).set_check_integrity_on_open(verify);
-    // The library says that it may panic on a file that something else has changed.
+    // The documentation of redb states that it may panic on a file that was modified externally.
     let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| builder.create_with_backend(RedbFile(file))));
     match opened {
         Ok(opened) => opened.map_err(fault),
@@ -185,7 +185,7 @@ impl<T: ReadableTable<&'static str, &'static [u8]>> Cursor for TreeCursor<'_, T>
     }
 }
 
-/// The tree's file, through our own door.
+/// The file of the tree, accessed through [`DiskFile`].
 #[derive(Debug)]
 struct RedbFile(Arc<dyn DiskFile>);
 

@@ -80,7 +80,7 @@ async fn replays_a_log_that_the_state_has_not_seen() {
     for number in 0..20 {
         put(&store, &format!("k{number}"), "v").await.unwrap();
     }
-    // As a kill would leave it: the log is there, the tree knows nothing.
+    // The state after a kill: the log is complete, the tree is empty.
     let copy = tempfile::tempdir().unwrap();
     fs::create_dir(copy.path().join("log")).unwrap();
     for path in walk(&directory.path().join("log")).iter().skip(1) {
@@ -112,7 +112,7 @@ async fn sec_cs04_directories_are_0700_and_files_0600() {
             let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
             assert_eq!(mode, if path.is_dir() { 0o700 } else { 0o600 }, "{}", path.display());
         }
-        // A file that someone opened up is closed again.
+        // Opening restricts the mode of a file that was made readable for others.
         fs::set_permissions(path.join("state.redb"), fs::Permissions::from_mode(0o644)).unwrap();
     }
 }
@@ -299,7 +299,7 @@ async fn old_segments_are_deleted() {
     }
 }
 
-/// A batch of puts and deletes of a few keys, some after a look at a key or a listing.
+/// Batches of puts and deletes of a few keys, some after a read of a record or a listing.
 fn batches() -> impl Strategy<Value = Vec<Vec<(String, Option<u8>, bool)>>> {
     let change = ("[ab](/[ab]){0,2}", proptest::option::weighted(0.7, any::<u8>()), proptest::bool::weighted(0.2));
     proptest::collection::vec(proptest::collection::vec(change, 0..5), 1..12)

@@ -1,8 +1,9 @@
-//! The one thread that writes.
+//! The single writer thread.
 //!
-//! It takes all commits that wait, checks and applies them in order to an uncommitted change of the state, appends those
-//! that passed to the log as one group, commits the change, tells the watchers, and answers. What cannot be
-//! made durable stops it for good: nothing is acknowledged after a failed write or sync.
+//! It takes all waiting commits, checks and applies them in order to an uncommitted change of the state, appends those
+//! that passed to the log as one group, commits the change, calls the watchers, and sends the results. A failed write
+//! or
+//! sync stops it permanently: nothing is acknowledged afterwards.
 
 use std::{
     sync::{
@@ -20,10 +21,10 @@ use super::{
 };
 use crate::{Batch, Index, StorageError, Write, watch::Watchers};
 
-/// A group is closed at this many bytes; the batch that exceeds it is the last.
+/// A group is closed at this size in bytes; the batch that exceeds it is the last.
 const GROUP_BYTES: usize = 4 << 20;
 
-/// What the writer and the store have in common.
+/// The state shared by the writer and the store.
 pub(crate) struct Shared {
     pub(crate) state: State,
     pub(crate) watchers: Watchers,
@@ -31,7 +32,7 @@ pub(crate) struct Shared {
     pub(crate) stopped: OnceLock<Arc<str>>,
 }
 
-/// A commit that waits.
+/// A waiting commit.
 pub(crate) struct Request {
     pub(crate) batch: Batch,
     pub(crate) answer: oneshot::Sender<Answer>,
@@ -51,9 +52,9 @@ pub(crate) struct Writer<L> {
 
 /// Why a group was not committed.
 enum Failure {
-    /// No room; everything is as before.
+    /// No space; nothing has changed.
     Full,
-    /// Nothing may be written any more.
+    /// No further write is allowed.
     Broken(StorageError),
 }
 
@@ -64,10 +65,10 @@ impl From<StorageError> for Failure {
 }
 
 impl<L: Log> Writer<L> {
-    /// Serves until the senders are gone, then makes the state durable.
+    /// Runs until the senders are dropped, then makes the state durable.
     pub(crate) fn run(mut self, requests: &Receiver<Request>) {
         loop {
-            // An idle store sleeps without a timer.
+            // An idle store waits without a timer.
             let received = match self.unflushed {
                 0 => requests.recv().map_err(RecvTimeoutError::from),
                 _ => requests.recv_timeout(self.flush_interval),
@@ -84,7 +85,7 @@ impl<L: Log> Writer<L> {
         self.flush();
     }
 
-    /// Commits a group and answers each of its requests.
+    /// Commits a group and sends the result of each request.
     fn commit(&mut self, mut group: Vec<Request>) {
         let answers = match self.shared.stopped.get() {
             Some(reason) => Err(StorageError::Stopped(reason.clone())),
@@ -96,7 +97,7 @@ impl<L: Log> Writer<L> {
         match answers {
             Ok(answers) => {
                 for (request, answer) in group.into_iter().zip(answers) {
-                    // Nobody may wait any more; the commit stands.
+                    // The receiver may be dropped; the commit remains valid.
                     let _ = request.answer.send(answer);
                 }
             }
@@ -133,8 +134,9 @@ impl<L: Log> Writer<L> {
         Ok(answers)
     }
 
-    /// Checks each batch and applies it when it passes. Batches see those before them in the group. Returns the answers, and
-    /// the index of the last batch that was applied.
+    /// Checks each batch and applies it when it passes. A batch sees the earlier batches of the group. Returns the
+    /// results,
+    /// and the index of the last applied batch.
     fn apply(&mut self, change: &Change, group: &mut [Request]) -> Result<(Vec<Answer>, u64), StorageError> {
         let mut records = change.records()?;
         let mut last = self.log.next() - 1;
@@ -143,7 +145,7 @@ impl<L: Log> Writer<L> {
         let has_room = self.log.has_room(self.reserve_bytes, bytes as u64);
         let mut answers = Vec::with_capacity(group.len());
         for request in group {
-            // What passed the check need not be logged with what it was checked against.
+            // A batch that passed the check is logged without its reads.
             let reads = std::mem::take(&mut request.batch.reads);
             if !records.hold(&reads)? {
                 answers.push(Err(StorageError::Conflict));
@@ -179,7 +181,7 @@ impl<L: Log> Writer<L> {
         }
     }
 
-    /// Ends all writing, and says so.
+    /// Stops all writes and logs the reason.
     fn stop(&mut self, error: &StorageError) -> StorageError {
         let reason: Arc<str> = error.to_string().into();
         tracing::error!(error = &*reason, "the storage stops: what was written last may not be durable");
@@ -189,7 +191,7 @@ impl<L: Log> Writer<L> {
     }
 }
 
-/// The request at hand and those that wait behind it.
+/// The given request and those that wait behind it.
 fn gather(first: Request, requests: &Receiver<Request>) -> Vec<Request> {
     let mut bytes = first.batch.encoded_len();
     let mut group = vec![first];

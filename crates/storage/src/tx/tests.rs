@@ -202,7 +202,7 @@ fn changes() -> impl Strategy<Value = Vec<Change>> {
     proptest::collection::vec((key, proptest::option::weighted(0.6, any::<Vec<u8>>())), 0..12)
 }
 
-/// The names below a prefix of a map of whole paths, found in the plain way.
+/// The names below a prefix of a map of whole paths, computed by the obvious algorithm.
 fn model_names(model: &BTreeMap<String, Vec<u8>>, prefix: &str, page: &Page) -> Vec<String> {
     let mut names: Vec<String> = model
         .keys()

@@ -1,5 +1,5 @@
-//! The store on a simulated disk that fails, tears and forgets. `n` batches, one after the other or at once; each writes
-//! its number to two records, so that half a batch would show.
+//! The store on a simulated disk with faults, torn writes and lost data. `n` batches run in sequence or concurrently;
+//! each writes its number to two records, so that a partial batch is detected.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::{Backend, Batch, Key, LocalBackend, LocalOptions, StorageError, Write
 const BATCHES: usize = 12;
 
 fn open(disk: &SimDisk) -> Result<LocalBackend, StorageError> {
-    // Small, so that flushes and new segments happen on the way.
+    // Small values, so that flushes and new segments occur during the test.
     let options = LocalOptions { flush_bytes: 700, cache_bytes: 1 << 20, ..LocalOptions::default() };
     LocalBackend::open_on(Arc::new(disk.clone()), options, None)
 }
@@ -24,7 +24,7 @@ fn batch(number: usize) -> Batch {
     Batch { reads: vec![], writes: vec![put("left"), put("right")] }
 }
 
-/// Commits the batches of a range and returns those that were acknowledged. Nothing may be acknowledged after `Stopped`.
+/// Commits the batches of a range and returns the acknowledged ones. Nothing may be acknowledged after `Stopped`.
 async fn write(store: &LocalBackend, range: std::ops::Range<usize>) -> Vec<usize> {
     let mut acknowledged = Vec::new();
     let mut stopped = false;
@@ -45,7 +45,7 @@ async fn write(store: &LocalBackend, range: std::ops::Range<usize>) -> Vec<usize
     acknowledged
 }
 
-/// Every acknowledged batch is there, and of every other one all or nothing.
+/// Checks that every acknowledged batch is present, and every other batch completely or not at all.
 async fn check(disk: &SimDisk, acknowledged: &[usize], what: &str) {
     let store = open(disk).unwrap_or_else(|error| panic!("{what}: {error}"));
     for number in 0..2 * BATCHES {
@@ -65,7 +65,7 @@ async fn side(store: &LocalBackend, side: &str, number: usize) -> Result<Option<
     store.get(&Key::new(format!("{side}/{number}")).unwrap()).await
 }
 
-/// How many operations it takes without faults, from the empty disk to the closed store.
+/// Number of operations without faults, from the empty disk to the closed store.
 async fn operations() -> usize {
     let disk = SimDisk::new(1);
     let store = open(&disk).unwrap();
@@ -74,7 +74,7 @@ async fn operations() -> usize {
     disk.operations()
 }
 
-/// A fault at each operation in turn; then the power fails, and the disk works again.
+/// Injects a fault at each operation in turn, followed by a power loss and a restart without faults.
 async fn every_operation(fault: Fault, seeds: std::ops::Range<u64>) {
     let count = operations().await;
     assert!(count > 60, "{count}");
@@ -173,7 +173,7 @@ async fn rl04_a_failed_sync_stops_the_store_for_good() {
     let disk = SimDisk::new(5);
     let store = open(&disk).unwrap();
     let acknowledged = write(&store, 0..2).await;
-    // The write of the frame passes, its sync fails.
+    // The write of the frame succeeds, its sync fails.
     disk.fail_at(disk.operations() + 1, Fault::Error);
     for number in 2..6 {
         let error = store.commit(batch(number)).await.unwrap_err();
@@ -187,7 +187,7 @@ async fn rl04_a_failed_sync_stops_the_store_for_good() {
     check(&disk, &acknowledged, "after a failed sync").await;
 }
 
-/// A disk as a kill leaves it: everything in the log of the first segment, the tree as at the start.
+/// A disk after a kill: all batches are in the first log segment, the tree is as at the start.
 async fn killed(batches: usize) -> (SimDisk, String) {
     let disk = SimDisk::new(9);
     let options = LocalOptions { cache_bytes: 1 << 20, ..LocalOptions::default() };
@@ -266,7 +266,7 @@ async fn a_killed_process_loses_nothing() {
     let mut acknowledged = Vec::new();
     for number in 0..BATCHES {
         acknowledged.extend(write(&store, number..number + 1).await);
-        // What the operating system has survives a kill.
+        // Data that the operating system holds survives a kill.
         let killed = disk.copy();
         killed.heal();
         check(&killed, &acknowledged, &format!("killed after {number}")).await;

@@ -12,7 +12,7 @@ const SEGMENT: &str = "log/00000000000000000001.seg";
 async fn golden_directory_v1_stays_readable() {
     let directory = tempfile::tempdir().unwrap();
     fs::create_dir(directory.path().join("log")).unwrap();
-    // Without the tree: everything comes from the log.
+    // Without the tree: all records come from the log.
     for name in ["meta.json", SEGMENT] {
         fs::copy(Path::new(GOLDEN).join(name), directory.path().join(name)).unwrap();
     }
