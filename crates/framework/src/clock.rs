@@ -1,4 +1,4 @@
-//! The only source of time: everything else is given a [`Clock`] (the lints forbid `SystemTime::now` elsewhere).
+//! The only source of time: all other code receives a [`Clock`] (the lints forbid `SystemTime::now` elsewhere).
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-/// A moment: nanoseconds since the Unix epoch, UTC. Reaches to the year 2262.
+/// A point in time: nanoseconds since the Unix epoch, UTC. The latest is in the year 2262.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Timestamp(i64);
@@ -20,12 +20,12 @@ impl Timestamp {
     /// The Unix epoch.
     pub const EPOCH: Timestamp = Timestamp(0);
 
-    /// From whole seconds since the epoch.
+    /// Converts whole seconds since the epoch.
     pub const fn from_unix(seconds: i64) -> Self {
         Timestamp(seconds.saturating_mul(NANOS))
     }
 
-    /// From nanoseconds since the epoch.
+    /// Converts nanoseconds since the epoch.
     pub const fn from_nanos(nanos: i64) -> Self {
         Timestamp(nanos)
     }
@@ -40,29 +40,29 @@ impl Timestamp {
         self.0
     }
 
-    /// This moment and then `span`; saturates at the end of representable time.
+    /// This time plus `span`; saturates at the latest representable time.
     #[must_use]
     pub fn after(self, span: Duration) -> Self {
         Timestamp(self.0.saturating_add(i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)))
     }
 
-    /// The span from `earlier` to this moment; zero if `earlier` is later.
+    /// The duration from `earlier` to this time; zero if `earlier` is later.
     pub fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_nanos(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
-    /// RFC 3339 in UTC, with as many digits of the second as are needed (as Go's `RFC3339Nano`).
+    /// Formats as RFC 3339 in UTC, with as many fractional digits as needed (like Go's `RFC3339Nano`).
     pub fn rfc3339(self) -> String {
         let nanos = i32::try_from(self.0.rem_euclid(NANOS)).unwrap_or_default();
         jiff::Timestamp::new(self.unix(), nanos).map(|t| t.to_string()).unwrap_or_default()
     }
 
-    /// RFC 3339 in UTC, whole seconds.
+    /// Formats as RFC 3339 in UTC, with whole seconds.
     pub fn rfc3339_seconds(self) -> String {
         Timestamp::from_unix(self.unix()).rfc3339()
     }
 
-    /// From RFC 3339 text.
+    /// Parses RFC 3339 text.
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
         let t: jiff::Timestamp = text.parse().ok()?;
         i64::try_from(t.as_nanosecond()).ok().map(Timestamp)
@@ -74,13 +74,13 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The only source of time.
 pub trait Clock: Send + Sync + 'static {
-    /// The present moment.
+    /// The current time.
     fn now(&self) -> Timestamp;
-    /// Completes when `moment` has come.
+    /// Completes at `moment`.
     fn sleep_until(&self, moment: Timestamp) -> BoxFuture<'_, ()>;
 }
 
-/// The machine's clock.
+/// The clock of the operating system.
 #[derive(Debug, Default)]
 pub struct SystemClock;
 
@@ -99,7 +99,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that tests move by hand. Clones share the same time.
+/// A clock that tests advance explicitly. Clones share the same time.
 #[derive(Clone)]
 pub struct TestClock {
     now: Arc<Mutex<Timestamp>>,
@@ -108,17 +108,17 @@ pub struct TestClock {
 }
 
 impl TestClock {
-    /// Starts at `now`.
+    /// Returns a clock that starts at `now`.
     pub fn at(now: Timestamp) -> Self {
         TestClock { now: Arc::new(Mutex::new(now)), step: Arc::default(), moved: Arc::new(Notify::new()) }
     }
 
-    /// From here on, each reading moves time forward by `span`, as it does on a real machine.
+    /// From now on, each reading advances the time by `span`, as on a real machine.
     pub fn step_on_reading(&self, span: Duration) {
         *self.step.lock() = span;
     }
 
-    /// Moves time forward and wakes who slept until then.
+    /// Advances the time and wakes the sleepers whose time has come.
     pub fn advance(&self, span: Duration) {
         let mut now = self.now.lock();
         *now = now.after(span);

@@ -1,4 +1,4 @@
-//! What a handler may reach: its own mount's storage in one transaction, the time, the caller.
+//! The context of a handler: the storage of its own mount in one transaction, the time, the caller.
 
 use std::any::Any;
 use std::net::IpAddr;
@@ -16,48 +16,48 @@ use crate::path::Operation;
 use crate::services::{Pick, Services};
 use crate::tls_session::TlsSession;
 
-/// Who makes the request, as far as an engine may know.
+/// The caller of the request, as visible to an engine.
 #[derive(Clone, Default)]
 pub struct Caller {
-    /// For people; empty without a token.
+    /// The display name; empty without a token.
     pub display_name: String,
-    /// The entity behind the token; empty if there is none.
+    /// The entity id of the token; empty if it has none.
     pub entity_id: String,
     /// The accessor of the token; empty without one.
     pub accessor: String,
-    /// Names what the token may do; for engines that filter lists.
+    /// The capabilities of the token, for engines that filter lists.
     pub grants: Option<Arc<dyn Grants>>,
-    /// A stable, unguessable name of this token's own storage, made by core; cubbyhole needs it.
+    /// A stable, unguessable name for the storage of this token, created by core; cubbyhole needs it.
     pub token_store: Option<Arc<str>>,
     /// Whether the token is root.
     pub is_root: bool,
 }
 
-/// What a token may do, for engines that must ask.
+/// The capabilities of a token, for engines that check them.
 pub trait Grants: Send + Sync {
     /// The capabilities on a full path (`secret/data/a`), in the order of the API.
     fn capabilities(&self, path: &str) -> Vec<&'static str>;
 }
 
-/// The request beyond its parameters.
+/// The request without its parameters.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The id in the answer and in the audit entries.
+    /// The request id in the response and in the audit entries.
     pub id: String,
-    /// What is done.
+    /// The operation.
     pub operation: Operation,
-    /// The full path with the mount.
+    /// The full path, including the mount.
     pub path: String,
-    /// Where the caller connects from, after `X-Forwarded-For` was judged.
+    /// The IP address of the client, after `X-Forwarded-For` was evaluated.
     pub remote: Option<IpAddr>,
-    /// The TLS session of the connection, with the client's certificates. `None` without TLS, and for background work.
+    /// The TLS session of the connection, with the client's certificates. `None` without TLS, and in background tasks.
     pub tls: Option<Arc<TlsSession>>,
 }
 
 /// The context of one call of one handler.
 ///
-/// Core makes it from a transaction and takes it apart by value; an engine only borrows it. Nothing in it reaches
-/// beyond the mount: the transaction needs a [`View`], and the only one here is the mount's own.
+/// Core creates it from a transaction and consumes it afterwards; an engine only borrows it. It gives access to no data
+/// outside the mount: the transaction requires a [`View`], and the only view here is that of the mount.
 pub struct Cx {
     barrier: Arc<Barrier>,
     tx: Tx,
@@ -79,22 +79,22 @@ pub struct Cx {
 /// The last step of a request: see [`Cx::after_record`].
 pub type LastStep = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = Result<()>> + Send>> + Send + Sync>;
 
-/// What core gets back when the handler is done.
+/// The parts that core takes from the context when the handler has returned.
 pub struct Parts {
     /// The transaction, not yet committed.
     pub tx: Tx,
-    /// What the handler warned of.
+    /// The warnings of the handler.
     pub warnings: Vec<String>,
-    /// What runs once the transaction is committed.
+    /// Actions to run after the commit.
     pub after_commit: Vec<Box<dyn FnOnce() + Send + Sync>>,
-    /// What runs once the answer is recorded.
+    /// The step to run after the response is recorded in the audit log.
     pub last_step: Option<LastStep>,
     /// Whether the handler has committed a part of its work: it must not run again.
     pub checkpointed: bool,
 }
 
 impl Cx {
-    /// Core's door: engines have no transaction to make one from.
+    /// Creates a context. Only core calls this: engines have no transaction to pass.
     pub fn new(
         barrier: Arc<Barrier>,
         tx: Tx,
@@ -123,54 +123,56 @@ impl Cx {
         }
     }
 
-    /// The same with something that only core's own engines can name.
+    /// Adds a value whose type only core's own engines can name.
     #[must_use]
     pub fn with_core(mut self, core: Arc<dyn Any + Send + Sync>) -> Self {
         self.core = Some(core);
         self
     }
 
-    /// What core put in for its own engines; other engines cannot name its type.
+    /// The value that core added for its own engines; other engines cannot name its type.
     pub fn core<T: Send + Sync + 'static>(&self) -> Option<Arc<T>> {
         self.core.clone().and_then(|c| c.downcast().ok())
     }
 
-    /// The same with who makes this request's leases.
+    /// Adds the issuer of this request's leases.
     #[must_use]
     pub fn with_lessor(mut self, lessor: Arc<dyn Lessor>) -> Self {
         self.lessor = Some(lessor);
         self
     }
 
-    /// The same with what core does for engines.
+    /// Adds the services that core offers to engines.
     #[must_use]
     pub fn with_services(mut self, services: Arc<dyn Services>) -> Self {
         self.services = Some(services);
         self
     }
 
-    /// A password after a policy of `sys/policies/password`.
+    /// Generates a password by a policy of `sys/policies/password`.
     ///
     /// # Errors
-    /// 400 when there is no such policy, 500 where nobody knows policies.
+    /// 400 when there is no such policy, 500 in a context without password policies.
     pub async fn password(&mut self, policy: &str) -> Result<SecretString> {
         self.services()?.password(&mut self.tx, policy).await
     }
 
-    /// What `pick` takes of what engines of this type stored with each of their leases, pending and irrevocable ones included,
-    /// as committed now: not as this request's transaction sees it.
+    /// Applies `pick` to the data that engines of this type stored with each of their leases, including pending and
+    /// irrevocable ones, and returns the results. Reads the committed state, not the transaction of this request.
     ///
-    /// The leases of other mounts are among them, because two mounts may work on one other system. It is the same engine's
-    /// code that reads them; what is another mount's is not to be answered, only to be left alone.
+    /// The leases of all mounts are included, because two mounts may manage the same external system. An engine may use
+    /// the
+    /// data of other mounts to leave their objects alone, but must not return it to callers.
     ///
     /// # Errors
-    /// When storage fails or a record cannot be read; 500 where nobody knows leases.
+    /// When storage fails or a record cannot be read; 500 in a context without leases.
     pub async fn leased(&self, pick: Pick<'_>) -> Result<Vec<String>> {
         self.services()?.leased(&self.mount.engine, pick).await
     }
 
-    /// The directories below which the settings of a database connection may name local files and sockets, as the operator
-    /// configured them (`database_file_directories`).
+    /// The directories that may contain the local files and sockets named in the settings of a database connection, as
+    /// the
+    /// operator configured them (`database_file_directories`).
     pub fn file_directories(&self) -> Vec<std::path::PathBuf> {
         let Some(services) = &self.services else { return Vec::new() };
         services.file_directories()
@@ -180,51 +182,53 @@ impl Cx {
         self.services.clone().ok_or_else(|| Error::internal("core does nothing for engines in this context"))
     }
 
-    /// The same for a row declared `.once()` and for [`crate::Engine::tick`], which may commit in steps.
+    /// Allows commits in steps, for a row declared `.once()` and for [`crate::Engine::tick`].
     #[must_use]
     pub fn once(mut self) -> Self {
         self.once = true;
         self
     }
 
-    /// The present moment.
+    /// The current time.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// The clock, for what outlives the request.
+    /// The clock, for values that outlive the request.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
     }
 
-    /// Who asks.
+    /// The caller of the request.
     pub fn caller(&self) -> &Caller {
         &self.caller
     }
 
-    /// The request beyond its parameters.
+    /// The request without its parameters.
     pub fn request(&self) -> &Request {
         &self.request
     }
 
-    /// The mount that the request reached.
+    /// The mount of the request.
     pub fn mount(&self) -> &MountInfo {
         &self.mount
     }
 
-    /// Adds a warning to the answer.
+    /// Adds a warning to the response.
     pub fn warn(&mut self, warning: impl Into<String>) {
         self.warnings.push(warning.into());
     }
 
-    /// Runs `action` once this request's writes are committed; it is dropped when they are not. It runs on this node alone:
-    /// what memory has of the storage follows [`crate::Engine::invalidate`].
+    /// Runs `action` after this request's writes are committed; drops it when they are not. It runs only on this node:
+    /// caches of stored data follow [`crate::Engine::invalidate`] instead.
     pub fn after_commit(&mut self, action: impl FnOnce() + Send + Sync + 'static) {
         self.after_commit.push(Box::new(action));
     }
 
-    /// Runs `step` once an audit device has the answer and before the answer is sent; when it fails, its error is the
-    /// answer. It is dropped when the answer cannot be recorded. For effects that cannot be undone and whose answer
+    /// Runs `step` after an audit device has recorded the response and before the response is sent. When `step` fails,
+    /// its
+    /// error becomes the response. It is dropped when the response cannot be recorded. For irreversible effects whose
+    /// response
     /// cannot be read again, such as new shares of the unseal key, in rows declared `.once()`.
     pub fn after_record<F>(&mut self, step: impl FnOnce() -> F + Send + Sync + 'static)
     where
@@ -233,16 +237,17 @@ impl Cx {
         self.last_step = Some(Box::new(move || Box::pin(step())));
     }
 
-    /// The transaction together with the mount's own view.
+    /// The transaction and the view of the mount.
     pub fn store(&mut self) -> (&mut Tx, &View) {
         (&mut self.tx, &self.view)
     }
 
-    /// Commits what was written so far and goes on in a new transaction: for rows declared `.once()`, which make an
-    /// intent durable before they act on another system, and for ticks.
+    /// Commits the writes so far and continues in a new transaction: for rows declared `.once()`, which make an intent
+    /// durable
+    /// before they act on an external system, and for ticks.
     ///
     /// # Errors
-    /// 500 outside such a row, and what the commit fails with.
+    /// 500 outside such a row, and the errors of the commit.
     pub async fn checkpoint(&mut self) -> Result<Option<Index>> {
         if !self.once {
             return Err(Error::internal("checkpoint in a row that is not declared once"));
@@ -256,18 +261,20 @@ impl Cx {
         Ok(written)
     }
 
-    /// Registers a lease before the engine acts on another system, for rows declared `.once()`:
+    /// Registers a lease before the engine acts on an external system, for rows declared `.once()`:
     ///
-    /// 1. `cx.intend(offer)`, with all that revoking needs (such as the name of the user that is about to be made);
-    /// 2. [`Cx::checkpoint`], which makes it durable ([`Cx::intend_durably`] does both);
-    /// 3. act;
-    /// 4. answer with [`crate::reply::Intended`], which confirms the lease in the transaction of the answer.
+    /// 1. `cx.intend(offer)`, with all data that a revocation needs (such as the name of the user to create);
+    /// 2. [`Cx::checkpoint`], which makes the intent durable ([`Cx::intend_durably`] does both);
+    /// 3. the action on the external system;
+    /// 4. a [`crate::reply::Intended`] reply, which confirms the lease in the transaction of the response.
     ///
-    /// A failure or a crash after the second step leaves a pending lease that core revokes by [`crate::Engine::revoke_lease`].
+    /// An error or a crash after the second step leaves a pending lease, which core revokes by
+    /// [`crate::Engine::revoke_lease`].
     ///
     /// # Errors
-    /// 403 when the caller's token has ended meanwhile; 400 when another lease holds what this one claims; 500 where there
-    /// is nobody to lease to.
+    /// 403 when the caller's token has expired or was revoked in the meantime; 400 when another lease holds the same
+    /// claim;
+    /// 500 in a context without leases.
     pub async fn intend(&mut self, offer: &LeaseOffer) -> Result<Intent> {
         let lessor = self.lessor.clone().ok_or_else(|| Error::internal("nothing can be leased in this context"))?;
         let (intent, warnings) = lessor.intend(&mut self.tx, offer).await?;
@@ -275,10 +282,11 @@ impl Cx {
         Ok(intent)
     }
 
-    /// [`Cx::intend`] and [`Cx::checkpoint`], again after a conflict: nothing was done yet in the other system.
+    /// Calls [`Cx::intend`] and [`Cx::checkpoint`], and retries after a conflict: nothing was done in the external
+    /// system yet.
     ///
     /// # Errors
-    /// As both of them.
+    /// Those of both methods.
     pub async fn intend_durably(&mut self, offer: &LeaseOffer) -> Result<Intent> {
         let mut tries = Tries::default();
         loop {
@@ -289,16 +297,17 @@ impl Cx {
         }
     }
 
-    /// Forgets an intent, durably, of which it is certain that nothing was done for it: nothing is undone.
+    /// Deletes an intent durably, without a revocation. Only for an intent for which nothing was done in the external
+    /// system.
     ///
     /// # Errors
-    /// When storage fails: the intent is then undone like any other.
+    /// When storage fails: the intent is then revoked like any other.
     pub async fn withdraw(&mut self, intent: Intent) -> Result<()> {
         let lessor = self.lessor.clone().ok_or_else(|| Error::internal("nothing can be leased in this context"))?;
         let mut tries = Tries::default();
         loop {
             lessor.withdraw(&mut self.tx, &intent).await?;
-            // After a conflict the worker has moved it meanwhile.
+            // After a conflict: the expiry worker has updated the record in the meantime.
             if tries.settle(self.checkpoint().await)?.is_some() {
                 break;
             }
@@ -307,7 +316,7 @@ impl Cx {
         Ok(())
     }
 
-    /// Takes the context apart; core's door.
+    /// Consumes the context. Only core calls this.
     pub fn into_parts(self) -> Parts {
         Parts {
             tx: self.tx,
@@ -318,7 +327,7 @@ impl Cx {
         }
     }
 
-    /// Commits and runs what waits for it; for contexts that core makes outside of requests.
+    /// Commits and runs the `after_commit` actions; for contexts that core creates outside of requests.
     ///
     /// # Errors
     /// As [`Tx::commit`].

@@ -1,4 +1,4 @@
-//! The one joint of secrets engines and auth methods.
+//! The trait of secrets engines and auth methods.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -22,12 +22,12 @@ use crate::token_params::{TokenKind, TokenTerms};
 pub enum Kind {
     /// Mounted under `sys/mounts`.
     Secrets,
-    /// Mounted under `sys/auth`, reached below `auth/`.
+    /// Mounted under `sys/auth`, with paths below `auth/`.
     Auth,
 }
 
 impl Kind {
-    /// What the paths of all mounts of this kind begin with; empty for secrets engines.
+    /// The prefix of the paths of all mounts of this kind; empty for secrets engines.
     pub const fn prefix(self) -> &'static str {
         match self {
             Kind::Secrets => "",
@@ -36,27 +36,27 @@ impl Kind {
     }
 }
 
-/// The one mount of an engine that every server mounts by itself. Callers can neither mount, move nor unmount it.
+/// The built-in mount of an engine, which every server has. Callers can neither mount, move nor unmount it.
 #[derive(Clone, Copy, Debug)]
 pub struct BuiltIn {
     /// Its path with the final slash, such as `cubbyhole/` or `auth/token/`.
     pub path: &'static str,
     /// Its description in `sys/mounts`.
     pub description: &'static str,
-    /// The prefix of its storage; `None` for a prefix that no other part of the server has, as other mounts have.
+    /// The prefix of its storage; `None` for a prefix of its own, like other mounts.
     pub storage: Option<&'static str>,
-    /// Shown as not replicated.
+    /// Reported as not replicated.
     pub local: bool,
-    /// Shown as encrypted twice.
+    /// Reported as seal-wrapped.
     pub seal_wrap: bool,
-    /// Request headers that are shown as passed to the engine.
+    /// Request headers that are reported as passed to the engine.
     pub passthrough_request_headers: &'static [&'static str],
     /// The kind of its tokens.
     pub token_type: TokenKind,
 }
 
 impl BuiltIn {
-    /// A mount at this path, with storage of its own and what most mounts have.
+    /// A mount at this path with its own storage and default settings.
     pub const fn at(path: &'static str, description: &'static str) -> Self {
         BuiltIn {
             path,
@@ -70,7 +70,7 @@ impl BuiltIn {
     }
 }
 
-/// What the server needs to know of an engine's type, so that it knows no type by its name.
+/// The properties of an engine type, so that the server depends on no type by name.
 #[derive(Clone, Copy, Debug)]
 pub struct Traits {
     /// See [`Engine::BUILT_IN`].
@@ -100,12 +100,12 @@ impl Traits {
     }
 }
 
-/// A number that an engine tells of itself: `vault.<name>`, with the mount as a label.
+/// A gauge of an engine: `vault.<name>`, with the mount as a label.
 #[derive(Clone, Debug)]
 pub struct Gauge {
-    /// Parts joined by dots, such as `database.pool.open`.
+    /// Name segments joined by dots, such as `database.pool.open`.
     pub name: &'static str,
-    /// The number.
+    /// The value.
     pub value: f64,
     /// Further labels, such as the name of a connection.
     pub labels: Vec<(&'static str, String)>,
@@ -113,68 +113,72 @@ pub struct Gauge {
 
 /// A secrets engine or an auth method: anything that can be mounted.
 pub trait Engine: Sized + Send + Sync + 'static {
-    /// As in `secrets enable TYPE`.
+    /// The type as in `secrets enable TYPE`.
     const TYPE: &'static str;
-    /// Which of the two.
+    /// Secrets engine or auth method.
     const KIND: Kind;
     /// The mount option that selects this engine among those of its type, such as `("version", "2")`.
     const VARIANT: Option<(&'static str, &'static str)> = None;
-    /// Whether it ticks every few seconds and not every minute: for what has to happen on time.
+    /// Whether it ticks every few seconds instead of every minute, for time-critical tasks.
     const TICKS_OFTEN: bool = false;
-    /// The mount that every server has of it. Nobody can mount another one.
+    /// The built-in mount of every server. Callers cannot mount another one.
     const BUILT_IN: Option<BuiltIn> = None;
-    /// The type that its mounts had in former versions of Vault. Mounts may still have it, and show it.
+    /// The type that its mounts had in former versions of Vault. Mounts may still have and report it.
     const FORMER_TYPE: Option<&'static str> = None;
-    /// Whether it is a part of the kernel: its handlers get what the kernel knows of a call ([`Cx::core`]).
+    /// Whether it is a part of the kernel: its handlers get the kernel's data about the call ([`Cx::core`]).
     const IN_CORE: bool = false;
-    /// Whether what it stores belongs to the calling token and ends with it. A wrapping token finds its response there.
+    /// Whether its stored data belongs to the calling token and is deleted with it. A wrapping token finds its response
+    /// there.
     const PER_TOKEN: bool = false;
     /// Whether failed logins lock a user out (`user_lockout`).
     const LOCKS_OUT: bool = false;
 
-    /// Its whole surface, in one table.
+    /// Declares the routing table with all paths.
     fn routes(routes: &mut Routes<Self>);
 
-    /// What it works through that has a name of its own in the catalogue, such as `postgresql-database-plugin`.
+    /// Names of its plugins in the catalogue, such as `postgresql-database-plugin`.
     fn plugins() -> Vec<&'static str> {
         Vec::new()
     }
 
-    /// When it is mounted, and when it is first used after an unseal.
+    /// Opens the engine: when it is mounted, and at its first use after an unseal.
     fn open(cx: &mut Cx) -> impl Future<Output = Result<Self>> + Send;
 
-    /// About once a minute, or as [`Engine::TICKS_OFTEN`] says, on the active node. Its context may commit in steps ([`Cx::checkpoint`]), so that a backlog
-    /// is worked off in pages.
+    /// Runs about once a minute, or as [`Engine::TICKS_OFTEN`] says, on the active node. Its context may commit in
+    /// steps
+    /// ([`Cx::checkpoint`]), so that a backlog is processed in pages.
     fn tick(&self, _cx: &mut Cx) -> impl Future<Output = Result<()>> + Send {
         async { Ok(()) }
     }
 
-    /// A commit of any node, this one included, has written the record at `key` of this mount, or deleted it: drop what was
-    /// cached of it. Called before the commit is acknowledged, also for commits of [`Engine::open`] itself; it must be quick.
+    /// Invalidates cached data: a commit of any node, including this one, has written or deleted the record at `key` of
+    /// this
+    /// mount. Called before the commit is acknowledged, also for commits of [`Engine::open`] itself; it must be fast.
     fn invalidate(&self, _key: &str, _exists: bool) {}
 
-    /// Numbers that the engine can tell of itself without waiting, such as how many connections a pool holds. Asked when
-    /// somebody reads the metrics.
+    /// Gauges that are available without waiting, such as the number of connections in a pool. Called when the metrics
+    /// are
+    /// read.
     fn gauges(&self) -> Vec<Gauge> {
         Vec::new()
     }
 
-    /// Numbers that take reading the mount's storage, such as how many secrets it has. Asked in the background.
+    /// Gauges that require reads of the mount's storage, such as the number of secrets. Called in the background.
     fn usage(&self, _cx: &mut Cx) -> impl Future<Output = Result<Vec<Gauge>>> + Send {
         async { Ok(Vec::new()) }
     }
 
-    /// New terms for something leased by this engine.
+    /// Returns new terms for a lease of this engine.
     fn renew_lease(&self, _cx: &mut Cx, _lease: &HeldLease) -> impl Future<Output = Result<LeaseTerms>> + Send {
         async { Err(Error::invalid("lease is not renewable")) }
     }
 
-    /// Takes back something leased by this engine. Called again after a failure, so it must be idempotent.
+    /// Revokes a lease of this engine. Called again after an error, so it must be idempotent.
     fn revoke_lease(&self, _cx: &mut Cx, _lease: &HeldLease) -> impl Future<Output = Result<()>> + Send {
         async { Ok(()) }
     }
 
-    /// New terms for a token that this auth method's login made; an error refuses the renewal.
+    /// Returns new terms for a token from a login of this auth method; an error refuses the renewal.
     fn renew_login(
         &self,
         _cx: &mut Cx,
@@ -184,14 +188,15 @@ pub trait Engine: Sized + Send + Sync + 'static {
     }
 }
 
-/// An engine with its type forgotten: what a mount holds.
+/// A type-erased engine, as a mount holds it.
 #[async_trait]
 pub trait Mountable: Send + Sync {
-    /// Its table.
+    /// Its routing table.
     fn table(&self) -> &Table;
-    /// Whether the thing that the input names exists; `None` when the row at this place of the table cannot tell.
+    /// Whether the object that the input names exists; `None` when the row at this index of the table has no `.exists`
+    /// handler.
     async fn exists(&self, row: usize, cx: &mut Cx, input: &Input) -> Result<Option<bool>>;
-    /// Runs the handler of the row at this place of the table.
+    /// Runs the handler of the row at this index of the table.
     async fn call(&self, row: usize, operation: Operation, cx: &mut Cx, input: &Input) -> Result<Outcome>;
     /// See [`Engine::TICKS_OFTEN`].
     fn ticks_often(&self) -> bool;
@@ -211,19 +216,19 @@ pub trait Mountable: Send + Sync {
     async fn renew_login(&self, cx: &mut Cx, internal: &serde_json::Value) -> Result<TokenTerms>;
 }
 
-/// An engine at one mount, with the table of its type.
+/// An engine at one mount, with the routing table of its type.
 pub struct Opened<E> {
     engine: E,
     compiled: Arc<Compiled<E>>,
 }
 
 impl<E: Engine> Opened<E> {
-    /// Puts an engine and its table together.
+    /// Combines an engine with its table.
     pub fn new(engine: E, compiled: Arc<Compiled<E>>) -> Self {
         Opened { engine, compiled }
     }
 
-    /// The engine itself, for tests of one.
+    /// The engine itself, for tests.
     pub fn engine(&self) -> &E {
         &self.engine
     }
@@ -283,9 +288,9 @@ impl<E: Engine> Mountable for Opened<E> {
 
 type Open = Box<dyn for<'a> Fn(&'a mut Cx) -> BoxFuture<'a, Result<Arc<dyn Mountable>>> + Send + Sync>;
 
-/// A kind of engine that can be mounted: its names, its table, how to open it.
+/// A registered engine type: its names, its table, and the function that opens it.
 pub struct Registered {
-    /// As in `secrets enable TYPE`.
+    /// The type as in `secrets enable TYPE`.
     pub engine: Cow<'static, str>,
     /// Secrets engine or auth method.
     pub kind: Kind,
@@ -293,7 +298,7 @@ pub struct Registered {
     pub variant: Option<(&'static str, &'static str)>,
     /// See [`Engine::plugins`].
     pub plugins: Vec<&'static str>,
-    /// What else it declares of its type.
+    /// The other properties that it declares.
     pub traits: Traits,
     table: Arc<Table>,
     open: Open,
@@ -305,14 +310,16 @@ impl Registered {
         Self::with(|cx| Box::pin(E::open(cx)))
     }
 
-    /// Registers an engine that is opened by `open` and not by [`Engine::open`]: core's own, which hold parts of core.
+    /// Registers an engine that is opened by `open` instead of [`Engine::open`]: for core's own engines, which hold
+    /// parts of
+    /// core.
     pub fn with<E: Engine>(
         open: impl for<'a> Fn(&'a mut Cx) -> BoxFuture<'a, Result<E>> + Send + Sync + 'static,
     ) -> Self {
         Self::with_table(Arc::new(Compiled::of_engine()), open)
     }
 
-    /// The same with a finished table, which others have too.
+    /// Registers an engine with a compiled table, which can be shared.
     pub fn with_table<E: Engine>(
         compiled: Arc<Compiled<E>>,
         open: impl for<'a> Fn(&'a mut Cx) -> BoxFuture<'a, Result<E>> + Send + Sync + 'static,
@@ -330,7 +337,7 @@ impl Registered {
         Registered { engine, kind, variant, plugins, traits: Traits::of::<E>(), table, open }
     }
 
-    /// Its table.
+    /// Its routing table.
     pub fn table(&self) -> &Arc<Table> {
         &self.table
     }
@@ -343,31 +350,31 @@ impl Registered {
     /// Opens it on the mount of `cx`.
     ///
     /// # Errors
-    /// What the engine's [`Engine::open`] fails with.
+    /// Those of [`Engine::open`].
     pub async fn open(&self, cx: &mut Cx) -> Result<Arc<dyn Mountable>> {
         (self.open)(cx).await
     }
 }
 
-/// All engines that the server was built with.
+/// All engines of the server.
 pub struct Registry {
     engines: Vec<Registered>,
 }
 
 impl Registry {
-    /// A registry of these engines.
+    /// Creates a registry of these engines.
     pub fn new(engines: Vec<Registered>) -> Self {
         Registry { engines }
     }
 
-    /// The same with more engines in front.
+    /// Inserts more engines before the existing ones.
     #[must_use]
     pub fn preceded_by(mut self, mut first: Vec<Registered>) -> Self {
         first.append(&mut self.engines);
         Registry { engines: first }
     }
 
-    /// The engine of this kind and mount type; among variants the one that the mount's options select, else the first.
+    /// Finds the engine of this kind and mount type: the variant that the mount's options select, otherwise the first.
     pub fn find(&self, kind: Kind, engine: &str, options: &BTreeMap<String, String>) -> Option<&Registered> {
         let is_named = |e: &&Registered| e.engine == engine || e.traits.former_type == Some(engine);
         let mut same = self.engines.iter().filter(|e| e.kind == kind).filter(is_named).peekable();
@@ -382,12 +389,12 @@ impl Registry {
         self.engines.iter().filter_map(|engine| Some((engine, engine.traits.built_in.as_ref()?)))
     }
 
-    /// The values of the option `version` that mounts of this type may have; none where the type has one version only.
+    /// The allowed values of the option `version` for mounts of this type; none where the type has only one version.
     pub fn versions<'r>(&'r self, kind: Kind, engine: &'r str) -> impl Iterator<Item = &'static str> + use<'r> {
         self.engines.iter().filter(move |e| e.kind == kind && e.engine == engine).filter_map(Registered::version)
     }
 
-    /// All of them.
+    /// All registered engines.
     pub fn all(&self) -> &[Registered] {
         &self.engines
     }

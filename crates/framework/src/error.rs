@@ -1,4 +1,4 @@
-//! A failure with two faces: what the caller may know, and the cause, which only the log may see.
+//! The error of a request: a public text for the caller, and a cause that only the log may contain.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,12 +6,12 @@ use std::fmt;
 use keepfast_storage::{StorageError, TxError};
 use serde::Serialize;
 
-/// Shorthand for results of handlers.
+/// The result type of handlers.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
-/// Any cause.
+/// Any error as a cause.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// An HTTP status code. The framework speaks no HTTP, but these numbers are part of the API that clients rely on.
+/// An HTTP status code. The framework does not use HTTP, but these numbers are part of the API that clients rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status(pub u16);
 
@@ -42,41 +42,42 @@ impl Status {
     pub const UNAVAILABLE: Status = Status(503);
 }
 
-/// What a failure is, for code that acts on it: the texts are for callers alone.
+/// The kind of an error, for code that depends on it: the texts are only for callers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// None of the others.
+    /// Any other error.
     #[default]
     Other,
-    /// No row of the mount's table has the path.
+    /// No row of the mount's table matches the path.
     UnsupportedPath,
-    /// The row exists, but not the operation on it.
+    /// The row exists, but does not have the operation.
     UnsupportedOperation,
     /// The value of a parameter has the wrong type.
     Field,
-    /// The thing does not exist, or a list has no names.
+    /// The object does not exist, or a list has no names.
     NotFound,
-    /// A concurrent commit made this one stale: the request runs again.
+    /// A concurrent commit conflicts with this one: the request runs again.
     Conflict,
 }
 
-/// A failure of a request.
+/// An error of a request.
 ///
-/// `public` names parameters, never their values; detail that came by `?` from a lower layer is kept in `cause`,
-/// which only the server's log prints.
+/// `public` names parameters, never their values; details of a lower layer, converted by `?`, are in `cause`, which
+/// only
+/// the server's log prints.
 pub struct Error {
     kind: ErrorKind,
     status: Status,
     public: Cow<'static, str>,
     warnings: Vec<String>,
-    /// What the log gets in place of `public`.
+    /// The text for the log in place of `public`.
     logged: Option<Box<str>>,
     cause: Option<BoxError>,
     reason: Option<&'static str>,
 }
 
 impl Error {
-    /// A failure with this status and text.
+    /// Creates an error with this status and text.
     pub fn new(status: Status, public: impl Into<Cow<'static, str>>) -> Self {
         Error {
             kind: ErrorKind::Other,
@@ -93,12 +94,12 @@ impl Error {
         Error { kind, ..Self::new(status, public) }
     }
 
-    /// 400: the request is wrong; `public` says which parameter and why.
+    /// 400: the request is invalid; `public` says which parameter and why.
     pub fn invalid(public: impl Into<Cow<'static, str>>) -> Self {
         Self::new(Status::BAD_REQUEST, public)
     }
 
-    /// 403: the same text for every reason, so that nothing can be learned from it.
+    /// 403: the same text for every reason, so that it reveals nothing.
     pub fn denied() -> Self {
         Self::new(Status::FORBIDDEN, "permission denied")
     }
@@ -108,17 +109,17 @@ impl Error {
         Self::new(Status::UNAVAILABLE, "Vault is sealed")
     }
 
-    /// 404 with an empty list of errors: the thing does not exist.
+    /// 404 with an empty list of errors: the object does not exist.
     pub fn not_found() -> Self {
         Self::of(ErrorKind::NotFound, Status::NOT_FOUND, "")
     }
 
-    /// 404: no row of the mount's table has this path.
+    /// 404: no row of the mount's table matches this path.
     pub fn unsupported_path() -> Self {
         Self::of(ErrorKind::UnsupportedPath, Status::NOT_FOUND, "1 error occurred:\n\t* unsupported path\n\n")
     }
 
-    /// 405: the row exists, but not this operation on it.
+    /// 405: the row exists, but does not have this operation.
     pub fn unsupported_operation() -> Self {
         let text = "1 error occurred:\n\t* unsupported operation\n\n";
         Self::of(ErrorKind::UnsupportedOperation, Status::METHOD_NOT_ALLOWED, text)
@@ -129,12 +130,12 @@ impl Error {
         Self::of_field(conversion_text(name, why))
     }
 
-    /// The same with a text that [`conversion_text`] made.
+    /// Like [`Error::field`], with a text of [`conversion_text`].
     pub(crate) fn of_field(text: String) -> Self {
         Self::of(ErrorKind::Field, Status::BAD_REQUEST, text)
     }
 
-    /// The wording on unauthenticated paths: OpenBao leaves the frame "1 error occurred" out there.
+    /// The text for unauthenticated paths, where OpenBao omits the frame "1 error occurred".
     #[must_use]
     pub fn without_frame(self) -> Self {
         match self.kind {
@@ -144,7 +145,7 @@ impl Error {
         }
     }
 
-    /// The wording of a parameter's wrong type where OpenBao checks parameters after it asked whether the thing exists.
+    /// The text for a parameter of the wrong type where OpenBao validates parameters after its existence check.
     #[must_use]
     pub fn in_field_validation(self) -> Self {
         match self.kind {
@@ -153,58 +154,58 @@ impl Error {
         }
     }
 
-    /// 500: something is wrong with the server; the caller learns no more than that.
+    /// 500: an internal error; the caller learns no detail.
     pub fn internal(cause: impl Into<BoxError>) -> Self {
         Error { cause: Some(cause.into()), ..Self::new(Status::INTERNAL, "internal error") }
     }
 
-    /// The same failure with its cause, for the log.
+    /// Adds the cause, for the log.
     #[must_use]
     pub fn caused_by(self, cause: impl Into<BoxError>) -> Self {
         Error { cause: Some(cause.into()), ..self }
     }
 
-    /// The same failure with another text for the log, where `public` may quote what no log may hold, such as the message of
+    /// Sets another text for the log, where `public` may quote data that must not be logged, such as the message of
     /// another server.
     #[must_use]
     pub fn logged_as(self, text: impl Into<Box<str>>) -> Self {
         Error { logged: Some(text.into()), ..self }
     }
 
-    /// The same failure with its true reason, for the audit log and the server's log: the caller is not to learn it.
+    /// Adds the true reason, for the audit log and the server's log, where the caller must not learn it.
     #[must_use]
     pub fn because(self, reason: &'static str) -> Self {
         Error { reason: Some(reason), ..self }
     }
 
-    /// The same failure with a warning beside the errors.
+    /// Adds a warning next to the errors.
     #[must_use]
     pub fn with_warning(mut self, warning: impl Into<String>) -> Self {
         self.warnings.push(warning.into());
         self
     }
 
-    /// What it is.
+    /// The kind of the error.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// The status code of the answer.
+    /// The status code of the response.
     pub fn status(&self) -> Status {
         self.status
     }
 
-    /// What the caller may know; empty where the list of errors is.
+    /// The text for the caller; empty for an empty list of errors.
     pub fn public(&self) -> &str {
         &self.public
     }
 
-    /// What the log may hold of it.
+    /// The text for the log.
     pub fn logged(&self) -> &str {
         self.logged.as_deref().unwrap_or(&self.public)
     }
 
-    /// The same where the text is a constant of the program; one that was composed may hold what the caller sent.
+    /// The public text if it is a constant of the program; a formatted text may contain data of the caller.
     pub fn constant(&self) -> Option<&'static str> {
         match &self.public {
             Cow::Borrowed(text) => Some(text),
@@ -212,22 +213,22 @@ impl Error {
         }
     }
 
-    /// Warnings that go beside the errors.
+    /// The warnings next to the errors.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// The true reason of a refusal, where [`Error::public`] does not tell it.
+    /// The true reason of a refusal, where [`Error::public`] does not contain it.
     pub fn reason(&self) -> Option<&'static str> {
         self.reason
     }
 
-    /// What only the log may see.
+    /// The cause, only for the log.
     pub fn cause(&self) -> Option<&(dyn std::error::Error + Send + Sync + 'static)> {
         self.cause.as_deref()
     }
 
-    /// Whether a concurrent commit made this one stale: the request runs again.
+    /// Whether a concurrent commit conflicts with this one: the request runs again.
     pub fn is_conflict(&self) -> bool {
         self.kind == ErrorKind::Conflict
     }
@@ -256,13 +257,13 @@ impl From<StorageError> for Error {
         let mut out = match &error {
             StorageError::TooLarge { .. } => Self::new(Status::TOO_LARGE, "the entry is too large to be stored"),
             StorageError::InvalidKey(_) => Self::invalid("the path cannot be stored"),
-            // Whoever was under way when the server was sealed.
+            // Requests that were running when the server was sealed.
             StorageError::Closed => Self::sealed(),
             StorageError::NotLeader => Self::new(
                 Status::UNAVAILABLE,
                 "this node is a standby and does not write; send the request to the leader",
             ),
-            // Neither tells more than that the request was not done, and what the operator has to do.
+            // Both texts say only that the request failed, and what the operator has to do.
             StorageError::Full => Self::new(Status::INTERNAL, "no space left on the storage device"),
             StorageError::Stopped(_) => {
                 Self::new(Status::INTERNAL, "the storage has stopped after a failed write and needs a restart")
@@ -284,7 +285,7 @@ impl TxError for Error {
 
 impl From<serde_json::Error> for Error {
     fn from(error: serde_json::Error) -> Self {
-        // The text of a JSON error can quote the value that was found, so not even the log gets it.
+        // The text of a JSON error can quote a stored value, so even the log does not get it.
         let place =
             format!("JSON of a stored record or reply: {:?} at {}:{}", error.classify(), error.line(), error.column());
         Self::internal(place)
@@ -293,19 +294,19 @@ impl From<serde_json::Error> for Error {
 
 const CONVERSION: &str = "error converting input for field ";
 
-/// The text of a parameter's wrong type.
+/// The error text for a parameter of the wrong type.
 pub(crate) fn conversion_text(name: &str, why: impl fmt::Display) -> String {
     format!("{CONVERSION}\"{name}\": {why}")
 }
 
-/// Whether [`conversion_text`] made a text. Serde hands the errors of nested readers on as texts alone, so the reader of
-/// requests recognizes them here.
+/// Whether [`conversion_text`] created a text. Serde passes the errors of nested deserializers on as texts, so the
+/// deserializer of requests recognizes them here.
 pub(crate) fn is_conversion_text(text: &str) -> bool {
     text.starts_with(CONVERSION)
 }
 
-/// The body of a failed request: `{"errors":["text"]}` on a line, with the warnings if there are any; `{"errors":[]}` where the text is
-/// empty.
+/// The body of a failed request: `{"errors":["text"]}` and a line feed, with the warnings if there are any;
+/// `{"errors":[]}` where the text is empty.
 pub fn error_body(text: &str, warnings: &[String]) -> Vec<u8> {
     let mut out = Vec::with_capacity(64);
     let text: &[&str] = if text.is_empty() { &[] } else { &[text] };

@@ -1,5 +1,5 @@
-//! The values of fields as serde reads them from something else than plain JSON: a text of the path or of the query, a number
-//! as it was written, and `null`.
+//! Deserializers for field values that are not plain JSON: a text of the path or of the query, a number in its original
+//! spelling, and `null`.
 
 use std::fmt;
 
@@ -7,10 +7,10 @@ use serde::de::value::StrDeserializer;
 use serde::de::{Deserializer, IntoDeserializer as _, Visitor};
 use serde::forward_to_deserialize_any;
 
-/// The name by which `serde_json` asks for a `RawValue`.
+/// The name by which `serde_json` requests a `RawValue`.
 const RAW_VALUE: &str = "$serde_json::private::RawValue";
 
-/// A message for the caller: the field's name and what was expected, never the value.
+/// An error message for the caller: the name of the field and the expected type, never the value.
 #[derive(Debug)]
 pub(crate) struct Fault(pub(crate) String);
 
@@ -32,7 +32,7 @@ impl serde::de::Error for Fault {
     }
 }
 
-/// The message of `serde_json` without the position in the text that it appends.
+/// Uses the message of `serde_json` without the appended position.
 impl From<serde_json::Error> for Fault {
     fn from(error: serde_json::Error) -> Self {
         let mut text = error.to_string();
@@ -43,17 +43,18 @@ impl From<serde_json::Error> for Fault {
     }
 }
 
-/// A text that may stand for `Some(text)`.
+/// A text that also deserializes as `Some(text)`.
 pub(crate) enum TextValue<'a> {
-    /// A capture or a query parameter: a field of raw JSON gets a JSON string.
+    /// A capture or a query parameter: a raw JSON field gets a JSON string.
     Text(&'a str),
-    /// A number as it was written: a field of raw JSON gets the number.
+    /// A number in its original spelling: a raw JSON field gets the number.
     Number(&'a str),
 }
 
 impl<'a> TextValue<'a> {
-    /// The number in `raw`, if `serde_json` would write it in another way: one with a fraction or an exponent, `-0`, and
-    /// one beyond 64 bits. Lenient field types read a number and its text alike, so that they get `1e3` as `1e3`.
+    /// Returns the number in `raw` if `serde_json` would write it differently: one with a fraction or an exponent,
+    /// `-0`, and
+    /// one beyond 64 bits. Lenient field types accept a number and its text alike, so they receive `1e3` as `1e3`.
     pub(crate) fn of_number(raw: &'a str) -> Option<Self> {
         let is_number = raw.starts_with(|first: char| first == '-' || first.is_ascii_digit());
         let is_kept = raw != "-0" && (raw.parse::<i64>().is_ok() || raw.parse::<u64>().is_ok());
@@ -110,7 +111,7 @@ impl<'de> Deserializer<'de> for TextValue<'de> {
     }
 }
 
-/// `null` as OpenBao reads it: the parameter is given, with the zero value of its type.
+/// `null` as OpenBao reads it: the parameter is present, with the zero value of its type.
 pub(crate) struct Null;
 
 impl<'de> Deserializer<'de> for Null {

@@ -1,6 +1,6 @@
-//! Vault's leniencies, parsed once: durations as text or number, booleans as text, comma lists, key=value maps.
+//! Lenient field types of the API: durations as text or number, booleans as text, comma lists, key=value maps.
 //!
-//! Engines take these types in their requests and are strict inside. The wording of faults is the peer's.
+//! Engines use these types in their requests and strict types internally. The error texts are those of OpenBao.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,43 +17,43 @@ pub use crate::duration::{go_duration, parse_duration};
 pub use crate::raw_object::RawObject;
 pub use keepfast_go::{Quoted, type_name};
 
-/// A text; numbers and booleans are taken as their text.
+/// A text; numbers and booleans are converted to text.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Text(pub String);
 
-/// A text that must not leak: a password, a secret id. It is neither printed nor compared with `==`.
+/// A secret text, such as a password or a secret id. It can be neither printed nor compared with `==`.
 #[derive(Clone)]
 pub struct SecretText(pub SecretString);
 
-/// A whole number, also given as text.
+/// An integer, also accepted as text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Int(pub i64);
 
-/// A number, also given as text.
+/// A number, also accepted as text.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Float(pub f64);
 
-/// A boolean, also given as text or number.
+/// A boolean, also accepted as text or number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flag(pub bool);
 
-/// A span of whole seconds, given as a number of seconds or as Go duration text (`1h30m`, `2d`); never negative.
+/// A duration in whole seconds, as a number of seconds or as Go duration text (`1h30m`, `2d`); never negative.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Seconds(pub u64);
 
-/// A span of whole seconds that may be negative.
+/// A duration in whole seconds that may be negative.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SignedSeconds(pub i64);
 
-/// A list of texts, also given as one text with commas.
+/// A list of texts, also accepted as one comma-separated text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CommaList(pub Vec<String>);
 
-/// A list of texts; one text is a list of one, and an empty text of none.
+/// A list of texts; a single text is a list of one item, and an empty text an empty list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Strings(pub Vec<String>);
 
-/// A list of whole numbers, also given as one text with commas.
+/// A list of integers, also accepted as one comma-separated text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ints(pub Vec<i64>);
 
@@ -66,7 +66,7 @@ pub struct Pairs(pub BTreeMap<String, String>);
 pub struct Object(pub serde_json::Map<String, Value>);
 
 impl Seconds {
-    /// As a duration.
+    /// Converts to a duration.
     pub fn duration(self) -> Duration {
         Duration::from_secs(self.0)
     }
@@ -102,7 +102,7 @@ pub(crate) fn unconvertible(expected: &str, value: &Value) -> String {
     format!("'' expected type '{expected}', got unconvertible type '{}'", type_name(value))
 }
 
-/// A number as it was written; only `-0` is read as a float.
+/// The text of a number; only `-0` is read as a float.
 fn number_text(number: &serde_json::Number) -> String {
     let text = number.to_string();
     if text == "-0.0" { "-0".to_owned() } else { text }
@@ -145,7 +145,7 @@ fn float_of(value: &Value) -> Result<f64, String> {
     if number.is_finite() { Ok(number) } else { Err(SYNTAX.to_owned()) }
 }
 
-/// A truth as text, in any of the forms that the peer reads; an empty text is false. `None` for anything else.
+/// Parses a boolean text in any of the forms that OpenBao accepts; an empty text is false. `None` for anything else.
 pub fn truth(text: &str) -> Option<bool> {
     match text {
         "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
@@ -176,7 +176,7 @@ fn seconds_of(value: &Value) -> Result<i64, String> {
     }
 }
 
-/// The items of a list, each with its place, or the one item that stands for a list.
+/// The items of a list, each with its index, or the single item that represents a list.
 fn items_of(value: &Value, split: bool) -> Result<Vec<Value>, String> {
     Ok(match value {
         Value::Null => Vec::new(),
@@ -192,7 +192,7 @@ fn items_of(value: &Value, split: bool) -> Result<Vec<Value>, String> {
     })
 }
 
-/// The texts of a list. Faults are worded as the peer's reader of comma lists words them, but for the value that it quotes.
+/// The texts of a list. The error texts are those of OpenBao's parser of comma lists, without the quoted value.
 fn texts_of(value: &Value) -> Result<Vec<String>, String> {
     let mut faults = Vec::new();
     let mut out = Vec::new();
@@ -210,7 +210,7 @@ fn texts_of(value: &Value) -> Result<Vec<String>, String> {
     Err(format!("{} error(s) decoding:\n\n{}", faults.len(), faults.join("\n")))
 }
 
-/// The items of a list, each read alone; faults are worded as the peer's reader of plain lists words them.
+/// Reads each item of a list. The error texts are those of OpenBao's parser of plain lists.
 fn each_of<T>(items: &[Value], read: impl Fn(&Value) -> Result<T, String>) -> Result<Vec<T>, String> {
     let mut faults = Vec::new();
     let mut out = Vec::with_capacity(items.len());
@@ -235,7 +235,7 @@ fn strings_of(value: &Value) -> Result<Vec<String>, String> {
 
 fn ints_of(value: &Value) -> Result<Vec<i64>, String> {
     match value {
-        // A blank beside a number is no part of it, so that `1, 2` is refused.
+        // A blank next to a number is not trimmed, so `1, 2` is refused.
         Value::String(text) if !text.is_empty() => {
             each_of(&text.split(',').map(Value::from).collect::<Vec<_>>(), int_of)
         }
@@ -243,7 +243,7 @@ fn ints_of(value: &Value) -> Result<Vec<i64>, String> {
     }
 }
 
-/// Stands in a fault for the name of the field, which only the reader of the request knows.
+/// Placeholder in an error text for the name of the field, which only the deserializer of the request knows.
 pub(crate) const FIELD: &str = "\u{0}";
 
 fn pairs_of(value: &Value) -> Result<BTreeMap<String, String>, String> {
@@ -260,7 +260,7 @@ fn pairs_of(value: &Value) -> Result<BTreeMap<String, String>, String> {
     texts.iter().enumerate().map(pair).collect()
 }
 
-/// An object, or a list of objects, which are put together as the peer does it.
+/// An object, or a list of objects, which are merged as in OpenBao.
 // recursion: bounded by serde_json, which reads 128 levels
 fn object_of(value: Value) -> Result<serde_json::Map<String, Value>, String> {
     match value {
@@ -285,7 +285,7 @@ impl<'de> Deserialize<'de> for Text {
     }
 }
 
-/// [`text_of`] without a value in between: nearly every request has a text.
+/// [`text_of`] without an intermediate value: nearly every request has a text.
 struct TextVisitor;
 
 impl<'de> Visitor<'de> for TextVisitor {
@@ -382,7 +382,7 @@ impl<'de> Deserialize<'de> for Pairs {
     }
 }
 
-/// For `#[serde(default, deserialize_with = "given")]`: tells a field that was sent as `null` from one that was not sent.
+/// For `#[serde(default, deserialize_with = "given")]`: distinguishes a field that is `null` from an absent one.
 ///
 /// # Errors
 /// Those of the field's type.
@@ -390,8 +390,9 @@ pub fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Opt
     T::deserialize(d).map(Some)
 }
 
-/// For `#[serde(default, deserialize_with = "unless_null")]`: `null` says nothing, where taking it for the value that a
-/// type has when nothing is said would open what is closed.
+/// For `#[serde(default, deserialize_with = "unless_null")]`: `null` is an absent field. The zero value of the type
+/// could
+/// remove a restriction.
 ///
 /// # Errors
 /// Those of the field's type.
@@ -408,7 +409,7 @@ impl<'de> Deserialize<'de> for Object {
     }
 }
 
-/// The schema of a field type: a JSON type and the format by which help names it.
+/// The schema of a field type: a JSON type and the format that help shows.
 macro_rules! schema {
     ($type:ident, $json:literal, $format:literal $(, $key:literal : $value:tt)*) => {
         impl JsonSchema for $type {

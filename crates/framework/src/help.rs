@@ -1,4 +1,4 @@
-//! Help texts of a mount, from its table.
+//! Help texts of a mount, generated from its table.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -8,18 +8,18 @@ use crate::openapi;
 use crate::routes::Table;
 use crate::rows::RowInfo;
 
-/// The answer to `?help=1`.
+/// The response to `?help=1`.
 #[derive(Serialize)]
 pub struct HelpText {
-    /// The text for people.
+    /// The text for users.
     pub help: String,
-    /// The same for machines: the OpenAPI document of the path, or of the mount.
+    /// The OpenAPI document of the path, or of the mount.
     pub openapi: Value,
-    /// Always null: nothing names other paths, but clients expect the member.
+    /// Always null: no help text names other paths, but clients expect the member.
     pub see_also: Option<Vec<String>>,
 }
 
-/// The help of one row.
+/// Returns the help of one row.
 pub fn row(version: &str, row: &RowInfo, path: &str) -> HelpText {
     let mut help = format!("Request:        {path}\nMatching Route: {}\n\n{}\n", patterns(row), row.help.synopsis);
     let mut names: Vec<(&str, String)> = Vec::new();
@@ -49,7 +49,7 @@ pub fn row(version: &str, row: &RowInfo, path: &str) -> HelpText {
     HelpText { help, openapi: openapi::document_of(version, [row]), see_also: None }
 }
 
-/// The help of a mount's root: each path with its one line.
+/// Returns the help of a mount's root: each path with its synopsis.
 pub fn root(version: &str, table: &Table) -> HelpText {
     let mut help = String::from("## PATHS\n\nThe following paths are supported.\n");
     for row in table.rows() {

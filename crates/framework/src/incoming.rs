@@ -1,4 +1,4 @@
-//! A request as the edge hands it to the kernel: a canonical path and a bounded body, and nothing else is proved.
+//! A request as the edge passes it to the kernel: with a canonical path and a bounded body, and not yet authenticated.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,14 +18,15 @@ pub struct Incoming {
     pub operation: Operation,
     /// The path, without `/v1/`.
     pub path: CanonicalPath,
-    /// The query parameters, of which `list`, `scan` and `help` are already in `operation`, and the JSON body; the captures
-    /// of the path are added when its row is found.
+    /// The query parameters and the JSON body. `list`, `scan` and `help` are already in `operation`; the captures of
+    /// the path
+    /// are added when its row is found.
     pub input: Input,
     /// The client token, from either header.
     pub token: Option<SecretString>,
     /// `X-Vault-Namespace`; empty for the root namespace.
     pub namespace: String,
-    /// Whether the caller sent a body that the edge did not receive: it is longer than one without a live token may be.
+    /// Whether the edge did not receive the body, because it is longer than allowed without a live token.
     pub body_withheld: bool,
     /// The audited headers.
     pub headers: Vec<RecordedHeader>,
@@ -41,8 +42,8 @@ pub struct Incoming {
     pub accepts_prometheus: bool,
 }
 
-/// Operations with shares that a listener allows without a token, because the shares authenticate. Anybody can then start or
-/// cancel one, so that all are off unless the listener's stanza allows them.
+/// Operations with shares that a listener allows without a token, because the shares authenticate. Any client can then
+/// start or cancel one, so all are off unless the listener's stanza allows them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OpenCeremonies {
     /// `sys/rekey/`: new shares (`disable_unauthed_rekey_endpoints = false`).

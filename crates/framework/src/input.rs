@@ -1,4 +1,4 @@
-//! What a handler is given: captures of the path, the query and the JSON body, seen as one object.
+//! The input of a handler: captures of the path, the query and the JSON body, as one object.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -16,7 +16,7 @@ use crate::name::Name;
 use crate::path::Captures;
 use crate::query::{Query, QueryValue};
 
-/// The JSON object that came with a request. Its fields stay raw text until a handler asks for them.
+/// The JSON object of a request body. Its fields stay raw text until a handler reads them.
 ///
 /// Not `Debug`: it holds secrets.
 #[derive(Clone, Default)]
@@ -28,17 +28,18 @@ pub struct Body {
 impl Body {
     /// Splits a JSON object into its fields.
     ///
-    /// An empty or `null` text is an empty object, as clients of Vault expect. Of fields with the same name the last one
-    /// counts, here and so for every reader: policies and handlers see the same value.
+    /// An empty or `null` text is an empty object, as clients of Vault expect. The last of several fields with the same
+    /// name
+    /// counts, for policies and handlers alike: they see the same value.
     ///
     /// # Errors
-    /// 400 when it is not one JSON object.
+    /// 400 when the text is not exactly one JSON object.
     // recursion: bounded by two calls: for the encoding and for repeated names, each once
     pub fn parse(raw: Bytes) -> Result<Self> {
         if raw.iter().all(u8::is_ascii_whitespace) || raw.trim_ascii() == b"null" {
             return Ok(Self::default());
         }
-        // What is no character is replaced, as OpenBao does; whoever reads the body later sees the same text.
+        // Invalid UTF-8 is replaced, as in OpenBao; every later reader of the body sees the same text.
         if std::str::from_utf8(&raw).is_err() {
             return Self::parse(String::from_utf8_lossy(&raw).into_owned().into());
         }
@@ -59,7 +60,7 @@ impl Body {
         Ok(Body { raw, fields })
     }
 
-    /// The whole text; empty when there was none.
+    /// The whole text; empty without a body.
     pub fn raw(&self) -> &Bytes {
         &self.raw
     }
@@ -76,7 +77,7 @@ impl Body {
         self.fields().find(|(n, _)| *n == name).map(|(_, raw)| raw)
     }
 
-    /// The same without the fields of a name, in any letter case: something else stands in for them.
+    /// The body without the fields of this name, in any letter case, because another value replaces them.
     #[must_use]
     pub fn without(mut self, name: &str) -> Self {
         self.fields.retain(|(field, _)| !field.eq_ignore_ascii_case(name));
@@ -93,7 +94,7 @@ impl Body {
 struct Entries<'a>(Vec<(Box<str>, &'a RawValue)>);
 
 impl Entries<'_> {
-    /// The object again with the last of each name only; `None` when no name is repeated.
+    /// The object with only the last field of each name; `None` when no name is repeated.
     fn without_repetition(&self) -> Option<Bytes> {
         let last: HashMap<Name<'_>, usize> =
             self.0.iter().enumerate().map(|(at, (name, _))| (Name(name), at)).collect();
@@ -131,17 +132,17 @@ impl<'de: 'a, 'a> serde::Deserialize<'de> for Entries<'a> {
     }
 }
 
-/// The name of the field by which a request type takes the whole JSON object of the body, as it was sent:
-/// `#[serde(rename = "$body")] data: RawObject`. A body's own field of that name stays inside that object.
+/// The name of the field by which a request type takes the whole JSON object of the body unchanged:
+/// `#[serde(rename = "$body")] data: RawObject`. A field of that name in the body stays inside that object.
 pub const WHOLE_BODY: &str = "$body";
 
-/// Up to how many names a look through all of them is quicker than a set.
+/// The largest number of names for which a linear search is faster than a set.
 const FEW: usize = 16;
 
-/// Captures, query and body of a request, which a handler's request type is read from; the path wins over the rest.
+/// Captures, query and body of a request, from which the request type of a handler is read. A capture takes precedence.
 #[derive(Clone, Default)]
 pub struct Input {
-    /// What the route's pattern captured.
+    /// The captures of the route's pattern.
     pub captures: Captures,
     /// Query parameters.
     pub query: Query,
@@ -150,7 +151,7 @@ pub struct Input {
 }
 
 impl Input {
-    /// Reads a handler's request type.
+    /// Deserializes a handler's request type.
     ///
     /// # Errors
     /// 400 naming the field whose value does not fit.
@@ -169,8 +170,9 @@ impl Input {
         out
     }
 
-    /// Names of the body or query that the path's captures replaced, sorted, for a warning. `null` says no more than a part
-    /// that the path leaves out.
+    /// Names of the body or query that the path's captures replaced, sorted, for a warning. `null` counts as absent, as
+    /// does
+    /// a part that the path omits.
     pub fn replaced(&self) -> Vec<&str> {
         let replaces = |name: &str| {
             let mut captures = self.captures.iter();
@@ -187,13 +189,13 @@ impl Input {
         self.body.fields().map(|(n, _)| n).chain(self.query.iter().map(|(n, _)| n))
     }
 
-    /// The whole object of the body, `{}` when there was none.
+    /// The whole object of the body, `{}` without a body.
     fn whole(&self) -> &str {
         let text = std::str::from_utf8(&self.body.raw).unwrap_or_default().trim_ascii();
         if text.is_empty() || text == "null" { "{}" } else { text }
     }
 
-    /// Each name once, with its first source: the path, then the body, then the query.
+    /// Each name once, with the first of its sources: the path, then the body, then the query.
     fn entries(&self) -> Vec<(&str, Source<'_>)> {
         let captures = self.captures.iter().map(|(name, value)| (&**name, Source::Text(value)));
         let fields = self.body.fields().map(|(name, raw)| (name, Source::Json(raw)));
@@ -203,7 +205,7 @@ impl Input {
         });
         let most = self.captures.len() + self.body.fields.len() + self.query.len();
         let mut out: Vec<(&str, Source<'_>)> = Vec::with_capacity(most);
-        // Clients choose how many names there are, so looking through them for each one is only for a few.
+        // Clients choose the number of names, so a linear search per name is used only for a few.
         let mut names = (most > FEW).then(|| HashSet::with_capacity(most));
         for (name, source) in captures.chain(fields).chain(query) {
             let is_first = match &mut names {
@@ -403,7 +405,7 @@ mod tests {
             assert_eq!(input.entries().len(), 2 + 2 * COUNT);
             assert_eq!(input.read::<Request>().unwrap().count.map(|c| c.0), Some(1));
         });
-        // Each name is found a few times; a hash that collides adds some.
+        // Each name is looked up a few times; hash collisions add some comparisons.
         assert!((COUNT..20 * COUNT).contains(&compared), "{compared}");
     }
 

@@ -1,17 +1,17 @@
-//! Says what is wrong with a JSON text, in the words of Go's reader, which users of Vault know.
+//! Describes the error in an invalid JSON text with the messages of Go's parser, which users of Vault know.
 //!
-//! Only read once a text was refused. It names the character that is wrong and no more of the text.
+//! Only used after a text was refused. A message contains the wrong character and nothing else of the text.
 
 use keepfast_json::{Kind, Piece, Pieces, Token, Tokens};
 
 const EOF: &str = "unexpected EOF";
-/// Of a number that is larger than any float; the number itself is not repeated.
+/// The message for a number that is larger than any float; it does not contain the number.
 pub(crate) const ENDLESS: &str = "json: cannot unmarshal number into Go value of type float64";
 const NO_VALUE: &str = "looking for beginning of value";
-/// Deeper than any text that the server's own limit lets through by default, and no danger to the stack of a thread.
+/// Maximum nesting depth. It exceeds the default depth limit of the server and does not endanger the stack of a thread.
 const DEEPEST: usize = 512;
 
-/// What is wrong with a text that should be one JSON object.
+/// Describes the error in a text that should be one JSON object.
 pub(crate) fn of(text: &[u8]) -> String {
     let mut check = Check { text, tokens: Tokens::new(text) };
     if let Err(fault) = check.value() {
@@ -32,13 +32,13 @@ pub(crate) fn of(text: &[u8]) -> String {
     format!("json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}")
 }
 
-/// Whether a number in a JSON text is larger than any float, which Go's reader refuses wherever it stands.
+/// Whether a JSON text contains a number larger than any float, which Go's parser refuses at any position.
 pub(crate) fn has_endless_number(text: &[u8]) -> bool {
     Tokens::new(text).any(|token| matches!(token.kind, Kind::Word) && is_endless(token.text))
 }
 
 fn is_endless(word: &[u8]) -> bool {
-    // Fewer digits without an exponent are no such number.
+    // A number with fewer digits and without an exponent cannot be that large.
     let is_number = matches!(word.first(), Some(b'-' | b'0'..=b'9'));
     if !is_number || word.len() < 300 && !word.iter().any(|b| matches!(b, b'e' | b'E')) {
         return false;
@@ -46,7 +46,7 @@ fn is_endless(word: &[u8]) -> bool {
     std::str::from_utf8(word).is_ok_and(|text| text.parse::<f64>().is_ok_and(f64::is_infinite))
 }
 
-/// The first fault of a text.
+/// Finds the first error of a text.
 struct Check<'a> {
     text: &'a [u8],
     tokens: Tokens<'a>,
@@ -63,7 +63,7 @@ impl<'a> Check<'a> {
         self.tokens.next().ok_or_else(|| EOF.to_owned())
     }
 
-    /// Takes one of two punctuation marks, or says where another character stands.
+    /// Takes one of two punctuation marks, or reports the place of another character.
     fn take(&mut self, marks: [u8; 2], place: &str) -> Step<u8> {
         let c = self.peek()?;
         if !marks.contains(&c) {
@@ -91,7 +91,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// An object behind its brace.
+    /// Reads an object after its brace.
     // recursion: bounded by DEEPEST, which `value` checks
     fn object(&mut self) -> Step {
         if self.peek()? == b'}' {
@@ -102,7 +102,7 @@ impl<'a> Check<'a> {
             let name = self.token()?;
             match (name.kind, name.text) {
                 (Kind::String { .. }, _) => self.string(&name)?,
-                // OpenBao names the comma that nothing follows.
+                // OpenBao reports a comma without a following value.
                 (Kind::EndObject, _) => return Err(invalid(b',', NO_VALUE)),
                 (Kind::Word, [b't', ..]) => return self.misnamed(&name, "true"),
                 (Kind::Word, [b'f', ..]) => return self.misnamed(&name, "false"),
@@ -123,13 +123,13 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// A literal where a name should stand: it is read first.
+    /// A literal in place of a name: it is read first.
     fn misnamed(&mut self, token: &Token<'_>, literal: &str) -> Step {
         self.part_of(token, |word| word.literal(literal))?;
         Err(misnamed())
     }
 
-    /// An array behind its bracket.
+    /// Reads an array after its bracket.
     // recursion: bounded by DEEPEST, which `value` checks
     fn array(&mut self) -> Step {
         if self.peek()? == b']' {
@@ -165,7 +165,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Shows what begins with a backslash, and no more of the text.
+    /// Shows an escape sequence that begins with a backslash, and no more of the text.
     fn invalid_escape(&self, at: usize) -> String {
         let length = if self.text.get(at + 1) == Some(&b'u') { 6 } else { 2 };
         match self.text.get(at..at + length) {
@@ -174,7 +174,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Reads a word as far as it fits; what is left of it is the next token.
+    /// Reads a word as far as it matches; the rest of it is the next token.
     fn part_of(&mut self, token: &Token<'_>, read: impl FnOnce(&mut Word<'_>) -> Step) -> Step {
         let mut word = Word { text: self.text, at: token.start };
         read(&mut word)?;
@@ -183,14 +183,14 @@ impl<'a> Check<'a> {
     }
 }
 
-/// A number or literal being read.
+/// A number or literal that is being read.
 struct Word<'a> {
     text: &'a [u8],
     at: usize,
 }
 
 impl Word<'_> {
-    /// Takes one byte that fits, or says where another one stands.
+    /// Takes one byte that matches, or reports the place of another one.
     fn take(&mut self, fits: impl Fn(u8) -> bool, place: &str) -> Step {
         let c = self.text.get(self.at).copied().ok_or_else(|| EOF.to_owned())?;
         if !fits(c) {

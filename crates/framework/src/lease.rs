@@ -1,4 +1,4 @@
-//! What an engine offers for a limited time.
+//! Leases as engines offer, renew and revoke them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,47 +11,46 @@ use serde_json::Value;
 use crate::clock::Timestamp;
 use crate::error::Result;
 
-/// The terms under which an engine leases something; core makes the lease in the same transaction.
+/// The terms under which an engine leases data; core creates the lease in the same transaction.
 #[derive(Clone, Debug, Default)]
 pub struct LeaseOffer {
-    /// How long, before the mount's and the token's bounds; zero asks for the mount's default.
+    /// The TTL before the limits of the mount and the token; zero requests the mount's default.
     pub ttl: Duration,
-    /// The longest that renewals may reach, counted from issue; zero leaves it to the mount.
+    /// The maximum TTL with renewals, counted from issue; zero uses that of the mount.
     pub max_ttl: Duration,
     /// Whether it can be renewed.
     pub renewable: bool,
-    /// What the engine needs to renew or revoke; stored encrypted, never shown.
+    /// Data that the engine needs to renew or revoke; stored encrypted, never shown.
     pub internal: Value,
-    /// What the engine needs beside that to undo an intent; forgotten when the lease is confirmed.
+    /// Additional data that the engine needs to revoke an unconfirmed intent; deleted when the lease is confirmed.
     pub until_confirmed: Value,
-    /// How taking it back is tried again; `None` for [`BackOff::default`].
+    /// The retries of a failed revocation; `None` for [`BackOff::default`].
     pub back_off: Option<BackOff>,
-    /// What only one lease of the mount may hold at a time, from its intent until it is gone.
+    /// A claim that only one lease of the mount may hold at a time, from its intent until the lease is deleted.
     pub claim: Option<LeaseClaim>,
 }
 
-/// How taking a lease back is tried again when its engine fails, before it is set aside as irrevocable. Stored as three
-/// numbers.
+/// The retries of a revocation that its engine fails, before the lease is marked irrevocable. Stored as three numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "(u32, u64, u64)", into = "(u32, u64, u64)")]
 pub struct BackOff {
-    /// How often it is tried in all; at least once.
+    /// The total number of tries; at least one.
     pub attempts: u32,
-    /// The pause after the first try, in seconds; it doubles with each.
+    /// The delay after the first try, in seconds; it doubles with each try.
     pub pause: u64,
-    /// The longest pause, in seconds.
+    /// The longest delay, in seconds.
     pub longest: u64,
 }
 
 impl Default for BackOff {
-    /// Six times within about five minutes.
+    /// Six tries within about five minutes.
     fn default() -> Self {
         BackOff { attempts: 6, pause: 10, longest: 3600 }
     }
 }
 
 impl BackOff {
-    /// The pause when `failed` tries have failed; `None` when that was the last one.
+    /// The delay after `failed` failed tries; `None` when that was the last one.
     pub fn pause_after(&self, failed: u32) -> Option<Duration> {
         let doubled = self.pause.saturating_mul(1u64.checked_shl(failed.saturating_sub(1)).unwrap_or(u64::MAX));
         (failed < self.attempts).then(|| Duration::from_secs(doubled.min(self.longest)))
@@ -70,65 +69,65 @@ impl From<BackOff> for (u32, u64, u64) {
     }
 }
 
-/// Something that only one lease of a mount may hold at a time, such as the name of a user where names may come again.
+/// A claim that only one lease of a mount may hold at a time, such as the name of a user where names may repeat.
 #[derive(Clone, Debug)]
 pub struct LeaseClaim {
-    /// Names it within the mount.
+    /// The name of the claim within the mount.
     pub key: String,
-    /// What a caller is told while another lease holds it.
+    /// The error text for the caller while another lease holds the claim.
     pub taken: String,
 }
 
 /// New terms at a renewal.
 #[derive(Clone, Debug, Default)]
 pub struct LeaseTerms {
-    /// How long from now, before bounds; zero asks for the mount's default.
+    /// The TTL from now, before limits; zero requests the mount's default.
     pub ttl: Duration,
-    /// The longest from issue; zero leaves it to the mount.
+    /// The maximum TTL from issue; zero uses that of the mount.
     pub max_ttl: Duration,
 }
 
-/// A lease as its engine sees it again at renewal or revocation.
+/// A stored lease as its engine receives it at renewal or revocation.
 #[derive(Clone)]
 pub struct HeldLease {
     /// The path within the mount that issued it, such as `creds/readonly`.
     pub path: String,
-    /// What the engine stored with the offer.
+    /// The data that the engine stored with the offer.
     pub internal: Value,
-    /// What it stored until the confirmation; null once the lease was confirmed.
+    /// The data that the engine stored until the confirmation; null once the lease is confirmed.
     pub until_confirmed: Value,
-    /// What the caller asks for at a renewal; zero when it asks for nothing.
+    /// The TTL that the caller requests at a renewal; zero when it requests none.
     pub increment: Duration,
-    /// Where core's bounds put the end of a renewal under such terms.
+    /// Computes the expiry of a renewal under given terms, after core's limits.
     pub bound: Bound,
 }
 
-/// The rule by which core turns an engine's terms into an end.
+/// The function by which core computes an expiry from an engine's terms.
 pub type Bound = Arc<dyn Fn(&LeaseTerms) -> Timestamp + Send + Sync>;
 
 impl HeldLease {
-    /// When the lease will end if the engine answers a renewal with these terms.
+    /// The expiry of the lease if the engine returns these terms at a renewal.
     pub fn end_under(&self, terms: &LeaseTerms) -> Timestamp {
         (self.bound)(terms)
     }
 }
 
 /// A lease that is registered but not yet confirmed. Once [`crate::Cx::checkpoint`] has made it durable the engine may
-/// act: whatever happens from then on, core takes the lease back unless it is answered with [`crate::reply::Intended`].
+/// act. From then on core revokes the lease unless the reply is a [`crate::reply::Intended`].
 pub struct Intent {
     id: String,
     ends: Timestamp,
     guard: Box<dyn Watched>,
 }
 
-/// Core's hand on an intent: an intent that is dropped without having been kept is taken back.
+/// Core's guard of an intent: an intent that is dropped without a call of `keep` is revoked.
 pub trait Watched: Send + Sync {
     /// The lease is confirmed and committed.
     fn keep(&self);
 }
 
 impl Intent {
-    /// Core's door.
+    /// Creates an intent. Only core calls this.
     pub fn new(id: String, ends: Timestamp, guard: Box<dyn Watched>) -> Self {
         Intent { id, ends, guard }
     }
@@ -138,27 +137,27 @@ impl Intent {
         &self.id
     }
 
-    /// When the lease ends, after all bounds; for an expiry that the other system enforces too.
+    /// The expiry of the lease after all limits, for an expiry that the external system enforces too.
     pub fn ends(&self) -> Timestamp {
         self.ends
     }
 
-    /// Core's door: the lease is confirmed and committed.
+    /// Marks the lease as confirmed and committed. Only core calls this.
     pub fn keep(&self) {
         self.guard.keep();
     }
 }
 
-/// Who makes the leases of one request: core.
+/// Issues the leases of one request; implemented by core.
 #[async_trait]
 pub trait Lessor: Send + Sync {
-    /// Registers a lease as pending, in the request's transaction. Returns what to warn of beside it.
+    /// Registers a lease as pending, in the request's transaction. Returns the intent and warnings.
     ///
     /// # Errors
-    /// 403 when the token is gone; 400 when another lease holds what it claims; when storage fails.
+    /// 403 when the token no longer exists; 400 when another lease holds the same claim; when storage fails.
     async fn intend(&self, tx: &mut Tx, offer: &LeaseOffer) -> Result<(Intent, Vec<String>)>;
 
-    /// Forgets a pending lease, in the request's transaction: nothing is undone.
+    /// Deletes a pending lease, in the request's transaction, without a revocation.
     ///
     /// # Errors
     /// When storage fails.

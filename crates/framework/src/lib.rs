@@ -1,7 +1,7 @@
-//! All that a secrets engine or an auth method may know of Keepfast.
+//! The API of Keepfast for secrets engines and auth methods.
 //!
-//! An engine is a table of routes with typed requests and replies ([`Engine::routes`]); dispatch, validation, help, the
-//! OpenAPI document and the derived tests come from that table. A handler is a plain async function of three arguments:
+//! An engine is a table of routes with typed requests and replies ([`Engine::routes`]). Dispatch, validation, help, the
+//! OpenAPI document and the derived tests use that table. A handler is an async function with three arguments:
 //!
 //! ```
 //! use keepfast_framework::{Cx, Engine, Keys, Kind, Page, Records, Result, Data, Routes, fields::Text, routes::Help};

@@ -1,4 +1,4 @@
-//! What an engine knows of the place where it is mounted.
+//! The mount as visible to its engine.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 /// The mount that a request reached, as the operator configured it.
 #[derive(Clone, Debug, Default)]
 pub struct MountInfo {
-    /// Where: `secret/`, `auth/approle/`; ends in `/`.
+    /// The path, such as `secret/` or `auth/approle/`; ends in `/`.
     pub path: String,
     /// The engine's type as in `secrets enable TYPE`.
     pub engine: String,
@@ -16,21 +16,21 @@ pub struct MountInfo {
     pub uuid: String,
     /// Options such as `version=2`.
     pub options: BTreeMap<String, String>,
-    /// Lease bounds in force here: the mount's own, or the system's.
+    /// The effective lease limits: those of the mount, or of the system.
     pub ttl: TtlBounds,
 }
 
-/// Lease bounds of a mount, each already resolved against the system's.
+/// Lease limits of a mount, each already resolved against the system's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TtlBounds {
-    /// What a lease gets that asks for nothing.
+    /// The TTL of a lease that requests none.
     pub default: Duration,
-    /// What no lease exceeds.
+    /// The largest TTL of a lease.
     pub max: Duration,
 }
 
 impl Default for TtlBounds {
-    /// 768 hours for both, as Vault has them.
+    /// 768 hours for both, as in Vault.
     fn default() -> Self {
         let month = Duration::from_secs(768 * 3600);
         TtlBounds { default: month, max: month }

@@ -2,7 +2,7 @@
 
 use std::hash::{Hash, Hasher};
 
-/// A name. Tests count how often names are compared, so that a loop over all pairs of names fails a test.
+/// A name. Tests count comparisons of names, so that a loop over all pairs of names fails a test.
 #[derive(Clone, Copy)]
 pub(crate) struct Name<'a>(pub(crate) &'a str);
 
@@ -34,7 +34,7 @@ pub(crate) mod comparisons {
         COUNT.set(COUNT.get() + 1);
     }
 
-    /// How many comparisons of names `work` makes in this thread.
+    /// Counts the comparisons of names that `work` makes in this thread.
     pub(crate) fn during(work: impl FnOnce()) -> usize {
         let before = COUNT.get();
         work();

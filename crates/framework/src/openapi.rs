@@ -7,17 +7,17 @@ use crate::path::{Operation, Pattern};
 use crate::routes::{Access, Table};
 use crate::rows::{OperationInfo, RowInfo};
 
-/// A mount whose paths the document shows.
+/// A mount in the document.
 pub struct Shown<'a> {
-    /// Where it is: `secret/`, `auth/approle/`.
+    /// The path of the mount: `secret/`, `auth/approle/`.
     pub mount: &'a str,
     /// `secrets`, `auth` or `system`.
     pub tag: &'a str,
-    /// What it answers.
+    /// The routing table.
     pub table: &'a Table,
 }
 
-/// The document of these mounts.
+/// Returns the document of these mounts.
 pub fn document(version: &str, mounts: &[Shown<'_>]) -> Value {
     let mut paths = Map::new();
     for shown in mounts {
@@ -26,7 +26,7 @@ pub fn document(version: &str, mounts: &[Shown<'_>]) -> Value {
     whole(version, &paths)
 }
 
-/// The document of some rows of a mount, with their paths as they stand within it.
+/// Returns the document of some rows of a mount, with paths relative to the mount.
 pub fn document_of<'a>(version: &str, rows: impl IntoIterator<Item = &'a RowInfo>) -> Value {
     let mut paths = Map::new();
     add_all(&mut paths, "", "secrets", rows);
@@ -55,7 +55,7 @@ fn whole(version: &str, paths: &Map<String, Value>) -> Value {
     })
 }
 
-/// Adds a pattern; a list shares its path with what is at the name without the final slash.
+/// Adds a pattern. A list shares its path with the operations on the name without the final slash.
 fn add(paths: &mut Map<String, Value>, mount: &str, tag: &str, row: &RowInfo, pattern: &Pattern) {
     let path = readable(mount, pattern);
     let entry = paths.entry(path).or_insert_with(|| {
@@ -83,7 +83,7 @@ fn add(paths: &mut Map<String, Value>, mount: &str, tag: &str, row: &RowInfo, pa
     }
 }
 
-/// The path as the document names it: `{name}` for every capture, without the slash of a list.
+/// The path as the document spells it: `{name}` for every capture, without the slash of a list.
 fn readable(mount: &str, pattern: &Pattern) -> String {
     let segments = pattern.source().trim_end_matches('/').split('/').filter(|s| !s.is_empty());
     let named = segments.map(|segment| match segment.strip_prefix('{').and_then(|s| s.strip_suffix('}')) {
@@ -156,7 +156,7 @@ fn described(mount: &str, tag: &str, pattern: &Pattern, operation: &OperationInf
     Value::Object(out)
 }
 
-/// The schema of the body: the parameters that the path does not capture, or the body as a whole.
+/// The schema of the body: the parameters that are not captured from the path, or the body as a whole.
 fn body(pattern: &Pattern, operation: &OperationInfo) -> Option<Value> {
     if operation.takes_whole_body() {
         return Some(property(operation, WHOLE_BODY).unwrap_or_else(|| json!({ "type": "object" })));

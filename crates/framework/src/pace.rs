@@ -1,31 +1,31 @@
-//! The pace of background work: it leaves most of a core, and of the disk, to requests.
+//! Limits background tasks, so that requests get most of a core and of the disk.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::{Clock, Timestamp};
 
-/// For so long work goes on without a rest.
+/// The longest work period without a pause.
 const STRETCH: Duration = Duration::from_millis(5);
-/// A rest is this many times as long as the work before it.
+/// A pause is this many times as long as the work before it.
 const REST: u32 = 9;
-/// No rest is longer.
+/// The longest pause.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// Background work, such as usage counts: it takes a tenth of the time that passes.
+/// Paces a background task, such as usage counts, to a tenth of the elapsed time.
 pub struct Pace {
     clock: Arc<dyn Clock>,
     since: Timestamp,
 }
 
 impl Pace {
-    /// Work that begins now.
+    /// Starts the first work period now.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         let since = clock.now();
         Pace { clock, since }
     }
 
-    /// Called after each step: rests when it is time.
+    /// Called after each step: pauses when the work period is over.
     pub async fn step(&mut self) {
         let now = self.clock.now();
         let took = now.since(self.since);

@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::fmt;
 
-/// What a request does to a path. A closed set: no caller can name anything else.
+/// The operation of a request on a path. A closed set: callers cannot name another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operation {
     /// GET
     Read,
-    /// POST and PUT; whether it creates or updates is known once the engine has been asked.
+    /// POST and PUT; the engine's existence check decides between create and update.
     Update,
     /// PATCH with a JSON merge patch (RFC 7396).
     Patch,
@@ -18,14 +18,15 @@ pub enum Operation {
     List,
     /// SCAN, or GET with `scan=true`: the names at every level below.
     Scan,
-    /// GET with `help=1`: what this path is for.
+    /// GET with `help=1`: the help text of the path.
     Help,
-    /// HEAD, which no path has: it is told apart so that who asks, and where, still decides the refusal.
+    /// HEAD, which no path supports. It is a separate operation because caller and path still determine the error
+    /// response.
     Head,
 }
 
 impl Operation {
-    /// All of them, in the order of tables.
+    /// All operations, in the order of tables.
     pub const ALL: [Operation; 8] = [
         Operation::Read,
         Operation::Update,
@@ -51,12 +52,12 @@ impl Operation {
         }
     }
 
-    /// Whether it lists names: LIST and SCAN, whose paths are routed and judged with a final slash.
+    /// Whether it lists names: LIST and SCAN, whose paths are routed and evaluated by policies with a final slash.
     pub const fn lists(self) -> bool {
         matches!(self, Operation::List | Operation::Scan)
     }
 
-    /// The place in [`Operation::ALL`].
+    /// The index in [`Operation::ALL`].
     pub const fn index(self) -> usize {
         self as usize
     }
@@ -80,20 +81,21 @@ pub enum PathError {
 }
 
 /// A request path as router, policies, quotas, audit and storage all see it: percent-decoded once, without a leading
-/// slash, without empty or relative segments. Built only from the edge; refused, never cleaned, when it is not canonical.
+/// slash, without empty or relative segments. Created only by the edge. A path that is not canonical is refused, never
+/// normalized.
 ///
-/// A trailing slash stays, because lists have it.
+/// A trailing slash is kept, because paths of lists have it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CanonicalPath(String);
 
 impl CanonicalPath {
-    /// The longest path in bytes; storage keys and policies are made from it.
+    /// The longest path in bytes; storage keys and policies contain paths.
     pub const MAX: usize = 8192;
 
-    /// Takes a percent-decoded path without `/v1/`.
+    /// Checks a percent-decoded path without `/v1/`.
     ///
     /// # Errors
-    /// [`PathError`] when the path could be read in two ways.
+    /// [`PathError`] when the path is ambiguous.
     pub fn new(decoded: String) -> Result<Self, PathError> {
         if decoded.len() > Self::MAX {
             return Err(PathError::TooLong);
@@ -117,7 +119,7 @@ impl CanonicalPath {
         &self.0
     }
 
-    /// The same path with a trailing slash, which is how lists are routed and judged.
+    /// The same path with a trailing slash, as lists are routed and evaluated.
     #[must_use]
     pub fn as_folder(&self) -> Self {
         if self.0.is_empty() || self.0.ends_with('/') { self.clone() } else { CanonicalPath(format!("{}/", self.0)) }
@@ -136,14 +138,18 @@ impl fmt::Debug for CanonicalPath {
     }
 }
 
-/// What a pattern captured, by name.
+/// The captures of a pattern, by name.
 pub type Captures = Vec<(Cow<'static, str>, String)>;
 
 /// One pattern of a routing table.
 ///
-/// `keys/{name}` — literals and captures of one segment; `hash/{algorithm|sha2-256|sha2-512}` — a capture of one of several
-/// words; `data/{path...}` — the rest, which a literal may follow (`mounts/{path...}/tune`). A rest may be empty only when
-/// the pattern ends in `/` (a list of the root). A final `/` makes it a pattern for lists, and the path given may lack it.
+/// `keys/{name}` — literals and captures of one segment; `hash/{algorithm|sha2-256|sha2-512}` — a capture of one of
+/// several
+/// alternatives; `data/{path...}` — the rest, which a literal may follow (`mounts/{path...}/tune`). A rest may be empty
+/// only
+/// when the pattern ends in `/` (a list of the root). A final `/` makes it a pattern for lists, and the request path
+/// may
+/// omit it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
     source: Cow<'static, str>,
@@ -160,8 +166,9 @@ enum Segment {
 }
 
 impl Pattern {
-    /// Reads a pattern: a constant of the code, of which nothing is copied, or a text. The tables of the code are constants, so
-    /// a malformed pattern is a fault found by the table tests.
+    /// Parses a pattern: a constant of the code, which is borrowed, or a text. The tables of the code are constants, so
+    /// the
+    /// table tests find a malformed pattern.
     pub fn new(source: impl Into<Cow<'static, str>>) -> Self {
         let source = source.into();
         let folder = source.ends_with('/') || source.is_empty();
@@ -172,7 +179,7 @@ impl Pattern {
         Pattern { source, segments, folder }
     }
 
-    /// As it was written.
+    /// The source text.
     pub fn source(&self) -> &str {
         &self.source
     }
@@ -187,7 +194,7 @@ impl Pattern {
         self.segments.iter().filter_map(Segment::name)
     }
 
-    /// What is captured of `path` (within the mount), if it matches.
+    /// The captures of `path` (within the mount), if it matches.
     pub fn matches(&self, path: &str) -> Option<Captures> {
         let mut found = Captures::new();
         if self.folder {
@@ -207,7 +214,7 @@ impl Pattern {
         for segment in &self.segments {
             match segment {
                 Segment::Literal(word) => out.push(word.clone().into_owned()),
-                // Its words are the pattern's own.
+                // The alternatives are constants of the pattern.
                 Segment::OneOf(..) => out.extend(captures.next().map(|(_, word)| word)),
                 Segment::One(_) | Segment::Rest(_) => {
                     let (_, text) = captures.next().filter(|(_, text)| !text.is_empty()).unwrap_or_default();
@@ -219,7 +226,7 @@ impl Pattern {
         Some(out.join("/") + slash)
     }
 
-    /// Whether `path` lies where this pattern leads: it is the pattern itself, or begins as it does before its first capture.
+    /// Whether `path` lies below this pattern: it equals the pattern, or begins with the text before its first capture.
     pub fn covers(&self, path: &str) -> bool {
         match self.source.find('{') {
             Some(at) => path.starts_with(&self.source[..at]),
@@ -227,7 +234,7 @@ impl Pattern {
         }
     }
 
-    /// Orders rows: the more literal one is tried first, a rest last.
+    /// The sort key of rows: a more literal pattern is tried first, a rest last.
     pub(crate) fn specificity(&self) -> Vec<u8> {
         let mut out: Vec<u8> = self
             .segments
@@ -243,7 +250,7 @@ impl Pattern {
         out
     }
 
-    /// Whether two patterns are the same but for the names of their captures.
+    /// Whether two patterns are equal except for the names of their captures.
     pub fn is_ambiguous_with(&self, other: &Pattern) -> bool {
         self.folder == other.folder
             && self.segments.len() == other.segments.len()
@@ -256,7 +263,7 @@ impl Pattern {
     }
 }
 
-/// The segments of a pattern; `word` makes the text of one.
+/// Parses the segments of a pattern; `word` converts the text of one.
 fn segments<'t>(source: &'t str, word: impl Fn(&'t str) -> Cow<'static, str>) -> Vec<Segment> {
     let body = source.strip_suffix('/').unwrap_or(source);
     if body.is_empty() { Vec::new() } else { body.split('/').map(|text| Segment::new(text, &word)).collect() }
@@ -319,7 +326,7 @@ fn take(segments: &[Segment], path: &str, folder: bool, found: &mut Captures) ->
     goes_on
 }
 
-/// What a rest takes of `path`: all that is left but for the literals behind it.
+/// The part of `path` that a rest captures: everything except the literals after it.
 fn rest_of<'p>(behind: &[Segment], path: &'p str, folder: bool) -> Option<&'p str> {
     let mut kept = path;
     for segment in behind.iter().rev() {

@@ -1,5 +1,5 @@
-//! Paths in bodies and queries: canonical, as the paths of requests are, so that every path that is stored or compared is
-//! one that a request can spell.
+//! Paths in bodies and queries. They are canonical like the paths of requests, so that every path that is stored or
+//! compared can occur in a request.
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error as DeError};
@@ -7,24 +7,24 @@ use serde::de::{Deserialize, Deserializer, Error as DeError};
 use crate::fields::{CommaList, Text};
 use crate::path::{CanonicalPath, PathError};
 
-/// A path, with at most one slash at each end; empty for none. See [`check_path`] for what is refused.
+/// A path, with at most one slash at each end; may be empty. [`check_path`] says which paths are refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PathText(String);
 
-/// A list of paths, also given as one text with commas. See [`check_path`] for what is refused.
+/// A list of paths, also accepted as one comma-separated text. [`check_path`] says which paths are refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PathTexts(pub Vec<String>);
 
 /// Why a path is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathFault {
-    /// No request can have it.
+    /// No request can have this path.
     #[error(transparent)]
     NotCanonical(#[from] PathError),
-    /// A blank at an end, which tools and people lose.
+    /// A blank at an end, which tools and users overlook.
     #[error("path begins or ends with a blank")]
     Blank,
-    /// A blank that is no space, or a character without a glyph.
+    /// A blank other than the space, or a character without a glyph.
     #[error("path contains a character that cannot be printed")]
     Unprintable,
 }
@@ -36,7 +36,7 @@ impl PathText {
     }
 }
 
-/// Checks that a request can have this path, but for one leading slash, and that people see all of it.
+/// Checks that a request can have this path, apart from one leading slash, and that all of its characters are visible.
 ///
 /// # Errors
 /// [`PathFault`].
@@ -56,7 +56,7 @@ pub fn check_path(text: &str) -> Result<(), PathFault> {
     }
 }
 
-/// Unicode's format characters (general category Cf) and other characters that are ignored when text is shown
+/// Unicode's format characters (general category Cf) and other characters that are not displayed
 /// (Default_Ignorable_Code_Point, UCD 16).
 fn is_invisible(c: char) -> bool {
     matches!(c,

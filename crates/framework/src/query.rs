@@ -1,13 +1,13 @@
-//! The query of a request, in which each name stands once.
+//! The query of a request, with unique names.
 
 use std::collections::HashMap;
 
 use serde_json::Value;
 
-/// Query parameters in the order of their names' first places.
+/// Query parameters in the order of the first occurrence of their names.
 ///
-/// A name that is given again is one parameter with the list of its values, as OpenBao hands it to its handlers: a handler
-/// that expects one value refuses it. Policies, handlers and audit read this, so none of them can see another value.
+/// A repeated name is one parameter with the list of its values, as in OpenBao: a handler that expects a single value
+/// refuses it. Policies, handlers and audit read this type, so all see the same value.
 ///
 /// Not `Debug`: a client may have put a secret into it.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -16,9 +16,9 @@ pub struct Query(Vec<(String, QueryValue)>);
 /// The value of a query parameter.
 #[derive(Clone, PartialEq, Eq)]
 pub enum QueryValue {
-    /// Given once.
+    /// The name occurs once.
     One(String),
-    /// Given several times.
+    /// The name occurs several times.
     Repeated {
         /// The first value.
         first: String,
@@ -33,7 +33,7 @@ impl Query {
         self.0.is_empty()
     }
 
-    /// How many names there are.
+    /// The number of names.
     pub fn len(&self) -> usize {
         self.0.len()
     }
@@ -48,7 +48,7 @@ impl Query {
         self.iter().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
 
-    /// Puts a value in place of all parameters of this name in any letter case.
+    /// Replaces all parameters of this name, in any letter case, by one value.
     pub fn set(&mut self, name: &str, value: String) {
         self.0.retain(|(known, _)| !known.eq_ignore_ascii_case(name));
         self.0.push((name.to_owned(), QueryValue::One(value)));
@@ -56,14 +56,14 @@ impl Query {
 }
 
 impl QueryValue {
-    /// The value, the first one of several.
+    /// The value, or the first of several.
     pub fn first(&self) -> &str {
         match self {
             QueryValue::One(first) | QueryValue::Repeated { first, .. } => first,
         }
     }
 
-    /// How many bytes it takes in memory.
+    /// The size in memory, in bytes.
     pub fn length(&self) -> usize {
         match self {
             QueryValue::One(value) => value.len(),
@@ -71,7 +71,7 @@ impl QueryValue {
         }
     }
 
-    /// A text, or the list of several.
+    /// A text, or a list of texts for a repeated name.
     pub fn to_json(&self) -> Value {
         match self {
             QueryValue::One(value) => Value::from(value.as_str()),

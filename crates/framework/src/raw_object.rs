@@ -1,4 +1,4 @@
-//! A JSON object as it was sent.
+//! A JSON object in its original spelling.
 
 use std::collections::BTreeMap;
 
@@ -9,9 +9,10 @@ use serde_json::value::RawValue;
 
 use crate::fields::unconvertible;
 
-/// A JSON object as it was sent, or `null`: nothing of it is rounded, sorted or re-written. A list of objects, nested or not,
-/// is merged into one object, of whose members with the same name the last one counts; a list of nothing but `null` is
-/// `null`.
+/// A JSON object in its original spelling, or `null`: nothing is rounded, sorted or rewritten. A list of objects,
+/// nested or
+/// not, is merged into one object, in which the last of several members with the same name counts; a list that contains
+/// only `null` is `null`.
 #[derive(Clone, Debug)]
 pub struct RawObject(pub Box<RawValue>);
 
@@ -26,10 +27,10 @@ impl<'de> Deserialize<'de> for RawObject {
     }
 }
 
-/// The objects of a list as one, each value as it was sent. Takes one pass, however deep the lists are nested.
+/// Merges the objects of a list, each value in its original spelling. Takes one pass, regardless of the nesting depth.
 fn merged(list: &str) -> Result<RawObject, String> {
     let mut whole: Option<BTreeMap<String, &RawValue>> = None;
-    // The place in each open list.
+    // The current index in each open list.
     let mut place: Vec<usize> = Vec::new();
     let mut tokens = Tokens::new(list.as_bytes());
     while let Some(first) = tokens.peek() {
@@ -56,7 +57,7 @@ fn merged(list: &str) -> Result<RawObject, String> {
     serde_json::value::to_raw_value(&whole).map(RawObject).map_err(|_| "invalid JSON".to_owned())
 }
 
-/// That a value is no object.
+/// The error text for a value that is no object.
 fn refused(value: &[u8], place: &[usize]) -> String {
     let kind = match value.first() {
         Some(b'"') => Value::String(String::new()),

@@ -1,4 +1,4 @@
-//! An engine's storage layout, declared as typed constants.
+//! Typed constants that declare the storage layout of an engine.
 
 use std::marker::PhantomData;
 
@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::cx::Cx;
 use crate::error::Result;
 
-/// Records of one type under one prefix of a view, as JSON: a field that a later version adds has a default.
+/// Records of one type under one prefix of a view, as JSON. A field that a later version adds has a default.
 pub struct Records<T> {
     prefix: &'static str,
     of: PhantomData<fn() -> T>,
@@ -22,10 +22,10 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
         Records { prefix, of: PhantomData }
     }
 
-    /// The record of this name.
+    /// Reads the record of this name.
     ///
     /// # Errors
-    /// When storage fails or the record is not what this type reads.
+    /// When storage fails or the record does not deserialize as this type.
     pub async fn get(&self, cx: &mut Cx, name: &str) -> Result<Option<T>> {
         let (tx, view) = cx.store();
         self.get_in(tx, view, name).await
@@ -34,7 +34,7 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
     /// Writes the record of this name when the request's transaction commits.
     ///
     /// # Errors
-    /// When the value cannot be written as JSON.
+    /// When the value cannot be serialized as JSON.
     pub fn put(&self, cx: &mut Cx, name: &str, value: &T) -> Result<()> {
         let (tx, view) = cx.store();
         self.put_in(tx, view, name, value)
@@ -46,7 +46,7 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
         self.delete_in(tx, view, name);
     }
 
-    /// The names one level below `folder` (empty, or ending in `/`), sorted.
+    /// Lists the names one level below `folder` (empty, or ending in `/`), sorted.
     ///
     /// # Errors
     /// When storage fails.

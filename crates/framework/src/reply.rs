@@ -1,4 +1,4 @@
-//! Replies are types: the return type of a handler decides the response.
+//! Reply types: the return type of a handler determines the response.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -12,22 +12,22 @@ use crate::error::{Error, Result, Status};
 use crate::lease::{Intent, LeaseOffer};
 use crate::token_params::TokenTerms;
 
-/// What a handler returns, as core sees it. Core settles what it entails (a lease, a token) and writes the response.
+/// The type-erased reply of a handler. Core creates the lease or token that it requires, and writes the response.
 pub enum Outcome {
     /// No content: 204, or the given status.
     Empty(Option<Status>),
-    /// Data and nothing else.
+    /// Only data.
     Data(Payload),
-    /// A login: core creates the token, or counts the refusal.
+    /// A login: core creates the token, or counts the failed attempt.
     Login(Box<LoginAttempt>),
-    /// Data that expires: core creates the lease.
+    /// Leased data: core creates the lease.
     Leased {
         /// The `data` of the response.
         data: Box<RawValue>,
         /// The terms of the lease.
         lease: Box<LeaseOffer>,
     },
-    /// Data that expires, whose lease exists since before the engine acted: core confirms the lease.
+    /// Leased data whose lease was registered before the engine acted: core confirms the lease.
     Intended {
         /// The `data` of the response.
         data: Box<RawValue>,
@@ -40,23 +40,23 @@ pub enum Outcome {
     Auth(Box<AuthBlock>),
     /// A response that core has wrapped.
     Wrapped(Box<WrapInfo>),
-    /// Bytes that are sent as they are, without the envelope.
+    /// Bytes that are sent unchanged, without the envelope.
     Raw(Raw),
 }
 
-/// The `data` of a response with what goes with it.
+/// The `data` of a response with its options.
 pub struct Payload {
     /// Raw JSON, usually an object.
     pub data: Box<RawValue>,
-    /// The status, where it is not 200.
+    /// The status, if not 200.
     pub status: Option<SentStatus>,
-    /// Whether the fields of `data` also stand at the top level, as on some `sys/` paths.
+    /// Whether the fields of `data` are repeated at the top level, as on some `sys/` paths.
     pub is_flat: bool,
-    /// `lease_duration` without a lease, in seconds (KV v1 has it); negative where the secret says so.
+    /// `lease_duration` without a lease, in seconds (in KV v1); negative where the secret contains a negative value.
     pub hint_ttl: i64,
 }
 
-/// A status, and the one that metrics count instead where the caller chose the first.
+/// The status of the response, and the status for metrics where the caller chose the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SentStatus {
     /// The status of the response.
@@ -84,7 +84,7 @@ impl Outcome {
         Outcome::Data(Payload::of(data))
     }
 
-    /// Whether it has no content.
+    /// Whether the response has no content.
     pub fn is_empty(&self) -> bool {
         matches!(self, Outcome::Empty(_))
     }
@@ -98,7 +98,7 @@ impl Outcome {
         }
     }
 
-    /// The same, to change it.
+    /// The `data` of the response, mutable.
     pub fn data_mut(&mut self) -> Option<&mut Box<RawValue>> {
         match self {
             Outcome::Data(payload) => Some(&mut payload.data),
@@ -111,23 +111,23 @@ impl Outcome {
 /// A renewed lease.
 #[derive(Clone, Debug)]
 pub struct RenewedLease {
-    /// The whole id.
+    /// The full lease id.
     pub id: String,
-    /// Seconds from now.
+    /// The TTL in seconds from now.
     pub ttl: u64,
     /// Whether it can be renewed again.
     pub renewable: bool,
 }
 
-/// The `wrap_info` block of a wrapped response. Only core makes one that is worth anything.
+/// The `wrap_info` block of a wrapped response. Only one that core creates contains a valid token.
 pub struct WrapInfo {
     /// The wrapping token.
     pub token: SecretString,
     /// Its accessor.
     pub accessor: String,
-    /// Seconds.
+    /// The TTL in seconds.
     pub ttl: u64,
-    /// RFC 3339.
+    /// The creation time in RFC 3339.
     pub creation_time: String,
     /// The path whose response is wrapped.
     pub creation_path: String,
@@ -146,12 +146,12 @@ pub struct Raw {
     pub body: Vec<u8>,
 }
 
-/// The `auth` block of a response: a token. Only core makes one that is worth anything.
+/// The `auth` block of a response: a token. Only one that core creates contains a valid token.
 #[allow(missing_docs, reason = "the names are the API's own")]
 pub struct AuthBlock {
     pub client_token: SecretString,
     pub accessor: String,
-    /// For audit entries: no response has it.
+    /// For audit entries: not part of the response.
     pub display_name: String,
     pub policies: Vec<String>,
     pub token_policies: Vec<String>,
@@ -162,21 +162,21 @@ pub struct AuthBlock {
     pub entity_id: String,
     /// For audit entries, like the next one: whether the login has created the entity.
     pub entity_created: bool,
-    /// Whether the auth method leaves `default` out.
+    /// Whether the auth method omits the policy `default`.
     pub no_default_policy: bool,
     pub token_type: &'static str,
     pub orphan: bool,
     pub num_uses: i64,
 }
 
-/// Anything that a handler may return.
+/// The trait of the types that a handler may return.
 pub trait Reply: Send {
     /// The JSON schema of `data`, for the OpenAPI document.
     fn schema(generator: &mut SchemaGenerator) -> Option<Schema>;
     /// Erases the type.
     ///
     /// # Errors
-    /// When the reply is a missing thing (404), or cannot be written as JSON.
+    /// 404 for a missing object; when the reply cannot be serialized as JSON.
     fn into_outcome(self) -> Result<Outcome>;
 }
 
@@ -224,7 +224,7 @@ impl<T: Serialize + JsonSchema + Send> Reply for Described<T> {
     }
 }
 
-/// 200 with `data` whose fields also stand at the top level.
+/// 200 with `data` whose fields are repeated at the top level.
 pub struct Flat<T>(pub T);
 
 impl<T: Serialize + Send> Reply for Flat<T> {
@@ -236,19 +236,19 @@ impl<T: Serialize + Send> Reply for Flat<T> {
     }
 }
 
-/// The names of a list; an empty one is 404, as Vault answers.
+/// The names of a list; an empty list is 404, as in Vault.
 #[derive(Default)]
 pub struct Keys {
     /// The names.
     pub keys: Vec<String>,
-    /// More about each name, where the path has it.
+    /// Additional data for each name (`key_info`), where the path has it.
     pub info: Option<Box<RawValue>>,
-    /// Whether an empty list is 200 with empty data (SCAN) and not 404.
+    /// Whether an empty list is 200 with empty data (SCAN) instead of 404.
     pub empty_is_fine: bool,
 }
 
 impl Keys {
-    /// Names and nothing else.
+    /// Names without `key_info`.
     pub fn of(keys: Vec<String>) -> Self {
         Keys { keys, ..Keys::default() }
     }
@@ -256,7 +256,7 @@ impl Keys {
     /// Names with `key_info`.
     ///
     /// # Errors
-    /// When the information cannot be written as JSON.
+    /// When the information cannot be serialized as JSON.
     pub fn with_info<T: Serialize>(keys: Vec<String>, info: &T) -> Result<Self> {
         Ok(Keys { keys, info: Some(to_raw_value(info)?), empty_is_fine: false })
     }
@@ -285,11 +285,11 @@ impl Reply for Keys {
     }
 }
 
-/// Data that expires: core creates a lease in the same transaction.
+/// Leased data: core creates a lease in the same transaction.
 pub struct Leased<T> {
-    /// What is leased.
+    /// The data.
     pub data: T,
-    /// For how long, and what the engine needs to revoke it.
+    /// The terms of the lease, and the data that the engine needs to revoke it.
     pub offer: LeaseOffer,
 }
 
@@ -302,9 +302,9 @@ impl<T: Serialize + Send> Reply for Leased<T> {
     }
 }
 
-/// Data that expires, whose lease was made durable before the engine acted ([`crate::Cx::intend`]).
+/// Leased data whose lease was made durable before the engine acted ([`crate::Cx::intend`]).
 pub struct Intended<T> {
-    /// What is leased.
+    /// The data.
     pub data: T,
     /// Its lease.
     pub intent: Intent,
@@ -319,7 +319,7 @@ impl<T: Serialize + Send> Reply for Intended<T> {
     }
 }
 
-/// Data, or no content, with another status than its own.
+/// Data, or no content, with another status than the default.
 pub struct WithStatus<R>(pub Status, pub R);
 
 impl Reply for WithStatus<()> {
@@ -389,49 +389,52 @@ impl<T: JsonSchema> Reply for Shaped<T> {
     }
 }
 
-/// Who an auth method says that this is; core finds the entity and makes the token, in the same transaction.
+/// The identity that an auth method has authenticated; core finds the entity and creates the token in the same
+/// transaction.
 #[derive(Clone, Default)]
 pub struct Login {
-    /// The name by which identity knows the caller at this mount; no entity without one.
+    /// The alias of the caller at this mount; no entity without one.
     pub alias: Option<Alias>,
-    /// For people: what audit entries and `lookup` show, without the mount's prefix.
+    /// The display name in audit entries and `lookup`, without the mount's prefix.
     pub display_name: String,
     /// The token's policies, before `default` is added.
     pub policies: Vec<String>,
-    /// What the token carries for audit and templates.
+    /// Metadata of the token for audit entries and templates.
     pub metadata: BTreeMap<String, String>,
-    /// How long, how often and from where.
+    /// TTLs, number of uses and allowed addresses.
     pub terms: TokenTerms,
-    /// Kept with the token and handed back to [`crate::Engine::renew_login`].
+    /// Stored with the token and passed to [`crate::Engine::renew_login`].
     pub internal: serde_json::Value,
 }
 
-/// A name by which identity knows a caller at one mount.
+/// The name of a caller at one mount, as identity stores it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Alias {
-    /// Already folded by the mount's one name-folding function.
+    /// Already normalized by the name-folding function of the mount.
     pub name: String,
-    /// What templates may use.
+    /// Metadata for templates.
     pub metadata: BTreeMap<String, String>,
 }
 
-/// An attempt to log in as somebody.
+/// An attempt to log in under an alias.
 ///
-/// Its outcome counts for the lockout of the alias, and a locked one is refused whatever the outcome: the only reply by which
-/// a handler logs in has the alias, so none can leave the lockout out.
+/// Its outcome counts for the lockout of the alias, and a locked alias is refused regardless of the outcome. The only
+/// reply
+/// type for logins requires the alias, so no handler can bypass the lockout.
 pub struct LoginAttempt {
-    /// As whom.
+    /// The alias.
     pub alias: ClaimedAlias,
     /// The login, or why it is refused.
     pub outcome: Result<Login>,
 }
 
-/// The alias as which a caller tries to log in.
+/// The alias that a login attempt claims.
 pub struct ClaimedAlias {
     /// Its name.
     pub name: String,
-    /// Whether there is such a user. An unknown name is locked after as many failed logins as a user, so that the answers do
-    /// not tell which names exist.
+    /// Whether such a user exists. An unknown name is locked after as many failed logins as a user, so that the
+    /// responses do
+    /// not reveal which names exist.
     pub is_known: bool,
 }
 

@@ -1,4 +1,4 @@
-//! A mount's whole surface in one table: patterns, operations, who may, what for.
+//! The routing table of a mount: patterns, operations, access and help.
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -23,13 +23,13 @@ use crate::sealed::SealedAction;
 /// A boxed future of a handler.
 pub type HandlerFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'a>>;
 
-/// Any `async fn(&E, &mut Cx, Request) -> Result<impl Reply>`; nobody implements it by hand.
+/// Any `async fn(&E, &mut Cx, Request) -> Result<impl Reply>`; no type implements it explicitly.
 pub trait Handler<'a, E, Q>: Send + Sync {
-    /// What it returns.
+    /// The reply type.
     type Reply;
-    /// Its future.
+    /// The future of the handler.
     type Future: Future<Output = Result<Self::Reply>> + Send + 'a;
-    /// Calls it.
+    /// Calls the handler.
     fn call(&self, engine: &'a E, cx: &'a mut Cx, request: Q) -> Self::Future;
 }
 
@@ -53,7 +53,7 @@ impl<T: DeserializeOwned + JsonSchema + Send + 'static> Request for T {}
 #[derive(serde::Deserialize, JsonSchema)]
 pub struct Nothing {}
 
-/// The answer of an `.exists` handler.
+/// The result of an `.exists` handler.
 pub struct Exists(pub bool);
 
 type Action<E> = Box<dyn for<'a> Fn(&'a E, &'a mut Cx, &'a Input) -> HandlerFuture<'a, Outcome> + Send + Sync>;
@@ -72,28 +72,28 @@ pub struct Paged {
 }
 
 impl Paged {
-    /// As storage takes it.
+    /// Converts to the page type of storage.
     pub fn page(self) -> Page {
         let limit = self.limit.and_then(|Int(limit)| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
         Page { after: self.after.map(String::from).filter(|after| !after.is_empty()), limit }
     }
 }
 
-/// What a path is for, as a constant of the code.
+/// The help of a path, as a constant of the code.
 #[derive(Clone, Copy, Debug)]
 pub struct Help {
-    /// One line.
+    /// The synopsis, one line.
     pub synopsis: &'static str,
-    /// More; may be empty.
+    /// The description; may be empty.
     pub description: &'static str,
 }
 
-/// What a row is for: the constant of a table in the code, of which nothing is copied, or texts.
+/// The help of a row: borrowed from a constant table of the code, or owned texts.
 #[derive(Clone, Debug)]
 pub struct RowHelp {
-    /// One line.
+    /// The synopsis, one line.
     pub synopsis: Cow<'static, str>,
-    /// More; may be empty.
+    /// The description; may be empty.
     pub description: Cow<'static, str>,
 }
 
@@ -103,15 +103,15 @@ impl From<Help> for RowHelp {
     }
 }
 
-/// Who may call a row.
+/// The access rule of a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Access {
-    /// Whom a policy allows.
+    /// Requires a policy.
     #[default]
     Policy,
-    /// Whom a policy allows, with `sudo`.
+    /// Requires a policy with `sudo`.
     Sudo,
-    /// Anyone.
+    /// Requires no token.
     Unauthenticated,
 }
 
@@ -128,12 +128,12 @@ pub(crate) struct Handlers<E> {
     exists: Option<Look<E>>,
 }
 
-/// The rows of an engine while it declares them.
+/// The rows of an engine during their declaration.
 pub struct Routes<E> {
     rows: Vec<Row<E>>,
 }
 
-/// A row while it is declared.
+/// A row during its declaration.
 pub struct RowBuilder<'r, E> {
     pub(crate) row: &'r mut Row<E>,
 }
@@ -145,17 +145,17 @@ impl<E: Send + Sync + 'static> Default for Routes<E> {
 }
 
 impl<E: Send + Sync + 'static> Routes<E> {
-    /// No rows.
+    /// Creates an empty table.
     pub fn new() -> Self {
         Routes { rows: Vec::new() }
     }
 
-    /// A row with one pattern; see [`Pattern`].
+    /// Adds a row with one pattern; see [`Pattern`].
     pub fn path(&mut self, pattern: impl Into<Cow<'static, str>>, help: impl Into<RowHelp>) -> RowBuilder<'_, E> {
         self.paths([pattern], help)
     }
 
-    /// A row with several patterns, for paths with an optional part.
+    /// Adds a row with several patterns, for paths with an optional part.
     pub fn paths<const N: usize>(
         &mut self,
         patterns: [impl Into<Cow<'static, str>>; N],
@@ -197,7 +197,7 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
         self.on(Operation::Read, handler)
     }
 
-    /// POST and PUT, whether the thing exists or not.
+    /// POST and PUT, whether the object exists or not.
     pub fn update<Q: Request, R: Reply, H>(self, handler: H) -> Self
     where
         H: for<'a> Handler<'a, E, Q, Reply = R> + 'static,
@@ -237,7 +237,8 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
         self.on(Operation::Scan, handler)
     }
 
-    /// Tells whether the thing exists, so that policies can tell `create` from `update`. Its context cannot write.
+    /// Checks whether the object exists, so that policies can distinguish `create` and `update`. Its context cannot
+    /// write.
     pub fn exists<Q: Request, H>(self, handler: H) -> Self
     where
         H: for<'a> Handler<'a, E, Q, Reply = Exists> + 'static,
@@ -253,84 +254,90 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
         self
     }
 
-    /// Needs `sudo`.
+    /// Requires `sudo`.
     pub fn sudo(self) -> Self {
         self.row.info.access = Access::Sudo;
         self
     }
 
-    /// Needs no token.
+    /// Requires no token.
     pub fn unauthenticated(self) -> Self {
         self.row.info.access = Access::Unauthenticated;
         self
     }
 
-    /// Logs callers in; needs no token.
+    /// A login path; requires no token.
     pub fn login(self) -> Self {
         self.row.info.login = true;
         self.unauthenticated()
     }
 
-    /// The request is about a wrapping token: `token` of the body or the query, else the caller's own. It is checked before
-    /// anything else, so that a spent one is reported as such.
+    /// The request is about a wrapping token: `token` of the body or the query, otherwise the caller's own. It is
+    /// checked
+    /// before anything else, so that the response says when it was already used.
     pub fn takes_wrapping_token(self) -> Self {
         self.row.info.takes_wrapping_token = true;
         self
     }
 
-    /// `token` in the body is a token: what is no JSON string is refused before the caller is authenticated.
+    /// `token` in the body is a token: a value that is no JSON string is refused before authentication.
     pub fn token_in_body(self) -> Self {
         self.row.info.token_in_body = true;
         self
     }
 
-    /// Acts on another system: may commit in steps ([`Cx::checkpoint`]) and never runs twice.
+    /// Acts on an external system: may commit in steps ([`Cx::checkpoint`]) and never runs twice.
     pub fn once(self) -> Self {
         self.row.info.once = true;
         self
     }
 
-    /// Left out of the OpenAPI document.
+    /// Omitted from the OpenAPI document.
     pub fn hidden(self) -> Self {
         self.row.info.hidden = true;
         self
     }
 
-    /// Only for paths that no other row matches, whatever the operation: for a mount that explains itself to those who
-    /// do not know its paths.
+    /// Only for paths that no other row matches, for any operation: for a mount that describes its paths to callers who
+    /// do not
+    /// know them.
     pub fn fallback(self) -> Self {
         self.row.info.fallback = true;
         self
     }
 
-    /// Stores a body that it takes as a whole ([`crate::input::WHOLE_BODY`]) as it was sent: policies compare its fields
-    /// with denied values in their letter case. In other rows they are compared in every spelling that a handler may read.
+    /// Stores the whole body unchanged ([`crate::input::WHOLE_BODY`]): policies compare its fields with denied values
+    /// in their
+    /// letter case. In other rows fields are compared in every spelling that a handler may accept.
     pub fn stores_body(self) -> Self {
         self.row.info.stores_body = true;
         self
     }
 
-    /// Only where what is captured are names ([`is_name`]), but for `urlalgorithm` and `version`: any other path is
+    /// Only for paths whose captures, except `urlalgorithm` and `version`, are names ([`is_name`]): any other path is
     /// unsupported.
     pub fn names_only(self) -> Self {
         self.row.info.names_only = true;
         self
     }
 
-    /// Also for the path with a slash at its end, as the peer has it at some paths.
+    /// Also for the path with a final slash, as in OpenBao at some paths.
     pub fn final_slash(self) -> Self {
         self.row.info.final_slash = true;
         self
     }
 
-    /// The path ends in the path of a mount, a device or a policy, which callers may write with a final slash: the row also
-    /// answers where another one matches the path with the slash and has not the operation.
+    /// The path ends in the path of a mount, a device or a policy, which callers may write with a final slash: the row
+    /// also
+    /// applies where another row matches the path with the slash but does not have the operation.
     pub fn name_may_end_in_slash(self) -> Self {
         self.row.info.name_may_end_in_slash = true;
         self
     }
 
-    /// A list of the path finds this row, which has none: an unsupported operation and no unsupported path.
+    /// A list of the path matches this row, which has no list: the error is an unsupported operation instead of an
+    /// unsupported
+    /// path.
     pub fn found_by_lists(self) -> Self {
         self.row.info.found_by_lists = true;
         self
@@ -353,40 +360,40 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
     }
 }
 
-/// Whether a capture is the name of a thing, and not a parameter at the end of the path.
+/// Whether a capture is the name of an object, as opposed to a parameter at the end of the path.
 fn names_a_thing(capture: &str) -> bool {
     !matches!(capture, "urlalgorithm" | "version")
 }
 
-/// A row that a path matched.
+/// A row whose pattern matches a path.
 #[derive(Clone, Debug)]
 pub struct Match {
-    /// Which row of the table.
+    /// The index of the row in the table.
     pub row: usize,
-    /// What the pattern captured.
+    /// The captures of the pattern.
     pub captures: Captures,
 }
 
-/// A finished table with its handlers, shared by all mounts of an engine.
+/// A compiled table with its handlers, shared by all mounts of an engine.
 pub struct Compiled<E> {
     table: Arc<Table>,
     pub(crate) handlers: Vec<Handlers<E>>,
 }
 
-/// A finished table without its engine's type: for dispatch, help, the OpenAPI document and derived tests.
+/// A compiled table without its engine's type: for dispatch, help, the OpenAPI document and derived tests.
 pub struct Table {
     rows: Vec<RowInfo>,
     order: Vec<(usize, Pattern)>,
 }
 
 impl<E: Send + Sync + 'static> Compiled<E> {
-    /// Finishes a table.
+    /// Compiles a table.
     pub fn new(routes: Routes<E>) -> Self {
         let (rows, handlers) = routes.rows.into_iter().map(|row| (row.info, row.handlers)).unzip();
         Compiled { table: Arc::new(Table::new(rows)), handlers }
     }
 
-    /// The finished table of an engine's type.
+    /// Compiles the table of an engine's type.
     pub fn of_engine() -> Self
     where
         E: Engine,
@@ -405,8 +412,9 @@ impl<E: Send + Sync + 'static> Compiled<E> {
         self.handlers.get(row)?.actions[operation.index()].as_ref()
     }
 
-    /// Whether OpenBao asks if the thing exists before it calls the handler: then that look finds wrong parameters, and
-    /// else the later field validation, which words them otherwise.
+    /// Whether OpenBao runs an existence check before the handler: that check then reports wrong parameters, otherwise
+    /// the
+    /// later field validation does, with other texts.
     pub(crate) fn looks_first(&self, row: usize, operation: Operation) -> bool {
         operation == Operation::Update && self.look(row).is_some()
     }
@@ -434,10 +442,11 @@ impl Table {
         &self.rows
     }
 
-    /// The row for an operation on a path within the mount: the most literal pattern that matches and has it.
+    /// Finds the row for an operation on a path within the mount: the most literal pattern that matches and has it.
     ///
-    /// A list reaches patterns that end in `/`. A row that matches without the operation is returned last, so that the
-    /// caller can tell "unsupported operation" from "unsupported path".
+    /// A list uses patterns that end in `/`. A row that matches without the operation is the last choice, so that the
+    /// caller
+    /// can distinguish "unsupported operation" from "unsupported path".
     pub fn find(&self, operation: Operation, path: &str) -> Option<Match> {
         let mut without = None;
         for (row, pattern) in &self.order {
@@ -459,7 +468,7 @@ impl Table {
         without
     }
 
-    /// Whether a path that no row answers lies where anyone may call, as with the peer.
+    /// Whether a path without a row lies below an unauthenticated path, as in OpenBao.
     pub fn is_open(&self, path: &str) -> bool {
         let open = self.rows.iter().filter(|row| row.access == Access::Unauthenticated);
         open.flat_map(|row| &row.patterns).any(|pattern| pattern.covers(path))

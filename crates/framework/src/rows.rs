@@ -1,4 +1,4 @@
-//! What is known of the rows of a table without its engine's type: for dispatch, help and the OpenAPI document.
+//! The rows of a table without the type of their engine: for dispatch, help and the OpenAPI document.
 
 use std::borrow::Cow;
 use std::sync::OnceLock;
@@ -10,17 +10,17 @@ use crate::path::{Captures, Operation, Pattern};
 use crate::reply::Reply;
 use crate::routes::{Access, Match, Request, RowHelp};
 
-/// What is known of one operation of a row, without its engine's type.
+/// One operation of a row, without the type of its engine.
 ///
-/// Schemas are made when they are asked for: those of a whole server are megabytes, which few ever read.
+/// Schemas are generated on demand: those of a whole server take megabytes and are rarely read.
 pub struct OperationInfo {
-    /// Which.
+    /// The operation.
     pub operation: Operation,
     request: fn(&mut SchemaGenerator) -> Schema,
     reply: fn(&mut SchemaGenerator) -> Option<Schema>,
     captures: Box<[Cow<'static, str>]>,
     known: OnceLock<Box<[Box<str>]>>,
-    /// Set from the row when the table is finished.
+    /// Copied from the row when the table is compiled.
     pub(crate) stores_body: bool,
 }
 
@@ -29,7 +29,7 @@ impl OperationInfo {
         Self::replying::<Q>(operation, patterns, R::schema)
     }
 
-    /// The same with a function that makes the schema of the answer.
+    /// Creates the information with a schema for the response.
     pub(crate) fn replying<Q: Request>(
         operation: Operation,
         patterns: &[Pattern],
@@ -45,35 +45,36 @@ impl OperationInfo {
         (self.request)(&mut generator())
     }
 
-    /// The schema of `data` in its answer, where it is declared.
+    /// The schema of `data` in its response, where it is declared.
     pub fn reply(&self) -> Option<Schema> {
         (self.reply)(&mut generator())
     }
 
-    /// Whether the operation has a parameter of this name; every name is one where the whole body is data.
+    /// Whether the operation has a parameter of this name; always true where the whole body is data.
     pub fn knows(&self, name: &str) -> bool {
         self.takes_whole_body() || self.parameters().iter().any(|k| **k == *name)
     }
 
-    /// Whether the handler reads a parameter of this name. A handler that takes the whole body reads any, unless its row
-    /// only stores the body.
+    /// Whether the handler reads a parameter of this name. A handler that takes the whole body reads every name, unless
+    /// its
+    /// row only stores the body.
     pub fn declares(&self, name: &str) -> bool {
         if self.takes_whole_body() { !self.stores_body } else { self.parameters().iter().any(|k| **k == *name) }
     }
 
-    /// The other names under which the operation takes the same parameter, deprecated ones among them.
+    /// The other names of the same parameter in this operation, including deprecated ones.
     pub fn other_names<'n>(&self, name: &'n str) -> impl Iterator<Item = &'static str> + use<'_, 'n> {
         let names = |name: &str| !self.takes_whole_body() && self.declares(name);
         let group = SYNONYMS.iter().filter(move |group| group.contains(&name) && names(name));
         group.flat_map(|group| group.iter().copied()).filter(move |other| *other != name && names(other))
     }
 
-    /// Whether the body has no parameters of its own but is data as a whole ([`WHOLE_BODY`]).
+    /// Whether the whole body is data without separate parameters ([`WHOLE_BODY`]).
     pub fn takes_whole_body(&self) -> bool {
         self.parameters().iter().any(|k| **k == *WHOLE_BODY)
     }
 
-    /// The names of its parameters; read off the schema when first asked for, and kept.
+    /// The names of its parameters, taken from the schema on the first call and cached.
     pub fn parameters(&self) -> &[Box<str>] {
         self.known.get_or_init(|| {
             let request = self.request();
@@ -90,7 +91,7 @@ impl OperationInfo {
     }
 }
 
-/// Names of one parameter, where an operation declares more than one of them.
+/// Names of the same parameter, where an operation declares more than one of them.
 const SYNONYMS: [&[&str]; 15] = [
     &["policy", "rules"],
     &["password", "password_hash"],
@@ -109,52 +110,55 @@ const SYNONYMS: [&[&str]; 15] = [
     &["bytes", "urlbytes"],
 ];
 
-/// As OpenAPI 3.0 wants schemas: each whole in its place.
+/// A generator of schemas for OpenAPI 3.0, with inlined subschemas.
 fn generator() -> SchemaGenerator {
     schemars::generate::SchemaSettings::openapi3().with(|s| s.inline_subschemas = true).into_generator()
 }
 
-/// What is known of one row, without its engine's type.
+/// One row, without the type of its engine.
 pub struct RowInfo {
-    /// The patterns that lead here.
+    /// The patterns.
     pub patterns: Vec<Pattern>,
-    /// What it is for.
+    /// The help.
     pub help: RowHelp,
-    /// Who may.
+    /// The access rule.
     pub access: Access,
-    /// Whether it acts on another system and so commits in steps and never runs twice.
+    /// Whether it acts on an external system, and therefore commits in steps and never runs twice.
     pub once: bool,
-    /// Left out of the OpenAPI document.
+    /// Omitted from the OpenAPI document.
     pub hidden: bool,
-    /// Only for paths that no other row matches, whatever the operation.
+    /// Only for paths that no other row matches, for any operation.
     pub fallback: bool,
     /// Only for paths whose captures are names: see [`is_name`].
     pub names_only: bool,
     /// Whether a body that is taken as a whole is only stored, never read as parameters.
     pub stores_body: bool,
-    /// Whether a slash at the end of the path changes nothing.
+    /// Whether the path may have a final slash.
     pub final_slash: bool,
     /// Whether the path ends in the path of a mount, a device or a policy, which callers may write with a final slash.
     pub name_may_end_in_slash: bool,
-    /// Whether a list of the path finds this row, which has none: an unsupported operation and no unsupported path.
+    /// Whether a list of the path matches this row, which has no list: the error is an unsupported operation instead of
+    /// an
+    /// unsupported path.
     pub found_by_lists: bool,
-    /// Whether it logs callers in.
+    /// Whether it is a login path.
     pub login: bool,
     /// Whether the request is about a wrapping token, which is checked before anything else.
     pub takes_wrapping_token: bool,
-    /// Whether `token` in the body is a token: what is no JSON string is refused before the caller is authenticated.
+    /// Whether `token` in the body is a token: a value that is no JSON string is refused before authentication.
     pub token_in_body: bool,
-    /// Whether it answers on a sealed server, without audit.
+    /// Whether it has a handler for a sealed server, without audit.
     pub sealed: bool,
-    /// Whether the engine can say if the thing exists, so that `create` and `update` are told apart.
+    /// Whether the engine can check if the object exists, so that `create` and `update` are distinguished.
     pub tells_existence: bool,
-    /// The operations it has.
+    /// The operations.
     pub operations: Vec<OperationInfo>,
 }
 
 impl RowInfo {
-    /// What a path of this row captured, and empty texts for what only longer paths of the row capture: a body cannot give
-    /// what the path leaves out.
+    /// Adds empty texts for the captures that only longer patterns of the row have: a body cannot supply a part that
+    /// the path
+    /// omits.
     pub(crate) fn completed(&self, mut captures: Captures) -> Captures {
         if self.patterns.len() > 1 {
             for name in self.patterns.iter().flat_map(Pattern::captures) {
@@ -166,21 +170,23 @@ impl RowInfo {
         captures
     }
 
-    /// Whether a slash at the end of this path changes nothing: where the row says so, and where it has parts that may be left
-    /// out, only behind one of them.
+    /// Whether this path may have a final slash. The row must allow it; in a row with optional parts the path must
+    /// contain at
+    /// least one of them.
     pub fn takes_final_slash(&self, found: &Match) -> bool {
         let in_all = |name: &str| self.patterns.iter().all(|pattern| pattern.captures().any(|own| own == name));
         let mut optional = found.captures.iter().filter(|(name, _)| !in_all(name)).peekable();
         self.final_slash && (optional.peek().is_none() || optional.any(|(_, text)| !text.is_empty()))
     }
 
-    /// What is known of one operation, if the row has it.
+    /// Returns the information about one operation, if the row has it.
     pub fn operation(&self, operation: Operation) -> Option<&OperationInfo> {
         self.operations.iter().find(|o| o.operation == operation)
     }
 }
 
-/// What most of Vault's paths take for a name: letters and digits of ASCII and underscores, and within it dots and hyphens.
+/// Whether a text is a name in most of Vault's paths: ASCII letters, digits and underscores, and inside it dots and
+/// hyphens.
 pub fn is_name(text: &str) -> bool {
     let is_word = |c: &u8| c.is_ascii_alphanumeric() || *c == b'_';
     let bytes = text.as_bytes();

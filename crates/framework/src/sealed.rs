@@ -1,4 +1,4 @@
-//! Rows that answer on a sealed server: their handlers have no context, because there is no storage that they could read.
+//! Handlers for a sealed server. They have no context, because the storage is not readable.
 
 use std::future::Future;
 
@@ -11,20 +11,20 @@ use crate::path::Operation;
 use crate::routes::{Compiled, HandlerFuture, Request, Row, RowBuilder};
 use crate::rows::OperationInfo;
 
-/// The answer of a handler that works on a sealed server. No audit device records it.
+/// The result of a handler for a sealed server. No audit device records it.
 pub enum SealedAnswer<T> {
     /// A JSON document.
     Document {
-        /// The status that the server decided on, which is counted.
+        /// The status that the server determined, for metrics.
         decided: Status,
-        /// The status that is sent: callers of `sys/health` choose it.
+        /// The status of the response: callers of `sys/health` choose it.
         sent: Status,
         /// The document.
         document: T,
     },
     /// 204.
     Empty,
-    /// None: the unsealed server answers, after authentication and with audit.
+    /// The unsealed server handles the request, with authentication and audit.
     Passed,
 }
 
@@ -35,27 +35,27 @@ impl<T> SealedAnswer<T> {
     }
 }
 
-/// A [`SealedAnswer`] with its type forgotten.
+/// A type-erased [`SealedAnswer`].
 pub struct SealedReply {
-    /// The status that the server decided on, which is counted.
+    /// The status that the server determined, for metrics.
     pub decided: Status,
-    /// The status that is sent.
+    /// The status of the response.
     pub sent: Status,
     /// JSON and a line feed; empty with 204.
     pub body: Vec<u8>,
 }
 
-/// A document that a handler for a sealed server answers with.
+/// A document type that a handler for a sealed server returns.
 pub trait Document: Serialize + JsonSchema + Send + 'static {}
 impl<T: Serialize + JsonSchema + Send + 'static> Document for T {}
 
-/// Any `async fn(&E, Request) -> Result<SealedAnswer<T>>`; nobody implements it by hand.
+/// Any `async fn(&E, Request) -> Result<SealedAnswer<T>>`; no type implements it explicitly.
 pub trait SealedHandler<'a, E, Q>: Send + Sync {
-    /// What it answers with.
+    /// The document type.
     type Document;
-    /// Its future.
+    /// The future of the handler.
     type Future: Future<Output = Result<SealedAnswer<Self::Document>>> + Send + 'a;
-    /// Calls it.
+    /// Calls the handler.
     fn call(&self, engine: &'a E, request: Q) -> Self::Future;
 }
 
@@ -80,8 +80,8 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
         self.on_sealed(Operation::Read, handler)
     }
 
-    /// POST and PUT, also on a sealed server and without audit. What the handler passes goes to the handler of
-    /// [`RowBuilder::update`], which is declared first.
+    /// POST and PUT, also on a sealed server and without audit. A request for which the handler returns
+    /// [`SealedAnswer::Passed`] goes to the handler of [`RowBuilder::update`], which is declared first.
     pub fn update_sealed<Q: Request, T: Document, H>(self, handler: H) -> Self
     where
         H: for<'a> SealedHandler<'a, E, Q, Document = T> + 'static,
@@ -106,8 +106,9 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
 }
 
 impl<E: Send + Sync + 'static> Compiled<E> {
-    /// Runs the handler that the row at this place of the table has for a sealed server. `None` without a handler; `None` as
-    /// the answer when the handler leaves the request to the unsealed server.
+    /// Runs the sealed-server handler of the row at this index of the table. `None` without a handler; the future
+    /// returns
+    /// `None` when the handler leaves the request to the unsealed server.
     pub fn answer_sealed<'a>(
         &'a self,
         engine: &'a E,
@@ -123,7 +124,7 @@ impl<E: Send + Sync + 'static> Compiled<E> {
 pub(crate) type SealedAction<E> =
     Box<dyn for<'a> Fn(&'a E, &'a Input) -> HandlerFuture<'a, Option<SealedReply>> + Send + Sync>;
 
-/// The handler with its types forgotten.
+/// Type-erases the handler.
 pub(crate) fn action<E: 'static, Q: Request, T: Serialize + Send + 'static, H>(handler: H) -> SealedAction<E>
 where
     H: for<'a> SealedHandler<'a, E, Q, Document = T> + 'static,

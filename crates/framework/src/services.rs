@@ -1,4 +1,4 @@
-//! What core does for engines beyond storage and leases.
+//! Services of core for engines, in addition to storage and leases.
 
 use std::path::PathBuf;
 
@@ -9,27 +9,30 @@ use serde_json::Value;
 
 use crate::error::Result;
 
-/// Core's side of [`crate::Cx::password`] and [`crate::Cx::leased`].
+/// The implementation of [`crate::Cx::password`] and [`crate::Cx::leased`] in core.
 #[async_trait]
 pub trait Services: Send + Sync {
-    /// A password after a policy of `sys/policies/password`.
+    /// Generates a password by a policy of `sys/policies/password`.
     ///
     /// # Errors
     /// 400 when there is no such policy; when storage fails.
     async fn password(&self, tx: &mut Tx, policy: &str) -> Result<SecretString>;
 
-    /// What `pick` takes of what engines of one type stored with their leases, of all their mounts and in whatever state a
-    /// lease is.
+    /// Applies `pick` to the data that engines of one type stored with their leases, for all their mounts and leases in
+    /// any
+    /// state, and returns the results.
     ///
     /// # Errors
-    /// When storage fails, or when a record cannot be read: then what is leased is not known.
+    /// When storage fails, or when a record cannot be read: the set of leases is then unknown.
     async fn leased(&self, engine: &str, pick: Pick<'_>) -> Result<Vec<String>>;
 
-    /// The directories below which the settings of a database connection may name local files and sockets. None by default.
+    /// The directories that may contain the local files and sockets named in the settings of a database connection.
+    /// None by
+    /// default.
     fn file_directories(&self) -> Vec<PathBuf> {
         Vec::new()
     }
 }
 
-/// Takes something of what an engine stored with a lease.
+/// Extracts a value from the data that an engine stored with a lease.
 pub type Pick<'a> = &'a (dyn Fn(&Value) -> Option<String> + Send + Sync);

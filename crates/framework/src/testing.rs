@@ -1,4 +1,4 @@
-//! An engine on memory storage with a test clock, without a server: typed calls for engine tests.
+//! A test bench: an engine on memory storage with a test clock, without a server.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -24,16 +24,16 @@ use crate::reply::{Login, Outcome};
 use crate::routes::Table;
 use crate::services::{Pick, Services};
 
-/// How often a request runs that conflicts, as in the server.
+/// Maximum number of tries of a request that conflicts, as in the server.
 const TRIES: usize = 64;
 
 /// An engine under test.
 pub struct Bench {
-    /// The clock of the engine; move it by hand.
+    /// The clock of the engine; tests advance it.
     pub clock: TestClock,
-    /// Who calls; change it between calls.
+    /// The caller; tests may change it between calls.
     pub caller: Caller,
-    /// From where.
+    /// The IP address of the client.
     pub remote: Option<std::net::IpAddr>,
     backend: Arc<Counted>,
     barrier: Arc<Barrier>,
@@ -43,7 +43,7 @@ pub struct Bench {
     offered: Offered,
 }
 
-/// Tells the open engine what is committed in its mount, as the server does.
+/// Passes the commits in the mount to the open engine, as the server does.
 struct EngineRecords(Mutex<Arc<dyn Mountable>>);
 
 impl Watch for EngineRecords {
@@ -60,20 +60,20 @@ impl Watch for EngineRecords {
 /// All leases that were offered so far.
 type Offered = Arc<Mutex<Vec<Offer>>>;
 
-/// A lease that was offered, and what became of its intent.
+/// An offered lease and the state of its intent.
 struct Offer {
     offer: LeaseOffer,
-    /// Confirmed or withdrawn: not to be undone.
+    /// Confirmed or withdrawn: not to be revoked.
     settled: bool,
 }
 
-/// What a call answered.
+/// The result of a call.
 pub struct Answer {
-    /// As the engine returned it; empty for a login.
+    /// The outcome that the engine returned; empty for a login.
     pub outcome: Outcome,
-    /// The login, which was not refused.
+    /// The login, if the call was a successful login.
     pub login: Option<Login>,
-    /// What it warned of.
+    /// The warnings.
     pub warnings: Vec<String>,
 }
 
@@ -83,7 +83,7 @@ impl Answer {
         self.outcome.data().and_then(|d| serde_json::from_str(d.get()).ok()).unwrap_or(Value::Null)
     }
 
-    /// The status, where it is not 200 or 204.
+    /// The status, if not 200 or 204.
     pub fn status(&self) -> Option<Status> {
         match &self.outcome {
             Outcome::Empty(status) => *status,
@@ -105,7 +105,7 @@ impl Bench {
     /// Mounts an engine with these options at `test/`.
     ///
     /// # Errors
-    /// What the engine's opening fails with.
+    /// Those of [`Engine::open`].
     pub async fn with_options<E: Engine>(options: &[(&str, &str)]) -> Result<Self> {
         let registered = Registered::of::<E>();
         let backend = Arc::new(Counted::default());
@@ -135,16 +135,16 @@ impl Bench {
     /// Mounts an engine without options at `test/`.
     ///
     /// # Errors
-    /// What the engine's opening fails with.
+    /// Those of [`Engine::open`].
     pub async fn new<E: Engine>() -> Result<Self> {
         Self::with_options::<E>(&[]).await
     }
 
-    /// Mounts another engine with these options over the same storage, as when a mount's options change or after an
+    /// Mounts another engine with these options over the same storage, as after a change of the mount's options or an
     /// unseal.
     ///
     /// # Errors
-    /// What the engine's opening fails with.
+    /// Those of [`Engine::open`].
     pub async fn remount<E: Engine>(&mut self, options: &[(&str, &str)]) -> Result<()> {
         let options = options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         self.mount = Arc::new(MountInfo { options, ..MountInfo::clone(&self.mount) });
@@ -155,8 +155,7 @@ impl Bench {
         Ok(())
     }
 
-    /// How many reads have passed the cache in front of the storage so far, and how many commits reached it: for tests
-    /// of what a request costs.
+    /// The number of reads of the backend (cache misses) and of commits so far, for tests of the cost of a request.
     pub fn storage_use(&self) -> (usize, usize) {
         (self.backend.reads.load(Ordering::Relaxed), self.backend.commits.load(Ordering::Relaxed))
     }
@@ -166,11 +165,11 @@ impl Bench {
         self.engine.table()
     }
 
-    /// One request in one transaction, again after conflicts, as the server does it. `path` may have a query (`a?list=true`
-    /// without percent-encoding).
+    /// Runs one request in one transaction, with retries after conflicts, as the server does. `path` may have a query
+    /// (`a?list=true` without percent-encoding).
     ///
     /// # Errors
-    /// What the request fails with.
+    /// Those of the request.
     pub async fn call(&self, operation: Operation, path: &str, body: Value) -> Result<Answer> {
         match body {
             Value::Null => self.call_raw(operation, path, "").await,
@@ -178,10 +177,10 @@ impl Bench {
         }
     }
 
-    /// As [`Bench::call`] with the body as text.
+    /// Like [`Bench::call`], with the body as text.
     ///
     /// # Errors
-    /// What the request fails with.
+    /// Those of the request.
     pub async fn call_raw(&self, operation: Operation, path: &str, body: &str) -> Result<Answer> {
         let body = Body::parse(Bytes::copy_from_slice(body.as_bytes()))?;
         for _ in 0..TRIES {
@@ -222,7 +221,7 @@ impl Bench {
     /// GET.
     ///
     /// # Errors
-    /// What the request fails with.
+    /// Those of the request.
     pub async fn read(&self, path: &str) -> Result<Answer> {
         self.call(Operation::Read, path, Value::Null).await
     }
@@ -230,7 +229,7 @@ impl Bench {
     /// POST.
     ///
     /// # Errors
-    /// What the request fails with.
+    /// Those of the request.
     pub async fn write(&self, path: &str, body: Value) -> Result<Answer> {
         self.call(Operation::Update, path, body).await
     }
@@ -238,7 +237,7 @@ impl Bench {
     /// DELETE.
     ///
     /// # Errors
-    /// What the request fails with.
+    /// Those of the request.
     pub async fn delete(&self, path: &str) -> Result<Answer> {
         self.call(Operation::Delete, path, Value::Null).await
     }
@@ -246,7 +245,7 @@ impl Bench {
     /// LIST.
     ///
     /// # Errors
-    /// What the request fails with.
+    /// Those of the request.
     pub async fn list(&self, path: &str) -> Result<Answer> {
         self.call(Operation::List, path, Value::Null).await
     }
@@ -254,7 +253,7 @@ impl Bench {
     /// SCAN.
     ///
     /// # Errors
-    /// What the request fails with.
+    /// Those of the request.
     pub async fn scan(&self, path: &str) -> Result<Answer> {
         self.call(Operation::Scan, path, Value::Null).await
     }
@@ -262,15 +261,15 @@ impl Bench {
     /// PATCH.
     ///
     /// # Errors
-    /// What the request fails with.
+    /// Those of the request.
     pub async fn patch(&self, path: &str, body: Value) -> Result<Answer> {
         self.call(Operation::Patch, path, body).await
     }
 
-    /// Whether the engine says that the thing at `path` exists.
+    /// Whether the object at `path` exists, according to the engine.
     ///
     /// # Errors
-    /// What the look fails with.
+    /// Those of the existence check.
     pub async fn exists(&self, path: &str) -> Result<Option<bool>> {
         let found = self.engine.table().find(Operation::Update, path).ok_or_else(Error::unsupported_path)?;
         let input = Input { captures: found.captures, ..Input::default() };
@@ -278,10 +277,10 @@ impl Bench {
         self.engine.exists(found.row, &mut cx, &input).await
     }
 
-    /// Moves the clock by `span` and lets the engine tick.
+    /// Advances the clock by `span` and runs a tick of the engine.
     ///
     /// # Errors
-    /// What the tick fails with.
+    /// Those of the tick.
     pub async fn tick_after(&self, span: Duration) -> Result<()> {
         self.clock.advance(span);
         let mut cx = self.context(Caller::default(), Operation::Update, String::new()).once();
@@ -294,13 +293,13 @@ impl Bench {
         self.offered.lock().iter().map(|o| o.offer.clone()).collect()
     }
 
-    /// A lease of another mount of the same engine.
+    /// Adds a lease of another mount of the same engine type.
     pub fn lease_elsewhere(&self, internal: Value) {
         let offer = LeaseOffer { internal, ..LeaseOffer::default() };
         self.offered.lock().push(Offer { offer, settled: true });
     }
 
-    /// What core would undo: the leases whose requests have failed after the intent.
+    /// The leases that core would revoke: those of requests that failed after the intent.
     pub fn abandoned(&self) -> Vec<HeldLease> {
         let offered = self.offered.lock();
         let open = offered.iter().filter(|o| !o.settled).map(|o| &o.offer);
@@ -311,7 +310,7 @@ impl Bench {
         open.map(as_held).collect()
     }
 
-    /// The engine with its type forgotten, and a context to call it with (for leases and logins).
+    /// The type-erased engine, and a context to call it with (for leases and logins).
     pub fn engine_and_cx(&self) -> (Arc<dyn Mountable>, Cx) {
         (self.engine.clone(), self.context(self.caller.clone(), Operation::Update, String::new()))
     }
@@ -340,7 +339,7 @@ fn context(
         .with_services(services)
 }
 
-/// Memory storage that counts what is asked of it.
+/// A memory backend that counts reads and commits.
 #[derive(Default)]
 struct Counted {
     backend: MemoryBackend,
@@ -369,13 +368,13 @@ impl Backend for Counted {
     }
 }
 
-/// Leases whatever is offered for as long as it is offered, and keeps what was stored with it.
+/// Issues every offered lease with the offered TTL, and keeps the stored data.
 struct BenchLessor {
     now: Timestamp,
     offered: Offered,
 }
 
-/// Knows what was leased, and no password policy.
+/// Knows the offered leases, and no password policy.
 struct BenchServices(Offered);
 
 #[async_trait]
@@ -423,7 +422,7 @@ impl Lessor for BenchLessor {
     }
 }
 
-/// A lease as an engine sees it again, without bounds beyond its own terms.
+/// A lease as an engine receives it, without limits beyond its own terms.
 pub fn held(path: &str, internal: Value, increment: Duration, clock: &TestClock) -> HeldLease {
     let now = clock.now();
     HeldLease {

@@ -1,26 +1,27 @@
-//! Limits of the small languages that clients write: templates and SQL statements. Every reader of such a text uses these
-//! limits, when the text is written and again when it is used, because a text may be older than its limit.
+//! Limits of templates and SQL statements, which clients write. Every parser of such a text checks these limits, when
+//! the
+//! text is written and again when it is used, because a stored text may be older than a limit.
 
 use std::fmt;
 
 /// The longest template, in bytes.
 pub const TEMPLATE_BYTES: usize = 4096;
-/// The most steps of one pipeline: `{{ .RoleName | uppercase | truncate 8 }}` has three.
+/// The maximum number of steps of a pipeline: `{{ .RoleName | uppercase | truncate 8 }}` has three.
 pub const PIPELINE_STEPS: usize = 32;
-/// How deep parentheses of a template nest.
+/// The maximum nesting depth of parentheses in a template.
 pub const TEMPLATE_DEPTH: usize = 16;
 /// The longest value of a template, in characters: its result and the result of each of its steps.
 pub const VALUE_CHARACTERS: usize = 4096;
 /// The longest statement, in bytes.
 pub const STATEMENT_BYTES: usize = 64 * 1024;
-/// The longest list of statements as it is stored, in bytes.
+/// The longest stored list of statements, in bytes.
 pub const STATEMENTS_BYTES: usize = 256 * 1024;
-/// The most statements of one list.
+/// The maximum number of statements in a list.
 pub const STATEMENTS: usize = 1000;
-/// How deep dollar quotes of a statement nest.
+/// The maximum nesting depth of dollar quotes in a statement.
 pub const DOLLAR_QUOTE_DEPTH: usize = 8;
 
-/// Which limit a text exceeds. Its text is for the client and holds nothing of the text.
+/// The limit that a text exceeds. The error text is for the client and contains no part of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExceedsLimit {
     /// [`TEMPLATE_BYTES`].
@@ -85,7 +86,7 @@ impl TemplateValue {
     /// Appends a text.
     ///
     /// # Errors
-    /// [`ExceedsLimit::ValueCharacters`]; the value keeps what it had.
+    /// [`ExceedsLimit::ValueCharacters`]; the value is then unchanged.
     pub fn push_str(&mut self, text: &str) -> Result<(), ExceedsLimit> {
         let characters = self.characters + text.chars().count();
         if characters > VALUE_CHARACTERS {
@@ -110,7 +111,7 @@ impl TemplateValue {
     }
 }
 
-/// A value as it is, where it is not longer than [`VALUE_CHARACTERS`].
+/// Returns the value unchanged if it is not longer than [`VALUE_CHARACTERS`].
 ///
 /// # Errors
 /// [`ExceedsLimit::ValueCharacters`].

@@ -1,4 +1,4 @@
-//! What the TLS handshake of a connection negotiated, and the certificates that its client presented.
+//! The negotiated parameters of a TLS connection, and the certificates that its client presented.
 
 use std::fmt;
 
@@ -6,11 +6,11 @@ use std::fmt;
 pub struct TlsSession {
     /// The protocol version.
     pub version: TlsVersion,
-    /// The number of the cipher suite in the registry of IANA, such as `0x1301` for `TLS_AES_128_GCM_SHA256`.
+    /// The IANA number of the cipher suite, such as `0x1301` for `TLS_AES_128_GCM_SHA256`.
     pub cipher_suite: u16,
     /// The application protocol (ALPN, RFC 7301): `h2` or `http/1.1`; `None` when the client offered none.
     pub alpn: Option<&'static str>,
-    /// The host name that the client asked for (SNI, RFC 6066 section 3).
+    /// The host name that the client requested (SNI, RFC 6066 section 3).
     pub server_name: Option<Box<str>>,
     /// The certificates that the client presented; `None` when it presented none.
     pub client_chain: Option<ClientChain>,
@@ -32,16 +32,16 @@ pub struct ClientChain {
     pub leaf: Box<[u8]>,
     /// The other certificates, in the order of the client.
     pub intermediates: Vec<Box<[u8]>>,
-    /// What the listener checked beside the key.
+    /// The checks of the listener, in addition to the key.
     pub check: ChainCheck,
 }
 
-/// What a listener checks of a client's certificates, beside the possession of the key.
+/// The checks of a listener on a client's certificates, in addition to the possession of the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChainCheck {
-    /// Nothing: issuer, dates and purpose are for the auth method to check.
+    /// None: the auth method checks issuer, dates and purpose.
     KeyOnly,
-    /// That the chain leads to an authority of `tls_client_ca_file` and was valid at the handshake.
+    /// The chain leads to an authority of `tls_client_ca_file` and was valid at the handshake.
     Authorities,
 }
 
@@ -52,7 +52,7 @@ impl ClientChain {
     }
 }
 
-/// Without the certificates: they name people, and an error or a log line must not repeat them.
+/// Omits the certificates: they name people, and an error or a log line must not repeat them.
 impl fmt::Debug for ClientChain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let certificates = 1 + self.intermediates.len();
@@ -63,7 +63,7 @@ impl fmt::Debug for ClientChain {
     }
 }
 
-/// Without the host name, which the client chooses.
+/// Omits the host name, which the client chooses.
 impl fmt::Debug for TlsSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsSession")

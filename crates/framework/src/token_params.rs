@@ -10,20 +10,20 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result, conversion_text};
 use crate::fields::{CommaList, Flag, Int, Quoted, Seconds, Text};
 
-/// What kind of token is issued.
+/// The kind of a token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TokenKind {
-    /// As the mount is tuned.
+    /// As configured for the mount.
     #[default]
     Default,
     /// Stored, revocable, renewable.
     Service,
-    /// Encrypted into its own text; costs no write.
+    /// Self-contained and encrypted; needs no write to storage.
     Batch,
-    /// Service unless the request asks for batch.
+    /// Service unless the request specifies batch.
     DefaultService,
-    /// Batch unless the request asks for service.
+    /// Batch unless the request specifies service.
     DefaultBatch,
 }
 
@@ -39,7 +39,7 @@ impl TokenKind {
         }
     }
 
-    /// Reads a `token_type` of a mount, where the two `default-…` kinds have a meaning; see [`TokenKind::of_role`].
+    /// Parses a `token_type` of a mount, where the two `default-…` kinds have a meaning; see [`TokenKind::of_role`].
     ///
     /// # Errors
     /// 400 for an unknown name.
@@ -54,7 +54,8 @@ impl TokenKind {
         })
     }
 
-    /// Reads the `token_type` of a role, which says what is issued and so cannot be `default-service` or `default-batch`.
+    /// Parses the `token_type` of a role, which determines the issued kind and so cannot be `default-service` or
+    /// `default-batch`.
     ///
     /// # Errors
     /// 400 for any other name than `default`, `service` and `batch`.
@@ -70,29 +71,29 @@ fn unknown_kind(name: &str) -> Error {
     Error::invalid(format!("invalid 'token_type' value {}", Quoted(name)))
 }
 
-/// The stored token parameters of a role. Times are seconds, zero means "not set".
+/// The stored token parameters of a role. Times are in seconds; zero means "not set".
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TokenParams {
     /// Addresses from which the token may be used; empty for any.
     pub token_bound_cidrs: Vec<String>,
-    /// A bound that no renewal moves.
+    /// A limit that no renewal extends.
     pub token_explicit_max_ttl: u64,
-    /// The longest life with renewals.
+    /// The maximum TTL with renewals.
     pub token_max_ttl: u64,
-    /// Leaves the `default` policy out.
+    /// Omits the `default` policy.
     pub token_no_default_policy: bool,
-    /// How often the token may be used; zero for any number.
+    /// The number of uses; zero for unlimited.
     pub token_num_uses: u64,
-    /// Makes the token periodic: each renewal gives this long.
+    /// The period of a periodic token: each renewal sets the TTL to this value.
     pub token_period: u64,
-    /// Policies of the token as they were written; a login takes [`TokenParams::policies`].
+    /// Policies of the token as written; a login uses [`TokenParams::policies`].
     pub token_policies: Vec<String>,
-    /// Binds the token to the address that logged in.
+    /// Binds the token to the address of the login.
     pub token_strictly_bind_ip: bool,
-    /// The life after issue or renewal.
+    /// The TTL after issue or renewal.
     pub token_ttl: u64,
-    /// What kind of token.
+    /// The kind of the token.
     pub token_type: TokenKind,
 }
 
@@ -133,8 +134,8 @@ pub struct TokenParamsChange {
     pub token_type: Option<Text>,
 }
 
-/// Readers that put the field's name into a fault: a flattened struct reads its values from a buffer, where the request's
-/// own reader no longer knows the name.
+/// Deserializers that put the name of the field into an error: a flattened struct reads its values from a buffer, where
+/// the deserializer of the request no longer knows the name.
 mod named {
     use super::*;
 
@@ -163,7 +164,7 @@ mod named {
 }
 
 impl TokenParams {
-    /// Applies what a request names and checks the whole.
+    /// Applies the parameters of a request and checks the result.
     ///
     /// # Errors
     /// 400 when a value is out of its range or values contradict each other.
@@ -241,32 +242,32 @@ impl TokenParams {
     }
 }
 
-/// What a login asks of the token to be issued. Zero durations mean "not asked for".
+/// The terms that a login requests for its token. Zero durations mean "not requested".
 #[derive(Clone, Debug, Default)]
 pub struct TokenTerms {
-    /// The life after issue.
+    /// The TTL after issue.
     pub ttl: Duration,
-    /// The longest life with renewals.
+    /// The maximum TTL with renewals.
     pub max_ttl: Duration,
-    /// A bound that no renewal moves.
+    /// A limit that no renewal extends.
     pub explicit_max_ttl: Duration,
-    /// Periodic when not zero.
+    /// The period; not periodic when zero.
     pub period: Duration,
-    /// Uses; zero for any number.
+    /// The number of uses; zero for unlimited.
     pub num_uses: u64,
-    /// Where the token may be used from; empty for anywhere.
+    /// Addresses from which the token may be used; empty for any.
     pub bound_cidrs: Vec<IpNet>,
     /// Service or batch.
     pub kind: TokenKind,
-    /// Without the policy `default`.
+    /// Omits the policy `default`.
     pub no_default_policy: bool,
-    /// Bound to the address that logged in.
+    /// Binds the token to the address of the login.
     pub strictly_bind_ip: bool,
     /// Whether it can be renewed.
     pub renewable: bool,
 }
 
-/// Policies in the form that is stored: trimmed, lower case, sorted, each once, without empty names.
+/// Policies in their stored form: trimmed, lower case, sorted, unique, without empty names.
 pub fn canonical_policies(policies: Vec<String>) -> Vec<String> {
     let mut out: Vec<String> = policies.iter().map(|p| p.trim().to_lowercase()).filter(|p| !p.is_empty()).collect();
     out.sort();
@@ -274,16 +275,16 @@ pub fn canonical_policies(policies: Vec<String>) -> Vec<String> {
     out
 }
 
-/// Policies as the deprecated `policies` of a role stores them: canonical, and `root` leaves nothing beside it.
+/// Policies in the stored form of the deprecated `policies` of a role: canonical, and `root` removes all others.
 pub fn parsed_policies(policies: Vec<String>) -> Vec<String> {
     let out = canonical_policies(policies);
     if out.iter().any(|policy| policy == "root") { vec!["root".to_owned()] } else { out }
 }
 
-/// Networks in the form that is stored: a network of one address is that address.
+/// Networks in their stored form: a network of one address is that address.
 ///
 /// # Errors
-/// 400 for what is neither an address nor a network.
+/// 400 for a text that is neither an address nor a network.
 pub fn canonical_cidrs(cidrs: &[String]) -> Result<Vec<String>> {
     cidrs
         .iter()
@@ -297,17 +298,17 @@ pub fn canonical_cidrs(cidrs: &[String]) -> Result<Vec<String>> {
         .collect()
 }
 
-/// A network as it is shown: one of a single address is that address.
+/// A network in its displayed form: one of a single address is that address.
 pub fn shown_cidr(net: &IpNet) -> String {
     if net.prefix_len() == net.max_prefix_len() { net.addr().to_string() } else { net.to_string() }
 }
 
-/// An address or a network in CIDR notation.
+/// Parses an address or a network in CIDR notation.
 pub fn parse_cidr(text: &str) -> Option<IpNet> {
     text.parse::<IpNet>().ok().or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from))
 }
 
-/// The networks of a stored list; what was checked at write is parsed here.
+/// The networks of a stored list, which was checked when it was written.
 pub fn parse_cidrs(cidrs: &[String]) -> Vec<IpNet> {
     cidrs.iter().filter_map(|c| parse_cidr(c)).collect()
 }
