@@ -181,7 +181,7 @@ mod tests {
         let rust = "// the peers, unmistaken back\nlet whoever = \"https: // the peer\";\n";
         assert_eq!(found("a.rs", rust), Findings::new());
         assert_eq!(found("CONTRIBUTING.md", "| OpenBao | the peer |\n"), Findings::new());
-        assert_eq!(found("crates/client/src/tls.rs", "// the peer of a connection\n"), Findings::new());
+        assert_eq!(found("crates/edge/src/http/headers.rs", "// the peer of a connection\n"), Findings::new());
     }
 
     #[test]

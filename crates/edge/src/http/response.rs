@@ -72,9 +72,13 @@ pub(crate) fn to_http(
     held: Charge,
 ) -> Response<ResponseBody> {
     let status = response.status;
-    // Responses with these statuses have no content (RFC 9110 section 6.4.1), also where a caller chose the status.
-    let is_empty = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-    let (body, content_type) = if is_empty { (Bytes::new(), None) } else { (response.body, response.content_type) };
+    // Responses with these statuses have no content (RFC 9110 section 6.4.1), also where a caller chose the status. As on
+    // OpenBao, the Content-Type of a 204 stays.
+    let (body, content_type) = match status {
+        StatusCode::NO_CONTENT => (Bytes::new(), response.content_type),
+        StatusCode::NOT_MODIFIED => (Bytes::new(), None),
+        _ => (response.body, response.content_type),
+    };
     let mut headers = HeaderMap::with_capacity(6 + extras.len() + custom.len());
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Some(kind) = content_type {
@@ -106,14 +110,15 @@ mod tests {
     #[test]
     fn a_status_without_content_sends_no_content() {
         let place = Connections::new(1).admit(Source::default()).unwrap();
-        for (status, is_empty) in [(200, false), (204, true), (205, false), (304, true), (400, false)] {
+        let cases = [(200, false, true), (204, true, true), (205, false, true), (304, true, false), (400, false, true)];
+        for (status, is_empty, has_type) in cases {
             let response = EdgeResponse {
                 status: StatusCode::from_u16(status).unwrap(),
                 ..EdgeResponse::bare(StatusCode::BAD_REQUEST)
             };
             let response = to_http(response, Vec::new(), &[], Charge::new(place.peer(), 0));
-            let has_type = response.headers().contains_key(CONTENT_TYPE);
-            assert_eq!((response.body().is_end_stream(), has_type), (is_empty, !is_empty), "{status}");
+            let typed = response.headers().contains_key(CONTENT_TYPE);
+            assert_eq!((response.body().is_end_stream(), typed), (is_empty, has_type), "{status}");
         }
     }
 }
