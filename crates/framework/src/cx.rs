@@ -307,7 +307,7 @@ impl Cx {
         let mut tries = Tries::default();
         loop {
             lessor.withdraw(&mut self.tx, &intent).await?;
-            // After a conflict: the expiry worker has updated the record in the meantime.
+            // After a conflict: the expiry worker has moved the lease in the meantime.
             if tries.settle(self.checkpoint().await)?.is_some() {
                 break;
             }
