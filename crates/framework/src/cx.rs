@@ -161,8 +161,7 @@ impl Cx {
     /// irrevocable ones, and returns the results. Reads the committed state, not the transaction of this request.
     ///
     /// The leases of all mounts are included, because two mounts may manage the same external system. An engine may use
-    /// the
-    /// data of other mounts to leave their objects alone, but must not return it to callers.
+    /// the data of other mounts to leave their objects alone, but must not return it to callers.
     ///
     /// # Errors
     /// When storage fails or a record cannot be read; 500 in a context without leases.
@@ -171,8 +170,7 @@ impl Cx {
     }
 
     /// The directories that may contain the local files and sockets named in the settings of a database connection, as
-    /// the
-    /// operator configured them (`database_file_directories`).
+    /// the operator configured them (`database_file_directories`).
     pub fn file_directories(&self) -> Vec<std::path::PathBuf> {
         let Some(services) = &self.services else { return Vec::new() };
         services.file_directories()
@@ -226,10 +224,8 @@ impl Cx {
     }
 
     /// Runs `step` after an audit device has recorded the response and before the response is sent. When `step` fails,
-    /// its
-    /// error becomes the response. It is dropped when the response cannot be recorded. For irreversible effects whose
-    /// response
-    /// cannot be read again, such as new shares of the unseal key, in rows declared `.once()`.
+    /// its error becomes the response. It is dropped when the response cannot be recorded. For irreversible effects
+    /// whose response cannot be read again, such as new shares of the unseal key, in rows declared `.once()`.
     pub fn after_record<F>(&mut self, step: impl FnOnce() -> F + Send + Sync + 'static)
     where
         F: Future<Output = Result<()>> + Send + 'static,
@@ -243,8 +239,7 @@ impl Cx {
     }
 
     /// Commits the writes so far and continues in a new transaction: for rows declared `.once()`, which make an intent
-    /// durable
-    /// before they act on an external system, and for ticks.
+    /// durable before they act on an external system, and for ticks.
     ///
     /// # Errors
     /// 500 outside such a row, and the errors of the commit.
@@ -273,8 +268,7 @@ impl Cx {
     ///
     /// # Errors
     /// 403 when the caller's token has expired or was revoked in the meantime; 400 when another lease holds the same
-    /// claim;
-    /// 500 in a context without leases.
+    /// claim; 500 in a context without leases.
     pub async fn intend(&mut self, offer: &LeaseOffer) -> Result<Intent> {
         let lessor = self.lessor.clone().ok_or_else(|| Error::internal("nothing can be leased in this context"))?;
         let (intent, warnings) = lessor.intend(&mut self.tx, offer).await?;

@@ -145,20 +145,18 @@ pub trait Engine: Sized + Send + Sync + 'static {
     fn open(cx: &mut Cx) -> impl Future<Output = Result<Self>> + Send;
 
     /// Runs about once a minute, or as [`Engine::TICKS_OFTEN`] says, on the active node. Its context may commit in
-    /// steps
-    /// ([`Cx::checkpoint`]), so that a backlog is processed in pages.
+    /// steps ([`Cx::checkpoint`]), so that a backlog is processed in pages.
     fn tick(&self, _cx: &mut Cx) -> impl Future<Output = Result<()>> + Send {
         async { Ok(()) }
     }
 
     /// Invalidates cached data: a commit of any node, including this one, has written or deleted the record at `key` of
-    /// this
-    /// mount. Called before the commit is acknowledged, also for commits of [`Engine::open`] itself; it must be fast.
+    /// this mount. Called before the commit is acknowledged, also for commits of [`Engine::open`] itself; it must be
+    /// fast.
     fn invalidate(&self, _key: &str, _exists: bool) {}
 
     /// Gauges that are available without waiting, such as the number of connections in a pool. Called when the metrics
-    /// are
-    /// read.
+    /// are read.
     fn gauges(&self) -> Vec<Gauge> {
         Vec::new()
     }
@@ -311,8 +309,7 @@ impl Registered {
     }
 
     /// Registers an engine that is opened by `open` instead of [`Engine::open`]: for core's own engines, which hold
-    /// parts of
-    /// core.
+    /// parts of core.
     pub fn with<E: Engine>(
         open: impl for<'a> Fn(&'a mut Cx) -> BoxFuture<'a, Result<E>> + Send + Sync + 'static,
     ) -> Self {

@@ -63,8 +63,7 @@ pub enum ErrorKind {
 /// An error of a request.
 ///
 /// `public` names parameters, never their values; details of a lower layer, converted by `?`, are in `cause`, which
-/// only
-/// the server's log prints.
+/// only the server's log prints.
 pub struct Error {
     kind: ErrorKind,
     status: Status,

@@ -53,8 +53,8 @@ pub(crate) enum TextValue<'a> {
 
 impl<'a> TextValue<'a> {
     /// Returns the number in `raw` if `serde_json` would write it differently: one with a fraction or an exponent,
-    /// `-0`, and
-    /// one beyond 64 bits. Lenient field types accept a number and its text alike, so they receive `1e3` as `1e3`.
+    /// `-0`, and one beyond 64 bits. Lenient field types accept a number and its text alike, so they receive `1e3` as
+    /// `1e3`.
     pub(crate) fn of_number(raw: &'a str) -> Option<Self> {
         let is_number = raw.starts_with(|first: char| first == '-' || first.is_ascii_digit());
         let is_kept = raw != "-0" && (raw.parse::<i64>().is_ok() || raw.parse::<u64>().is_ok());

@@ -391,8 +391,7 @@ pub fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(d: D) -> Result<Opt
 }
 
 /// For `#[serde(default, deserialize_with = "unless_null")]`: `null` is an absent field. The zero value of the type
-/// could
-/// remove a restriction.
+/// could remove a restriction.
 ///
 /// # Errors
 /// Those of the field's type.

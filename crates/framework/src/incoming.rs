@@ -19,8 +19,7 @@ pub struct Incoming {
     /// The path, without `/v1/`.
     pub path: CanonicalPath,
     /// The query parameters and the JSON body. `list`, `scan` and `help` are already in `operation`; the captures of
-    /// the path
-    /// are added when its row is found.
+    /// the path are added when its row is found.
     pub input: Input,
     /// The client token, from either header.
     pub token: Option<SecretString>,

@@ -29,8 +29,7 @@ impl Body {
     /// Splits a JSON object into its fields.
     ///
     /// An empty or `null` text is an empty object, as clients of Vault expect. The last of several fields with the same
-    /// name
-    /// counts, for policies and handlers alike: they see the same value.
+    /// name counts, for policies and handlers alike: they see the same value.
     ///
     /// # Errors
     /// 400 when the text is not exactly one JSON object.
@@ -132,8 +131,8 @@ impl<'de: 'a, 'a> serde::Deserialize<'de> for Entries<'a> {
     }
 }
 
-/// The name of the field by which a request type takes the whole JSON object of the body unchanged:
-/// `#[serde(rename = "$body")] data: RawObject`. A field of that name in the body stays inside that object.
+/// The name of the field by which a request type takes the whole JSON object of the body unchanged: `#[serde(rename =
+/// "$body")] data: RawObject`. A field of that name in the body stays inside that object.
 pub const WHOLE_BODY: &str = "$body";
 
 /// The largest number of names for which a linear search is faster than a set.
@@ -171,8 +170,7 @@ impl Input {
     }
 
     /// Names of the body or query that the path's captures replaced, sorted, for a warning. `null` counts as absent, as
-    /// does
-    /// a part that the path omits.
+    /// does a part that the path omits.
     pub fn replaced(&self) -> Vec<&str> {
         let replaces = |name: &str| {
             let mut captures = self.captures.iter();

@@ -144,12 +144,9 @@ pub type Captures = Vec<(Cow<'static, str>, String)>;
 /// One pattern of a routing table.
 ///
 /// `keys/{name}` — literals and captures of one segment; `hash/{algorithm|sha2-256|sha2-512}` — a capture of one of
-/// several
-/// alternatives; `data/{path...}` — the rest, which a literal may follow (`mounts/{path...}/tune`). A rest may be empty
-/// only
-/// when the pattern ends in `/` (a list of the root). A final `/` makes it a pattern for lists, and the request path
-/// may
-/// omit it.
+/// several alternatives; `data/{path...}` — the rest, which a literal may follow (`mounts/{path...}/tune`). A rest may
+/// be empty only when the pattern ends in `/` (a list of the root). A final `/` makes it a pattern for lists, and the
+/// request path may omit it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pattern {
     source: Cow<'static, str>,
@@ -167,8 +164,7 @@ enum Segment {
 
 impl Pattern {
     /// Parses a pattern: a constant of the code, which is borrowed, or a text. The tables of the code are constants, so
-    /// the
-    /// table tests find a malformed pattern.
+    /// the table tests find a malformed pattern.
     pub fn new(source: impl Into<Cow<'static, str>>) -> Self {
         let source = source.into();
         let folder = source.ends_with('/') || source.is_empty();

@@ -10,9 +10,8 @@ use serde_json::value::RawValue;
 use crate::fields::unconvertible;
 
 /// A JSON object in its original spelling, or `null`: nothing is rounded, sorted or rewritten. A list of objects,
-/// nested or
-/// not, is merged into one object, in which the last of several members with the same name counts; a list that contains
-/// only `null` is `null`.
+/// nested or not, is merged into one object, in which the last of several members with the same name counts; a list
+/// that contains only `null` is `null`.
 #[derive(Clone, Debug)]
 pub struct RawObject(pub Box<RawValue>);
 

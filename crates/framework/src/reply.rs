@@ -419,8 +419,7 @@ pub struct Alias {
 /// An attempt to log in under an alias.
 ///
 /// Its outcome counts for the lockout of the alias, and a locked alias is refused regardless of the outcome. The only
-/// reply
-/// type for logins requires the alias, so no handler can bypass the lockout.
+/// reply type for logins requires the alias, so no handler can bypass the lockout.
 pub struct LoginAttempt {
     /// The alias.
     pub alias: ClaimedAlias,
@@ -433,8 +432,7 @@ pub struct ClaimedAlias {
     /// Its name.
     pub name: String,
     /// Whether such a user exists. An unknown name is locked after as many failed logins as a user, so that the
-    /// responses do
-    /// not reveal which names exist.
+    /// responses do not reveal which names exist.
     pub is_known: bool,
 }
 

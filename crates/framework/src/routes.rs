@@ -273,8 +273,7 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
     }
 
     /// The request is about a wrapping token: `token` of the body or the query, otherwise the caller's own. It is
-    /// checked
-    /// before anything else, so that the response says when it was already used.
+    /// checked before anything else, so that the response says when it was already used.
     pub fn takes_wrapping_token(self) -> Self {
         self.row.info.takes_wrapping_token = true;
         self
@@ -299,16 +298,14 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
     }
 
     /// Only for paths that no other row matches, for any operation: for a mount that describes its paths to callers who
-    /// do not
-    /// know them.
+    /// do not know them.
     pub fn fallback(self) -> Self {
         self.row.info.fallback = true;
         self
     }
 
     /// Stores the whole body unchanged ([`crate::input::WHOLE_BODY`]): policies compare its fields with denied values
-    /// in their
-    /// letter case. In other rows fields are compared in every spelling that a handler may accept.
+    /// in their letter case. In other rows fields are compared in every spelling that a handler may accept.
     pub fn stores_body(self) -> Self {
         self.row.info.stores_body = true;
         self
@@ -328,16 +325,14 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
     }
 
     /// The path ends in the path of a mount, a device or a policy, which callers may write with a final slash: the row
-    /// also
-    /// applies where another row matches the path with the slash but does not have the operation.
+    /// also applies where another row matches the path with the slash but does not have the operation.
     pub fn name_may_end_in_slash(self) -> Self {
         self.row.info.name_may_end_in_slash = true;
         self
     }
 
     /// A list of the path matches this row, which has no list: the error is an unsupported operation instead of an
-    /// unsupported
-    /// path.
+    /// unsupported path.
     pub fn found_by_lists(self) -> Self {
         self.row.info.found_by_lists = true;
         self
@@ -413,8 +408,7 @@ impl<E: Send + Sync + 'static> Compiled<E> {
     }
 
     /// Whether OpenBao runs an existence check before the handler: that check then reports wrong parameters, otherwise
-    /// the
-    /// later field validation does, with other texts.
+    /// the later field validation does, with other texts.
     pub(crate) fn looks_first(&self, row: usize, operation: Operation) -> bool {
         operation == Operation::Update && self.look(row).is_some()
     }
@@ -445,8 +439,7 @@ impl Table {
     /// Finds the row for an operation on a path within the mount: the most literal pattern that matches and has it.
     ///
     /// A list uses patterns that end in `/`. A row that matches without the operation is the last choice, so that the
-    /// caller
-    /// can distinguish "unsupported operation" from "unsupported path".
+    /// caller can distinguish "unsupported operation" from "unsupported path".
     pub fn find(&self, operation: Operation, path: &str) -> Option<Match> {
         let mut without = None;
         for (row, pattern) in &self.order {

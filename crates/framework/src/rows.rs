@@ -56,8 +56,7 @@ impl OperationInfo {
     }
 
     /// Whether the handler reads a parameter of this name. A handler that takes the whole body reads every name, unless
-    /// its
-    /// row only stores the body.
+    /// its row only stores the body.
     pub fn declares(&self, name: &str) -> bool {
         if self.takes_whole_body() { !self.stores_body } else { self.parameters().iter().any(|k| **k == *name) }
     }
@@ -138,8 +137,7 @@ pub struct RowInfo {
     /// Whether the path ends in the path of a mount, a device or a policy, which callers may write with a final slash.
     pub name_may_end_in_slash: bool,
     /// Whether a list of the path matches this row, which has no list: the error is an unsupported operation instead of
-    /// an
-    /// unsupported path.
+    /// an unsupported path.
     pub found_by_lists: bool,
     /// Whether it is a login path.
     pub login: bool,
@@ -157,8 +155,7 @@ pub struct RowInfo {
 
 impl RowInfo {
     /// Adds empty texts for the captures that only longer patterns of the row have: a body cannot supply a part that
-    /// the path
-    /// omits.
+    /// the path omits.
     pub(crate) fn completed(&self, mut captures: Captures) -> Captures {
         if self.patterns.len() > 1 {
             for name in self.patterns.iter().flat_map(Pattern::captures) {
@@ -171,8 +168,7 @@ impl RowInfo {
     }
 
     /// Whether this path may have a final slash. The row must allow it; in a row with optional parts the path must
-    /// contain at
-    /// least one of them.
+    /// contain at least one of them.
     pub fn takes_final_slash(&self, found: &Match) -> bool {
         let in_all = |name: &str| self.patterns.iter().all(|pattern| pattern.captures().any(|own| own == name));
         let mut optional = found.captures.iter().filter(|(name, _)| !in_all(name)).peekable();

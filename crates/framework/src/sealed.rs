@@ -107,8 +107,7 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
 
 impl<E: Send + Sync + 'static> Compiled<E> {
     /// Runs the sealed-server handler of the row at this index of the table. `None` without a handler; the future
-    /// returns
-    /// `None` when the handler leaves the request to the unsealed server.
+    /// returns `None` when the handler leaves the request to the unsealed server.
     pub fn answer_sealed<'a>(
         &'a self,
         engine: &'a E,

@@ -19,16 +19,14 @@ pub trait Services: Send + Sync {
     async fn password(&self, tx: &mut Tx, policy: &str) -> Result<SecretString>;
 
     /// Applies `pick` to the data that engines of one type stored with their leases, for all their mounts and leases in
-    /// any
-    /// state, and returns the results.
+    /// any state, and returns the results.
     ///
     /// # Errors
     /// When storage fails, or when a record cannot be read: the set of leases is then unknown.
     async fn leased(&self, engine: &str, pick: Pick<'_>) -> Result<Vec<String>>;
 
     /// The directories that may contain the local files and sockets named in the settings of a database connection.
-    /// None by
-    /// default.
+    /// None by default.
     fn file_directories(&self) -> Vec<PathBuf> {
         Vec::new()
     }

@@ -1,6 +1,5 @@
 //! Limits of templates and SQL statements, which clients write. Every parser of such a text checks these limits, when
-//! the
-//! text is written and again when it is used, because a stored text may be older than a limit.
+//! the text is written and again when it is used, because a stored text may be older than a limit.
 
 use std::fmt;
 

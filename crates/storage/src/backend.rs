@@ -22,30 +22,25 @@ pub trait Backend: Send + Sync + 'static {
     async fn get(&self, key: &Key) -> Result<Option<Bytes>, StorageError>;
 
     /// Lists the names one level below `prefix`, in byte order. A name that has children ends in `/`; a name that is
-    /// both a
-    /// record and a parent is listed twice, once in each form.
+    /// both a record and a parent is listed twice, once in each form.
     async fn list(&self, prefix: &Key, page: &Page) -> Result<Vec<String>, StorageError>;
 
     /// Applies every write in order, or none of them when one of the reads no longer holds.
     ///
     /// Returns the index of the batch in the log once the batch is durable. A batch without writes only checks its
-    /// reads
-    /// and returns the index of the last batch. Dropping the future does not undo the commit.
+    /// reads and returns the index of the last batch. Dropping the future does not undo the commit.
     ///
     /// # Errors
     /// [`StorageError::Conflict`] when a read no longer holds, [`StorageError::NotLeader`] on a standby or follower.
-    /// After any
-    /// other error except [`StorageError::Full`] and [`StorageError::TooLarge`] the batch may or may not be present
-    /// after a
-    /// restart.
+    /// After any other error except [`StorageError::Full`] and [`StorageError::TooLarge`] the batch may or may not be
+    /// present after a restart.
     async fn commit(&self, batch: Batch) -> Result<Index, StorageError>;
 
     /// Registers a watcher. It receives every later batch until it is dropped; see [`Watch`].
     fn watch(&self, watcher: Weak<dyn Watch>);
 
     /// The role of this node in its cluster, and its changes; `None` for a backend without a cluster. A closed channel
-    /// means
-    /// that the role no longer changes: no other node ever leads.
+    /// means that the role no longer changes: no other node ever leads.
     fn roles(&self) -> Option<watch::Receiver<Role>> {
         None
     }

@@ -73,8 +73,7 @@ pub enum Write {
 
 impl Digest {
     /// The digest of a stored value: its last 16 bytes. They are the tag of its authenticated encryption, which differs
-    /// for
-    /// every encryption. Shorter values are padded; only plaintext records can be short.
+    /// for every encryption. Shorter values are padded; only plaintext records can be short.
     pub fn of(value: &[u8]) -> Self {
         let mut digest = [0; 16];
         let tail = &value[value.len().saturating_sub(16)..];

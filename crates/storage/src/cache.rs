@@ -2,8 +2,7 @@
 //!
 //! The backend passes every batch to the cache in commit order, so the cache holds the newest value or none. A race
 //! remains: a reader fetches a value before a commit and stores it in the cache afterwards. The reader therefore takes
-//! a
-//! [`Ticket`] first, and a commit in between invalidates the ticket.
+//! a [`Ticket`] first, and a commit in between invalidates the ticket.
 
 use bytes::Bytes;
 use parking_lot::Mutex;

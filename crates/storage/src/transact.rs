@@ -42,9 +42,8 @@ impl Tries {
 
 impl Barrier {
     /// Runs `attempt` in a transaction, which it returns with its result, and commits; after a conflict it runs again
-    /// in a
-    /// new one. Side effects of `attempt` outside the transaction must tolerate repetition. When it fails, nothing is
-    /// written.
+    /// in a new one. Side effects of `attempt` outside the transaction must tolerate repetition. When it fails, nothing
+    /// is written.
     ///
     /// # Errors
     /// Those of `attempt` and of [`Tx::commit`], except conflicts; [`StorageError::Contended`] after too many

@@ -11,8 +11,7 @@ use bytes::Bytes;
 use crate::{Barrier, Digest, Index, Key, Page, Read, StorageError, View, barrier, listing};
 
 /// Reads through views. [`Barrier::begin_read`] returns one that sees the newest committed state at each read and has
-/// no
-/// read set. It has no write methods, so code that takes only this type cannot change the storage:
+/// no read set. It has no write methods, so code that takes only this type cannot change the storage:
 ///
 /// ```
 /// # async fn example(barrier: std::sync::Arc<keepfast_storage::Barrier>) {
@@ -106,8 +105,7 @@ impl ReadTx {
     }
 
     /// Lists the names one level below `prefix` of a view (empty for the view itself): those of the backend, combined
-    /// with
-    /// this transaction's own writes. The listing may change before the commit; see
+    /// with this transaction's own writes. The listing may change before the commit; see
     /// [`list_verified`](Self::list_verified).
     ///
     /// # Errors
@@ -191,8 +189,7 @@ impl ReadTx {
     }
 
     /// Whether records remain below a name under which this transaction has deleted one. Folders are on a list and not
-    /// on
-    /// the stack, because the depth of a path has no limit of its own.
+    /// on the stack, because the depth of a path has no limit of its own.
     async fn remains(&self, prefix: &Key, name: &str) -> Result<bool, StorageError> {
         const PAGE: usize = 64;
         let mut folders: Vec<Key> = Vec::new();

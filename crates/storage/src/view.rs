@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 /// All records below a prefix. Only [`Barrier::view`](crate::Barrier::view) creates one, and it can only be narrowed,
-/// so
-/// the holder of a view cannot access records outside it.
+/// so the holder of a view cannot access records outside it.
 ///
 /// ```
 /// # async fn example(backend: std::sync::Arc<dyn keepfast_storage::Backend>, root: &keepfast_storage::RootKey) {

@@ -11,8 +11,7 @@ pub trait Watch: Send + Sync {
     /// Called after the batch at `index` has been applied.
     ///
     /// Calls come in the order of the indexes, after `get` sees the writes and before the commit is acknowledged, on
-    /// the one
-    /// thread that applies batches: an implementation must be fast and must not wait for the backend.
+    /// the one thread that applies batches: an implementation must be fast and must not wait for the backend.
     fn applied(&self, index: Index, writes: &[Write]);
 }
 

@@ -56,8 +56,7 @@ impl CurrentKeyring {
     }
 
     /// Switches to the keyring of this stored record. A record that the current root key does not decrypt was written
-    /// by
-    /// another node under another root key: the keys are then dropped.
+    /// by another node under another root key: the keys are then dropped.
     pub(super) fn follow(&self, record: &[u8]) {
         let digest = Digest::of(record);
         let mut committing = self.committing.lock();

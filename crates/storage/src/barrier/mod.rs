@@ -178,10 +178,8 @@ impl Barrier {
     }
 
     /// Whether the barrier has closed without a call of [`close`](Self::close): another node has encrypted the keyring
-    /// under
-    /// a root key that this barrier does not have, or [`fail_closed`](Self::fail_closed) was called. It must be opened
-    /// again
-    /// with the current root key.
+    /// under a root key that this barrier does not have, or [`fail_closed`](Self::fail_closed) was called. It must be
+    /// opened again with the current root key.
     pub fn has_failed_closed(&self) -> bool {
         self.keyring.has_failed_closed()
     }
@@ -198,8 +196,8 @@ impl Barrier {
         self.cache.clear();
     }
 
-    /// Whether the barrier has no keys: [`close`](Self::close) was called, or it
-    /// [has failed closed](Self::has_failed_closed).
+    /// Whether the barrier has no keys: [`close`](Self::close) was called, or it [has failed
+    /// closed](Self::has_failed_closed).
     pub fn is_closed(&self) -> bool {
         self.keyring.load().active().is_none()
     }
@@ -216,10 +214,8 @@ impl Barrier {
     }
 
     /// Encrypts the keyring under another root key. `seal`, if present, replaces the [`SealRecord`] in the same commit,
-    /// so
-    /// that at every moment exactly one of the old and the new root key decrypts the storage. When another node changed
-    /// the
-    /// keyring in the meantime, the changed keyring is encrypted.
+    /// so that at every moment exactly one of the old and the new root key decrypts the storage. When another node
+    /// changed the keyring in the meantime, the changed keyring is encrypted.
     ///
     /// # Errors
     /// [`StorageError::Closed`], [`StorageError::Contended`] and those of the backend.
@@ -251,8 +247,7 @@ impl Barrier {
     ///
     /// # Errors
     /// [`StorageError::Corrupt`] when it does not authenticate, [`StorageError::Closed`], [`StorageError::InvalidKey`]
-    /// for a
-    /// record of the barrier itself.
+    /// for a record of the barrier itself.
     pub fn open_applied(&self, key: &Key, value: &[u8]) -> Result<Bytes, StorageError> {
         let path = key.as_str();
         if is_reserved(path) {
@@ -263,8 +258,7 @@ impl Barrier {
     }
 
     /// Registers a watcher of every batch that the backend applies (keys in plaintext, values encrypted). The barrier's
-    /// own
-    /// watcher runs before it.
+    /// own watcher runs before it.
     pub fn watch(&self, watcher: std::sync::Weak<dyn Watch>) {
         self.backend.watch(watcher);
     }

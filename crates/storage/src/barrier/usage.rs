@@ -1,7 +1,7 @@
 //! The number of encryptions per key, counted across restarts.
 //!
-//! The count is stored with the first and then about every 1,000th encryption, in the batch that causes it, so it
-//! needs no commit of its own. It is an ordinary record at `barrier/usage/<term>`: a little-endian u64.
+//! The count is stored with the first and then about every 1,000th encryption, in the batch that causes it, so it needs
+//! no commit of its own. It is an ordinary record at `barrier/usage/<term>`: a little-endian u64.
 
 use std::sync::atomic::Ordering;
 

@@ -45,8 +45,7 @@ pub(crate) trait DiskFile: Debug + Send + Sync + 'static {
     /// Truncates the file, or extends it with zeros.
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Makes content and length durable. After an error the state of all writes since the last success is unknown, and
-    /// a
-    /// second sync could succeed without having written them.
+    /// a second sync could succeed without having written them.
     fn sync(&self) -> io::Result<()>;
 }
 

@@ -1,8 +1,7 @@
 //! The embedded durable store: a log of batches in front of a tree that holds the state.
 //!
 //! A commit is acknowledged when it is durable in the log; commits that wait at the same time share one sync. The tree
-//! is
-//! made durable about once a second; opening replays the rest of the log into it.
+//! is made durable about once a second; opening replays the rest of the log into it.
 
 mod disk;
 mod layout;
@@ -53,21 +52,17 @@ pub struct LocalOptions {
     /// Memory for pages of the tree, in bytes. Default: 8 MiB.
     pub cache_bytes: usize,
     /// Whether opening reads the whole tree and compares its checksums. This finds silent changes by the device and
-    /// takes
-    /// about a second per gigabyte. Without it a changed value is found when it is read, since it does not
-    /// authenticate, but
-    /// a changed path is a missing record. Default: no.
+    /// takes about a second per gigabyte. Without it a changed value is found when it is read, since it does not
+    /// authenticate, but a changed path is a missing record. Default: no.
     pub verify: bool,
     /// The tree is made durable when nothing was committed for this long. Default: one second.
     pub flush_interval: Duration,
     /// The tree is made durable after this many bytes of log, which limits the replay at a start; log segments have
-    /// about
-    /// this size. Default: 16 MiB.
+    /// about this size. Default: 16 MiB.
     pub flush_bytes: u64,
     /// Space that stays free in the file system. With less than this or a quarter of the file system free, whichever is
     /// smaller, commits with a put fail with [`StorageError::Full`], while deletes succeed. A full device would stop
-    /// the
-    /// store. Default: 32 MiB.
+    /// the store. Default: 32 MiB.
     pub reserve_bytes: u64,
     /// The largest batch accepted, in bytes. Default: 64 MiB.
     pub max_batch_bytes: usize,
@@ -110,8 +105,7 @@ impl LocalBackend {
     ///
     /// # Errors
     /// [`StorageError::InUse`] when another process holds it; [`StorageError::Layout`] when it has another format or
-    /// belongs
-    /// to another node; [`StorageError::Corrupt`] when acknowledged data cannot be read.
+    /// belongs to another node; [`StorageError::Corrupt`] when acknowledged data cannot be read.
     pub fn open(path: &Path, options: LocalOptions) -> Result<Self, StorageError> {
         let disk = RealDisk::open(path)
             .map_err(|error| StorageError::io(format!("open data directory {}", path.display()), error))?;

@@ -7,10 +7,8 @@
 //! ```
 //!
 //! Numbers are little-endian; `crc` is CRC-32 (IEEE) that begins with the salt. The salt is random, so that a client
-//! that
-//! chooses stored paths cannot forge a frame. One write and one sync make one frame durable: only the last frame of a
-//! log
-//! can be torn, and damage before a readable frame is corruption.
+//! that chooses stored paths cannot forge a frame. One write and one sync make one frame durable: only the last frame
+//! of a log can be torn, and damage before a readable frame is corruption.
 
 use bytes::{Buf, BufMut, Bytes};
 

@@ -2,8 +2,7 @@
 //!
 //! It takes all waiting commits, checks and applies them in order to an uncommitted change of the state, appends those
 //! that passed to the log as one group, commits the change, calls the watchers, and sends the results. A failed write
-//! or
-//! sync stops it permanently: nothing is acknowledged afterwards.
+//! or sync stops it permanently: nothing is acknowledged afterwards.
 
 use std::{
     sync::{
@@ -135,8 +134,7 @@ impl<L: Log> Writer<L> {
     }
 
     /// Checks each batch and applies it when it passes. A batch sees the earlier batches of the group. Returns the
-    /// results,
-    /// and the index of the last applied batch.
+    /// results, and the index of the last applied batch.
     fn apply(&mut self, change: &Change, group: &mut [Request]) -> Result<(Vec<Answer>, u64), StorageError> {
         let mut records = change.records()?;
         let mut last = self.log.next() - 1;
