@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_read_as_the_peer_reads_them() {
+    fn durations_are_read_as_by_openbao() {
         for (given, expected) in [
             (json!(60), Ok(60)),
             (json!("60"), Ok(60)),

@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn sec_kf50_the_first_source_of_a_name_counts_however_many_names_there_are() {
+    fn sec_kf50_the_first_source_of_a_name_counts_among_many_names() {
         for more in [0, 2 * FEW] {
             let others = |from: &str| (0..more).map(|n| format!("{from}{n}")).collect::<Vec<_>>();
             let body: String = others("b").iter().map(|name| format!("\"{name}\":1,")).collect();

@@ -23,7 +23,7 @@
 //!     text: Text,
 //! }
 //! #[derive(Deserialize, JsonSchema)]
-//! struct Named {
+//! struct SecretPath {
 //!     /// Name of the note.
 //!     name: Text,
 //! }
@@ -31,7 +31,7 @@
 //! async fn write(_: &Notes, cx: &mut Cx, req: Write) -> Result<()> {
 //!     NOTES.put(cx, &req.name, &Note { text: req.text.into() })
 //! }
-//! async fn read(_: &Notes, cx: &mut Cx, req: Named) -> Result<Option<Data<Note>>> {
+//! async fn read(_: &Notes, cx: &mut Cx, req: SecretPath) -> Result<Option<Data<Note>>> {
 //!     Ok(NOTES.get(cx, &req.name).await?.map(Data))
 //! }
 //!

@@ -8,7 +8,7 @@ use crate::routes::{Access, Table};
 use crate::rows::{OperationInfo, RowInfo};
 
 /// A mount in the document.
-pub struct Shown<'a> {
+pub struct MountTable<'a> {
     /// The path of the mount: `secret/`, `auth/approle/`.
     pub mount: &'a str,
     /// `secrets`, `auth` or `system`.
@@ -18,7 +18,7 @@ pub struct Shown<'a> {
 }
 
 /// Returns the document of these mounts.
-pub fn document(version: &str, mounts: &[Shown<'_>]) -> Value {
+pub fn document(version: &str, mounts: &[MountTable<'_>]) -> Value {
     let mut paths = Map::new();
     for shown in mounts {
         add_all(&mut paths, shown.mount, shown.tag, shown.table.rows());
@@ -205,7 +205,7 @@ mod tests {
         routes.path("thing/{name}", HELP).update(write).sudo();
         routes.path("old/{name}", HELP).update(write).hidden();
         let compiled = Compiled::new(routes);
-        let shown = [Shown { mount: "x/", tag: "secrets", table: compiled.table() }];
+        let shown = [MountTable { mount: "x/", tag: "secrets", table: compiled.table() }];
         let document = document("1", &shown);
         let paths = document["paths"].as_object().unwrap();
         assert_eq!(paths.keys().collect::<Vec<_>>(), ["/x/thing", "/x/thing/{name}"]);

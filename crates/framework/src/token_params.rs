@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_worded_as_the_peer_words_them() {
+    fn errors_have_the_texts_of_openbao() {
         for (body, expected) in [
             (r#"{"token_num_uses":-1}"#, "'token_num_uses' cannot be negative"),
             (

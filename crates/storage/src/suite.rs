@@ -217,9 +217,9 @@ pub async fn keeps_large_and_empty_values(store: Store) {
 
 /// The batches that a watcher received: index and paths.
 #[derive(Default)]
-struct Told(Mutex<Vec<(u64, Vec<String>)>>);
+struct Notified(Mutex<Vec<(u64, Vec<String>)>>);
 
-impl Watch for Told {
+impl Watch for Notified {
     fn applied(&self, index: Index, writes: &[Write]) {
         let paths = writes.iter().map(|write| write.key().to_string()).collect();
         self.0.lock().push((index.0, paths));
@@ -227,10 +227,10 @@ impl Watch for Told {
 }
 
 pub async fn tells_watchers_in_order(store: Store) {
-    let told = Arc::new(Told::default());
+    let told = Arc::new(Notified::default());
     let watcher: Arc<dyn Watch> = told.clone();
     store.watch(Arc::downgrade(&watcher));
-    store.watch(Weak::<Told>::new());
+    store.watch(Weak::<Notified>::new());
     let first = write(&store, vec![put("a", "1"), delete("b")]).await;
     // The watcher runs before the commit is acknowledged.
     assert_eq!(*told.0.lock(), [(first.0, vec!["a".to_owned(), "b".to_owned()])]);

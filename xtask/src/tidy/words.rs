@@ -36,19 +36,11 @@ const TERMS: [(&str, &str, &str); 2] = [
     ("crates/crypto/src/keys/evp.rs", "the peer", "the owner of the other key of a key agreement"),
 ];
 
-/// Directories and pages that still contain these words. The list may only shrink.
-const PENDING: [&str; 3] = ["crates/core/", "crates/framework/", "crates/storage/"];
-
 /// The length in characters from which the name of a function is too long.
 const TOO_LONG: usize = 70;
 
 pub(super) fn plain(repository: &Repository) -> Result<Findings> {
-    let all: Findings = repository.files.iter().flat_map(of_file).collect();
-    let is_pending = |finding: &&String| PENDING.iter().any(|path| finding.starts_with(path));
-    let done = PENDING.iter().filter(|path| all.iter().all(|finding| !finding.starts_with(**path)));
-    let done =
-        done.map(|path| format!("{path} has no refused word: remove it from PENDING in xtask/src/tidy/words.rs"));
-    Ok(all.iter().filter(|finding| !is_pending(finding)).cloned().chain(done).collect())
+    Ok(repository.files.iter().flat_map(of_file).collect())
 }
 
 /// The findings in a file: each begins with path and line.
@@ -193,17 +185,5 @@ mod tests {
         assert!(findings[0].starts_with("a.rs:1: Named; ") && findings[1].starts_with("a.rs:3: as_the_peer_does; "));
         assert!(findings[2].ends_with("has 70 characters or more"), "{findings:?}");
         assert_eq!(found("a.rs", &long.replacen('a', "", 1)), Findings::new());
-    }
-
-    #[test]
-    fn a_pending_path_without_findings_is_reported() {
-        let file = |path: &str| File { path: format!("{path}a.rs"), text: "// whoever\n".to_owned() };
-        let mut files: Vec<File> = PENDING.iter().filter(|path| path.ends_with('/')).map(|path| file(path)).collect();
-        files.push(File { path: "CHANGELOG.md".to_owned(), text: "whoever\n".to_owned() });
-        assert_eq!(plain(&Repository { files }).unwrap(), Findings::new());
-        let files = vec![file("crates/json/src/")];
-        let findings = plain(&Repository { files }).unwrap();
-        assert_eq!(findings.len(), 1 + PENDING.len());
-        assert!(findings[0].starts_with("crates/json/src/a.rs:1: ") && findings[1].contains("remove it from PENDING"));
     }
 }

@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_and_what_was_committed_while_it_was_read_come_to_what_is_on_disk() {
+    fn a_page_read_during_commits_equals_the_records_on_disk() {
         let mut folder = Folder { noted: Some(Vec::new()), ..Folder::default() };
         // 3 is deleted, and 2 and 9 are added, while a page of four is read, before or after the page includes them.
         for (second, stands) in [(3, false), (2, true), (9, true), (5, true), (5, false)] {

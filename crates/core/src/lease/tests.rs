@@ -415,7 +415,7 @@ async fn sec_tl02_a_lease_of_a_batch_token_ends_with_it() {
 }
 
 #[tokio::test]
-async fn sec_tl04_revoking_a_token_takes_back_what_its_whole_tree_made() {
+async fn sec_tl04_revoking_a_token_revokes_the_leases_of_its_tree() {
     let (mut rig, mut rng) = (Rig::new().await, seeded());
     for round in 0..10 {
         let mut tree = vec![rig.token(None, reader(false, HOUR * 9)).await];
@@ -467,7 +467,7 @@ async fn sec_tl09_six_tries_then_irrevocable_visible_and_retriable() {
 }
 
 #[tokio::test]
-async fn a_lease_is_tried_again_as_it_was_offered_also_when_that_has_changed_since() {
+async fn revocation_retries_use_the_backoff_stored_with_the_lease() {
     let mut rig = Rig::new().await;
     *rig.world.back_off.lock() = Some(BackOff { attempts: 3, pause: 60, longest: 90 });
     let (path, id, _) = rig.user(&rig.root, "a").await;
@@ -565,7 +565,7 @@ async fn the_one_home_of_an_older_version_becomes_that_of_its_node() {
 }
 
 #[tokio::test]
-async fn unmounting_takes_back_first_and_a_failure_leaves_the_mount() {
+async fn an_unmount_revokes_first_and_a_failure_leaves_the_mount() {
     let rig = Rig::new().await;
     let (path, id, _) = rig.user(&rig.root, "a").await;
     let entry = rig.unsealed.engines.mounts.router().at("a/").unwrap().entry.clone();
@@ -584,7 +584,7 @@ async fn unmounting_takes_back_first_and_a_failure_leaves_the_mount() {
 }
 
 #[tokio::test]
-async fn force_forgets_what_cannot_be_taken_back() {
+async fn force_deletes_leases_that_cannot_be_revoked() {
     let rig = Rig::new().await;
     rig.user(&rig.root, "a").await;
     rig.world.down.store(true, Ordering::Relaxed);

@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told() {
+    fn an_invalid_rule_is_named() {
         for (text, told) in [
             ("", "length must be > 0"),
             ("length = 8", "no charset"),

@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_of_a_path_is_decided_when_it_is_shown_and_slots_are_used_again() {
+    fn paths_in_flight_are_masked_when_they_are_read() {
         let registry = InFlight::default();
         for id in ["a", "b"] {
             let _under_way = registry.begin(&incoming(id, "auth/token/lookup/hvs.s3cr3t"), Timestamp::EPOCH);

@@ -27,7 +27,7 @@ pub(super) fn routes(r: &mut Routes<System>) {
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct Named {
+struct DevicePath {
     /// Path of the device.
     path: Text,
 }
@@ -83,7 +83,7 @@ async fn create(_: &System, cx: &mut Cx, req: Create) -> Result<()> {
     created::create(&unsealed.observed.audit, tx, &view, settings, local, &unsealed.settings).await
 }
 
-async fn delete(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
+async fn delete(_: &System, cx: &mut Cx, req: DevicePath) -> Result<()> {
     let unsealed = unsealed(cx)?;
     let name = req.path.trim_matches('/').to_owned();
     if unsealed.observed.audit.is_declared(&name) {

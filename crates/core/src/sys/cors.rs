@@ -29,7 +29,7 @@ struct Write {
 }
 
 #[derive(Serialize)]
-struct Shown {
+struct CorsResponse {
     #[serde(skip_serializing_if = "Option::is_none")]
     allow_credentials: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -39,11 +39,11 @@ struct Shown {
     enabled: bool,
 }
 
-async fn read(_: &System, cx: &mut Cx, _: Nothing) -> Result<Flat<Shown>> {
+async fn read(_: &System, cx: &mut Cx, _: Nothing) -> Result<Flat<CorsResponse>> {
     let cors = CORS.get(cx, "").await?;
     Ok(Flat(match cors {
-        None => Shown { allow_credentials: None, allowed_headers: None, allowed_origins: None, enabled: false },
-        Some(cors) => Shown {
+        None => CorsResponse { allow_credentials: None, allowed_headers: None, allowed_origins: None, enabled: false },
+        Some(cors) => CorsResponse {
             allow_credentials: Some(false),
             allowed_headers: Some(cors.allowed_headers),
             allowed_origins: Some(cors.allowed_origins),

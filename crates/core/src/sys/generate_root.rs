@@ -25,11 +25,11 @@ use crate::token::record::FIRST_TOKEN_PATH;
 use crate::unsealed::Unsealed;
 
 const ATTEMPT: Help = Help {
-    synopsis: "A new root token in the making.",
-    description: "The answer to the last share holds the token, XORed with the OTP of whoever began.",
+    synopsis: "Reads, starts or cancels the generation of a root token.",
+    description: "The response to the last share contains the token, encrypted with the OTP of the attempt.",
 };
-const UPDATE: Help = Help { synopsis: "Takes a share of the unseal key towards a new root token.", description: "" };
-const DECODE: Help = Help { synopsis: "Takes the OTP off a new root token.", description: "" };
+const UPDATE: Help = Help { synopsis: "Submits a share of the unseal key to generate a root token.", description: "" };
+const DECODE: Help = Help { synopsis: "Decrypts a generated root token with its OTP.", description: "" };
 
 /// Reads base64 as OpenBao does: the unused bits of the last character may have any value.
 const LENIENT_NO_PAD: GeneralPurpose =
@@ -45,7 +45,7 @@ pub(super) fn routes(r: &mut Routes<System>) {
 pub(super) struct Begin {
     /// As long as a token; one is made when there is none.
     otp: Option<SecretText>,
-    /// Not supported: the token is told under the OTP only.
+    /// Not supported: the token is encrypted with the OTP only.
     pgp_key: Option<Text>,
 }
 

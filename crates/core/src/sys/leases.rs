@@ -110,7 +110,7 @@ struct OfType {
     kind: Option<Text>,
     /// At most so many; `none` for all.
     limit: Option<Text>,
-    /// Taken for the peer's sake: there are no child namespaces.
+    /// Accepted as by OpenBao, without an effect: there are no child namespaces.
     #[serde(rename = "include_child_namespaces")]
     _children: Option<Flag>,
 }
@@ -120,7 +120,7 @@ struct CountOf {
     /// `irrevocable`.
     #[serde(rename = "type")]
     kind: Option<Text>,
-    /// Taken for the peer's sake: there are no child namespaces.
+    /// Accepted as by OpenBao, without an effect: there are no child namespaces.
     #[serde(rename = "include_child_namespaces")]
     _children: Option<Flag>,
 }
@@ -132,7 +132,7 @@ struct SetQuarantine {
 }
 
 #[derive(Serialize)]
-struct Shown {
+struct LeaseResponse {
     expire_time: Option<String>,
     id: String,
     issue_time: String,
@@ -168,14 +168,14 @@ fn id_of(req: ById) -> Result<String> {
     }
 }
 
-async fn lookup(_: &System, cx: &mut Cx, req: ById) -> Result<Data<Shown>> {
+async fn lookup(_: &System, cx: &mut Cx, req: ById) -> Result<Data<LeaseResponse>> {
     let begun = cx.now();
     let found = found(cx, req).await;
     unsealed(cx)?.observed.metrics.leases.fetch_times.record(cx.now().since(begun));
     found
 }
 
-async fn found(cx: &mut Cx, req: ById) -> Result<Data<Shown>> {
+async fn found(cx: &mut Cx, req: ById) -> Result<Data<LeaseResponse>> {
     let id = id_of(req)?;
     let invalid = || Error::invalid("invalid lease");
     let now = cx.now();
@@ -190,7 +190,7 @@ async fn found(cx: &mut Cx, req: ById) -> Result<Data<Shown>> {
                 .ok_or_else(invalid)?;
             let record = &token.record;
             let Life::Until(end) = record.life else { return Err(invalid()) };
-            Ok(Data(Shown {
+            Ok(Data(LeaseResponse {
                 expire_time: Some(end.rfc3339()),
                 path: path.to_owned(),
                 issue_time: record.created.rfc3339(),
@@ -203,7 +203,7 @@ async fn found(cx: &mut Cx, req: ById) -> Result<Data<Shown>> {
         (path, LeaseName::Lease(key)) => {
             let found = unsealed(cx)?.leases.store.at(path, &key).await?;
             let record = found.filter(|r| r.state != State::Pending).ok_or_else(invalid)?;
-            Ok(Data(Shown {
+            Ok(Data(LeaseResponse {
                 expire_time: Some(record.end.rfc3339()),
                 path: path.to_owned(),
                 issue_time: record.issued.rfc3339(),

@@ -21,7 +21,7 @@ pub(super) fn routes(r: &mut Routes<System>) {
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct Named {
+struct LoggerPath {
     /// Name of the part.
     name: Text,
 }
@@ -63,7 +63,7 @@ async fn list(_: &System, cx: &mut Cx, _: Nothing) -> Result<Levels> {
     Ok(Data(log(cx)?.levels()))
 }
 
-async fn read(_: &System, cx: &mut Cx, req: Named) -> Result<Levels> {
+async fn read(_: &System, cx: &mut Cx, req: LoggerPath) -> Result<Levels> {
     let mut levels = log(cx)?.levels();
     levels.retain(|name, _| *name == &*req.name);
     Ok(Data(levels))
@@ -85,6 +85,6 @@ async fn reset_all(_: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
     Ok(())
 }
 
-async fn reset(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
+async fn reset(_: &System, cx: &mut Cx, req: LoggerPath) -> Result<()> {
     found(log(cx)?.set(Some(&req.name), None), &req.name)
 }

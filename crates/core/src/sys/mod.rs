@@ -16,7 +16,7 @@ mod leases;
 mod locked_users;
 mod loggers;
 pub(crate) mod metrics;
-mod mount_shown;
+mod mount_response;
 mod mounts;
 mod new_shares;
 mod open_ceremonies;

@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use super::mount_shown::Shown;
+use super::mount_response::MountResponse;
 use super::{System, plugin_version, reserved, unsealed};
 use crate::mount::entry::or_inherited;
 use crate::mount::{MountConfig, MountEntry, mount_path};
@@ -41,7 +41,7 @@ pub(super) fn routes(r: &mut Routes<System>) {
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct Named {
+struct MountPath {
     /// Path of the mount.
     path: Text,
 }
@@ -73,29 +73,29 @@ struct Enable {
     plugin_version: Option<Text>,
 }
 
-async fn list_secrets(_: &System, cx: &mut Cx, _: Nothing) -> Result<Flat<BTreeMap<String, Shown>>> {
+async fn list_secrets(_: &System, cx: &mut Cx, _: Nothing) -> Result<Flat<BTreeMap<String, MountResponse>>> {
     list(&*unsealed(cx)?, Kind::Secrets)
 }
 
-async fn list_auth(_: &System, cx: &mut Cx, _: Nothing) -> Result<Flat<BTreeMap<String, Shown>>> {
+async fn list_auth(_: &System, cx: &mut Cx, _: Nothing) -> Result<Flat<BTreeMap<String, MountResponse>>> {
     list(&*unsealed(cx)?, Kind::Auth)
 }
 
-fn list(unsealed: &Unsealed, kind: Kind) -> Result<Flat<BTreeMap<String, Shown>>> {
+fn list(unsealed: &Unsealed, kind: Kind) -> Result<Flat<BTreeMap<String, MountResponse>>> {
     let router = unsealed.engines.mounts.router();
     let mounts = router.all().filter(|m| m.entry.kind() == kind);
-    Ok(Flat(mounts.map(|m| (m.entry.shown_path().to_owned(), Shown::new(m, None))).collect()))
+    Ok(Flat(mounts.map(|m| (m.entry.shown_path().to_owned(), MountResponse::new(m, None))).collect()))
 }
 
-async fn read_secrets(_: &System, cx: &mut Cx, req: Named) -> Result<Flat<Shown>> {
+async fn read_secrets(_: &System, cx: &mut Cx, req: MountPath) -> Result<Flat<MountResponse>> {
     let path = mount_path(Kind::Secrets, &req.path);
-    let found = unsealed(cx)?.engines.mounts.router().at(&path).map(|m| Shown::new(m, None));
+    let found = unsealed(cx)?.engines.mounts.router().at(&path).map(|m| MountResponse::new(m, None));
     found.map(Flat).ok_or_else(|| Error::invalid(format!("No secret engine mount at {path}")))
 }
 
-async fn read_auth(_: &System, cx: &mut Cx, req: Named) -> Result<Flat<Shown>> {
+async fn read_auth(_: &System, cx: &mut Cx, req: MountPath) -> Result<Flat<MountResponse>> {
     let path = mount_path(Kind::Auth, &req.path);
-    let found = unsealed(cx)?.engines.mounts.router().at(&path).map(|m| Shown::new(m, None));
+    let found = unsealed(cx)?.engines.mounts.router().at(&path).map(|m| MountResponse::new(m, None));
     found.map(Flat).ok_or_else(|| Error::invalid(format!("No auth engine at {}/", req.path.trim_matches('/'))))
 }
 
@@ -351,7 +351,7 @@ fn check_ttls(config: &MountConfig, unsealed: &Unsealed) -> Result<()> {
     Ok(())
 }
 
-async fn disable_secrets(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
+async fn disable_secrets(_: &System, cx: &mut Cx, req: MountPath) -> Result<()> {
     let path = mount_path(Kind::Secrets, &req.path);
     let unsealed = unsealed(cx)?;
     let registry = unsealed.engines.mounts.registry();
@@ -362,7 +362,7 @@ async fn disable_secrets(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
     disable(&unsealed, &path).await
 }
 
-async fn disable_auth(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
+async fn disable_auth(_: &System, cx: &mut Cx, req: MountPath) -> Result<()> {
     let path = mount_path(Kind::Auth, &req.path);
     let unsealed = unsealed(cx)?;
     if reserved::is_built_in(unsealed.engines.mounts.registry(), Kind::Auth, &path) {

@@ -1,7 +1,7 @@
 //! `sys/internal/specs/openapi`: the OpenAPI document of the paths that the caller can reach.
 
 use keepfast_framework::fields::{Flag, Text};
-use keepfast_framework::openapi::{Shown, document};
+use keepfast_framework::openapi::{MountTable, document};
 use keepfast_framework::reply::Raw;
 use keepfast_framework::routes::Help;
 use keepfast_framework::{Cx, Error, Kind, Result, Routes, Status};
@@ -39,14 +39,14 @@ async fn read(_: &System, cx: &mut Cx, _: Form) -> Result<Raw> {
     let compiled = call.compiled.clone();
     let now = cx.now();
     let reachable = router.all().filter(|m| compiled.as_ref().is_some_and(|c| c.acl.reaches(&m.entry.path, now)));
-    let shown: Vec<Shown<'_>> = reachable
+    let shown: Vec<MountTable<'_>> = reachable
         .map(|m| {
             let tag = match (m.entry.kind(), m.traits.in_core) {
                 (Kind::Auth, _) => "auth",
                 (Kind::Secrets, true) => "system",
                 (Kind::Secrets, false) => "secrets",
             };
-            Shown { mount: &m.entry.path, tag, table: &m.table }
+            MountTable { mount: &m.entry.path, tag, table: &m.table }
         })
         .collect();
     let body = serde_json::to_vec(&document(&unsealed.settings.version, &shown))?;

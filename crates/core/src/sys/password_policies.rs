@@ -30,7 +30,7 @@ pub(super) fn routes(r: &mut Routes<System>) {
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct Named {
+struct PolicyPath {
     /// Name of the policy.
     name: Text,
 }
@@ -44,7 +44,7 @@ struct Write {
 }
 
 #[derive(Serialize, JsonSchema)]
-struct Shown {
+struct PolicyResponse {
     policy: String,
 }
 
@@ -66,12 +66,12 @@ async fn list(_: &System, cx: &mut Cx, _: Nothing) -> Result<Keys> {
     Ok(Keys::of(PASSWORD_POLICIES.list(cx, "", &Page::all()).await?))
 }
 
-async fn exists(_: &System, cx: &mut Cx, req: Named) -> Result<Exists> {
+async fn exists(_: &System, cx: &mut Cx, req: PolicyPath) -> Result<Exists> {
     Ok(Exists(PASSWORD_POLICIES.get(cx, &req.name).await?.is_some()))
 }
 
-async fn read(_: &System, cx: &mut Cx, req: Named) -> Result<Data<Shown>> {
-    Ok(Data(Shown { policy: named(cx, &req.name).await?.policy }))
+async fn read(_: &System, cx: &mut Cx, req: PolicyPath) -> Result<Data<PolicyResponse>> {
+    Ok(Data(PolicyResponse { policy: named(cx, &req.name).await?.policy }))
 }
 
 async fn write(_: &System, cx: &mut Cx, req: Write) -> Result<()> {
@@ -88,7 +88,7 @@ async fn write(_: &System, cx: &mut Cx, req: Write) -> Result<()> {
     PASSWORD_POLICIES.put(cx, &req.name, &PasswordPolicyRecord { policy })
 }
 
-async fn delete(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
+async fn delete(_: &System, cx: &mut Cx, req: PolicyPath) -> Result<()> {
     // The path that generates passwords names no policy.
     if req.name.ends_with("/generate") {
         return Err(Error::unsupported_operation());
@@ -97,7 +97,7 @@ async fn delete(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
     Ok(())
 }
 
-async fn generate(_: &System, cx: &mut Cx, req: Named) -> Result<Data<Generated>> {
+async fn generate(_: &System, cx: &mut Cx, req: PolicyPath) -> Result<Data<Generated>> {
     let policy = parse(&named(cx, &req.name).await?.policy).map_err(|e| Error::internal(e.to_string()))?;
     Ok(Data(Generated { password: policy.generate().expose().clone() }))
 }

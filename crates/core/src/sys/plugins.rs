@@ -40,7 +40,7 @@ struct OfKind {
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct Named {
+struct PluginPath {
     /// `auth`, `database` or `secret`.
     r#type: Option<Text>,
     /// Its name.
@@ -156,7 +156,7 @@ async fn list(_: &System, cx: &mut Cx, req: OfKind) -> Result<Keys> {
     Ok(Keys::of(names.into_iter().collect()))
 }
 
-async fn read(_: &System, cx: &mut Cx, req: Named) -> Result<Outcome> {
+async fn read(_: &System, cx: &mut Cx, req: PluginPath) -> Result<Outcome> {
     let kind = req.r#type.as_deref().unwrap_or_default();
     let all = built_in(&*unsealed(cx)?);
     let Some(names) = all.get(kind) else {
@@ -193,7 +193,7 @@ async fn refuse(_: &System, _: &mut Cx, req: Register) -> Result<()> {
 }
 
 /// Nothing can be removed: built-in plugins stay.
-async fn remove(_: &System, cx: &mut Cx, req: Named) -> Result<Outcome> {
+async fn remove(_: &System, cx: &mut Cx, req: PluginPath) -> Result<Outcome> {
     let kind = req.r#type.as_deref().unwrap_or_default();
     if !KINDS.contains(&kind) {
         return old_path(cx, "deregister plugin from", &format!("{kind}/{}", req.name));
@@ -201,14 +201,14 @@ async fn remove(_: &System, cx: &mut Cx, req: Named) -> Result<Outcome> {
     Ok(Outcome::Empty(None))
 }
 
-async fn unknown_kind(_: &System, cx: &mut Cx, req: Named) -> Result<Outcome> {
+async fn unknown_kind(_: &System, cx: &mut Cx, req: PluginPath) -> Result<Outcome> {
     if KINDS.contains(&&*req.name) {
         return Err(Error::unsupported_operation());
     }
     old_path(cx, "read plugin information from", &req.name)
 }
 
-async fn unknown_kind_removed(_: &System, cx: &mut Cx, req: Named) -> Result<Outcome> {
+async fn unknown_kind_removed(_: &System, cx: &mut Cx, req: PluginPath) -> Result<Outcome> {
     old_path(cx, "deregister plugin from", &req.name)
 }
 

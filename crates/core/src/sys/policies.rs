@@ -42,7 +42,7 @@ struct Paged {
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct Named {
+struct PolicyPath {
     /// Name of the policy.
     name: Text,
 }
@@ -94,7 +94,7 @@ struct WriteOld {
 }
 
 #[derive(Serialize)]
-struct Shown {
+struct PolicyResponse {
     allow_slashes_in_identity_templates: bool,
     allow_wildcards_in_identity_templates: bool,
     cas_required: bool,
@@ -183,10 +183,10 @@ fn root() -> PolicyRecord {
     PolicyRecord { version: 0, ..PolicyRecord::new(builtin::ROOT, "", Timestamp::EPOCH) }
 }
 
-fn shown(record: PolicyRecord, old: bool) -> Shown {
+fn shown(record: PolicyRecord, old: bool) -> PolicyResponse {
     let modified = (record.version > 0).then(|| record.modified.rfc3339());
     let (policy, rules) = if old { (None, Some(record.text)) } else { (Some(record.text), None) };
-    Shown {
+    PolicyResponse {
         allow_slashes_in_identity_templates: record.allow_slashes_in_identity_templates,
         allow_wildcards_in_identity_templates: record.allow_wildcards_in_identity_templates,
         cas_required: record.cas_required,
@@ -222,11 +222,11 @@ fn folded(name: &str) -> Result<String> {
     Ok(name.trim_end_matches('/').to_lowercase())
 }
 
-async fn read(_: &System, cx: &mut Cx, req: Named) -> Result<Option<Data<Shown>>> {
+async fn read(_: &System, cx: &mut Cx, req: PolicyPath) -> Result<Option<Data<PolicyResponse>>> {
     Ok(find(cx, &req.name).await?.map(|r| Data(shown(r, false))))
 }
 
-async fn read_old(_: &System, cx: &mut Cx, req: Named) -> Result<Option<Flat<Shown>>> {
+async fn read_old(_: &System, cx: &mut Cx, req: PolicyPath) -> Result<Option<Flat<PolicyResponse>>> {
     Ok(find(cx, &req.name).await?.map(|r| Flat(shown(r, true))))
 }
 
@@ -391,7 +391,7 @@ impl<'de> Deserialize<'de> for Moment {
 /// The last second of the year 9999, the end of RFC 3339 times.
 const END_OF_TIME: i64 = 253_402_300_799;
 
-async fn delete(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
+async fn delete(_: &System, cx: &mut Cx, req: PolicyPath) -> Result<()> {
     let name = folded(&req.name)?;
     match name.as_str() {
         builtin::DEFAULT => return Err(Error::invalid("cannot delete default policy")),

@@ -40,7 +40,7 @@ struct WriteConfig {
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct Named {
+struct QuotaPath {
     /// Name of the quota.
     name: Text,
 }
@@ -68,7 +68,7 @@ struct Write {
 }
 
 #[derive(Serialize)]
-struct Shown {
+struct QuotaResponse {
     block_interval: u64,
     inheritable: bool,
     interval: u64,
@@ -98,11 +98,11 @@ async fn list(_: &System, cx: &mut Cx, _: Nothing) -> Result<Keys> {
     Ok(Keys::of(RATE_LIMITS.list(cx, "", &Page::default()).await?))
 }
 
-async fn read(_: &System, cx: &mut Cx, req: Named) -> Result<Option<Data<Shown>>> {
+async fn read(_: &System, cx: &mut Cx, req: QuotaPath) -> Result<Option<Data<QuotaResponse>>> {
     let namespace = namespace(cx)?;
     let limit = RATE_LIMITS.get(cx, &req.name).await?.filter(|limit| limit.namespace == namespace);
     Ok(limit.map(|limit| {
-        Data(Shown {
+        Data(QuotaResponse {
             block_interval: limit.block_interval,
             inheritable: limit.inheritable,
             interval: limit.interval,
@@ -162,7 +162,7 @@ async fn check_others(cx: &mut Cx, limit: &RateLimit) -> Result<()> {
     Ok(())
 }
 
-async fn delete(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
+async fn delete(_: &System, cx: &mut Cx, req: QuotaPath) -> Result<()> {
     RATE_LIMITS.delete(cx, &req.name);
     Ok(())
 }

@@ -33,7 +33,7 @@ pub(super) fn routes(r: &mut Routes<System>) {
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct Named {
+struct HeaderPath {
     /// Name of the header, in any case.
     header: Text,
 }
@@ -47,24 +47,24 @@ struct Write {
 }
 
 #[derive(Serialize)]
-struct How {
+struct HeaderSettings {
     hmac: bool,
 }
 
 #[derive(Serialize)]
 struct All {
-    headers: BTreeMap<String, How>,
+    headers: BTreeMap<String, HeaderSettings>,
 }
 
 async fn list(_: &System, cx: &mut Cx, _: Nothing) -> Result<Flat<All>> {
     let stored = HEADERS.get(cx, "").await?.unwrap_or_default();
-    Ok(Flat(All { headers: stored.into_iter().map(|(name, hmac)| (name, How { hmac })).collect() }))
+    Ok(Flat(All { headers: stored.into_iter().map(|(name, hmac)| (name, HeaderSettings { hmac })).collect() }))
 }
 
-async fn read(_: &System, cx: &mut Cx, req: Named) -> Result<Flat<BTreeMap<String, How>>> {
+async fn read(_: &System, cx: &mut Cx, req: HeaderPath) -> Result<Flat<BTreeMap<String, HeaderSettings>>> {
     let stored = HEADERS.get(cx, "").await?.unwrap_or_default();
     match stored.get(&req.header.to_ascii_lowercase()) {
-        Some(&hmac) => Ok(Flat(BTreeMap::from([(req.header.0, How { hmac })]))),
+        Some(&hmac) => Ok(Flat(BTreeMap::from([(req.header.0, HeaderSettings { hmac })]))),
         None => Err(Error::invalid("Could not find header in config")),
     }
 }
@@ -78,7 +78,7 @@ async fn write(_: &System, cx: &mut Cx, req: Write) -> Result<()> {
     .await
 }
 
-async fn delete(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
+async fn delete(_: &System, cx: &mut Cx, req: HeaderPath) -> Result<()> {
     let name = req.header.to_ascii_lowercase();
     change(cx, move |all| {
         all.remove(&name);

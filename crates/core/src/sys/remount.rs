@@ -49,7 +49,7 @@ struct Started {
 }
 
 #[derive(Serialize)]
-struct Shown {
+struct RemountResponse {
     migration_id: String,
     migration_info: Migration,
 }
@@ -130,7 +130,7 @@ async fn remount(_: &System, cx: &mut Cx, req: Move) -> Result<Flat<Started>> {
     Ok(Flat(Started { migration_id }))
 }
 
-async fn status(_: &System, cx: &mut Cx, req: Asked) -> Result<Option<Data<Shown>>> {
+async fn status(_: &System, cx: &mut Cx, req: Asked) -> Result<Option<Data<RemountResponse>>> {
     let found = MIGRATIONS.get(cx, &req.migration_id).await?;
-    Ok(found.map(|migration_info| Data(Shown { migration_id: req.migration_id.into(), migration_info })))
+    Ok(found.map(|migration_info| Data(RemountResponse { migration_id: req.migration_id.into(), migration_info })))
 }

@@ -38,19 +38,19 @@ struct Change {
 }
 
 #[derive(Serialize)]
-struct Shown {
+struct RotationResponse {
     enabled: bool,
     interval: Value,
     max_operations: u64,
 }
 
-async fn read(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Shown>> {
+async fn read(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<RotationResponse>> {
     let Rotation { enabled, interval, max_operations } = ROTATION.get(cx, "").await?.unwrap_or_default();
     let interval = match interval {
         0 => Value::from(0),
         seconds => Value::from(duration::format(Duration::from_secs(seconds))),
     };
-    Ok(Data(Shown { enabled, interval, max_operations }))
+    Ok(Data(RotationResponse { enabled, interval, max_operations }))
 }
 
 async fn write(_: &System, cx: &mut Cx, change: Change) -> Result<()> {

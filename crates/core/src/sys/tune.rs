@@ -10,7 +10,7 @@ use keepfast_framework::{Cx, Error, Kind, Result, Routes};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::mount_shown::ShownLockout;
+use super::mount_response::LockoutResponse;
 use super::mounts::{lease_text, mount_token_kind, visibility};
 use super::{System, plugin_version, reserved, unsealed};
 use crate::mount::{MountEntry, mount_path};
@@ -24,7 +24,7 @@ pub(super) fn routes(r: &mut Routes<System>) {
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct Named {
+struct MountPath {
     /// Path of the mount.
     path: Text,
 }
@@ -61,7 +61,7 @@ struct Tune {
 }
 
 #[derive(Serialize)]
-struct Shown {
+struct TuneResponse {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     allowed_response_headers: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -83,23 +83,23 @@ struct Shown {
     #[serde(skip_serializing_if = "Option::is_none")]
     token_type: Option<&'static str>,
     #[serde(flatten)]
-    lockout: Option<ShownLockout>,
+    lockout: Option<LockoutResponse>,
 }
 
-async fn read_secrets(_: &System, cx: &mut Cx, req: Named) -> Result<Flat<Shown>> {
+async fn read_secrets(_: &System, cx: &mut Cx, req: MountPath) -> Result<Flat<TuneResponse>> {
     read(&*unsealed(cx)?, &mount_path(Kind::Secrets, &req.path))
 }
 
-async fn read_auth(_: &System, cx: &mut Cx, req: Named) -> Result<Flat<Shown>> {
+async fn read_auth(_: &System, cx: &mut Cx, req: MountPath) -> Result<Flat<TuneResponse>> {
     read(&*unsealed(cx)?, &mount_path(Kind::Auth, &req.path))
 }
 
-fn read(unsealed: &Unsealed, path: &str) -> Result<Flat<Shown>> {
+fn read(unsealed: &Unsealed, path: &str) -> Result<Flat<TuneResponse>> {
     let router = unsealed.engines.mounts.router();
     let mounted = router.at(path).ok_or_else(|| Error::invalid(format!("cannot fetch sysview for path {path:?}")))?;
     let (entry, ttl) = (&mounted.entry, mounted.info.ttl);
     let config = entry.config.clone();
-    Ok(Flat(Shown {
+    Ok(Flat(TuneResponse {
         allowed_response_headers: config.allowed_response_headers,
         audit_non_hmac_request_keys: config.audit_non_hmac_request_keys,
         audit_non_hmac_response_keys: config.audit_non_hmac_response_keys,
@@ -112,7 +112,7 @@ fn read(unsealed: &Unsealed, path: &str) -> Result<Flat<Shown>> {
         options: entry.options(),
         passthrough_request_headers: config.passthrough_request_headers,
         token_type: entry.auth.then(|| config.token_type.name()),
-        lockout: config.user_lockout.as_ref().map(ShownLockout::from),
+        lockout: config.user_lockout.as_ref().map(LockoutResponse::from),
     }))
 }
 

@@ -8,7 +8,7 @@ use keepfast_framework::{Cx, Data, Error, Result, Routes};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::mount_shown::Shown;
+use super::mount_response::MountResponse;
 use super::{System, call, unsealed};
 use crate::mount::Mounted;
 
@@ -22,7 +22,7 @@ pub(super) fn routes(r: &mut Routes<System>) {
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct Named {
+struct MountPath {
     /// A path below the mount.
     path: Text,
 }
@@ -36,7 +36,7 @@ struct Mounts {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Visible {
-    Whole(Box<Shown>),
+    Whole(Box<MountResponse>),
     Outline {
         description: String,
         options: Option<BTreeMap<String, String>>,
@@ -64,7 +64,7 @@ async fn mounts(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Mounts>> {
     for mounted in router.all() {
         let entry = &mounted.entry;
         let shown = if may_see(cx, mounted) {
-            Visible::Whole(Box::new(Shown::new(mounted, None)))
+            Visible::Whole(Box::new(MountResponse::new(mounted, None)))
         } else if entry.config.listing_visibility == "unauth" {
             Visible::Outline {
                 description: entry.description.clone(),
@@ -86,7 +86,7 @@ async fn resultant_acl(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<serde
     Ok(Data(compiled.acl.resultant(cx.now())))
 }
 
-async fn mount(_: &System, cx: &mut Cx, req: Named) -> Result<Data<Shown>> {
+async fn mount(_: &System, cx: &mut Cx, req: MountPath) -> Result<Data<MountResponse>> {
     let unsealed = unsealed(cx)?;
     if call(cx)?.token.is_none() {
         return Err(Error::denied());
@@ -102,5 +102,5 @@ async fn mount(_: &System, cx: &mut Cx, req: Named) -> Result<Data<Shown>> {
             ),
         ));
     };
-    Ok(Data(Shown::new(mounted, Some(mounted.entry.shown_path().to_owned()))))
+    Ok(Data(MountResponse::new(mounted, Some(mounted.entry.shown_path().to_owned()))))
 }

@@ -24,7 +24,7 @@ pub(super) fn routes(r: &mut Routes<System>) {
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct Named {
+struct HeaderPath {
     /// Name of the header.
     header: Text,
 }
@@ -102,7 +102,7 @@ async fn write(_: &System, cx: &mut Cx, req: Write) -> Result<Outcome> {
     Ok(Outcome::of(to_raw_value(&())?))
 }
 
-async fn delete(_: &System, cx: &mut Cx, req: Named) -> Result<()> {
+async fn delete(_: &System, cx: &mut Cx, req: HeaderPath) -> Result<()> {
     HEADERS.delete(cx, &canonical(&req.header));
     Ok(())
 }

@@ -14,7 +14,8 @@ use super::{System, call, unsealed};
 use crate::token::{Token, TokenKey};
 use crate::wrapping::{ToWrap, UseOf, invalid};
 
-const HELP: Help = Help { synopsis: "Answers that are handed out once, to whoever has their token.", description: "" };
+const HELP: Help =
+    Help { synopsis: "Wrapped responses, each returned once to the holder of its token.", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("wrapping/wrap", HELP).update(wrap).stores_body();

@@ -198,7 +198,7 @@ async fn prefix_and_elided_lists_are_written_as_asked() {
 }
 
 #[tokio::test]
-async fn sec_kf41_a_refused_approle_login_tells_its_reason_to_the_audit_log_alone() {
+async fn sec_kf41_the_reason_of_a_refused_approle_login_is_only_audited() {
     let house = House::new().await;
     house.post("sys/auth/approle", ROOT, json!({ "type": "approle" })).await.ok();
     let path = |rest: &str| format!("auth/approle/role/{rest}");

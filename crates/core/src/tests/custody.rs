@@ -96,7 +96,7 @@ async fn a_quorum_makes_a_root_token_that_only_the_otp_opens() {
     let attempt = house.post("sys/generate-root-token/attempt", ROOT, json!({})).await.ok();
     let (otp, nonce) = (attempt.data()["otp"].as_str().unwrap().to_owned(), attempt.data()["nonce"].clone());
     assert_eq!(attempt.data()["otp_length"], otp.len());
-    assert_eq!(house.get("sys/generate-root-token/attempt", ROOT).await.ok().data()["otp"], "", "it is told once");
+    assert_eq!(house.get("sys/generate-root-token/attempt", ROOT).await.ok().data()["otp"], "", "it is returned once");
     give(&house, "sys/generate-root-token/update", &house.shares[0], &nonce).await.ok();
     let done = give(&house, "sys/generate-root-token/update", &house.shares[1], &nonce).await.ok();
     let encoded = done.data()["encoded_token"].as_str().unwrap();

@@ -120,7 +120,7 @@ async fn store_policy(house: &mut House, name: &str, text: &str) {
 }
 
 #[tokio::test]
-async fn a_stored_policy_beyond_a_limit_is_in_force_and_shows_no_more_than_it_may() {
+async fn a_stored_policy_beyond_a_limit_is_in_force_and_grants_no_more() {
     let mut house = House::new().await;
     house.post("secret/data/a", ROOT, json!({ "data": { "k": "v" } })).await.ok();
     let list = |filter: &str| {
@@ -146,7 +146,7 @@ async fn a_stored_policy_beyond_a_limit_is_in_force_and_shows_no_more_than_it_ma
 }
 
 #[tokio::test]
-async fn sec_kf46_a_stored_policy_that_is_no_policy_denies_with_its_reason_in_the_log() {
+async fn sec_kf46_an_unreadable_stored_policy_denies_and_logs_its_reason() {
     let mut house = House::new().await;
     store_policy(&mut house, "old", "path \"secret/*\" {").await;
     house.policy("wide", "path \"secret/*\" { capabilities = [\"read\"] }").await;

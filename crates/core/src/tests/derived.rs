@@ -291,7 +291,7 @@ async fn a_parameter_of_the_wrong_type_is_named_and_not_quoted() {
 }
 
 #[tokio::test]
-async fn sec_al06_every_route_is_recorded_once_before_and_once_after_with_its_secrets_hashed() {
+async fn sec_al06_every_route_has_two_audit_entries_with_hashed_secrets() {
     let house = furnished().await;
     for route in routes(&house) {
         if route.pattern == "seal" {

@@ -13,7 +13,7 @@ use crate::tests::fixture::{House, ROOT};
 
 /// The invalidations that the engines under test received, and the gate of their opening.
 #[derive(Default)]
-struct Told {
+struct Invalidated {
     keys: Mutex<Vec<(String, bool)>>,
     waits: AtomicBool,
     opening: Notify,
@@ -21,7 +21,7 @@ struct Told {
 }
 
 /// An engine that stores its invalidations.
-struct Listening<const AUTH: bool>(Arc<Told>);
+struct Listening<const AUTH: bool>(Arc<Invalidated>);
 
 impl<const AUTH: bool> Engine for Listening<AUTH> {
     const TYPE: &'static str = "listening";
@@ -38,7 +38,7 @@ impl<const AUTH: bool> Engine for Listening<AUTH> {
     }
 }
 
-fn listening<const AUTH: bool>(told: &Arc<Told>) -> Registered {
+fn listening<const AUTH: bool>(told: &Arc<Invalidated>) -> Registered {
     let told = told.clone();
     Registered::with(move |_| {
         let told = told.clone();
@@ -66,9 +66,9 @@ async fn commit(house: &House, path: &str, key: &str, exists: bool) {
 }
 
 #[tokio::test]
-async fn an_engine_is_told_what_is_committed_also_while_it_is_opened() {
+async fn an_engine_is_invalidated_by_commits_while_it_opens() {
     for (api, path) in [("sys/mounts/l", "l/"), ("sys/auth/l", "auth/l/")] {
-        let told = Arc::<Told>::default();
+        let told = Arc::<Invalidated>::default();
         let engines = vec![listening::<false>(&told), listening::<true>(&told)];
         let house = Arc::new(House::with(|_, _| {}, keepfast_engines::all().preceded_by(engines)).await);
         house.post(api, ROOT, json!({ "type": "listening" })).await.ok();

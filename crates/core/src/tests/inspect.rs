@@ -31,7 +31,7 @@ async fn the_tables_of_the_router_are_shown_where_the_configuration_says_so() {
 }
 
 #[tokio::test]
-async fn without_the_setting_only_unknown_tables_are_told_apart() {
+async fn without_the_setting_only_unknown_tables_differ() {
     let house = House::new().await;
     let refused = house.get(&path("root"), ROOT).await.is(400);
     assert!(refused.error().contains("introspection_endpoint"), "{refused:?}");

@@ -52,7 +52,7 @@ async fn sec_ac10_a_limit_in_the_body_does_not_evade_the_policys_page() {
 }
 
 #[tokio::test]
-async fn sec_kf52_policy_handler_and_audit_read_one_value_of_a_repeated_parameter() {
+async fn sec_kf52_policy_handler_and_audit_read_the_same_query_value() {
     let house = House::new().await;
     for name in ["a", "b"] {
         house.post(&format!("secret/data/{name}"), ROOT, json!({ "data": {} })).await.ok();

@@ -28,7 +28,7 @@ async fn locked(house: &House) -> Value {
 }
 
 #[tokio::test]
-async fn sec_au01_five_guesses_in_any_spelling_lock_a_user_for_a_quarter_of_an_hour() {
+async fn sec_au01_five_failed_logins_in_any_spelling_lock_a_user() {
     let house = house(|_| {}).await;
     for name in ["anna", "ANNA", "Anna", "anna", "aNNa"] {
         login(&house, name, "wrong").await.is(400);

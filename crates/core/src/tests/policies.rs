@@ -132,7 +132,7 @@ async fn templates_of_an_approle_login_are_filled_in_and_cannot_be_widened() {
 }
 
 #[tokio::test]
-async fn capabilities_are_told_for_every_form_of_asking() {
+async fn capabilities_are_returned_for_every_form_of_the_request() {
     let house = House::new().await;
     house.policy("some", r#"path "secret/data/*" { capabilities = ["read", "list"] } path "secret/data/no" { capabilities = ["deny"] }"#).await;
     let made =
@@ -162,7 +162,7 @@ async fn capabilities_are_told_for_every_form_of_asking() {
 }
 
 #[tokio::test]
-async fn create_and_update_are_told_apart_and_who_may_do_neither_learns_nothing() {
+async fn create_and_update_differ_and_a_denial_reveals_neither() {
     let house = House::new().await;
     house.post("secret/data/there", ROOT, json!({ "data": {} })).await.ok();
     for (capability, there, new) in [("create", 403, 200), ("update", 200, 403)] {
@@ -183,7 +183,7 @@ async fn create_and_update_are_told_apart_and_who_may_do_neither_learns_nothing(
 }
 
 #[tokio::test]
-async fn help_is_for_whoever_is_let_in_and_says_nothing_of_what_is_there() {
+async fn help_needs_access_and_reveals_no_records() {
     let house = House::new().await;
     let token = house.token(json!({ "policies": ["default"] })).await;
     for path in ["sys/audit", "auth/token/accessors", "secret/data/a", "sys/mounts/secret"] {

@@ -157,7 +157,7 @@ async fn health_and_seal_status_show_a_quarantine_of_leases() {
 }
 
 #[tokio::test]
-async fn after_seal_every_request_is_503_and_the_data_comes_back_with_the_shares() {
+async fn a_sealed_server_returns_503_and_its_shares_restore_the_data() {
     let house = House::new().await;
     house.post("secret/data/a", ROOT, json!({ "data": { "k": 1 } })).await.ok();
     let before = house.node.lifecycle.pipeline().unwrap();
@@ -192,7 +192,7 @@ async fn after_seal_every_request_is_503_and_the_data_comes_back_with_the_shares
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sealing_during_load_answers_everyone_and_loses_nothing_that_was_acknowledged() {
+async fn sealing_under_load_loses_no_acknowledged_write() {
     let house = Arc::new(House::new().await);
     let writers: Vec<_> = (0..8)
         .map(|w| {

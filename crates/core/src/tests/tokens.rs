@@ -179,7 +179,7 @@ async fn a_role_bounds_its_tokens() {
 }
 
 #[tokio::test]
-async fn bounds_of_life_hold_and_a_periodic_token_lives_as_long_as_it_is_renewed() {
+async fn ttl_limits_hold_and_a_periodic_token_lives_while_it_is_renewed() {
     let house = House::new().await;
     let made = house
         .post("auth/token/create", ROOT, json!({ "policies": ["default"], "ttl": "1h", "explicit_max_ttl": "90m" }))
@@ -238,7 +238,7 @@ async fn sec_tl01_a_renewal_at_the_very_end_is_not_for_ever() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sec_tl05_of_200_parallel_requests_exactly_as_many_pass_as_there_are_uses() {
+async fn sec_tl05_of_200_parallel_requests_only_num_uses_succeed() {
     let house = Arc::new(House::new().await);
     let token = house.token(json!({ "policies": ["default"], "num_uses": 10 })).await;
     let tasks: Vec<_> = (0..200)
@@ -347,7 +347,7 @@ impl Chance {
 }
 
 #[tokio::test]
-async fn sec_tl04_a_revoked_tokens_descendants_are_dead_and_nothing_is_left_of_them() {
+async fn sec_tl04_descendants_of_a_revoked_token_are_revoked_and_deleted() {
     let mut house = House::new().await;
     house.policy("maker", r#"path "auth/token/create" { capabilities = ["update", "sudo"] } path "cubbyhole/*" { capabilities = ["update"] }"#).await;
     for seed in 0..6 {
@@ -411,7 +411,7 @@ async fn sec_tl04_orphans_survive_revoke_orphan_and_expiry_takes_the_tree() {
 }
 
 #[tokio::test]
-async fn sec_tl04_more_orphans_than_one_page_survive_and_nothing_is_left_of_their_parent() {
+async fn sec_tl04_more_than_a_page_of_orphans_survives_their_parent() {
     let house = House::new().await;
     house.policy("maker", r#"path "auth/token/create" { capabilities = ["update"] }"#).await;
     let parent = house.token(json!({ "policies": ["maker"], "ttl": "1h" })).await;

@@ -217,7 +217,7 @@ async fn sec_tl06_nothing_but_a_wrapping_token_is_taken_for_one() {
 }
 
 #[tokio::test]
-async fn a_wrapped_answer_ends_with_its_time_and_a_wrapped_token_tells_its_accessor() {
+async fn a_wrapped_response_expires_and_a_wrapped_token_has_its_accessor() {
     let house = House::new().await;
     let late = house.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": 1 }), 60).await.ok().wrapping();
     house.pass(61).await;
@@ -235,7 +235,7 @@ async fn a_wrapped_answer_ends_with_its_time_and_a_wrapped_token_tells_its_acces
 }
 
 #[tokio::test]
-async fn what_is_unwrapped_can_be_wrapped_again_and_a_policy_that_demands_it_gets_it() {
+async fn an_unwrapped_response_can_be_wrapped_again_as_policies_require() {
     let house = House::new().await;
     house.policy("wraps", r#"path "sys/wrapping/unwrap" { capabilities = ["update"] min_wrapping_ttl = "10s" max_wrapping_ttl = "60s" }"#).await;
     let token = house.token(json!({ "policies": ["wraps"], "no_default_policy": true })).await;

@@ -63,10 +63,10 @@ impl Engine for TokenAuth {
 
 /// A token in a request body. Any other value than text is as invalid as an unknown token.
 #[derive(Default, JsonSchema)]
-struct TokenText(#[schemars(with = "Text")] Named);
+struct TokenText(#[schemars(with = "Text")] TokenReference);
 
 #[derive(Default)]
-enum Named {
+enum TokenReference {
     #[default]
     Absent,
     Text(String),
@@ -78,9 +78,9 @@ impl<'de> Deserialize<'de> for TokenText {
         // The raw JSON: parsed as a value, some numbers would become texts.
         let sent = Box::<serde_json::value::RawValue>::deserialize(d)?;
         Ok(TokenText(match serde_json::from_str::<String>(sent.get()) {
-            Ok(text) if text.is_empty() => Named::Absent,
-            Ok(text) => Named::Text(text),
-            Err(_) => Named::Other,
+            Ok(text) if text.is_empty() => TokenReference::Absent,
+            Ok(text) => TokenReference::Text(text),
+            Err(_) => TokenReference::Other,
         }))
     }
 }
@@ -92,9 +92,9 @@ impl TokenText {
     /// 403 when the value is no text.
     fn named(self) -> Result<Option<String>> {
         match self.0 {
-            Named::Absent => Ok(None),
-            Named::Text(text) => Ok(Some(text)),
-            Named::Other => Err(Error::new(Status::FORBIDDEN, "invalid token")),
+            TokenReference::Absent => Ok(None),
+            TokenReference::Text(text) => Ok(Some(text)),
+            TokenReference::Other => Err(Error::new(Status::FORBIDDEN, "invalid token")),
         }
     }
 }
@@ -162,7 +162,7 @@ async fn create_under_role(_: &TokenAuth, cx: &mut Cx, req: Create) -> Result<Au
 
 /// The response of `lookup`.
 #[derive(Serialize)]
-struct Shown {
+struct TokenResponse {
     accessor: String,
     #[serde(skip_serializing_if = "BoundCidrs::is_empty")]
     bound_cidrs: BoundCidrs,
@@ -197,7 +197,7 @@ struct Shown {
     kind: &'static str,
 }
 
-fn shown(cx: &Cx, token: &Token, id: &str) -> Data<Shown> {
+fn shown(cx: &Cx, token: &Token, id: &str) -> Data<TokenResponse> {
     let record = &token.record;
     let now = cx.now();
     // The first token of a cluster has no lease, and OpenBao returns none.
@@ -207,7 +207,7 @@ fn shown(cx: &Cx, token: &Token, id: &str) -> Data<Shown> {
         super::record::Life::Until(end) => Some(end),
     };
     let (explicit_max_ttl, period) = record.asked.unwrap_or((record.explicit_max_ttl, record.period));
-    Data(Shown {
+    Data(TokenResponse {
         accessor: record.accessor.clone(),
         bound_cidrs: record.bound_cidrs.clone(),
         creation_time: record.created.unix(),
@@ -234,7 +234,7 @@ fn shown(cx: &Cx, token: &Token, id: &str) -> Data<Shown> {
     })
 }
 
-async fn lookup(_: &TokenAuth, cx: &mut Cx, req: ByToken) -> Result<Data<Shown>> {
+async fn lookup(_: &TokenAuth, cx: &mut Cx, req: ByToken) -> Result<Data<TokenResponse>> {
     let Some(text) = req.token.named()? else { return shown_self(cx).await };
     let unsealed = unsealed(cx)?;
     let found = unsealed.access.tokens.find_anywhere(&text, cx.now()).await?;
@@ -243,11 +243,11 @@ async fn lookup(_: &TokenAuth, cx: &mut Cx, req: ByToken) -> Result<Data<Shown>>
     Ok(shown(cx, &found, &text))
 }
 
-async fn lookup_self(_: &TokenAuth, cx: &mut Cx, _: OwnToken) -> Result<Data<Shown>> {
+async fn lookup_self(_: &TokenAuth, cx: &mut Cx, _: OwnToken) -> Result<Data<TokenResponse>> {
     shown_self(cx).await
 }
 
-async fn shown_self(cx: &mut Cx) -> Result<Data<Shown>> {
+async fn shown_self(cx: &mut Cx) -> Result<Data<TokenResponse>> {
     let (token, id) = own(cx)?;
     // The count of uses was just changed, so the record is read again.
     let current = match &token.key {
@@ -270,7 +270,7 @@ pub(super) fn listed(text: &str) -> Error {
     Error::invalid(format!("1 error occurred:\n\t* {text}\n\n"))
 }
 
-async fn lookup_accessor(_: &TokenAuth, cx: &mut Cx, req: ByAccessor) -> Result<Data<Shown>> {
+async fn lookup_accessor(_: &TokenAuth, cx: &mut Cx, req: ByAccessor) -> Result<Data<TokenResponse>> {
     let found = by_accessor(cx, req.accessor).await?;
     let (_, token) = found.ok_or_else(|| listed("invalid accessor"))?;
     Ok(shown(cx, &token, ""))

@@ -54,7 +54,7 @@ pub(crate) struct Role {
 const ROLES: Records<Role> = Records::at("role/");
 
 #[derive(Deserialize, JsonSchema)]
-pub(super) struct Named {
+pub(super) struct RolePath {
     /// The name of the role.
     role_name: Text,
 }
@@ -115,7 +115,7 @@ impl Write {
 }
 
 #[derive(Serialize)]
-pub(super) struct Shown {
+pub(super) struct RoleResponse {
     allowed_entity_aliases: Option<Vec<String>>,
     allowed_policies: Vec<String>,
     allowed_policies_glob: Vec<String>,
@@ -259,15 +259,15 @@ pub(super) async fn list(_: &TokenAuth, cx: &mut Cx, _: Nothing) -> Result<Keys>
     Ok(Keys::of(ROLES.list(cx, "", &Page::all()).await?))
 }
 
-pub(super) async fn exists(_: &TokenAuth, cx: &mut Cx, req: Named) -> Result<Exists> {
+pub(super) async fn exists(_: &TokenAuth, cx: &mut Cx, req: RolePath) -> Result<Exists> {
     checked_name(&req.role_name)?;
     Ok(Exists(load(cx, &req.role_name).await?.is_some()))
 }
 
-pub(super) async fn read(_: &TokenAuth, cx: &mut Cx, req: Named) -> Result<Option<Data<Shown>>> {
+pub(super) async fn read(_: &TokenAuth, cx: &mut Cx, req: RolePath) -> Result<Option<Data<RoleResponse>>> {
     checked_name(&req.role_name)?;
     Ok(load(cx, &req.role_name).await?.map(|role| {
-        Data(Shown {
+        Data(RoleResponse {
             allowed_entity_aliases: role.allowed_entity_aliases,
             allowed_policies: role.allowed_policies,
             allowed_policies_glob: role.allowed_policies_glob,
@@ -397,7 +397,7 @@ fn check_batch(role: &Role) -> Result<()> {
     Ok(())
 }
 
-pub(super) async fn delete(_: &TokenAuth, cx: &mut Cx, req: Named) -> Result<()> {
+pub(super) async fn delete(_: &TokenAuth, cx: &mut Cx, req: RolePath) -> Result<()> {
     checked_name(&req.role_name)?;
     ROLES.delete(cx, &req.role_name);
     Ok(())

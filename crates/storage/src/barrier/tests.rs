@@ -239,7 +239,7 @@ async fn a_closed_barrier_takes_no_keyring_that_is_applied_later() {
 }
 
 #[tokio::test]
-async fn a_watcher_opens_the_records_that_it_is_told_of() {
+async fn a_watcher_opens_the_records_of_its_notifications() {
     let (backend, _, barrier) = created().await;
     write(&barrier, "k", "v").await;
     let value = raw(&backend, "t/k").await;

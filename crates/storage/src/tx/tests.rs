@@ -289,7 +289,7 @@ fn apply(tx: &mut Tx, view: &View, model: &mut BTreeMap<String, Vec<u8>>, change
 }
 
 #[tokio::test]
-async fn sec_kf02_a_deleted_name_of_many_levels_is_listed_away_without_recursion() {
+async fn sec_kf02_listing_a_deleted_deep_name_does_not_recurse() {
     let (barrier, _) = barrier().await;
     let view = barrier.view("logical/x/");
     let deep = "a/".repeat(4000) + "b";

@@ -55,7 +55,7 @@ async fn of_many_that_claim_one_name_at_once_one_gets_it() {
 }
 
 #[tokio::test]
-async fn an_intent_that_is_undone_holds_its_claim_and_its_proof_until_the_second_look() {
+async fn an_undone_intent_keeps_its_claim_until_the_second_revocation() {
     let rig = rig().await;
     rig.world.fails_after.store(true, Ordering::Relaxed);
     assert_eq!(rig.ask(&rig.root, "a/creds").await.0, 400);

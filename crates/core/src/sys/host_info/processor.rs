@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn processors_are_told_apart() {
+    fn processors_are_distinguished() {
         let text = "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu MHz\t\t: 2445.5\ncache size\t: 512 KB\nflags\t: fpu vme\n\n\
                     processor\t: 1\nstepping\t: 3\n";
         let found = all(text);

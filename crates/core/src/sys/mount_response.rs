@@ -9,7 +9,7 @@ use crate::versions::BUILT_IN;
 
 /// A mount in the responses of `sys/mounts` and `sys/auth`.
 #[derive(Serialize)]
-pub(super) struct Shown {
+pub(super) struct MountResponse {
     accessor: String,
     config: ShownConfig,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,21 +47,21 @@ struct ShownConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     token_type: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    user_lockout_config: Option<ShownLockout>,
+    user_lockout_config: Option<LockoutResponse>,
 }
 
 /// The tuned lockout settings of a mount in a response.
 #[derive(Serialize)]
-pub(super) struct ShownLockout {
+pub(super) struct LockoutResponse {
     user_lockout_counter_reset_duration: u64,
     user_lockout_disable: bool,
     user_lockout_duration: u64,
     user_lockout_threshold: u64,
 }
 
-impl From<&LockoutConfig> for ShownLockout {
+impl From<&LockoutConfig> for LockoutResponse {
     fn from(config: &LockoutConfig) -> Self {
-        ShownLockout {
+        LockoutResponse {
             user_lockout_counter_reset_duration: config.counter_reset,
             user_lockout_disable: config.disable,
             user_lockout_duration: config.duration,
@@ -70,13 +70,13 @@ impl From<&LockoutConfig> for ShownLockout {
     }
 }
 
-impl Shown {
+impl MountResponse {
     /// The response of a mount; `path` only where the API has it.
     pub(super) fn new(mounted: &Mounted, path: Option<String>) -> Self {
         let (entry, traits) = (&mounted.entry, &mounted.traits);
         let is_former = traits.former_type == Some(entry.engine.as_str());
         let without_status = traits.built_in.is_some() || traits.has_plugins || is_former;
-        Shown {
+        MountResponse {
             accessor: entry.accessor.clone(),
             config: config(entry),
             deprecation_status: (!without_status).then_some("supported"),
@@ -119,6 +119,6 @@ fn config(entry: &MountEntry) -> ShownConfig {
         max_lease_ttl,
         passthrough_request_headers,
         token_type: entry.auth.then(|| token_type.name()),
-        user_lockout_config: user_lockout.as_ref().map(ShownLockout::from),
+        user_lockout_config: user_lockout.as_ref().map(LockoutResponse::from),
     }
 }
