@@ -21,7 +21,6 @@ mod config;
 pub mod duration;
 pub mod environment;
 mod error;
-
 mod rate;
 mod request;
 mod retry;

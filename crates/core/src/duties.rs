@@ -94,7 +94,7 @@ impl Reminder {
 
 /// The time of the next due work: the next expiry, at the latest the next tick.
 async fn next_look(unsealed: &Unsealed, tick: Timestamp) -> Timestamp {
-    let next = unsealed.leases.store.horizon.next(!unsealed.leases.store.is_quarantined()).await;
+    let next = unsealed.leases.store.expiry_queue.next(!unsealed.leases.store.is_quarantined()).await;
     let now = unsealed.clock.now();
     match next {
         Ok(Some(end)) if end > now => end.min(tick),
@@ -158,7 +158,7 @@ impl AtWork {
             return Ok(());
         }
         let mut failed = None;
-        for mount in unsealed.leases.store.horizon.mounts().await? {
+        for mount in unsealed.leases.store.expiry_queue.mounts().await? {
             if self.busy.contains(&mount) {
                 continue;
             }

@@ -80,7 +80,7 @@ impl Follow {
 
     /// Passes a change to an owner. A panic in the owner must not end the storage thread, on which all commits depend:
     /// the owner drops its caches, or the barrier fails closed.
-    fn tell(&self, prefix: &'static str, follower: &dyn Follower, change: &Applied<'_>) {
+    fn pass(&self, prefix: &'static str, follower: &dyn Follower, change: &Applied<'_>) {
         if catch_unwind(AssertUnwindSafe(|| follower.applied(change))).is_ok() {
             return;
         }
@@ -125,7 +125,7 @@ impl Watch for Follow {
             let path = write.key().as_str();
             for (prefix, follower) in followers.iter() {
                 if let Some(key) = path.strip_prefix(prefix) {
-                    self.tell(prefix, &**follower, &Applied { key, write, barrier: &self.barrier });
+                    self.pass(prefix, &**follower, &Applied { key, write, barrier: &self.barrier });
                 }
             }
         }

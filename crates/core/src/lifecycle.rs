@@ -94,12 +94,13 @@ impl Lifecycle {
     /// The name of the cluster; while the server is sealed, the configured one, if any.
     pub(crate) fn cluster_name(&self) -> String {
         let serving = self.serving.read();
-        serving.as_ref().map_or_else(|| self.parts.settings.cluster_name.clone(), |s| s.cluster_name.clone())
+        let serving = serving.as_ref().filter(|s| s.usable().is_some());
+        serving.map_or_else(|| self.parts.settings.cluster_name.clone(), |s| s.cluster_name.clone())
     }
 
     /// The time of the unseal.
     pub(crate) fn since(&self) -> Option<Timestamp> {
-        self.serving.read().as_ref().map(|s| s.since)
+        self.serving.read().as_ref().filter(|s| s.usable().is_some()).map(|s| s.since)
     }
 
     /// Whether it is sealed or uninitialised.

@@ -1,4 +1,4 @@
-//! The composition root: assembles one server. Only `lib.rs` and `dev.rs` import it.
+//! The composition root: assembles one server. Besides tests only `lib.rs` and `dev.rs` import it.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -66,7 +66,7 @@ impl EngineServices {
             self.mounts.leaving().into_iter().filter(|m| m.engine != engine).map(|m| m.uuid).collect();
         let router = self.mounts.router();
         others.extend(router.all().filter(|m| m.entry.engine != engine).map(|m| m.entry.uuid.clone()));
-        let mut mounts: BTreeSet<String> = self.leases.horizon.mounts().await?.into_iter().collect();
+        let mut mounts: BTreeSet<String> = self.leases.expiry_queue.mounts().await?.into_iter().collect();
         mounts.extend(self.leases.irrevocable_mounts().await?);
         mounts.retain(|mount| !others.contains(mount));
         Ok(mounts)

@@ -2,7 +2,7 @@
 //! need.
 //!
 //! At init it runs on the storage that is prepared in memory. At an unseal it adds the records that an older version or
-//! an older configuration did not write. It uses only storage, so it can run before and after the services are opened.
+//! an older configuration did not write. It uses only storage, and runs before the services are opened.
 
 use std::sync::Arc;
 

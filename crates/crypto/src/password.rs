@@ -60,7 +60,7 @@ pub fn cost(hash: &str) -> Result<u32, PasswordError> {
     }
 }
 
-/// Whether `password` has this hash. `None` stands for a user that does not exist.
+/// Whether `password` has this hash. `None` means that the user does not exist.
 ///
 /// The work is always that of one hash of `cost`, which must be at least the highest cost in use. The time reveals
 /// neither whether a hash exists nor its cost.

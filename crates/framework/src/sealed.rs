@@ -124,7 +124,7 @@ pub(crate) type SealedAction<E> =
     Box<dyn for<'a> Fn(&'a E, &'a Input) -> HandlerFuture<'a, Option<SealedReply>> + Send + Sync>;
 
 /// Type-erases the handler.
-pub(crate) fn action<E: 'static, Q: Request, T: Serialize + Send + 'static, H>(handler: H) -> SealedAction<E>
+fn action<E: 'static, Q: Request, T: Serialize + Send + 'static, H>(handler: H) -> SealedAction<E>
 where
     H: for<'a> SealedHandler<'a, E, Q, Document = T> + 'static,
 {

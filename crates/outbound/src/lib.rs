@@ -1,7 +1,7 @@
 //! HTTP calls to other servers.
 //!
 //! An [`Outbound`] is created from [`Settings`]: timeouts, the response limit, trusted CAs, the client certificate and
-//! proxies. It follows no redirect, because nobody has checked the new address. Its errors contain the host and the
+//! proxies. It follows no redirect, because the new address is not checked. Its errors contain the host and the
 //! cause, and never a path, a query or a header.
 //!
 //! ```no_run

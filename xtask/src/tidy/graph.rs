@@ -24,7 +24,6 @@ const ALLOWED: [(&str, &[&str]); 13] = [
     (
         "keepfast-server",
         &[
-            "keepfast-json",
             "keepfast-crypto",
             "keepfast-hcl",
             "keepfast-storage",

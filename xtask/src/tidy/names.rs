@@ -1,5 +1,5 @@
-//! The journey of a request and the mounts know no engine by its name and no row by its path: tables and engines declare what
-//! is special of them.
+//! The stages of a request and the mounts contain no engine names and no paths of rows: tables and engines declare their
+//! special handling.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::{File, Findings, Repository};
 
-/// Where nothing is named.
+/// Paths without literal names of engines, mounts and rows.
 const NAMELESS: [&str; 5] = [
     "crates/core/src/request/",
     "crates/core/src/mount/",

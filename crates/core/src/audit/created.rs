@@ -181,7 +181,7 @@ impl StoredDevices {
 
     /// Opens and removes devices of the broker to match the stored ones.
     ///
-    /// Fails when storage fails: no request may run before the devices are known.
+    /// Fails when storage fails or a record or salt cannot be read: no request may run before the devices are known.
     pub(crate) async fn follow(&self, broker: &Broker) -> Result<()> {
         let _alone = self.following.lock().await;
         while let Some((at, commit)) = self.next_changed() {

@@ -63,7 +63,7 @@ impl ExpiryWorker {
         let mut failed: Option<Error> = None;
         let mut after = String::new();
         loop {
-            let names = self.leases.horizon.due(index::EXPIRY, now, &after, TOKEN_PAGE).await?;
+            let names = self.leases.expiry_queue.due(index::EXPIRY, now, &after, TOKEN_PAGE).await?;
             let Some(last) = names.last().cloned() else { return failed.map_or(Ok(()), Err) };
             after = last;
             // Many tokens concurrently, because concurrent commits share one write to disk.
@@ -87,7 +87,7 @@ impl ExpiryWorker {
     pub(crate) async fn revoke_due_leases(self: &Arc<Self>, now: Timestamp) -> Result<()> {
         self.queue_abandoned().await?;
         let mut running = JoinSet::new();
-        for mount in self.leases.horizon.mounts().await? {
+        for mount in self.leases.expiry_queue.mounts().await? {
             let worker = self.clone();
             running.spawn(async move { worker.revoke_due_of(&mount, now).await });
         }

@@ -3,7 +3,7 @@
 mod by_path;
 pub(crate) mod count;
 mod expire;
-pub(crate) mod horizon;
+pub(crate) mod expiry_queue;
 pub(crate) mod index;
 pub(crate) mod intent;
 pub(crate) mod quarantine;

@@ -7,7 +7,6 @@
 //! to a cluster, which new nodes join. A copy that is the same file by all properties, such as a clone of the whole
 //! disk, cannot be distinguished from its original. In this case the operator starts the quarantine before the first
 //! unseal with a network, or on the original.
-//! the original.
 
 use keepfast_framework::{Records, Result, Timestamp};
 use keepfast_storage::{Page, ReadTx, Tx, View};

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 
 use super::count::LeaseCount;
-use super::horizon::{self, Horizon, folder_of};
+use super::expiry_queue::{self, ExpiryQueue, folder_of};
 use super::index;
 use super::quarantine::{self, QuarantineFlag};
 use super::record::{LeaseId, LeaseRecord, State};
@@ -50,7 +50,7 @@ pub(crate) struct Leases {
     /// The metrics.
     pub(crate) metrics: Arc<Metrics>,
     /// The expiry queue.
-    pub(crate) horizon: Horizon,
+    pub(crate) expiry_queue: ExpiryQueue,
     /// Wakes the worker when an entry may be due before its planned time.
     pub(crate) wake: Notify,
 }
@@ -66,7 +66,7 @@ impl Leases {
     ) -> Arc<Self> {
         Arc::new(Leases {
             namespace: NamespaceId::root(),
-            horizon: Horizon::new(barrier.clone(), view.clone(), horizon::ROOM),
+            expiry_queue: ExpiryQueue::new(barrier.clone(), view.clone(), expiry_queue::ROOM),
             barrier: barrier.clone(),
             clock,
             view,
@@ -200,7 +200,7 @@ impl Leases {
 
     /// The first leases of a mount that are due at `now`.
     pub(crate) async fn due(&self, mount: &str, now: Timestamp, limit: usize) -> Result<Vec<(String, LeaseId)>> {
-        let names = self.horizon.due(&folder_of(mount), now, "", limit).await?;
+        let names = self.expiry_queue.due(&folder_of(mount), now, "", limit).await?;
         Ok(names.into_iter().filter_map(|name| index::parse_end(&name).map(|(_, id)| (name, id))).collect())
     }
 
@@ -244,7 +244,7 @@ impl Follower for Leases {
     fn applied(&self, change: &Applied<'_>) {
         let (key, exists) = (change.key, change.exists());
         self.counts.applied(key, exists);
-        let is_sooner = self.horizon.applied(key, exists);
+        let is_sooner = self.expiry_queue.applied(key, exists);
         let is_quarantine = key == quarantine::RECORD;
         if is_quarantine {
             self.quarantined.set(exists);
@@ -261,7 +261,7 @@ pub(crate) struct EndsOfMounts(pub(crate) Arc<Leases>);
 impl Follower for EndsOfMounts {
     fn applied(&self, change: &Applied<'_>) {
         if !change.exists() {
-            self.0.horizon.forget(change.key);
+            self.0.expiry_queue.forget(change.key);
         }
     }
 }

@@ -2,8 +2,8 @@
 
 mod claims;
 mod damage;
+mod expiry_queue;
 mod fairness;
-mod horizon;
 mod namespaces;
 mod tidy;
 mod top;

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use crate::damaged::confined;
 
-/// The maximum number of changes of a mount that are kept while its engine opens.
+/// The maximum number of changes of a mount while its engine opens; one more is kept to detect the excess.
 const MOST: usize = 4096;
 
 /// An owner of records of a mount that are cached in memory.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use keepfast_framework::cx::Caller;
 use keepfast_framework::routes::Access;
-use keepfast_framework::{Error, Operation, Result, Status};
+use keepfast_framework::{Error, Incoming, Operation, Result, Status};
 
 use super::Refused;
 use super::authenticate::{Authenticated, RequestCaller};
@@ -155,7 +155,7 @@ impl Authorizer {
 }
 
 /// The fields of the body and the query, for rules that constrain them; none when they cannot be read.
-fn parameters_of(incoming: &keepfast_framework::Incoming) -> Option<serde_json::Map<String, serde_json::Value>> {
+fn parameters_of(incoming: &Incoming) -> Option<serde_json::Map<String, serde_json::Value>> {
     let mut out = serde_json::Map::new();
     for (name, value) in incoming.input.query.iter() {
         out.insert(name.to_owned(), value.to_json());

@@ -70,7 +70,7 @@ async fn step_down(sys: &System, _: Nothing) -> Result<SealedAnswer<()>> {
     }
 }
 
-/// A cluster has one node, so no other node could become the leader.
+/// Not supported: a node of a cluster does not give up leading.
 async fn step_down_in_cluster(_: &System, _: &mut Cx, _: Nothing) -> Result<()> {
     Err(Error::unsupported_path())
 }

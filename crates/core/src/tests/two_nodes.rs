@@ -264,7 +264,7 @@ async fn lockouts_and_the_quarantine_follow() {
 #[tokio::test]
 async fn the_ends_of_tokens_and_their_number_follow() {
     let pair = Pair::new().await;
-    let next = async |house: &House| house.unsealed().leases.store.horizon.next(true).await.unwrap();
+    let next = async |house: &House| house.unsealed().leases.store.expiry_queue.next(true).await.unwrap();
     let count = |house: &House| house.unsealed().leases.store.counts.read().map(|counts| counts.waiting);
     for house in [&pair.leader, &pair.standby] {
         house
@@ -286,7 +286,7 @@ async fn the_ends_of_tokens_and_their_number_follow() {
     assert_eq!(count(&pair.standby), Some(before));
 
     let barrier = pair.leader.unsealed().barrier.clone();
-    let mounts = async || pair.standby.unsealed().leases.store.horizon.mounts().await.unwrap();
+    let mounts = async || pair.standby.unsealed().leases.store.expiry_queue.mounts().await.unwrap();
     let mut tx = barrier.begin();
     tx.put(&barrier.view("token/"), "ends/gone/0000000001", Bytes::new());
     tx.commit().await.unwrap();

@@ -285,7 +285,7 @@ impl Tokens {
     /// The accessors of all service tokens, read page by page.
     pub(crate) async fn accessors(&self) -> Result<Vec<String>> {
         let mut out = Vec::new();
-        let mut page = Page { after: None, limit: Some(1000) };
+        let mut page = Page::first(1000);
         loop {
             let mut tx = self.barrier.begin_read();
             let names = RECORDS.list_in(&mut tx, &self.view, "", &page).await?;

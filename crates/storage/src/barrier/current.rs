@@ -58,8 +58,20 @@ impl CurrentKeyring {
     /// Switches to the keyring of this stored record. A record that the current root key does not decrypt was written
     /// by another node under another root key: the keys are then dropped.
     pub(super) fn follow(&self, record: &[u8]) {
-        let digest = Digest::of(record);
+        self.switch(&mut self.committing.lock(), record);
+    }
+
+    /// As [`follow`](Self::follow), for a record that was read after the stored form of the current keyring was
+    /// `before`. Ignores it when the keyring has changed since: the watcher may have switched to a newer record.
+    pub(super) fn follow_read(&self, before: Digest, record: &[u8]) {
         let mut committing = self.committing.lock();
+        if self.keyring.load().stored() == before {
+            self.switch(&mut committing, record);
+        }
+    }
+
+    fn switch(&self, committing: &mut Option<Keyring>, record: &[u8]) {
+        let digest = Digest::of(record);
         let known = self.keyring.load_full();
         if known.active().is_none() || known.stored() == digest {
             return;
@@ -72,7 +84,7 @@ impl CurrentKeyring {
                     tracing::error!(
                         "another node has changed the root key: this node drops its keys and needs the current shares"
                     );
-                    self.drop_keys(&mut committing);
+                    self.drop_keys(committing);
                     self.demand_seal();
                 }
             },

@@ -298,8 +298,9 @@ impl Barrier {
 
     /// Reads the keyring again, because another node may have changed it.
     async fn refresh(&self) -> Result<(), StorageError> {
+        let before = self.keyring.load().stored();
         let record = self.backend.get(&Key::new(KEYRING)?).await?.ok_or_else(|| damaged(KEYRING))?;
-        self.keyring.follow(&record);
+        self.keyring.follow_read(before, &record);
         if self.is_closed() { Err(StorageError::Closed) } else { Ok(()) }
     }
 

@@ -123,6 +123,15 @@ async fn rotation_leaves_old_records_readable() {
 }
 
 #[tokio::test]
+async fn a_keyring_read_before_a_rotation_does_not_replace_the_new_one() {
+    let (backend, _, barrier) = created().await;
+    let (before, old) = (barrier.keyring.load().stored(), raw(&backend, KEYRING).await);
+    barrier.rotate(1).await.unwrap();
+    barrier.keyring.follow_read(before, &old);
+    assert_eq!(barrier.key_status().unwrap().term, 2);
+}
+
+#[tokio::test]
 async fn another_node_that_rotates_is_followed() {
     let (backend, root, barrier) = created().await;
     let other = Barrier::open(backend, &root).await.unwrap();

@@ -28,7 +28,7 @@ pub(crate) struct FileDevice {
     mode: Option<u32>,
     /// Checked at each open.
     allowed: Allowed,
-    /// Whether lines hold secrets, so that their buffers are wiped (`log_raw`).
+    /// Whether lines hold secrets (`log_raw`), so that this device wipes its own buffers of them.
     wipes: bool,
     log: Mutex<LineWriter<File>>,
     open: Mutex<OpenBatch>,
@@ -298,6 +298,7 @@ mod tests {
         drop(two);
         assert_eq!(log.finish(), b"one\ntwo\n");
     }
+
     #[tokio::test]
     async fn sec_al03_the_spare_buffer_of_a_raw_log_is_wiped() {
         let dir = tempfile::tempdir().unwrap();

@@ -37,7 +37,7 @@ pub(super) struct Config {
     pub(super) details: Details,
     /// The administrator's password; never part of a response.
     password: String,
-    /// The state of the open connections before it was read.
+    /// The epoch of the open connections before this record was read; not stored.
     #[serde(skip)]
     pub(super) read_in: Epoch,
 }

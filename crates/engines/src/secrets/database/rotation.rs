@@ -20,7 +20,7 @@ use super::{DatabaseEngine, username};
 
 /// The second passwords of administrators, by connection.
 pub(super) const PENDING: Records<Pending> = Records::at("rotating/");
-/// How often a commit is retried after a conflict.
+/// The maximum attempts of a commit that conflicts.
 const MAX_ATTEMPTS: usize = 64;
 
 /// A second password of an administrator, beside that of the connection.
@@ -185,9 +185,10 @@ async fn check_acknowledged(engine: &DatabaseEngine, cx: &mut Cx, name: &str) ->
         let Some(old) = PENDING.get(cx, name).await?.filter(|pending| pending.is_old) else {
             return Ok(Outcome::Settled);
         };
-        let mut config = Config::require(engine, cx, name).await?;
-        // Its sessions use the old password and count against the administrator's limit.
+        // Its sessions use the old password and count against the administrator's limit. Closed before the read, whose
+        // epoch must be the current one for the new connection to be kept.
         engine.connections.close(name);
+        let mut config = Config::require(engine, cx, name).await?;
         let database = engine.connections.get(name, &config, cx.clock())?;
         let outcome = match database.accepts(&old.username, &config.password()).await {
             Ok(true) => Outcome::New,

@@ -17,7 +17,7 @@ use super::static_roles::{NEVER, STATIC_ROLES, StaticRole, StaticRolePath};
 use super::undecided::pause;
 use super::{DatabaseEngine, username};
 
-/// How often a commit is retried after a conflict.
+/// The maximum attempts of a commit that conflicts.
 const MAX_ATTEMPTS: usize = 64;
 
 /// Why a password was not rotated.

@@ -93,7 +93,7 @@ impl Engine for Transit {
     }
 
     fn invalidate(&self, key: &str, _exists: bool) {
-        if let Some(name) = key.strip_prefix("key/") {
+        if let Some(name) = key.strip_prefix(ring::FOLDER) {
             self.rings.invalidate(name);
         }
         if key == import::WRAPPING_KEY_NAME {

@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize};
 use super::stored::{Material, by_name, der, rfc3339};
 
 /// The named keys of a mount.
-pub(super) const KEYS: Records<KeyRecord> = Records::at("key/");
+pub(super) const KEYS: Records<KeyRecord> = Records::at(FOLDER);
+/// The storage prefix of keys.
+pub(super) const FOLDER: &str = "key/";
 
 /// The stored record of a named key.
 #[derive(Serialize, Deserialize, Clone)]

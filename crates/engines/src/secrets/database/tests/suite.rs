@@ -366,7 +366,7 @@ async fn a_user_that_exists_is_never_dropped_by_a_failed_request(kit: Arc<dyn Ki
     let failing = json!({"creation_statements": kit.failing_creation()});
     bench.write("roles/app", failing).await.unwrap();
     assert_eq!(bench.read("creds/app").await.err().unwrap().status().0, 500);
-    assert_eq!(revoke_abandoned(&bench).await, [Ok(())], "nobody is there");
+    assert_eq!(revoke_abandoned(&bench).await, [Ok(())], "there is no user to drop");
     kit.make_user(&name, "somebodys", false);
     let [Err(left)] = &revoke_abandoned(&bench).await[..] else { panic!("it may be somebody's") };
     assert!(left.contains("was not dropped") && has(&*kit, &name), "{left}");

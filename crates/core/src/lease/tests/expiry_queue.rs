@@ -12,7 +12,7 @@ use proptest::test_runner::TestRng;
 
 use super::{HOUR, Rig, below, reader, seeded};
 use crate::duties::Duties;
-use crate::lease::horizon::{Horizon, folder_of};
+use crate::lease::expiry_queue::{ExpiryQueue, folder_of};
 use crate::lease::record::LeaseId;
 use crate::lease::revoke::RevokeMode;
 use crate::mount::permit::RequestPermit;
@@ -58,7 +58,7 @@ async fn counted() -> (Rig, Arc<Counted>) {
 }
 
 /// A second expiry queue of the same storage, with little room.
-struct Narrow(Horizon);
+struct Narrow(ExpiryQueue);
 
 impl Watch for Narrow {
     fn applied(&self, _: Index, writes: &[Write]) {
@@ -72,7 +72,7 @@ impl Watch for Narrow {
 
 fn narrow(rig: &Rig, room: usize) -> Arc<Narrow> {
     let barrier = &rig.unsealed.barrier;
-    let narrow = Arc::new(Narrow(Horizon::new(Arc::clone(barrier), barrier.view("token/"), room)));
+    let narrow = Arc::new(Narrow(ExpiryQueue::new(Arc::clone(barrier), barrier.view("token/"), room)));
     let watcher: Arc<dyn Watch> = narrow.clone();
     barrier.watch(Arc::downgrade(&watcher));
     narrow
@@ -143,7 +143,7 @@ async fn whatever_is_committed_the_near_future_is_what_is_on_disk() {
                 leases.push((path, id));
             }
         }
-        rig.unsealed.leases.store.horizon.check().await;
+        rig.unsealed.leases.store.expiry_queue.check().await;
         most = most.max(other.0.check().await);
     }
     assert!(most > 5, "the narrow one has seen some of several folders");

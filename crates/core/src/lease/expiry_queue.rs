@@ -23,7 +23,7 @@ use super::index;
 pub(super) const ROOM: usize = 1024;
 
 /// The next expiries of all folders.
-pub(crate) struct Horizon {
+pub(crate) struct ExpiryQueue {
     barrier: Arc<Barrier>,
     view: View,
     room: usize,
@@ -106,11 +106,11 @@ impl Folder {
     }
 }
 
-impl Horizon {
+impl ExpiryQueue {
     /// An expiry queue of the entries under `view`, with at most `room` names of each folder. Reads nothing.
     pub(super) fn new(barrier: Arc<Barrier>, view: View, room: usize) -> Self {
         let near = Near { listed: false, folders: BTreeMap::new(), alarm: i64::MAX };
-        Horizon { barrier, view, room, near: Mutex::new(near), filling: tokio::sync::Mutex::default() }
+        ExpiryQueue { barrier, view, room, near: Mutex::new(near), filling: tokio::sync::Mutex::default() }
     }
 
     /// Applies a committed key below the view. Returns whether the worker must wake before the planned time.
@@ -247,7 +247,7 @@ fn second(name: &str) -> Option<i64> {
 }
 
 #[cfg(test)]
-impl Horizon {
+impl ExpiryQueue {
     /// Checks that memory has exactly the names that the disk has within the reach. Returns the number of names.
     pub(super) async fn check(&self) -> usize {
         let folders: Vec<Box<str>> = self.near.lock().folders.keys().cloned().collect();
