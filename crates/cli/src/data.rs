@@ -87,7 +87,7 @@ fn merge(data: &mut Map<String, Value>, text: &str) -> Result<(), String> {
         return Err("EOF".to_owned());
     }
     // Without the text of the error: the input may be a secret.
-    let object: Map<String, Value> = serde_json::from_slice(&crate::exact::keep(text.as_bytes()))
+    let object: Map<String, Value> = serde_json::from_slice(&crate::exact_numbers::keep(text.as_bytes()))
         .map_err(|error| format!("not a JSON object (line {}, column {})", error.line(), error.column()))?;
     for (key, value) in object {
         insert(data, &key, value);

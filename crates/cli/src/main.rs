@@ -9,7 +9,7 @@ mod complete;
 mod completion;
 mod cx;
 mod data;
-mod exact;
+mod exact_numbers;
 mod flags;
 mod help;
 mod output;

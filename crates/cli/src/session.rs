@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use crate::args::Words;
 use crate::command_error::CommandError;
-use crate::{exact, terminal, token_file};
+use crate::{exact_numbers, terminal, token_file};
 
 mod headers;
 mod policy;
@@ -160,9 +160,9 @@ impl Session {
 
     /// Sends a request and parses the response; numbers in both keep all their digits.
     fn exchange(&self, client: &Client, request: &Request) -> Result<Option<Secret>, Error> {
-        let request = Request { body: request.body.as_deref().map(exact::restore), ..request.clone() };
+        let request = Request { body: request.body.as_deref().map(exact_numbers::restore), ..request.clone() };
         let mut response = self.runtime.block_on(client.raw(&request))?;
-        response.body = exact::keep(&response.body).into();
+        response.body = exact_numbers::keep(&response.body).into();
         client.interpret(&request, &response)
     }
 
@@ -222,7 +222,7 @@ impl Session {
             let _ = write!(line, " -H \"X-Vault-Token: $({} print token)\"", own_name());
         }
         if let Some(body) = &request.body {
-            let _ = write!(line, " -d {}", quoted(&exact::restore(body)));
+            let _ = write!(line, " -d {}", quoted(&exact_numbers::restore(body)));
         }
         let url = self.client.url(request);
         let url = match (&config.server_name, &config.address) {

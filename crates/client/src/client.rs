@@ -10,7 +10,7 @@ use keepfast_outbound::{CallError, Failure, Outbound};
 use serde_json::{Map, Value, json};
 
 use crate::error::{ResponseError, tls_reason};
-use crate::rate::Bucket;
+use crate::rate_limit::Bucket;
 use crate::request::{Method, Request};
 use crate::secret::is_envelope;
 use crate::timer::{elapsed, pause};

@@ -21,7 +21,7 @@ mod config;
 pub mod duration;
 pub mod environment;
 mod error;
-mod rate;
+mod rate_limit;
 mod request;
 mod retry;
 mod secret;
@@ -34,7 +34,7 @@ pub use error::{Error, ResponseError};
 pub use keepfast_crypto::secret::SecretString;
 pub use keepfast_outbound::{Proxies, Proxy};
 
-pub use rate::RateLimit;
+pub use rate_limit::RateLimit;
 pub use request::{Method, Request};
 pub use secret::{Auth, Secret, WrapInfo};
 pub use timer::pause;

@@ -12,11 +12,11 @@ use crate::admission::Admission;
 use crate::audit::{self, DeviceOptions};
 use crate::lifecycle::{Lifecycle, explained};
 use crate::parts::ServerParts;
-use crate::seal::{Custody, Seal, SealConfig, SealShape, by_shares};
+use crate::seal::{CurrentSeal, Seal, SealConfig, SealShape, by_shares};
 use crate::token::create::Spec;
 use crate::token::record::{CREATED_TOKEN_PATH, FIRST_TOKEN_PATH};
 use crate::token::{Authority, TokenAuth};
-use crate::unsealed::{Ingredients, Unsealed};
+use crate::unsealed::{OpenInputs, Unsealed};
 
 /// The shares and the root token of a new server, which are returned once.
 pub struct Initialized {
@@ -64,7 +64,7 @@ async fn initialize_once(
     if server.parts.seal_config().await?.is_some() {
         return Err(initialized());
     }
-    let allowed = audit::Allowed::declared(&server.parts.settings.own_files);
+    let allowed = audit::AllowedTargets::declared(&server.parts.settings.own_files);
     audit::target::prepare_all(&server.parts.settings.audit, &allowed)?;
     let root = random::key();
     let name = match server.parts.settings.cluster_name.as_str() {
@@ -101,8 +101,8 @@ async fn fill(
     parts.take_over(&barrier).await?;
     // A storage that no server serves yet has no rules in force.
     let rules = Arc::new(Admission::without_rules(parts.clock.clone())).source();
-    let custody = Custody::new(seal, staged);
-    let unsealed = Unsealed::open(parts, Ingredients { barrier, custody, devices, rules }).await?;
+    let current_seal = CurrentSeal::new(seal, staged);
+    let unsealed = Unsealed::open(parts, OpenInputs { barrier, current_seal, devices, rules }).await?;
     let mut tx = unsealed.barrier.begin();
     // A chosen token has the path of a token that another token created, as in OpenBao.
     let (path, display_name) = match root_token {

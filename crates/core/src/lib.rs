@@ -52,15 +52,14 @@
 
 pub mod admission;
 pub mod audit;
-mod damaged;
+mod background;
 mod dev;
-mod duties;
-mod follow;
 #[cfg(feature = "test-support")]
 pub mod for_tests;
 mod identity;
 mod init;
-mod keyring;
+mod invalidation;
+mod keyring_rotation;
 mod layout;
 mod lease;
 mod lifecycle;
@@ -82,8 +81,9 @@ mod takeover;
 #[cfg(test)]
 mod tests;
 mod token;
+mod unreadable;
 mod unsealed;
-mod versions;
+mod version_history;
 mod wrapping;
 
 pub use dev::{DevMount, init_dev};
@@ -93,4 +93,4 @@ pub use node::{Node, ServingState};
 pub use request::Response;
 pub use seal::SealKind;
 pub use settings::Settings;
-pub use sys::sealed::answers_sealed;
+pub use sys::sealed::is_served_sealed;

@@ -9,11 +9,11 @@ use keepfast_storage::Barrier;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
-use crate::duties::Duties;
+use crate::background::BackgroundTasks;
 use crate::parts::ServerParts;
 use crate::request::Pipeline;
-use crate::seal::{Custody, Seal, SealConfig, Unsealing};
-use crate::unsealed::{Ingredients, Unsealed};
+use crate::seal::{CurrentSeal, Seal, SealConfig, Unsealing};
+use crate::unsealed::{OpenInputs, Unsealed};
 
 /// Unseals and seals the server.
 pub(crate) struct Lifecycle {
@@ -36,7 +36,7 @@ struct Serving {
     since: Timestamp,
     cluster_name: String,
     /// `None` on a standby.
-    _duties: Option<Duties>,
+    _duties: Option<BackgroundTasks>,
     _seal_guard: SealGuard,
 }
 
@@ -125,7 +125,7 @@ impl Lifecycle {
         &self,
         seal_of: impl FnOnce(&SealConfig) -> Option<Arc<dyn Seal>> + Send,
     ) -> Result<bool> {
-        let begun = self.parts.clock.now();
+        let started = self.parts.clock.now();
         let _changing = self.changing.lock().await;
         if !self.is_sealed() {
             return Ok(true);
@@ -138,10 +138,10 @@ impl Lifecycle {
         let opening = self.parts.clock.now();
         let unsealed = open_to_lead(&self.parts, &root, seal).await.map_err(|e| explained("unseal", e))?;
         self.parts.metrics.post_unseal.record(self.parts.clock.now().since(opening));
-        let duties = Duties::start(unsealed.clone());
+        let duties = BackgroundTasks::start(unsealed.clone());
         self.unsealing.lock().reset();
         self.serve(unsealed, config.cluster_name, Some(duties));
-        self.parts.metrics.unseal.record(self.parts.clock.now().since(begun));
+        self.parts.metrics.unseal.record(self.parts.clock.now().since(started));
         self.unsealed_now.notify_one();
         // Shares that arrived during the unseal are dropped.
         self.unsealing.lock().reset();
@@ -151,7 +151,7 @@ impl Lifecycle {
         Ok(true)
     }
 
-    fn serve(&self, unsealed: Arc<Unsealed>, cluster_name: String, duties: Option<Duties>) {
+    fn serve(&self, unsealed: Arc<Unsealed>, cluster_name: String, duties: Option<BackgroundTasks>) {
         let guard = SealGuard::start(self.this.clone(), unsealed.barrier.clone());
         let since = self.parts.clock.now();
         let pipeline = Arc::new(Pipeline::new(unsealed));
@@ -168,23 +168,23 @@ impl Lifecycle {
         let root = config.unwrap(&*seal).await?.ok_or_else(Error::sealed)?;
         let devices = parts.open_devices()?;
         let barrier = parts.open_barrier(parts.backend.clone(), &root).await?;
-        let custody = Custody::new(seal, parts.backend.clone());
+        let current_seal = CurrentSeal::new(seal, parts.backend.clone());
         let rules = parts.admission.source();
-        let unsealed = Unsealed::open(parts, Ingredients { barrier, custody, devices, rules }).await?;
+        let unsealed = Unsealed::open(parts, OpenInputs { barrier, current_seal, devices, rules }).await?;
         self.serve(unsealed, config.cluster_name, None);
         Ok(())
     }
 
     /// Seals the server: the keys are erased, and requests in flight fail at their next access to storage.
     pub(crate) async fn seal(&self) {
-        let begun = self.parts.clock.now();
+        let started = self.parts.clock.now();
         let _changing = self.changing.lock().await;
         let serving = self.serving.write().take();
         self.unsealing.lock().reset();
         self.parts.admission.clear();
         if let Some(serving) = serving {
             serving.pipeline.server().barrier.close();
-            self.parts.metrics.seal.record(self.parts.clock.now().since(begun));
+            self.parts.metrics.seal.record(self.parts.clock.now().since(started));
             tracing::info!("vault is sealed");
         }
     }
@@ -196,9 +196,9 @@ async fn open_to_lead(parts: &ServerParts, root: &Key256, seal: Arc<dyn Seal>) -
     let devices = parts.open_devices()?;
     let barrier = parts.open_barrier(parts.backend.clone(), root).await?;
     parts.take_over(&barrier).await?;
-    let custody = Custody::new(seal, parts.backend.clone());
+    let current_seal = CurrentSeal::new(seal, parts.backend.clone());
     let rules = parts.admission.source();
-    let opened = Unsealed::open(parts, Ingredients { barrier, custody, devices, rules }).await;
+    let opened = Unsealed::open(parts, OpenInputs { barrier, current_seal, devices, rules }).await;
     if opened.is_err() {
         parts.admission.clear();
     }

@@ -2,10 +2,10 @@
 //!
 //! A lock is stored, so that it survives a restart: one write at its start, one if it ends early. Failed logins before
 //! it are counted in memory. Locks that another node has stored are followed. Failed logins of users are counted apart
-//! from those of unknown names ([`names::FailedNames`]): logins with many different names evict no lock and no count of
+//! from those of unknown names ([`failed_logins::FailedLogins`]): logins with many different names evict no lock and no count of
 //! a user.
 
-mod names;
+mod failed_logins;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use keepfast_storage::{Barrier, Page, ReadTx, Tx, View};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use self::names::FailedNames;
-pub(crate) use self::names::NameHash;
-use crate::damaged;
-use crate::follow::{Applied, Follower};
+use self::failed_logins::FailedLogins;
+pub(crate) use self::failed_logins::NameHash;
+use crate::invalidation::{CacheOwner, CommittedChange};
 use crate::mount::MountEntry;
 use crate::mount::entry::or_inherited;
 use crate::namespace::NamespaceId;
 use crate::settings::{LockoutSettings, Settings};
+use crate::unreadable;
 
 /// The number of users with failed logins at which ended counts are first removed.
 const FIRST_PRUNING: usize = 1024;
@@ -63,7 +63,7 @@ struct Counts {
     /// The number of users at which ended counts are removed, if above [`FIRST_PRUNING`].
     prune_at: usize,
     /// By accessor of the mount: names, known or not. An attack at one mount does not fill the table of another.
-    names: HashMap<String, FailedNames>,
+    names: HashMap<String, FailedLogins>,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -87,7 +87,7 @@ struct Lock {
 }
 
 /// The result of a login attempt.
-pub(crate) struct Verdict<T> {
+pub(crate) struct LoginResult<T> {
     /// The outcome of the attempt, or the refusal.
     pub(crate) outcome: Result<T>,
     /// The change to be stored by [`Lockout::store`].
@@ -122,7 +122,7 @@ impl Failed {
     }
 
     fn is_over(&self, now: Timestamp) -> bool {
-        now.since(self.last) >= names::lasts(&self.rules)
+        now.since(self.last) >= failed_logins::lasts(&self.rules)
     }
 }
 
@@ -176,7 +176,7 @@ impl Lockout {
                 for name in records.list_in(tx, view, &folder, &Page::default()).await? {
                     let at = format!("{folder}{name}");
                     // An unreadable record locks no user.
-                    let lock = damaged::read((records, "lock of a user"), tx, view, &at).await?.readable();
+                    let lock = unreadable::read((records, "lock of a user"), tx, view, &at).await?.readable();
                     let Some(lock) = lock.filter(|lock| self.owns(lock) && lock.failed.is_locked(now)) else {
                         continue;
                     };
@@ -226,12 +226,13 @@ impl Lockout {
         settings: &Settings,
         now: Timestamp,
         outcome: Result<T>,
-    ) -> Verdict<T> {
+    ) -> LoginResult<T> {
         let rules = rules(entry, settings);
         if rules.disabled {
-            return Verdict { outcome, changed: None };
+            return LoginResult { outcome, changed: None };
         }
-        let refused = |changed| Verdict { outcome: Err(Error::denied().because("the user is locked out")), changed };
+        let refused =
+            |changed| LoginResult { outcome: Err(Error::denied().because("the user is locked out")), changed };
         let key = (entry.accessor.clone(), alias.name);
         let mut counts = self.failed.lock();
         if counts.users.get(&key).is_some_and(|f| f.is_locked(now)) {
@@ -241,7 +242,7 @@ impl Lockout {
         match &outcome {
             Ok(_) => {
                 let changed = counts.users.remove(&key).is_some_and(|f| f.stored);
-                Verdict { outcome, changed: changed.then_some(Change::User(key.1)) }
+                LoginResult { outcome, changed: changed.then_some(Change::User(key.1)) }
             }
             Err(error) if error.status() == Status::BAD_REQUEST => {
                 let name = NameHash::of(&key.0, &key.1);
@@ -253,9 +254,9 @@ impl Lockout {
                 } else {
                     (at_name.is_refused(), at_name.begins_lock.then_some(Change::Unknown(name)))
                 };
-                if is_refused { refused(changed) } else { Verdict { outcome, changed } }
+                if is_refused { refused(changed) } else { LoginResult { outcome, changed } }
             }
-            Err(_) => Verdict { outcome, changed: None },
+            Err(_) => LoginResult { outcome, changed: None },
         }
     }
 
@@ -337,7 +338,7 @@ async fn delete_ended_of(
     let attempt = |mut tx: Tx| async move {
         for at in locks {
             // An unreadable record locks no user; the next lock of the name overwrites it.
-            let lock = damaged::read((records, "lock of a user"), &mut tx, view, at).await?.readable();
+            let lock = unreadable::read((records, "lock of a user"), &mut tx, view, at).await?.readable();
             // An older version did not store the mount.
             if !at.contains('/') || lock.is_some_and(|lock| !lock.failed.is_locked(now)) {
                 records.delete_in(&mut tx, view, at);
@@ -365,8 +366,8 @@ impl Drop for OwnRecord<'_> {
 }
 
 /// Follows the locks of users.
-impl Follower for Lockout {
-    fn applied(&self, change: &Applied<'_>) {
+impl CacheOwner for Lockout {
+    fn applied(&self, change: &CommittedChange<'_>) {
         let Some((accessor, _)) = change.key.split_once('/') else { return };
         let is_own = self.own.lock().as_deref() == Some(change.key);
         let lock = change.record::<Lock>("lock of a user").readable().filter(|lock| self.owns(lock));
@@ -394,8 +395,8 @@ impl Follower for Lockout {
 /// it.
 pub(crate) struct UnknownNames(pub(crate) Arc<Lockout>);
 
-impl Follower for UnknownNames {
-    fn applied(&self, change: &Applied<'_>) {
+impl CacheOwner for UnknownNames {
+    fn applied(&self, change: &CommittedChange<'_>) {
         let Some((accessor, _)) = change.key.split_once('/') else { return };
         let is_own = self.0.own.lock().as_deref() == Some(change.key);
         let lock = change.record::<Lock>("lock of a name").readable().filter(|lock| self.0.owns(lock));
@@ -410,7 +411,7 @@ impl Follower for UnknownNames {
 
 impl Counts {
     /// The failed names of a mount.
-    fn names_of(&mut self, accessor: &str, now: Timestamp) -> &mut FailedNames {
+    fn names_of(&mut self, accessor: &str, now: Timestamp) -> &mut FailedLogins {
         if !self.names.contains_key(accessor) {
             // Includes the tables of deleted mounts.
             self.names.retain(|_, names| !names.is_idle(now));

@@ -64,7 +64,7 @@ impl Node {
     /// Handles one request.
     pub async fn handle(&self, incoming: Box<Incoming>) -> Response {
         // Rare steps are boxed: a future has the size of its largest await, and is moved as a whole with each request.
-        if sealed::answers_sealed(incoming.path.as_str())
+        if sealed::is_served_sealed(incoming.path.as_str())
             && let Some(response) = Box::pin(sealed::answer(&self.system, &incoming)).await
         {
             return response;
@@ -96,7 +96,7 @@ impl Node {
     }
 
     /// Whether a token is valid and may be used from this address. Counts no use of it; false while sealed.
-    pub async fn knows_token(&self, token: &SecretString, remote: Option<IpAddr>) -> bool {
+    pub async fn is_live_token(&self, token: &SecretString, remote: Option<IpAddr>) -> bool {
         let Some(unsealed) = self.lifecycle.unsealed() else { return false };
         let found = unsealed.access.tokens.find_anywhere(token.expose(), unsealed.clock.now()).await;
         found.is_ok_and(|found| found.is_some_and(|token| token.record.allows_from(remote)))
@@ -122,7 +122,7 @@ impl Node {
     /// Reopens the targets of the audit devices.
     pub fn reopen_audit(&self) {
         if let Some(unsealed) = self.lifecycle.unsealed() {
-            unsealed.observed.audit.reopen();
+            unsealed.observability.audit.reopen();
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::admission::Admission;
 use crate::audit::target::OpenedDevice;
-use crate::audit::{self, Allowed};
+use crate::audit::{self, AllowedTargets};
 use crate::metrics::Metrics;
 use crate::request::in_flight::InFlight;
 use crate::seal::SealConfig;
@@ -66,7 +66,7 @@ impl ServerParts {
 
     /// Opens the audit devices of the configuration.
     pub(crate) fn open_devices(&self) -> Result<Vec<OpenedDevice>> {
-        Ok(audit::target::open_all(&self.settings.audit, &Allowed::declared(&self.settings.own_files))?)
+        Ok(audit::target::open_all(&self.settings.audit, &AllowedTargets::declared(&self.settings.own_files))?)
     }
 
     /// Opens an initialised storage.

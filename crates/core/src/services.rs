@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::services::{Pick, Services};
+use keepfast_framework::services::{Extract, Services};
 use keepfast_framework::{Error, Result};
 use keepfast_storage::{Page, Tx, View};
 
@@ -37,7 +37,7 @@ impl Services for EngineServices {
         Ok(parsed.generate())
     }
 
-    async fn leased(&self, engine: &str, pick: Pick<'_>) -> Result<Vec<String>> {
+    async fn leased(&self, engine: &str, pick: Extract<'_>) -> Result<Vec<String>> {
         let mut out = Vec::new();
         for mount in self.mounts_of(engine).await? {
             // Each list is read as a whole, because renewals move leases in it; and in this order, because a lease that

@@ -60,12 +60,12 @@ pub struct Settings {
     pub database_file_directories: Vec<PathBuf>,
     /// The place of the storage of this node; `None` if it cannot be distinguished from a copy. See
     /// [`crate::lease::quarantine`].
-    pub home: Option<Home>,
+    pub home: Option<DataDirectory>,
 }
 
 /// The place of the data directory of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Home {
+pub struct DataDirectory {
     /// The name of the node, constant for its data directory.
     pub node: String,
     /// Properties that distinguish the data directory from a copy of it.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use crate::follow::{Applied, Follower};
+use crate::invalidation::{CacheOwner, CommittedChange};
 
 /// The number of entries from which unused stamps are removed.
 const PURGED_FROM: usize = 1024;
@@ -60,8 +60,8 @@ impl Stamps {
 }
 
 /// Follows the records of the stamps.
-impl Follower for Stamps {
-    fn applied(&self, change: &Applied<'_>) {
+impl CacheOwner for Stamps {
+    fn applied(&self, change: &CommittedChange<'_>) {
         self.changed(change.key);
     }
 }

@@ -18,7 +18,7 @@ use crate::mount::Mounts;
 use crate::policy::store::Policies;
 use crate::settings::Settings;
 use crate::token::TokenSecrets;
-use crate::versions;
+use crate::version_history;
 
 /// Writes missing and due records in one transaction; commits nothing when there are none. Then it deletes the locks of
 /// users that have ended: there may be many, and serving does not depend on it. `is_lone` states that no other node
@@ -34,9 +34,9 @@ pub(crate) async fn take_over(
         .transact(|mut tx| async move {
             bootstrap(barrier, &mut tx, (settings, engines), now).await?;
             let system = barrier.view(SYSTEM_STORAGE);
-            versions::note(&mut tx, &system, &settings.version, now).await?;
+            version_history::note(&mut tx, &system, &settings.version, now).await?;
             let (home, tokens) = (settings.home.as_ref(), barrier.view(TOKEN_STORAGE));
-            let is_quarantined = quarantine::check_home(&mut tx, &tokens, home, is_lone, now).await?;
+            let is_quarantined = quarantine::check_data_directory(&mut tx, &tokens, home, is_lone, now).await?;
             Ok::<_, keepfast_framework::Error>((tx, is_quarantined))
         })
         .await?;

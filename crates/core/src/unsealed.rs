@@ -8,23 +8,23 @@ use keepfast_storage::{Barrier, ReadTx};
 
 use crate::admission::RulesSource;
 use crate::admission::stored::StoredRules;
-use crate::audit::created::StoredDevices;
+use crate::audit::stored_devices::StoredDevices;
 use crate::audit::target::OpenedDevice;
-use crate::audit::{Broker, created};
-use crate::follow::{Follow, FollowedBarrier};
+use crate::audit::{Broker, stored_devices};
 use crate::identity::Identity;
+use crate::invalidation::{Invalidator, WatchedBarrier};
 use crate::layout::{
     AUDIT_DEVICES, AUDIT_STORAGE, ENGINE_STORAGE, ENTITIES, IDENTITY_STORAGE, LOCKS, MOUNT_ENTRIES, POLICIES,
     SYSTEM_STORAGE, TOKEN_STORAGE, TOKENS, UNKNOWN_LOCKS,
 };
-use crate::lease::{EndsOfMounts, ExpiryWorker, IndexTidier, LeaseRevoker, Leases, PathRevoker, Renewer};
+use crate::lease::{DeletedMounts, ExpiryWorker, IndexTidier, LeaseRevoker, Leases, PathRevoker, Renewer};
 use crate::lockout::{Lockout, UnknownNames};
 use crate::metrics::Metrics;
 use crate::mount::{EngineHost, EngineRecords, MountChanges, Mounts};
 use crate::parts::ServerParts;
 use crate::policy::store::Policies;
 use crate::request::in_flight::InFlight;
-use crate::seal::Custody;
+use crate::seal::CurrentSeal;
 use crate::services::EngineServices;
 use crate::settings::Settings;
 use crate::stamps::Stamps;
@@ -34,13 +34,13 @@ use crate::wrapping::Wrapper;
 /// The unsealed server: its services, by purpose.
 pub(crate) struct Unsealed {
     /// The barrier, through which all storage is accessed.
-    pub(crate) barrier: FollowedBarrier,
+    pub(crate) barrier: WatchedBarrier,
     /// The configuration.
     pub(crate) settings: Arc<Settings>,
     /// The clock.
     pub(crate) clock: Arc<dyn Clock>,
     /// Holds the unseal key, and changes the root key and its shares.
-    pub(crate) custody: Custody,
+    pub(crate) current_seal: CurrentSeal,
     /// Authentication and authorization.
     pub(crate) access: Access,
     /// The mounts and their engines.
@@ -48,7 +48,7 @@ pub(crate) struct Unsealed {
     /// Leases and the expiry of tokens.
     pub(crate) leases: LeaseServices,
     /// Audit devices and metrics.
-    pub(crate) observed: Observed,
+    pub(crate) observability: Observability,
 }
 
 /// Authentication and authorization.
@@ -90,7 +90,7 @@ pub(crate) struct LeaseServices {
 }
 
 /// Audit devices and metrics.
-pub(crate) struct Observed {
+pub(crate) struct Observability {
     /// The audit devices.
     pub(crate) audit: Arc<Broker>,
     /// The audit devices that `sys/audit` has stored.
@@ -104,11 +104,11 @@ pub(crate) struct Observed {
 }
 
 /// The inputs of [`Unsealed::open`] in addition to the parts of the server.
-pub(crate) struct Ingredients {
+pub(crate) struct OpenInputs {
     /// The barrier, opened with the root key.
     pub(crate) barrier: Arc<Barrier>,
     /// The unseal key that decrypted the root key.
-    pub(crate) custody: Custody,
+    pub(crate) current_seal: CurrentSeal,
     /// The opened audit devices, in the order of the settings.
     pub(crate) devices: Vec<OpenedDevice>,
     /// The source of the rules of admission.
@@ -121,18 +121,18 @@ impl Unsealed {
     ///
     /// Fails when storage fails, or when it lacks records that [`crate::takeover`] writes: then the server stays
     /// sealed.
-    pub(crate) async fn open(parts: &ServerParts, given: Ingredients) -> Result<Arc<Self>> {
-        let Ingredients { barrier, custody, devices, rules } = given;
+    pub(crate) async fn open(parts: &ServerParts, given: OpenInputs) -> Result<Arc<Self>> {
+        let OpenInputs { barrier, current_seal, devices, rules } = given;
         let (settings, clock, metrics) = (&parts.settings, &parts.clock, &parts.metrics);
         let tx = &mut barrier.begin_read();
         let (system, salts, token_view) =
             (barrier.view(SYSTEM_STORAGE), barrier.view(AUDIT_STORAGE), barrier.view(TOKEN_STORAGE));
         let audit = Broker::open(tx, &salts, &settings.audit, devices, clock.clone(), metrics.clone()).await?;
-        let follow = Follow::new(barrier.clone());
+        let follow = Invalidator::new(barrier.clone());
         let own_files = settings.own_files.clone();
         let stored_devices = Arc::new(StoredDevices::new(barrier.clone(), salts.clone(), own_files.clone()));
         follow.add(AUDIT_DEVICES, stored_devices.clone());
-        created::open_all(&audit, tx, &salts, &own_files).await?;
+        stored_devices::open_all(&audit, tx, &salts, &own_files).await?;
         let secrets = TokenSecrets::load(tx, &token_view).await?;
 
         let mounts = Mounts::new(barrier.view(""), system.clone(), parts.engines.clone(), settings.clone());
@@ -149,7 +149,7 @@ impl Unsealed {
 
         let leases = Leases::new(&barrier, token_view.clone(), settings.home.clone(), clock.clone(), metrics.clone());
         follow.add(TOKEN_STORAGE, leases.clone());
-        follow.add(MOUNT_ENTRIES, Arc::new(EndsOfMounts(leases.clone())));
+        follow.add(MOUNT_ENTRIES, Arc::new(DeletedMounts(leases.clone())));
         leases.load(tx).await?;
 
         let cubbyhole = mounts.router().all().find(|m| m.traits.per_token).map(|m| m.view.clone());
@@ -176,14 +176,14 @@ impl Unsealed {
         let leases = lease_services(&host, &mounts, leases, &tokens, metrics);
         let changes = MountChanges { host: host.clone(), mounts: mounts.clone(), revoker: leases.revoker.clone() };
         Ok(Arc::new(Unsealed {
-            barrier: FollowedBarrier::new(follow),
+            barrier: WatchedBarrier::new(follow),
             settings: settings.clone(),
             clock: clock.clone(),
-            custody,
+            current_seal,
             access: Access { policies, tokens, identity, lockout, wrapper },
             engines: Engines { host, mounts, changes },
             leases,
-            observed: Observed {
+            observability: Observability {
                 audit: Arc::new(audit),
                 stored_devices,
                 metrics: metrics.clone(),
@@ -240,7 +240,7 @@ fn lease_services(
 }
 
 /// Reads the mounts, which follow commits from now on.
-async fn follow_mounts(mounts: Mounts, follow: &Follow, tx: &mut ReadTx) -> Result<Arc<Mounts>> {
+async fn follow_mounts(mounts: Mounts, follow: &Invalidator, tx: &mut ReadTx) -> Result<Arc<Mounts>> {
     let mounts = Arc::new(mounts);
     follow.add(MOUNT_ENTRIES, mounts.clone());
     for storage in ENGINE_STORAGE {
@@ -251,7 +251,12 @@ async fn follow_mounts(mounts: Mounts, follow: &Follow, tx: &mut ReadTx) -> Resu
 }
 
 /// Reads the locks of users, which follow commits from now on.
-async fn follow_lockouts(lockout: Lockout, follow: &Follow, tx: &mut ReadTx, now: Timestamp) -> Result<Arc<Lockout>> {
+async fn follow_lockouts(
+    lockout: Lockout,
+    follow: &Invalidator,
+    tx: &mut ReadTx,
+    now: Timestamp,
+) -> Result<Arc<Lockout>> {
     let lockout = Arc::new(lockout);
     follow.add(LOCKS, lockout.clone());
     follow.add(UNKNOWN_LOCKS, Arc::new(UnknownNames(lockout.clone())));

@@ -20,21 +20,21 @@ use crate::token::{Authority, Token, TokenKey, Tokens};
 pub(crate) const USE_UNWRAP: &str = "Reading from 'cubbyhole/response' is deprecated. Please use sys/wrapping/unwrap to unwrap responses, \
                                      as it provides additional security checks and other benefits.";
 /// The name of a wrapped response in the cubbyhole of its token, which the token may also read.
-const KEPT: &str = "response";
+const RESPONSE_NAME: &str = "response";
 /// The name of its description in the cubbyhole.
-const ABOUT: &str = "wrapinfo";
+const INFO_NAME: &str = "wrapinfo";
 
 /// A wrapped response with its description.
 pub(crate) struct Wrapped {
     /// The whole response as JSON text.
     pub(crate) response: String,
     /// Its description.
-    pub(crate) about: About,
+    pub(crate) about: WrappedInfo,
 }
 
 /// The description of a wrapped response.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct About {
+pub(crate) struct WrappedInfo {
     /// The namespace of the wrapping token.
     #[serde(default, skip_serializing_if = "NamespaceId::is_root")]
     pub(crate) namespace: NamespaceId,
@@ -50,7 +50,7 @@ pub(crate) struct About {
 }
 
 /// A response to wrap.
-pub(crate) struct ToWrap<'a> {
+pub(crate) struct ResponseToWrap<'a> {
     /// The whole response as JSON text.
     pub(crate) response: String,
     /// The status of the response.
@@ -69,7 +69,7 @@ pub(crate) struct ToWrap<'a> {
 
 /// Where the use of a wrapping token is spent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum UseOf {
+pub(crate) enum TokenUse {
     /// In the transaction that unwraps: the token is a parameter of the request.
     ThisTransaction,
     /// In the authentication of the request: the token is the token of the request.
@@ -77,7 +77,7 @@ pub(crate) enum UseOf {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct StoredResponse {
     response: String,
 }
 
@@ -95,8 +95,8 @@ pub(crate) struct Wrapper {
 
 impl Wrapper {
     /// Wraps a response, in this transaction.
-    pub(crate) async fn wrap(&self, tx: &mut Tx, answer: ToWrap<'_>) -> Result<WrapInfo> {
-        let ToWrap { response, status, path, wrapped_by, ttl, display_name, wrapped_accessor } = answer;
+    pub(crate) async fn wrap(&self, tx: &mut Tx, answer: ResponseToWrap<'_>) -> Result<WrapInfo> {
+        let ResponseToWrap { response, status, path, wrapped_by, ttl, display_name, wrapped_accessor } = answer;
         let now = self.clock.now();
         // The max_ttl of the system bounds every TTL.
         let ttl = ttl.min(self.max_ttl);
@@ -113,10 +113,15 @@ impl Wrapper {
         let made = self.tokens.create(tx, spec, now).await?;
         made.record.count(&self.metrics, "response_wrapping", SYSTEM_MOUNT);
         let namespace = made.record.namespace.clone();
-        let about = About { namespace, created: now, ttl: ttl.as_secs(), path: path.to_owned(), status: status.0 };
+        let about =
+            WrappedInfo { namespace, created: now, ttl: ttl.as_secs(), path: path.to_owned(), status: status.0 };
         let (store, view) = (self.tokens.store_of(&made.record), self.tokens.cubbyhole_view());
-        tx.put(view, &format!("{store}/{KEPT}"), Bytes::from(serde_json::to_vec(&Kept { response })?));
-        tx.put(view, &format!("{store}/{ABOUT}"), Bytes::from(serde_json::to_vec(&about)?));
+        tx.put(
+            view,
+            &format!("{store}/{RESPONSE_NAME}"),
+            Bytes::from(serde_json::to_vec(&StoredResponse { response })?),
+        );
+        tx.put(view, &format!("{store}/{INFO_NAME}"), Bytes::from(serde_json::to_vec(&about)?));
         Ok(WrapInfo {
             token: made.id,
             accessor: made.record.accessor,
@@ -139,18 +144,18 @@ impl Wrapper {
         let (store, view) = (&token.store, self.tokens.cubbyhole_view());
         // Both records are deleted in one transaction, so a response that is read after this has its description or is
         // in the old format.
-        let about = tx.get(view, &format!("{store}/{ABOUT}")).await?;
-        let Some(kept) = tx.get(view, &format!("{store}/{KEPT}")).await? else { return Ok(None) };
-        let Kept { response } = serde_json::from_slice(&kept)?;
+        let about = tx.get(view, &format!("{store}/{INFO_NAME}")).await?;
+        let Some(kept) = tx.get(view, &format!("{store}/{RESPONSE_NAME}")).await? else { return Ok(None) };
+        let StoredResponse { response } = serde_json::from_slice(&kept)?;
         // An older version stores both in one record.
-        let about: About = serde_json::from_slice(&about.unwrap_or(kept))?;
+        let about: WrappedInfo = serde_json::from_slice(&about.unwrap_or(kept))?;
         Ok((about.namespace == token.record.namespace).then_some(Wrapped { response, about }))
     }
 
     /// Unwraps the response of a wrapping token and revokes the token, in this transaction.
     ///
     /// Fails with 400 when there is no response, or when another request has spent the use of the token.
-    pub(crate) async fn unwrap(&self, tx: &mut Tx, key: &TokenKey, token: &Token, by: UseOf) -> Result<Wrapped> {
+    pub(crate) async fn unwrap(&self, tx: &mut Tx, key: &TokenKey, token: &Token, by: TokenUse) -> Result<Wrapped> {
         let wrapped = self.wrapped(tx, token).await?.ok_or_else(invalid)?;
         self.take(tx, key, token, by).await?;
         Ok(wrapped)
@@ -162,16 +167,16 @@ impl Wrapper {
     /// the token itself, and of concurrent transactions that change the record only one commits.
     ///
     /// Fails with 400 when another request has spent the use.
-    pub(crate) async fn take(&self, tx: &mut Tx, key: &TokenKey, token: &Token, by: UseOf) -> Result<()> {
+    pub(crate) async fn take(&self, tx: &mut Tx, key: &TokenKey, token: &Token, by: TokenUse) -> Result<()> {
         let record = self.tokens.record(tx, key).await?.ok_or_else(invalid)?;
         let is_ours = match by {
-            UseOf::ThisTransaction => record.num_uses == 1,
-            UseOf::Authentication => record.num_uses < 0,
+            TokenUse::ThisTransaction => record.num_uses == 1,
+            TokenUse::Authentication => record.num_uses < 0,
         };
         if !is_ours {
             return Err(invalid());
         }
-        for name in [KEPT, ABOUT] {
+        for name in [RESPONSE_NAME, INFO_NAME] {
             tx.delete(self.tokens.cubbyhole_view(), &format!("{}/{name}", token.store));
         }
         self.tokens.end_childless(tx, key, &record).await

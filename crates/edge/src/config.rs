@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
-use keepfast_framework::OpenCeremonies;
+use keepfast_framework::UnauthedEndpoints;
 
 /// The checked settings of one listener.
 #[derive(Debug, Clone)]
@@ -25,7 +25,7 @@ pub struct ListenerConfig {
     /// Whether the list of in-flight requests needs no token.
     pub open_in_flight: bool,
     /// Operations with key shares that need no token.
-    pub open: OpenCeremonies,
+    pub open: UnauthedEndpoints,
 }
 
 /// The address of a listener.
@@ -165,7 +165,7 @@ impl ListenerConfig {
             headers: Vec::new(),
             open_metrics: false,
             open_in_flight: false,
-            open: OpenCeremonies::default(),
+            open: UnauthedEndpoints::default(),
         }
     }
 

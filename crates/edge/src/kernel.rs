@@ -45,10 +45,10 @@ pub trait Admission: Send + Sync + 'static {
     fn is_served_sealed(&self, path: &str) -> bool;
 
     /// The names of the headers that audit devices record, in lower case, and whether as HMAC.
-    fn recorded_headers(&self) -> Arc<BTreeMap<String, bool>>;
+    fn audited_headers(&self) -> Arc<BTreeMap<String, bool>>;
 
     /// Counts a request against its quota; `None` where no quota applies.
-    fn count_request(&self, _path: &str, _remote: Option<IpAddr>) -> Option<QuotaVerdict> {
+    fn count_request(&self, _path: &str, _remote: Option<IpAddr>) -> Option<QuotaResult> {
         None
     }
 
@@ -76,7 +76,7 @@ pub enum OriginCheck {
 
 /// The result of a quota for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QuotaVerdict {
+pub struct QuotaResult {
     /// Whether the request is refused.
     pub refused: bool,
     /// The number of requests in an interval.

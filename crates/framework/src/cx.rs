@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::lease::{Intent, LeaseOffer, Lessor};
 use crate::mount::MountInfo;
 use crate::path::Operation;
-use crate::services::{Pick, Services};
+use crate::services::{Extract, Services};
 use crate::tls_session::TlsSession;
 
 /// The caller of the request, as visible to an engine.
@@ -165,7 +165,7 @@ impl Cx {
     ///
     /// # Errors
     /// When storage fails or a record cannot be read; 500 in a context without leases.
-    pub async fn leased(&self, pick: Pick<'_>) -> Result<Vec<String>> {
+    pub async fn leased(&self, pick: Extract<'_>) -> Result<Vec<String>> {
         self.services()?.leased(&self.mount.engine, pick).await
     }
 

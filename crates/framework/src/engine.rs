@@ -239,16 +239,16 @@ impl<E: Engine> Mountable for Opened<E> {
     }
 
     async fn exists(&self, row: usize, cx: &mut Cx, input: &Input) -> Result<Option<bool>> {
-        match self.compiled.look(row) {
+        match self.compiled.existence_check(row) {
             None => Ok(None),
-            Some(look) => look(&self.engine, cx, input).await.map(Some),
+            Some(existence_check) => existence_check(&self.engine, cx, input).await.map(Some),
         }
     }
 
     async fn call(&self, row: usize, operation: Operation, cx: &mut Cx, input: &Input) -> Result<Outcome> {
         let action = self.compiled.action(row, operation).ok_or_else(Error::unsupported_operation)?;
         let called = action(&self.engine, cx, input).await;
-        if self.compiled.looks_first(row, operation) { called } else { called.map_err(Error::in_field_validation) }
+        if self.compiled.checks_existence(row, operation) { called } else { called.map_err(Error::in_field_validation) }
     }
 
     fn ticks_often(&self) -> bool {

@@ -28,7 +28,7 @@ pub struct Incoming {
     /// Whether the edge did not receive the body, because it is longer than allowed without a live token.
     pub body_withheld: bool,
     /// The audited headers.
-    pub headers: Vec<RecordedHeader>,
+    pub headers: Vec<AuditedHeader>,
     /// `X-Vault-Wrap-TTL`: how long the response stays wrapped.
     pub wrap_ttl: Option<Duration>,
     /// The address of the caller, after `X-Forwarded-For` was evaluated; `None` on a unix socket.
@@ -36,7 +36,7 @@ pub struct Incoming {
     /// The TLS session of the connection; `None` without TLS.
     pub tls: Option<Arc<TlsSession>>,
     /// What the listener allows without a token.
-    pub open: OpenCeremonies,
+    pub open: UnauthedEndpoints,
     /// Whether `Accept` names a format of Prometheus.
     pub accepts_prometheus: bool,
 }
@@ -44,7 +44,7 @@ pub struct Incoming {
 /// Operations with shares that a listener allows without a token, because the shares authenticate. Any client can then
 /// start or cancel one, so all are off unless the listener's stanza allows them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OpenCeremonies {
+pub struct UnauthedEndpoints {
     /// `sys/rekey/`: new shares (`disable_unauthed_rekey_endpoints = false`).
     pub rekey: bool,
     /// `sys/generate-root/`: a new root token (`disable_unauthed_generate_root_endpoints = false`).
@@ -52,7 +52,7 @@ pub struct OpenCeremonies {
 }
 
 /// An audited header of the request.
-pub struct RecordedHeader {
+pub struct AuditedHeader {
     /// Its name in lower case.
     pub name: String,
     /// Its values.

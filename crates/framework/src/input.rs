@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::error::{Error, Result, conversion_text, is_conversion_text};
 use crate::field_value::{Fault, Null, TextValue};
-use crate::json_fault;
+use crate::json_error;
 use crate::name::Name;
 use crate::path::Captures;
 use crate::query::{Query, QueryValue};
@@ -44,9 +44,9 @@ impl Body {
         }
         let base = raw.as_ptr() as usize;
         let entries: Entries<'_> = serde_json::from_slice(&raw)
-            .map_err(|_| Error::invalid(format!("failed to decode JSON input: {}", json_fault::of(&raw))))?;
-        if json_fault::has_endless_number(&raw) {
-            return Err(Error::invalid(format!("failed to decode JSON input: {}", json_fault::ENDLESS)));
+            .map_err(|_| Error::invalid(format!("failed to decode JSON input: {}", json_error::of(&raw))))?;
+        if json_error::has_endless_number(&raw) {
+            return Err(Error::invalid(format!("failed to decode JSON input: {}", json_error::ENDLESS)));
         }
         if let Some(single) = entries.without_repetition() {
             return Self::parse(single);

@@ -107,7 +107,7 @@ pub type Bound = Arc<dyn Fn(&LeaseTerms) -> Timestamp + Send + Sync>;
 
 impl HeldLease {
     /// The expiry of the lease if the engine returns these terms at a renewal.
-    pub fn end_under(&self, terms: &LeaseTerms) -> Timestamp {
+    pub fn expiry_under(&self, terms: &LeaseTerms) -> Timestamp {
         (self.bound)(terms)
     }
 }
@@ -117,18 +117,18 @@ impl HeldLease {
 pub struct Intent {
     id: String,
     ends: Timestamp,
-    guard: Box<dyn Watched>,
+    guard: Box<dyn IntentGuard>,
 }
 
 /// Core's guard of an intent: an intent that is dropped without a call of `keep` is revoked.
-pub trait Watched: Send + Sync {
+pub trait IntentGuard: Send + Sync {
     /// The lease is confirmed and committed.
     fn keep(&self);
 }
 
 impl Intent {
     /// Creates an intent. Only core calls this.
-    pub fn new(id: String, ends: Timestamp, guard: Box<dyn Watched>) -> Self {
+    pub fn new(id: String, ends: Timestamp, guard: Box<dyn IntentGuard>) -> Self {
         Intent { id, ends, guard }
     }
 

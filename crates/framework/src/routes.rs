@@ -57,7 +57,7 @@ pub struct Nothing {}
 pub struct Exists(pub bool);
 
 type Action<E> = Box<dyn for<'a> Fn(&'a E, &'a mut Cx, &'a Input) -> HandlerFuture<'a, Outcome> + Send + Sync>;
-type Look<E> = Box<dyn for<'a> Fn(&'a E, &'a mut Cx, &'a Input) -> HandlerFuture<'a, bool> + Send + Sync>;
+type ExistenceCheck<E> = Box<dyn for<'a> Fn(&'a E, &'a mut Cx, &'a Input) -> HandlerFuture<'a, bool> + Send + Sync>;
 
 type Actions<E> = [Option<Action<E>>; Operation::ALL.len()];
 type SealedActions<E> = [Option<SealedAction<E>>; Operation::ALL.len()];
@@ -125,7 +125,7 @@ pub struct Row<E> {
 pub(crate) struct Handlers<E> {
     actions: Actions<E>,
     pub(crate) sealed: SealedActions<E>,
-    exists: Option<Look<E>>,
+    exists: Option<ExistenceCheck<E>>,
 }
 
 /// The rows of an engine during their declaration.
@@ -356,7 +356,7 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
 }
 
 /// Whether a capture is the name of an object, as opposed to a parameter at the end of the path.
-fn names_a_thing(capture: &str) -> bool {
+fn is_object_name(capture: &str) -> bool {
     !matches!(capture, "urlalgorithm" | "version")
 }
 
@@ -409,11 +409,11 @@ impl<E: Send + Sync + 'static> Compiled<E> {
 
     /// Whether OpenBao runs an existence check before the handler: that check then reports wrong parameters, otherwise
     /// the later field validation does, with other texts.
-    pub(crate) fn looks_first(&self, row: usize, operation: Operation) -> bool {
-        operation == Operation::Update && self.look(row).is_some()
+    pub(crate) fn checks_existence(&self, row: usize, operation: Operation) -> bool {
+        operation == Operation::Update && self.existence_check(row).is_some()
     }
 
-    pub(crate) fn look(&self, row: usize) -> Option<&Look<E>> {
+    pub(crate) fn existence_check(&self, row: usize) -> Option<&ExistenceCheck<E>> {
         self.handlers.get(row)?.exists.as_ref()
     }
 }
@@ -447,7 +447,7 @@ impl Table {
                 continue;
             }
             let Some(captures) = pattern.matches(path) else { continue };
-            if self.rows[*row].names_only && !captures.iter().all(|(what, text)| !names_a_thing(what) || is_name(text))
+            if self.rows[*row].names_only && !captures.iter().all(|(what, text)| !is_object_name(what) || is_name(text))
             {
                 continue;
             }

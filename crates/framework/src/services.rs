@@ -23,7 +23,7 @@ pub trait Services: Send + Sync {
     ///
     /// # Errors
     /// When storage fails, or when a record cannot be read: the set of leases is then unknown.
-    async fn leased(&self, engine: &str, pick: Pick<'_>) -> Result<Vec<String>>;
+    async fn leased(&self, engine: &str, pick: Extract<'_>) -> Result<Vec<String>>;
 
     /// The directories that may contain the local files and sockets named in the settings of a database connection.
     /// None by default.
@@ -33,4 +33,4 @@ pub trait Services: Send + Sync {
 }
 
 /// Extracts a value from the data that an engine stored with a lease.
-pub type Pick<'a> = &'a (dyn Fn(&Value) -> Option<String> + Send + Sync);
+pub type Extract<'a> = &'a (dyn Fn(&Value) -> Option<String> + Send + Sync);

@@ -17,12 +17,12 @@ use crate::cx::{Caller, Cx, Request};
 use crate::engine::{Engine, Mountable, Registered};
 use crate::error::{Error, Result, Status};
 use crate::input::{Body, Input};
-use crate::lease::{HeldLease, Intent, LeaseOffer, LeaseTerms, Lessor, Watched};
+use crate::lease::{HeldLease, Intent, IntentGuard, LeaseOffer, LeaseTerms, Lessor};
 use crate::mount::{MountInfo, TtlBounds};
 use crate::path::Operation;
 use crate::reply::{Login, Outcome};
 use crate::routes::Table;
-use crate::services::{Pick, Services};
+use crate::services::{Extract, Services};
 
 /// Maximum number of tries of a request that conflicts, as in the server.
 const TRIES: usize = 64;
@@ -383,7 +383,7 @@ impl Services for BenchServices {
         Err(Error::invalid("no password policy found"))
     }
 
-    async fn leased(&self, _: &str, pick: Pick<'_>) -> Result<Vec<String>> {
+    async fn leased(&self, _: &str, pick: Extract<'_>) -> Result<Vec<String>> {
         Ok(self.0.lock().iter().filter_map(|o| pick(&o.offer.internal)).collect())
     }
 }
@@ -391,7 +391,7 @@ impl Services for BenchServices {
 /// Settles one of the offers.
 struct Place(Offered, usize);
 
-impl Watched for Place {
+impl IntentGuard for Place {
     fn keep(&self) {
         self.0.lock()[self.1].settled = true;
     }

@@ -10,9 +10,9 @@ mod ast;
 mod error;
 mod format;
 mod json;
+mod lexer;
 mod literal;
 mod parse;
-mod scan;
 mod suggestion;
 
 #[cfg(test)]

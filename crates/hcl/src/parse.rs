@@ -1,7 +1,7 @@
 //! Recursive descent parser of HCL.
 
 use crate::ast::{Body, Document, Item, Key, Syntax, Value, ValueKind};
-use crate::scan::{Scanner, Token, TokenKind};
+use crate::lexer::{Scanner, Token, TokenKind};
 use crate::{HclError, Position, literal};
 
 /// The longest accepted text in bytes.

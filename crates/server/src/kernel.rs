@@ -7,7 +7,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use keepfast_core::{Node, Response};
 use keepfast_crypto::secret::SecretString;
-use keepfast_edge::{Admission, EdgeResponse, Kernel, OriginCheck, QuotaVerdict};
+use keepfast_edge::{Admission, EdgeResponse, Kernel, OriginCheck, QuotaResult};
 use keepfast_framework::{Incoming, Status};
 
 /// Implements [`Kernel`] for the node.
@@ -15,23 +15,23 @@ pub(crate) struct Served(pub(crate) Arc<Node>);
 
 impl Admission for Served {
     fn is_served_sealed(&self, path: &str) -> bool {
-        keepfast_core::answers_sealed(path)
+        keepfast_core::is_served_sealed(path)
     }
 
-    fn recorded_headers(&self) -> Arc<BTreeMap<String, bool>> {
-        self.0.admission().rules().recorded_headers.clone()
+    fn audited_headers(&self) -> Arc<BTreeMap<String, bool>> {
+        self.0.admission().rules().audited_headers.clone()
     }
 
-    fn count_request(&self, path: &str, remote: Option<IpAddr>) -> Option<QuotaVerdict> {
-        let verdict = self.0.admission().judge(path, remote)?;
-        Some(QuotaVerdict {
-            refused: verdict.refused,
-            limit: verdict.limit,
-            remaining: verdict.remaining,
-            reset: verdict.reset,
-            retry_after: verdict.retry_after,
-            with_headers: verdict.tell,
-            audits_refusal: verdict.record,
+    fn count_request(&self, path: &str, remote: Option<IpAddr>) -> Option<QuotaResult> {
+        let result = self.0.admission().check_quota(path, remote)?;
+        Some(QuotaResult {
+            refused: result.refused,
+            limit: result.limit,
+            remaining: result.remaining,
+            reset: result.reset,
+            retry_after: result.retry_after,
+            with_headers: result.with_headers,
+            audits_refusal: result.audits_refusal,
         })
     }
 
@@ -55,7 +55,7 @@ impl Kernel for Served {
 
     // Both futures are large and rarely run. In a box they do not enlarge the future of every request, which is copied.
     async fn is_live_token(&self, token: &SecretString, remote: Option<IpAddr>) -> bool {
-        Box::pin(self.0.knows_token(token, remote)).await
+        Box::pin(self.0.is_live_token(token, remote)).await
     }
 
     async fn record_refusal(&self, refused: Box<Incoming>) {

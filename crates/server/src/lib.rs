@@ -6,19 +6,19 @@
 mod args;
 mod banner;
 pub mod config;
-mod host;
+mod effective_config;
+mod host_gauges;
 mod kernel;
 mod log_file;
 mod log_levels;
+mod logging;
 mod own_files;
-mod plan;
 mod preflight;
 mod process;
 mod reload;
 mod run;
 mod service_manager;
 mod signals;
-mod telemetry;
 
 pub use args::{DevArgs, DevKv, ServerArgs};
 pub use keepfast_edge::TlsError;

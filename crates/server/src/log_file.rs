@@ -11,7 +11,7 @@ use std::sync::Arc;
 use keepfast_framework::{Clock, Timestamp};
 
 use crate::config::LogRotation;
-use crate::telemetry::Output;
+use crate::logging::Output;
 
 /// The name of the file when `log_file` is a directory.
 const DEFAULT_NAME: &str = "keepfast.log";
@@ -25,7 +25,7 @@ pub(crate) struct LogFile {
     /// Its length in bytes.
     length: u64,
     /// The time of its first line.
-    begun: Timestamp,
+    started: Timestamp,
 }
 
 impl LogFile {
@@ -35,8 +35,8 @@ impl LogFile {
     /// When the file cannot be opened; the text contains the path and the reason of the system.
     pub(crate) fn open(log_file: &Path, rotation: LogRotation, clock: Arc<dyn Clock>) -> io::Result<Self> {
         let path = Self::path(log_file);
-        let (file, length, begun) = open(&path, clock.as_ref()).map_err(|error| at(&path, &error))?;
-        Ok(LogFile { path, rotation, clock, file, length, begun })
+        let (file, length, started) = open(&path, clock.as_ref()).map_err(|error| at(&path, &error))?;
+        Ok(LogFile { path, rotation, clock, file, length, started })
     }
 
     /// The path of the log: `keepfast.log` in a directory, and `.log` after a name without an extension. The path of an
@@ -53,7 +53,7 @@ impl LogFile {
 
     fn is_due(&self) -> bool {
         let is_full = self.rotation.bytes > 0 && self.length >= self.rotation.bytes;
-        let age = self.clock.now().since(self.begun);
+        let age = self.clock.now().since(self.started);
         let is_old = !self.rotation.duration.is_zero() && age >= self.rotation.duration;
         // A special file (a terminal, a pipe) cannot be renamed.
         self.length > 0 && (is_full || is_old) && self.file.metadata().is_ok_and(|m| m.is_file())
@@ -107,8 +107,8 @@ impl LogFile {
 impl Output for LogFile {
     /// Reopens the path: logrotate renames the file and sends SIGHUP. On an error the old file stays open.
     fn reopen(&mut self) -> io::Result<()> {
-        let (file, length, begun) = open(&self.path, self.clock.as_ref()).map_err(|error| at(&self.path, &error))?;
-        (self.file, self.length, self.begun) = (file, length, begun);
+        let (file, length, started) = open(&self.path, self.clock.as_ref()).map_err(|error| at(&self.path, &error))?;
+        (self.file, self.length, self.started) = (file, length, started);
         Ok(())
     }
 }
@@ -138,8 +138,8 @@ fn open(path: &Path, clock: &dyn Clock) -> io::Result<(File, u64, Timestamp)> {
     let metadata = file.metadata()?;
     let created = metadata.created().ok().filter(|_| metadata.len() > 0);
     let created = created.and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok());
-    let begun = created.map_or_else(|| clock.now(), |since| Timestamp::EPOCH.after(since));
-    Ok((file, metadata.len(), begun))
+    let started = created.map_or_else(|| clock.now(), |since| Timestamp::EPOCH.after(since));
+    Ok((file, metadata.len(), started))
 }
 
 fn at(path: &Path, error: &io::Error) -> io::Error {

@@ -10,7 +10,7 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::{Registry, reload};
 
-use crate::telemetry::Level;
+use crate::logging::Level;
 
 /// The loggers by Vault's names, with their modules. The most specific module applies.
 const PARTS: &[(&str, &str)] = &[

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use keepfast_core::audit::Allowed;
+use keepfast_core::audit::AllowedTargets;
 use keepfast_core::audit::{self, OwnFiles};
 use keepfast_edge::{Tls, candidates, check_directory, group_id, user_id};
 use keepfast_framework::Timestamp;
@@ -65,7 +65,7 @@ pub(crate) fn check(config: &Config, own_files: OwnFiles, now: Timestamp) -> Fin
     if let Some(pid_file) = &config.pid_file {
         findings.note("pid_file", is_writable_file(pid_file, false));
     }
-    let allowed = Allowed::declared(&Arc::new(own_files));
+    let allowed = AllowedTargets::declared(&Arc::new(own_files));
     for device in &config.audit {
         findings.errors.extend(audit::target::check(device, &allowed).err().map(|error| error.to_string()));
     }

@@ -9,7 +9,7 @@ use keepfast_framework::Timestamp;
 use keepfast_framework::clock::{Clock, SystemClock};
 
 use crate::config::{self, Environment, Storage};
-use crate::telemetry::{Level, Log};
+use crate::logging::{Level, Log};
 
 /// The inputs of a reload: the sources of the configuration, and the parts that follow it.
 pub(crate) struct Running<'a> {

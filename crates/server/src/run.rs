@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use keepfast_core::audit::{self, Allowed, DeviceError};
-use keepfast_core::settings::{Home, HostGauges};
+use keepfast_core::audit::{self, AllowedTargets, DeviceError};
+use keepfast_core::settings::{DataDirectory, HostGauges};
 use keepfast_core::{Node, Settings, init_dev};
 use keepfast_crypto::secret::SecretString;
 use keepfast_edge::{BodyMemory, Connections, Edge, Listener, Socket, Tls, TlsError};
@@ -23,17 +23,17 @@ use tokio::sync::watch;
 use crate::args::ServerArgs;
 use crate::banner::{self, Development};
 use crate::config::{self, ConfigError, Environment, Storage};
-use crate::host::Host;
+use crate::effective_config::{DevConfig, EffectiveConfig};
+use crate::host_gauges::Gauges;
 use crate::kernel::Served;
 use crate::log_file::LogFile;
+use crate::logging::{Log, Sink};
 use crate::own_files::own_files;
-use crate::plan::{DevPlan, Plan};
 use crate::preflight;
 use crate::process::{self, PidFile};
 use crate::reload::Running;
 use crate::service_manager;
 use crate::signals::{Event, Signals};
-use crate::telemetry::{Log, Sink};
 
 /// The memory for large request bodies of all listeners, in bytes; more when one body may be larger than half of it.
 const BODY_MEMORY: usize = 256 << 20;
@@ -129,19 +129,20 @@ fn preflight(
 pub fn run(mut args: ServerArgs) -> Result<ExitCode, StartError> {
     let environment = Environment::of_process();
     let verify_only = args.verify_only;
-    let plan = Plan::make(&mut args, &environment)?;
+    let effective = EffectiveConfig::read(&mut args, &environment)?;
     // With the path of `VAULT_CONFIG_PATH`, so that a reload reads it, too.
     let paths = std::mem::take(&mut args.config);
     if verify_only {
-        for warning in preflight(&plan.config, &paths, &plan.warnings)? {
+        for warning in preflight(&effective.config, &paths, &effective.warnings)? {
             let _ = writeln!(io::stderr(), "{warning}");
         }
         return Ok(ExitCode::SUCCESS);
     }
     process::harden();
-    let open_log = |path: &Path| LogFile::open(path, plan.config.log_rotation, Arc::new(SystemClock));
-    let file = plan.config.log_file.as_deref().map(open_log).transpose().map_err(StartError::system("log_file"))?;
-    let log = Log::start(plan.level, plan.config.log_format, file).map_err(StartError::system("log"))?;
+    let open_log = |path: &Path| LogFile::open(path, effective.config.log_rotation, Arc::new(SystemClock));
+    let file =
+        effective.config.log_file.as_deref().map(open_log).transpose().map_err(StartError::system("log_file"))?;
+    let log = Log::start(effective.level, effective.config.log_format, file).map_err(StartError::system("log"))?;
     std::panic::set_hook(Box::new(|panic| {
         // The log contains the position of the panic, not its text, which could contain a secret.
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -152,59 +153,64 @@ pub fn run(mut args: ServerArgs) -> Result<ExitCode, StartError> {
         .enable_all()
         .build()
         .map_err(StartError::system("runtime"))?;
-    let outcome = runtime.block_on(serve(plan, &log, &paths, &environment));
+    let outcome = runtime.block_on(serve(effective, &log, &paths, &environment));
     runtime.shutdown_timeout(Duration::from_secs(1));
     log.flush();
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
 /// Serves, from bound sockets to the last response.
-async fn serve(mut plan: Plan, log: &Log, paths: &[PathBuf], environment: &Environment) -> Result<(), StartError> {
+async fn serve(
+    mut effective: EffectiveConfig,
+    log: &Log,
+    paths: &[PathBuf],
+    environment: &Environment,
+) -> Result<(), StartError> {
     let out = Sink::start(io::stdout()).map_err(StartError::system("standard output"))?;
     let mut signals = Signals::new().map_err(StartError::system("signals"))?;
     let started = SystemClock.now();
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), storage = plan.config.storage.kind(), "starting");
-    for warning in &plan.warnings {
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), storage = effective.config.storage.kind(), "starting");
+    for warning in &effective.warnings {
         tracing::warn!("{warning}");
     }
-    let locked = !plan.config.disable_mlock && lock_memory();
-    audit::target::prepare_all(&plan.config.audit, &Allowed::declared(&plan.own_files))?;
+    let locked = !effective.config.disable_mlock && lock_memory();
+    audit::target::prepare_all(&effective.config.audit, &AllowedTargets::declared(&effective.own_files))?;
     let connections = Connections::new(process::connection_room());
     // Clients may connect from here on; their requests wait until the storage is open.
-    let bound = listen(&plan)?;
-    plan.bound(&bound.iter().map(|listener| listener.socket.address()).collect::<Vec<Option<SocketAddr>>>());
+    let bound = listen(&effective)?;
+    effective.bound(&bound.iter().map(|listener| listener.socket.address()).collect::<Vec<Option<SocketAddr>>>());
     let _pid =
-        plan.config.pid_file.as_deref().map(PidFile::write).transpose().map_err(StartError::system("pid_file"))?;
+        effective.config.pid_file.as_deref().map(PidFile::write).transpose().map_err(StartError::system("pid_file"))?;
     let certificates =
-        bound.iter().zip(&plan.config.listeners).filter_map(|(b, l)| Some((l.address(), b.tls.clone()?)));
-    let host = Host::new(&plan.config.storage, certificates.collect());
-    let node = open_node(&plan, log, host).await?;
+        bound.iter().zip(&effective.config.listeners).filter_map(|(b, l)| Some((l.address(), b.tls.clone()?)));
+    let gauges = Gauges::new(&effective.config.storage, certificates.collect());
+    let node = open_node(&effective, log, gauges).await?;
     let counted = node.clone();
     tokio::spawn(async move { counted.monitoring().keep_metrics().await });
-    let is_quiet = plan.dev.as_ref().is_some_and(|dev| dev.json);
-    let say = |text: String| {
+    let is_quiet = effective.dev.as_ref().is_some_and(|dev| dev.json);
+    let print = |text: String| {
         if !is_quiet {
             out.write(text.into_bytes());
         }
     };
-    say(banner::summary(&plan.config, env!("CARGO_PKG_VERSION"), &plan.config.log_level, locked));
-    let development = match &plan.dev {
-        Some(dev) => Some(start_development(&node, dev, &plan.config.api_addr).await?),
+    print(banner::summary(&effective.config, env!("CARGO_PKG_VERSION"), &effective.config.log_level, locked));
+    let development = match &effective.dev {
+        Some(dev) => Some(start_development(&node, dev, &effective.config.api_addr).await?),
         None => None,
     };
     log_seal(&node).await;
     let (stop, stopped) = watch::channel(false);
-    let certificates = accept(bound, &plan, &node, &connections, &stopped);
+    let certificates = accept(bound, &effective, &node, &connections, &stopped);
     if let Some(text) = development {
         out.write(text.into_bytes());
     }
-    say(banner::STARTED.into());
+    print(banner::STARTED.into());
     service_manager::ready();
-    let has_level_flag = plan.has_level_flag;
+    let has_level_flag = effective.has_level_flag;
     let running = Running { node, certificates, connections, log, paths, environment, has_level_flag, started };
     handle_signals(&mut signals, &running).await;
     service_manager::stopping();
-    say(banner::STOPPING.into());
+    print(banner::STOPPING.into());
     // The receivers live as long as their connections; an error only means that there are none.
     let _ = stop.send(true);
     end(&mut signals, &running).await;
@@ -246,14 +252,14 @@ async fn end(signals: &mut Signals, running: &Running<'_>) {
 /// Starts the accept loops and returns the certificates that a reload reads again.
 fn accept(
     bound: Vec<BoundListener>,
-    plan: &Plan,
+    effective: &EffectiveConfig,
     node: &Arc<Node>,
     connections: &Arc<Connections>,
     stopped: &watch::Receiver<bool>,
 ) -> Vec<Arc<Tls>> {
-    let memory = BodyMemory::new(body_memory(plan));
+    let memory = BodyMemory::new(body_memory(effective));
     let mut certificates = Vec::new();
-    for (bound, listener) in bound.into_iter().zip(&plan.config.listeners) {
+    for (bound, listener) in bound.into_iter().zip(&effective.config.listeners) {
         certificates.extend(bound.tls.clone());
         let edge = Edge::new(Arc::new(Served(node.clone())), memory.clone(), listener);
         let accepting = Listener { edge, tls: bound.tls, connections: connections.clone(), stop: stopped.clone() };
@@ -272,8 +278,8 @@ async fn log_seal(node: &Node) {
     }
 }
 
-fn body_memory(plan: &Plan) -> usize {
-    let largest = plan.config.listeners.iter().map(|l| l.limits.body).max().unwrap_or(0);
+fn body_memory(effective: &EffectiveConfig) -> usize {
+    let largest = effective.config.listeners.iter().map(|l| l.limits.body).max().unwrap_or(0);
     largest.saturating_mul(2).max(BODY_MEMORY)
 }
 
@@ -283,7 +289,7 @@ struct BoundListener {
     tls: Option<Arc<Tls>>,
 }
 
-fn listen(plan: &Plan) -> Result<Vec<BoundListener>, StartError> {
+fn listen(effective: &EffectiveConfig) -> Result<Vec<BoundListener>, StartError> {
     let open = |listener: &config::ListenerConfig| {
         let tls = listener.tls.as_ref().map(Tls::load).transpose();
         let tls = tls.map_err(|reason| StartError::Tls { address: listener.address(), reason })?;
@@ -296,7 +302,7 @@ fn listen(plan: &Plan) -> Result<Vec<BoundListener>, StartError> {
         }
         Ok(BoundListener { socket, tls: tls.map(Arc::new) })
     };
-    plan.config.listeners.iter().map(open).collect()
+    effective.config.listeners.iter().map(open).collect()
 }
 
 /// Locks the memory of the process. Returns whether it succeeded; an error is logged.
@@ -310,8 +316,8 @@ fn lock_memory() -> bool {
     }
 }
 
-async fn open_node(plan: &Plan, log: &Log, host: Host) -> Result<Arc<Node>, StartError> {
-    let storage = plan.config.storage.clone();
+async fn open_node(effective: &EffectiveConfig, log: &Log, gauges: Gauges) -> Result<Arc<Node>, StartError> {
+    let storage = effective.config.storage.clone();
     let kind = storage.kind();
     // Opening replays a log: that needs a thread that may block.
     let opened = tokio::task::spawn_blocking(move || open_storage(&storage)).await;
@@ -319,10 +325,10 @@ async fn open_node(plan: &Plan, log: &Log, host: Host) -> Result<Arc<Node>, Star
         Ok(opened) => opened.map_err(|reason| StartError::Storage { kind, reason })?,
         Err(_) => return Err(StartError::System { what: "storage", reason: io::Error::other("opening it failed") }),
     };
-    let place = directory_identity(&plan.config.storage);
-    let home = incarnation.zip(place).map(|(node, place)| Home { node, place });
-    let host_gauges: Option<Arc<dyn HostGauges>> = Some(Arc::new(host));
-    let settings = Settings { home, log: Some(log.levels()), host_gauges, ..plan.settings() };
+    let place = directory_identity(&effective.config.storage);
+    let home = incarnation.zip(place).map(|(node, place)| DataDirectory { node, place });
+    let host_gauges: Option<Arc<dyn HostGauges>> = Some(Arc::new(gauges));
+    let settings = Settings { home, log: Some(log.levels()), host_gauges, ..effective.settings() };
     Ok(Node::new(backend, keepfast_engines::all(), Arc::new(SystemClock), settings))
 }
 
@@ -348,7 +354,7 @@ fn open_storage(storage: &Storage) -> Result<(Arc<dyn Backend>, Option<String>),
 }
 
 /// Initialises and unseals the node, stores the token for the command line, and returns the banner with the secrets.
-async fn start_development(node: &Arc<Node>, dev: &DevPlan, address: &str) -> Result<String, StartError> {
+async fn start_development(node: &Arc<Node>, dev: &DevConfig, address: &str) -> Result<String, StartError> {
     let made = init_dev(node, dev.root_token.clone(), dev.kv.mount()).await.map_err(StartError::Development)?;
     let share = SecretString::new(made.shares.first().map(|s| STANDARD.encode(s.expose())).unwrap_or_default());
     let development = Development { address, ca: dev.ca.as_deref(), unseal_key: &share, root_token: &made.root_token };

@@ -22,7 +22,9 @@ mod view;
 mod watch;
 
 pub use backend::{Backend, Index};
-pub use barrier::{Barrier, BarrierError, BarrierOptions, KeyStatus, MAX_ENCRYPTIONS, RootKey, SealRecord, Traffic};
+pub use barrier::{
+    Barrier, BarrierError, BarrierOptions, KeyStatus, MAX_ENCRYPTIONS, OperationCounts, RootKey, SealRecord,
+};
 pub use batch::{Batch, Digest, Read, Write};
 pub use error::StorageError;
 pub use key::Key;

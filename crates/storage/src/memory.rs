@@ -68,7 +68,7 @@ impl Backend for MemoryBackend {
         state.last += 1;
         let index = Index(state.last);
         // Still under the lock, so that watchers receive batches in order; readers may wait for a moment.
-        self.watchers.tell(index, &batch.writes);
+        self.watchers.notify(index, &batch.writes);
         Ok(index)
     }
 

@@ -21,7 +21,7 @@ macro_rules! backend_suite {
                 lists_one_level, lists_a_name_twice_when_it_is_both, pages_listings, pages_behind_names_that_do_not_exist,
                 skips_large_subtrees, conflicts_on_a_changed_value, conflicts_on_presence_and_absence,
                 conflicts_on_a_changed_listing, a_conflict_writes_nothing, a_batch_without_writes_only_checks,
-                keeps_large_and_empty_values, tells_watchers_in_order, loses_no_concurrent_increment,
+                keeps_large_and_empty_values, notifies_watchers_in_order, loses_no_concurrent_increment,
                 leads_its_cluster_if_it_has_one);
         }
     };
@@ -226,14 +226,14 @@ impl Watch for Notified {
     }
 }
 
-pub async fn tells_watchers_in_order(store: Store) {
-    let told = Arc::new(Notified::default());
-    let watcher: Arc<dyn Watch> = told.clone();
+pub async fn notifies_watchers_in_order(store: Store) {
+    let notified = Arc::new(Notified::default());
+    let watcher: Arc<dyn Watch> = notified.clone();
     store.watch(Arc::downgrade(&watcher));
     store.watch(Weak::<Notified>::new());
     let first = write(&store, vec![put("a", "1"), delete("b")]).await;
     // The watcher runs before the commit is acknowledged.
-    assert_eq!(*told.0.lock(), [(first.0, vec!["a".to_owned(), "b".to_owned()])]);
+    assert_eq!(*notified.0.lock(), [(first.0, vec!["a".to_owned(), "b".to_owned()])]);
     let stale = Batch { reads: vec![saw("a", None)], writes: vec![put("a", "2")] };
     store.commit(stale).await.unwrap_err();
     let commits: Vec<_> = (0..50)
@@ -245,7 +245,7 @@ pub async fn tells_watchers_in_order(store: Store) {
     for commit in commits {
         commit.await.unwrap();
     }
-    let indexes: Vec<u64> = told.0.lock().iter().map(|(index, _)| *index).collect();
+    let indexes: Vec<u64> = notified.0.lock().iter().map(|(index, _)| *index).collect();
     assert_eq!(indexes, (first.0..=first.0 + 50).collect::<Vec<_>>());
 }
 

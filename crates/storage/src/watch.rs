@@ -28,7 +28,7 @@ impl Watchers {
     }
 
     /// Passes a batch to every watcher that still exists.
-    pub(crate) fn tell(&self, index: Index, writes: &[Write]) {
+    pub(crate) fn notify(&self, index: Index, writes: &[Write]) {
         let watchers: Vec<Arc<dyn Watch>> = self.0.read().iter().filter_map(Weak::upgrade).collect();
         for watcher in watchers {
             watcher.applied(index, writes);

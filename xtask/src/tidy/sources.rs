@@ -28,7 +28,7 @@ const EMPTY_NAMES: [&str; 8] = ["util", "utils", "common", "helper", "helpers", 
 const PERMITS: [(&str, &str); 5] = [
     ("ExistencePermit", "crates/core/src/request/authorize.rs"),
     ("RequestPermit", "crates/core/src/request/authorize.rs"),
-    ("TickPermit", "crates/core/src/duties.rs"),
+    ("TickPermit", "crates/core/src/background.rs"),
     ("RevocationPermit", "crates/core/src/lease/revoke.rs"),
     ("UsagePermit", "crates/core/src/metrics/usage.rs"),
 ];

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::text::number;
-use crate::exact;
+use crate::exact_numbers;
 
 /// Formats a value over several lines.
 pub(crate) fn pretty(value: &Value) -> String {
@@ -18,7 +18,7 @@ fn write(value: &Value, depth: usize, out: &mut String) {
         Value::Null => out.push_str("null"),
         Value::Bool(truth) => out.push_str(if *truth { "true" } else { "false" }),
         Value::Number(n) => out.push_str(&number(n)),
-        Value::String(text) => out.push_str(&exact::number(text).map_or_else(|| string(text), str::to_owned)),
+        Value::String(text) => out.push_str(&exact_numbers::number(text).map_or_else(|| string(text), str::to_owned)),
         Value::Array(values) => sequence(values.iter().map(|value| (None, value)), ('[', ']'), depth, out),
         Value::Object(map) => sequence(map.iter().map(|(key, value)| (Some(key), value)), ('{', '}'), depth, out),
     }

@@ -3,7 +3,7 @@
 use keepfast_client::duration;
 use serde_json::{Number, Value};
 
-use crate::exact;
+use crate::exact_numbers;
 
 /// The maximum width of a line of a warning.
 const WIDTH: usize = 76;
@@ -16,7 +16,7 @@ pub(crate) fn plain(value: &Value) -> String {
         Value::Null => "<nil>".to_owned(),
         Value::Bool(truth) => truth.to_string(),
         Value::Number(n) => number(n),
-        Value::String(text) => exact::number(text).unwrap_or(text).to_owned(),
+        Value::String(text) => exact_numbers::number(text).unwrap_or(text).to_owned(),
         Value::Array(values) => format!("[{}]", values.iter().map(plain).collect::<Vec<_>>().join(" ")),
         Value::Object(map) => {
             let mut pairs: Vec<_> = map.iter().collect();

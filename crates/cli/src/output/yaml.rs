@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::text::number;
-use crate::exact;
+use crate::exact_numbers;
 
 /// Words that some YAML reader takes for a boolean, for null, or for a directive.
 const RESERVED: &[&str] = &["y", "n", "yes", "no", "on", "off", "true", "false", "null", "~", "<<", "="];
@@ -83,7 +83,7 @@ fn scalar(value: &Value, depth: usize) -> String {
         Value::Null => "null".to_owned(),
         Value::Bool(truth) => truth.to_string(),
         Value::Number(n) => exponent_of_two_digits(&number(n)),
-        Value::String(text) => exact::number(text).map_or_else(|| string(text, depth, false), str::to_owned),
+        Value::String(text) => exact_numbers::number(text).map_or_else(|| string(text, depth, false), str::to_owned),
         Value::Array(_) => "[]".to_owned(),
         Value::Object(_) => "{}".to_owned(),
     }

@@ -102,8 +102,8 @@ fn the_lease_quarantine_is_shown_begun_and_ended() {
         assert!(shown.contains(&format!("enabled    {on}\n")), "{shown}");
     };
     shown("false");
-    let begun = "Success! Leases are under quarantine: nothing is revoked or rotated.\n";
-    assert_eq!(server.ok(&["lease", "quarantine", "begin"]), begun);
+    let started = "Success! Leases are under quarantine: nothing is revoked or rotated.\n";
+    assert_eq!(server.ok(&["lease", "quarantine", "begin"]), started);
     shown("true");
     assert_eq!(server.ok(&["lease", "quarantine", "end"]), "Success! The quarantine of leases has ended.\n");
     shown("false");

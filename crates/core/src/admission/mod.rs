@@ -14,7 +14,7 @@ use keepfast_framework::Clock;
 use parking_lot::Mutex;
 
 use self::cors::Cors;
-use self::quota::{Quotas, Verdict};
+use self::quota::{QuotaResult, Quotas};
 use crate::metrics::Metrics;
 
 /// The rules that apply before a request is read.
@@ -23,7 +23,7 @@ pub struct Rules {
     /// The allowed origins; `None` without CORS settings.
     pub cors: Option<Arc<Cors>>,
     /// The audited headers, in lower case, and whether their values are HMACed.
-    pub recorded_headers: Arc<BTreeMap<String, bool>>,
+    pub audited_headers: Arc<BTreeMap<String, bool>>,
     /// The rate quotas.
     pub(crate) quotas: Quotas,
 }
@@ -60,16 +60,16 @@ impl Admission {
     }
 
     /// Counts a request against its quota. `None` if no quota applies to it.
-    pub fn judge(&self, path: &str, remote: Option<IpAddr>) -> Option<Verdict> {
+    pub fn check_quota(&self, path: &str, remote: Option<IpAddr>) -> Option<QuotaResult> {
         let rules = self.rules.load();
         if rules.quotas.is_empty() {
             return None;
         }
-        let verdict = rules.quotas.judge(path, remote, self.clock.now());
-        if verdict.is_some_and(|v| v.refused) {
+        let result = rules.quotas.check_quota(path, remote, self.clock.now());
+        if result.is_some_and(|v| v.refused) {
             self.metrics.quota_violation.add();
         }
-        verdict
+        result
     }
 
     /// A new source of rules. From now on no earlier one puts rules in force.
@@ -89,7 +89,7 @@ impl Admission {
 
 impl RulesSource {
     /// Puts these rules in force, unless the source has ended.
-    pub(crate) fn put_in_force(&self, rules: Rules) {
+    pub(crate) fn apply(&self, rules: Rules) {
         let source = self.admission.source.lock();
         if *source == self.number {
             self.admission.rules.store(Arc::new(rules));

@@ -82,7 +82,7 @@ pub(crate) struct Quotas {
 
 /// The result of a quota for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct QuotaResult {
     /// Whether the request is refused.
     pub refused: bool,
     /// Requests in an interval.
@@ -94,9 +94,9 @@ pub struct Verdict {
     /// The number of seconds after which a retry may succeed.
     pub retry_after: u64,
     /// Whether the response has headers with this state.
-    pub tell: bool,
+    pub with_headers: bool,
     /// Whether a refusal is audited.
-    pub record: bool,
+    pub audits_refusal: bool,
 }
 
 impl Quotas {
@@ -118,19 +118,19 @@ impl Quotas {
     }
 
     /// The result of the most specific quota, which alone applies.
-    pub(crate) fn judge(&self, path: &str, remote: Option<IpAddr>, now: Timestamp) -> Option<Verdict> {
-        if self.config.rate_limit_exempt_paths.iter().any(|exempt| begins(exempt, path)) {
+    pub(crate) fn check_quota(&self, path: &str, remote: Option<IpAddr>, now: Timestamp) -> Option<QuotaResult> {
+        if self.config.rate_limit_exempt_paths.iter().any(|exempt| covers(exempt, path)) {
             return None;
         }
-        let limiter = self.limits.iter().find(|l| l.limit.is_about(path))?;
-        let mut verdict = limiter.count(remote, now);
-        verdict.tell = self.config.enable_rate_limit_response_headers;
-        verdict.record = self.config.enable_rate_limit_audit_logging;
-        Some(verdict)
+        let limiter = self.limits.iter().find(|l| l.limit.applies_to(path))?;
+        let mut result = limiter.count(remote, now);
+        result.with_headers = self.config.enable_rate_limit_response_headers;
+        result.audits_refusal = self.config.enable_rate_limit_audit_logging;
+        Some(result)
     }
 }
 
-fn begins(pattern: &str, path: &str) -> bool {
+fn covers(pattern: &str, path: &str) -> bool {
     match pattern.strip_suffix('*') {
         Some(start) => path.starts_with(start),
         None if pattern.ends_with('/') => path.starts_with(pattern),
@@ -150,11 +150,11 @@ impl RateLimit {
         (kind, self.path.len())
     }
 
-    fn is_about(&self, path: &str) -> bool {
+    fn applies_to(&self, path: &str) -> bool {
         match self.specificity().0 {
             0 => true,
             3 => path.strip_suffix('/').unwrap_or(path) == self.path,
-            _ => begins(&self.path, path) || path == self.path.trim_end_matches('/'),
+            _ => covers(&self.path, path) || path == self.path.trim_end_matches('/'),
         }
     }
 }
@@ -185,7 +185,7 @@ struct Window {
 }
 
 impl Limiter {
-    fn count(&self, remote: Option<IpAddr>, now: Timestamp) -> Verdict {
+    fn count(&self, remote: Option<IpAddr>, now: Timestamp) -> QuotaResult {
         let limit = self.limit.rate.ceil() as u64;
         let interval = Duration::from_secs(self.limit.interval.max(1));
         let block = Duration::from_secs(self.limit.block_interval);
@@ -206,7 +206,7 @@ impl Limiter {
         let retry_after =
             window.blocked_until.filter(|until| now < *until).map_or(reset, |until| until.since(now).as_secs());
         let remaining = limit.saturating_sub(window.used);
-        Verdict { refused, limit, remaining, reset, retry_after, tell: false, record: false }
+        QuotaResult { refused, limit, remaining, reset, retry_after, with_headers: false, audits_refusal: false }
     }
 }
 
@@ -273,7 +273,7 @@ mod tests {
             limit("kv/a*", 7.0, 1, 0),
             limit("kv/abc", 6.0, 1, 0),
         ]);
-        let of = |path: &str| quotas.judge(path, A, at(0)).map(|v| v.limit);
+        let of = |path: &str| quotas.check_quota(path, A, at(0)).map(|v| v.limit);
         assert_eq!(
             [of("sys/mounts"), of("kv/x"), of("kv"), of("kv/ab"), of("kv/abc"), of("kv/abc/"), of("kv/abcd")],
             [Some(9), Some(8), Some(8), Some(7), Some(6), Some(6), Some(7)]
@@ -286,7 +286,7 @@ mod tests {
         let quotas = quotas(&[limit("", 1.5, 10, 0)]);
         let ask = |second, last| {
             let remote = IpAddr::from([10, 0, 0, last]);
-            let v = quotas.judge("a", Some(remote), at(second)).unwrap();
+            let v = quotas.check_quota("a", Some(remote), at(second)).unwrap();
             (v.refused, v.remaining, v.reset)
         };
         assert_eq!([ask(0, 1), ask(1, 1), ask(2, 1)], [(false, 1, 10), (false, 0, 9), (true, 0, 8)]);
@@ -298,7 +298,7 @@ mod tests {
     fn who_asked_too_often_is_blocked_for_a_while() {
         let quotas = quotas(&[limit("", 1.0, 1, 5)]);
         let ask = |second| {
-            let v = quotas.judge("a", A, at(second)).unwrap();
+            let v = quotas.check_quota("a", A, at(second)).unwrap();
             (v.refused, v.retry_after)
         };
         assert!(!ask(0).0);

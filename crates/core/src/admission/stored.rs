@@ -10,9 +10,9 @@ use parking_lot::Mutex;
 use super::cors::Cors;
 use super::quota::{QuotaConfig, Quotas, RateLimit};
 use super::{Rules, RulesSource};
-use crate::damaged::{self, Stored};
-use crate::follow::{Applied, Follower};
+use crate::invalidation::{CacheOwner, CommittedChange};
 use crate::namespace::NamespaceId;
+use crate::unreadable::{self, Stored};
 
 /// The allowed origins.
 pub(crate) const CORS: Records<Cors> = Records::at(CORS_AT);
@@ -33,19 +33,19 @@ impl Rules {
     /// that quota is not in force until it is written again.
     async fn load(tx: &mut ReadTx, view: &View, namespace: &NamespaceId) -> Result<Self> {
         let mut quotas = Quotas::default();
-        if let Stored::Record(config) = damaged::read((&QUOTA_CONFIG, "quota configuration"), tx, view, "").await? {
+        if let Stored::Record(config) = unreadable::read((&QUOTA_CONFIG, "quota configuration"), tx, view, "").await? {
             quotas.config = Arc::new(config);
         }
         for name in RATE_LIMITS.list_in(tx, view, "", &Page::default()).await? {
-            let limit = damaged::read((&RATE_LIMITS, "rate limit quota"), tx, view, &name).await?.readable();
+            let limit = unreadable::read((&RATE_LIMITS, "rate limit quota"), tx, view, &name).await?.readable();
             if let Some(limit) = limit.filter(|limit| limit.namespace == *namespace) {
                 quotas.put(limit);
             }
         }
         Ok(Rules {
-            cors: damaged::read((&CORS, "CORS"), tx, view, "").await?.readable().map(Arc::new),
-            recorded_headers: Arc::new(
-                damaged::read((&HEADERS, "audited headers"), tx, view, "").await?.readable().unwrap_or_default(),
+            cors: unreadable::read((&CORS, "CORS"), tx, view, "").await?.readable().map(Arc::new),
+            audited_headers: Arc::new(
+                unreadable::read((&HEADERS, "audited headers"), tx, view, "").await?.readable().unwrap_or_default(),
             ),
             quotas,
         })
@@ -82,7 +82,7 @@ impl StoredRules {
             let mut present = self.present.lock();
             if present.changes == seen {
                 present.rules = rules;
-                self.source.put_in_force(present.rules.clone());
+                self.source.apply(present.rules.clone());
                 return Ok(());
             }
         }
@@ -90,14 +90,14 @@ impl StoredRules {
 }
 
 /// Follows all records below `sys/`.
-impl Follower for StoredRules {
-    fn applied(&self, change: &Applied<'_>) {
+impl CacheOwner for StoredRules {
+    fn applied(&self, change: &CommittedChange<'_>) {
         let mut present = self.present.lock();
         let rules = &mut present.rules;
         match change.key {
             CORS_AT => rules.cors = change.record("CORS").readable().map(Arc::new),
             HEADERS_AT => {
-                rules.recorded_headers = Arc::new(change.record("audited headers").readable().unwrap_or_default())
+                rules.audited_headers = Arc::new(change.record("audited headers").readable().unwrap_or_default())
             }
             QUOTA_CONFIG_AT => {
                 rules.quotas.config = Arc::new(change.record("quota configuration").readable().unwrap_or_default());
@@ -112,6 +112,6 @@ impl Follower for StoredRules {
             }
         }
         present.changes += 1;
-        self.source.put_in_force(present.rules.clone());
+        self.source.apply(present.rules.clone());
     }
 }

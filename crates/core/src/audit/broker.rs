@@ -17,9 +17,9 @@ use serde::Serialize;
 
 use super::device::{Device, Ticket};
 use super::entry::{Entry, Format};
-use super::marks::{Mark, Marks};
 use super::redact;
 use super::target::OpenedDevice;
+use super::token_members::{TokenMembers, TokenMembersByDevice};
 use crate::metrics::{Item, Metrics, Timing, Value};
 use crate::settings::AuditSettings;
 use crate::token::Token;
@@ -58,7 +58,7 @@ pub(crate) struct Recorder {
 struct Submitted<'a> {
     recorder: &'a Recorder,
     /// The time at which the device's work on the entry began.
-    begun: Timestamp,
+    started: Timestamp,
     is_response: bool,
     ticket: Ticket<'a>,
 }
@@ -154,10 +154,10 @@ impl Broker {
         let mut serialized = SerializedRequest { generation: *generation, by_device: Vec::with_capacity(expected) };
         // Most servers have one device; this case allocates nothing.
         let (mut first, mut others) = (None, Vec::new());
-        let mut begun = entry.time;
+        let mut started = entry.time;
         for (at, recorder) in recorders.iter().enumerate() {
             if at > 0 {
-                begun = self.clock.now();
+                started = self.clock.now();
             }
             let mark = marks.as_ref().and_then(|marks| marks.by_device.get(at));
             let earlier = earlier.by_device.get(at).filter(|_| earlier.generation == *generation).map(|s| &**s);
@@ -170,7 +170,7 @@ impl Broker {
             if !is_response {
                 serialized.by_device.push(Box::from(&line[request]));
             }
-            let submitted = Submitted { recorder, begun, is_response, ticket: recorder.device.submit(line) };
+            let submitted = Submitted { recorder, started, is_response, ticket: recorder.device.submit(line) };
             match first {
                 None => first = Some(submitted),
                 Some(_) => others.push(submitted),
@@ -184,10 +184,10 @@ impl Broker {
                 blocking.push(submitted);
                 continue;
             }
-            let Submitted { recorder, begun, ticket, .. } = submitted;
+            let Submitted { recorder, started, ticket, .. } = submitted;
             let outcome = ticket.written().await;
             end = self.clock.now();
-            taken |= recorder.note(is_response, end.since(begun), outcome.err());
+            taken |= recorder.note(is_response, end.since(started), outcome.err());
         }
         if !blocking.is_empty() {
             taken = Box::pin(self.wait_for_blocking(blocking, taken)).await;
@@ -201,19 +201,19 @@ impl Broker {
     /// has.
     async fn wait_for_blocking(&self, submitted: Vec<Submitted<'_>>, taken: bool) -> bool {
         if taken {
-            for Submitted { recorder, begun, is_response, ticket } in submitted {
-                recorder.note(is_response, self.clock.now().since(begun), ticket.failure());
+            for Submitted { recorder, started, is_response, ticket } in submitted {
+                recorder.note(is_response, self.clock.now().since(started), ticket.failure());
             }
             return true;
         }
-        let in_time = |Submitted { recorder, begun, is_response, ticket }| async move {
+        let in_time = |Submitted { recorder, started, is_response, ticket }| async move {
             let end = self.clock.sleep_until(self.clock.now().after(BLOCKING_TIMEOUT));
             let failure = tokio::select! {
                 biased;
                 outcome = ticket.written() => outcome.err(),
                 () = end => Some(io::Error::new(io::ErrorKind::TimedOut, "nobody reads the audit stream")),
             };
-            recorder.note(is_response, self.clock.now().since(begun), failure)
+            recorder.note(is_response, self.clock.now().since(started), failure)
         };
         let mut waiting: FuturesUnordered<_> = submitted.into_iter().map(in_time).collect();
         while let Some(taken) = waiting.next().await {
@@ -323,13 +323,13 @@ impl Devices {
     }
 
     /// The members of a token that entries repeat, written with its first entry.
-    fn marks_of(&self, token: &Token, text: &str) -> Arc<Marks> {
+    fn marks_of(&self, token: &Token, text: &str) -> Arc<TokenMembersByDevice> {
         if let Some(known) = token.marks.load_full().filter(|known| known.generation == self.generation) {
             return known;
         }
-        let mark = |r: &Arc<Recorder>| Mark::new(text, &token.record, &r.key, &r.format);
+        let mark = |r: &Arc<Recorder>| TokenMembers::new(text, &token.record, &r.key, &r.format);
         let by_device = self.recorders.iter().map(mark).collect();
-        let marks = Arc::new(Marks { generation: self.generation, by_device });
+        let marks = Arc::new(TokenMembersByDevice { generation: self.generation, by_device });
         token.marks.store(Some(marks.clone()));
         marks
     }
@@ -364,9 +364,9 @@ mod tests {
     use keepfast_framework::clock::TestClock;
 
     use super::*;
-    use crate::audit::allowed::Allowed;
+    use crate::audit::allowed_targets::AllowedTargets;
     use crate::audit::device::StreamDevice;
-    use crate::audit::{RequestPart, Verdict, device::FileDevice};
+    use crate::audit::{PolicyResults, RequestPart, device::FileDevice};
     use crate::namespace::NamespaceId;
 
     fn recorder(device: Box<dyn Device>) -> Arc<Recorder> {
@@ -381,7 +381,7 @@ mod tests {
     }
 
     fn file(path: &str) -> Arc<Recorder> {
-        recorder(Box::new(FileDevice::open(path.as_ref(), None, &Allowed::default()).unwrap()))
+        recorder(Box::new(FileDevice::open(path.as_ref(), None, &AllowedTargets::default()).unwrap()))
     }
 
     /// A full pipe without a reader.
@@ -402,7 +402,7 @@ mod tests {
     }
 
     async fn record(broker: &Broker) -> Result<()> {
-        let (query, verdict) = (Query::default(), Verdict::default());
+        let (query, policy_results) = (Query::default(), PolicyResults::default());
         let request = RequestPart {
             id: "1",
             namespace: NamespaceId::root(),
@@ -418,7 +418,7 @@ mod tests {
             public: None,
         };
         let time = broker.clock.now();
-        let entry = Entry { time, request, caller: None, verdict: &verdict, response: None, error: None };
+        let entry = Entry { time, request, caller: None, policy_results: &policy_results, response: None, error: None };
         broker.record(&entry, &SerializedRequest::default()).await.map(drop)
     }
 
@@ -443,9 +443,9 @@ mod tests {
         {
             let (_reader, stuck) = stuck();
             let (broker, clock) = broker(vec![stuck, other]);
-            let begun = clock.now();
+            let started = clock.now();
             record(&broker).await.unwrap();
-            assert_eq!(clock.now(), begun);
+            assert_eq!(clock.now(), started);
         }
         assert_eq!(std::fs::read_to_string(path).unwrap().lines().count(), 1);
     }

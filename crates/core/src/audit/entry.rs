@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use keepfast_crypto::hmac::HmacKey;
 use keepfast_framework::reply::AuthBlock;
-use keepfast_framework::{Query, RecordedHeader, Timestamp};
+use keepfast_framework::{AuditedHeader, Query, Timestamp};
 use serde::Serialize;
 
-use super::caller::made;
-use super::extent::{self, Extent};
-use super::marks::Mark;
-use super::mount::{MountMark, NO_MOUNT};
+use super::auth_members::made;
+use super::entry_size::{self, Extent};
+use super::mount_members::{MountMembers, NO_MOUNT};
 use super::redact;
+use super::token_members::TokenMembers;
 use crate::namespace::NamespaceId;
 use crate::token::Token;
 
@@ -26,7 +26,7 @@ pub(crate) struct Entry<'a> {
     /// The token of the caller, if one was accepted.
     pub(crate) caller: Option<&'a Token>,
     /// The decision of the caller's policies.
-    pub(crate) verdict: &'a Verdict,
+    pub(crate) policy_results: &'a PolicyResults,
     /// The response; `None` in a request entry.
     pub(crate) response: Option<ResponsePart<'a>>,
     /// The error in the response.
@@ -35,7 +35,7 @@ pub(crate) struct Entry<'a> {
 
 /// The decision of a caller's policies on a request.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Verdict {
+pub(crate) struct PolicyResults {
     /// Whether the policies allow it; `None` when the request was refused before they were evaluated.
     pub(crate) allowed: Option<bool>,
     /// The names of the policies that grant it.
@@ -55,7 +55,7 @@ pub(crate) struct RequestPart<'a> {
     /// The path.
     pub(crate) path: &'a str,
     /// The mount, if there is one.
-    pub(crate) mount: Option<&'a MountMark>,
+    pub(crate) mount: Option<&'a MountMembers>,
     /// The client token in the request.
     pub(crate) token: Option<&'a str>,
     /// The body and the query as JSON objects.
@@ -63,7 +63,7 @@ pub(crate) struct RequestPart<'a> {
     /// Query parameters.
     pub(crate) query: &'a Query,
     /// The headers that the operator selected for entries.
-    pub(crate) headers: &'a [RecordedHeader],
+    pub(crate) headers: &'a [AuditedHeader],
     /// The client address.
     pub(crate) remote: Option<std::net::SocketAddr>,
     /// The wrap TTL in seconds; zero for none.
@@ -132,7 +132,7 @@ impl Entry<'_> {
         &self,
         key: &HmacKey,
         format: &Format,
-        mark: Option<&Mark>,
+        mark: Option<&TokenMembers>,
         earlier: Option<&[u8]>,
         out: &mut Vec<u8>,
     ) -> Range<usize> {
@@ -166,7 +166,7 @@ impl Entry<'_> {
     }
 
     /// Writes the caller; returns the range of the members of a login's token.
-    fn auth(&self, mark: Option<&Mark>, w: &mut Writer<'_>) -> Option<Range<usize>> {
+    fn auth(&self, mark: Option<&TokenMembers>, w: &mut Writer<'_>) -> Option<Range<usize>> {
         w.raw(",\"auth\":{");
         let login = self.response.as_ref().and_then(|response| response.login);
         let mut written = None;
@@ -178,10 +178,10 @@ impl Entry<'_> {
                 self.policy_results(w);
             }
             (None, Some(mark)) => {
-                w.out.extend_from_slice(&mark.who);
+                w.out.extend_from_slice(&mark.before_policies);
                 self.policies(mark, w);
                 self.policy_results(w);
-                w.out.extend_from_slice(&mark.life);
+                w.out.extend_from_slice(&mark.after_policies);
             }
             (None, None) => {
                 w.raw("\"token_type\":\"default\"");
@@ -193,8 +193,8 @@ impl Entry<'_> {
     }
 
     /// Writes `policies` with and without those of the caller's entity.
-    fn policies(&self, mark: &Mark, w: &mut Writer<'_>) {
-        let added = &self.verdict.identity_policies;
+    fn policies(&self, mark: &TokenMembers, w: &mut Writer<'_>) {
+        let added = &self.policy_results.identity_policies;
         let Some(token) = self.caller.filter(|_| !added.is_empty()) else {
             w.out.extend_from_slice(&mark.policies);
             return;
@@ -208,20 +208,20 @@ impl Entry<'_> {
     }
 
     fn policy_results(&self, w: &mut Writer<'_>) {
-        let Some(allowed) = self.verdict.allowed else { return };
+        let Some(allowed) = self.policy_results.allowed else { return };
         // Policies belong to the namespace of the token.
         let namespace = self.caller.map_or(&self.request.namespace, |token| &token.record.namespace);
         w.raw(if allowed { ",\"policy_results\":{\"allowed\":true" } else { ",\"policy_results\":{\"allowed\":false" });
-        for (at, name) in self.verdict.granting.iter().enumerate() {
+        for (at, name) in self.policy_results.granting.iter().enumerate() {
             w.raw(if at == 0 { ",\"granting_policies\":[{\"name\":" } else { ",{\"name\":" });
             w.json(&**name);
             w.field("namespace_id", namespace.as_str());
             w.raw(",\"type\":\"acl\"}");
         }
-        w.raw(if self.verdict.granting.is_empty() { "}" } else { "]}" });
+        w.raw(if self.policy_results.granting.is_empty() { "}" } else { "]}" });
     }
 
-    fn request(&self, mark: Option<&Mark>, w: &mut Writer<'_>) {
+    fn request(&self, mark: Option<&TokenMembers>, w: &mut Writer<'_>) {
         let request = &self.request;
         w.raw(",\"request\":{\"id\":");
         w.json(request.id);
@@ -375,7 +375,7 @@ impl Writer<'_> {
         if self.format.log_raw { self.json(value) } else { redact::text(value, self.key, self.out) }
     }
 
-    fn headers(&mut self, headers: &[RecordedHeader]) {
+    fn headers(&mut self, headers: &[AuditedHeader]) {
         if headers.is_empty() {
             return;
         }
@@ -384,7 +384,7 @@ impl Writer<'_> {
             self.raw(if at == 0 { "" } else { "," });
             self.json(&header.name);
             self.raw(":[");
-            if header.values.iter().map(|value| value.len() + HEADER_VALUE).sum::<usize>() > extent::STRANGER {
+            if header.values.iter().map(|value| value.len() + HEADER_VALUE).sum::<usize>() > entry_size::STRANGER {
                 redact::text(&header.values.join(","), self.key, self.out);
                 self.raw("]");
                 continue;
@@ -431,7 +431,7 @@ impl Writer<'_> {
             false => self.extent.admits(raw, public.is_some()),
         };
         if !admitted {
-            extent::whole(name, raw, self.key, self.out);
+            entry_size::whole(name, raw, self.key, self.out);
             return;
         }
         self.name(name);

@@ -1,25 +1,25 @@
 //! Audit: every request and every response is audited before it takes effect outside.
 
-mod allowed;
+mod allowed_targets;
+pub(crate) mod auth_members;
 pub(crate) mod broker;
-pub(crate) mod caller;
-pub(crate) mod created;
 pub(crate) mod device;
 mod device_error;
 pub(crate) mod entry;
-pub(crate) mod extent;
-pub(crate) mod marks;
-pub(crate) mod mount;
+pub(crate) mod entry_size;
+pub(crate) mod mount_members;
 pub(crate) mod options;
 pub(crate) mod own_files;
 pub(crate) mod redact;
+pub(crate) mod stored_devices;
 pub mod target;
+pub(crate) mod token_members;
 
-pub use allowed::Allowed;
+pub use allowed_targets::AllowedTargets;
 pub(crate) use broker::{Broker, SerializedRequest, make_salts};
 pub use device_error::DeviceError;
-pub(crate) use entry::{Entry, RequestPart, ResponsePart, Verdict};
-pub(crate) use marks::Marks;
-pub(crate) use mount::MountMark;
+pub(crate) use entry::{Entry, PolicyResults, RequestPart, ResponsePart};
+pub(crate) use mount_members::MountMembers;
 pub use options::DeviceOptions;
 pub use own_files::OwnFiles;
+pub(crate) use token_members::TokenMembersByDevice;

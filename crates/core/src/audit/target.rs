@@ -10,7 +10,7 @@ use std::path::Path;
 
 use rustix::fs::{Access, FallocateFlags, OFlags};
 
-use super::allowed::{Allowed, append_to};
+use super::allowed_targets::{AllowedTargets, append_to};
 use super::device::{Device, FileDevice, StreamDevice, discard};
 use super::device_error::DeviceError;
 use super::options::{DeviceOptions, Target};
@@ -26,7 +26,7 @@ const ROOM: u64 = 16 << 10;
 ///
 /// # Errors
 /// [`DeviceError`]. A full disk is not detected here.
-pub fn check(settings: &AuditSettings, allowed: &Allowed) -> Result<(), DeviceError> {
+pub fn check(settings: &AuditSettings, allowed: &AllowedTargets) -> Result<(), DeviceError> {
     let target = DeviceOptions::of(settings)?.target;
     let Target::Path(path) = &target else { return Ok(()) };
     let checked = || match path.symlink_metadata() {
@@ -45,7 +45,7 @@ pub fn check(settings: &AuditSettings, allowed: &Allowed) -> Result<(), DeviceEr
 ///
 /// # Errors
 /// [`DeviceError`] of a device that cannot be opened, or of the first one when none has free space.
-pub fn prepare_all(devices: &[AuditSettings], allowed: &Allowed) -> Result<(), DeviceError> {
+pub fn prepare_all(devices: &[AuditSettings], allowed: &AllowedTargets) -> Result<(), DeviceError> {
     let mut full = None;
     let mut usable = devices.is_empty();
     for settings in devices {
@@ -58,7 +58,7 @@ pub fn prepare_all(devices: &[AuditSettings], allowed: &Allowed) -> Result<(), D
 }
 
 /// Creates the directory and the file of a device; `Some` when it has no free space.
-fn prepare(settings: &AuditSettings, allowed: &Allowed) -> Result<Option<DeviceError>, DeviceError> {
+fn prepare(settings: &AuditSettings, allowed: &AllowedTargets) -> Result<Option<DeviceError>, DeviceError> {
     let DeviceOptions { target, mode, .. } = DeviceOptions::of(settings)?;
     let Target::Path(path) = &target else { return Ok(None) };
     let fault = |error: io::Error| DeviceError::of(settings, format!("{}: {error}", path.display()));
@@ -72,13 +72,13 @@ fn prepare(settings: &AuditSettings, allowed: &Allowed) -> Result<Option<DeviceE
 }
 
 /// Opens all devices, each with its options, after [`prepare_all`].
-pub(crate) fn open_all(devices: &[AuditSettings], allowed: &Allowed) -> Result<Vec<OpenedDevice>, DeviceError> {
+pub(crate) fn open_all(devices: &[AuditSettings], allowed: &AllowedTargets) -> Result<Vec<OpenedDevice>, DeviceError> {
     prepare_all(devices, allowed)?;
     devices.iter().map(|settings| open(settings, allowed)).collect()
 }
 
 /// Opens one device.
-pub(crate) fn open(settings: &AuditSettings, allowed: &Allowed) -> Result<OpenedDevice, DeviceError> {
+pub(crate) fn open(settings: &AuditSettings, allowed: &AllowedTargets) -> Result<OpenedDevice, DeviceError> {
     let options = DeviceOptions::of(settings)?;
     let opened: io::Result<Box<dyn Device>> = match &options.target {
         Target::Stdout => StreamDevice::new(Box::new(io::stdout())).map(|device| Box::new(device) as _),
@@ -101,7 +101,7 @@ pub(crate) fn open(settings: &AuditSettings, allowed: &Allowed) -> Result<Opened
 }
 
 /// Opens a file with its options.
-pub(super) fn open_file(path: &Path, options: &DeviceOptions, allowed: &Allowed) -> io::Result<FileDevice> {
+pub(super) fn open_file(path: &Path, options: &DeviceOptions, allowed: &AllowedTargets) -> io::Result<FileDevice> {
     Ok(FileDevice::open(path, options.mode, allowed)?.wiping(options.format.log_raw))
 }
 
@@ -168,15 +168,15 @@ mod tests {
     use crate::audit::OwnFiles;
 
     fn check(settings: &AuditSettings) -> Result<(), DeviceError> {
-        super::check(settings, &Allowed::default())
+        super::check(settings, &AllowedTargets::default())
     }
 
     fn prepare_all(devices: &[AuditSettings]) -> Result<(), DeviceError> {
-        super::prepare_all(devices, &Allowed::default())
+        super::prepare_all(devices, &AllowedTargets::default())
     }
 
     fn open(settings: &AuditSettings) -> Result<OpenedDevice, DeviceError> {
-        super::open(settings, &Allowed::default())
+        super::open(settings, &AllowedTargets::default())
     }
 
     fn device(path: &Path, options: &[(&str, &str)]) -> AuditSettings {
@@ -258,8 +258,8 @@ mod tests {
         assert!(std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
         let _reader = File::options().read(true).write(true).open(at("pipe")).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
-        let created = Allowed { only_files: true, ..Allowed::default() };
-        let tried = |path: &Path, allowed: &Allowed| {
+        let created = AllowedTargets { only_files: true, ..AllowedTargets::default() };
+        let tried = |path: &Path, allowed: &AllowedTargets| {
             let settings = device(path, &[]);
             [super::check(&settings, allowed), super::open(&settings, allowed).map(drop)].map(|outcome| outcome.is_ok())
         };
@@ -272,7 +272,7 @@ mod tests {
             (".", false),
         ] {
             assert_eq!(tried(&at(path), &created), [false, false], "{path}");
-            assert!(!is_declarable || tried(&at(path), &Allowed::default()) == [true, true], "{path}");
+            assert!(!is_declarable || tried(&at(path), &AllowedTargets::default()) == [true, true], "{path}");
         }
         for path in ["log", "/dev/null"] {
             assert_eq!(tried(&at(path), &created), [true, true], "{path}");
@@ -286,7 +286,7 @@ mod tests {
         std::fs::create_dir(at("data")).unwrap();
         std::fs::write(at("data/log-1"), "stored").unwrap();
         let own = OwnFiles { directories: vec![("storage", at("data"))], ..OwnFiles::default() };
-        let allowed = Allowed::declared(&Arc::new(own));
+        let allowed = AllowedTargets::declared(&Arc::new(own));
         for path in ["data/log-1", "data/new", "data/deep/new"] {
             let settings = device(&at(path), &[("mode", "0640")]);
             for refused in [

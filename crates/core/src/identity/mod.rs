@@ -9,8 +9,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use keepfast_crypto::{hash, random};
 use keepfast_framework::mount::MountInfo;
-use keepfast_framework::pace::Pace;
 use keepfast_framework::reply::Alias;
+use keepfast_framework::throttle::Throttle;
 use keepfast_framework::{Page, Records, Result, Timestamp};
 use keepfast_storage::{Barrier, ReadTx, Tx, View};
 use serde::{Deserialize, Serialize};
@@ -61,7 +61,7 @@ pub(crate) struct EntityAlias {
 
 /// The identity of a login: an entity and the alias that was used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Who {
+pub(crate) struct LoginIdentity {
     /// The id of the entity; empty for none.
     pub(crate) entity: String,
     /// The id of the alias; empty for none.
@@ -105,17 +105,23 @@ impl Identity {
     }
 
     /// The entity of an alias. Creates it in this transaction if it does not exist.
-    pub(crate) async fn entity_of(&self, tx: &mut Tx, mount: &MountInfo, alias: &Alias, now: Timestamp) -> Result<Who> {
+    pub(crate) async fn entity_of(
+        &self,
+        tx: &mut Tx,
+        mount: &MountInfo,
+        alias: &Alias,
+        now: Timestamp,
+    ) -> Result<LoginIdentity> {
         let mount_accessor = mount.accessor.as_str();
         let place = alias_place(mount_accessor, &alias.name);
         let known = ALIASES.get_in(tx, &self.view, &place).await?;
         match known.filter(|record| record.namespace == self.namespace) {
-            Some(record) if record.metadata == alias.metadata => Ok(record.who()),
+            Some(record) if record.metadata == alias.metadata => Ok(record.login_identity()),
             Some(record) => {
                 self.change_metadata(tx, &record.entity, mount_accessor, alias).await?;
                 let changed = AliasRecord { metadata: alias.metadata.clone(), ..record };
                 ALIASES.put_in(tx, &self.view, &place, &changed)?;
-                Ok(changed.who())
+                Ok(changed.login_identity())
             }
             None => {
                 self.metrics.entity_creation.add(&[
@@ -129,17 +135,21 @@ impl Identity {
     }
 
     /// The committed policies that the entity of a login adds to its tokens.
-    pub(crate) async fn policies_of(&self, barrier: &Arc<Barrier>, who: &Who) -> Result<Arc<[String]>> {
-        if who.entity.is_empty() || who.created {
+    pub(crate) async fn policies_of(
+        &self,
+        barrier: &Arc<Barrier>,
+        login_identity: &LoginIdentity,
+    ) -> Result<Arc<[String]>> {
+        if login_identity.entity.is_empty() || login_identity.created {
             return Ok(Arc::default());
         }
-        if let Some(known) = self.policies.get(&who.entity) {
+        if let Some(known) = self.policies.get(&login_identity.entity) {
             return Ok(known);
         }
-        let stamp = self.policies.stamp(&who.entity);
-        let entity = self.entity(&mut barrier.begin_read(), &who.entity).await?;
+        let stamp = self.policies.stamp(&login_identity.entity);
+        let entity = self.entity(&mut barrier.begin_read(), &login_identity.entity).await?;
         let policies: Arc<[String]> = entity.map(|entity| entity.policies).unwrap_or_default().into();
-        self.policies.insert(&who.entity, stamp, policies.clone());
+        self.policies.insert(&login_identity.entity, stamp, policies.clone());
         Ok(policies)
     }
 
@@ -153,7 +163,7 @@ impl Identity {
     }
 
     /// The number of entities, and the number of aliases of each mount that has any, by accessor.
-    pub(crate) async fn count(&self, barrier: &Arc<Barrier>, pace: &mut Pace) -> Result<(u64, Vec<(String, u64)>)> {
+    pub(crate) async fn count(&self, barrier: &Arc<Barrier>, pace: &mut Throttle) -> Result<(u64, Vec<(String, u64)>)> {
         let entities = self.count_names(barrier, ENTITY, pace).await?;
         let mut aliases = Vec::new();
         for folder in barrier.begin_read().list(&self.view, "alias/", &Page::all()).await? {
@@ -163,7 +173,7 @@ impl Identity {
         Ok((entities, aliases))
     }
 
-    async fn count_names(&self, barrier: &Arc<Barrier>, folder: &str, pace: &mut Pace) -> Result<u64> {
+    async fn count_names(&self, barrier: &Arc<Barrier>, folder: &str, pace: &mut Throttle) -> Result<u64> {
         let (mut count, mut page) = (0, Page::first(PAGE));
         loop {
             let names = barrier.begin_read().list(&self.view, folder, &page).await?;
@@ -176,7 +186,14 @@ impl Identity {
         }
     }
 
-    fn create(&self, tx: &mut Tx, mount_accessor: &str, alias: &Alias, place: &str, now: Timestamp) -> Result<Who> {
+    fn create(
+        &self,
+        tx: &mut Tx,
+        mount_accessor: &str,
+        alias: &Alias,
+        place: &str,
+        now: Timestamp,
+    ) -> Result<LoginIdentity> {
         let id = random::uuid();
         let record = AliasRecord {
             namespace: self.namespace.clone(),
@@ -201,7 +218,7 @@ impl Identity {
         };
         ENTITIES.put_in(tx, &self.view, &id, &entity)?;
         ALIASES.put_in(tx, &self.view, place, &record)?;
-        Ok(Who { created: true, ..record.who() })
+        Ok(LoginIdentity { created: true, ..record.login_identity() })
     }
 
     async fn change_metadata(&self, tx: &mut Tx, id: &str, mount_accessor: &str, alias: &Alias) -> Result<()> {
@@ -214,8 +231,8 @@ impl Identity {
 }
 
 impl AliasRecord {
-    fn who(self) -> Who {
-        Who { entity: self.entity, alias: self.id, created: false }
+    fn login_identity(self) -> LoginIdentity {
+        LoginIdentity { entity: self.entity, alias: self.id, created: false }
     }
 }
 

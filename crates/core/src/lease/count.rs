@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 
 use keepfast_framework::Result;
-use keepfast_framework::pace::Pace;
+use keepfast_framework::throttle::Throttle;
 use keepfast_storage::Page;
 use parking_lot::Mutex;
 
@@ -52,9 +52,9 @@ struct Counting {
 }
 
 impl Counts {
-    fn change(&mut self, key: &str, stands: bool) {
+    fn change(&mut self, key: &str, exists: bool) {
         let count = if key.starts_with(index::IRREVOCABLE) { &mut self.irrevocable } else { &mut self.waiting };
-        *count = if stands { *count + 1 } else { count.saturating_sub(1) };
+        *count = if exists { *count + 1 } else { count.saturating_sub(1) };
     }
 }
 
@@ -65,19 +65,19 @@ impl LeaseCount {
     }
 
     /// Applies a committed key below the token view.
-    pub(super) fn applied(&self, key: &str, stands: bool) {
+    pub(super) fn applied(&self, key: &str, exists: bool) {
         if !is_counted(key) {
             return;
         }
         let mut state = self.0.lock();
         if let Some(known) = &mut state.known {
-            known.change(key, stands);
+            known.change(key, exists);
         }
         if let Some(counting) = &mut state.under_way {
             if key <= counting.position.as_str() {
-                counting.counts.change(key, stands);
+                counting.counts.change(key, exists);
             } else {
-                counting.noted.push((key.to_owned(), stands));
+                counting.noted.push((key.to_owned(), exists));
             }
         }
     }
@@ -93,10 +93,10 @@ impl LeaseCount {
     fn end_page(&self, mut page: BTreeSet<String>, end: String) {
         let mut state = self.0.lock();
         let Some(counting) = &mut state.under_way else { return };
-        for (key, stands) in std::mem::take(&mut counting.noted) {
+        for (key, exists) in std::mem::take(&mut counting.noted) {
             match () {
                 () if key > end => {}
-                () if stands => drop(page.insert(key)),
+                () if exists => drop(page.insert(key)),
                 () => drop(page.remove(&key)),
             }
         }
@@ -113,7 +113,7 @@ impl Leases {
     /// Counts tokens and leases with an expiry and irrevocable leases. One count runs at a time.
     ///
     /// Fails when storage fails; the previous numbers remain.
-    pub(crate) async fn count(&self, pace: &mut Pace) -> Result<()> {
+    pub(crate) async fn count(&self, pace: &mut Throttle) -> Result<()> {
         self.counts.0.lock().under_way = Some(Counting::default());
         let outcome = self.count_folders(pace).await;
         let mut state = self.counts.0.lock();
@@ -125,14 +125,14 @@ impl Leases {
     }
 
     /// Counts the folders in the order of their names.
-    async fn count_folders(&self, pace: &mut Pace) -> Result<()> {
+    async fn count_folders(&self, pace: &mut Throttle) -> Result<()> {
         self.count_mounts(index::ENDS, pace).await?;
         self.count_folder(index::EXPIRY, pace).await?;
         self.count_mounts(index::IRREVOCABLE, pace).await
     }
 
     /// Counts the folders of the mounts one by one, including those that appear during the count.
-    async fn count_mounts(&self, top: &str, pace: &mut Pace) -> Result<()> {
+    async fn count_mounts(&self, top: &str, pace: &mut Throttle) -> Result<()> {
         let mut page = Page::first(1);
         loop {
             self.counts.begin_page();
@@ -148,7 +148,7 @@ impl Leases {
         }
     }
 
-    async fn count_folder(&self, folder: &str, pace: &mut Pace) -> Result<()> {
+    async fn count_folder(&self, folder: &str, pace: &mut Throttle) -> Result<()> {
         let mut page = Page::first(PAGE);
         loop {
             self.counts.begin_page();

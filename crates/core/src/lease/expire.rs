@@ -8,15 +8,15 @@ use keepfast_framework::{Clock, Error, Result, Status, Timestamp};
 use keepfast_storage::{Barrier, StorageError};
 use tokio::task::JoinSet;
 
-use super::by_path::OF_ONE_MOUNT;
 use super::index;
 use super::record::{LeaseId, State};
 use super::revoke::{LeaseRevoker, RevokeMode};
+use super::revoke_by_path::OF_ONE_MOUNT;
 use super::store::Leases;
-use crate::damaged::{confined, storage_fails, unreadable};
 use crate::metrics::Metrics;
 use crate::mount::{Mounted, Mounts};
 use crate::token::Tokens;
+use crate::unreadable::{confined, storage_fails, unreadable};
 
 /// The number of leases of a mount that are revoked concurrently while the worker is on time. More would not help and
 /// would delay requests.
@@ -59,7 +59,7 @@ impl ExpiryWorker {
     /// Revokes all tokens that have expired at `now`, in the order of their expiry.
     ///
     /// Fails when storage fails; the remaining tokens stay due.
-    pub(crate) async fn revoke_due_tokens(&self, now: Timestamp) -> Result<()> {
+    pub(crate) async fn revoke_expired_tokens(&self, now: Timestamp) -> Result<()> {
         let mut failed: Option<Error> = None;
         let mut after = String::new();
         loop {
@@ -70,7 +70,7 @@ impl ExpiryWorker {
             let mut running = stream::iter(names.into_iter().filter_map(|name| index::parse_expiry(&name)))
                 .map(|(second, key)| {
                     let tokens = self.tokens.clone();
-                    confined(async move { tokens.revoke_due(&key, second, now).await })
+                    confined(async move { tokens.revoke_expired(&key, second, now).await })
                 })
                 .buffer_unordered(TOKENS_AT_ONCE);
             while let Some(outcome) = running.next().await {
@@ -84,12 +84,12 @@ impl ExpiryWorker {
     ///
     /// Fails when storage fails; the remaining leases stay due.
     #[cfg(test)]
-    pub(crate) async fn revoke_due_leases(self: &Arc<Self>, now: Timestamp) -> Result<()> {
+    pub(crate) async fn revoke_expired_leases(self: &Arc<Self>, now: Timestamp) -> Result<()> {
         self.queue_abandoned().await?;
         let mut running = JoinSet::new();
         for mount in self.leases.expiry_queue.mounts().await? {
             let worker = self.clone();
-            running.spawn(async move { worker.revoke_due_of(&mount, now).await });
+            running.spawn(async move { worker.revoke_expired_of(&mount, now).await });
         }
         let mut outcome = Ok(());
         while let Some(done) = running.join_next().await {
@@ -111,7 +111,7 @@ impl ExpiryWorker {
     }
 
     /// Revokes the leases of one mount that have expired at `now`.
-    pub(crate) async fn revoke_due_of(self: &Arc<Self>, mount: &str, now: Timestamp) -> Result<()> {
+    pub(crate) async fn revoke_expired_of(self: &Arc<Self>, mount: &str, now: Timestamp) -> Result<()> {
         while !self.leases.is_quarantined() {
             let due = self.leases.due(mount, now, PAGE).await?;
             if due.is_empty() {

@@ -69,15 +69,15 @@ impl Folder {
         self.ends.is_empty() && self.reach != Reach::All
     }
 
-    fn note(&mut self, name: &str, stands: bool, room: usize) {
+    fn note(&mut self, name: &str, exists: bool, room: usize) {
         if let Some(noted) = &mut self.noted {
-            noted.push((name.into(), stands));
+            noted.push((name.into(), exists));
         }
-        self.change(name, stands, room);
+        self.change(name, exists, room);
     }
 
-    fn change(&mut self, name: &str, stands: bool, room: usize) {
-        if !stands {
+    fn change(&mut self, name: &str, exists: bool, room: usize) {
+        if !exists {
             self.ends.remove(name);
             return;
         }
@@ -100,8 +100,8 @@ impl Folder {
             _ => Reach::All,
         };
         self.ends.extend(page.into_iter().filter(|name| second(name).is_some()).map(String::into_boxed_str));
-        for (name, stands) in noted {
-            self.change(&name, stands, room);
+        for (name, exists) in noted {
+            self.change(&name, exists, room);
         }
     }
 }
@@ -286,8 +286,8 @@ mod tests {
     fn a_page_read_during_commits_equals_the_records_on_disk() {
         let mut folder = Folder { noted: Some(Vec::new()), ..Folder::default() };
         // 3 is deleted, and 2 and 9 are added, while a page of four is read, before or after the page includes them.
-        for (second, stands) in [(3, false), (2, true), (9, true), (5, true), (5, false)] {
-            folder.note(&name(second), stands, 4);
+        for (second, exists) in [(3, false), (2, true), (9, true), (5, true), (5, false)] {
+            folder.note(&name(second), exists, 4);
         }
         assert!(folder.is_spent());
         for page in [[1, 3, 4, 6], [1, 2, 4, 6]] {
@@ -306,8 +306,8 @@ mod tests {
             folder.note(&name(second), true, 3);
         }
         assert_eq!((kept(&folder), &folder.reach), (vec![1, 3, 5], &Reach::To(name(5).into())));
-        for (second, stands) in [(7, true), (5, false), (4, true)] {
-            folder.note(&name(second), stands, 3);
+        for (second, exists) in [(7, true), (5, false), (4, true)] {
+            folder.note(&name(second), exists, 3);
         }
         assert_eq!(kept(&folder), [1, 3, 4]);
         for second in [1, 3, 4] {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use keepfast_framework::lease::{BackOff, Intent, Lessor, Watched};
+use keepfast_framework::lease::{BackOff, Intent, IntentGuard, Lessor};
 use keepfast_framework::mount::MountInfo;
 use keepfast_framework::{Error, LeaseOffer, Result, Timestamp};
 use keepfast_storage::Tx;
@@ -16,8 +16,8 @@ use super::record::{LeaseId, LeaseRecord, State};
 use super::renew;
 use super::store::Leases;
 use crate::metrics::labelled::ttl_bucket;
-use crate::token::life::{self, Asked};
-use crate::token::record::Life;
+use crate::token::record::TokenExpiry;
+use crate::token::ttl::{self, RequestedTtls};
 use crate::token::{Token, Tokens};
 
 /// Issues the leases of one request.
@@ -79,9 +79,9 @@ impl LeaseIssuer {
         Ok(Granted { id: record.full_id(&id), ttl, renewable: record.renewable, warnings: Vec::new() })
     }
 
-    /// Times the issue of a lease that began at `begun`.
-    fn registered(&self, begun: Timestamp) {
-        self.leases.metrics.leases.register.record(self.leases.clock.now().since(begun));
+    /// Times the issue of a lease that began at `started`.
+    fn registered(&self, started: Timestamp) {
+        self.leases.metrics.leases.register.record(self.leases.clock.now().since(started));
     }
 
     /// Counts a lease with this TTL.
@@ -113,9 +113,10 @@ impl LeaseIssuer {
         let now = self.leases.clock.now();
         let (owner, bound) = self.owner(tx).await?;
         let ttl = renew::asked_or_default(offer.ttl, self.mount.ttl);
-        let asked = Asked { ttl, max_ttl: offer.max_ttl.min(self.mount.ttl.max), ..Asked::default() };
-        let given = life::given(&asked, self.mount.ttl, now, now);
-        let end = now.after(given.ttl).min(bound.unwrap_or(Timestamp::from_nanos(i64::MAX)));
+        let requested =
+            RequestedTtls { ttl, max_ttl: offer.max_ttl.min(self.mount.ttl.max), ..RequestedTtls::default() };
+        let effective = ttl::effective_ttl(&requested, self.mount.ttl, now, now);
+        let end = now.after(effective.ttl).min(bound.unwrap_or(Timestamp::from_nanos(i64::MAX)));
         let unconfirmed = state == State::Pending;
         let due = if unconfirmed { Leases::confirmation_deadline(now) } else { end };
         let record = LeaseRecord {
@@ -137,7 +138,7 @@ impl LeaseIssuer {
             until_confirmed: if unconfirmed { offer.until_confirmed.clone() } else { Value::Null },
             internal: offer.internal.clone(),
         };
-        Ok((LeaseId::new(now), record, given.warnings))
+        Ok((LeaseId::new(now), record, effective.warnings))
     }
 
     /// The token that owns the lease, and the latest expiry.
@@ -145,8 +146,8 @@ impl LeaseIssuer {
     /// The token is read in the transaction of the request: it conflicts with a concurrent revocation of the token.
     async fn owner(&self, tx: &mut Tx) -> Result<(Option<crate::token::TokenKey>, Option<Timestamp>)> {
         let Some(token) = &self.token else { return Ok((None, None)) };
-        let bound = match token.record.life {
-            Life::Until(end) if token.record.batch => Some(end),
+        let bound = match token.record.expiry {
+            TokenExpiry::At(end) if token.record.batch => Some(end),
             _ => None,
         };
         let Some(owner) = token.key.clone().or_else(|| token.record.parent.clone()) else { return Ok((None, bound)) };
@@ -185,7 +186,7 @@ struct Guard {
     kept: AtomicBool,
 }
 
-impl Watched for Guard {
+impl IntentGuard for Guard {
     fn keep(&self) {
         self.kept.store(true, Ordering::Release);
     }

@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::store::Leases;
-use crate::damaged::{self, Stored};
-use crate::settings::Home;
+use crate::settings::DataDirectory;
+use crate::unreadable::{self, Stored};
 
 /// The place of the data directory of each node, by the name of the node.
 const HOMES: Records<String> = Records::at("home/");
@@ -36,20 +36,20 @@ pub(crate) struct Quarantine {
 
 /// Starts a quarantine when the place of this node differs from the stored one; otherwise stores the place. `is_lone`
 /// states that no other node ever leads this storage. Returns whether leases are under quarantine.
-pub(crate) async fn check_home(
+pub(crate) async fn check_data_directory(
     tx: &mut Tx,
     view: &View,
-    home: Option<&Home>,
+    home: Option<&DataDirectory>,
     is_lone: bool,
     now: Timestamp,
 ) -> Result<bool> {
     // An unreadable record counts as a quarantine.
-    if !matches!(damaged::read((&QUARANTINE, "quarantine"), tx, view, "").await?, Stored::Absent) {
+    if !matches!(unreadable::read((&QUARANTINE, "quarantine"), tx, view, "").await?, Stored::Absent) {
         return Ok(true);
     }
     let Some(home) = home else { return Ok(false) };
-    let known = match damaged::read((&HOMES, "place of a data directory"), tx, view, &home.node).await? {
-        Stored::Absent => damaged::read((&ONLY_HOME, "place of the data directory"), tx, view, "").await?,
+    let known = match unreadable::read((&HOMES, "place of a data directory"), tx, view, &home.node).await? {
+        Stored::Absent => unreadable::read((&ONLY_HOME, "place of the data directory"), tx, view, "").await?,
         known => known,
     };
     let is_elsewhere = match known {
@@ -62,18 +62,18 @@ pub(crate) async fn check_home(
         let reason = "the data directory is not where it was: it was restored, copied or moved".to_owned();
         QUARANTINE.put_in(tx, view, "", &Quarantine { since: now, reason })?;
     } else {
-        note_home(tx, view, home).await?;
+        note_data_directory(tx, view, home).await?;
     }
     Ok(is_elsewhere)
 }
 
 /// Stores the place of a node in the format of this version.
-async fn note_home(tx: &mut Tx, view: &View, home: &Home) -> Result<()> {
-    let known = damaged::read((&HOMES, "place of a data directory"), tx, view, &home.node).await?.readable();
+async fn note_data_directory(tx: &mut Tx, view: &View, home: &DataDirectory) -> Result<()> {
+    let known = unreadable::read((&HOMES, "place of a data directory"), tx, view, &home.node).await?.readable();
     if known.as_ref() != Some(&home.place) {
         HOMES.put_in(tx, view, &home.node, &home.place)?;
     }
-    let old = damaged::read((&ONLY_HOME, "place of the data directory"), tx, view, "").await?;
+    let old = unreadable::read((&ONLY_HOME, "place of the data directory"), tx, view, "").await?;
     if !matches!(old, Stored::Absent) {
         ONLY_HOME.delete_in(tx, view, "");
     }
@@ -100,7 +100,7 @@ impl QuarantineFlag {
         loop {
             let seen = self.0.lock().changes;
             // An unreadable record counts as a quarantine.
-            let holds = !matches!(damaged::read((&QUARANTINE, "quarantine"), tx, view, "").await?, Stored::Absent);
+            let holds = !matches!(unreadable::read((&QUARANTINE, "quarantine"), tx, view, "").await?, Stored::Absent);
             let mut flag = self.0.lock();
             if flag.changes == seen {
                 flag.holds = holds;
@@ -137,7 +137,7 @@ impl Leases {
         } else {
             QUARANTINE.delete_in(&mut tx, &self.view, "");
             if let Some(home) = &self.home {
-                note_home(&mut tx, &self.view, home).await?;
+                note_data_directory(&mut tx, &self.view, home).await?;
             }
         }
         tx.commit().await?;

@@ -15,7 +15,7 @@ use crate::metrics::Metrics;
 use crate::metrics::routes::RouteOperation;
 use crate::mount::permit::RequestPermit;
 use crate::mount::{EngineHost, Mounted, Mounts};
-use crate::token::life::{self, Asked, Given};
+use crate::token::ttl::{self, EffectiveTtl, RequestedTtls};
 
 /// Renews leases.
 pub(crate) struct Renewer {
@@ -40,12 +40,12 @@ impl Renewer {
         id: &LeaseId,
         increment: Duration,
     ) -> Result<Granted> {
-        let begun = self.host.clock.now();
+        let started = self.host.clock.now();
         loop {
             match self.try_renew(permit, path, id, increment).await {
                 Err(error) if error.is_conflict() => {}
                 other => {
-                    self.metrics.leases.renew.record(self.host.clock.now().since(begun));
+                    self.metrics.leases.renew.record(self.host.clock.now().since(started));
                     return other;
                 }
             }
@@ -78,8 +78,8 @@ impl Renewer {
         // The lease may have been revoked while its engine ran.
         let current = self.leases.record(&mut tx, id).await?.filter(|r| r.state == State::Live);
         let mut record = current.ok_or_else(|| Error::invalid("lease not found"))?;
-        let given = terms_given(&record, mounted.info.ttl, increment, &terms, now);
-        let end = now.after(given.ttl);
+        let effective = terms_given(&record, mounted.info.ttl, increment, &terms, now);
+        let end = now.after(effective.ttl);
         self.leases.change(&mut tx, id, &mut record, |r| {
             r.end = end;
             r.due = end;
@@ -87,7 +87,7 @@ impl Renewer {
         })?;
         tx.commit().await?;
         parts.after_commit.into_iter().for_each(|action| action());
-        Ok(Granted { id: record.full_id(id), ttl: given.ttl, renewable: true, warnings: given.warnings })
+        Ok(Granted { id: record.full_id(id), ttl: effective.ttl, renewable: true, warnings: effective.warnings })
     }
 }
 
@@ -114,16 +114,16 @@ fn terms_given(
     increment: Duration,
     terms: &LeaseTerms,
     now: Timestamp,
-) -> Given {
+) -> EffectiveTtl {
     // Clamped here to the bound of the mount, so that it causes no warning.
     let max_ttl = terms.max_ttl.min(bounds.max);
     let ttl = asked_or_default(terms.ttl, bounds);
-    let asked = Asked { increment, ttl, max_ttl, ..Asked::default() };
-    let mut given = life::given(&asked, bounds, record.issued, now);
+    let requested = RequestedTtls { increment, ttl, max_ttl, ..RequestedTtls::default() };
+    let mut effective = ttl::effective_ttl(&requested, bounds, record.issued, now);
     if let Some(bound) = record.bound {
-        given.ttl = given.ttl.min(bound.since(now));
+        effective.ttl = effective.ttl.min(bound.since(now));
     }
-    given
+    effective
 }
 
 /// The TTL that an engine requests, else the default of the mount, so that the response has a warning when the lease

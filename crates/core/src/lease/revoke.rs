@@ -14,11 +14,11 @@ use keepfast_storage::{StorageError, Tx};
 use super::record::{LeaseId, LeaseRecord, State};
 use super::renew::{bound, held, refused};
 use super::store::Leases;
-use crate::damaged::{confined, storage_fails};
 use crate::metrics::Metrics;
 use crate::metrics::routes::RouteOperation;
 use crate::mount::permit::RevocationPermit;
 use crate::mount::{EngineHost, Mounted};
+use crate::unreadable::{confined, storage_fails};
 
 /// When leases are revoked, and the effect of an error of their engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,9 +58,9 @@ impl LeaseRevoker {
         id: &LeaseId,
         mode: RevokeMode,
     ) -> Result<()> {
-        let begun = self.host.clock.now();
+        let started = self.host.clock.now();
         let outcome = self.try_revoke(mounted, id, mode).await;
-        self.metrics.leases.revoke.record(self.host.clock.now().since(begun));
+        self.metrics.leases.revoke.record(self.host.clock.now().since(started));
         outcome
     }
 
@@ -103,11 +103,11 @@ impl LeaseRevoker {
         let bound = bound(record, mounted.info.ttl, Duration::ZERO, self.host.clock.now());
         let held = held(record, mounted, Duration::ZERO, bound);
         // A panic counts as a failure of this lease; other leases are still revoked.
-        let begun = self.host.clock.now();
+        let started = self.host.clock.now();
         let permit = RevocationPermit::new();
         let revoked = async { mounted.engine(&self.host).await?.revoke_lease(&permit, &mut cx, &held).await };
         let outcome = confined(revoked).await;
-        mounted.timings.record(RouteOperation::Revoke, self.host.clock.now().since(begun));
+        mounted.timings.record(RouteOperation::Revoke, self.host.clock.now().since(started));
         if let Err(error) = outcome {
             if force {
                 tracing::warn!(lease = %record.path, %error, "a lease is forgotten by force although its engine failed");

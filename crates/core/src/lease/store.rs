@@ -15,12 +15,12 @@ use super::expiry_queue::{self, ExpiryQueue, folder_of};
 use super::index;
 use super::quarantine::{self, QuarantineFlag};
 use super::record::{LeaseId, LeaseRecord, State};
-use crate::damaged::unreadable;
-use crate::follow::{Applied, Follower};
+use crate::invalidation::{CacheOwner, CommittedChange};
 use crate::metrics::Metrics;
 use crate::namespace::NamespaceId;
-use crate::settings::Home;
+use crate::settings::DataDirectory;
 use crate::token::TokenKey;
+use crate::unreadable::unreadable;
 
 const RECORDS: Records<LeaseRecord> = Records::at("secret/");
 /// The timeout of the confirmation of a pending lease. After it the lease is revoked, unless its request is in flight.
@@ -43,7 +43,7 @@ pub(crate) struct Leases {
     ending: Mutex<HashMap<LeaseId, Arc<tokio::sync::Mutex<()>>>>,
     pub(super) quarantined: QuarantineFlag,
     /// The place of the storage of this node, if known.
-    pub(super) home: Option<Home>,
+    pub(super) home: Option<DataDirectory>,
     pub(super) permits: Semaphore,
     /// The number of leases and tokens.
     pub(crate) counts: LeaseCount,
@@ -60,7 +60,7 @@ impl Leases {
     pub(crate) fn new(
         barrier: &Arc<Barrier>,
         view: View,
-        home: Option<Home>,
+        home: Option<DataDirectory>,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
@@ -240,8 +240,8 @@ impl Leases {
 }
 
 /// Follows the records below the token view: the expiry queue, the counts and the quarantine.
-impl Follower for Leases {
-    fn applied(&self, change: &Applied<'_>) {
+impl CacheOwner for Leases {
+    fn applied(&self, change: &CommittedChange<'_>) {
         let (key, exists) = (change.key, change.exists());
         self.counts.applied(key, exists);
         let is_sooner = self.expiry_queue.applied(key, exists);
@@ -256,10 +256,10 @@ impl Follower for Leases {
 }
 
 /// Removes the leases of deleted mounts from the expiry queue.
-pub(crate) struct EndsOfMounts(pub(crate) Arc<Leases>);
+pub(crate) struct DeletedMounts(pub(crate) Arc<Leases>);
 
-impl Follower for EndsOfMounts {
-    fn applied(&self, change: &Applied<'_>) {
+impl CacheOwner for DeletedMounts {
+    fn applied(&self, change: &CommittedChange<'_>) {
         if !change.exists() {
             self.0.expiry_queue.forget(change.key);
         }

@@ -1,12 +1,12 @@
 //! Leases of an engine that creates users, with a test clock; no test sleeps.
 
 mod claims;
-mod damage;
 mod expiry_queue;
 mod fairness;
 mod namespaces;
 mod tidy;
 mod top;
+mod unreadable_leases;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -37,13 +37,13 @@ use crate::mount::permit::RequestPermit;
 use crate::node::Node;
 use crate::policy::store::PolicyRecord;
 use crate::request::Pipeline;
-use crate::seal::Custody;
+use crate::seal::CurrentSeal;
 use crate::seal::SealShape;
-use crate::settings::Home;
+use crate::settings::DataDirectory;
 use crate::settings::Settings;
 use crate::token::Authority;
 use crate::token::create::{Made, Spec};
-use crate::unsealed::{Ingredients, Unsealed};
+use crate::unsealed::{OpenInputs, Unsealed};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -64,7 +64,7 @@ fn below(rng: &mut TestRng, bound: usize) -> usize {
 
 /// The external system: its users and whether it is reachable.
 #[derive(Default)]
-struct World {
+struct ExternalSystem {
     users: Mutex<BTreeSet<String>>,
     down: AtomicBool,
     /// Requests fail after the user was created.
@@ -92,7 +92,7 @@ struct World {
     unconfirmed: Mutex<Value>,
 }
 
-struct Users(Arc<World>);
+struct Users(Arc<ExternalSystem>);
 
 impl Engine for Users {
     const TYPE: &'static str = "users";
@@ -159,17 +159,17 @@ async fn creds(users: &Users, cx: &mut Cx, _: Nothing) -> Result<Intended<Value>
     Ok(Intended { data: json!({ "user": user }), intent })
 }
 
-struct Rig {
+struct LeaseFixture {
     backend: Arc<dyn Backend>,
     clock: TestClock,
-    world: Arc<World>,
+    external: Arc<ExternalSystem>,
     share: keepfast_crypto::secret::SecretBytes,
     node: Arc<Node>,
     unsealed: Arc<Unsealed>,
     root: SecretString,
 }
 
-impl Rig {
+impl LeaseFixture {
     /// An unsealed server without background tasks; the tests run them.
     async fn new() -> Self {
         Self::at_home("here").await
@@ -180,8 +180,8 @@ impl Rig {
     }
 
     async fn on(backend: Arc<dyn Backend>, home: &str) -> Self {
-        let (clock, world) = (TestClock::default(), Arc::new(World::default()));
-        let node = node(&backend, &clock, &world, home);
+        let (clock, external) = (TestClock::default(), Arc::new(ExternalSystem::default()));
+        let node = node(&backend, &clock, &external, home);
         let made = crate::init::initialize(&node.lifecycle, SealShape { shares: 1, threshold: 1 }, None).await.unwrap();
         let share = made.shares.into_iter().next().unwrap();
         let unsealed = opened(&node, &share).await;
@@ -197,13 +197,13 @@ impl Rig {
         let mut tx = unsealed.barrier.begin();
         unsealed.access.policies.write(&mut tx, &PolicyRecord::new("reader", text, clock.now())).unwrap();
         tx.commit().await.unwrap();
-        Rig { backend, clock, world, share, node, unsealed, root: made.root_token }
+        LeaseFixture { backend, clock, external, share, node, unsealed, root: made.root_token }
     }
 
     /// Restarts the process after a kill, with the data directory at `home`.
     async fn restart(&mut self, home: &str) {
         self.unsealed.barrier.close();
-        self.node = node(&self.backend, &self.clock, &self.world, home);
+        self.node = node(&self.backend, &self.clock, &self.external, home);
         self.unsealed = opened(&self.node, &self.share).await;
     }
 
@@ -221,7 +221,7 @@ impl Rig {
             wrap_ttl: None,
             remote: None,
             tls: None,
-            open: keepfast_framework::OpenCeremonies::default(),
+            open: keepfast_framework::UnauthedEndpoints::default(),
             accepts_prometheus: false,
         };
         let response = Pipeline::new(self.unsealed.clone()).handle(Box::new(incoming)).await;
@@ -248,12 +248,12 @@ impl Rig {
 
     async fn pass(&self, span: Duration) {
         self.clock.advance(span);
-        self.unsealed.leases.expiry.revoke_due_tokens(self.clock.now()).await.unwrap();
-        self.unsealed.leases.expiry.revoke_due_leases(self.clock.now()).await.unwrap();
+        self.unsealed.leases.expiry.revoke_expired_tokens(self.clock.now()).await.unwrap();
+        self.unsealed.leases.expiry.revoke_expired_leases(self.clock.now()).await.unwrap();
     }
 
     fn users(&self) -> usize {
-        self.world.users.lock().len()
+        self.external.users.lock().len()
     }
 
     /// All stored entries of secret leases, by folder.
@@ -278,14 +278,14 @@ impl Rig {
     }
 }
 
-fn node(backend: &Arc<dyn Backend>, clock: &TestClock, world: &Arc<World>, home: &str) -> Arc<Node> {
-    let world = world.clone();
+fn node(backend: &Arc<dyn Backend>, clock: &TestClock, external: &Arc<ExternalSystem>, home: &str) -> Arc<Node> {
+    let external = external.clone();
     let users = Registered::with(move |_| {
-        let world = world.clone();
-        Box::pin(async move { Ok(Users(world)) })
+        let external = external.clone();
+        Box::pin(async move { Ok(Users(external)) })
     });
     let cubbyhole = Registered::with(|_| Box::pin(async { Ok(Cubbyhole) }));
-    let home = Home { node: "one".into(), place: home.into() };
+    let home = DataDirectory { node: "one".into(), place: home.into() };
     let settings = Settings { home: Some(home), ..Settings::default() };
     Node::new(backend.clone(), Registry::new(vec![users, cubbyhole]), Arc::new(clock.clone()), settings)
 }
@@ -311,9 +311,9 @@ async fn opened(node: &Arc<Node>, share: &keepfast_crypto::secret::SecretBytes) 
     let root = config.unwrap(&*seal).await.unwrap().unwrap();
     let barrier = parts.open_barrier(parts.backend.clone(), &root).await.unwrap();
     parts.take_over(&barrier).await.unwrap();
-    let custody = Custody::new(seal, parts.backend.clone());
+    let current_seal = CurrentSeal::new(seal, parts.backend.clone());
     let rules = parts.admission.source();
-    Unsealed::open(parts, Ingredients { barrier, custody, devices: Vec::new(), rules }).await.unwrap()
+    Unsealed::open(parts, OpenInputs { barrier, current_seal, devices: Vec::new(), rules }).await.unwrap()
 }
 
 fn reader(batch: bool, ttl: Duration) -> Spec {
@@ -322,242 +322,245 @@ fn reader(batch: bool, ttl: Duration) -> Spec {
 
 #[tokio::test]
 async fn a_lease_ends_on_time_and_leaves_nothing_behind() {
-    let rig = Rig::new().await;
-    let (_, _, ttl) = rig.user(&rig.root, "a").await;
-    assert_eq!((ttl, rig.users()), (3600, 1));
-    rig.pass(HOUR - Duration::from_secs(1)).await;
-    assert_eq!(rig.users(), 1);
-    rig.pass(Duration::from_secs(2)).await;
-    assert_eq!(rig.users(), 0);
-    assert_eq!(rig.stored().await, Vec::<String>::new());
+    let fixture = LeaseFixture::new().await;
+    let (_, _, ttl) = fixture.user(&fixture.root, "a").await;
+    assert_eq!((ttl, fixture.users()), (3600, 1));
+    fixture.pass(HOUR - Duration::from_secs(1)).await;
+    assert_eq!(fixture.users(), 1);
+    fixture.pass(Duration::from_secs(2)).await;
+    assert_eq!(fixture.users(), 0);
+    assert_eq!(fixture.stored().await, Vec::<String>::new());
 }
 
 #[tokio::test]
 async fn a_renewal_counts_from_issue_and_never_passes_the_longest_life() {
-    let rig = Rig::new().await;
-    let (path, id, _) = rig.user(&rig.root, "a").await;
-    rig.clock.advance(HOUR / 2);
-    let granted = rig.unsealed.leases.renewer.renew_lease(&RequestPermit::new(), &path, &id, HOUR * 2).await.unwrap();
+    let fixture = LeaseFixture::new().await;
+    let (path, id, _) = fixture.user(&fixture.root, "a").await;
+    fixture.clock.advance(HOUR / 2);
+    let granted =
+        fixture.unsealed.leases.renewer.renew_lease(&RequestPermit::new(), &path, &id, HOUR * 2).await.unwrap();
     assert_eq!(granted.ttl, HOUR * 2);
-    let granted = rig.unsealed.leases.renewer.renew_lease(&RequestPermit::new(), &path, &id, HOUR * 90).await.unwrap();
+    let granted =
+        fixture.unsealed.leases.renewer.renew_lease(&RequestPermit::new(), &path, &id, HOUR * 90).await.unwrap();
     assert_eq!((granted.ttl, granted.warnings.len()), (HOUR * 23 + HOUR / 2, 1));
-    rig.pass(HOUR * 23).await;
-    assert_eq!(rig.users(), 1);
-    rig.pass(HOUR).await;
-    assert_eq!(rig.users(), 0);
-    let gone = rig.unsealed.leases.renewer.renew_lease(&RequestPermit::new(), &path, &id, HOUR).await.err().unwrap();
+    fixture.pass(HOUR * 23).await;
+    assert_eq!(fixture.users(), 1);
+    fixture.pass(HOUR).await;
+    assert_eq!(fixture.users(), 0);
+    let gone =
+        fixture.unsealed.leases.renewer.renew_lease(&RequestPermit::new(), &path, &id, HOUR).await.err().unwrap();
     assert_eq!(gone.public(), "lease not found");
 }
 
 #[tokio::test]
 async fn an_intent_is_undone_after_a_failure_and_after_a_crash() {
-    let mut rig = Rig::new().await;
-    rig.world.fails_after.store(true, Ordering::Relaxed);
-    assert_eq!(rig.ask(&rig.root, "a/creds").await.0, 400);
-    assert_eq!(rig.users(), 1, "the user was made before the failure");
-    rig.pass(Duration::ZERO).await;
-    assert_eq!(rig.users(), 0, "a failed request is undone at the next look");
-    rig.pass(Duration::from_secs(40)).await;
-    rig.world.fails_after.store(false, Ordering::Relaxed);
-    rig.world.hangs_after.store(true, Ordering::Relaxed);
+    let mut fixture = LeaseFixture::new().await;
+    fixture.external.fails_after.store(true, Ordering::Relaxed);
+    assert_eq!(fixture.ask(&fixture.root, "a/creds").await.0, 400);
+    assert_eq!(fixture.users(), 1, "the user was made before the failure");
+    fixture.pass(Duration::ZERO).await;
+    assert_eq!(fixture.users(), 0, "a failed request is undone at the next look");
+    fixture.pass(Duration::from_secs(40)).await;
+    fixture.external.fails_after.store(false, Ordering::Relaxed);
+    fixture.external.hangs_after.store(true, Ordering::Relaxed);
     {
-        let request = rig.ask(&rig.root, "a/creds");
+        let request = fixture.ask(&fixture.root, "a/creds");
         let mut request = std::pin::pin!(request);
         let made = async {
-            while rig.users() == 0 {
+            while fixture.users() == 0 {
                 assert!(futures_util::poll!(&mut request).is_pending());
                 tokio::task::yield_now().await;
             }
         };
         tokio::time::timeout(Duration::from_secs(60), made).await.expect("the user is made");
-        rig.pass(Duration::from_secs(40)).await;
-        assert_eq!(rig.users(), 1, "a request that is under way is left alone, however slow");
-        rig.unsealed.barrier.close();
+        fixture.pass(Duration::from_secs(40)).await;
+        assert_eq!(fixture.users(), 1, "a request that is under way is left alone, however slow");
+        fixture.unsealed.barrier.close();
     }
-    rig.restart("here").await;
-    rig.pass(Duration::from_secs(40)).await;
-    assert_eq!(rig.users(), 0);
-    rig.pass(Duration::from_secs(40)).await;
-    assert_eq!(rig.stored().await, Vec::<String>::new());
+    fixture.restart("here").await;
+    fixture.pass(Duration::from_secs(40)).await;
+    assert_eq!(fixture.users(), 0);
+    fixture.pass(Duration::from_secs(40)).await;
+    assert_eq!(fixture.stored().await, Vec::<String>::new());
 }
 
 #[tokio::test]
 async fn what_a_failed_request_made_after_it_was_undone_is_undone_too() {
-    let rig = Rig::new().await;
-    rig.world.fails_after.store(true, Ordering::Relaxed);
-    assert_eq!(rig.ask(&rig.root, "a/creds").await.0, 400);
-    let late = rig.world.users.lock().clone();
-    rig.pass(Duration::ZERO).await;
-    assert_eq!(rig.users(), 0);
+    let fixture = LeaseFixture::new().await;
+    fixture.external.fails_after.store(true, Ordering::Relaxed);
+    assert_eq!(fixture.ask(&fixture.root, "a/creds").await.0, 400);
+    let late = fixture.external.users.lock().clone();
+    fixture.pass(Duration::ZERO).await;
+    assert_eq!(fixture.users(), 0);
     // The statement was waiting on a stalled connection.
-    rig.world.users.lock().extend(late);
-    rig.pass(Duration::from_secs(40)).await;
-    assert_eq!(rig.users(), 0);
-    assert_eq!(rig.stored().await, Vec::<String>::new());
+    fixture.external.users.lock().extend(late);
+    fixture.pass(Duration::from_secs(40)).await;
+    assert_eq!(fixture.users(), 0);
+    assert_eq!(fixture.stored().await, Vec::<String>::new());
 }
 
 #[tokio::test]
 async fn sec_tl02_a_lease_of_a_batch_token_ends_with_it() {
-    let rig = Rig::new().await;
-    let batch = rig.token(None, reader(true, Duration::from_secs(3))).await;
-    let (path, id, ttl) = rig.user(&batch.id, "a").await;
+    let fixture = LeaseFixture::new().await;
+    let batch = fixture.token(None, reader(true, Duration::from_secs(3))).await;
+    let (path, id, ttl) = fixture.user(&batch.id, "a").await;
     assert_eq!(ttl, 3);
-    let renewed = rig.unsealed.leases.renewer.renew_lease(&RequestPermit::new(), &path, &id, HOUR).await.unwrap();
+    let renewed = fixture.unsealed.leases.renewer.renew_lease(&RequestPermit::new(), &path, &id, HOUR).await.unwrap();
     assert!(renewed.ttl <= Duration::from_secs(3));
-    rig.pass(Duration::from_secs(5)).await;
-    assert_eq!(rig.users(), 0);
-    let parent = rig.token(None, reader(false, HOUR * 9)).await;
-    let child = rig.token(Some(&parent), reader(true, HOUR * 5)).await;
-    rig.user(&child.id, "a").await;
-    rig.unsealed.access.tokens.revoke(parent.key.as_ref().unwrap()).await.unwrap();
-    rig.pass(Duration::ZERO).await;
-    assert_eq!(rig.users(), 0, "the end of the parent ends what its batch token made");
+    fixture.pass(Duration::from_secs(5)).await;
+    assert_eq!(fixture.users(), 0);
+    let parent = fixture.token(None, reader(false, HOUR * 9)).await;
+    let child = fixture.token(Some(&parent), reader(true, HOUR * 5)).await;
+    fixture.user(&child.id, "a").await;
+    fixture.unsealed.access.tokens.revoke(parent.key.as_ref().unwrap()).await.unwrap();
+    fixture.pass(Duration::ZERO).await;
+    assert_eq!(fixture.users(), 0, "the end of the parent ends what its batch token made");
 }
 
 #[tokio::test]
 async fn sec_tl04_revoking_a_token_revokes_the_leases_of_its_tree() {
-    let (mut rig, mut rng) = (Rig::new().await, seeded());
+    let (mut fixture, mut rng) = (LeaseFixture::new().await, seeded());
     for round in 0..10 {
-        let mut tree = vec![rig.token(None, reader(false, HOUR * 9)).await];
+        let mut tree = vec![fixture.token(None, reader(false, HOUR * 9)).await];
         for _ in 0..20 {
             let parent = below(&mut rng, tree.len());
-            tree.push(rig.token(Some(&tree[parent]), reader(false, HOUR * 9)).await);
+            tree.push(fixture.token(Some(&tree[parent]), reader(false, HOUR * 9)).await);
         }
-        let outside = rig.token(None, reader(false, HOUR * 9)).await;
+        let outside = fixture.token(None, reader(false, HOUR * 9)).await;
         for made in &tree {
-            rig.user(&made.id, if round % 2 == 0 { "a" } else { "b" }).await;
+            fixture.user(&made.id, if round % 2 == 0 { "a" } else { "b" }).await;
         }
-        rig.user(&outside.id, "a").await;
-        rig.unsealed.access.tokens.revoke(tree[0].key.as_ref().unwrap()).await.unwrap();
+        fixture.user(&outside.id, "a").await;
+        fixture.unsealed.access.tokens.revoke(tree[0].key.as_ref().unwrap()).await.unwrap();
         if round % 3 == 0 {
-            rig.restart("here").await;
+            fixture.restart("here").await;
         }
-        rig.pass(Duration::ZERO).await;
-        assert_eq!(rig.users(), 1, "only the token outside of the tree has its user left");
-        rig.unsealed.access.tokens.revoke(outside.key.as_ref().unwrap()).await.unwrap();
-        rig.pass(Duration::ZERO).await;
-        assert_eq!(rig.stored().await, Vec::<String>::new());
+        fixture.pass(Duration::ZERO).await;
+        assert_eq!(fixture.users(), 1, "only the token outside of the tree has its user left");
+        fixture.unsealed.access.tokens.revoke(outside.key.as_ref().unwrap()).await.unwrap();
+        fixture.pass(Duration::ZERO).await;
+        assert_eq!(fixture.stored().await, Vec::<String>::new());
     }
 }
 
 #[tokio::test]
 async fn sec_tl09_six_tries_then_irrevocable_visible_and_retriable() {
-    let rig = Rig::new().await;
-    let (path, id, _) = rig.user(&rig.root, "a").await;
-    rig.world.down.store(true, Ordering::Relaxed);
-    rig.pass(HOUR * 2).await;
+    let fixture = LeaseFixture::new().await;
+    let (path, id, _) = fixture.user(&fixture.root, "a").await;
+    fixture.external.down.store(true, Ordering::Relaxed);
+    fixture.pass(HOUR * 2).await;
     for tries in 1..6 {
-        assert_eq!(rig.world.revocations.load(Ordering::Relaxed), tries);
-        rig.pass(Duration::from_secs(9)).await;
-        assert_eq!(rig.world.revocations.load(Ordering::Relaxed), tries, "not before the pause is over");
-        rig.pass(Duration::from_secs(10 << (tries - 1))).await;
+        assert_eq!(fixture.external.revocations.load(Ordering::Relaxed), tries);
+        fixture.pass(Duration::from_secs(9)).await;
+        assert_eq!(fixture.external.revocations.load(Ordering::Relaxed), tries, "not before the pause is over");
+        fixture.pass(Duration::from_secs(10 << (tries - 1))).await;
     }
-    rig.pass(HOUR * 100).await;
-    assert_eq!(rig.world.revocations.load(Ordering::Relaxed), 6, "and then no more");
-    let record = rig.unsealed.leases.store.at(&path, &id).await.unwrap().unwrap();
+    fixture.pass(HOUR * 100).await;
+    assert_eq!(fixture.external.revocations.load(Ordering::Relaxed), 6, "and then no more");
+    let record = fixture.unsealed.leases.store.at(&path, &id).await.unwrap().unwrap();
     assert_eq!(
         record.state,
         State::Irrevocable { error: "out of retries: failed to revoke entry: connection refused".into() }
     );
-    assert_eq!(rig.unsealed.leases.store.irrevocable_mounts().await.unwrap(), [record.mount]);
-    rig.world.down.store(false, Ordering::Relaxed);
-    rig.unsealed.leases.revoker.revoke_lease(&path, &id, RevokeMode::Now).await.unwrap();
-    assert_eq!(rig.users(), 0);
-    assert_eq!(rig.stored().await, Vec::<String>::new());
+    assert_eq!(fixture.unsealed.leases.store.irrevocable_mounts().await.unwrap(), [record.mount]);
+    fixture.external.down.store(false, Ordering::Relaxed);
+    fixture.unsealed.leases.revoker.revoke_lease(&path, &id, RevokeMode::Now).await.unwrap();
+    assert_eq!(fixture.users(), 0);
+    assert_eq!(fixture.stored().await, Vec::<String>::new());
 }
 
 #[tokio::test]
 async fn revocation_retries_use_the_backoff_stored_with_the_lease() {
-    let mut rig = Rig::new().await;
-    *rig.world.back_off.lock() = Some(BackOff { attempts: 3, pause: 60, longest: 90 });
-    let (path, id, _) = rig.user(&rig.root, "a").await;
-    *rig.world.back_off.lock() = Some(BackOff::default());
-    let (_, other, _) = rig.user(&rig.root, "a").await;
-    let record = rig.unsealed.leases.store.at(&path, &other).await.unwrap().unwrap();
+    let mut fixture = LeaseFixture::new().await;
+    *fixture.external.back_off.lock() = Some(BackOff { attempts: 3, pause: 60, longest: 90 });
+    let (path, id, _) = fixture.user(&fixture.root, "a").await;
+    *fixture.external.back_off.lock() = Some(BackOff::default());
+    let (_, other, _) = fixture.user(&fixture.root, "a").await;
+    let record = fixture.unsealed.leases.store.at(&path, &other).await.unwrap().unwrap();
     assert!(!serde_json::to_string(&record).unwrap().contains("back_off"), "what is as for all is not stored");
-    rig.unsealed.leases.revoker.revoke_lease(&path, &other, RevokeMode::Now).await.unwrap();
-    rig.restart("here").await;
-    rig.world.down.store(true, Ordering::Relaxed);
-    rig.pass(HOUR * 2).await;
+    fixture.unsealed.leases.revoker.revoke_lease(&path, &other, RevokeMode::Now).await.unwrap();
+    fixture.restart("here").await;
+    fixture.external.down.store(true, Ordering::Relaxed);
+    fixture.pass(HOUR * 2).await;
     for (pause, tries) in [(59, 2), (2, 3), (89, 3), (2, 4), (100_000, 4)] {
-        rig.pass(Duration::from_secs(pause)).await;
-        assert_eq!(rig.world.revocations.load(Ordering::Relaxed), tries, "one was the other lease's");
+        fixture.pass(Duration::from_secs(pause)).await;
+        assert_eq!(fixture.external.revocations.load(Ordering::Relaxed), tries, "one was the other lease's");
     }
-    let record = rig.unsealed.leases.store.at(&path, &id).await.unwrap().unwrap();
+    let record = fixture.unsealed.leases.store.at(&path, &id).await.unwrap().unwrap();
     assert!(matches!(record.state, State::Irrevocable { .. }));
 }
 
 #[tokio::test]
 async fn sec_tl09_a_corrupt_record_blocks_neither_unseal_nor_the_others() {
-    let mut rig = Rig::new().await;
-    let (_, broken, _) = rig.user(&rig.root, "a").await;
+    let mut fixture = LeaseFixture::new().await;
+    let (_, broken, _) = fixture.user(&fixture.root, "a").await;
     for _ in 0..999 {
-        rig.user(&rig.root, "a").await;
+        fixture.user(&fixture.root, "a").await;
     }
-    let view = rig.unsealed.barrier.view("token/");
-    let mut tx = rig.unsealed.barrier.begin();
+    let view = fixture.unsealed.barrier.view("token/");
+    let mut tx = fixture.unsealed.barrier.begin();
     tx.put(&view, &format!("secret/{}", broken.as_str()), Bytes::from_static(b"{\"path\":7"));
     tx.commit().await.unwrap();
-    rig.restart("here").await;
-    rig.pass(HOUR * 2).await;
-    assert_eq!(rig.users(), 1);
-    let mount = &rig.unsealed.leases.store.irrevocable_mounts().await.unwrap()[0];
-    let listed = rig.unsealed.leases.store.of_mount(index::IRREVOCABLE, mount, &Page::all()).await.unwrap();
+    fixture.restart("here").await;
+    fixture.pass(HOUR * 2).await;
+    assert_eq!(fixture.users(), 1);
+    let mount = &fixture.unsealed.leases.store.irrevocable_mounts().await.unwrap()[0];
+    let listed = fixture.unsealed.leases.store.of_mount(index::IRREVOCABLE, mount, &Page::all()).await.unwrap();
     assert_eq!(listed, [broken.as_str()]);
 }
 
 #[tokio::test]
 async fn a_mount_that_fails_leaves_the_others_alone() {
-    let rig = Rig::new().await;
+    let fixture = LeaseFixture::new().await;
     for _ in 0..300 {
-        rig.user(&rig.root, "a").await;
+        fixture.user(&fixture.root, "a").await;
     }
-    rig.world.down.store(true, Ordering::Relaxed);
-    rig.pass(HOUR * 2).await;
-    assert_eq!(rig.users(), 300);
-    rig.world.down.store(false, Ordering::Relaxed);
-    rig.user(&rig.root, "b").await;
-    rig.unsealed.leases.revoker.revoke_prefix("b", RevokeMode::Queued).await.unwrap();
-    rig.pass(Duration::ZERO).await;
-    assert_eq!(rig.users(), 300, "b is done while a waits for its next try");
-    rig.unsealed.leases.revoker.revoke_prefix("a/", RevokeMode::Queued).await.unwrap();
-    rig.pass(Duration::ZERO).await;
-    assert_eq!(rig.users(), 0);
+    fixture.external.down.store(true, Ordering::Relaxed);
+    fixture.pass(HOUR * 2).await;
+    assert_eq!(fixture.users(), 300);
+    fixture.external.down.store(false, Ordering::Relaxed);
+    fixture.user(&fixture.root, "b").await;
+    fixture.unsealed.leases.revoker.revoke_prefix("b", RevokeMode::Queued).await.unwrap();
+    fixture.pass(Duration::ZERO).await;
+    assert_eq!(fixture.users(), 300, "b is done while a waits for its next try");
+    fixture.unsealed.leases.revoker.revoke_prefix("a/", RevokeMode::Queued).await.unwrap();
+    fixture.pass(Duration::ZERO).await;
+    assert_eq!(fixture.users(), 0);
 }
 
 #[tokio::test]
 async fn a_restored_copy_takes_nothing_back_until_an_operator_says_so() {
-    let mut rig = Rig::at_home("here").await;
-    rig.user(&rig.root, "a").await;
-    rig.restart("here").await;
-    assert!(!rig.unsealed.leases.store.is_quarantined());
-    rig.restart("elsewhere").await;
-    assert!(rig.unsealed.leases.store.is_quarantined());
-    rig.pass(HOUR * 2).await;
-    assert_eq!(rig.users(), 1);
-    rig.restart("elsewhere").await;
-    assert!(rig.unsealed.leases.store.is_quarantined(), "it lasts");
-    rig.unsealed.leases.store.set_quarantine(false, rig.clock.now()).await.unwrap();
-    rig.pass(Duration::ZERO).await;
-    assert_eq!(rig.users(), 0);
-    rig.restart("elsewhere").await;
-    assert!(!rig.unsealed.leases.store.is_quarantined(), "this is its home now");
+    let mut fixture = LeaseFixture::at_home("here").await;
+    fixture.user(&fixture.root, "a").await;
+    fixture.restart("here").await;
+    assert!(!fixture.unsealed.leases.store.is_quarantined());
+    fixture.restart("elsewhere").await;
+    assert!(fixture.unsealed.leases.store.is_quarantined());
+    fixture.pass(HOUR * 2).await;
+    assert_eq!(fixture.users(), 1);
+    fixture.restart("elsewhere").await;
+    assert!(fixture.unsealed.leases.store.is_quarantined(), "it lasts");
+    fixture.unsealed.leases.store.set_quarantine(false, fixture.clock.now()).await.unwrap();
+    fixture.pass(Duration::ZERO).await;
+    assert_eq!(fixture.users(), 0);
+    fixture.restart("elsewhere").await;
+    assert!(!fixture.unsealed.leases.store.is_quarantined(), "this is its home now");
 }
 
 #[tokio::test]
 async fn the_one_home_of_an_older_version_becomes_that_of_its_node() {
     for (place, quarantined) in [("here", false), ("elsewhere", true)] {
-        let mut rig = Rig::at_home("here").await;
-        let view = rig.unsealed.barrier.view("token/");
-        let mut tx = rig.unsealed.barrier.begin();
+        let mut fixture = LeaseFixture::at_home("here").await;
+        let view = fixture.unsealed.barrier.view("token/");
+        let mut tx = fixture.unsealed.barrier.begin();
         assert!(tx.get(&view, "home/one").await.unwrap().is_some());
         tx.delete(&view, "home/one");
         tx.put(&view, "home", Bytes::from_static(b"\"here\""));
         tx.commit().await.unwrap();
-        rig.restart(place).await;
-        assert_eq!(rig.unsealed.leases.store.is_quarantined(), quarantined);
-        rig.unsealed.leases.store.set_quarantine(false, rig.clock.now()).await.unwrap();
-        let mut tx = rig.unsealed.barrier.begin_read();
+        fixture.restart(place).await;
+        assert_eq!(fixture.unsealed.leases.store.is_quarantined(), quarantined);
+        fixture.unsealed.leases.store.set_quarantine(false, fixture.clock.now()).await.unwrap();
+        let mut tx = fixture.unsealed.barrier.begin_read();
         assert_eq!(tx.get(&view, "home").await.unwrap(), None);
         let known = tx.get(&view, "home/one").await.unwrap().unwrap();
         assert_eq!(known, format!("{place:?}"));
@@ -566,29 +569,29 @@ async fn the_one_home_of_an_older_version_becomes_that_of_its_node() {
 
 #[tokio::test]
 async fn an_unmount_revokes_first_and_a_failure_leaves_the_mount() {
-    let rig = Rig::new().await;
-    let (path, id, _) = rig.user(&rig.root, "a").await;
-    let entry = rig.unsealed.engines.mounts.router().at("a/").unwrap().entry.clone();
-    rig.world.down.store(true, Ordering::Relaxed);
-    let refused = rig.unsealed.engines.changes.unmount(&entry).await.unwrap_err();
+    let fixture = LeaseFixture::new().await;
+    let (path, id, _) = fixture.user(&fixture.root, "a").await;
+    let entry = fixture.unsealed.engines.mounts.router().at("a/").unwrap().entry.clone();
+    fixture.external.down.store(true, Ordering::Relaxed);
+    let refused = fixture.unsealed.engines.changes.unmount(&entry).await.unwrap_err();
     assert_eq!(
         refused.public(),
         format!("failed to revoke \"{path}/{}\": failed to revoke entry: connection refused", id.as_str())
     );
-    assert!(rig.unsealed.engines.mounts.router().at("a/").is_some());
-    rig.world.down.store(false, Ordering::Relaxed);
-    rig.unsealed.engines.changes.unmount(&entry).await.unwrap();
-    assert!(rig.unsealed.engines.mounts.router().at("a/").is_none());
-    assert_eq!(rig.users(), 0);
-    assert_eq!(rig.stored().await, Vec::<String>::new());
+    assert!(fixture.unsealed.engines.mounts.router().at("a/").is_some());
+    fixture.external.down.store(false, Ordering::Relaxed);
+    fixture.unsealed.engines.changes.unmount(&entry).await.unwrap();
+    assert!(fixture.unsealed.engines.mounts.router().at("a/").is_none());
+    assert_eq!(fixture.users(), 0);
+    assert_eq!(fixture.stored().await, Vec::<String>::new());
 }
 
 #[tokio::test]
 async fn force_deletes_leases_that_cannot_be_revoked() {
-    let rig = Rig::new().await;
-    rig.user(&rig.root, "a").await;
-    rig.world.down.store(true, Ordering::Relaxed);
-    assert!(rig.unsealed.leases.revoker.revoke_prefix("a", RevokeMode::Now).await.is_err());
-    rig.unsealed.leases.revoker.revoke_prefix("a", RevokeMode::Forced).await.unwrap();
-    assert_eq!(rig.stored().await, Vec::<String>::new());
+    let fixture = LeaseFixture::new().await;
+    fixture.user(&fixture.root, "a").await;
+    fixture.external.down.store(true, Ordering::Relaxed);
+    assert!(fixture.unsealed.leases.revoker.revoke_prefix("a", RevokeMode::Now).await.is_err());
+    fixture.unsealed.leases.revoker.revoke_prefix("a", RevokeMode::Forced).await.unwrap();
+    assert_eq!(fixture.stored().await, Vec::<String>::new());
 }

@@ -8,8 +8,8 @@ use keepfast_storage::{Barrier, Page, StorageError};
 use super::expire::ExpiryWorker;
 use super::index::{self, LeaseName};
 use super::store::Leases;
-use crate::damaged::unreadable;
 use crate::token::Tokens;
+use crate::unreadable::unreadable;
 
 /// The number of names per read.
 const PAGE: usize = 500;
@@ -31,7 +31,7 @@ impl IndexTidier {
     /// number of deleted entries. For expired leases it only wakes the worker.
     pub(crate) async fn tidy(&self, now: Timestamp) -> Result<usize> {
         self.leases.wake.notify_one();
-        self.expiry.revoke_due_tokens(now).await?;
+        self.expiry.revoke_expired_tokens(now).await?;
         self.tokens.resume_collection().await?;
         let (mut dropped, mut folders) = (0, vec![String::new()]);
         while let Some(folder) = folders.pop() {

@@ -53,7 +53,7 @@ pub(crate) fn turn(server: &Lifecycle) {
     if let Some(unsealed) = server.unsealed() {
         record_cache_hits(&unsealed);
         unsealed.engines.mounts.router().all().for_each(|mounted| mounted.timings.turn_all());
-        unsealed.observed.audit.turn();
+        unsealed.observability.audit.turn();
     }
     server.parts.metrics.turn_all();
     let mut items = items(server);
@@ -108,8 +108,13 @@ fn own_numbers(server: &Lifecycle) -> Vec<Item> {
 /// Records the reads that the cache has served since the last call. They are not timed, so they count as zero.
 fn record_cache_hits(unsealed: &Unsealed) {
     let hits = unsealed.barrier.traffic().hits;
-    let recorded = unsealed.observed.cache_hits_recorded.fetch_max(hits, Ordering::Relaxed);
-    unsealed.observed.metrics.backend.barrier_get.record_each(hits.saturating_sub(recorded), std::time::Duration::ZERO);
+    let recorded = unsealed.observability.cache_hits_recorded.fetch_max(hits, Ordering::Relaxed);
+    unsealed
+        .observability
+        .metrics
+        .backend
+        .barrier_get
+        .record_each(hits.saturating_sub(recorded), std::time::Duration::ZERO);
 }
 
 /// The metrics of an unsealed server.
@@ -132,7 +137,7 @@ fn of_unsealed(unsealed: &Unsealed) -> Vec<Item> {
         let value = Value::Counter(key.encryptions);
         out.push(Item { labels, ..Item::new("barrier.estimated_encryptions", value) });
     }
-    out.extend(unsealed.observed.audit.items());
+    out.extend(unsealed.observability.audit.items());
     out
 }
 

@@ -64,9 +64,9 @@ impl Timed {
 #[async_trait]
 impl Backend for Timed {
     async fn get(&self, key: &Key) -> Result<Option<Bytes>, StorageError> {
-        let begun = self.clock.now();
+        let started = self.clock.now();
         let outcome = self.inner.get(key).await;
-        let took = self.clock.now().since(begun);
+        let took = self.clock.now().since(started);
         self.metrics.backend.get.record(took);
         if !key.as_str().starts_with(OWN) {
             self.metrics.backend.barrier_get.record(took);
@@ -75,11 +75,11 @@ impl Backend for Timed {
     }
 
     async fn list(&self, prefix: &Key, page: &Page) -> Result<Vec<String>, StorageError> {
-        let begun = self.clock.now();
+        let started = self.clock.now();
         let outcome = self.inner.list(prefix, page).await;
         let timings = &self.metrics.backend;
         let timing = if page.limit.is_some() { &timings.list_page } else { &timings.list };
-        timing.record(self.clock.now().since(begun));
+        timing.record(self.clock.now().since(started));
         outcome
     }
 
@@ -91,9 +91,9 @@ impl Backend for Timed {
                 Write::Delete { .. } => deletes += 1,
             }
         }
-        let begun = self.clock.now();
+        let started = self.clock.now();
         let outcome = self.inner.commit(batch).await;
-        let took = self.clock.now().since(begun);
+        let took = self.clock.now().since(started);
         let timings = &self.metrics.backend;
         timings.commit.record(took);
         timings.put.record_each(puts, took);

@@ -41,12 +41,12 @@ pub(crate) struct Timing {
 #[derive(Default)]
 struct Past {
     /// The copies, oldest first.
-    copies: VecDeque<Copied>,
+    copies: VecDeque<Snapshot>,
     last: Option<Interval>,
 }
 
 #[derive(Clone)]
-struct Copied {
+struct Snapshot {
     count: u64,
     nanos: u64,
     buckets: Arc<Buckets>,
@@ -158,14 +158,14 @@ impl Timing {
     }
 
     /// Copies the current values. Unchanged buckets share the memory of `before`.
-    fn copy(&self, before: Option<&Copied>) -> Copied {
+    fn copy(&self, before: Option<&Snapshot>) -> Snapshot {
         let nanos = self.nanos.load(Ordering::Relaxed);
         let buckets: Buckets = std::array::from_fn(|at| self.buckets[at].load(Ordering::Relaxed));
         let count = buckets.iter().sum();
         if let Some(before) = before.filter(|before| before.count == count) {
             return before.clone();
         }
-        Copied { count, nanos, buckets: Arc::new(buckets) }
+        Snapshot { count, nanos, buckets: Arc::new(buckets) }
     }
 }
 
@@ -189,8 +189,8 @@ impl Summary {
     }
 }
 
-fn nothing() -> Copied {
-    Copied { count: 0, nanos: 0, buckets: Arc::new([0; BUCKETS]) }
+fn nothing() -> Snapshot {
+    Snapshot { count: 0, nanos: 0, buckets: Arc::new([0; BUCKETS]) }
 }
 
 fn millis(nanos: u64) -> f64 {
@@ -198,7 +198,7 @@ fn millis(nanos: u64) -> f64 {
 }
 
 /// The records between two copies.
-fn between(before: &Copied, now: &Copied, min: u64, max: u64) -> Interval {
+fn between(before: &Snapshot, now: &Snapshot, min: u64, max: u64) -> Interval {
     let count = now.count.wrapping_sub(before.count);
     if count == 0 {
         return Interval::default();

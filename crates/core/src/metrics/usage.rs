@@ -4,17 +4,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use keepfast_framework::pace::Pace;
+use keepfast_framework::throttle::Throttle;
 use keepfast_framework::{Engine as _, Operation, Page, Result, Timestamp};
 
 use super::labelled::ttl_bucket;
 use super::{INTERVAL, Item, Value, gather};
-use crate::damaged::{confined, unreadable};
 use crate::lifecycle::Lifecycle;
 use crate::mount::permit::UsagePermit;
 use crate::namespace::NamespaceId;
 use crate::token::TokenAuth;
-use crate::token::record::{Life, TokenRecord};
+use crate::token::record::{TokenExpiry, TokenRecord};
+use crate::unreadable::{confined, unreadable};
 use crate::unsealed::Unsealed;
 
 /// The number of names per read.
@@ -94,7 +94,7 @@ pub(crate) async fn count_usage(server: &Lifecycle) -> Result<()> {
         server.parts.metrics.usage.lock().clear();
         return Ok(());
     };
-    let mut pace = Pace::new(server.parts.clock.clone());
+    let mut pace = Throttle::new(server.parts.clock.clone());
     unsealed.leases.store.count(&mut pace).await?;
     if server.parts.settings.telemetry.usage_period.is_zero() {
         return Ok(());
@@ -102,12 +102,12 @@ pub(crate) async fn count_usage(server: &Lifecycle) -> Result<()> {
     let most = server.parts.settings.telemetry.gauge_cardinality;
     let mut items = count_tokens(&unsealed, &mut pace, most).await?;
     items.extend(count_entities(&unsealed, &mut pace).await?);
-    items.extend(ask_engines(&unsealed, most).await?);
+    items.extend(count_in_engines(&unsealed, most).await?);
     *server.parts.metrics.usage.lock() = items;
     Ok(())
 }
 
-async fn count_tokens(unsealed: &Unsealed, pace: &mut Pace, most: usize) -> Result<Vec<Item>> {
+async fn count_tokens(unsealed: &Unsealed, pace: &mut Throttle, most: usize) -> Result<Vec<Item>> {
     let mut all = 0_u64;
     let (mut by_auth, mut by_policy, mut by_ttl) = (ByLabel::default(), ByLabel::default(), ByLabel::default());
     let mut page = Page::first(PAGE);
@@ -123,9 +123,9 @@ async fn count_tokens(unsealed: &Unsealed, pace: &mut Pace, most: usize) -> Resu
             };
             all += 1;
             by_auth.add(&auth_method(unsealed, &record));
-            by_ttl.add(match record.life {
-                Life::Endless => "+Inf",
-                Life::Until(_) => ttl_bucket(record.creation_ttl),
+            by_ttl.add(match record.expiry {
+                TokenExpiry::Never => "+Inf",
+                TokenExpiry::At(_) => ttl_bucket(record.creation_ttl),
             });
             record.authority.names().iter().for_each(|policy| by_policy.add(policy));
             pace.step().await;
@@ -151,7 +151,7 @@ fn auth_method(unsealed: &Unsealed, record: &TokenRecord) -> String {
     engine.unwrap_or_else(|| TokenAuth::TYPE.to_owned())
 }
 
-async fn count_entities(unsealed: &Unsealed, pace: &mut Pace) -> Result<Vec<Item>> {
+async fn count_entities(unsealed: &Unsealed, pace: &mut Throttle) -> Result<Vec<Item>> {
     let (entities, aliases) = unsealed.access.identity.count(&unsealed.barrier, pace).await?;
     let mut items = vec![
         Item::new("identity.num_entities", Value::Gauge(entities as f64)),
@@ -169,7 +169,7 @@ async fn count_entities(unsealed: &Unsealed, pace: &mut Pace) -> Result<Vec<Item
 }
 
 /// The usage gauges of engines, the largest values of each name.
-async fn ask_engines(unsealed: &Unsealed, most: usize) -> Result<Vec<Item>> {
+async fn count_in_engines(unsealed: &Unsealed, most: usize) -> Result<Vec<Item>> {
     let mounts: Vec<_> = unsealed.engines.mounts.router().all().cloned().collect();
     let mut items = Vec::new();
     for mounted in mounts {

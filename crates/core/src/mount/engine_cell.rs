@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use keepfast_framework::{Error, Result};
 use parking_lot::Mutex;
 
-use crate::damaged::confined;
+use crate::unreadable::confined;
 
 /// The maximum number of changes of a mount while its engine opens; one more is kept to detect the excess.
 const MOST: usize = 4096;

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | [`ExistencePermit`] | `request/authorize.rs` | the existence check that authorizes an update |
 //! | [`RequestPermit`] | `request/authorize.rs` | an authorized request, and the renewals that it requests |
-//! | [`TickPermit`] | `duties.rs` | the periodic work of an engine |
+//! | [`TickPermit`] | `background.rs` | the periodic work of an engine |
 //! | [`RevocationPermit`] | `lease/revoke.rs` | the revocation of a lease |
 //! | [`UsagePermit`] | `metrics/usage.rs` | the usage counts of an engine, for the metrics |
 

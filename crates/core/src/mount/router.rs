@@ -12,7 +12,7 @@ use super::engine_cell::EngineCell;
 use super::entry::MountEntry;
 use super::host::EngineHost;
 use super::opened::OpenedEngine;
-use crate::audit::MountMark;
+use crate::audit::MountMembers;
 use crate::metrics::routes::RouteTimings;
 
 /// A mount with its storage and, after the first use, its engine.
@@ -28,7 +28,7 @@ pub(crate) struct Mounted {
     /// The route table of its engine type, known before the engine is opened.
     pub(crate) table: Arc<Table>,
     /// Its representation in audit entries.
-    pub(crate) audit: MountMark,
+    pub(crate) audit: MountMembers,
     /// The timings of its engine.
     pub(crate) timings: Arc<RouteTimings>,
     engine: EngineCell<OpenedEngine>,
@@ -38,7 +38,7 @@ impl Mounted {
     /// A mount whose engine is not opened yet.
     pub(crate) fn new(entry: MountEntry, info: MountInfo, view: View, registered: &Registered) -> Self {
         let (table, traits) = (registered.table().clone(), registered.traits);
-        let audit = MountMark::new(&entry);
+        let audit = MountMembers::new(&entry);
         let (info, timings, engine) = (Arc::new(info), Arc::default(), EngineCell::default());
         Mounted { entry, info, view, traits, table, audit, timings, engine }
     }

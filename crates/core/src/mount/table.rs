@@ -13,10 +13,10 @@ use parking_lot::Mutex;
 
 use super::entry::{MountConfig, MountEntry};
 use super::router::{Mounted, Router, storage_prefix};
-use crate::damaged;
-use crate::follow::{Applied, Follower};
+use crate::invalidation::{CacheOwner, CommittedChange};
 use crate::namespace::NamespaceId;
 use crate::settings::Settings;
+use crate::unreadable;
 
 const ENTRIES: Records<MountEntry> = Records::at("mount/");
 
@@ -64,7 +64,7 @@ impl Mounts {
             let seen = self.entries.lock().changes;
             let mut by_name = BTreeMap::new();
             for name in ENTRIES.list_in(tx, &self.view, "", &Page::all()).await? {
-                let entry = damaged::read((&ENTRIES, "mount"), tx, &self.view, &name).await?.readable();
+                let entry = unreadable::read((&ENTRIES, "mount"), tx, &self.view, &name).await?.readable();
                 by_name.extend(entry.filter(|entry| entry.namespace == self.namespace).map(|entry| (name, entry)));
             }
             let mut entries = self.entries.lock();
@@ -197,8 +197,8 @@ impl Mounts {
     }
 }
 
-impl Follower for Mounts {
-    fn applied(&self, change: &Applied<'_>) {
+impl CacheOwner for Mounts {
+    fn applied(&self, change: &CommittedChange<'_>) {
         let mut entries = self.entries.lock();
         entries.changes += 1;
         // A mount with an unreadable entry handles no requests.
@@ -213,15 +213,15 @@ impl Follower for Mounts {
 /// Passes commits to the open engines, each for its own part of the storage.
 pub(crate) struct EngineRecords(pub(crate) Arc<Mounts>);
 
-impl Follower for EngineRecords {
-    fn applied(&self, change: &Applied<'_>) {
+impl CacheOwner for EngineRecords {
+    fn applied(&self, change: &CommittedChange<'_>) {
         let Some((uuid, key)) = change.key.split_once('/') else { return };
         if let Some(mounted) = self.0.router().by_uuid(uuid) {
             mounted.applied(key, change.exists());
         }
     }
 
-    fn drop_stale(&self, change: &Applied<'_>) -> bool {
+    fn drop_stale(&self, change: &CommittedChange<'_>) -> bool {
         if let Some((uuid, _)) = change.key.split_once('/') {
             self.0.reopen(uuid);
         }

@@ -8,12 +8,12 @@ use keepfast_framework::rows::OperationInfo;
 use keepfast_framework::{Operation, Timestamp};
 use serde_json::{Map, Value, json};
 
-use super::filter::KeysFilter;
 use super::grant::{Capabilities, Capability, Conditions, Grant};
+use super::list_filter::KeysFilter;
 use super::parameters::Parameters;
 use super::parse::{PathRule, Policy};
 use super::pattern::{Pattern, Rank, fold, is_folded};
-use super::table::{Found, Table};
+use super::pattern_table::{Found, Table};
 use super::template::{Rendered, Subject};
 
 /// What a caller may do.

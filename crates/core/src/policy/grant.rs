@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::filter::KeysFilter;
+use super::list_filter::KeysFilter;
 use super::parameters::Constraints;
 
 /// One capability of a policy rule.

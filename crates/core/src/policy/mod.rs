@@ -14,17 +14,17 @@
 
 pub(crate) mod acl;
 pub(crate) mod builtin;
-pub(crate) mod filter;
 pub(crate) mod grant;
+pub(crate) mod list_filter;
 pub(crate) mod parameters;
 pub(crate) mod parse;
 pub(crate) mod password;
 pub(crate) mod store;
 pub(crate) mod template;
 
+pub(crate) mod denied_values;
 mod pattern;
-pub(crate) mod reading;
-mod table;
+mod pattern_table;
 
 #[cfg(test)]
 mod naive;

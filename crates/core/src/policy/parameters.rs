@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use keepfast_framework::rows::OperationInfo;
 use serde_json::{Map, Value};
 
-use super::reading::{self, Scope};
+use super::denied_values::{self, Scope};
 
 /// The parameters of a request: the fields of its body, or of its query.
 pub(crate) type Parameters = Map<String, Value>;
@@ -61,8 +61,8 @@ impl Constraints {
             let denied = self.denied.get(name);
             denied.is_some_and(|values| {
                 values.is_empty()
-                    || reading::has_too_many_words(value)
-                    || values.iter().any(|d| reading::reaches(d, value, scope))
+                    || denied_values::has_too_many_words(value)
+                    || values.iter().any(|d| denied_values::reaches(d, value, scope))
             })
         };
         denied_as(&name.to_lowercase())

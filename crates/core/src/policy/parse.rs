@@ -10,8 +10,8 @@ use keepfast_framework::fields::parse_duration;
 use keepfast_hcl::{Body, HclError, Item, Key, Position, Syntax, Value, ValueKind};
 use serde_json::Value as Json;
 
-use super::filter::KeysFilter;
 use super::grant::{Capabilities, Capability, Conditions, Grant};
+use super::list_filter::KeysFilter;
 use super::template::{Template, TemplateOptions};
 
 /// A parsed policy.

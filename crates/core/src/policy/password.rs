@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn an_invalid_rule_is_named() {
-        for (text, told) in [
+        for (text, message) in [
             ("", "length must be > 0"),
             ("length = 8", "no charset"),
             ("length = 3\nrule \"charset\" { charset = \"a\" }", "between 4 and 100"),
@@ -236,7 +236,7 @@ mod tests {
             ("length = 8\nrule \"charset\" { charset = 3 }", "'charset' must be a string"),
         ] {
             let error = parse(text).unwrap_err().to_string();
-            assert!(error.contains(told), "{text:?}: {error}");
+            assert!(error.contains(message), "{text:?}: {error}");
         }
     }
 }

@@ -12,12 +12,12 @@ use serde::{Deserialize, Serialize};
 
 use super::template::{Alias, Entity, Subject, TemplateOptions};
 use super::{Acl, Policy, builtin};
-use crate::damaged::{self, Stored};
-use crate::follow::{Applied, Follower};
 use crate::identity::{self, Identity};
+use crate::invalidation::{CacheOwner, CommittedChange};
 use crate::metrics::{Metrics, Timing};
 use crate::stamps::{Stamp, Stamps};
 use crate::token::{Authority, Token};
+use crate::unreadable::{self, Stored};
 
 /// The stored record of a policy.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -139,7 +139,7 @@ impl Policies {
 
     /// Writes the built-in policies where `default` is missing.
     pub(crate) async fn write_built_in(tx: &mut Tx, view: &View, now: Timestamp) -> Result<()> {
-        let Stored::Absent = damaged::read((&POLICIES, "policy"), tx, view, builtin::DEFAULT).await? else {
+        let Stored::Absent = unreadable::read((&POLICIES, "policy"), tx, view, builtin::DEFAULT).await? else {
             return Ok(());
         };
         for (name, text) in
@@ -152,41 +152,41 @@ impl Policies {
 
     /// A stored policy.
     pub(crate) async fn read(&self, tx: &mut ReadTx, name: &str) -> Result<Option<PolicyRecord>> {
-        let begun = self.clock.now();
+        let started = self.clock.now();
         let found = POLICIES.get_in(tx, &self.view, name).await;
-        self.took(&self.metrics.policies.get, begun);
+        self.took(&self.metrics.policies.get, started);
         found
     }
 
-    fn took(&self, timing: &Timing, begun: Timestamp) {
-        timing.record(self.clock.now().since(begun));
+    fn took(&self, timing: &Timing, started: Timestamp) {
+        timing.record(self.clock.now().since(started));
     }
 
     /// A stored policy, for operations that must work in spite of damage: a record that cannot be read counts as none.
     pub(crate) async fn readable(&self, tx: &mut ReadTx, name: &str) -> Result<Option<PolicyRecord>> {
-        Ok(damaged::read((&POLICIES, "policy"), tx, &self.view, name).await?.readable())
+        Ok(unreadable::read((&POLICIES, "policy"), tx, &self.view, name).await?.readable())
     }
 
     /// Writes a policy, whose text the caller has parsed.
     pub(crate) fn write(&self, tx: &mut Tx, record: &PolicyRecord) -> Result<()> {
-        let begun = self.clock.now();
+        let started = self.clock.now();
         POLICIES.put_in(tx, &self.view, &record.name, record)?;
-        self.took(&self.metrics.policies.set, begun);
+        self.took(&self.metrics.policies.set, started);
         Ok(())
     }
 
     /// Deletes a policy.
     pub(crate) fn delete(&self, tx: &mut Tx, name: &str) {
-        let begun = self.clock.now();
+        let started = self.clock.now();
         POLICIES.delete_in(tx, &self.view, name);
-        self.took(&self.metrics.policies.delete, begun);
+        self.took(&self.metrics.policies.delete, started);
     }
 
     /// The names of stored policies, sorted.
     pub(crate) async fn list(&self, tx: &mut ReadTx, prefix: &str, page: &Page) -> Result<Vec<String>> {
-        let begun = self.clock.now();
+        let started = self.clock.now();
         let names = POLICIES.list_in(tx, &self.view, prefix, page).await;
-        self.took(&self.metrics.policies.list, begun);
+        self.took(&self.metrics.policies.list, started);
         names
     }
 
@@ -329,8 +329,8 @@ impl Policies {
 }
 
 /// Follows the records of policies: compiled policies become stale.
-impl Follower for Policies {
-    fn applied(&self, change: &Applied<'_>) {
+impl CacheOwner for Policies {
+    fn applied(&self, change: &CommittedChange<'_>) {
         let mut memory = self.parsed.write();
         self.generation.fetch_add(1, Ordering::AcqRel);
         memory.remove(change.key);

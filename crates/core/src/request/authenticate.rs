@@ -7,7 +7,7 @@ use keepfast_framework::{Clock, Error, Incoming, Operation, QueryValue, Status};
 
 use super::Refused;
 use super::route::Routed;
-use crate::audit::Verdict;
+use crate::audit::PolicyResults;
 use crate::metrics::Metrics;
 use crate::mount::Mounts;
 use crate::token::store::{USES_SPENT, Use};
@@ -23,7 +23,7 @@ pub(crate) struct RequestCaller {
     /// Whether this is the last use of the token, which is revoked after the request.
     pub(crate) last_use: bool,
     /// The decision of the caller's policies.
-    pub(crate) verdict: Verdict,
+    pub(crate) policy_results: PolicyResults,
 }
 
 /// A routed request whose caller is known, or whose path needs no token.
@@ -60,7 +60,7 @@ impl Authenticator {
             mounts: unsealed.engines.mounts.clone(),
             tokens: unsealed.access.tokens.clone(),
             wrapper: unsealed.access.wrapper.clone(),
-            metrics: unsealed.observed.metrics.clone(),
+            metrics: unsealed.observability.metrics.clone(),
         }
     }
 

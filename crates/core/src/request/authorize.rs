@@ -66,7 +66,7 @@ impl Authorizer {
             host: unsealed.engines.host.clone(),
             policies: unsealed.access.policies.clone(),
             identity: unsealed.access.identity.clone(),
-            audit: unsealed.observed.audit.clone(),
+            audit: unsealed.observability.audit.clone(),
         }
     }
 
@@ -91,16 +91,16 @@ impl Authorizer {
         routed: &Routed,
         request_caller: &mut RequestCaller,
     ) -> Result<(Decision, Option<Arc<CompiledAcl>>)> {
-        let verdict = &mut request_caller.verdict;
+        let policy_results = &mut request_caller.policy_results;
         let compiled = match &request_caller.token {
             None => None,
             Some(token) => Some(self.policies.acl_of(token, &self.identity).await?),
         };
         if let Some(compiled) = &compiled {
-            verdict.identity_policies = compiled.identity_policies.clone();
+            policy_results.identity_policies = compiled.identity_policies.clone();
         }
         if routed.is_open() {
-            verdict.allowed = Some(true);
+            policy_results.allowed = Some(true);
             return Ok((Decision { allowed: true, ..Decision::default() }, compiled));
         }
         let compiled = compiled.ok_or_else(Error::denied)?;
@@ -131,14 +131,14 @@ impl Authorizer {
         }
         let is_help = routed.incoming.operation == Operation::Help;
         let sudo_missing = !is_help && routed.access == Access::Sudo && !decision.sudo;
-        verdict.allowed = Some(decision.allowed && !sudo_missing);
+        policy_results.allowed = Some(decision.allowed && !sudo_missing);
         if !decision.allowed || sudo_missing {
             let reason = if decision.allowed { "the path needs sudo" } else { "no policy of the token allows it" };
             let refused = Error::new(Status::FORBIDDEN, "1 error occurred:\n\t* permission denied\n\n");
             return Err(refused.because(reason));
         }
         if self.audit.is_on() {
-            verdict.granting = compiled.acl.granting(path, routed.incoming.operation, creates, now);
+            policy_results.granting = compiled.acl.granting(path, routed.incoming.operation, creates, now);
         }
         Ok((decision, Some(compiled)))
     }

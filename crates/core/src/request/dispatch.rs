@@ -8,16 +8,16 @@ use keepfast_crypto::secret::SecretString;
 use keepfast_framework::cx::LastStep;
 use keepfast_framework::reply::Raw;
 use keepfast_framework::{
-    Cx, Error, ErrorKind, Incoming, Input, OpenCeremonies, Operation, Outcome, Result, Status, help,
+    Cx, Error, ErrorKind, Incoming, Input, Operation, Outcome, Result, Status, UnauthedEndpoints, help,
 };
 use keepfast_storage::{StorageError, Tx};
 use serde::Serialize;
 
 use super::Refused;
+use super::audit::Audited;
 use super::authenticate::RequestCaller;
 use super::authorize::AuthorizedParts;
 use super::envelope::{Answer, Envelope};
-use super::record::Recorded;
 use super::route::{Call, Target};
 use super::settle::{Settled, Settler};
 use super::wrap::{wrap_envelope, wrap_raw};
@@ -29,16 +29,16 @@ use crate::policy::store::CompiledAcl;
 use crate::settings::Settings;
 use crate::token::{Token, Tokens};
 use crate::unsealed::Unsealed;
-use crate::wrapping::{USE_UNWRAP, UseOf, Wrapper};
+use crate::wrapping::{TokenUse, USE_UNWRAP, Wrapper};
 
 /// How often a request runs again after conflicts before it fails.
 const TRIES: usize = 64;
 
 /// A request with its outcome: it has run, or was refused.
-pub(crate) struct Answered(AnsweredParts);
+pub(crate) struct Handled(HandledParts);
 
-/// The parts of an [`Answered`], for its audit entry.
-pub(super) struct AnsweredParts {
+/// The parts of an [`Handled`], for its audit entry.
+pub(super) struct HandledParts {
     pub(super) incoming: Box<Incoming>,
     /// The mount that its path leads to, for the audit entry.
     pub(super) mounted: Option<Arc<Mounted>>,
@@ -48,16 +48,16 @@ pub(super) struct AnsweredParts {
     pub(super) last_step: Option<LastStep>,
 }
 
-impl Answered {
+impl Handled {
     /// The outcome of a refused request.
     pub(super) fn refused(refused: Refused) -> Self {
         let Refused { routed, caller, serialized, error } = refused;
         let mounted = routed.destination.mounted().cloned();
         let incoming = routed.incoming;
-        Answered(AnsweredParts { incoming, mounted, caller, serialized, outcome: Err(error), last_step: None })
+        Handled(HandledParts { incoming, mounted, caller, serialized, outcome: Err(error), last_step: None })
     }
 
-    pub(super) fn into_parts(self) -> AnsweredParts {
+    pub(super) fn into_parts(self) -> HandledParts {
         self.0
     }
 }
@@ -86,7 +86,7 @@ pub(crate) struct RequestFacts {
     /// Whether the response is to be wrapped.
     pub(crate) wraps: bool,
     /// The operations that the listener allows without a token.
-    pub(crate) open: OpenCeremonies,
+    pub(crate) open: UnauthedEndpoints,
     /// Whether its `Accept` header has a format of Prometheus.
     pub(crate) accepts_prometheus: bool,
 }
@@ -114,7 +114,7 @@ impl Dispatcher {
     }
 
     /// Runs a recorded request; `unsealed` is for core's own engines.
-    pub(super) async fn dispatch(&self, unsealed: &Arc<Unsealed>, recorded: Recorded) -> Answered {
+    pub(super) async fn dispatch(&self, unsealed: &Arc<Unsealed>, recorded: Audited) -> Handled {
         let (parts, serialized) = recorded.into_parts();
         let (outcome, last_step) = match self.run(unsealed, &parts).await {
             Ok((answer, last_step)) => (Ok(answer), last_step),
@@ -122,7 +122,7 @@ impl Dispatcher {
         };
         let mounted = Some(parts.routed.destination.mounted().clone());
         let (incoming, caller) = (parts.routed.incoming, parts.caller);
-        Answered(AnsweredParts { incoming, mounted, caller, serialized, outcome, last_step })
+        Handled(HandledParts { incoming, mounted, caller, serialized, outcome, last_step })
     }
 
     async fn run(&self, unsealed: &Arc<Unsealed>, parts: &AuthorizedParts) -> Result<(Answer, Option<LastStep>)> {
@@ -135,17 +135,17 @@ impl Dispatcher {
                 return Ok((json_document(&text)?, None));
             }
             Target::MountHelp(mounted) => return Ok((json_document(&help::root(version, &mounted.table))?, None)),
-            Target::UnsupportedOperation(..) => return Err(routed.worded(Error::unsupported_operation())),
-            Target::UnsupportedPath(_) => return Err(routed.worded(Error::unsupported_path())),
+            Target::UnsupportedOperation(..) => return Err(routed.reword(Error::unsupported_operation())),
+            Target::UnsupportedPath(_) => return Err(routed.reword(Error::unsupported_path())),
         };
         let input = &routed.incoming.input;
         let limited = parts.decision.limit.map(|limit| Box::new(with_limit(input, limit)));
         let input = limited.as_deref().unwrap_or(input);
-        let begun = self.host.clock.now();
+        let started = self.host.clock.now();
         let mut creates = false;
         let outcome = self.attempts(unsealed, parts, call, input, &mut creates).await;
         if let Some(operation) = RouteOperation::of(routed.incoming.operation, creates) {
-            call.mounted.timings.record(operation, self.host.clock.now().since(begun));
+            call.mounted.timings.record(operation, self.host.clock.now().since(started));
         }
         outcome
     }
@@ -162,7 +162,7 @@ impl Dispatcher {
         for _ in 0..TRIES {
             match self.attempt(unsealed, parts, call, input, creates).await {
                 Err(error) if error.is_conflict() && !call.row().once => {}
-                other => return other.map_err(|error| parts.routed.worded(error)),
+                other => return other.map_err(|error| parts.routed.reword(error)),
             }
         }
         Err(Error::internal(StorageError::Conflict))
@@ -256,7 +256,7 @@ impl Dispatcher {
     async fn take_wrapped(&self, tx: &mut Tx, parts: &AuthorizedParts) -> Result<()> {
         let caller = &parts.caller;
         match caller.token.as_ref().and_then(|token| token.key.as_ref().map(|key| (token, key))) {
-            Some((token, key)) if caller.last_use => self.wrapper.take(tx, key, token, UseOf::Authentication).await,
+            Some((token, key)) if caller.last_use => self.wrapper.take(tx, key, token, TokenUse::Authentication).await,
             _ => Err(Error::denied()),
         }
     }

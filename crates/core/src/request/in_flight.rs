@@ -43,7 +43,7 @@ struct Slots {
 #[derive(Default)]
 struct Slot {
     is_used: bool,
-    begun: Timestamp,
+    started: Timestamp,
     remote: Option<SocketAddr>,
     method: &'static str,
     operation: Option<Operation>,
@@ -136,7 +136,7 @@ impl Drop for InFlightGuard<'_> {
 impl Slot {
     fn take(&mut self, incoming: &Incoming, now: Timestamp) {
         self.is_used = true;
-        self.begun = now;
+        self.started = now;
         self.remote = incoming.remote;
         self.method = incoming.method;
         self.id.push_str(&incoming.id);
@@ -158,7 +158,7 @@ impl Slot {
     /// The entry, with the whole path, and the operation.
     fn to_response(&self) -> (Option<Operation>, InFlightRequest) {
         let request = InFlightRequest {
-            start_time: self.begun.rfc3339(),
+            start_time: self.started.rfc3339(),
             client_remote_address: self.remote.map(|address| address.to_string()).unwrap_or_default(),
             request_path: self.path.clone(),
             request_method: self.method,
@@ -183,7 +183,7 @@ mod tests {
     use keepfast_framework::CanonicalPath;
 
     use super::*;
-    use keepfast_framework::OpenCeremonies;
+    use keepfast_framework::UnauthedEndpoints;
 
     fn incoming(id: &str, path: &str) -> Incoming {
         Incoming {
@@ -200,7 +200,7 @@ mod tests {
             wrap_ttl: None,
             remote: "127.0.0.1:1234".parse().ok(),
             tls: None,
-            open: OpenCeremonies::default(),
+            open: UnauthedEndpoints::default(),
         }
     }
 

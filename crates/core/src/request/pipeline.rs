@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use keepfast_framework::{Incoming, Timestamp};
 
+use super::audit::RequestAuditor;
 use super::authenticate::Authenticator;
 use super::authorize::{Authorized, Authorizer};
-use super::dispatch::{Answered, Dispatcher};
+use super::dispatch::{Dispatcher, Handled};
 use super::in_flight::InFlightGuard;
-use super::record::RequestRecorder;
 use super::route::{Routed, route};
 use super::{Refused, Response};
 use crate::unsealed::Unsealed;
@@ -18,7 +18,7 @@ pub(crate) struct Pipeline {
     unsealed: Arc<Unsealed>,
     authenticator: Authenticator,
     authorizer: Authorizer,
-    recorder: RequestRecorder,
+    recorder: RequestAuditor,
     dispatcher: Dispatcher,
 }
 
@@ -28,7 +28,7 @@ impl Pipeline {
         Pipeline {
             authenticator: Authenticator::new(&unsealed),
             authorizer: Authorizer::new(&unsealed),
-            recorder: RequestRecorder::new(&unsealed),
+            recorder: RequestAuditor::new(&unsealed),
             dispatcher: Dispatcher::new(&unsealed),
             unsealed,
         }
@@ -41,25 +41,30 @@ impl Pipeline {
 
     /// Runs all stages of one request.
     pub(crate) async fn handle(&self, incoming: Box<Incoming>) -> Response {
-        let (observed, clock) = (&self.unsealed.observed, &self.unsealed.clock);
-        let _counted = observed.metrics.in_flight();
-        let begun = clock.now();
-        let listed = observed.in_flight.begin(&incoming, begun);
-        let (response, is_login) = self.travel(incoming, begun, &listed).await;
-        let timing = if is_login { &observed.metrics.login } else { &observed.metrics.request };
-        timing.record(clock.now().since(begun));
+        let (observability, clock) = (&self.unsealed.observability, &self.unsealed.clock);
+        let _counted = observability.metrics.in_flight();
+        let started = clock.now();
+        let listed = observability.in_flight.begin(&incoming, started);
+        let (response, is_login) = self.travel(incoming, started, &listed).await;
+        let timing = if is_login { &observability.metrics.login } else { &observability.metrics.request };
+        timing.record(clock.now().since(started));
         response
     }
 
     /// Runs the stages; also returns whether the request was a login.
-    async fn travel(&self, incoming: Box<Incoming>, begun: Timestamp, listed: &InFlightGuard<'_>) -> (Response, bool) {
+    async fn travel(
+        &self,
+        incoming: Box<Incoming>,
+        started: Timestamp,
+        listed: &InFlightGuard<'_>,
+    ) -> (Response, bool) {
         let routed = route(&self.unsealed.engines.mounts, incoming);
         let is_login = routed.destination.call().is_some_and(|call| call.row().login);
         let admitted = self.admit(routed, listed).await;
-        self.unsealed.observed.metrics.check_token.record(self.unsealed.clock.now().since(begun));
+        self.unsealed.observability.metrics.check_token.record(self.unsealed.clock.now().since(started));
         let answered = match self.recorder.record_request(admitted).await {
             Ok(recorded) => self.dispatcher.dispatch(&self.unsealed, recorded).await,
-            Err(refused) => Answered::refused(*refused),
+            Err(refused) => Handled::refused(*refused),
         };
         (self.recorder.record_response(answered).await, is_login)
     }

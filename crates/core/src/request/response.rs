@@ -1,4 +1,4 @@
-//! The response of a request. Only `record.rs` makes one for an audited request.
+//! The response of a request. Only `audit.rs` makes one for an audited request.
 
 use bytes::Bytes;
 use keepfast_framework::reply::Raw;

@@ -152,7 +152,7 @@ impl<D> Routed<D> {
     }
 
     /// An error in the wording of this path.
-    pub(super) fn worded(&self, refusal: Error) -> Error {
+    pub(super) fn reword(&self, refusal: Error) -> Error {
         if self.is_open() { refusal.without_frame() } else { refusal }
     }
 }

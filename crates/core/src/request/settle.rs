@@ -12,7 +12,7 @@ use keepfast_storage::Tx;
 
 use super::authorize::AuthorizedParts;
 use super::envelope::{Answer, Envelope};
-use crate::identity::{Identity, Who};
+use crate::identity::{Identity, LoginIdentity};
 use crate::lease::Leases;
 use crate::lease::intent::LeaseIssuer;
 use crate::lockout::Lockout;
@@ -21,8 +21,8 @@ use crate::mount::{EngineHost, Mounted};
 use crate::policy::builtin;
 use crate::settings::Settings;
 use crate::token::create::Spec;
-use crate::token::life::{self, Asked};
 use crate::token::record::Origin;
+use crate::token::ttl::{self, RequestedTtls};
 use crate::token::{Authority, BoundCidrs, Tokens, create};
 use crate::unsealed::Unsealed;
 
@@ -54,7 +54,7 @@ impl Settler {
             identity: unsealed.access.identity.clone(),
             lockout: unsealed.access.lockout.clone(),
             settings: unsealed.settings.clone(),
-            metrics: unsealed.observed.metrics.clone(),
+            metrics: unsealed.observability.metrics.clone(),
         }
     }
 
@@ -126,13 +126,13 @@ impl Settler {
     ) -> Result<()> {
         let login = self.check_lockout(mounted, attempt).await?;
         let no_default_policy = login.terms.no_default_policy;
-        let (made, warnings, who) = self.log_in(tx, parts, mounted, *login).await?;
+        let (made, warnings, login_identity) = self.log_in(tx, parts, mounted, *login).await?;
         envelope.warnings.extend(warnings);
         envelope.logged_in = parts.routed.incoming.wrap_ttl.map(|_| made.record.display_name.clone());
         envelope.is_login = true;
-        let identity_policies = self.identity.policies_of(&self.host.barrier, &who).await?;
+        let identity_policies = self.identity.policies_of(&self.host.barrier, &login_identity).await?;
         let auth = made.auth_block(identity_policies.to_vec());
-        envelope.auth = Some(Box::new(AuthBlock { entity_created: who.created, no_default_policy, ..auth }));
+        envelope.auth = Some(Box::new(AuthBlock { entity_created: login_identity.created, no_default_policy, ..auth }));
         Ok(())
     }
 
@@ -141,12 +141,12 @@ impl Settler {
         let LoginAttempt { alias, outcome } = attempt;
         let now = self.host.clock.now();
         let outcome = outcome.map(Box::new);
-        let verdict = self.lockout.check(&mounted.entry, alias, &self.settings, now, outcome);
-        if let Some(change) = verdict.changed {
+        let login_result = self.lockout.check(&mounted.entry, alias, &self.settings, now, outcome);
+        if let Some(change) = login_result.changed {
             // In its own transaction: that of a failed login writes nothing.
             self.lockout.store(&mounted.entry.accessor, change, now).await?;
         }
-        verdict.outcome
+        login_result.outcome
     }
 
     /// Creates the token of a login. Also returns its warnings and its entity.
@@ -156,22 +156,22 @@ impl Settler {
         parts: &AuthorizedParts,
         mounted: &Arc<Mounted>,
         login: Login,
-    ) -> Result<(create::Made, Vec<String>, Who)> {
+    ) -> Result<(create::Made, Vec<String>, LoginIdentity)> {
         let now = self.host.clock.now();
         let policies = login_policies(&login)?;
-        let who = match &login.alias {
-            None => Who::default(),
+        let login_identity = match &login.alias {
+            None => LoginIdentity::default(),
             Some(alias) => self.identity.entity_of(tx, &mounted.info, alias, now).await?,
         };
         let terms = &login.terms;
-        let asked = Asked {
+        let requested = RequestedTtls {
             increment: Duration::ZERO,
             ttl: terms.ttl,
             max_ttl: terms.max_ttl,
             period: terms.period,
             explicit_max_ttl: terms.explicit_max_ttl,
         };
-        let life = life::given(&asked, mounted.info.ttl, now, now);
+        let effective = ttl::effective_ttl(&requested, mounted.info.ttl, now, now);
         let bound_cidrs: BoundCidrs = match parts.routed.incoming.remote.filter(|_| terms.strictly_bind_ip) {
             Some(remote) => std::iter::once(IpNet::from(remote.ip())).collect(),
             None => terms.bound_cidrs.iter().copied().collect(),
@@ -186,13 +186,13 @@ impl Settler {
             display_name: display_name(&mounted.entry.path, &login.display_name),
             meta: login.metadata,
             num_uses: terms.num_uses,
-            ttl: Some(life.ttl),
+            ttl: Some(effective.ttl),
             explicit_max_ttl: terms.explicit_max_ttl.as_secs(),
             period: terms.period.as_secs(),
             max_ttl: terms.max_ttl.as_secs(),
             renewable: terms.renewable && !batch,
-            entity_id: who.entity.clone(),
-            alias: who.alias.clone(),
+            entity_id: login_identity.entity.clone(),
+            alias: login_identity.alias.clone(),
             bound_cidrs,
             origin: Origin {
                 mount: Some(mounted.entry.path.clone()),
@@ -204,7 +204,7 @@ impl Settler {
         };
         let made = self.tokens.create(tx, spec, now).await?;
         made.record.count(&self.metrics, &mounted.entry.engine, &mounted.entry.path);
-        Ok((made, life.warnings, who))
+        Ok((made, effective.warnings, login_identity))
     }
 }
 

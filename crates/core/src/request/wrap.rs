@@ -6,7 +6,7 @@ use keepfast_storage::Tx;
 
 use super::authorize::AuthorizedParts;
 use super::envelope::{Answer, Envelope};
-use crate::wrapping::{ToWrap, Wrapper, wrapped_accessor};
+use crate::wrapping::{ResponseToWrap, Wrapper, wrapped_accessor};
 
 /// Wraps a response of bytes, when the request has a wrap TTL and the bytes are JSON.
 pub(super) async fn wrap_raw(wrapper: &Wrapper, tx: &mut Tx, parts: &AuthorizedParts, raw: Raw) -> Result<Answer> {
@@ -17,7 +17,7 @@ pub(super) async fn wrap_raw(wrapper: &Wrapper, tx: &mut Tx, parts: &AuthorizedP
     let json = String::from_utf8(raw.body).map_err(|_| Error::internal("a response that is not UTF-8"))?;
     let accessor = wrapped_accessor(&json);
     let path = parts.routed.wrapped_path();
-    let answer = ToWrap {
+    let answer = ResponseToWrap {
         response: json,
         status: raw.status,
         path: &path,
@@ -49,7 +49,7 @@ pub(super) async fn wrap_envelope(
     let json = String::from_utf8(envelope.to_json()).map_err(Error::internal)?;
     let wrapped_accessor = wrapped_accessor(&json);
     let path = parts.routed.wrapped_path();
-    let answer = ToWrap {
+    let answer = ResponseToWrap {
         response: json,
         status,
         path: &path,

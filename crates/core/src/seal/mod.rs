@@ -1,12 +1,12 @@
 //! The seal: the wrapping of the root key ([`wrap`]), and how the shares of its key are collected, kept and replaced
-//! ([`custody`], [`shares`], [`rotation`]).
+//! ([`current`], [`shares`], [`rekey`]).
 
 pub(crate) mod by_shares;
 pub(crate) mod config;
-pub(crate) mod custody;
-pub(crate) mod generation;
+pub(crate) mod current;
+pub(crate) mod generate_root;
 mod kind;
-pub(crate) mod rotation;
+pub(crate) mod rekey;
 mod shamir;
 mod shape;
 pub(crate) mod shares;
@@ -15,7 +15,7 @@ mod suite;
 mod wrap;
 
 pub(crate) use config::SealConfig;
-pub(crate) use custody::Custody;
+pub(crate) use current::CurrentSeal;
 pub use kind::SealKind;
 pub(crate) use shape::SealShape;
 pub(crate) use shares::Unsealing;

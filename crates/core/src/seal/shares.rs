@@ -58,7 +58,7 @@ impl Unsealing {
 
     /// Puts shares back after an attempt that failed for another reason than the shares, unless there was a reset or
     /// new shares since.
-    pub(crate) fn give_back(&mut self, attempt: Attempt, shares: &[SecretBytes]) {
+    pub(crate) fn restore(&mut self, attempt: Attempt, shares: &[SecretBytes]) {
         if self.round == attempt.round && self.shares.is_empty() && !shares.is_empty() {
             self.shares = shares.iter().map(|share| LockedBytes::new(share.expose())).collect();
             self.nonce = attempt.nonce;

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::wrap::{Seal, SealError, Wrapped};
 use super::{SealConfig, SealKind, SealShape};
 use crate::init::initialize_under;
-use crate::tests::fixture::House;
+use crate::tests::fixture::TestServer;
 
 /// Generates one test of every case for a seal: `seal_suite!(name, || a seal with a key of its own);`
 macro_rules! seal_suite {
@@ -93,11 +93,11 @@ pub(crate) async fn unseals_and_names_itself_in_seal_status(make: Make<'_>) {
     let name = seal.kind().name();
     assert_eq!(SealKind::parse(name), Some(seal.kind()));
     assert_eq!(serde_json::to_value(seal.kind()).unwrap(), json!(name));
-    let house = House::uninitialized();
-    let lifecycle = &house.node.lifecycle;
+    let server = TestServer::uninitialized();
+    let lifecycle = &server.node.lifecycle;
     initialize_under(lifecycle, seal.clone(), SHAPE, None).await.unwrap();
     assert!(!lifecycle.unseal_by(|_| Some(make())).await.unwrap(), "another key has unsealed the server");
-    let status = async || house.get("sys/seal-status", "").await.ok().body;
+    let status = async || server.get("sys/seal-status", "").await.ok().body;
     let sealed = status().await;
     assert_eq!((&sealed["type"], &sealed["sealed"]), (&json!(name), &json!(true)));
     assert!(lifecycle.unseal_by(|_| Some(seal)).await.unwrap());

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{System, unsealed};
-use crate::audit::created;
+use crate::audit::stored_devices;
 use crate::layout::AUDIT_STORAGE;
 use crate::settings::AuditSettings;
 
@@ -61,7 +61,7 @@ struct Hash {
 }
 
 async fn list(_: &System, cx: &mut Cx, _: Nothing) -> Result<Flat<Value>> {
-    Ok(Flat(serde_json::to_value(unsealed(cx)?.observed.audit.to_response())?))
+    Ok(Flat(serde_json::to_value(unsealed(cx)?.observability.audit.to_response())?))
 }
 
 async fn create(_: &System, cx: &mut Cx, req: Create) -> Result<()> {
@@ -80,17 +80,17 @@ async fn create(_: &System, cx: &mut Cx, req: Create) -> Result<()> {
     let local = req.local.is_some_and(|local| local.0);
     let view = unsealed.barrier.view(AUDIT_STORAGE);
     let tx = cx.store().0;
-    created::create(&unsealed.observed.audit, tx, &view, settings, local, &unsealed.settings).await
+    stored_devices::create(&unsealed.observability.audit, tx, &view, settings, local, &unsealed.settings).await
 }
 
 async fn delete(_: &System, cx: &mut Cx, req: DevicePath) -> Result<()> {
     let unsealed = unsealed(cx)?;
     let name = req.path.trim_matches('/').to_owned();
-    if unsealed.observed.audit.is_declared(&name) {
+    if unsealed.observability.audit.is_declared(&name) {
         return Err(Error::invalid("cannot disable configuration-managed audit device"));
     }
     let view = unsealed.barrier.view(AUDIT_STORAGE);
-    created::delete(cx.store().0, &view, &name).await
+    stored_devices::delete(cx.store().0, &view, &name).await
 }
 
 async fn hash(_: &System, cx: &mut Cx, req: Input) -> Result<Flat<Hash>> {
@@ -98,7 +98,7 @@ async fn hash(_: &System, cx: &mut Cx, req: Input) -> Result<Flat<Hash>> {
         return Err(Error::invalid("the \"input\" parameter is empty"));
     };
     let name = req.path.trim_matches('/');
-    let hash = unsealed(cx)?.observed.audit.hash(name, &input);
+    let hash = unsealed(cx)?.observability.audit.hash(name, &input);
     hash.map(|hash| Flat(Hash { hash }))
         .ok_or_else(|| Error::invalid(format!("unknown audit backend {}", Quoted(&format!("{name}/")))))
 }

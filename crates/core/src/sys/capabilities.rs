@@ -24,7 +24,7 @@ pub(super) fn routes(r: &mut Routes<System>) {
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct Ask {
+struct CapabilitiesRequest {
     /// The token.
     token: Option<Text>,
     /// The old way to name one path.
@@ -34,7 +34,7 @@ struct Ask {
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct AskByAccessor {
+struct AccessorCapabilitiesRequest {
     /// The accessor of the token.
     accessor: Option<Text>,
     /// The old way to name one path.
@@ -47,7 +47,7 @@ fn listed(status: Status, text: &str) -> Error {
     Error::new(status, format!("1 error occurred:\n\t* {text}\n\n"))
 }
 
-async fn of_token(_: &System, cx: &mut Cx, req: Ask) -> Result<Flat<Map<String, Value>>> {
+async fn of_token(_: &System, cx: &mut Cx, req: CapabilitiesRequest) -> Result<Flat<Map<String, Value>>> {
     let paths = paths(req.paths, req.path)?;
     let Some(text) = req.token.filter(|t| !t.is_empty()) else {
         return Err(listed(Status::BAD_REQUEST, "no token found"));
@@ -56,13 +56,13 @@ async fn of_token(_: &System, cx: &mut Cx, req: Ask) -> Result<Flat<Map<String, 
     answer(cx, found.ok_or_else(|| listed(Status::BAD_REQUEST, "invalid token"))?, &paths).await
 }
 
-async fn of_self(_: &System, cx: &mut Cx, req: Ask) -> Result<Flat<Map<String, Value>>> {
+async fn of_self(_: &System, cx: &mut Cx, req: CapabilitiesRequest) -> Result<Flat<Map<String, Value>>> {
     let paths = paths(req.paths, req.path)?;
     let token = call(cx)?.token.clone().ok_or_else(Error::denied)?;
     answer(cx, token, &paths).await
 }
 
-async fn of_accessor(_: &System, cx: &mut Cx, req: AskByAccessor) -> Result<Flat<Map<String, Value>>> {
+async fn of_accessor(_: &System, cx: &mut Cx, req: AccessorCapabilitiesRequest) -> Result<Flat<Map<String, Value>>> {
     let Some(accessor) = req.accessor.filter(|a| !a.is_empty()) else { return Err(Error::invalid("missing accessor")) };
     let tokens = &unsealed(cx)?.access.tokens;
     let found = tokens.at(&tokens.place_of(&accessor), cx.now()).await?.filter(|t| t.record.accessor == accessor.0);

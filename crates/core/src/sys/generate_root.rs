@@ -11,12 +11,12 @@ use keepfast_storage::Tx;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::new_shares::{Share, required_shares};
+use super::rekey::{ShareRequest, required_shares};
 use super::tools::base64_fault;
 use super::{System, unsealed};
-use crate::seal::custody::is_quorum;
-use crate::seal::generation::{self, Generation};
-use crate::seal::rotation::give;
+use crate::seal::current::is_quorum;
+use crate::seal::generate_root::{self, RootGeneration};
+use crate::seal::rekey::add_share;
 use crate::seal::shares::{check_share, decode_share};
 use crate::token::Authority;
 use crate::token::create::Spec;
@@ -42,7 +42,7 @@ pub(super) fn routes(r: &mut Routes<System>) {
 }
 
 #[derive(Deserialize, JsonSchema)]
-pub(super) struct Begin {
+pub(super) struct GenerateRootRequest {
     /// As long as a token; one is made when there is none.
     otp: Option<SecretText>,
     /// Not supported: the token is encrypted with the OTP only.
@@ -76,28 +76,28 @@ struct Progress {
 }
 
 impl Progress {
-    fn of(standing: Option<&Standing>, required: u8) -> Self {
+    fn of(snapshot: Option<&RootProgress>, required: u8) -> Self {
         Progress {
             complete: false,
             encoded_token: None,
-            nonce: standing.map(|s| s.nonce.clone()),
+            nonce: snapshot.map(|s| s.nonce.clone()),
             otp: Some(String::new()),
             otp_length: Some(SERVICE_LENGTH),
-            pgp_fingerprint: standing.map(|_| ""),
-            progress: standing.map_or(0, |s| s.progress),
+            pgp_fingerprint: snapshot.map(|_| ""),
+            progress: snapshot.map_or(0, |s| s.progress),
             required,
-            started: standing.is_some(),
+            started: snapshot.is_some(),
         }
     }
 
     /// The response to a share; with the token after the last one.
-    fn after(standing: &Standing, required: u8, token: Option<String>) -> Self {
+    fn after(snapshot: &RootProgress, required: u8, token: Option<String>) -> Self {
         Progress {
             complete: token.is_some(),
             encoded_token: Some(token.unwrap_or_default()),
             otp: None,
             otp_length: None,
-            ..Progress::of(Some(standing), required)
+            ..Progress::of(Some(snapshot), required)
         }
     }
 }
@@ -108,88 +108,88 @@ struct Decoded {
 }
 
 async fn status(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Progress>> {
-    Ok(Data(Progress::of(root_in_the_making(cx).await?.as_ref(), required_shares(cx).await?)))
+    Ok(Data(Progress::of(root_generation_progress(cx).await?.as_ref(), required_shares(cx).await?)))
 }
 
-async fn begin(_: &System, cx: &mut Cx, req: Begin) -> Result<Data<Progress>> {
-    let begun = begin_root(cx, req).await?;
-    let otp = begun.otp.clone();
-    Ok(Data(Progress { otp: Some(otp), ..Progress::of(Some(&begun), required_shares(cx).await?) }))
+async fn begin(_: &System, cx: &mut Cx, req: GenerateRootRequest) -> Result<Data<Progress>> {
+    let current = begin_root(cx, req).await?;
+    let otp = current.otp.clone();
+    Ok(Data(Progress { otp: Some(otp), ..Progress::of(Some(&current), required_shares(cx).await?) }))
 }
 
 async fn cancel(_: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
     cancel_root(cx).await
 }
 
-async fn update(_: &System, cx: &mut Cx, req: Share) -> Result<Data<Progress>> {
+async fn update(_: &System, cx: &mut Cx, req: ShareRequest) -> Result<Data<Progress>> {
     let Some(nonce) = req.nonce.filter(|n| !n.is_empty()) else { return Err(Error::invalid("nonce is required")) };
     let Some(key) = req.key.filter(|k| !k.expose().is_empty()) else { return Err(Error::invalid("key is required")) };
-    let (standing, token) = give_share_for_root(cx, key.expose(), &nonce).await?;
-    Ok(Data(Progress::after(&standing, required_shares(cx).await?, token)))
+    let (snapshot, token) = submit_root_share(cx, key.expose(), &nonce).await?;
+    Ok(Data(Progress::after(&snapshot, required_shares(cx).await?, token)))
 }
 
 async fn decode(_: &System, _: &mut Cx, req: Decode) -> Result<Data<Decoded>> {
-    let given = |text: Option<SecretText>| text.map(|t| t.0).filter(|t| !t.expose().is_empty());
-    let (Some(encoded), Some(otp)) = (given(req.encoded_token), given(req.otp)) else {
+    let submitted = |text: Option<SecretText>| text.map(|t| t.0).filter(|t| !t.expose().is_empty());
+    let (Some(encoded), Some(otp)) = (submitted(req.encoded_token), submitted(req.otp)) else {
         return Err(Error::invalid("provided 'encoded_token' or 'otp' is empty"));
     };
-    let told = LENIENT_NO_PAD
+    let decoded = LENIENT_NO_PAD
         .decode(encoded.expose())
         .map_err(|e| Error::invalid(format!("error decoding base64'd token: {}", base64_fault(&e))))?;
-    let token = generation::decode(SecretBytes::new(told).expose(), otp.expose())?;
+    let token = generate_root::decode(SecretBytes::new(decoded).expose(), otp.expose())?;
     Ok(Data(Decoded { token: token.expose().clone() }))
 }
 
 /// A snapshot of the progress of a root token generation.
-pub(super) struct Standing {
+pub(super) struct RootProgress {
     pub(super) nonce: String,
     pub(super) progress: usize,
     /// The one-time pad for the caller that began the attempt, when the server generated it; empty otherwise.
     pub(super) otp: String,
 }
 
-impl Standing {
-    fn of(generation: &Generation, progress: usize) -> Self {
-        Standing { nonce: generation.nonce.clone(), progress, otp: String::new() }
+impl RootProgress {
+    fn of(generation: &RootGeneration, progress: usize) -> Self {
+        RootProgress { nonce: generation.nonce.clone(), progress, otp: String::new() }
     }
 }
 
-pub(super) async fn root_in_the_making(cx: &Cx) -> Result<Option<Standing>> {
+pub(super) async fn root_generation_progress(cx: &Cx) -> Result<Option<RootProgress>> {
     let unsealed = unsealed(cx)?;
-    let generation = unsealed.custody.generation.lock().await;
-    Ok(generation.as_ref().map(|g| Standing::of(g, g.given.progress())))
+    let generation = unsealed.current_seal.root_generation.lock().await;
+    Ok(generation.as_ref().map(|g| RootProgress::of(g, g.submitted.progress())))
 }
 
-pub(super) async fn begin_root(cx: &Cx, asked: Begin) -> Result<Standing> {
-    let pad = asked.otp.map(|t| t.0).filter(|t| !t.expose().is_empty());
+pub(super) async fn begin_root(cx: &Cx, request: GenerateRootRequest) -> Result<RootProgress> {
+    let pad = request.otp.map(|t| t.0).filter(|t| !t.expose().is_empty());
     let is_made = pad.is_none();
-    if is_made && asked.pgp_key.is_some_and(|k| !k.is_empty()) {
+    if is_made && request.pgp_key.is_some_and(|k| !k.is_empty()) {
         return Err(Error::invalid("encrypting the token with a PGP key is not supported by this server; use an OTP"));
     }
-    let begun = Generation::new(pad)?;
+    let current = RootGeneration::new(pad)?;
     let unsealed = unsealed(cx)?;
-    let mut generation = unsealed.custody.generation.lock().await;
+    let mut generation = unsealed.current_seal.root_generation.lock().await;
     if generation.is_some() {
         return Err(Error::invalid("root generation already in progress for this namespace"));
     }
-    let begun = generation.insert(begun);
-    let otp = if is_made { begun.pad().expose().clone() } else { String::new() };
-    Ok(Standing { otp, ..Standing::of(begun, 0) })
+    let current = generation.insert(current);
+    let otp = if is_made { current.pad().expose().clone() } else { String::new() };
+    Ok(RootProgress { otp, ..RootProgress::of(current, 0) })
 }
 
 pub(super) async fn cancel_root(cx: &Cx) -> Result<()> {
-    *unsealed(cx)?.custody.generation.lock().await = None;
+    *unsealed(cx)?.current_seal.root_generation.lock().await = None;
     Ok(())
 }
 
 /// Takes a share; the last one returns the new encoded token. The token is valid once an audit device has the response.
-pub(super) async fn give_share_for_root(cx: &mut Cx, key: &str, nonce: &str) -> Result<(Standing, Option<String>)> {
+pub(super) async fn submit_root_share(cx: &mut Cx, key: &str, nonce: &str) -> Result<(RootProgress, Option<String>)> {
     let share = decode_share(key)?;
     check_share(&share)?;
     let unsealed = unsealed(cx)?;
-    let mut slot = unsealed.custody.generation.clone().lock_owned().await;
+    let mut slot = unsealed.current_seal.root_generation.clone().lock_owned().await;
     // Read under the lock: the shares may have changed while this request waited.
-    let config = unsealed.custody.seal_config().await?;
+    let config = unsealed.current_seal.seal_config().await?;
     let Some(generation) = slot.as_mut() else { return Err(Error::invalid("no root generation in progress")) };
     if generation.nonce != nonce {
         return Err(Error::invalid(format!(
@@ -197,12 +197,12 @@ pub(super) async fn give_share_for_root(cx: &mut Cx, key: &str, nonce: &str) -> 
             generation.nonce
         )));
     }
-    give(&mut generation.given, &share, "generation operation")?;
-    let standing = Standing::of(generation, generation.given.progress());
-    if standing.progress < usize::from(config.shape.threshold) {
-        return Ok((standing, None));
+    add_share(&mut generation.submitted, &share, "generation operation")?;
+    let snapshot = RootProgress::of(generation, generation.submitted.progress());
+    if snapshot.progress < usize::from(config.shape.threshold) {
+        return Ok((snapshot, None));
     }
-    if !is_quorum(&config, &generation.given.take()).await? {
+    if !is_quorum(&config, &generation.submitted.take()).await? {
         return Err(Error::invalid("root generation aborted: unable to authenticate: the shares do not unseal"));
     }
     let mut tx = unsealed.barrier.begin();
@@ -213,7 +213,7 @@ pub(super) async fn give_share_for_root(cx: &mut Cx, key: &str, nonce: &str) -> 
         tracing::info!("root token generated");
         Ok(())
     });
-    Ok((standing, Some(token)))
+    Ok((snapshot, Some(token)))
 }
 
 /// Creates a root token like the one of the initialization.

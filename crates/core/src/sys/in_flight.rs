@@ -26,7 +26,7 @@ pub(super) fn routes(r: &mut Routes<System>) {
 async fn in_flight(_: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
     let unsealed = unsealed(cx)?;
     let name = |segment: &str| if reads_like_a_token(segment) { MASK } else { segment }.to_owned();
-    under_way(Some(&unsealed), &unsealed.observed.in_flight, name)
+    under_way(Some(&unsealed), &unsealed.observability.in_flight, name)
 }
 
 /// Whether a path segment has the prefix of a token. Only a mistake puts a token where a path has a name.
@@ -46,8 +46,8 @@ fn under_way(unsealed: Option<&Unsealed>, in_flight: &InFlight, name: impl Fn(&s
 }
 
 /// The requests in flight, for a caller without a token; names in their paths are masked.
-pub(crate) fn open(server: &Lifecycle, asking: &Incoming) -> Response {
-    let _under_way = server.parts.in_flight.begin(asking, server.parts.clock.now());
+pub(crate) fn open(server: &Lifecycle, incoming: &Incoming) -> Response {
+    let _under_way = server.parts.in_flight.begin(incoming, server.parts.clock.now());
     match under_way(server.unsealed().as_deref(), &server.parts.in_flight, |_| MASK.to_owned()) {
         Ok(raw) => Response::unrecorded(raw),
         Err(error) => Response::failed(&error),

@@ -50,7 +50,7 @@ struct InitRequest {
 }
 
 #[derive(Serialize, JsonSchema)]
-struct InitAnswer {
+struct InitResponse {
     keys: Vec<String>,
     keys_base64: Vec<String>,
     root_token: String,
@@ -61,7 +61,7 @@ async fn status(sys: &System, _: Nothing) -> Result<SealedAnswer<InitStatus>> {
     Ok(SealedAnswer::ok(InitStatus { initialized }))
 }
 
-async fn init(sys: &System, req: InitRequest) -> Result<SealedAnswer<InitAnswer>> {
+async fn init(sys: &System, req: InitRequest) -> Result<SealedAnswer<InitResponse>> {
     let server = sys.lifecycle()?;
     if !req.pgp_keys.0.is_empty() || !req.root_token_pgp_key.is_empty() {
         return Err(Error::invalid("encrypting shares with PGP keys is not supported by this server"));
@@ -78,7 +78,7 @@ async fn init(sys: &System, req: InitRequest) -> Result<SealedAnswer<InitAnswer>
         return Err(Error::invalid("Vault is already initialized"));
     }
     let made = initialize(&server, shape, None).await?;
-    Ok(SealedAnswer::ok(InitAnswer {
+    Ok(SealedAnswer::ok(InitResponse {
         keys: made.shares.iter().map(|s| hex::encode(s.expose())).collect(),
         keys_base64: made.shares.iter().map(|s| STANDARD.encode(s.expose())).collect(),
         root_token: made.root_token.expose().clone(),

@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{System, unsealed};
-use crate::damaged::unreadable;
 use crate::lease::index::LeaseName;
+use crate::unreadable::unreadable;
 use crate::unsealed::Unsealed;
 
 /// Names per storage page.

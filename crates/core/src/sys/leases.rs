@@ -14,7 +14,7 @@ use super::{System, lease_top, unsealed};
 use crate::lease::index::{self, LeaseName};
 use crate::lease::record::{LeaseId, LeaseRecord, State};
 use crate::lease::revoke::RevokeMode;
-use crate::token::record::Life;
+use crate::token::record::TokenExpiry;
 
 const HELP: Help = Help { synopsis: "Leases: look up, list, renew, revoke.", description: "" };
 const IRREVOCABLE_HELP: Help = Help {
@@ -169,9 +169,9 @@ fn id_of(req: ById) -> Result<String> {
 }
 
 async fn lookup(_: &System, cx: &mut Cx, req: ById) -> Result<Data<LeaseResponse>> {
-    let begun = cx.now();
+    let started = cx.now();
     let found = found(cx, req).await;
-    unsealed(cx)?.observed.metrics.leases.fetch_times.record(cx.now().since(begun));
+    unsealed(cx)?.observability.metrics.leases.fetch_times.record(cx.now().since(started));
     found
 }
 
@@ -189,7 +189,7 @@ async fn found(cx: &mut Cx, req: ById) -> Result<Data<LeaseResponse>> {
                 .filter(|t| t.record.path == path)
                 .ok_or_else(invalid)?;
             let record = &token.record;
-            let Life::Until(end) = record.life else { return Err(invalid()) };
+            let TokenExpiry::At(end) = record.expiry else { return Err(invalid()) };
             Ok(Data(LeaseResponse {
                 expire_time: Some(end.rfc3339()),
                 path: path.to_owned(),
@@ -380,7 +380,7 @@ async fn irrevocable_ids(cx: &Cx, limit: usize) -> Result<Vec<(String, LeaseId)>
 }
 
 #[derive(Serialize)]
-struct QuarantineShown {
+struct QuarantineResponse {
     enabled: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<String>,
@@ -388,11 +388,11 @@ struct QuarantineShown {
     reason: Option<String>,
 }
 
-async fn read_quarantine(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<QuarantineShown>> {
+async fn read_quarantine(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<QuarantineResponse>> {
     let unsealed = unsealed(cx)?;
     let found = unsealed.leases.store.quarantine().await?;
     let since = found.as_ref().map(|q| q.since.rfc3339());
-    Ok(Data(QuarantineShown {
+    Ok(Data(QuarantineResponse {
         enabled: unsealed.leases.store.is_quarantined(),
         since,
         reason: found.map(|q| q.reason),

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::mount::{LockoutConfig, MountConfig, MountEntry, Mounted};
-use crate::versions::BUILT_IN;
+use crate::version_history::BUILT_IN;
 
 /// A mount in the responses of `sys/mounts` and `sys/auth`.
 #[derive(Serialize)]
 pub(super) struct MountResponse {
     accessor: String,
-    config: ShownConfig,
+    config: MountConfigResponse,
     #[serde(skip_serializing_if = "Option::is_none")]
     deprecation_status: Option<&'static str>,
     description: String,
@@ -30,7 +30,7 @@ pub(super) struct MountResponse {
 }
 
 #[derive(Serialize)]
-struct ShownConfig {
+struct MountConfigResponse {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     allowed_response_headers: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -95,7 +95,7 @@ impl MountResponse {
     }
 }
 
-fn config(entry: &MountEntry) -> ShownConfig {
+fn config(entry: &MountEntry) -> MountConfigResponse {
     let MountConfig {
         default_lease_ttl,
         max_lease_ttl,
@@ -109,7 +109,7 @@ fn config(entry: &MountEntry) -> ShownConfig {
         user_lockout,
         ..
     } = entry.config.clone();
-    ShownConfig {
+    MountConfigResponse {
         allowed_response_headers,
         audit_non_hmac_request_keys,
         audit_non_hmac_response_keys,

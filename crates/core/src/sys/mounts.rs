@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::mount_response::MountResponse;
-use super::{System, plugin_version, reserved, unsealed};
+use super::{System, plugin_version, reserved_paths, unsealed};
 use crate::mount::entry::or_inherited;
 use crate::mount::{MountConfig, MountEntry, mount_path};
 use crate::unsealed::Unsealed;
@@ -104,7 +104,7 @@ async fn enable_secrets(_: &System, cx: &mut Cx, req: Enable) -> Result<()> {
     let unsealed = unsealed(cx)?;
     let registry = unsealed.engines.mounts.registry();
     engine_of(registry, &req, Kind::Secrets)?;
-    if reserved::is_reserved(registry, &path) {
+    if reserved_paths::is_reserved(registry, &path) {
         return Err(Error::invalid(format!("cannot mount {}", Quoted(&path))));
     }
     enable(&unsealed, Kind::Secrets, &path, req).await
@@ -128,7 +128,7 @@ async fn enable(unsealed: &Unsealed, kind: Kind, path: &str, req: Enable) -> Res
         let what = if kind == Kind::Auth { "auth method" } else { "secrets engine" };
         return Err(Error::invalid(format!("{what} {engine:?} does not allow setting a version")));
     }
-    if kind == Kind::Secrets && reserved::is_built_in_type(registry, &engine) {
+    if kind == Kind::Secrets && reserved_paths::is_built_in_type(registry, &engine) {
         return Err(Error::invalid(format!("mount type of {engine:?} is not mountable")));
     }
     if let Some(version) = req.plugin_version.as_ref().filter(|v| !v.is_empty()) {
@@ -356,7 +356,7 @@ async fn disable_secrets(_: &System, cx: &mut Cx, req: MountPath) -> Result<()> 
     let unsealed = unsealed(cx)?;
     let registry = unsealed.engines.mounts.registry();
     // Command-line clients also send auth methods here, with their whole path.
-    if [Kind::Secrets, Kind::Auth].iter().any(|kind| reserved::is_built_in(registry, *kind, &path)) {
+    if [Kind::Secrets, Kind::Auth].iter().any(|kind| reserved_paths::is_built_in(registry, *kind, &path)) {
         return Err(Error::invalid(format!("cannot unmount {}", Quoted(&path))));
     }
     disable(&unsealed, &path).await
@@ -365,7 +365,7 @@ async fn disable_secrets(_: &System, cx: &mut Cx, req: MountPath) -> Result<()> 
 async fn disable_auth(_: &System, cx: &mut Cx, req: MountPath) -> Result<()> {
     let path = mount_path(Kind::Auth, &req.path);
     let unsealed = unsealed(cx)?;
-    if reserved::is_built_in(unsealed.engines.mounts.registry(), Kind::Auth, &path) {
+    if reserved_paths::is_built_in(unsealed.engines.mounts.registry(), Kind::Auth, &path) {
         let name = path.strip_prefix(Kind::Auth.prefix()).unwrap_or(&path).trim_end_matches('/');
         return Err(Error::invalid(format!("{name} credential backend cannot be disabled")));
     }

@@ -13,7 +13,7 @@ use serde_json::value::to_raw_value;
 
 use super::{System, plugin_version, unsealed};
 use crate::unsealed::Unsealed;
-use crate::versions::BUILT_IN;
+use crate::version_history::BUILT_IN;
 
 const CATALOG: Help = Help {
     synopsis: "The engines, auth methods and kinds of databases that are built in.",

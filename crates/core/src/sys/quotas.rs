@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::{System, unsealed};
 use crate::admission::quota::{QuotaConfig, RateLimit};
 use crate::admission::stored::{QUOTA_CONFIG, RATE_LIMITS, RATE_LIMITS_AT};
-use crate::damaged;
 use crate::namespace::NamespaceId;
+use crate::unreadable;
 
 const CONFIG: Help = Help { synopsis: "What holds for all quotas.", description: "" };
 const RATE: Help = Help {
@@ -151,7 +151,7 @@ async fn check_others(cx: &mut Cx, limit: &RateLimit) -> Result<()> {
     let (tx, view) = cx.store();
     let names = tx.list_verified(view, RATE_LIMITS_AT, &Page::all()).await?;
     for name in names.iter().filter(|name| **name != limit.name) {
-        let other = damaged::read((&RATE_LIMITS, "rate limit quota"), tx, view, name).await?.readable();
+        let other = unreadable::read((&RATE_LIMITS, "rate limit quota"), tx, view, name).await?.readable();
         if other.is_some_and(|other| other.namespace == limit.namespace && other.path == limit.path) {
             return Err(Error::invalid(format!("quota rule with similar properties exists under the name {name:?}")));
         }

@@ -9,7 +9,7 @@ use keepfast_framework::{CanonicalPath, Cx, Data, Error, Kind, Records, Result, 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{System, reserved, unsealed};
+use super::{System, reserved_paths, unsealed};
 use crate::mount::mount_path;
 
 const HELP: Help = Help { synopsis: "Moves a mount to another path.", description: "" };
@@ -30,7 +30,7 @@ struct Migration {
 const MIGRATIONS: Records<Migration> = Records::at("migration/");
 
 #[derive(Deserialize, JsonSchema)]
-struct Move {
+struct MoveRequest {
     /// The path of the mount.
     from: Option<Text>,
     /// Its new path.
@@ -38,13 +38,13 @@ struct Move {
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct Asked {
+struct StatusPath {
     /// The id that the move was answered with.
     migration_id: Text,
 }
 
 #[derive(Serialize)]
-struct Started {
+struct MoveResponse {
     migration_id: String,
 }
 
@@ -78,7 +78,7 @@ fn source(cx: &Cx, given: Text) -> Result<(Kind, String)> {
     }
 }
 
-async fn remount(_: &System, cx: &mut Cx, req: Move) -> Result<Flat<Started>> {
+async fn remount(_: &System, cx: &mut Cx, req: MoveRequest) -> Result<Flat<MoveResponse>> {
     let (from_kind, from) = source(cx, req.from.unwrap_or_default())?;
     let (to_kind, to) = parse(req.to.unwrap_or_default().bare())?;
     if from_kind != to_kind {
@@ -90,8 +90,8 @@ async fn remount(_: &System, cx: &mut Cx, req: Move) -> Result<Flat<Started>> {
     let unsealed = unsealed(cx)?;
     let registry = unsealed.engines.mounts.registry();
     let fixed = |path: &str| match from_kind {
-        Kind::Secrets => reserved::is_reserved(registry, path),
-        Kind::Auth => reserved::is_built_in(registry, Kind::Auth, path),
+        Kind::Secrets => reserved_paths::is_reserved(registry, path),
+        Kind::Auth => reserved_paths::is_built_in(registry, Kind::Auth, path),
     };
     if fixed(&from) {
         return Err(Error::invalid(format!("cannot remount {from:?}")));
@@ -127,10 +127,10 @@ async fn remount(_: &System, cx: &mut Cx, req: Move) -> Result<Flat<Started>> {
         &Migration { source_mount: from, target_mount: to, status: "success".to_owned() },
     )?;
     cx.warn("Mount move has been queued. Progress will be reported in the server's log, tagged with the returned migration_id");
-    Ok(Flat(Started { migration_id }))
+    Ok(Flat(MoveResponse { migration_id }))
 }
 
-async fn status(_: &System, cx: &mut Cx, req: Asked) -> Result<Option<Data<RemountResponse>>> {
+async fn status(_: &System, cx: &mut Cx, req: StatusPath) -> Result<Option<Data<RemountResponse>>> {
     let found = MIGRATIONS.get(cx, &req.migration_id).await?;
     Ok(found.map(|migration_info| Data(RemountResponse { migration_id: req.migration_id.into(), migration_info })))
 }

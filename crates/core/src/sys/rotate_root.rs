@@ -5,8 +5,10 @@ use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::{Cx, Data, Error, Result, Routes};
 use serde::Serialize;
 
-use super::new_shares::{Begin, Made, Proof, Proved, Share, Standing, Step, Words};
-use super::{System, new_shares, unsealed};
+use super::rekey::{
+    NewShares, RekeyProgress, RekeyRequest, ShareRequest, Step, VerificationProgress, Verified, Wording,
+};
+use super::{System, rekey, unsealed};
 use crate::seal::SealShape;
 use crate::seal::shares::decode_share;
 
@@ -19,7 +21,7 @@ const INIT: Help = Help {
 const UPDATE: Help = Help { synopsis: "Takes a share of the unseal key towards new shares.", description: "" };
 const VERIFY: Help = Help { synopsis: "Takes a new share, as a proof that it arrived.", description: "" };
 
-const WORDS: Words = Words {
+const WORDS: Wording = Wording {
     name: "rotation",
     seal: "rotate",
     absent: "no rotation in progress",
@@ -53,30 +55,30 @@ struct Status {
 }
 
 #[derive(Serialize)]
-struct HandedOut {
+struct NewSharesResponse {
     #[serde(flatten)]
-    made: Made,
+    made: NewShares,
     verification_nonce: String,
 }
 
 impl Status {
-    fn of(standing: Option<Standing>, required: u8) -> Self {
-        let shape = standing.as_ref().map(|s| s.shape);
+    fn of(snapshot: Option<RekeyProgress>, required: u8) -> Self {
+        let shape = snapshot.as_ref().map(|s| s.shape);
         let mut status = Status {
             n: shape.map_or(0, |s| s.shares),
             nonce: None,
             progress: None,
             required,
-            started: standing.is_some(),
+            started: snapshot.is_some(),
             t: shape.map_or(0, |s| s.threshold),
             verification_nonce: None,
             verification_required: None,
         };
-        if let Some(standing) = standing {
-            status.nonce = Some(standing.nonce);
-            status.progress = Some(standing.progress);
-            status.verification_nonce = Some(standing.proof_nonce.unwrap_or_default());
-            status.verification_required = Some(standing.verify);
+        if let Some(snapshot) = snapshot {
+            status.nonce = Some(snapshot.nonce);
+            status.progress = Some(snapshot.progress);
+            status.verification_nonce = Some(snapshot.proof_nonce.unwrap_or_default());
+            status.verification_required = Some(snapshot.verify);
         }
         status
     }
@@ -84,26 +86,26 @@ impl Status {
 
 async fn rotate(_: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
     let unsealed = unsealed(cx)?;
-    unsealed.custody.change_root(&unsealed.barrier).await?;
+    unsealed.current_seal.change_root(&unsealed.barrier).await?;
     tracing::info!("root key rotated; the shares stay the same");
     Ok(())
 }
 
 async fn status(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Status>> {
-    Ok(Data(Status::of(new_shares::new_shares(cx).await?, new_shares::required_shares(cx).await?)))
+    Ok(Data(Status::of(rekey::rekey_progress(cx).await?, rekey::required_shares(cx).await?)))
 }
 
-async fn begin(_: &System, cx: &mut Cx, req: Begin) -> Result<Data<Status>> {
-    let begun = new_shares::begin_new_shares(cx, &WORDS, &req).await?;
-    Ok(Data(Status::of(Some(begun), new_shares::required_shares(cx).await?)))
+async fn begin(_: &System, cx: &mut Cx, req: RekeyRequest) -> Result<Data<Status>> {
+    let current = rekey::begin_rekey(cx, &WORDS, &req).await?;
+    Ok(Data(Status::of(Some(current), rekey::required_shares(cx).await?)))
 }
 
 async fn cancel(_: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
-    new_shares::cancel_new_shares(cx).await
+    rekey::cancel_rekey(cx).await
 }
 
 /// The share and the nonce of a request.
-fn share(req: Share) -> Result<(SecretBytes, String)> {
+fn share(req: ShareRequest) -> Result<(SecretBytes, String)> {
     let Some(key) = req.key.filter(|k| !k.expose().is_empty()) else {
         return Err(Error::invalid("missing required field 'key'"));
     };
@@ -118,34 +120,34 @@ fn share(req: Share) -> Result<(SecretBytes, String)> {
     }
 }
 
-async fn update(_: &System, cx: &mut Cx, req: Share) -> Result<Data<Step<Status, HandedOut>>> {
+async fn update(_: &System, cx: &mut Cx, req: ShareRequest) -> Result<Data<Step<Status, NewSharesResponse>>> {
     let (share, nonce) = share(req)?;
-    Ok(Data(match new_shares::give_old_share(cx, &WORDS, &share, &nonce).await? {
-        Step::Progress(standing) => Step::Progress(Status::of(Some(standing), new_shares::required_shares(cx).await?)),
+    Ok(Data(match rekey::submit_share(cx, &WORDS, &share, &nonce).await? {
+        Step::Progress(snapshot) => Step::Progress(Status::of(Some(snapshot), rekey::required_shares(cx).await?)),
         Step::Done(made) => {
             let verification_nonce = made.proof_nonce.clone().unwrap_or_default();
-            Step::Done(HandedOut { made, verification_nonce })
+            Step::Done(NewSharesResponse { made, verification_nonce })
         }
     }))
 }
 
 /// The progress of a verification, which needs issued shares.
-fn handed_out(proof: Option<Result<Proof, SealShape>>) -> Result<Data<Proof>> {
+fn verification_response(proof: Option<Result<VerificationProgress, SealShape>>) -> Result<Data<VerificationProgress>> {
     match proof {
         Some(Ok(proof)) => Ok(Data(proof)),
         _ => Err(Error::invalid("no rotation configuration found")),
     }
 }
 
-async fn proof(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Proof>> {
-    handed_out(new_shares::proof_of_new_shares(cx).await?)
+async fn proof(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<VerificationProgress>> {
+    verification_response(rekey::verification_progress(cx).await?)
 }
 
-async fn restart(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Proof>> {
-    handed_out(new_shares::restart_proof(cx).await?)
+async fn restart(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<VerificationProgress>> {
+    verification_response(rekey::restart_verification(cx).await?)
 }
 
-async fn verify(_: &System, cx: &mut Cx, req: Share) -> Result<Data<Step<Proof, Proved>>> {
+async fn verify(_: &System, cx: &mut Cx, req: ShareRequest) -> Result<Data<Step<VerificationProgress, Verified>>> {
     let (share, nonce) = share(req)?;
-    new_shares::give_new_share(cx, &WORDS, share, nonce).await.map(Data)
+    rekey::verify_share(cx, &WORDS, share, nonce).await.map(Data)
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::System;
 use crate::lifecycle::Lifecycle;
 use crate::seal::SealConfig;
-use crate::versions;
+use crate::version_history;
 
 const HELP: Help = Help { synopsis: "Whether the server is sealed.", description: "" };
 
@@ -66,7 +66,7 @@ impl SealStatus {
             nonce: unsealing.nonce().to_owned(),
             recovery_seal: false,
             version: server.parts.settings.version.clone(),
-            commit_date: versions::RELEASED,
+            commit_date: version_history::RELEASED,
             migration: false,
             cluster_name,
             cluster_id,

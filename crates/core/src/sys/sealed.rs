@@ -24,7 +24,7 @@ pub(crate) fn table() -> Arc<Compiled<System>> {
 }
 
 /// Whether a path works on a sealed server, without a token and without audit.
-pub fn answers_sealed(path: &str) -> bool {
+pub fn is_served_sealed(path: &str) -> bool {
     row(path).is_some()
 }
 

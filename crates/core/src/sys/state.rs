@@ -15,7 +15,7 @@ use super::{System, call, unsealed};
 use crate::layout::{IDENTITY_STORAGE, TOKEN_STORAGE};
 use crate::settings::{Settings, TelemetrySettings};
 use crate::unsealed::Unsealed;
-use crate::versions;
+use crate::version_history;
 
 const SANITIZED: Help = Help { synopsis: "The configuration without what is secret.", description: "" };
 const HA: Help = Help { synopsis: "The nodes of the cluster.", description: "" };
@@ -79,13 +79,13 @@ async fn ha_status(sys: &System, _: &mut Cx, _: Nothing) -> Result<Flat<Nodes>> 
 
 async fn version_history(_: &System, cx: &mut Cx, _: Nothing) -> Result<Keys> {
     let (tx, view) = cx.store();
-    let installed = versions::all(tx, view).await?;
+    let installed = version_history::all(tx, view).await?;
     let mut previous = None;
     let mut info = BTreeMap::new();
     let mut keys = Vec::new();
     for (version, at) in installed {
         let shown = Installed {
-            commit_date: versions::RELEASED,
+            commit_date: version_history::RELEASED,
             previous_version: previous.replace(version.clone()),
             timestamp_installed: at.rfc3339_seconds(),
         };
@@ -151,11 +151,11 @@ fn shown(settings: &Settings) -> Value {
         "audits": audits,
         "cluster_addr": settings.cluster_addr,
         "cluster_name": settings.cluster_name,
-        "default_lease_ttl": unless_standard(settings.default_lease_ttl),
+        "default_lease_ttl": unless_default(settings.default_lease_ttl),
         "introspection_endpoint": settings.introspection_endpoint,
         "listeners": listeners,
         "log_level": settings.log_level,
-        "max_lease_ttl": unless_standard(settings.max_lease_ttl),
+        "max_lease_ttl": unless_default(settings.max_lease_ttl),
         "disable_ssct_tokens": true,
         "raw_storage_endpoint": false,
         "seals": [{ "type": settings.seal.name(), "disabled": false }],
@@ -177,7 +177,7 @@ fn shown(settings: &Settings) -> Value {
 }
 
 /// A TTL in seconds; zero for the default of the server.
-fn unless_standard(life: Duration) -> u64 {
+fn unless_default(life: Duration) -> u64 {
     if life == Settings::default().default_lease_ttl { 0 } else { life.as_secs() }
 }
 

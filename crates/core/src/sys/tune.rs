@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::mount_response::LockoutResponse;
 use super::mounts::{lease_text, mount_token_kind, visibility};
-use super::{System, plugin_version, reserved, unsealed};
+use super::{System, plugin_version, reserved_paths, unsealed};
 use crate::mount::{MountEntry, mount_path};
 use crate::unsealed::Unsealed;
 
@@ -151,7 +151,7 @@ async fn tune_auth(_: &System, cx: &mut Cx, req: Tune) -> Result<()> {
 
 /// Refuses `token_type` for the token method, whose requests and roles set the type.
 fn refuse_token_type(registry: &Registry, path: &str, req: &Tune) -> Result<()> {
-    if req.token_type.is_some() && reserved::is_built_in(registry, Kind::Auth, path) {
+    if req.token_type.is_some() && reserved_paths::is_built_in(registry, Kind::Auth, path) {
         return Err(Error::invalid("'token_type' cannot be set for 'token' or 'ns_token' auth mounts"));
     }
     Ok(())
@@ -159,7 +159,7 @@ fn refuse_token_type(registry: &Registry, path: &str, req: &Tune) -> Result<()> 
 
 /// Refuses all fields but the audit ones for the built-in mounts.
 fn refuse_untunable(registry: &Registry, path: &str, req: &Tune) -> Result<()> {
-    if !reserved::is_built_in(registry, Kind::Secrets, path) {
+    if !reserved_paths::is_built_in(registry, Kind::Secrets, path) {
         return Ok(());
     }
     let given = [

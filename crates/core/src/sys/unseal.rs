@@ -63,7 +63,7 @@ async fn unseal(sys: &System, req: UnsealRequest) -> Result<SealedAnswer<SealSta
         Ok(false) => Err(Error::invalid("Unsealing failed, invalid key")),
         Err(error) => {
             // The shares may be right: all but the last are kept, so that the caller can send the same request again.
-            server.unsealing.lock().give_back(attempt, &shares[..shares.len().saturating_sub(1)]);
+            server.unsealing.lock().restore(attempt, &shares[..shares.len().saturating_sub(1)]);
             Err(error)
         }
     }

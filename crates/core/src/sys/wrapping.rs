@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::{System, call, unsealed};
 use crate::token::{Token, TokenKey};
-use crate::wrapping::{ToWrap, UseOf, invalid};
+use crate::wrapping::{ResponseToWrap, TokenUse, invalid};
 
 const HELP: Help =
     Help { synopsis: "Wrapped responses, each returned once to the holder of its token.", description: "" };
@@ -25,20 +25,20 @@ pub(super) fn routes(r: &mut Routes<System>) {
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct ByToken {
+struct WrappingTokenRequest {
     /// The wrapping token; the caller's own if none is given.
     token: Option<Text>,
 }
 
 /// Whatever the caller wants wrapped.
 #[derive(Deserialize, JsonSchema)]
-struct Anything {
+struct WrapRequest {
     /// The whole body.
     #[serde(rename = "$body")]
     body: RawObject,
 }
 
-async fn wrap(_: &System, cx: &mut Cx, req: Anything) -> Result<Data<Box<RawValue>>> {
+async fn wrap(_: &System, cx: &mut Cx, req: WrapRequest) -> Result<Data<Box<RawValue>>> {
     if !call(cx)?.facts.wraps {
         return Err(Error::invalid("endpoint requires response wrapping to be used"));
     }
@@ -46,14 +46,14 @@ async fn wrap(_: &System, cx: &mut Cx, req: Anything) -> Result<Data<Box<RawValu
 }
 
 /// The wrapping token of a request.
-struct Subject {
+struct WrappingToken {
     key: TokenKey,
     token: std::sync::Arc<Token>,
     /// How the unwrap spends the use of the token.
-    by: UseOf,
+    by: TokenUse,
 }
 
-async fn subject(cx: &Cx, req: &ByToken) -> Result<Subject> {
+async fn presented_token(cx: &Cx, req: &WrappingTokenRequest) -> Result<WrappingToken> {
     let unsealed = unsealed(cx)?;
     let own = call(cx)?;
     let text = match (req.token.as_ref().filter(|t| !t.is_empty()), &own.id) {
@@ -66,52 +66,56 @@ async fn subject(cx: &Cx, req: &ByToken) -> Result<Subject> {
         token.record.wrapping && token.key.as_ref() == Some(&unsealed.access.tokens.place(&text))
     };
     let (found, by) = match own.token.clone().filter(is_own) {
-        Some(token) if own.last_use => (Some(token), UseOf::Authentication),
-        Some(token) => (Some(token), UseOf::ThisTransaction),
-        None => (unsealed.access.wrapper.wrapping_token(&text).await?, UseOf::ThisTransaction),
+        Some(token) if own.last_use => (Some(token), TokenUse::Authentication),
+        Some(token) => (Some(token), TokenUse::ThisTransaction),
+        None => (unsealed.access.wrapper.wrapping_token(&text).await?, TokenUse::ThisTransaction),
     };
     let token = found.ok_or_else(invalid)?;
     let key = token.key.clone().ok_or_else(invalid)?;
-    Ok(Subject { key, token, by })
+    Ok(WrappingToken { key, token, by })
 }
 
 #[derive(Serialize)]
-struct Looked {
+struct LookupResponse {
     creation_path: String,
     creation_time: String,
     creation_ttl: u64,
 }
 
-async fn lookup(_: &System, cx: &mut Cx, req: ByToken) -> Result<Data<Looked>> {
-    let subject = subject(cx, &req).await?;
+async fn lookup(_: &System, cx: &mut Cx, req: WrappingTokenRequest) -> Result<Data<LookupResponse>> {
+    let presented_token = presented_token(cx, &req).await?;
     let unsealed = unsealed(cx)?;
     let (tx, _) = cx.store();
-    let kept = unsealed.access.wrapper.wrapped(tx, &subject.token).await?.ok_or_else(invalid)?;
-    let about = kept.about;
-    Ok(Data(Looked { creation_path: about.path, creation_time: about.created.rfc3339(), creation_ttl: about.ttl }))
+    let wrapped = unsealed.access.wrapper.wrapped(tx, &presented_token.token).await?.ok_or_else(invalid)?;
+    let about = wrapped.about;
+    Ok(Data(LookupResponse {
+        creation_path: about.path,
+        creation_time: about.created.rfc3339(),
+        creation_ttl: about.ttl,
+    }))
 }
 
-async fn unwrap(_: &System, cx: &mut Cx, req: ByToken) -> Result<Raw> {
-    let Subject { key, token, by } = subject(cx, &req).await?;
+async fn unwrap(_: &System, cx: &mut Cx, req: WrappingTokenRequest) -> Result<Raw> {
+    let WrappingToken { key, token, by } = presented_token(cx, &req).await?;
     let unsealed = unsealed(cx)?;
     let (tx, _) = cx.store();
-    let kept = unsealed.access.wrapper.unwrap(tx, &key, &token, by).await?;
-    let status = if kept.about.status == 0 { Status::OK } else { Status(kept.about.status) };
-    Ok(Raw { status, content_type: "application/json", body: kept.response.into_bytes() })
+    let wrapped = unsealed.access.wrapper.unwrap(tx, &key, &token, by).await?;
+    let status = if wrapped.about.status == 0 { Status::OK } else { Status(wrapped.about.status) };
+    Ok(Raw { status, content_type: "application/json", body: wrapped.response.into_bytes() })
 }
 
-async fn rewrap(_: &System, cx: &mut Cx, req: ByToken) -> Result<Outcome> {
-    let Subject { key, token, by } = subject(cx, &req).await?;
+async fn rewrap(_: &System, cx: &mut Cx, req: WrappingTokenRequest) -> Result<Outcome> {
+    let WrappingToken { key, token, by } = presented_token(cx, &req).await?;
     let unsealed = unsealed(cx)?;
     let (tx, _) = cx.store();
     // The response moves from the old token to the new one in one transaction.
-    let kept = unsealed.access.wrapper.unwrap(tx, &key, &token, by).await?;
-    let answer = ToWrap {
-        response: kept.response,
-        status: Status(kept.about.status),
-        path: &kept.about.path,
+    let wrapped = unsealed.access.wrapper.unwrap(tx, &key, &token, by).await?;
+    let answer = ResponseToWrap {
+        response: wrapped.response,
+        status: Status(wrapped.about.status),
+        path: &wrapped.about.path,
         wrapped_by: &cx.request().path.clone(),
-        ttl: Duration::from_secs(kept.about.ttl),
+        ttl: Duration::from_secs(wrapped.about.ttl),
         display_name: &token.record.display_name,
         // Only the response of the first wrapping has the accessor of the wrapped token.
         wrapped_accessor: String::new(),

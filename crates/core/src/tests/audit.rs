@@ -4,13 +4,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::tests::fixture::{Ask, House, ROOT, device};
+use crate::tests::fixture::{ROOT, RequestOptions, TestServer, device};
 
 #[tokio::test]
 async fn sec_al06_every_request_has_exactly_one_entry_before_and_one_after() {
-    let house = House::new().await;
-    house.token(json!({ "id": "weak", "policies": ["default"] })).await;
-    let asked = [
+    let server = TestServer::new().await;
+    server.token(json!({ "id": "weak", "policies": ["default"] })).await;
+    let requested = [
         ("GET", "secret/data/none", ROOT),
         ("POST", "secret/data/a", ROOT),
         ("GET", "secret/data/a", ROOT),
@@ -27,11 +27,11 @@ async fn sec_al06_every_request_has_exactly_one_entry_before_and_one_after() {
         ("POST", "auth/approle/login", ""),
         ("POST", "sys/wrapping/unwrap", ROOT),
     ];
-    for (method, path, token) in asked {
-        house.forget_audit();
+    for (method, path, token) in requested {
+        server.forget_audit();
         let body = if method == "POST" { json!({ "data": { "k": 1 } }) } else { Value::Null };
-        let answer = house.call(method, path, token, body).await;
-        let entries = house.entries();
+        let answer = server.call(method, path, token, body).await;
+        let entries = server.entries();
         let kinds: Vec<_> = entries.iter().map(|e| e["type"].as_str().unwrap()).collect();
         assert_eq!(kinds, ["request", "response"], "{method} {path} {}", answer.status);
         assert_eq!(entries[0]["request"]["id"], entries[1]["request"]["id"]);
@@ -45,8 +45,8 @@ async fn sec_al06_every_request_has_exactly_one_entry_before_and_one_after() {
 
 #[tokio::test]
 async fn sec_al06_the_exempt_paths_are_five() {
-    let house = House::new().await;
-    house.forget_audit();
+    let server = TestServer::new().await;
+    server.forget_audit();
     for (method, path) in [
         ("GET", "sys/health"),
         ("GET", "sys/seal-status"),
@@ -55,9 +55,9 @@ async fn sec_al06_the_exempt_paths_are_five() {
         ("POST", "sys/init"),
         ("POST", "sys/unseal"),
     ] {
-        house.call(method, path, "", json!({ "key": "aa".repeat(33) })).await;
+        server.call(method, path, "", json!({ "key": "aa".repeat(33) })).await;
     }
-    assert!(house.entries().is_empty());
+    assert!(server.entries().is_empty());
 }
 
 #[tokio::test]
@@ -72,9 +72,9 @@ async fn sec_al07_when_no_device_takes_an_entry_nothing_happens() {
         ..device(std::path::Path::new("/"), "full", &[])
     };
     let only = vec![full(&pipe.display().to_string())];
-    let house = House::with(|settings, _| settings.audit = only, keepfast_engines::all()).await;
+    let server = TestServer::with(|settings, _| settings.audit = only, keepfast_engines::all()).await;
     drop(reader);
-    let version = async || house.unsealed().barrier.key_status().unwrap().term;
+    let version = async || server.unsealed().barrier.key_status().unwrap().term;
     let before = version().await;
     for (method, path, token) in [
         ("GET", "sys/mounts", ROOT),
@@ -83,20 +83,20 @@ async fn sec_al07_when_no_device_takes_an_entry_nothing_happens() {
         ("GET", "sys/mounts", ""),
         ("GET", "sys/internal/ui/mounts", ""),
     ] {
-        let answer = house.call(method, path, token, Value::Null).await.is(500);
+        let answer = server.call(method, path, token, Value::Null).await.is(500);
         assert_eq!(answer.body, json!({ "errors": ["internal error"] }), "{path}");
     }
     assert_eq!(version().await, before, "a request that is not recorded does not run");
-    house.get("sys/health", "").await.is(200);
+    server.get("sys/health", "").await.is(200);
     // With a second device that works, requests succeed.
-    let house = House::with(|settings, _| settings.audit.push(full("/dev/full")), keepfast_engines::all()).await;
-    house.get("sys/mounts", ROOT).await.is(200);
-    assert!(!house.entries().is_empty());
+    let server = TestServer::with(|settings, _| settings.audit.push(full("/dev/full")), keepfast_engines::all()).await;
+    server.get("sys/mounts", ROOT).await.is(200);
+    assert!(!server.entries().is_empty());
 }
 
 #[tokio::test]
 async fn sec_al03_log_raw_of_one_device_changes_no_other() {
-    let house = House::with(
+    let server = TestServer::with(
         |settings, dir| {
             settings.audit.push(device(dir, "raw", &[("log_raw", "true")]));
             settings.audit.push(device(dir, "plain", &[("hmac_accessor", "false")]));
@@ -105,38 +105,42 @@ async fn sec_al03_log_raw_of_one_device_changes_no_other() {
     )
     .await;
     let made =
-        house.post("auth/token/create", ROOT, json!({ "policies": ["default"], "display_name": "x" })).await.ok();
-    house.post("secret/data/a", &made.token(), json!({ "data": { "k": "canary-raw" } })).await;
-    house.post("secret/data/a", ROOT, json!({ "data": { "k": "canary-raw" } })).await.ok();
+        server.post("auth/token/create", ROOT, json!({ "policies": ["default"], "display_name": "x" })).await.ok();
+    server.post("secret/data/a", &made.token(), json!({ "data": { "k": "canary-raw" } })).await;
+    server.post("secret/data/a", ROOT, json!({ "data": { "k": "canary-raw" } })).await.ok();
     for (name, shows_secrets, shows_accessor) in [("audit", false, false), ("raw", true, true), ("plain", false, true)]
     {
-        let log = house.audit(name);
+        let log = server.audit(name);
         assert_eq!(log.contains("canary-raw"), shows_secrets, "{name}");
         assert_eq!(log.contains(&made.token()), shows_secrets, "{name}");
         assert_eq!(log.contains(&made.accessor()), shows_accessor, "{name}");
-        assert_eq!(log.lines().count(), house.audit("audit").lines().count());
+        assert_eq!(log.lines().count(), server.audit("audit").lines().count());
     }
     // Each device has a salt of its own; `sys/audit-hash` returns the HMAC with it.
     let hash = async |device: &str| {
-        house.post(&format!("sys/audit-hash/{device}"), ROOT, json!({ "input": "canary-raw" })).await.ok().data()["hash"].as_str().unwrap().to_owned()
+        server.post(&format!("sys/audit-hash/{device}"), ROOT, json!({ "input": "canary-raw" })).await.ok().data()["hash"].as_str().unwrap().to_owned()
     };
     let (one, other) = (hash("audit").await, hash("plain").await);
-    assert!(one != other && house.audit("audit").contains(&one) && house.audit("plain").contains(&other));
+    assert!(one != other && server.audit("audit").contains(&one) && server.audit("plain").contains(&other));
 }
 
 #[tokio::test]
 async fn sec_al03_what_one_device_shows_raw_cannot_fake_an_entry() {
-    let house = House::with(
+    let server = TestServer::with(
         |settings, dir| settings.audit.push(device(dir, "raw", &[("log_raw", "true")])),
         keepfast_engines::all(),
     )
     .await;
     let forged = "{\n\"data\":\n{\"time\":\"x\",\"type\":\"request\"}\n}".to_owned();
-    house
-        .ask("POST", "secret/data/a", Ask { token: Some(ROOT.to_owned()), body: Some(forged), ..Ask::default() })
+    server
+        .ask(
+            "POST",
+            "secret/data/a",
+            RequestOptions { token: Some(ROOT.to_owned()), body: Some(forged), ..RequestOptions::default() },
+        )
         .await
         .ok();
-    for line in house.audit("raw").lines() {
+    for line in server.audit("raw").lines() {
         let entry: Value = serde_json::from_str(line).unwrap();
         assert!(entry["request"]["id"].is_string(), "{line}");
     }
@@ -150,48 +154,48 @@ fn forms(secret: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn sec_al01_no_secret_is_in_the_audit_log_or_in_storage() {
-    let house = House::new().await;
+    let server = TestServer::new().await;
     let mut secrets = vec![ROOT.to_owned()];
-    secrets.extend(house.shares.iter().map(|s| hex::encode(s.expose())));
+    secrets.extend(server.shares.iter().map(|s| hex::encode(s.expose())));
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     // KV, in both versions.
-    house.post("sys/mounts/one", ROOT, json!({ "type": "kv", "options": { "version": "1" } })).await.ok();
-    house.post("one/a", ROOT, json!({ "k": "canary-v1 \"quoted\"", "n": 314159265358979i64 })).await.ok();
-    house.get("one/a", ROOT).await.ok();
-    house
+    server.post("sys/mounts/one", ROOT, json!({ "type": "kv", "options": { "version": "1" } })).await.ok();
+    server.post("one/a", ROOT, json!({ "k": "canary-v1 \"quoted\"", "n": 314159265358979i64 })).await.ok();
+    server.get("one/a", ROOT).await.ok();
+    server
         .post("secret/data/a", ROOT, json!({ "data": { "k": "canary-v2", "deep": [{ "x": "canary-deep" }] } }))
         .await
         .ok();
-    house.get("secret/data/a", ROOT).await.ok();
-    house.call("PATCH", "secret/data/a", ROOT, json!({ "data": { "p": "canary-patch" } })).await.ok();
+    server.get("secret/data/a", ROOT).await.ok();
+    server.call("PATCH", "secret/data/a", ROOT, json!({ "data": { "p": "canary-patch" } })).await.ok();
     secrets.extend(
         ["canary-v1 \"quoted\"", "314159265358979", "canary-v2", "canary-deep", "canary-patch"].map(str::to_owned),
     );
     // Tokens: created, wrapped, looked up, and in refused requests.
-    let made = house.post("auth/token/create", ROOT, json!({ "policies": ["default"] })).await.ok();
-    house.post("auth/token/lookup", ROOT, json!({ "token": made.token() })).await.ok();
-    house.post("cubbyhole/a", &made.token(), json!({ "k": "canary-cubbyhole" })).await.ok();
-    house.get("sys/mounts", &made.token()).await.is(403);
-    house.post("auth/token/renew-self", &made.token(), json!({})).await.ok();
-    let wrapped = house.wrapped("GET", "secret/data/a", ROOT, Value::Null, 60).await.ok();
-    house.post("sys/wrapping/unwrap", "", json!({ "token": wrapped.wrapping() })).await;
-    house.post("sys/wrapping/unwrap", &wrapped.wrapping(), Value::Null).await.ok();
-    let kept = house.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": "canary-kept" }), 60).await.ok();
-    let batch = house.token(json!({ "type": "batch", "policies": ["default"] })).await;
-    house.accepts(&batch).await;
+    let made = server.post("auth/token/create", ROOT, json!({ "policies": ["default"] })).await.ok();
+    server.post("auth/token/lookup", ROOT, json!({ "token": made.token() })).await.ok();
+    server.post("cubbyhole/a", &made.token(), json!({ "k": "canary-cubbyhole" })).await.ok();
+    server.get("sys/mounts", &made.token()).await.is(403);
+    server.post("auth/token/renew-self", &made.token(), json!({})).await.ok();
+    let wrapped = server.wrapped("GET", "secret/data/a", ROOT, Value::Null, 60).await.ok();
+    server.post("sys/wrapping/unwrap", "", json!({ "token": wrapped.wrapping() })).await;
+    server.post("sys/wrapping/unwrap", &wrapped.wrapping(), Value::Null).await.ok();
+    let kept = server.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": "canary-kept" }), 60).await.ok();
+    let batch = server.token(json!({ "type": "batch", "policies": ["default"] })).await;
+    server.accepts(&batch).await;
     secrets.extend(["canary-cubbyhole", "canary-kept"].map(str::to_owned));
     secrets.extend([made.token(), made.accessor(), wrapped.wrapping(), kept.wrapping(), batch]);
     // AppRole and userpass.
-    house.post("sys/auth/approle", ROOT, json!({ "type": "approle" })).await.ok();
-    house.post("auth/approle/role/r", ROOT, json!({ "token_policies": "default" })).await.ok();
-    let role_id = house.get("auth/approle/role/r/role-id", ROOT).await.ok();
-    let secret_id = house.post("auth/approle/role/r/secret-id", ROOT, json!({})).await.ok();
-    house.post("auth/approle/role/r/custom-secret-id", ROOT, json!({ "secret_id": "canary-secret-id" })).await.ok();
-    house
+    server.post("sys/auth/approle", ROOT, json!({ "type": "approle" })).await.ok();
+    server.post("auth/approle/role/r", ROOT, json!({ "token_policies": "default" })).await.ok();
+    let role_id = server.get("auth/approle/role/r/role-id", ROOT).await.ok();
+    let secret_id = server.post("auth/approle/role/r/secret-id", ROOT, json!({})).await.ok();
+    server.post("auth/approle/role/r/custom-secret-id", ROOT, json!({ "secret_id": "canary-secret-id" })).await.ok();
+    server
         .post("auth/approle/login", "", json!({ "role_id": role_id.data()["role_id"], "secret_id": "canary-wrong" }))
         .await
         .is(400);
-    let login = house
+    let login = server
         .post(
             "auth/approle/login",
             "",
@@ -199,7 +203,7 @@ async fn sec_al01_no_secret_is_in_the_audit_log_or_in_storage() {
         )
         .await
         .ok();
-    house
+    server
         .post(
             "auth/approle/login",
             "",
@@ -213,19 +217,19 @@ async fn sec_al01_no_secret_is_in_the_audit_log_or_in_storage() {
         "canary-wrong".to_owned(),
         "canary-secret-id".to_owned(),
     ]);
-    house.post("sys/auth/userpass", ROOT, json!({ "type": "userpass" })).await.ok();
-    house.post("auth/userpass/users/u", ROOT, json!({ "password": "canary-password" })).await.ok();
-    house.post("auth/userpass/login/u", "", json!({ "password": "canary-password" })).await.ok();
-    house.post("auth/userpass/login/u", "", json!({ "password": "canary-mistyped" })).await;
+    server.post("sys/auth/userpass", ROOT, json!({ "type": "userpass" })).await.ok();
+    server.post("auth/userpass/users/u", ROOT, json!({ "password": "canary-password" })).await.ok();
+    server.post("auth/userpass/login/u", "", json!({ "password": "canary-password" })).await.ok();
+    server.post("auth/userpass/login/u", "", json!({ "password": "canary-mistyped" })).await;
     secrets.extend(["canary-password", "canary-mistyped"].map(str::to_owned));
     // Transit.
-    house.post("sys/mounts/transit", ROOT, json!({ "type": "transit" })).await.ok();
-    house.post("transit/keys/k", ROOT, json!({ "exportable": true })).await.ok();
+    server.post("sys/mounts/transit", ROOT, json!({ "type": "transit" })).await.ok();
+    server.post("transit/keys/k", ROOT, json!({ "exportable": true })).await.ok();
     let sealed =
-        house.post("transit/encrypt/k", ROOT, json!({ "plaintext": STANDARD.encode("canary-plain") })).await.ok();
-    house.post("transit/decrypt/k", ROOT, json!({ "ciphertext": sealed.data()["ciphertext"] })).await.ok();
+        server.post("transit/encrypt/k", ROOT, json!({ "plaintext": STANDARD.encode("canary-plain") })).await.ok();
+    server.post("transit/decrypt/k", ROOT, json!({ "ciphertext": sealed.data()["ciphertext"] })).await.ok();
     secrets.push("canary-plain".to_owned());
-    let exported = house.get("transit/export/encryption-key/k", ROOT).await;
+    let exported = server.get("transit/export/encryption-key/k", ROOT).await;
     secrets.extend(exported.body["data"]["keys"]["1"].as_str().map(str::to_owned));
     // Refused requests of every kind, with the secret in wrong places.
     for (path, body) in [
@@ -242,12 +246,12 @@ async fn sec_al01_no_secret_is_in_the_audit_log_or_in_storage() {
         ("sys/audit-hash/canary-device", json!({ "input": "canary-hashed" })),
         ("sys/remount", json!({ "from": "canary-from", "to": "x" })),
     ] {
-        house.post(path, ROOT, body.clone()).await;
+        server.post(path, ROOT, body.clone()).await;
         let canaries = body.to_string();
         let quoted = canaries.split('"').filter(|t| t.starts_with("canary-")).map(str::to_owned);
         secrets.extend(quoted.filter(|t| !path.contains(t.as_str())));
     }
-    let log = house.audit("audit");
+    let log = server.audit("audit");
     for form in secrets.iter().flat_map(|s| forms(s)) {
         assert!(
             !log.contains(&form),
@@ -255,13 +259,13 @@ async fn sec_al01_no_secret_is_in_the_audit_log_or_in_storage() {
             log.lines().find(|l| l.contains(&form)).unwrap_or_default()
         );
     }
-    assert!(house.entries().len() > 60);
+    assert!(server.entries().len() > 60);
     // The backend holds ciphertext and keys: neither values nor keys may disclose a secret.
-    let names = crate::tests::tokens::stored(&house, "").await;
+    let names = crate::tests::tokens::stored(&server, "").await;
     for form in secrets.iter().filter(|s| s.len() > 8).flat_map(|s| forms(s)) {
         assert!(!names.iter().any(|n| n.contains(&form)), "{form} is a name in storage");
     }
-    for (key, value) in raw(&house).await {
+    for (key, value) in raw(&server).await {
         for form in secrets.iter().filter(|s| s.len() > 8).flat_map(|s| forms(s)) {
             assert!(!value.windows(form.len()).any(|w| w == form.as_bytes()), "{form} is at {key}");
         }
@@ -269,16 +273,16 @@ async fn sec_al01_no_secret_is_in_the_audit_log_or_in_storage() {
 }
 
 /// All stored records in their raw form.
-async fn raw(house: &House) -> Vec<(String, Vec<u8>)> {
+async fn raw(server: &TestServer) -> Vec<(String, Vec<u8>)> {
     use keepfast_storage::{Backend, Key, Page};
     let mut folders = vec![String::new()];
     let mut out = Vec::new();
     while let Some(folder) = folders.pop() {
-        for name in house.backend.list(&Key::prefix(folder.clone()).unwrap(), &Page::all()).await.unwrap() {
+        for name in server.backend.list(&Key::prefix(folder.clone()).unwrap(), &Page::all()).await.unwrap() {
             let path = format!("{folder}{name}");
             if name.ends_with('/') {
                 folders.push(path);
-            } else if let Some(value) = house.backend.get(&Key::new(path.as_str()).unwrap()).await.unwrap() {
+            } else if let Some(value) = server.backend.get(&Key::new(path.as_str()).unwrap()).await.unwrap() {
                 out.push((path, value.to_vec()));
             }
         }

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::tests::fixture::{House, ROOT};
+use crate::tests::fixture::{ROOT, TestServer};
 
 async fn refusal(allowed: bool) -> String {
     let directory = tempfile::tempdir().unwrap();
@@ -10,11 +10,11 @@ async fn refusal(allowed: bool) -> String {
     let change = |settings: &mut crate::Settings, _: &std::path::Path| {
         settings.database_file_directories.extend(allowed.then(|| path.clone()));
     };
-    let house = House::with(change, keepfast_engines::all()).await;
-    house.post("sys/mounts/db", ROOT, json!({ "type": "database" })).await.ok();
+    let server = TestServer::with(change, keepfast_engines::all()).await;
+    server.post("sys/mounts/db", ROOT, json!({ "type": "database" })).await.ok();
     let url = format!("host=127.0.0.1 port=1 sslmode=require sslrootcert={}/ca.pem", path.display());
     let settings = json!({ "plugin_name": "postgresql-database-plugin", "connection_url": url });
-    house.post("db/config/pg", ROOT, settings).await.is(400).error().to_owned()
+    server.post("db/config/pg", ROOT, settings).await.is(400).error().to_owned()
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use keepfast_framework::rows::RowInfo;
 use serde_json::{Value, json};
 
 use crate::seal::SealShape;
-use crate::tests::fixture::{Ask, House, ROOT};
+use crate::tests::fixture::{ROOT, RequestOptions, TestServer};
 use crate::tests::gate::Gated;
 
 /// One operation of one row of one mount.
@@ -59,29 +59,29 @@ impl Route {
 }
 
 /// A house with every engine mounted, as the leader of a cluster: `sys/step-down` needs a token there.
-pub(crate) async fn furnished() -> House {
-    let house = House::on(Gated::leading(), |_, _| {}, keepfast_engines::all()).await;
-    furnish(&house).await;
-    house
+pub(crate) async fn furnished() -> TestServer {
+    let server = TestServer::on(Gated::leading(), |_, _| {}, keepfast_engines::all()).await;
+    furnish(&server).await;
+    server
 }
 
 /// Mounts every engine.
-pub(crate) async fn furnish(house: &House) {
+pub(crate) async fn furnish(server: &TestServer) {
     let mut mounted = vec![("kv".to_owned(), true)];
     for registered in keepfast_engines::all().all() {
         let kind = if registered.kind == keepfast_framework::Kind::Auth { "auth" } else { "mounts" };
         let options: Value = registered.variant.map_or(json!({}), |(name, value)| json!({ name: value }));
         let path = format!("sys/{kind}/all-{}{}", registered.engine, registered.variant.map_or("", |(_, value)| value));
-        let answer = house.post(&path, ROOT, json!({ "type": registered.engine, "options": options })).await;
+        let answer = server.post(&path, ROOT, json!({ "type": registered.engine, "options": options })).await;
         assert!(answer.status < 300 || registered.engine == "cubbyhole", "{path}: {answer:?}");
         mounted.push((registered.engine.to_string(), false));
     }
     assert!(mounted.len() > 5);
 }
 
-pub(crate) fn routes(house: &House) -> Vec<Route> {
+pub(crate) fn routes(server: &TestServer) -> Vec<Route> {
     let mut out = Vec::new();
-    for mounted in house.unsealed().engines.mounts.router().all() {
+    for mounted in server.unsealed().engines.mounts.router().all() {
         if mounted.entry.path == "secret/" {
             continue;
         }
@@ -141,25 +141,25 @@ fn example(pattern: &str) -> String {
 
 #[tokio::test]
 async fn sec_ac08_every_route_refuses_who_has_no_token_no_policy_or_no_sudo() {
-    let house = furnished().await;
-    let empty = house.token(json!({ "policies": ["nothing"], "no_default_policy": true })).await;
+    let server = furnished().await;
+    let empty = server.token(json!({ "policies": ["nothing"], "no_default_policy": true })).await;
     let all = r#"path "*" { capabilities = ["create", "read", "update", "patch", "delete", "list", "scan"] }"#;
-    house.policy("all-but-sudo", all).await;
-    let weak = house.token(json!({ "policies": ["all-but-sudo"] })).await;
-    for route in routes(&house) {
+    server.policy("all-but-sudo", all).await;
+    let weak = server.token(json!({ "policies": ["all-but-sudo"] })).await;
+    for route in routes(&server) {
         let (method, name) = (route.method(), route.named());
         if route.access == Access::Unauthenticated {
             if route.sealed {
-                let answer = house.call(method, &route.path, "hvs.unknown", json!({ "key": "x" })).await;
+                let answer = server.call(method, &route.path, "hvs.unknown", json!({ "key": "x" })).await;
                 assert_ne!(answer.status, 403, "{name}");
-                assert_eq!(house.call("DELETE", &route.path, ROOT, Value::Null).await.is(405).error(), "", "{name}");
+                assert_eq!(server.call("DELETE", &route.path, ROOT, Value::Null).await.is(405).error(), "", "{name}");
             }
             continue;
         }
         if matches!(route.operation, Operation::Update | Operation::Patch) && route.path.ends_with('/') {
             // Refused for its form alone, which discloses no data.
             assert_eq!(
-                house.call(method, &route.path, "", json!({})).await.is(400).error(),
+                server.call(method, &route.path, "", json!({})).await.is(400).error(),
                 "cannot write to a path ending in '/'"
             );
             continue;
@@ -167,7 +167,7 @@ async fn sec_ac08_every_route_refuses_who_has_no_token_no_policy_or_no_sudo() {
         for token in ["", "hvs.unknown", "hvb.unknown", &empty] {
             // Valid and invalid parameters give the same result.
             for body in [json!({}), json!({ "x": "y", "type": [{}], "data": 1, "ttl": "x" })] {
-                let answer = house.call(method, &route.path, token, body).await;
+                let answer = server.call(method, &route.path, token, body).await;
                 // An unwrap validates the wrapping token before it authenticates the caller.
                 let expected = match route.pattern.as_str() {
                     "wrapping/unwrap" | "wrapping/rewrap" if token.is_empty() => {
@@ -181,7 +181,7 @@ async fn sec_ac08_every_route_refuses_who_has_no_token_no_policy_or_no_sudo() {
             }
         }
         if route.access == Access::Sudo {
-            house.call(method, &route.path, &weak, json!({})).await.is(403);
+            server.call(method, &route.path, &weak, json!({})).await.is(403);
         }
     }
 }
@@ -190,38 +190,38 @@ async fn sec_ac08_every_route_refuses_who_has_no_token_no_policy_or_no_sudo() {
 #[tokio::test]
 async fn sec_ac08_a_sealed_server_answers_the_sealed_rows_only() {
     let tables = furnished().await;
-    let house = House::sealed(SealShape { shares: 3, threshold: 2 }).await;
+    let server = TestServer::sealed(SealShape { shares: 3, threshold: 2 }).await;
     let mut answered = 0;
     for route in routes(&tables) {
-        let answer = house.call(route.method(), &route.path, ROOT, json!({})).await;
+        let answer = server.call(route.method(), &route.path, ROOT, json!({})).await;
         let is_sealed = (answer.status, answer.error()) == (503, "Vault is sealed");
         // A server that is not active cannot step down.
         let refuses = route.pattern == "step-down";
         assert_eq!(is_sealed, !route.sealed || refuses, "{}: {answer:?}", route.named());
         answered += usize::from(!is_sealed);
         if route.sealed {
-            house.call("DELETE", &route.path, ROOT, Value::Null).await.is(405);
-            let help = house.call("HELP", &route.path, ROOT, Value::Null).await.is(503);
+            server.call("DELETE", &route.path, ROOT, Value::Null).await.is(405);
+            let help = server.call("HELP", &route.path, ROOT, Value::Null).await.is(503);
             assert_eq!(help.error(), "Vault is sealed", "{}", route.named());
         }
     }
-    assert_eq!((answered, house.audit("audit")), (7, String::new()));
+    assert_eq!((answered, server.audit("audit")), (7, String::new()));
 }
 
 #[tokio::test]
 async fn every_sealed_row_has_help_and_is_in_the_openapi_document() {
-    let house = furnished().await;
-    let document = house.get("sys/internal/specs/openapi", ROOT).await.ok();
+    let server = furnished().await;
+    let document = server.get("sys/internal/specs/openapi", ROOT).await.ok();
     let mut seen = 0;
-    for route in routes(&house).iter().filter(|route| route.sealed) {
+    for route in routes(&server).iter().filter(|route| route.sealed) {
         let method = if route.operation == Operation::Read { "get" } else { "post" };
         let path = &document.body["paths"][format!("/{}", route.path)];
         assert!(path[method].is_object(), "{}", route.named());
         let open = route.access == Access::Unauthenticated;
         assert_eq!(path["x-vault-unauthenticated"] == json!(true), open, "{}", route.named());
-        let help = house.call("HELP", &route.path, ROOT, Value::Null).await.ok();
+        let help = server.call("HELP", &route.path, ROOT, Value::Null).await.ok();
         assert!(help.body["help"].as_str().is_some_and(|text| text.contains(&route.pattern)), "{}", route.named());
-        house.call("HELP", &route.path, "", Value::Null).await.is(if open { 200 } else { 403 });
+        server.call("HELP", &route.path, "", Value::Null).await.is(if open { 200 } else { 403 });
         seen += 1;
     }
     assert_eq!(seen, 8);
@@ -229,8 +229,8 @@ async fn every_sealed_row_has_help_and_is_in_the_openapi_document() {
 
 #[tokio::test]
 async fn sec_ac07_no_route_is_added_or_opened_unreviewed() {
-    let house = furnished().await;
-    let mut now: Vec<String> = routes(&house).iter().map(Route::shown).collect();
+    let server = furnished().await;
+    let mut now: Vec<String> = routes(&server).iter().map(Route::shown).collect();
     now.sort();
     now.dedup();
     let text = now.join("\n") + "\n";
@@ -251,8 +251,8 @@ async fn sec_ac07_no_route_is_added_or_opened_unreviewed() {
 /// The existence check serves updates, so its row must have one.
 #[tokio::test]
 async fn rows_that_tell_existence_take_updates() {
-    let house = furnished().await;
-    for mounted in house.unsealed().engines.mounts.router().all() {
+    let server = furnished().await;
+    for mounted in server.unsealed().engines.mounts.router().all() {
         for row in mounted.table.rows() {
             let updates = row.operation(Operation::Update).is_some();
             assert!(updates || !row.tells_existence, "{} {}", mounted.entry.path, row.patterns[0].source());
@@ -262,16 +262,16 @@ async fn rows_that_tell_existence_take_updates() {
 
 #[tokio::test]
 async fn a_parameter_of_the_wrong_type_is_named_and_not_quoted() {
-    let house = furnished().await;
+    let server = furnished().await;
     let mut faults = Vec::new();
-    for route in routes(&house) {
+    for route in routes(&server) {
         for (name, schema) in &route.parameters {
             // A parameter of any JSON type has no wrong type.
             if schema.get("type").is_none() {
                 continue;
             }
             let canary = format!("canary-{name}");
-            let answer = house
+            let answer = server
                 .call(route.method(), &route.path, ROOT, json!({ name: [[&canary, { &canary: { &canary: canary } }]] }))
                 .await;
             let text = answer.body.to_string();
@@ -292,19 +292,23 @@ async fn a_parameter_of_the_wrong_type_is_named_and_not_quoted() {
 
 #[tokio::test]
 async fn sec_al06_every_route_has_two_audit_entries_with_hashed_secrets() {
-    let house = furnished().await;
-    for route in routes(&house) {
+    let server = furnished().await;
+    for route in routes(&server) {
         if route.pattern == "seal" {
             continue;
         }
-        let own = house.token(json!({ "display_name": "own" })).await;
-        house.forget_audit();
+        let own = server.token(json!({ "display_name": "own" })).await;
+        server.forget_audit();
         let canary = "canary-31415926535";
         let body: serde_json::Map<String, Value> =
             route.parameters.iter().map(|(name, _)| (name.clone(), json!(canary))).collect();
-        let ask = Ask { token: Some(own.clone()), body: Some(Value::Object(body).to_string()), ..Ask::default() };
-        let answer = house.ask(route.method(), &format!("{}?q={canary}", route.path), ask).await;
-        let log = house.audit("audit");
+        let ask = RequestOptions {
+            token: Some(own.clone()),
+            body: Some(Value::Object(body).to_string()),
+            ..RequestOptions::default()
+        };
+        let answer = server.ask(route.method(), &format!("{}?q={canary}", route.path), ask).await;
+        let log = server.audit("audit");
         let kinds: Vec<Value> =
             log.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()["type"].clone()).collect();
         let expected: &[&str] = if route.is_unaudited() { &[] } else { &["request", "response"] };
@@ -356,9 +360,9 @@ fn bad_values() -> Vec<Value> {
 
 #[tokio::test]
 async fn sec_ds06_no_parameter_makes_a_route_fail_as_a_fault_of_the_server() {
-    let house = furnished().await;
+    let server = furnished().await;
     let mut faults = Vec::new();
-    for route in routes(&house) {
+    for route in routes(&server) {
         if route.pattern == "seal" {
             continue;
         }
@@ -377,11 +381,11 @@ async fn sec_ds06_no_parameter_makes_a_route_fail_as_a_fault_of_the_server() {
                     );
                 }
                 let body = Value::Object(body);
-                let answer = house.call(route.method(), &route.path, ROOT, body.clone()).await;
+                let answer = server.call(route.method(), &route.path, ROOT, body.clone()).await;
                 if answer.status >= 500 {
                     faults.push(format!("{}: {body} gave {}", route.named(), answer.status));
                 }
-                if answer.status == 403 && answer.error() == "permission denied" && !house.accepts(ROOT).await {
+                if answer.status == 403 && answer.error() == "permission denied" && !server.accepts(ROOT).await {
                     panic!("{} {body} ended the root token", route.named());
                 }
             }

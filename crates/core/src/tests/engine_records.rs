@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::Notify;
 
-use crate::tests::fixture::{House, ROOT};
+use crate::tests::fixture::{ROOT, TestServer};
 
 /// The invalidations that the engines under test received, and the gate of their opening.
 #[derive(Default)]
@@ -38,23 +38,23 @@ impl<const AUTH: bool> Engine for Listening<AUTH> {
     }
 }
 
-fn listening<const AUTH: bool>(told: &Arc<Invalidated>) -> Registered {
-    let told = told.clone();
+fn listening<const AUTH: bool>(invalidated: &Arc<Invalidated>) -> Registered {
+    let invalidated = invalidated.clone();
     Registered::with(move |_| {
-        let told = told.clone();
+        let invalidated = invalidated.clone();
         Box::pin(async move {
-            if told.waits.load(Ordering::Relaxed) {
-                told.opening.notify_one();
-                told.go_on.notified().await;
+            if invalidated.waits.load(Ordering::Relaxed) {
+                invalidated.opening.notify_one();
+                invalidated.go_on.notified().await;
             }
-            Ok(Listening::<AUTH>(told))
+            Ok(Listening::<AUTH>(invalidated))
         })
     })
 }
 
 /// Writes or deletes a record of the mount.
-async fn commit(house: &House, path: &str, key: &str, exists: bool) {
-    let unsealed = house.unsealed();
+async fn commit(server: &TestServer, path: &str, key: &str, exists: bool) {
+    let unsealed = server.unsealed();
     let view = unsealed.engines.mounts.router().at(path).unwrap().view.clone();
     let mut tx = unsealed.barrier.begin();
     if exists {
@@ -68,29 +68,29 @@ async fn commit(house: &House, path: &str, key: &str, exists: bool) {
 #[tokio::test]
 async fn an_engine_is_invalidated_by_commits_while_it_opens() {
     for (api, path) in [("sys/mounts/l", "l/"), ("sys/auth/l", "auth/l/")] {
-        let told = Arc::<Invalidated>::default();
-        let engines = vec![listening::<false>(&told), listening::<true>(&told)];
-        let house = Arc::new(House::with(|_, _| {}, keepfast_engines::all().preceded_by(engines)).await);
-        house.post(api, ROOT, json!({ "type": "listening" })).await.ok();
-        commit(&house, path, "a/b", true).await;
-        commit(&house, path, "a/b", false).await;
-        house.post("secret/data/x", ROOT, json!({ "data": {} })).await.ok();
-        let keys = std::mem::take(&mut *told.keys.lock());
+        let invalidated = Arc::<Invalidated>::default();
+        let engines = vec![listening::<false>(&invalidated), listening::<true>(&invalidated)];
+        let server = Arc::new(TestServer::with(|_, _| {}, keepfast_engines::all().preceded_by(engines)).await);
+        server.post(api, ROOT, json!({ "type": "listening" })).await.ok();
+        commit(&server, path, "a/b", true).await;
+        commit(&server, path, "a/b", false).await;
+        server.post("secret/data/x", ROOT, json!({ "data": {} })).await.ok();
+        let keys = std::mem::take(&mut *invalidated.keys.lock());
         assert_eq!(keys, [("a/b".to_owned(), true), ("a/b".to_owned(), false)], "of its own mount only");
 
         // A mount that is tuned has a new engine.
-        told.waits.store(true, Ordering::Relaxed);
+        invalidated.waits.store(true, Ordering::Relaxed);
         let tuning = {
-            let (house, api) = (house.clone(), format!("{api}/tune"));
-            tokio::spawn(async move { house.post(&api, ROOT, json!({ "description": "tuned" })).await })
+            let (server, api) = (server.clone(), format!("{api}/tune"));
+            tokio::spawn(async move { server.post(&api, ROOT, json!({ "description": "tuned" })).await })
         };
-        told.opening.notified().await;
-        commit(&house, path, "meanwhile", true).await;
-        assert!(told.keys.lock().is_empty());
-        told.go_on.notify_one();
+        invalidated.opening.notified().await;
+        commit(&server, path, "meanwhile", true).await;
+        assert!(invalidated.keys.lock().is_empty());
+        invalidated.go_on.notify_one();
         tuning.await.unwrap().ok();
-        commit(&house, path, "after", true).await;
-        let keys = std::mem::take(&mut *told.keys.lock());
+        commit(&server, path, "after", true).await;
+        let keys = std::mem::take(&mut *invalidated.keys.lock());
         assert_eq!(keys, [("meanwhile".to_owned(), true), ("after".to_owned(), true)]);
     }
 }
@@ -116,16 +116,16 @@ impl Engine for Panicking {
 #[tokio::test]
 async fn an_engine_that_panics_at_a_commit_is_opened_anew() {
     let engines = keepfast_engines::all().preceded_by(vec![Registered::of::<Panicking>()]);
-    let house = House::with(|_, _| {}, engines).await;
-    house.post("sys/mounts/p", ROOT, json!({ "type": "panicking" })).await.ok();
-    let is_open = || house.unsealed().engines.mounts.router().at("p/").unwrap().opened().is_some();
-    commit(&house, "p/", "fine", true).await;
+    let server = TestServer::with(|_, _| {}, engines).await;
+    server.post("sys/mounts/p", ROOT, json!({ "type": "panicking" })).await.ok();
+    let is_open = || server.unsealed().engines.mounts.router().at("p/").unwrap().opened().is_some();
+    commit(&server, "p/", "fine", true).await;
     assert!(is_open());
-    commit(&house, "p/", "panic", true).await;
+    commit(&server, "p/", "panic", true).await;
     assert!(!is_open(), "what it has in memory may be stale");
-    let unsealed = house.unsealed();
+    let unsealed = server.unsealed();
     let mounted = unsealed.engines.mounts.router().at("p/").unwrap().clone();
     mounted.engine(&unsealed.engines.host).await.unwrap();
-    commit(&house, "p/", "fine", false).await;
-    assert!(is_open() && !house.node.state().is_sealed);
+    commit(&server, "p/", "fine", false).await;
+    assert!(is_open() && !server.node.state().is_sealed);
 }

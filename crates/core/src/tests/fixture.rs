@@ -14,7 +14,7 @@ use bytes::Bytes;
 use keepfast_crypto::secret::{SecretBytes, SecretString};
 use keepfast_framework::clock::TestClock;
 use keepfast_framework::engine::Registry;
-use keepfast_framework::{Body, CanonicalPath, Clock, Incoming, OpenCeremonies, Operation, TlsSession};
+use keepfast_framework::{Body, CanonicalPath, Clock, Incoming, Operation, TlsSession, UnauthedEndpoints};
 use keepfast_storage::Backend;
 use serde_json::{Value, json};
 
@@ -28,7 +28,7 @@ const DEV_MOUNT: DevMount =
     DevMount { path: "secret/", engine: "kv", version: "2", description: "key/value secret storage" };
 
 /// A test server with its storage, clock and directory.
-pub(crate) struct House {
+pub(crate) struct TestServer {
     pub(crate) node: Arc<Node>,
     pub(crate) clock: TestClock,
     pub(crate) backend: Arc<Gated>,
@@ -39,7 +39,7 @@ pub(crate) struct House {
 
 /// The optional parts of a request.
 #[derive(Default, Clone)]
-pub(crate) struct Ask {
+pub(crate) struct RequestOptions {
     pub(crate) token: Option<String>,
     pub(crate) body: Option<String>,
     pub(crate) wrap: Option<u64>,
@@ -54,12 +54,12 @@ pub(crate) struct Ask {
 
 /// A response.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct TestResponse {
     pub(crate) status: u16,
     pub(crate) body: Value,
 }
 
-impl Answer {
+impl TestResponse {
     /// The only error text, empty if there is none.
     pub(crate) fn error(&self) -> &str {
         self.body["errors"][0].as_str().unwrap_or_default()
@@ -104,7 +104,7 @@ pub(crate) fn device(dir: &std::path::Path, name: &str, options: &[(&str, &str)]
     AuditSettings { device: "file".to_owned(), name: name.to_owned(), description: String::new(), options: all }
 }
 
-impl House {
+impl TestServer {
     /// An unsealed server with one audit device, `secret/` as KV version 2 and the root token [`ROOT`].
     pub(crate) async fn new() -> Self {
         Self::with(|_, _| {}, keepfast_engines::all()).await
@@ -128,15 +128,15 @@ impl House {
         let backend = Arc::new(backend);
         let node = Node::new(backend.clone(), engines, Arc::new(clock.clone()), settings.clone());
         let made = crate::init_dev(&node, Some(SecretString::new(ROOT.to_owned())), Some(DEV_MOUNT)).await.unwrap();
-        House { node, clock, backend, dir, shares: made.shares, settings }
+        TestServer { node, clock, backend, dir, shares: made.shares, settings }
     }
 
     /// A server that is initialized with this shape and sealed.
     pub(crate) async fn sealed(shape: SealShape) -> Self {
-        let house = Self::uninitialized();
+        let server = Self::uninitialized();
         let root = Some(SecretString::new(ROOT.to_owned()));
-        let made = crate::init::initialize(&house.node.lifecycle, shape, root).await.unwrap();
-        House { shares: made.shares, ..house }
+        let made = crate::init::initialize(&server.node.lifecycle, shape, root).await.unwrap();
+        TestServer { shares: made.shares, ..server }
     }
 
     /// A server whose storage is empty.
@@ -146,7 +146,7 @@ impl House {
         let clock = TestClock::default();
         let backend = Arc::<Gated>::default();
         let node = Node::new(backend.clone(), keepfast_engines::all(), Arc::new(clock.clone()), settings.clone());
-        House { node, clock, backend, dir, shares: Vec::new(), settings }
+        TestServer { node, clock, backend, dir, shares: Vec::new(), settings }
     }
 
     /// The same storage under a new process.
@@ -164,11 +164,11 @@ impl House {
     /// Moves the clock and runs the expirations, as the background tasks do.
     pub(crate) async fn pass(&self, seconds: u64) {
         self.clock.advance(Duration::from_secs(seconds));
-        self.unsealed().leases.expiry.revoke_due_tokens(self.clock.now()).await.unwrap();
+        self.unsealed().leases.expiry.revoke_expired_tokens(self.clock.now()).await.unwrap();
     }
 
     /// Sends a request with all options.
-    pub(crate) async fn ask(&self, method: &str, path: &str, ask: Ask) -> Answer {
+    pub(crate) async fn ask(&self, method: &str, path: &str, ask: RequestOptions) -> TestResponse {
         let response = self.node.handle(incoming(method, path, ask)).await;
         let status = response.status().0;
         let bytes = response.into_body();
@@ -177,36 +177,48 @@ impl House {
         } else {
             serde_json::from_slice(&bytes).unwrap_or_else(|_| json!(String::from_utf8_lossy(&bytes)))
         };
-        Answer { status, body }
+        TestResponse { status, body }
     }
 
     /// Sends a request with a token (empty for none) and a body (null for none).
-    pub(crate) async fn call(&self, method: &str, path: &str, token: &str, body: Value) -> Answer {
+    pub(crate) async fn call(&self, method: &str, path: &str, token: &str, body: Value) -> TestResponse {
         let token = (!token.is_empty()).then(|| token.to_owned());
         let body = (!body.is_null()).then(|| body.to_string());
-        self.ask(method, path, Ask { token, body, ..Ask::default() }).await
+        self.ask(method, path, RequestOptions { token, body, ..RequestOptions::default() }).await
     }
 
-    pub(crate) async fn get(&self, path: &str, token: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str, token: &str) -> TestResponse {
         self.call("GET", path, token, Value::Null).await
     }
 
-    pub(crate) async fn list(&self, path: &str, token: &str) -> Answer {
+    pub(crate) async fn list(&self, path: &str, token: &str) -> TestResponse {
         self.call("LIST", path, token, Value::Null).await
     }
 
-    pub(crate) async fn post(&self, path: &str, token: &str, body: Value) -> Answer {
+    pub(crate) async fn post(&self, path: &str, token: &str, body: Value) -> TestResponse {
         self.call("POST", path, token, body).await
     }
 
-    pub(crate) async fn delete(&self, path: &str, token: &str) -> Answer {
+    pub(crate) async fn delete(&self, path: &str, token: &str) -> TestResponse {
         self.call("DELETE", path, token, Value::Null).await
     }
 
     /// Sends a request with a wrap TTL of `seconds`.
-    pub(crate) async fn wrapped(&self, method: &str, path: &str, token: &str, body: Value, seconds: u64) -> Answer {
+    pub(crate) async fn wrapped(
+        &self,
+        method: &str,
+        path: &str,
+        token: &str,
+        body: Value,
+        seconds: u64,
+    ) -> TestResponse {
         let body = (!body.is_null()).then(|| body.to_string());
-        self.ask(method, path, Ask { token: Some(token.to_owned()), body, wrap: Some(seconds), ..Ask::default() }).await
+        self.ask(
+            method,
+            path,
+            RequestOptions { token: Some(token.to_owned()), body, wrap: Some(seconds), ..RequestOptions::default() },
+        )
+        .await
     }
 
     /// Writes a policy.
@@ -247,7 +259,7 @@ impl House {
     }
 
     /// Logs in through a fresh AppRole role with these parameters; the mount is created when it is missing.
-    pub(crate) async fn approle(&self, role: &str, parameters: Value) -> Answer {
+    pub(crate) async fn approle(&self, role: &str, parameters: Value) -> TestResponse {
         self.post("sys/auth/approle", ROOT, json!({ "type": "approle" })).await;
         self.post(&format!("auth/approle/role/{role}"), ROOT, parameters).await.ok();
         let id = self.get(&format!("auth/approle/role/{role}/role-id"), ROOT).await.ok();
@@ -258,7 +270,7 @@ impl House {
 }
 
 /// The [`Incoming`] of the edge for a method and a path with a query.
-pub(crate) fn incoming(method: &str, path: &str, ask: Ask) -> Box<Incoming> {
+pub(crate) fn incoming(method: &str, path: &str, ask: RequestOptions) -> Box<Incoming> {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let query = query.split('&').filter(|p| !p.is_empty()).map(|p| {
         let (name, value) = p.split_once('=').unwrap_or((p, ""));
@@ -292,12 +304,12 @@ pub(crate) fn incoming(method: &str, path: &str, ask: Ask) -> Box<Incoming> {
         wrap_ttl: ask.wrap.map(Duration::from_secs),
         remote: ask.remote.or_else(|| "127.0.0.1:40000".parse().ok()),
         tls: ask.tls,
-        open: OpenCeremonies::default(),
+        open: UnauthedEndpoints::default(),
         accepts_prometheus: ask.accepts_prometheus,
     })
 }
 
-impl House {
+impl TestServer {
     /// The length of the audit output, in units of a short entry.
     pub(crate) fn entries_written(&self) -> u64 {
         std::fs::metadata(self.dir.path().join("audit")).map_or(0, |m| m.len() / 512)

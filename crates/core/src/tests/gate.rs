@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
 
-use crate::tests::fixture::{Answer, House, ROOT};
+use crate::tests::fixture::{ROOT, TestResponse, TestServer};
 use crate::tests::tokens::stored;
 
 /// Storage in memory with a gate.
@@ -103,126 +103,126 @@ impl Backend for Gated {
 
 /// Runs `first` up to its commit, then `second` to its end, then resumes `first`.
 async fn overtaken(
-    house: &Arc<House>,
+    server: &Arc<TestServer>,
     first: (&'static str, String, Value),
     second: (&'static str, String, Value),
-) -> (Answer, Answer) {
-    let gate = house.backend.arm();
+) -> (TestResponse, TestResponse) {
+    let gate = server.backend.arm();
     let held = {
-        let house = house.clone();
-        tokio::spawn(async move { house.post(first.0, &first.1, first.2).await })
+        let server = server.clone();
+        tokio::spawn(async move { server.post(first.0, &first.1, first.2).await })
     };
     gate.reached.notified().await;
-    let second = house.post(second.0, &second.1, second.2).await;
+    let second = server.post(second.0, &second.1, second.2).await;
     gate.open.notify_one();
     (held.await.unwrap(), second)
 }
 
-async fn family() -> (Arc<House>, String) {
-    let house = Arc::new(House::new().await);
-    house.policy("maker", r#"path "auth/token/create" { capabilities = ["update"] } path "cubbyhole/*" { capabilities = ["update"] }"#).await;
-    let parent = house.token(json!({ "policies": ["maker"] })).await;
-    (house, parent)
+async fn family() -> (Arc<TestServer>, String) {
+    let server = Arc::new(TestServer::new().await);
+    server.policy("maker", r#"path "auth/token/create" { capabilities = ["update"] } path "cubbyhole/*" { capabilities = ["update"] }"#).await;
+    let parent = server.token(json!({ "policies": ["maker"] })).await;
+    (server, parent)
 }
 
 /// The stored token records except that of the root token.
-async fn left(house: &House) -> Vec<String> {
-    let mut all = stored(house, "token/").await;
+async fn left(server: &TestServer) -> Vec<String> {
+    let mut all = stored(server, "token/").await;
     all.retain(|k| !k.starts_with("token/secrets"));
-    all.extend(stored(house, "logical/").await.into_iter().filter(|k| k.ends_with("/canary")));
+    all.extend(stored(server, "logical/").await.into_iter().filter(|k| k.ends_with("/canary")));
     assert!(all.iter().any(|k| k.starts_with("token/id/")), "the root token");
     all
 }
 
 #[tokio::test]
 async fn a_child_whose_parent_is_revoked_before_its_commit_is_never_made() {
-    let (house, parent) = family().await;
+    let (server, parent) = family().await;
     let (made, revoked) = overtaken(
-        &house,
+        &server,
         ("auth/token/create", parent.clone(), json!({})),
         ("auth/token/revoke", ROOT.to_owned(), json!({ "token": parent })),
     )
     .await;
     revoked.is(204);
     made.is(403);
-    assert_eq!(left(&house).await.len(), 1);
+    assert_eq!(left(&server).await.len(), 1);
 }
 
 #[tokio::test]
 async fn a_child_that_is_made_before_its_parents_end_is_committed_ends_with_it() {
-    let (house, parent) = family().await;
+    let (server, parent) = family().await;
     let (revoked, made) = overtaken(
-        &house,
+        &server,
         ("auth/token/revoke", ROOT.to_owned(), json!({ "token": parent })),
         ("auth/token/create", parent.clone(), json!({})),
     )
     .await;
     revoked.is(204);
-    assert!(!house.accepts(&made.ok().token()).await);
-    assert_eq!(left(&house).await.len(), 1);
+    assert!(!server.accepts(&made.ok().token()).await);
+    assert_eq!(left(&server).await.len(), 1);
 }
 
 #[tokio::test]
 async fn a_child_that_is_made_while_its_parent_leaves_orphans_is_one_of_them() {
-    let (house, parent) = family().await;
+    let (server, parent) = family().await;
     let (revoked, made) = overtaken(
-        &house,
+        &server,
         ("auth/token/revoke-orphan", ROOT.to_owned(), json!({ "token": parent })),
         ("auth/token/create", parent.clone(), json!({})),
     )
     .await;
     revoked.is(204);
     let child = made.ok().token();
-    assert_eq!(house.post("auth/token/lookup", ROOT, json!({ "token": child })).await.ok().data()["orphan"], true);
+    assert_eq!(server.post("auth/token/lookup", ROOT, json!({ "token": child })).await.ok().data()["orphan"], true);
 }
 
 #[tokio::test]
 async fn sec_tl07_what_a_token_stores_while_it_is_revoked_does_not_stay() {
-    let (house, parent) = family().await;
+    let (server, parent) = family().await;
     let (stored, revoked) = overtaken(
-        &house,
+        &server,
         ("cubbyhole/canary", parent.clone(), json!({ "k": 1 })),
         ("auth/token/revoke", ROOT.to_owned(), json!({ "token": parent })),
     )
     .await;
     revoked.is(204);
     stored.is(403);
-    assert_eq!(left(&house).await.len(), 1);
+    assert_eq!(left(&server).await.len(), 1);
     // The reverse order.
-    let (house, parent) = family().await;
+    let (server, parent) = family().await;
     let (revoked, stored) = overtaken(
-        &house,
+        &server,
         ("auth/token/revoke", ROOT.to_owned(), json!({ "token": parent })),
         ("cubbyhole/canary", parent.clone(), json!({ "k": 1 })),
     )
     .await;
     revoked.is(204);
     stored.is(204);
-    assert_eq!(left(&house).await.len(), 1, "{:?}", left(&house).await);
+    assert_eq!(left(&server).await.len(), 1, "{:?}", left(&server).await);
 }
 
 #[tokio::test]
 async fn a_renewal_that_is_overtaken_by_a_revoke_renews_nothing() {
-    let house = Arc::new(House::new().await);
-    let token = house.token(json!({ "policies": ["default"], "ttl": "1h" })).await;
+    let server = Arc::new(TestServer::new().await);
+    let token = server.token(json!({ "policies": ["default"], "ttl": "1h" })).await;
     let (renewed, revoked) = overtaken(
-        &house,
+        &server,
         ("auth/token/renew-self", token.clone(), json!({})),
         ("auth/token/revoke", ROOT.to_owned(), json!({ "token": token })),
     )
     .await;
     revoked.is(204);
     assert!(renewed.status >= 400, "{renewed:?}");
-    assert_eq!(left(&house).await.len(), 1);
+    assert_eq!(left(&server).await.len(), 1);
 }
 
 #[tokio::test]
 async fn an_unwrap_that_is_overtaken_by_another_gets_nothing() {
-    let house = Arc::new(House::new().await);
+    let server = Arc::new(TestServer::new().await);
     for path in ["sys/wrapping/unwrap", "sys/wrapping/rewrap"] {
-        let token = house.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": 1 }), 60).await.ok().wrapping();
+        let token = server.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": 1 }), 60).await.ok().wrapping();
         let (late, first) = overtaken(
-            &house,
+            &server,
             (path, ROOT.to_owned(), json!({ "token": token })),
             ("sys/wrapping/unwrap", ROOT.to_owned(), json!({ "token": token })),
         )
@@ -230,68 +230,68 @@ async fn an_unwrap_that_is_overtaken_by_another_gets_nothing() {
         assert_eq!(first.ok().data()["k"], 1);
         late.is(400);
     }
-    assert_eq!(left(&house).await.len(), 1);
+    assert_eq!(left(&server).await.len(), 1);
 }
 
 #[tokio::test]
 async fn a_request_whose_caller_is_revoked_meanwhile_is_the_last_one() {
-    let (house, parent) = family().await;
-    let gate = house.backend.arm();
+    let (server, parent) = family().await;
+    let gate = server.backend.arm();
     let held = {
-        let (house, parent) = (house.clone(), parent.clone());
-        tokio::spawn(async move { house.post("auth/token/revoke", ROOT, json!({ "token": parent })).await })
+        let (server, parent) = (server.clone(), parent.clone());
+        tokio::spawn(async move { server.post("auth/token/revoke", ROOT, json!({ "token": parent })).await })
     };
     gate.reached.notified().await;
     // Before the acknowledgement both responses are valid; after it only the denial.
-    let _ = house.accepts(&parent).await;
+    let _ = server.accepts(&parent).await;
     gate.open.notify_one();
     held.await.unwrap().is(204);
     for _ in 0..100 {
-        assert!(!house.accepts(&parent).await);
+        assert!(!server.accepts(&parent).await);
     }
 }
 
 #[tokio::test]
 async fn what_is_written_while_its_mount_is_taken_away_does_not_stay() {
-    let house = Arc::new(House::new().await);
-    house.post("sys/mounts/one", ROOT, json!({ "type": "kv", "options": { "version": "1" } })).await.ok();
-    house.post("sys/auth/approle", ROOT, json!({ "type": "approle" })).await.ok();
-    house.post("auth/approle/role/r", ROOT, json!({ "token_policies": ["default"] })).await.ok();
-    let secret_id = house.post("auth/approle/role/r/secret-id", ROOT, json!({})).await.ok();
-    let role_id = house.get("auth/approle/role/r/role-id", ROOT).await.ok();
+    let server = Arc::new(TestServer::new().await);
+    server.post("sys/mounts/one", ROOT, json!({ "type": "kv", "options": { "version": "1" } })).await.ok();
+    server.post("sys/auth/approle", ROOT, json!({ "type": "approle" })).await.ok();
+    server.post("auth/approle/role/r", ROOT, json!({ "token_policies": ["default"] })).await.ok();
+    let secret_id = server.post("auth/approle/role/r/secret-id", ROOT, json!({})).await.ok();
+    let role_id = server.get("auth/approle/role/r/role-id", ROOT).await.ok();
     let login = json!({ "role_id": role_id.data()["role_id"], "secret_id": secret_id.data()["secret_id"] });
     for (path, by, body, mount) in [
         ("one/canary", ROOT, json!({ "k": 1 }), "sys/mounts/one"),
         ("auth/approle/login", "", login, "sys/auth/approle"),
     ] {
-        let gate = house.backend.arm();
+        let gate = server.backend.arm();
         let held = {
-            let house = house.clone();
-            tokio::spawn(async move { house.post(path, by, body).await })
+            let server = server.clone();
+            tokio::spawn(async move { server.post(path, by, body).await })
         };
         gate.reached.notified().await;
-        house.delete(mount, ROOT).await.is(204);
+        server.delete(mount, ROOT).await.is(204);
         gate.open.notify_one();
         // A login runs again after the conflict and does not find the role.
         assert!(matches!(held.await.unwrap().status, 400 | 404), "{path}");
     }
-    let left = stored(&house, "").await;
+    let left = stored(&server, "").await;
     assert!(!left.iter().any(|k| k.ends_with("/canary") || k.starts_with("auth/")), "{left:?}");
     assert_eq!(left.iter().filter(|k| k.starts_with("token/id/")).count(), 1, "{left:?}");
 }
 
 #[tokio::test]
 async fn sec_kf57_a_write_that_a_change_of_engine_overtakes_is_refused() {
-    let house = Arc::new(House::new().await);
-    house.post("sys/mounts/kv", ROOT, json!({ "type": "kv", "options": { "version": "1" } })).await.ok();
+    let server = Arc::new(TestServer::new().await);
+    server.post("sys/mounts/kv", ROOT, json!({ "type": "kv", "options": { "version": "1" } })).await.ok();
     let tuned_by = |body: Value| ("sys/mounts/kv/tune", ROOT.to_owned(), body);
     let write = || ("kv/canary", ROOT.to_owned(), json!({ "k": 1 }));
-    let (written, tuned) = overtaken(&house, write(), tuned_by(json!({ "description": "the engine stays" }))).await;
+    let (written, tuned) = overtaken(&server, write(), tuned_by(json!({ "description": "the engine stays" }))).await;
     tuned.ok();
     written.is(204);
-    house.delete("kv/canary", ROOT).await.ok();
-    let (written, tuned) = overtaken(&house, write(), tuned_by(json!({ "options": { "version": "2" } }))).await;
+    server.delete("kv/canary", ROOT).await.ok();
+    let (written, tuned) = overtaken(&server, write(), tuned_by(json!({ "options": { "version": "2" } }))).await;
     tuned.ok();
     assert_eq!(written.is(503).error(), "the mount has changed, try again");
-    assert!(!stored(&house, "logical/").await.iter().any(|key| key.ends_with("/canary")));
+    assert!(!stored(&server, "logical/").await.iter().any(|key| key.ends_with("/canary")));
 }

@@ -13,7 +13,7 @@ use keepfast_framework::clock::TestClock;
 use keepfast_storage::{Backend, Batch, Index, Key, MemoryBackend, Page, StorageError, Watch};
 use serde_json::{Value, json};
 
-use crate::tests::fixture::{Ask, House, device, incoming};
+use crate::tests::fixture::{RequestOptions, TestServer, device, incoming};
 
 /// A backend whose operation number `at` fails without any effect; the others succeed.
 #[derive(Default)]
@@ -71,7 +71,9 @@ fn node(backend: Arc<dyn Backend>, audit: Vec<AuditSettings>) -> Arc<Node> {
 }
 
 async fn ask(node: &Node, path: &str, body: Value) -> (u16, Value) {
-    let response = node.handle(incoming("POST", path, Ask { body: Some(body.to_string()), ..Ask::default() })).await;
+    let response = node
+        .handle(incoming("POST", path, RequestOptions { body: Some(body.to_string()), ..RequestOptions::default() }))
+        .await;
     (response.status().0, serde_json::from_slice(&response.into_body()).unwrap_or_default())
 }
 
@@ -167,7 +169,7 @@ async fn sec_kf40_a_failed_unseal_keeps_the_shares_and_names_the_reason() {
     assert_eq!(status, 500);
     assert!(text.contains("logs/audit") && text.contains("cannot be created"), "{text}");
     let progress = async || {
-        let response = node.handle(incoming("GET", "sys/seal-status", Ask::default())).await;
+        let response = node.handle(incoming("GET", "sys/seal-status", RequestOptions::default())).await;
         serde_json::from_slice::<Value>(&response.into_body()).unwrap()["progress"].clone()
     };
     assert_eq!(progress().await, 1, "the shares before the last one are kept");
@@ -207,30 +209,30 @@ async fn keys(backend: &dyn Backend) -> Vec<String> {
 #[tokio::test]
 async fn sec_kf40_a_storage_that_init_left_alone_starts_like_a_new_one() {
     // One mount table, one default policy, one salt and one root token, as after init.
-    let house = House::sealed(SealShape { shares: 1, threshold: 1 }).await;
-    let before = keys(&*house.backend).await;
+    let server = TestServer::sealed(SealShape { shares: 1, threshold: 1 }).await;
+    let before = keys(&*server.backend).await;
     assert!(
         ["barrier/keyring", "barrier/seal", "audit/salt/audit", "sys/policy/default", "token/secrets"]
             .iter()
             .all(|key| before.iter().any(|found| found == key)),
         "{before:?}"
     );
-    house.node.lifecycle.unseal(&house.shares).await.unwrap();
-    assert_eq!(keys(&*house.backend).await, before, "unseal creates nothing that init has not written");
-    assert!(house.accepts(crate::tests::fixture::ROOT).await);
+    server.node.lifecycle.unseal(&server.shares).await.unwrap();
+    assert_eq!(keys(&*server.backend).await, before, "unseal creates nothing that init has not written");
+    assert!(server.accepts(crate::tests::fixture::ROOT).await);
 }
 
 /// A backend that closes the read end of the audit pipe when the seal configuration is read: the request is audited by
 /// then, its response is not.
 #[derive(Default)]
-struct Deaf {
+struct LosesAuditPipe {
     memory: MemoryBackend,
     reader: parking_lot::Mutex<Option<std::fs::File>>,
     armed: std::sync::atomic::AtomicBool,
 }
 
 #[async_trait]
-impl Backend for Deaf {
+impl Backend for LosesAuditPipe {
     async fn get(&self, key: &Key) -> Result<Option<Bytes>, StorageError> {
         if key.as_str() == "barrier/seal" && self.armed.load(Ordering::SeqCst) {
             self.reader.lock().take();
@@ -257,14 +259,15 @@ async fn sec_kf40_new_shares_count_only_once_their_answer_is_recorded() {
     let pipe = dir.path().join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let listen = || std::fs::File::options().read(true).write(true).open(&pipe).unwrap();
-    let backend = Arc::<Deaf>::default();
+    let backend = Arc::<LosesAuditPipe>::default();
     let node = node(backend.clone(), vec![device(dir.path(), "pipe", &[])]);
     *backend.reader.lock() = Some(listen());
     let made = init(&node).await.1;
     assert_eq!(unseal(&node, &made).await.1["sealed"], false);
     let token = made["root_token"].as_str().unwrap().to_owned();
     let call = async |path: &str, body: Value| {
-        let ask = Ask { token: Some(token.clone()), body: Some(body.to_string()), ..Ask::default() };
+        let ask =
+            RequestOptions { token: Some(token.clone()), body: Some(body.to_string()), ..RequestOptions::default() };
         let response = node.handle(incoming("POST", path, ask)).await;
         (response.status().0, serde_json::from_slice::<Value>(&response.into_body()).unwrap_or_default())
     };

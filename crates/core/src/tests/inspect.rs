@@ -3,7 +3,7 @@
 use keepfast_framework::Clock;
 use serde_json::{Value, json};
 
-use crate::tests::fixture::{Ask, House, ROOT, incoming};
+use crate::tests::fixture::{ROOT, RequestOptions, TestServer, incoming};
 
 const TAGS: [&str; 4] = ["root", "uuid", "accessor", "storage"];
 
@@ -13,9 +13,9 @@ fn path(tag: &str) -> String {
 
 #[tokio::test]
 async fn the_tables_of_the_router_are_shown_where_the_configuration_says_so() {
-    let house = House::with(|settings, _| settings.introspection_endpoint = true, keepfast_engines::all()).await;
+    let server = TestServer::with(|settings, _| settings.introspection_endpoint = true, keepfast_engines::all()).await;
     for tag in TAGS {
-        let answer = house.get(&path(tag), ROOT).await.ok();
+        let answer = server.get(&path(tag), ROOT).await.ok();
         let entries = answer.data()[tag].as_array().unwrap();
         let token = entries.iter().find(|entry| entry["mount_type"] == "token").unwrap();
         assert_eq!((&token["mount_path"], &token["mount_namespace"]), (&json!("token/"), &json!("")));
@@ -27,38 +27,39 @@ async fn the_tables_of_the_router_are_shown_where_the_configuration_says_so() {
             assert!(keys.is_sorted(), "{keys:?}");
         }
     }
-    house.get(&path("nope"), ROOT).await.is(404);
+    server.get(&path("nope"), ROOT).await.is(404);
 }
 
 #[tokio::test]
 async fn without_the_setting_only_unknown_tables_differ() {
-    let house = House::new().await;
-    let refused = house.get(&path("root"), ROOT).await.is(400);
+    let server = TestServer::new().await;
+    let refused = server.get(&path("root"), ROOT).await.is(400);
     assert!(refused.error().contains("introspection_endpoint"), "{refused:?}");
-    house.get(&path("nope"), ROOT).await.is(404);
+    server.get(&path("nope"), ROOT).await.is(404);
 }
 
 #[tokio::test]
 async fn a_request_under_way_is_shown_without_its_token() {
-    let house = House::new().await;
-    let shown = house.get("sys/in-flight-req", ROOT).await.ok();
+    let server = TestServer::new().await;
+    let shown = server.get("sys/in-flight-req", ROOT).await.ok();
     let requests: Vec<_> = shown.body.as_object().unwrap().values().collect();
     assert_eq!(requests.len(), 1);
     assert_eq!(requests[0]["request_path"], "/v1/sys/in-flight-req");
     // The hash of the policies of a root token, as OpenBao computes it.
     assert_eq!(requests[0]["client_id"], "0DHqvq2D77kL2/JTPSZkTMJbkFVmUu0TzMi0jiXcFy8=");
     assert!(!shown.body.to_string().contains(ROOT));
-    assert_eq!(house.node.lifecycle.unsealed().unwrap().observed.in_flight.count(), 0);
+    assert_eq!(server.node.lifecycle.unsealed().unwrap().observability.in_flight.count(), 0);
 }
 
 /// The path of a request in flight, for a caller with a token and for one without.
-async fn seen(house: &House, path: &str) -> (Vec<String>, Vec<String>) {
-    let unsealed = house.unsealed();
+async fn seen(server: &TestServer, path: &str) -> (Vec<String>, Vec<String>) {
+    let unsealed = server.unsealed();
     let (method, path) = path.split_once(' ').unwrap();
-    let under_way = unsealed.observed.in_flight.begin(&incoming(method, path, Ask::default()), house.clock.now());
-    let asking = incoming("GET", "sys/in-flight-req", Ask::default());
-    let open = house.node.monitoring().open_in_flight(&asking).into_body();
-    let known = house.get("sys/in-flight-req", ROOT).await.ok().body;
+    let under_way =
+        unsealed.observability.in_flight.begin(&incoming(method, path, RequestOptions::default()), server.clock.now());
+    let probe = incoming("GET", "sys/in-flight-req", RequestOptions::default());
+    let open = server.node.monitoring().open_in_flight(&probe).into_body();
+    let known = server.get("sys/in-flight-req", ROOT).await.ok().body;
     drop(under_way);
     let paths = |body: &Value| {
         let mut paths: Vec<String> = body
@@ -76,7 +77,7 @@ async fn seen(house: &House, path: &str) -> (Vec<String>, Vec<String>) {
 
 #[tokio::test]
 async fn sec_kf51_paths_of_requests_under_way_show_no_token() {
-    let house = House::new().await;
+    let server = TestServer::new().await;
     for (path, known, open) in [
         // A custom token and forms with a prefix, where no route has a segment.
         ("GET auth/token/lookup/my-custom-root", "auth/token/***", "auth/token/***"),
@@ -99,14 +100,16 @@ async fn sec_kf51_paths_of_requests_under_way_show_no_token() {
         ("POST sys/tools/hash/sha2-256", "sys/tools/hash/sha2-256", "sys/tools/hash/***"),
     ] {
         let expected = |path: &str| vec![format!("/v1/{path}")];
-        assert_eq!(seen(&house, path).await, (expected(known), expected(open)), "{path}");
+        assert_eq!(seen(&server, path).await, (expected(known), expected(open)), "{path}");
     }
-    let unsealed = house.unsealed();
-    let _under_way =
-        unsealed.observed.in_flight.begin(&incoming("GET", "sys/mounts", Ask::default()), house.clock.now());
-    house.node.lifecycle.seal().await;
-    let asking = incoming("GET", "sys/in-flight-req", Ask::default());
-    let shown: Value = serde_json::from_slice(&house.node.monitoring().open_in_flight(&asking).into_body()).unwrap();
-    assert_eq!(shown[&asking.id]["request_path"], "/v1/sys/in-flight-req");
+    let unsealed = server.unsealed();
+    let _under_way = unsealed
+        .observability
+        .in_flight
+        .begin(&incoming("GET", "sys/mounts", RequestOptions::default()), server.clock.now());
+    server.node.lifecycle.seal().await;
+    let probe = incoming("GET", "sys/in-flight-req", RequestOptions::default());
+    let shown: Value = serde_json::from_slice(&server.node.monitoring().open_in_flight(&probe).into_body()).unwrap();
+    assert_eq!(shown[&probe.id]["request_path"], "/v1/sys/in-flight-req");
     assert_eq!(shown.to_string().matches("/v1/***").count(), 1, "{shown}");
 }

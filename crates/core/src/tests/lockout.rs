@@ -8,257 +8,257 @@ use keepfast_framework::{Clock, Error};
 use keepfast_storage::StorageError;
 use serde_json::{Value, json};
 
-use crate::tests::fixture::{Answer, House, ROOT};
+use crate::tests::fixture::{ROOT, TestResponse, TestServer};
 use crate::tests::tokens::stored;
 
 /// A server with the user `anna`.
-async fn house(change: impl FnOnce(&mut crate::Settings)) -> House {
-    let house = House::with(|settings, _| change(settings), keepfast_engines::all()).await;
-    house.post("sys/auth/up", ROOT, json!({ "type": "userpass" })).await.ok();
-    house.post("auth/up/users/anna", ROOT, json!({ "password": "right" })).await.ok();
-    house
+async fn server(change: impl FnOnce(&mut crate::Settings)) -> TestServer {
+    let server = TestServer::with(|settings, _| change(settings), keepfast_engines::all()).await;
+    server.post("sys/auth/up", ROOT, json!({ "type": "userpass" })).await.ok();
+    server.post("auth/up/users/anna", ROOT, json!({ "password": "right" })).await.ok();
+    server
 }
 
-async fn login(house: &House, name: &str, password: &str) -> Answer {
-    house.post(&format!("auth/up/login/{name}"), "", json!({ "password": password })).await
+async fn login(server: &TestServer, name: &str, password: &str) -> TestResponse {
+    server.post(&format!("auth/up/login/{name}"), "", json!({ "password": password })).await
 }
 
-async fn locked(house: &House) -> Value {
-    house.get("sys/locked-users", ROOT).await.ok().data()["total"].clone()
+async fn locked(server: &TestServer) -> Value {
+    server.get("sys/locked-users", ROOT).await.ok().data()["total"].clone()
 }
 
 #[tokio::test]
 async fn sec_au01_five_failed_logins_in_any_spelling_lock_a_user() {
-    let house = house(|_| {}).await;
+    let server = server(|_| {}).await;
     for name in ["anna", "ANNA", "Anna", "anna", "aNNa"] {
-        login(&house, name, "wrong").await.is(400);
+        login(&server, name, "wrong").await.is(400);
     }
     // The right password is refused like the wrong one.
-    let (right, wrong) = (login(&house, "anna", "right").await.is(403), login(&house, "ANNA", "wrong").await.is(403));
+    let (right, wrong) = (login(&server, "anna", "right").await.is(403), login(&server, "ANNA", "wrong").await.is(403));
     assert_eq!((right.error(), &right.body), ("permission denied", &wrong.body));
-    assert_eq!(locked(&house).await, 1);
-    house.clock.advance(Duration::from_secs(899));
-    login(&house, "anna", "right").await.is(403);
-    house.clock.advance(Duration::from_secs(1));
-    login(&house, "anna", "right").await.ok();
-    assert_eq!(locked(&house).await, 0);
+    assert_eq!(locked(&server).await, 1);
+    server.clock.advance(Duration::from_secs(899));
+    login(&server, "anna", "right").await.is(403);
+    server.clock.advance(Duration::from_secs(1));
+    login(&server, "anna", "right").await.ok();
+    assert_eq!(locked(&server).await, 0);
 }
 
 #[tokio::test]
 async fn a_right_password_or_a_while_clears_the_count() {
-    let house = house(|_| {}).await;
+    let server = server(|_| {}).await;
     let guess = async |times: usize| {
         for _ in 0..times {
-            login(&house, "anna", "wrong").await.is(400);
+            login(&server, "anna", "wrong").await.is(400);
         }
     };
     guess(4).await;
-    login(&house, "anna", "right").await.ok();
+    login(&server, "anna", "right").await.ok();
     guess(4).await;
-    house.clock.advance(Duration::from_secs(900));
+    server.clock.advance(Duration::from_secs(900));
     guess(4).await;
-    login(&house, "anna", "right").await.ok();
+    login(&server, "anna", "right").await.ok();
 }
 
 #[tokio::test]
 async fn sec_kf14_an_unknown_name_gets_the_answers_of_a_known_one() {
-    let mut house = house(|_| {}).await;
-    let answers = async |house: &House, name: &str, times: usize| {
+    let mut server = server(|_| {}).await;
+    let answers = async |server: &TestServer, name: &str, times: usize| {
         let mut answers = Vec::new();
         for _ in 0..times {
-            let answer = login(house, name, "wrong").await;
+            let answer = login(server, name, "wrong").await;
             answers.push((answer.status, answer.body));
         }
         answers
     };
-    let known = answers(&house, "anna", 9).await;
-    assert_eq!(known, answers(&house, "nobody", 9).await);
+    let known = answers(&server, "anna", 9).await;
+    assert_eq!(known, answers(&server, "nobody", 9).await);
     assert_eq!(
         known.iter().map(|(status, _)| *status).collect::<Vec<_>>(),
         [400, 400, 400, 400, 400, 403, 403, 403, 403]
     );
-    assert_eq!(locked(&house).await, 1, "only users are listed");
+    assert_eq!(locked(&server).await, 1, "only users are listed");
     // In the last second of the lock, after it, and across a restart.
     for (seconds, restarts) in [(899, false), (1, false), (600, true), (300, false)] {
-        house.clock.advance(Duration::from_secs(seconds));
+        server.clock.advance(Duration::from_secs(seconds));
         if restarts {
-            house.restarted().await;
+            server.restarted().await;
         }
-        assert_eq!(answers(&house, "anna", 7).await, answers(&house, "nobody", 7).await, "{seconds} {restarts}");
+        assert_eq!(answers(&server, "anna", 7).await, answers(&server, "nobody", 7).await, "{seconds} {restarts}");
     }
 }
 
 #[tokio::test]
 async fn sec_kf14_an_unknown_role_id_gets_the_answers_of_a_known_one() {
-    let house = House::new().await;
-    house.approle("r", json!({})).await.ok();
-    let known = house.get("auth/approle/role/r/role-id", ROOT).await.ok().data()["role_id"].clone();
+    let server = TestServer::new().await;
+    server.approle("r", json!({})).await.ok();
+    let known = server.get("auth/approle/role/r/role-id", ROOT).await.ok().data()["role_id"].clone();
     let answers = async |role_id: Value, secret_id: Value| {
         let body = json!({ "role_id": role_id, "secret_id": secret_id });
         let mut answers = Vec::new();
         for _ in 0..8 {
-            let answer = house.post("auth/approle/login", "", body.clone()).await;
+            let answer = server.post("auth/approle/login", "", body.clone()).await;
             answers.push((answer.status, answer.body));
         }
         answers
     };
     assert_eq!(answers(known.clone(), json!("wrong")).await, answers(json!("no-such-role"), json!("wrong")).await);
-    house.clock.advance(Duration::from_secs(900));
+    server.clock.advance(Duration::from_secs(900));
     assert_eq!(answers(known, json!("")).await, answers(json!("other"), json!("")).await);
 }
 
 #[tokio::test]
 async fn sec_kf14_right_passwords_from_outside_lock_as_wrong_ones_do() {
-    let house = house(|_| {}).await;
-    house.post("auth/up/users/anna", ROOT, json!({ "token_bound_cidrs": "10.0.0.0/8" })).await.ok();
+    let server = server(|_| {}).await;
+    server.post("auth/up/users/anna", ROOT, json!({ "token_bound_cidrs": "10.0.0.0/8" })).await.ok();
     let mut answers = Vec::new();
     for password in ["wrong", "right", "right", "wrong", "right", "right", "wrong"] {
-        answers.push(login(&house, "anna", password).await.status);
+        answers.push(login(&server, "anna", password).await.status);
     }
     assert_eq!(answers, [400, 400, 400, 400, 400, 403, 403]);
 }
 
 #[tokio::test]
 async fn a_user_lock_and_its_count_do_not_depend_on_unknown_names() {
-    let house = house(|_| {}).await;
+    let server = server(|_| {}).await;
     for _ in 0..4 {
-        login(&house, "anna", "wrong").await.is(400);
+        login(&server, "anna", "wrong").await.is(400);
     }
-    login(&house, "anna", "right").await.ok();
+    login(&server, "anna", "right").await.ok();
     // The name has four failed attempts, the user none since the right password.
     for _ in 0..4 {
-        login(&house, "anna", "wrong").await.is(400);
+        login(&server, "anna", "wrong").await.is(400);
     }
-    login(&house, "anna", "right").await.ok();
-    login(&house, "anna", "wrong").await.is(400);
+    login(&server, "anna", "right").await.ok();
+    login(&server, "anna", "wrong").await.is(400);
 }
 
 #[tokio::test]
 async fn an_operator_unlocks_and_decides_when_users_are_locked() {
     let strict = LockoutSettings { threshold: 1, ..LockoutSettings::default() };
-    let house = house(|settings| {
+    let server = server(|settings| {
         settings.user_lockout.insert("userpass".to_owned(), strict);
     })
     .await;
-    login(&house, "anna", "wrong").await.is(400);
-    login(&house, "anna", "right").await.is(403);
-    let shown = house.get("sys/locked-users", ROOT).await.ok();
+    login(&server, "anna", "wrong").await.is(400);
+    login(&server, "anna", "right").await.is(403);
+    let shown = server.get("sys/locked-users", ROOT).await.ok();
     let accessor = &shown.data()["by_namespace"][0]["mount_accessors"][0]["mount_accessor"];
     let path = format!("sys/locked-users/{}/unlock/anna", accessor.as_str().unwrap());
-    house.post(&path, "", json!({})).await.is(403);
-    login(&house, "anna", "right").await.is(403);
-    house.post(&path, ROOT, json!({})).await.is(204);
-    login(&house, "anna", "right").await.ok();
+    server.post(&path, "", json!({})).await.is(403);
+    login(&server, "anna", "right").await.is(403);
+    server.post(&path, ROOT, json!({})).await.is(204);
+    login(&server, "anna", "right").await.ok();
     // The tuning of the mount overrides the configuration.
     let tune = json!({ "user_lockout_config": { "lockout_threshold": 2, "lockout_duration": "1h" } });
-    house.post("sys/auth/up/tune", ROOT, tune).await.ok();
-    login(&house, "anna", "wrong").await.is(400);
-    login(&house, "anna", "right").await.ok();
-    house.post("sys/auth/up/tune", ROOT, json!({ "user_lockout_config": { "lockout_disable": true } })).await.ok();
+    server.post("sys/auth/up/tune", ROOT, tune).await.ok();
+    login(&server, "anna", "wrong").await.is(400);
+    login(&server, "anna", "right").await.ok();
+    server.post("sys/auth/up/tune", ROOT, json!({ "user_lockout_config": { "lockout_disable": true } })).await.ok();
     for _ in 0..9 {
-        login(&house, "anna", "wrong").await.is(400);
+        login(&server, "anna", "wrong").await.is(400);
     }
-    login(&house, "anna", "right").await.ok();
+    login(&server, "anna", "right").await.ok();
 }
 
 #[tokio::test]
 async fn sec_au01_a_lock_outlives_a_restart_and_ends_when_it_should() {
-    let mut house = house(|_| {}).await;
-    house.post("auth/up/users/otto", ROOT, json!({ "password": "right" })).await.ok();
+    let mut server = server(|_| {}).await;
+    server.post("auth/up/users/otto", ROOT, json!({ "password": "right" })).await.ok();
     for name in ["anna", "otto"] {
         for _ in 0..5 {
-            login(&house, name, "wrong").await.is(400);
+            login(&server, name, "wrong").await.is(400);
         }
     }
-    house.restarted().await;
-    login(&house, "anna", "right").await.is(403);
-    assert_eq!(locked(&house).await, 2);
-    let shown = house.get("sys/locked-users", ROOT).await.ok();
+    server.restarted().await;
+    login(&server, "anna", "right").await.is(403);
+    assert_eq!(locked(&server).await, 2);
+    let shown = server.get("sys/locked-users", ROOT).await.ok();
     let accessor = &shown.data()["by_namespace"][0]["mount_accessors"][0]["mount_accessor"];
     let path = format!("sys/locked-users/{}/unlock/anna", accessor.as_str().unwrap());
-    house.post(&path, ROOT, json!({})).await.is(204);
-    house.restarted().await;
-    login(&house, "anna", "right").await.ok();
-    login(&house, "otto", "right").await.is(403);
-    house.clock.advance(Duration::from_secs(900));
-    login(&house, "otto", "right").await.ok();
-    house.restarted().await;
-    assert_eq!(locked(&house).await, 0);
+    server.post(&path, ROOT, json!({})).await.is(204);
+    server.restarted().await;
+    login(&server, "anna", "right").await.ok();
+    login(&server, "otto", "right").await.is(403);
+    server.clock.advance(Duration::from_secs(900));
+    login(&server, "otto", "right").await.ok();
+    server.restarted().await;
+    assert_eq!(locked(&server).await, 0);
 }
 
 #[tokio::test]
 async fn sec_kf14_an_attack_at_one_mount_refuses_nobody_at_another() {
-    let mut house = house(|_| {}).await;
-    house.post("sys/auth/other", ROOT, json!({ "type": "userpass" })).await.ok();
-    house.post("auth/other/users/otto", ROOT, json!({ "password": "right" })).await.ok();
-    let guess = async |house: &House, name: &str| {
-        house.post(&format!("auth/other/login/{name}"), "", json!({ "password": "wrong" })).await.status
+    let mut server = server(|_| {}).await;
+    server.post("sys/auth/other", ROOT, json!({ "type": "userpass" })).await.ok();
+    server.post("auth/other/users/otto", ROOT, json!({ "password": "right" })).await.ok();
+    let guess = async |server: &TestServer, name: &str| {
+        server.post(&format!("auth/other/login/{name}"), "", json!({ "password": "wrong" })).await.status
     };
     // Many names at one mount, without the cost of their hashes.
-    let unsealed = house.unsealed();
+    let unsealed = server.unsealed();
     let entry = unsealed.engines.mounts.router().at("auth/up/").unwrap().entry.clone();
-    let (settings, now) = (house.settings.clone(), house.clock.now());
+    let (settings, now) = (server.settings.clone(), server.clock.now());
     for n in 0..33_000 {
         let alias = ClaimedAlias { name: format!("n{n}"), is_known: false };
         let wrong = Err::<(), Error>(Error::invalid("wrong"));
         drop(unsealed.access.lockout.check(&entry, alias, &settings, now, wrong));
     }
-    login(&house, "anna", "wrong").await.is(403);
-    assert_eq!(login(&house, "anna", "right").await.status, 200, "locks of users do not depend on it");
+    login(&server, "anna", "wrong").await.is(403);
+    assert_eq!(login(&server, "anna", "right").await.status, 200, "locks of users do not depend on it");
     for name in ["otto", "nobody"] {
-        let answers = [guess(&house, name).await, guess(&house, name).await];
+        let answers = [guess(&server, name).await, guess(&server, name).await];
         assert_eq!(answers, [400, 400], "{name}");
     }
     // A lock of an unknown name survives a restart, at its own mount only.
     for _ in 0..3 {
-        guess(&house, "nobody").await;
+        guess(&server, "nobody").await;
     }
-    assert_eq!(guess(&house, "nobody").await, 403);
-    house.restarted().await;
-    assert_eq!((guess(&house, "nobody").await, guess(&house, "otto").await), (403, 400));
+    assert_eq!(guess(&server, "nobody").await, 403);
+    server.restarted().await;
+    assert_eq!((guess(&server, "nobody").await, guess(&server, "otto").await), (403, 400));
 }
 
 #[tokio::test]
 async fn a_lock_that_begins_while_the_one_before_is_deleted_holds() {
-    let house = std::sync::Arc::new(house(|_| {}).await);
+    let server = std::sync::Arc::new(server(|_| {}).await);
     for _ in 0..5 {
-        login(&house, "anna", "wrong").await;
+        login(&server, "anna", "wrong").await;
     }
-    house.clock.advance(Duration::from_secs(900));
+    server.clock.advance(Duration::from_secs(900));
     let attempt = |password: &'static str| {
-        let house = house.clone();
-        tokio::spawn(async move { login(&house, "anna", password).await })
+        let server = server.clone();
+        tokio::spawn(async move { login(&server, "anna", password).await })
     };
     // The login deletes the old lock; its commit is held while a new lock begins.
-    let gate = house.backend.arm();
+    let gate = server.backend.arm();
     let right = attempt("right");
     gate.reached.notified().await;
     for _ in 0..4 {
-        login(&house, "anna", "wrong").await.is(400);
+        login(&server, "anna", "wrong").await.is(400);
     }
     let last = attempt("wrong");
-    while house.unsealed().access.lockout.count_locked(house.clock.now()) == 0 {
+    while server.unsealed().access.lockout.count_locked(server.clock.now()) == 0 {
         tokio::task::yield_now().await;
     }
     gate.open.notify_one();
     right.await.unwrap().ok();
     last.await.unwrap();
-    assert_eq!(locked(&house).await, 1);
-    login(&house, "anna", "right").await.is(403);
-    let mut again = std::sync::Arc::into_inner(house).unwrap();
+    assert_eq!(locked(&server).await, 1);
+    login(&server, "anna", "right").await.is(403);
+    let mut again = std::sync::Arc::into_inner(server).unwrap();
     again.restarted().await;
     assert_eq!(locked(&again).await, 1, "and is stored");
 }
 
 /// A server with 1200 stored locks that have expired.
-async fn house_with_ended_locks() -> House {
-    let house = house(|_| {}).await;
+async fn server_with_ended_locks() -> TestServer {
+    let server = server(|_| {}).await;
     for _ in 0..5 {
-        login(&house, "anna", "wrong").await;
+        login(&server, "anna", "wrong").await;
     }
-    let unsealed = house.unsealed();
+    let unsealed = server.unsealed();
     let view = unsealed.barrier.view("sys/");
-    let lock = stored(&house, "sys/lockout/").await.remove(0);
+    let lock = stored(&server, "sys/lockout/").await.remove(0);
     let lock = lock.strip_prefix("sys/").unwrap();
     let (folder, _) = lock.rsplit_once('/').unwrap();
     let mut tx = unsealed.barrier.begin();
@@ -267,28 +267,28 @@ async fn house_with_ended_locks() -> House {
         tx.put(&view, &format!("{folder}/{number:032x}"), record.clone());
     }
     tx.commit().await.unwrap();
-    house.clock.advance(Duration::from_secs(900));
-    house
+    server.clock.advance(Duration::from_secs(900));
+    server
 }
 
 #[tokio::test]
 async fn sec_kf58_ended_locks_are_deleted_in_pages_behind_the_takeover() {
-    let mut house = house_with_ended_locks().await;
-    house.backend.refuse(|batch| {
+    let mut server = server_with_ended_locks().await;
+    server.backend.refuse(|batch| {
         let size = batch.reads.len() + batch.writes.len();
         (size > 1050).then_some(StorageError::TooLarge { size, limit: 1050 })
     });
-    house.restarted().await;
-    assert!(stored(&house, "sys/lockout/").await.is_empty());
+    server.restarted().await;
+    assert!(stored(&server, "sys/lockout/").await.is_empty());
 }
 
 #[tokio::test]
 async fn sec_kf58_locks_that_cannot_be_deleted_stop_no_unseal() {
-    let mut house = house_with_ended_locks().await;
-    house.backend.refuse(|batch| {
+    let mut server = server_with_ended_locks().await;
+    server.backend.refuse(|batch| {
         let is_of_locks = batch.writes.iter().any(|write| write.key().as_str().starts_with("sys/lockout/"));
         is_of_locks.then_some(StorageError::TooLarge { size: 2, limit: 1 })
     });
-    house.restarted().await;
-    login(&house, "anna", "right").await.ok();
+    server.restarted().await;
+    login(&server, "anna", "right").await.ok();
 }

@@ -11,7 +11,7 @@ use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::{Cx, Engine, HeldLease, Kind as EngineKind, LeaseOffer, LeaseTerms, Leased, Result, Routes};
 use serde_json::{Value, json};
 
-use crate::tests::fixture::{Ask, House, ROOT};
+use crate::tests::fixture::{ROOT, RequestOptions, TestServer};
 
 fn count(items: &[Item], name: &str) -> u64 {
     let found = items.iter().find(|i| i.name == name).unwrap_or_else(|| panic!("no {name} in {items:#?}"));
@@ -33,9 +33,9 @@ fn labelled(items: &[Item], name: &str, label: (&str, &str)) -> f64 {
 }
 
 /// An engine that issues leases.
-struct Lender;
+struct LeasingEngine;
 
-impl Engine for Lender {
+impl Engine for LeasingEngine {
     const TYPE: &'static str = "lender";
     const KIND: EngineKind = EngineKind::Secrets;
 
@@ -44,7 +44,7 @@ impl Engine for Lender {
     }
 
     async fn open(_: &mut Cx) -> Result<Self> {
-        Ok(Lender)
+        Ok(LeasingEngine)
     }
 
     async fn renew_lease(&self, _: &mut Cx, _: &HeldLease) -> Result<LeaseTerms> {
@@ -52,60 +52,60 @@ impl Engine for Lender {
     }
 }
 
-async fn creds(_: &Lender, _: &mut Cx, _: Nothing) -> Result<Leased<Value>> {
+async fn creds(_: &LeasingEngine, _: &mut Cx, _: Nothing) -> Result<Leased<Value>> {
     let offer = LeaseOffer { ttl: Duration::from_secs(300), renewable: true, ..LeaseOffer::default() };
     Ok(Leased { data: json!({ "user": "u" }), offer })
 }
 
 fn engines() -> Registry {
-    keepfast_engines::all().preceded_by(vec![Registered::of::<Lender>()])
+    keepfast_engines::all().preceded_by(vec![Registered::of::<LeasingEngine>()])
 }
 
 /// Sends requests that affect every metric, to a server with these [`engines`].
-async fn busy(house: &House) {
+async fn busy(server: &TestServer) {
     // The edge counts responses.
-    house.node.monitoring().count_response(200);
-    house.post("secret/data/a", ROOT, json!({ "data": { "k": "v" } })).await.ok();
-    house.post("secret/data/a", ROOT, json!({ "data": { "k": "w" } })).await.ok();
-    house.get("secret/data/a", ROOT).await.ok();
-    house.list("secret/metadata", ROOT).await.ok();
-    house.delete("secret/data/a", ROOT).await.ok();
-    house.policy("p", "path \"secret/*\" { capabilities = [\"read\"] }").await;
-    house.policy("gone", "path \"x\" { capabilities = [\"read\"] }").await;
-    house.get("sys/policies/acl/p", ROOT).await.ok();
-    house.list("sys/policies/acl", ROOT).await.ok();
-    house.delete("sys/policies/acl/gone", ROOT).await.ok();
-    house.post("sys/auth/userpass", ROOT, json!({ "type": "userpass" })).await.ok();
-    house.post("auth/userpass/users/u", ROOT, json!({ "password": "pw" })).await.ok();
-    house.post("auth/userpass/login/u", "", json!({ "password": "pw" })).await.ok();
-    let token = house.token(json!({ "ttl": "1h", "policies": ["p"] })).await;
-    house.post("auth/token/renew", ROOT, json!({ "token": token })).await.ok();
-    house.post("auth/token/revoke", ROOT, json!({ "token": token })).await.ok();
-    house.wrapped("GET", "sys/mounts", ROOT, Value::Null, 60).await.ok();
-    house.post("auth/token/create", ROOT, json!({ "type": "batch", "policies": ["p"] })).await.ok();
-    house.post("sys/mounts/lender", ROOT, json!({ "type": "lender" })).await.ok();
-    let lease = house.get("lender/creds", ROOT).await.ok().body["lease_id"].clone();
-    house.post("sys/leases/lookup", ROOT, json!({ "lease_id": lease })).await.ok();
-    house.post("sys/leases/renew", ROOT, json!({ "lease_id": lease })).await.ok();
-    house.post("sys/leases/revoke", ROOT, json!({ "lease_id": lease, "sync": true })).await.ok();
+    server.node.monitoring().count_response(200);
+    server.post("secret/data/a", ROOT, json!({ "data": { "k": "v" } })).await.ok();
+    server.post("secret/data/a", ROOT, json!({ "data": { "k": "w" } })).await.ok();
+    server.get("secret/data/a", ROOT).await.ok();
+    server.list("secret/metadata", ROOT).await.ok();
+    server.delete("secret/data/a", ROOT).await.ok();
+    server.policy("p", "path \"secret/*\" { capabilities = [\"read\"] }").await;
+    server.policy("gone", "path \"x\" { capabilities = [\"read\"] }").await;
+    server.get("sys/policies/acl/p", ROOT).await.ok();
+    server.list("sys/policies/acl", ROOT).await.ok();
+    server.delete("sys/policies/acl/gone", ROOT).await.ok();
+    server.post("sys/auth/userpass", ROOT, json!({ "type": "userpass" })).await.ok();
+    server.post("auth/userpass/users/u", ROOT, json!({ "password": "pw" })).await.ok();
+    server.post("auth/userpass/login/u", "", json!({ "password": "pw" })).await.ok();
+    let token = server.token(json!({ "ttl": "1h", "policies": ["p"] })).await;
+    server.post("auth/token/renew", ROOT, json!({ "token": token })).await.ok();
+    server.post("auth/token/revoke", ROOT, json!({ "token": token })).await.ok();
+    server.wrapped("GET", "sys/mounts", ROOT, Value::Null, 60).await.ok();
+    server.post("auth/token/create", ROOT, json!({ "type": "batch", "policies": ["p"] })).await.ok();
+    server.post("sys/mounts/lender", ROOT, json!({ "type": "lender" })).await.ok();
+    let lease = server.get("lender/creds", ROOT).await.ok().body["lease_id"].clone();
+    server.post("sys/leases/lookup", ROOT, json!({ "lease_id": lease })).await.ok();
+    server.post("sys/leases/renew", ROOT, json!({ "lease_id": lease })).await.ok();
+    server.post("sys/leases/revoke", ROOT, json!({ "lease_id": lease, "sync": true })).await.ok();
 }
 
 /// The text for Prometheus.
-async fn scraped(house: &House) -> String {
-    let answer = house.get("sys/metrics?format=prometheus", ROOT).await.ok().body;
+async fn scraped(server: &TestServer) -> String {
+    let answer = server.get("sys/metrics?format=prometheus", ROOT).await.ok().body;
     answer.as_str().unwrap().to_owned()
 }
 
 #[tokio::test]
 async fn requests_logins_tokens_and_audit_entries_are_counted_and_timed() {
-    let house = House::new().await;
-    house.post("sys/auth/approle", ROOT, json!({ "type": "approle" })).await.ok();
-    let before = house.node.monitoring().gather();
-    house.clock.step_on_reading(Duration::from_millis(1));
-    house.get("sys/mounts", ROOT).await.ok();
-    house.token(json!({})).await;
-    house.post("auth/approle/login", "", json!({})).await.is(400);
-    let after = house.node.monitoring().gather();
+    let server = TestServer::new().await;
+    server.post("sys/auth/approle", ROOT, json!({ "type": "approle" })).await.ok();
+    let before = server.node.monitoring().gather();
+    server.clock.step_on_reading(Duration::from_millis(1));
+    server.get("sys/mounts", ROOT).await.ok();
+    server.token(json!({})).await;
+    server.post("auth/approle/login", "", json!({})).await.is(400);
+    let after = server.node.monitoring().gather();
     let more = |name: &str| count(&after, name) - count(&before, name);
     assert_eq!((more("core.handle_request"), more("core.handle_login_request")), (2, 1));
     assert_eq!((more("token.lookup"), more("token.create"), more("core.check_token")), (2, 1, 3));
@@ -116,25 +116,25 @@ async fn requests_logins_tokens_and_audit_entries_are_counted_and_timed() {
     assert_eq!((count(&after, "core.unsealed"), count(&after, "core.in_flight_requests")), (1, 0));
     let took = after.iter().find(|i| i.name == "core.handle_request").unwrap();
     assert!(matches!(took.value, Number::Summary(s) if s.sum > 0.0 && s.quantiles[2] > 1.0), "{took:?}");
-    house.node.lifecycle.seal().await;
-    assert_eq!(count(&house.node.monitoring().gather(), "core.unsealed"), 0);
+    server.node.lifecycle.seal().await;
+    assert_eq!(count(&server.node.monitoring().gather(), "core.unsealed"), 0);
 }
 
 /// Every published name exists or is in the list of missing ones with its reason; no reason is outdated.
 #[tokio::test]
 async fn published_dashboards_find_their_metrics() {
-    let house = House::with(|_, _| {}, engines()).await;
-    busy(&house).await;
-    crate::metrics::usage::count_usage(&house.node.lifecycle).await.unwrap();
-    let text = scraped(&house).await;
+    let server = TestServer::with(|_, _| {}, engines()).await;
+    busy(&server).await;
+    crate::metrics::usage::count_usage(&server.node.lifecycle).await.unwrap();
+    let text = scraped(&server).await;
     let there: BTreeSet<&str> =
         text.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.split(['{', ' ']).next()).collect();
-    let asked: BTreeSet<String> = include_str!("dashboards/metrics.txt")
+    let requested: BTreeSet<String> = include_str!("dashboards/metrics.txt")
         .lines()
         .filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()))
         .map(|name| name.replace("<mount>", "secret"))
         .collect();
-    assert!(asked.len() > 100);
+    assert!(requested.len() > 100);
     let mut missing = BTreeSet::new();
     let mut stale = BTreeSet::new();
     let absent: Vec<(&str, &str)> =
@@ -143,7 +143,7 @@ async fn published_dashboards_find_their_metrics() {
         Some(begin) => name.starts_with(begin),
         None => name == pattern,
     };
-    for name in &asked {
+    for name in &requested {
         let is_absent = absent.iter().any(|(pattern, reason)| fits(pattern, name) && !reason.is_empty());
         match (there.contains(name.as_str()), is_absent) {
             (false, false) => drop(missing.insert(name)),
@@ -151,7 +151,8 @@ async fn published_dashboards_find_their_metrics() {
             _ => {}
         }
     }
-    let unused: Vec<_> = absent.iter().filter(|(pattern, _)| !asked.iter().any(|name| fits(pattern, name))).collect();
+    let unused: Vec<_> =
+        absent.iter().filter(|(pattern, _)| !requested.iter().any(|name| fits(pattern, name))).collect();
     assert!(
         missing.is_empty() && stale.is_empty() && unused.is_empty(),
         "missing: {missing:#?}\nstale: {stale:#?}\nunused: {unused:#?}\n{text}"
@@ -182,10 +183,10 @@ impl HostGauges for Machine {
 async fn every_metric_stands_in_the_catalogue_and_in_the_documentation() {
     let machine =
         |settings: &mut Settings, _: &std::path::Path| settings.host_gauges = Some(std::sync::Arc::new(Machine));
-    let house = House::with(machine, engines()).await;
-    busy(&house).await;
-    crate::metrics::usage::count_usage(&house.node.lifecycle).await.unwrap();
-    for item in house.node.monitoring().gather() {
+    let server = TestServer::with(machine, engines()).await;
+    busy(&server).await;
+    crate::metrics::usage::count_usage(&server.node.lifecycle).await.unwrap();
+    for item in server.node.monitoring().gather() {
         let known = catalogue::find(&item.name).unwrap_or_else(|| panic!("{} is not in the catalogue", item.name));
         let labels: Vec<_> = item.labels.iter().map(|(name, _)| *name).collect();
         assert_eq!(labels, known.labels, "{}", item.name);
@@ -219,100 +220,104 @@ async fn prometheus_and_json_need_no_stanza_and_no_name_has_the_host_in_it() {
         settings.hostname = "here".to_owned();
         settings.cluster_name = "blue".to_owned();
     };
-    let house = House::with(here, keepfast_engines::all()).await;
-    house.get("sys/metrics", "").await.is(403);
-    house.get("sys/metrics?format=foo", ROOT).await.is(400);
-    let text = scraped(&house).await;
+    let server = TestServer::with(here, keepfast_engines::all()).await;
+    server.get("sys/metrics", "").await.is(403);
+    server.get("sys/metrics?format=foo", ROOT).await.is(400);
+    let text = scraped(&server).await;
     assert!(text.contains("\nvault_core_unsealed{cluster=\"blue\"} 1\n") && !text.contains("here_"), "{text}");
-    let document: Value = house.get("sys/metrics", ROOT).await.ok().body;
+    let document: Value = server.get("sys/metrics", ROOT).await.ok().body;
     for kind in ["Gauges", "Counters", "Samples"] {
         assert!(!document[kind].as_array().unwrap().is_empty(), "{document}");
     }
     assert!(!document.to_string().contains("here."));
     let accepting = |path| {
-        let ask = Ask { token: Some(ROOT.to_owned()), accepts_prometheus: true, ..Ask::default() };
-        house.ask("GET", path, ask)
+        let ask =
+            RequestOptions { token: Some(ROOT.to_owned()), accepts_prometheus: true, ..RequestOptions::default() };
+        server.ask("GET", path, ask)
     };
     assert!(accepting("sys/metrics").await.ok().body.as_str().unwrap().contains("# TYPE vault_core_unsealed gauge"));
     accepting("sys/metrics?format=foo").await.is(400);
-    house.node.lifecycle.seal().await;
-    let items = house.node.monitoring().gather();
+    server.node.lifecycle.seal().await;
+    let items = server.node.monitoring().gather();
     assert_eq!(labelled(&items, "core.unsealed", ("cluster", "blue")), 0.0);
 }
 
 #[tokio::test]
 async fn prometheus_can_be_turned_off() {
     let off = |settings: &mut Settings, _: &std::path::Path| settings.telemetry.prometheus_retention = Duration::ZERO;
-    let house = House::with(off, keepfast_engines::all()).await;
-    assert_eq!(house.get("sys/metrics?format=prometheus", ROOT).await.is(400).body, json!("prometheus is not enabled"));
-    house.get("sys/metrics", ROOT).await.ok();
+    let server = TestServer::with(off, keepfast_engines::all()).await;
+    assert_eq!(
+        server.get("sys/metrics?format=prometheus", ROOT).await.is(400).body,
+        json!("prometheus is not enabled")
+    );
+    server.get("sys/metrics", ROOT).await.ok();
 }
 
 #[tokio::test]
 async fn json_tells_of_the_last_whole_interval() {
-    let house = House::new().await;
-    crate::metrics::gather::turn(&house.node.lifecycle);
-    house.clock.advance(Duration::from_secs(10));
-    house.get("sys/mounts", ROOT).await.ok();
-    house.token(json!({})).await;
-    crate::metrics::gather::turn(&house.node.lifecycle);
-    house.get("sys/mounts", ROOT).await.ok();
-    let told = |document: &Value, kind: &str, name: &str| {
+    let server = TestServer::new().await;
+    crate::metrics::gather::turn(&server.node.lifecycle);
+    server.clock.advance(Duration::from_secs(10));
+    server.get("sys/mounts", ROOT).await.ok();
+    server.token(json!({})).await;
+    crate::metrics::gather::turn(&server.node.lifecycle);
+    server.get("sys/mounts", ROOT).await.ok();
+    let actual = |document: &Value, kind: &str, name: &str| {
         let all = document[kind].as_array().unwrap();
         all.iter().find(|s| s["Name"] == name).unwrap_or_else(|| panic!("no {name}"))["Count"].clone()
     };
-    let document = house.get("sys/metrics", ROOT).await.ok().body;
-    assert_eq!(told(&document, "Samples", "vault.core.handle_request"), 2);
-    assert_eq!(told(&document, "Samples", "vault.route.read.sys-"), 1);
-    assert_eq!(told(&document, "Samples", "vault.audit.audit/.log_request"), 2);
-    assert_eq!(told(&document, "Counters", "vault.token.create_root"), 1);
-    crate::metrics::gather::turn(&house.node.lifecycle);
-    crate::metrics::gather::turn(&house.node.lifecycle);
-    let document = house.get("sys/metrics", ROOT).await.ok().body;
-    assert_eq!(told(&document, "Samples", "vault.core.handle_request"), 0);
-    assert_eq!(told(&document, "Counters", "vault.token.create_root"), 0);
+    let document = server.get("sys/metrics", ROOT).await.ok().body;
+    assert_eq!(actual(&document, "Samples", "vault.core.handle_request"), 2);
+    assert_eq!(actual(&document, "Samples", "vault.route.read.sys-"), 1);
+    assert_eq!(actual(&document, "Samples", "vault.audit.audit/.log_request"), 2);
+    assert_eq!(actual(&document, "Counters", "vault.token.create_root"), 1);
+    crate::metrics::gather::turn(&server.node.lifecycle);
+    crate::metrics::gather::turn(&server.node.lifecycle);
+    let document = server.get("sys/metrics", ROOT).await.ok().body;
+    assert_eq!(actual(&document, "Samples", "vault.core.handle_request"), 0);
+    assert_eq!(actual(&document, "Counters", "vault.token.create_root"), 0);
 }
 
 #[tokio::test]
 async fn leases_are_counted_in_memory_as_they_are_on_disk() {
-    let mut house = House::new().await;
-    let leases = |house: &House| house.unsealed().leases.store.counts.read().map(|counts| counts.waiting);
-    crate::metrics::usage::count_usage(&house.node.lifecycle).await.unwrap();
-    let at_first = leases(&house).unwrap();
-    let first = house.token(json!({ "ttl": "1h" })).await;
-    let second = house.token(json!({ "ttl": "2h" })).await;
-    house.token(json!({ "ttl": "30s" })).await;
-    assert_eq!(leases(&house), Some(at_first + 3));
+    let mut server = TestServer::new().await;
+    let leases = |server: &TestServer| server.unsealed().leases.store.counts.read().map(|counts| counts.waiting);
+    crate::metrics::usage::count_usage(&server.node.lifecycle).await.unwrap();
+    let at_first = leases(&server).unwrap();
+    let first = server.token(json!({ "ttl": "1h" })).await;
+    let second = server.token(json!({ "ttl": "2h" })).await;
+    server.token(json!({ "ttl": "30s" })).await;
+    assert_eq!(leases(&server), Some(at_first + 3));
     // Within the same second the expiration does not change.
-    house.post("auth/token/renew", ROOT, json!({ "token": first, "increment": "1h" })).await.ok();
-    house.post("auth/token/renew", ROOT, json!({ "token": first, "increment": "3h" })).await.ok();
-    assert_eq!(leases(&house), Some(at_first + 3));
-    house.post("auth/token/revoke", ROOT, json!({ "token": second })).await.ok();
-    house.pass(60).await;
-    assert_eq!(leases(&house), Some(at_first + 1));
-    assert_eq!(count(&house.node.monitoring().gather(), "expire.num_leases"), at_first + 1);
-    crate::metrics::usage::count_usage(&house.node.lifecycle).await.unwrap();
-    assert_eq!(leases(&house), Some(at_first + 1));
-    house.restarted().await;
-    assert_eq!(leases(&house), None);
-    crate::metrics::usage::count_usage(&house.node.lifecycle).await.unwrap();
-    assert_eq!(leases(&house), Some(at_first + 1));
+    server.post("auth/token/renew", ROOT, json!({ "token": first, "increment": "1h" })).await.ok();
+    server.post("auth/token/renew", ROOT, json!({ "token": first, "increment": "3h" })).await.ok();
+    assert_eq!(leases(&server), Some(at_first + 3));
+    server.post("auth/token/revoke", ROOT, json!({ "token": second })).await.ok();
+    server.pass(60).await;
+    assert_eq!(leases(&server), Some(at_first + 1));
+    assert_eq!(count(&server.node.monitoring().gather(), "expire.num_leases"), at_first + 1);
+    crate::metrics::usage::count_usage(&server.node.lifecycle).await.unwrap();
+    assert_eq!(leases(&server), Some(at_first + 1));
+    server.restarted().await;
+    assert_eq!(leases(&server), None);
+    crate::metrics::usage::count_usage(&server.node.lifecycle).await.unwrap();
+    assert_eq!(leases(&server), Some(at_first + 1));
 }
 
 #[tokio::test]
 async fn usage_gauges_tell_what_is_stored() {
-    let house = House::with(|_, _| {}, engines()).await;
-    house.post("sys/mounts/old", ROOT, json!({ "type": "kv" })).await.ok();
+    let server = TestServer::with(|_, _| {}, engines()).await;
+    server.post("sys/mounts/old", ROOT, json!({ "type": "kv" })).await.ok();
     for path in ["old/a", "old/b/c", "old/b/d/e"] {
-        house.post(path, ROOT, json!({ "k": "v" })).await.ok();
+        server.post(path, ROOT, json!({ "k": "v" })).await.ok();
     }
     for path in ["secret/data/x", "secret/data/y/z", "secret/data/x"] {
-        house.post(path, ROOT, json!({ "data": { "k": "v" } })).await.ok();
+        server.post(path, ROOT, json!({ "data": { "k": "v" } })).await.ok();
     }
-    busy(&house).await;
-    house.token(json!({ "ttl": "61s", "policies": ["p"] })).await;
-    crate::metrics::usage::count_usage(&house.node.lifecycle).await.unwrap();
-    let items = house.node.monitoring().gather();
+    busy(&server).await;
+    server.token(json!({ "ttl": "61s", "policies": ["p"] })).await;
+    crate::metrics::usage::count_usage(&server.node.lifecycle).await.unwrap();
+    let items = server.node.monitoring().gather();
     assert_eq!(labelled(&items, "secret.kv.count", ("mount_point", "old/")), 3.0);
     assert_eq!(labelled(&items, "secret.kv.count", ("mount_point", "secret/")), 3.0);
     assert_eq!(labelled(&items, "token.count.by_policy", ("policy", "p")), 1.0);
@@ -334,47 +339,47 @@ async fn usage_gauges_tell_what_is_stored() {
 
 #[tokio::test]
 async fn a_quarantine_is_a_gauge() {
-    let house = House::new().await;
-    assert_eq!(count(&house.node.monitoring().gather(), "expire.lease_quarantine"), 0);
-    house.post("sys/leases/quarantine", ROOT, json!({ "enabled": true })).await.ok();
-    assert_eq!(count(&house.node.monitoring().gather(), "expire.lease_quarantine"), 1);
+    let server = TestServer::new().await;
+    assert_eq!(count(&server.node.monitoring().gather(), "expire.lease_quarantine"), 0);
+    server.post("sys/leases/quarantine", ROOT, json!({ "enabled": true })).await.ok();
+    assert_eq!(count(&server.node.monitoring().gather(), "expire.lease_quarantine"), 1);
 }
 
 #[tokio::test]
 async fn sec_kf54_open_metrics_are_read_once_a_second_for_each_format() {
-    let house = House::new().await;
-    let told = |format: &str| {
-        let document = house.node.monitoring().open_metrics(format, false);
+    let server = TestServer::new().await;
+    let actual = |format: &str| {
+        let document = server.node.monitoring().open_metrics(format, false);
         assert_eq!(document.status().0, 200);
         document.into_body()
     };
     for format in ["", "prometheus"] {
-        house.clock.advance(std::time::Duration::from_secs(1));
-        let first = told(format);
-        house.node.monitoring().count_response(299);
-        assert!(first == told(format), "{format:?} within a second");
-        house.clock.advance(std::time::Duration::from_millis(999));
-        assert!(first == told(format), "{format:?} at its end");
-        house.clock.advance(std::time::Duration::from_millis(1));
-        assert!(first != told(format), "{format:?} afterwards");
+        server.clock.advance(std::time::Duration::from_secs(1));
+        let first = actual(format);
+        server.node.monitoring().count_response(299);
+        assert!(first == actual(format), "{format:?} within a second");
+        server.clock.advance(std::time::Duration::from_millis(999));
+        assert!(first == actual(format), "{format:?} at its end");
+        server.clock.advance(std::time::Duration::from_millis(1));
+        assert!(first != actual(format), "{format:?} afterwards");
     }
-    let unsealed = told("prometheus");
-    house.node.lifecycle.seal().await;
-    assert!(unsealed != told("prometheus"), "a sealed server is shown as one");
-    assert_eq!(house.node.monitoring().open_metrics("x", false).status().0, 400);
+    let unsealed = actual("prometheus");
+    server.node.lifecycle.seal().await;
+    assert!(unsealed != actual("prometheus"), "a sealed server is shown as one");
+    assert_eq!(server.node.monitoring().open_metrics("x", false).status().0, 400);
 }
 
 #[tokio::test]
 async fn sec_kf53_a_chosen_status_of_health_is_none_that_is_counted() {
-    let house = House::new().await;
+    let server = TestServer::new().await;
     for (query, status) in [("", 200), ("?activecode=299", 299), ("?activecode=404&activecode=2", 404)] {
-        let ask = crate::tests::fixture::Ask::default();
+        let ask = crate::tests::fixture::RequestOptions::default();
         let response =
-            house.node.handle(crate::tests::fixture::incoming("GET", &format!("sys/health{query}"), ask)).await;
+            server.node.handle(crate::tests::fixture::incoming("GET", &format!("sys/health{query}"), ask)).await;
         assert_eq!((response.status().0, response.decided().0), (status, 200), "{query}");
     }
-    house.node.lifecycle.seal().await;
-    let ask = crate::tests::fixture::Ask::default();
-    let response = house.node.handle(crate::tests::fixture::incoming("GET", "sys/health?sealedcode=201", ask)).await;
+    server.node.lifecycle.seal().await;
+    let ask = crate::tests::fixture::RequestOptions::default();
+    let response = server.node.handle(crate::tests::fixture::incoming("GET", "sys/health?sealedcode=201", ask)).await;
     assert_eq!((response.status().0, response.decided().0), (201, 503));
 }

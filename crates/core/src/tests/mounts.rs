@@ -2,24 +2,24 @@
 
 use serde_json::{Value, json};
 
-use crate::tests::fixture::{Ask, House, ROOT};
+use crate::tests::fixture::{ROOT, RequestOptions, TestServer};
 use crate::tests::tokens::stored;
 
 #[tokio::test]
 async fn a_mount_comes_is_tuned_moves_and_goes_with_all_it_held() {
-    let house = House::new().await;
-    house
+    let server = TestServer::new().await;
+    server
         .post("sys/mounts/team/kv", ROOT, json!({ "type": "kv", "description": "d", "options": { "version": "1" } }))
         .await
         .is(204);
-    house.post("team/kv/a/b", ROOT, json!({ "k": 1 })).await.is(204);
+    server.post("team/kv/a/b", ROOT, json!({ "k": 1 })).await.is(204);
     for taken in
         ["team/kv", "team/kv/below", "team", "sys", "sys/x", "auth", "auth/token", "cubbyhole/x", "identity", "audit"]
     {
-        house.post(&format!("sys/mounts/{taken}"), ROOT, json!({ "type": "kv" })).await.is(400);
+        server.post(&format!("sys/mounts/{taken}"), ROOT, json!({ "type": "kv" })).await.is(400);
     }
-    house.post("sys/mounts/x", ROOT, json!({ "type": "none" })).await.is(400);
-    house
+    server.post("sys/mounts/x", ROOT, json!({ "type": "none" })).await.is(400);
+    server
         .post(
             "sys/mounts/team/kv/tune",
             ROOT,
@@ -27,116 +27,116 @@ async fn a_mount_comes_is_tuned_moves_and_goes_with_all_it_held() {
         )
         .await
         .is(204);
-    let tuned = house.get("sys/mounts/team/kv/tune", ROOT).await.ok();
+    let tuned = server.get("sys/mounts/team/kv/tune", ROOT).await.ok();
     assert_eq!((&tuned.data()["max_lease_ttl"], &tuned.data()["description"]), (&json!(7200), &json!("e")));
-    house.post("sys/mounts/team/kv/tune", ROOT, json!({ "default_lease_ttl": "3h" })).await.is(400);
-    house.post("sys/mounts/none/tune", ROOT, json!({ "description": "e" })).await.is(400);
+    server.post("sys/mounts/team/kv/tune", ROOT, json!({ "default_lease_ttl": "3h" })).await.is(400);
+    server.post("sys/mounts/none/tune", ROOT, json!({ "description": "e" })).await.is(400);
     for to in ["sys/x", "auth/x", "cubbyhole/x", "identity/x", "audit/x", "secret", "secret/x"] {
-        house.post("sys/remount", ROOT, json!({ "from": "team/kv", "to": to })).await.is(400);
+        server.post("sys/remount", ROOT, json!({ "from": "team/kv", "to": to })).await.is(400);
     }
-    let moved = house.post("sys/remount", ROOT, json!({ "from": "team/kv", "to": "moved" })).await.ok();
+    let moved = server.post("sys/remount", ROOT, json!({ "from": "team/kv", "to": "moved" })).await.ok();
     let id = moved.data()["migration_id"].as_str().unwrap();
     assert_eq!(
-        house.get(&format!("sys/remount/status/{id}"), ROOT).await.ok().data()["migration_info"]["status"],
+        server.get(&format!("sys/remount/status/{id}"), ROOT).await.ok().data()["migration_info"]["status"],
         "success"
     );
-    assert_eq!(house.get("moved/a/b", ROOT).await.ok().data()["k"], 1);
-    house.get("team/kv/a/b", ROOT).await.is(404);
-    let before = stored(&house, "logical/").await.len();
-    house.delete("sys/mounts/moved", ROOT).await.is(204);
-    house.get("moved/a/b", ROOT).await.is(404);
-    assert_eq!(stored(&house, "logical/").await.len(), before - 1);
-    house.delete("sys/mounts/moved", ROOT).await.is(204);
+    assert_eq!(server.get("moved/a/b", ROOT).await.ok().data()["k"], 1);
+    server.get("team/kv/a/b", ROOT).await.is(404);
+    let before = stored(&server, "logical/").await.len();
+    server.delete("sys/mounts/moved", ROOT).await.is(204);
+    server.get("moved/a/b", ROOT).await.is(404);
+    assert_eq!(stored(&server, "logical/").await.len(), before - 1);
+    server.delete("sys/mounts/moved", ROOT).await.is(204);
     for own in ["sys", "cubbyhole", "identity"] {
-        house.delete(&format!("sys/mounts/{own}"), ROOT).await.is(400);
+        server.delete(&format!("sys/mounts/{own}"), ROOT).await.is(400);
     }
-    house.delete("sys/auth/token", ROOT).await.is(400);
+    server.delete("sys/auth/token", ROOT).await.is(400);
 }
 
 #[tokio::test]
 async fn an_unmount_that_was_interrupted_is_finished_at_the_next_unseal() {
-    let mut house = House::new().await;
-    house.post("sys/mounts/big", ROOT, json!({ "type": "kv", "options": { "version": "1" } })).await.ok();
+    let mut server = TestServer::new().await;
+    server.post("sys/mounts/big", ROOT, json!({ "type": "kv", "options": { "version": "1" } })).await.ok();
     for n in 0..450 {
-        house.post(&format!("big/{}/{n}", n % 3), ROOT, json!({ "k": n })).await.ok();
+        server.post(&format!("big/{}/{n}", n % 3), ROOT, json!({ "k": n })).await.ok();
     }
     // The storage of a process that ended right after the mount was disabled.
-    let unsealed = house.unsealed();
+    let unsealed = server.unsealed();
     let mut entry = unsealed.engines.mounts.router().at("big/").unwrap().entry.clone();
     entry.leaving = true;
     let mut tx = unsealed.barrier.begin();
     unsealed.engines.mounts.save(&mut tx, &entry).unwrap();
     tx.commit().await.unwrap();
     let prefix = entry.own_storage();
-    assert_eq!(stored(&house, &prefix).await.len(), 450);
+    assert_eq!(stored(&server, &prefix).await.len(), 450);
     drop(unsealed);
-    house.restarted().await;
-    house.get("big/0/0", ROOT).await.is(404);
-    house.unsealed().engines.changes.resume_unmounts().await.unwrap();
-    assert!(stored(&house, &prefix).await.is_empty());
-    assert!(house.unsealed().engines.mounts.leaving().is_empty());
-    house.post("sys/mounts/big", ROOT, json!({ "type": "kv" })).await.is(204);
-    house.get("big/0/0", ROOT).await.is(404);
+    server.restarted().await;
+    server.get("big/0/0", ROOT).await.is(404);
+    server.unsealed().engines.changes.resume_unmounts().await.unwrap();
+    assert!(stored(&server, &prefix).await.is_empty());
+    assert!(server.unsealed().engines.mounts.leaving().is_empty());
+    server.post("sys/mounts/big", ROOT, json!({ "type": "kv" })).await.is(204);
+    server.get("big/0/0", ROOT).await.is(404);
 }
 
 #[tokio::test]
 async fn tokens_of_a_removed_auth_mount_are_dead_batch_tokens_too() {
-    let house = House::new().await;
-    let service = house.approle("service", json!({ "token_policies": ["default"] })).await.ok().token();
+    let server = TestServer::new().await;
+    let service = server.approle("service", json!({ "token_policies": ["default"] })).await.ok().token();
     let batch =
-        house.approle("batch", json!({ "token_policies": ["default"], "token_type": "batch" })).await.ok().token();
-    assert!(batch.starts_with("hvb.") && house.accepts(&service).await && house.accepts(&batch).await);
-    house.delete("sys/auth/approle", ROOT).await.is(204);
-    assert!(!house.accepts(&service).await && !house.accepts(&batch).await);
-    house.post("sys/auth/approle", ROOT, json!({ "type": "approle" })).await.is(204);
+        server.approle("batch", json!({ "token_policies": ["default"], "token_type": "batch" })).await.ok().token();
+    assert!(batch.starts_with("hvb.") && server.accepts(&service).await && server.accepts(&batch).await);
+    server.delete("sys/auth/approle", ROOT).await.is(204);
+    assert!(!server.accepts(&service).await && !server.accepts(&batch).await);
+    server.post("sys/auth/approle", ROOT, json!({ "type": "approle" })).await.is(204);
     assert!(
-        !house.accepts(&service).await && !house.accepts(&batch).await,
+        !server.accepts(&service).await && !server.accepts(&batch).await,
         "another mount of the same path is another mount"
     );
-    assert!(house.list("auth/approle/role", ROOT).await.status == 404);
-    let moved = house.approle("r", json!({ "token_policies": ["default"] })).await.ok().token();
-    house.post("sys/remount", ROOT, json!({ "from": "auth/approle", "to": "auth/moved" })).await.ok();
-    assert!(!house.accepts(&moved).await);
+    assert!(server.list("auth/approle/role", ROOT).await.status == 404);
+    let moved = server.approle("r", json!({ "token_policies": ["default"] })).await.ok().token();
+    server.post("sys/remount", ROOT, json!({ "from": "auth/approle", "to": "auth/moved" })).await.ok();
+    assert!(!server.accepts(&moved).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tuning_does_not_bring_back_a_mount_that_is_taken_away() {
-    let house = std::sync::Arc::new(House::new().await);
+    let server = std::sync::Arc::new(TestServer::new().await);
     for n in 0..20 {
         let path = format!("sys/mounts/m{n}");
-        house.post(&path, ROOT, json!({ "type": "kv" })).await.ok();
+        server.post(&path, ROOT, json!({ "type": "kv" })).await.ok();
         let tuning = {
-            let (house, path) = (house.clone(), format!("{path}/tune"));
+            let (server, path) = (server.clone(), format!("{path}/tune"));
             tokio::spawn(async move {
                 for _ in 0..5 {
-                    let _ = house.post(&path, ROOT, json!({ "description": "d" })).await;
+                    let _ = server.post(&path, ROOT, json!({ "description": "d" })).await;
                 }
             })
         };
-        house.delete(&path, ROOT).await.is(204);
+        server.delete(&path, ROOT).await.is(204);
         tuning.await.unwrap();
-        assert!(house.get("sys/mounts", ROOT).await.ok().data().get(format!("m{n}/")).is_none());
+        assert!(server.get("sys/mounts", ROOT).await.ok().data().get(format!("m{n}/")).is_none());
     }
 }
 
 #[tokio::test]
 async fn sec_kf09_a_request_whose_body_was_not_received_runs_no_handler() {
-    let house = House::new().await;
-    house.post("sys/auth/userpass", ROOT, json!({ "type": "userpass" })).await;
+    let server = TestServer::new().await;
+    server.post("sys/auth/userpass", ROOT, json!({ "type": "userpass" })).await;
     let ask = async |path: &str, token: &str| {
-        let ask = Ask { token: Some(token.to_owned()), withheld: true, ..Ask::default() };
-        house.ask("POST", path, ask).await.status
+        let ask = RequestOptions { token: Some(token.to_owned()), withheld: true, ..RequestOptions::default() };
+        server.ask("POST", path, ask).await.status
     };
     assert_eq!(ask("secret/data/a", "hvs.dead").await, 403, "clients log in again at a 403");
     assert_eq!(ask("auth/userpass/login/a", "hvs.dead").await, 413);
     assert_eq!(ask("sys/wrapping/unwrap", "hvs.dead").await, 403);
     assert_eq!(ask("secret/data/a", ROOT).await, 413);
-    house.get("secret/data/a", ROOT).await.is(404);
+    server.get("secret/data/a", ROOT).await.is(404);
 }
 
 #[tokio::test]
 async fn sec_ac09_who_has_no_token_learns_nothing_of_mounts() {
-    let house = House::new().await;
+    let server = TestServer::new().await;
     for method in ["GET", "POST", "LIST", "DELETE", "PATCH", "SCAN", "HELP"] {
         for (there, absent) in [
             ("secret/data/a", "absent/data/a"),
@@ -144,56 +144,56 @@ async fn sec_ac09_who_has_no_token_learns_nothing_of_mounts() {
             ("sys/mounts", "sys/none"),
         ] {
             let (a, b) =
-                (house.call(method, there, "", Value::Null).await, house.call(method, absent, "", Value::Null).await);
+                (server.call(method, there, "", Value::Null).await, server.call(method, absent, "", Value::Null).await);
             assert_eq!((a.status, a.body), (b.status, b.body), "{method} {there}");
         }
     }
-    assert_eq!(house.get("sys/internal/ui/mounts", "").await.ok().data(), &json!({ "auth": {}, "secret": {} }));
-    house.get("sys/internal/ui/mounts/secret/a", "").await.is(403);
+    assert_eq!(server.get("sys/internal/ui/mounts", "").await.ok().data(), &json!({ "auth": {}, "secret": {} }));
+    server.get("sys/internal/ui/mounts/secret/a", "").await.is(403);
 }
 
 #[tokio::test]
 async fn the_openapi_document_names_mounts_to_those_who_reach_them_only() {
-    let house = House::new().await;
-    let stranger = house.get("sys/internal/specs/openapi", "").await;
+    let server = TestServer::new().await;
+    let stranger = server.get("sys/internal/specs/openapi", "").await;
     assert_eq!(stranger.status, 200);
     assert_eq!(stranger.body["paths"], json!({}));
-    let root = house.get("sys/internal/specs/openapi", ROOT).await;
+    let root = server.get("sys/internal/specs/openapi", ROOT).await;
     assert!(root.body["paths"].get("/secret/data/{path}").is_some());
     assert!(root.body["paths"].get("/auth/token/create").is_some());
 }
 
 #[tokio::test]
 async fn the_path_of_an_auth_mount_is_shown_without_auth() {
-    let house = House::new().await;
-    for (asked, shown) in [
+    let server = TestServer::new().await;
+    for (requested, shown) in [
         ("auth/token", "token/"),
         ("auth/token/", "token/"),
         ("auth/token/create/x", "token/"),
         ("secret/", "secret/"),
         ("secret/data/a", "secret/"),
     ] {
-        let mount = house.get(&format!("sys/internal/ui/mounts/{asked}"), ROOT).await.ok();
-        assert_eq!(mount.data()["path"], shown, "{asked}");
+        let mount = server.get(&format!("sys/internal/ui/mounts/{requested}"), ROOT).await.ok();
+        assert_eq!(mount.data()["path"], shown, "{requested}");
     }
-    let listed = house.get("sys/internal/ui/mounts", ROOT).await.ok();
+    let listed = server.get("sys/internal/ui/mounts", ROOT).await.ok();
     assert_eq!(listed.data()["auth"]["token/"].get("path"), None);
 }
 
 #[tokio::test]
 async fn a_mount_of_type_generic_is_kv_and_keeps_its_type() {
-    let mut house = House::new().await;
-    house.post("sys/mounts/g", ROOT, json!({ "type": "generic" })).await.is(204);
-    house.post("g/a", ROOT, json!({ "k": "v" })).await.is(204);
-    house.restarted().await;
-    let shown = house.get("sys/mounts/g", ROOT).await.ok();
+    let mut server = TestServer::new().await;
+    server.post("sys/mounts/g", ROOT, json!({ "type": "generic" })).await.is(204);
+    server.post("g/a", ROOT, json!({ "k": "v" })).await.is(204);
+    server.restarted().await;
+    let shown = server.get("sys/mounts/g", ROOT).await.ok();
     assert_eq!((&shown.data()["type"], &shown.data()["options"]), (&json!("generic"), &json!({})));
     assert!(shown.data()["accessor"].as_str().unwrap().starts_with("generic_"));
-    assert_eq!(house.get("g/a", ROOT).await.ok().data(), &json!({ "k": "v" }));
+    assert_eq!(server.get("g/a", ROOT).await.ok().data(), &json!({ "k": "v" }));
     let versioned = json!({ "type": "generic", "options": { "version": "2" } });
-    let refused = house.post("sys/mounts/g2", ROOT, versioned).await.is(400);
+    let refused = server.post("sys/mounts/g2", ROOT, versioned).await.is(400);
     assert_eq!(refused.error(), "secrets engine \"generic\" does not allow setting a version");
-    house.post("sys/mounts/g/tune", ROOT, json!({ "options": { "version": "2" } })).await.ok();
-    assert_eq!(house.get("g/data/a", ROOT).await.ok().data()["data"], json!({ "k": "v" }));
-    house.post("sys/mounts/g/tune", ROOT, json!({ "options": { "version": "1" } })).await.is(400);
+    server.post("sys/mounts/g/tune", ROOT, json!({ "options": { "version": "2" } })).await.ok();
+    assert_eq!(server.get("g/data/a", ROOT).await.ok().data()["data"], json!({ "k": "v" }));
+    server.post("sys/mounts/g/tune", ROOT, json!({ "options": { "version": "1" } })).await.is(400);
 }

@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use keepfast_framework::{Clock as _, Page, Query};
 use serde_json::{Value, json};
 
-use crate::audit::{Entry, RequestPart, SerializedRequest, Verdict};
-use crate::tests::fixture::{House, ROOT};
+use crate::audit::{Entry, PolicyResults, RequestPart, SerializedRequest};
+use crate::tests::fixture::{ROOT, TestServer};
 
 /// The only record below a folder, at any depth.
-async fn only_record(house: &House, folder: &str) -> String {
-    let unsealed = house.unsealed();
+async fn only_record(server: &TestServer, folder: &str) -> String {
+    let unsealed = server.unsealed();
     let view = unsealed.barrier.view("");
     let mut at = folder.to_owned();
     while at.ends_with('/') {
@@ -23,8 +23,8 @@ async fn only_record(house: &House, folder: &str) -> String {
 }
 
 /// Moves a record without a namespace to another namespace.
-async fn move_to_other(house: &House, key: &str) {
-    let unsealed = house.unsealed();
+async fn move_to_other(server: &TestServer, key: &str) {
+    let unsealed = server.unsealed();
     let view = unsealed.barrier.view("");
     let mut tx = unsealed.barrier.begin();
     let stored = tx.get(&view, key).await.unwrap().unwrap();
@@ -36,39 +36,39 @@ async fn move_to_other(house: &House, key: &str) {
 }
 
 /// A server with the user `anna`.
-async fn with_user() -> House {
-    let house = House::new().await;
-    house.post("sys/auth/up", ROOT, json!({ "type": "userpass" })).await.ok();
-    house.post("auth/up/users/anna", ROOT, json!({ "password": "right" })).await.ok();
-    house
+async fn with_user() -> TestServer {
+    let server = TestServer::new().await;
+    server.post("sys/auth/up", ROOT, json!({ "type": "userpass" })).await.ok();
+    server.post("auth/up/users/anna", ROOT, json!({ "password": "right" })).await.ok();
+    server
 }
 
-async fn login(house: &House, password: &str) -> (u16, String) {
-    let answer = house.post("auth/up/login/anna", "", json!({ "password": password })).await;
+async fn login(server: &TestServer, password: &str) -> (u16, String) {
+    let answer = server.post("auth/up/login/anna", "", json!({ "password": password })).await;
     (answer.status, answer.body["auth"]["entity_id"].as_str().unwrap_or_default().to_owned())
 }
 
 #[tokio::test]
 async fn sec_ns03_a_mount_of_another_namespace_is_not_found() {
-    let mut house = House::new().await;
-    house.post("sys/mounts/a", ROOT, json!({ "type": "kv" })).await.ok();
-    house.post("a/x", ROOT, json!({ "k": "v" })).await.ok();
-    let uuid = house.unsealed().engines.mounts.router().at("a/").unwrap().entry.uuid.clone();
-    move_to_other(&house, &format!("sys/mount/{uuid}")).await;
+    let mut server = TestServer::new().await;
+    server.post("sys/mounts/a", ROOT, json!({ "type": "kv" })).await.ok();
+    server.post("a/x", ROOT, json!({ "k": "v" })).await.ok();
+    let uuid = server.unsealed().engines.mounts.router().at("a/").unwrap().entry.uuid.clone();
+    move_to_other(&server, &format!("sys/mount/{uuid}")).await;
     for _ in 0..2 {
-        house.get("a/x", ROOT).await.is(404);
-        assert!(house.get("sys/mounts", ROOT).await.ok().data().get("a/").is_none());
-        house.restarted().await;
+        server.get("a/x", ROOT).await.is(404);
+        assert!(server.get("sys/mounts", ROOT).await.ok().data().get("a/").is_none());
+        server.restarted().await;
     }
 }
 
 #[tokio::test]
 async fn sec_ns03_an_alias_of_another_namespace_is_not_found() {
-    let house = with_user().await;
-    let (_, first) = login(&house, "right").await;
-    assert_eq!(login(&house, "right").await, (200, first.clone()));
-    move_to_other(&house, &only_record(&house, "identity/alias/").await).await;
-    let (status, second) = login(&house, "right").await;
+    let server = with_user().await;
+    let (_, first) = login(&server, "right").await;
+    assert_eq!(login(&server, "right").await, (200, first.clone()));
+    move_to_other(&server, &only_record(&server, "identity/alias/").await).await;
+    let (status, second) = login(&server, "right").await;
     assert!(
         status == 200 && !second.is_empty() && second != first,
         "the alias leads to an entity of its own namespace"
@@ -77,55 +77,57 @@ async fn sec_ns03_an_alias_of_another_namespace_is_not_found() {
 
 #[tokio::test]
 async fn sec_ns03_a_lock_of_another_namespace_locks_nobody() {
-    let mut house = with_user().await;
+    let mut server = with_user().await;
     for _ in 0..5 {
-        login(&house, "wrong").await;
+        login(&server, "wrong").await;
     }
-    house.restarted().await;
-    assert_eq!(login(&house, "right").await.0, 403);
-    move_to_other(&house, &only_record(&house, "sys/lockout/").await).await;
+    server.restarted().await;
+    assert_eq!(login(&server, "right").await.0, 403);
+    move_to_other(&server, &only_record(&server, "sys/lockout/").await).await;
     for _ in 0..2 {
-        assert_eq!(login(&house, "right").await.0, 200);
-        house.restarted().await;
+        assert_eq!(login(&server, "right").await.0, 200);
+        server.restarted().await;
     }
 }
 
 #[tokio::test]
 async fn sec_ns03_a_quota_of_another_namespace_is_not_in_force() {
     const SOMEBODY: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
-    let mut house = House::new().await;
-    house.post("sys/quotas/rate-limit/all", ROOT, json!({ "rate": 7 })).await.is(204);
-    let limit = |house: &House| house.node.admission().judge("secret/data/a", SOMEBODY).map(|v| v.limit);
-    assert_eq!(limit(&house), Some(7));
-    move_to_other(&house, "sys/quotas/rate-limit/all").await;
+    let mut server = TestServer::new().await;
+    server.post("sys/quotas/rate-limit/all", ROOT, json!({ "rate": 7 })).await.is(204);
+    let limit = |server: &TestServer| server.node.admission().check_quota("secret/data/a", SOMEBODY).map(|v| v.limit);
+    assert_eq!(limit(&server), Some(7));
+    move_to_other(&server, "sys/quotas/rate-limit/all").await;
     for _ in 0..2 {
-        assert_eq!(limit(&house), None);
-        house.get("sys/quotas/rate-limit/all", ROOT).await.is(404);
-        house.restarted().await;
+        assert_eq!(limit(&server), None);
+        server.get("sys/quotas/rate-limit/all", ROOT).await.is(404);
+        server.restarted().await;
     }
 }
 
 #[tokio::test]
 async fn sec_ns03_an_answer_wrapped_in_another_namespace_is_not_found() {
-    let house = House::new().await;
-    let wrapping = house.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": "v" }), 60).await.ok().wrapping();
-    house.post("sys/wrapping/lookup", "", json!({ "token": wrapping })).await.ok();
-    let unsealed = house.unsealed();
+    let server = TestServer::new().await;
+    let wrapping = server.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": "v" }), 60).await.ok().wrapping();
+    server.post("sys/wrapping/lookup", "", json!({ "token": wrapping })).await.ok();
+    let unsealed = server.unsealed();
     let token = unsealed.access.wrapper.wrapping_token(&wrapping).await.unwrap().unwrap();
     let storage = unsealed.engines.mounts.router().at("cubbyhole/").unwrap().storage_prefix();
-    move_to_other(&house, &format!("{storage}{}/wrapinfo", token.store)).await;
+    move_to_other(&server, &format!("{storage}{}/wrapinfo", token.store)).await;
     let unwrap = json!({ "token": wrapping });
-    house.post("sys/wrapping/unwrap", ROOT, unwrap).await.is(400);
+    server.post("sys/wrapping/unwrap", ROOT, unwrap).await.is(400);
 }
 
 #[tokio::test]
 async fn audit_entries_name_the_namespace_of_the_request() {
-    let house = House::new().await;
-    let last = || serde_json::from_str::<Value>(house.audit("audit").lines().last().unwrap()).unwrap();
-    house.get("secret/data/a", ROOT).await.is(404);
+    let server = TestServer::new().await;
+    let last = || serde_json::from_str::<Value>(server.audit("audit").lines().last().unwrap()).unwrap();
+    server.get("secret/data/a", ROOT).await.is(404);
     assert_eq!(last()["request"]["namespace"], json!({ "id": "root" }));
-    let (query, verdict) =
-        (Query::default(), Verdict { allowed: Some(true), granting: vec!["p".into()], ..Verdict::default() });
+    let (query, policy_results) = (
+        Query::default(),
+        PolicyResults { allowed: Some(true), granting: vec!["p".into()], ..PolicyResults::default() },
+    );
     let request = RequestPart {
         id: "1",
         namespace: serde_json::from_value(json!("aB3dE6")).unwrap(),
@@ -140,9 +142,9 @@ async fn audit_entries_name_the_namespace_of_the_request() {
         wrap_ttl: 0,
         public: None,
     };
-    let time = house.clock.now();
-    let entry = Entry { time, request, caller: None, verdict: &verdict, response: None, error: None };
-    house.unsealed().observed.audit.record(&entry, &SerializedRequest::default()).await.unwrap();
+    let time = server.clock.now();
+    let entry = Entry { time, request, caller: None, policy_results: &policy_results, response: None, error: None };
+    server.unsealed().observability.audit.record(&entry, &SerializedRequest::default()).await.unwrap();
     assert_eq!(last()["request"]["namespace"], json!({ "id": "aB3dE6" }));
     let granting = json!([{ "name": "p", "namespace_id": "aB3dE6", "type": "acl" }]);
     assert_eq!(last()["auth"]["policy_results"]["granting_policies"], granting);

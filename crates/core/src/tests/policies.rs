@@ -2,27 +2,27 @@
 
 use serde_json::{Value, json};
 
-use crate::tests::fixture::{House, ROOT};
+use crate::tests::fixture::{ROOT, TestServer};
 
 #[tokio::test]
 async fn a_change_of_a_policy_holds_for_the_next_request() {
-    let mut house = House::new().await;
-    house.post("secret/data/a", ROOT, json!({ "data": {} })).await.ok();
-    let token = house.token(json!({ "policies": ["later"] })).await;
-    house.get("secret/data/a", &token).await.is(403);
-    house.policy("later", r#"path "secret/data/a" { capabilities = ["read"] }"#).await;
-    house.get("secret/data/a", &token).await.is(200);
-    house.restarted().await;
-    house.get("secret/data/a", &token).await.is(200);
-    house.delete("sys/policies/acl/later", ROOT).await.is(204);
-    house.get("secret/data/a", &token).await.is(403);
+    let mut server = TestServer::new().await;
+    server.post("secret/data/a", ROOT, json!({ "data": {} })).await.ok();
+    let token = server.token(json!({ "policies": ["later"] })).await;
+    server.get("secret/data/a", &token).await.is(403);
+    server.policy("later", r#"path "secret/data/a" { capabilities = ["read"] }"#).await;
+    server.get("secret/data/a", &token).await.is(200);
+    server.restarted().await;
+    server.get("secret/data/a", &token).await.is(200);
+    server.delete("sys/policies/acl/later", ROOT).await.is(204);
+    server.get("secret/data/a", &token).await.is(403);
     for name in ["root", "ROOT", " root", "response-wrapping"] {
-        house.post(&format!("sys/policies/acl/{name}"), ROOT, json!({ "policy": "path \"a\" {}" })).await.is(400);
-        house.delete(&format!("sys/policies/acl/{name}"), ROOT).await;
+        server.post(&format!("sys/policies/acl/{name}"), ROOT, json!({ "policy": "path \"a\" {}" })).await.is(400);
+        server.delete(&format!("sys/policies/acl/{name}"), ROOT).await;
     }
-    house.delete("sys/policies/acl/default", ROOT).await.is(400);
-    house.policy("ends", r#"path "secret/data/a" { capabilities = ["read"] }"#).await;
-    house
+    server.delete("sys/policies/acl/default", ROOT).await.is(400);
+    server.policy("ends", r#"path "secret/data/a" { capabilities = ["read"] }"#).await;
+    server
         .post(
             "sys/policies/acl/ends",
             ROOT,
@@ -30,28 +30,28 @@ async fn a_change_of_a_policy_holds_for_the_next_request() {
         )
         .await
         .ok();
-    let ends = house.token(json!({ "policies": ["ends"] })).await;
-    house.get("secret/data/a", &ends).await.is(200);
-    house.pass(3600).await;
-    house.get("secret/data/a", &ends).await.is(403);
+    let ends = server.token(json!({ "policies": ["ends"] })).await;
+    server.get("secret/data/a", &ends).await.is(200);
+    server.pass(3600).await;
+    server.get("secret/data/a", &ends).await.is(403);
 }
 
 #[tokio::test]
 async fn a_policy_keeps_its_template_options_and_each_write_says_them_anew() {
-    let house = House::new().await;
+    let server = TestServer::new().await;
     let policy = r#"path "a" { capabilities = ["read"] }"#;
-    house
+    server
         .post("sys/policies/acl/p", ROOT, json!({ "policy": policy, "allow_slashes_in_identity_templates": true }))
         .await
         .is(204);
-    let shown = house.get("sys/policies/acl/p", ROOT).await.ok();
+    let shown = server.get("sys/policies/acl/p", ROOT).await.ok();
     assert_eq!(
         (&shown.data()["allow_slashes_in_identity_templates"], &shown.data()["allow_wildcards_in_identity_templates"]),
         (&json!(true), &json!(false))
     );
-    house.post("sys/policies/acl/p", ROOT, json!({ "policy": policy })).await.is(204);
-    assert_eq!(house.get("sys/policies/acl/p", ROOT).await.ok().data()["allow_slashes_in_identity_templates"], false);
-    house
+    server.post("sys/policies/acl/p", ROOT, json!({ "policy": policy })).await.is(204);
+    assert_eq!(server.get("sys/policies/acl/p", ROOT).await.ok().data()["allow_slashes_in_identity_templates"], false);
+    server
         .post("sys/policies/acl/p", ROOT, json!({ "policy": policy, "allow_wildcards_in_identity_templates": "x" }))
         .await
         .is(400);
@@ -59,23 +59,23 @@ async fn a_policy_keeps_its_template_options_and_each_write_says_them_anew() {
 
 #[tokio::test]
 async fn sec_ac06_a_template_is_about_the_alias_that_logged_in() {
-    let house = House::new().await;
-    house.post("sys/auth/userpass", ROOT, json!({ "type": "userpass" })).await.ok();
-    let accessor = house.get("sys/auth/userpass", ROOT).await.ok().data()["accessor"].as_str().unwrap().to_owned();
-    house.policy("own", &format!(r#"path "secret/data/{{{{identity.entity.aliases.{accessor}.name}}}}" {{ capabilities = ["read"] }} path "auth/token/create" {{ capabilities = ["update"] }}"#)).await;
+    let server = TestServer::new().await;
+    server.post("sys/auth/userpass", ROOT, json!({ "type": "userpass" })).await.ok();
+    let accessor = server.get("sys/auth/userpass", ROOT).await.ok().data()["accessor"].as_str().unwrap().to_owned();
+    server.policy("own", &format!(r#"path "secret/data/{{{{identity.entity.aliases.{accessor}.name}}}}" {{ capabilities = ["read"] }} path "auth/token/create" {{ capabilities = ["update"] }}"#)).await;
     let mut tokens = Vec::new();
     for name in ["alice", "bob"] {
-        house.post(&format!("secret/data/{name}"), ROOT, json!({ "data": {} })).await.ok();
-        house
+        server.post(&format!("secret/data/{name}"), ROOT, json!({ "data": {} })).await.ok();
+        server
             .post(&format!("auth/userpass/users/{name}"), ROOT, json!({ "password": "p", "token_policies": "own" }))
             .await
             .ok();
         tokens.push(
-            house.post(&format!("auth/userpass/login/{name}"), "", json!({ "password": "p" })).await.ok().token(),
+            server.post(&format!("auth/userpass/login/{name}"), "", json!({ "password": "p" })).await.ok().token(),
         );
     }
     // Both names become aliases of one entity on the same mount, as if an operator had created them.
-    let unsealed = house.unsealed();
+    let unsealed = server.unsealed();
     let mut tx = unsealed.barrier.begin();
     let view = unsealed.barrier.view("identity/");
     let ids: Vec<String> = tx.list(&view, "entity/", &keepfast_storage::Page::all()).await.unwrap();
@@ -92,51 +92,51 @@ async fn sec_ac06_a_template_is_about_the_alias_that_logged_in() {
     }
     tx.commit().await.unwrap();
     for (token, own, other) in [(&tokens[0], "alice", "bob"), (&tokens[1], "bob", "alice")] {
-        house.get(&format!("secret/data/{own}"), token).await.is(200);
-        house.get(&format!("secret/data/{other}"), token).await.is(403);
-        let child = house.post("auth/token/create", token, json!({})).await.ok().token();
-        house.get(&format!("secret/data/{own}"), &child).await.is(200);
-        house.get(&format!("secret/data/{other}"), &child).await.is(403);
+        server.get(&format!("secret/data/{own}"), token).await.is(200);
+        server.get(&format!("secret/data/{other}"), token).await.is(403);
+        let child = server.post("auth/token/create", token, json!({})).await.ok().token();
+        server.get(&format!("secret/data/{own}"), &child).await.is(200);
+        server.get(&format!("secret/data/{other}"), &child).await.is(403);
     }
-    let nobody = house.token(json!({ "policies": ["own"] })).await;
-    house.get("secret/data/alice", &nobody).await.is(403);
+    let nobody = server.token(json!({ "policies": ["own"] })).await;
+    server.get("secret/data/alice", &nobody).await.is(403);
 }
 
 #[tokio::test]
 async fn templates_of_an_approle_login_are_filled_in_and_cannot_be_widened() {
-    let house = House::new().await;
-    house.post("sys/auth/approle", ROOT, json!({ "type": "approle" })).await.ok();
-    let accessor = house.get("sys/auth/approle", ROOT).await.ok().data()["accessor"].as_str().unwrap().to_owned();
+    let server = TestServer::new().await;
+    server.post("sys/auth/approle", ROOT, json!({ "type": "approle" })).await.ok();
+    let accessor = server.get("sys/auth/approle", ROOT).await.ok().data()["accessor"].as_str().unwrap().to_owned();
     let rule = format!(
         r#"path "secret/data/{{{{identity.entity.aliases.{accessor}.metadata.scope}}}}/a" {{ capabilities = ["read"] }}"#
     );
-    house.policy("scoped", &rule).await;
-    house.post("auth/approle/role/r", ROOT, json!({ "token_policies": "scoped" })).await.ok();
-    let role_id = house.get("auth/approle/role/r/role-id", ROOT).await.ok().data()["role_id"].clone();
-    house.post("secret/data/mine/a", ROOT, json!({ "data": {} })).await.ok();
-    house.post("secret/data/other/a", ROOT, json!({ "data": {} })).await.ok();
+    server.policy("scoped", &rule).await;
+    server.post("auth/approle/role/r", ROOT, json!({ "token_policies": "scoped" })).await.ok();
+    let role_id = server.get("auth/approle/role/r/role-id", ROOT).await.ok().data()["role_id"].clone();
+    server.post("secret/data/mine/a", ROOT, json!({ "data": {} })).await.ok();
+    server.post("secret/data/other/a", ROOT, json!({ "data": {} })).await.ok();
     for scope in ["mine", "*", "+", "../data/other", "mine/../other", "other/a*", ""] {
         let metadata = json!({ "scope": scope }).to_string();
-        let secret = house.post("auth/approle/role/r/secret-id", ROOT, json!({ "metadata": metadata })).await;
+        let secret = server.post("auth/approle/role/r/secret-id", ROOT, json!({ "metadata": metadata })).await;
         // The method itself refuses some of them.
         if secret.status == 400 && scope != "mine" {
             continue;
         }
-        let login = house
+        let login = server
             .post("auth/approle/login", "", json!({ "role_id": role_id, "secret_id": secret.data()["secret_id"] }))
             .await
             .ok();
-        house.get("secret/data/other/a", &login.token()).await.is(403);
-        house.get("secret/data/mine/a", &login.token()).await.is(if scope == "mine" { 200 } else { 403 });
+        server.get("secret/data/other/a", &login.token()).await.is(403);
+        server.get("secret/data/mine/a", &login.token()).await.is(if scope == "mine" { 200 } else { 403 });
     }
 }
 
 #[tokio::test]
 async fn capabilities_are_returned_for_every_form_of_the_request() {
-    let house = House::new().await;
-    house.policy("some", r#"path "secret/data/*" { capabilities = ["read", "list"] } path "secret/data/no" { capabilities = ["deny"] }"#).await;
+    let server = TestServer::new().await;
+    server.policy("some", r#"path "secret/data/*" { capabilities = ["read", "list"] } path "secret/data/no" { capabilities = ["deny"] }"#).await;
     let made =
-        house.post("auth/token/create", ROOT, json!({ "policies": ["some"], "no_default_policy": true })).await.ok();
+        server.post("auth/token/create", ROOT, json!({ "policies": ["some"], "no_default_policy": true })).await.ok();
     for (path, body) in [
         ("sys/capabilities", json!({ "token": made.token(), "paths": ["secret/data/a", "secret/data/no", "other"] })),
         (
@@ -144,52 +144,52 @@ async fn capabilities_are_returned_for_every_form_of_the_request() {
             json!({ "accessor": made.accessor(), "paths": "secret/data/a,secret/data/no,other" }),
         ),
     ] {
-        let told = house.post(path, ROOT, body).await.ok();
+        let actual = server.post(path, ROOT, body).await.ok();
         assert_eq!(
-            told.data(),
+            actual.data(),
             &json!({ "secret/data/a": ["list", "read"], "secret/data/no": ["deny"], "other": ["deny"] }),
             "{path}"
         );
     }
-    house.post("sys/capabilities", &made.token(), json!({ "token": ROOT, "paths": ["a"] })).await.is(403);
-    let own = house.token(json!({ "policies": ["some", "default"] })).await;
-    let told = house.post("sys/capabilities-self", &own, json!({ "path": "secret/data/a" })).await.ok();
-    assert_eq!(told.data()["capabilities"], json!(["list", "read"]));
+    server.post("sys/capabilities", &made.token(), json!({ "token": ROOT, "paths": ["a"] })).await.is(403);
+    let own = server.token(json!({ "policies": ["some", "default"] })).await;
+    let actual = server.post("sys/capabilities-self", &own, json!({ "path": "secret/data/a" })).await.ok();
+    assert_eq!(actual.data()["capabilities"], json!(["list", "read"]));
     assert_eq!(
-        house.post("sys/capabilities-self", ROOT, json!({ "path": "x" })).await.ok().data()["x"],
+        server.post("sys/capabilities-self", ROOT, json!({ "path": "x" })).await.ok().data()["x"],
         json!(["root"])
     );
 }
 
 #[tokio::test]
 async fn create_and_update_differ_and_a_denial_reveals_neither() {
-    let house = House::new().await;
-    house.post("secret/data/there", ROOT, json!({ "data": {} })).await.ok();
+    let server = TestServer::new().await;
+    server.post("secret/data/there", ROOT, json!({ "data": {} })).await.ok();
     for (capability, there, new) in [("create", 403, 200), ("update", 200, 403)] {
-        house.policy(capability, &format!(r#"path "secret/data/*" {{ capabilities = ["{capability}"] }}"#)).await;
-        let token = house.token(json!({ "policies": [capability] })).await;
-        house.post("secret/data/there", &token, json!({ "data": {} })).await.is(there);
-        house.post(&format!("secret/data/new-{capability}"), &token, json!({ "data": {} })).await.is(new);
+        server.policy(capability, &format!(r#"path "secret/data/*" {{ capabilities = ["{capability}"] }}"#)).await;
+        let token = server.token(json!({ "policies": [capability] })).await;
+        server.post("secret/data/there", &token, json!({ "data": {} })).await.is(there);
+        server.post(&format!("secret/data/new-{capability}"), &token, json!({ "data": {} })).await.is(new);
     }
-    let none = house.token(json!({ "policies": ["default"] })).await;
+    let none = server.token(json!({ "policies": ["default"] })).await;
     for (path, body) in [
         ("secret/data/there", json!({ "data": 1 })),
         ("auth/token/roles/x", json!({ "orphan": "zzz" })),
         ("sys/policies/acl/x", json!({ "cas": "zzz" })),
     ] {
         let denied = "1 error occurred:\n\t* permission denied\n\n";
-        assert_eq!(house.post(path, &none, body).await.is(403).error(), denied);
+        assert_eq!(server.post(path, &none, body).await.is(403).error(), denied);
     }
 }
 
 #[tokio::test]
 async fn help_needs_access_and_reveals_no_records() {
-    let house = House::new().await;
-    let token = house.token(json!({ "policies": ["default"] })).await;
+    let server = TestServer::new().await;
+    let token = server.token(json!({ "policies": ["default"] })).await;
     for path in ["sys/audit", "auth/token/accessors", "secret/data/a", "sys/mounts/secret"] {
-        let told = house.call("HELP", path, &token, Value::Null).await.ok();
-        assert_eq!(told.body["help"], house.call("HELP", path, ROOT, Value::Null).await.ok().body["help"], "{path}");
-        house.call("HELP", path, "", Value::Null).await.is(403);
+        let actual = server.call("HELP", path, &token, Value::Null).await.ok();
+        assert_eq!(actual.body["help"], server.call("HELP", path, ROOT, Value::Null).await.ok().body["help"], "{path}");
+        server.call("HELP", path, "", Value::Null).await.is(403);
     }
-    house.get("sys/audit", &token).await.is(403);
+    server.get("sys/audit", &token).await.is(403);
 }

@@ -9,30 +9,30 @@ use keepfast_framework::clock::TestClock;
 use keepfast_storage::MemoryBackend;
 use serde_json::{Value, json};
 
-use crate::tests::fixture::{Ask, House, ROOT, incoming};
+use crate::tests::fixture::{ROOT, RequestOptions, TestServer, incoming};
 
-fn share(house: &House, n: usize) -> String {
-    hex::encode(house.shares[n].expose())
+fn share(server: &TestServer, n: usize) -> String {
+    hex::encode(server.shares[n].expose())
 }
 
 #[tokio::test]
 async fn shares_unseal_in_any_order_and_wrong_ones_do_not() {
-    let house = House::sealed(SealShape { shares: 5, threshold: 3 }).await;
-    house.get("secret/data/a", ROOT).await.is(503);
-    house.post("sys/seal", "", Value::Null).await.is(204);
-    let unseal = async |key: String| house.post("sys/unseal", "", json!({ "key": key })).await;
-    let status = unseal(share(&house, 4)).await.ok();
+    let server = TestServer::sealed(SealShape { shares: 5, threshold: 3 }).await;
+    server.get("secret/data/a", ROOT).await.is(503);
+    server.post("sys/seal", "", Value::Null).await.is(204);
+    let unseal = async |key: String| server.post("sys/unseal", "", json!({ "key": key })).await;
+    let status = unseal(share(&server, 4)).await.ok();
     assert_eq!(
         (&status.body["progress"], &status.body["sealed"], &status.body["t"], &status.body["n"]),
         (&json!(1), &json!(true), &json!(3), &json!(5))
     );
     let nonce = status.body["nonce"].clone();
-    assert_eq!(unseal(share(&house, 4)).await.ok().body["progress"], 1, "the same share counts once");
-    assert_eq!(unseal(share(&house, 0)).await.ok().body["nonce"], nonce);
+    assert_eq!(unseal(share(&server, 4)).await.ok().body["progress"], 1, "the same share counts once");
+    assert_eq!(unseal(share(&server, 0)).await.ok().body["nonce"], nonce);
     // A share of another key: the attempt fails as a whole and restarts.
     let wrong = format!("{}{}", "ab".repeat(32), "07");
     assert_eq!(unseal(wrong).await.is(400).error(), "Unsealing failed, invalid key");
-    assert_eq!(house.get("sys/seal-status", "").await.ok().body["progress"], 0);
+    assert_eq!(server.get("sys/seal-status", "").await.ok().body["progress"], 0);
     for bad in [
         json!({}),
         json!({ "key": "" }),
@@ -41,19 +41,19 @@ async fn shares_unseal_in_any_order_and_wrong_ones_do_not() {
         json!({ "key": "ab".repeat(34) }),
         json!({ "key": [1] }),
     ] {
-        house.post("sys/unseal", "", bad).await.is(400);
+        server.post("sys/unseal", "", bad).await.is(400);
     }
-    unseal(share(&house, 0)).await.ok();
-    assert_eq!(house.post("sys/unseal", "", json!({ "reset": true })).await.ok().body["progress"], 0);
+    unseal(share(&server, 0)).await.ok();
+    assert_eq!(server.post("sys/unseal", "", json!({ "reset": true })).await.ok().body["progress"], 0);
     for n in [3, 1] {
-        assert_eq!(unseal(share(&house, n)).await.ok().body["sealed"], true);
+        assert_eq!(unseal(share(&server, n)).await.ok().body["sealed"], true);
     }
-    let open = unseal(share(&house, 2)).await.ok();
+    let open = unseal(share(&server, 2)).await.ok();
     assert_eq!(
         (&open.body["sealed"], &open.body["progress"], &open.body["nonce"]),
         (&json!(false), &json!(0), &json!(""))
     );
-    assert!(house.accepts(ROOT).await);
+    assert!(server.accepts(ROOT).await);
 }
 
 #[tokio::test]
@@ -65,11 +65,16 @@ async fn init_is_done_once_and_its_shapes_are_checked() {
         Settings::default(),
     );
     let ask = async |body: Value| {
-        let response =
-            node.handle(incoming("POST", "sys/init", Ask { body: Some(body.to_string()), ..Ask::default() })).await;
+        let response = node
+            .handle(incoming(
+                "POST",
+                "sys/init",
+                RequestOptions { body: Some(body.to_string()), ..RequestOptions::default() },
+            ))
+            .await;
         (response.status().0, serde_json::from_slice::<Value>(&response.into_body()).unwrap())
     };
-    let uninitialised = node.handle(incoming("GET", "sys/health", Ask::default())).await;
+    let uninitialised = node.handle(incoming("GET", "sys/health", RequestOptions::default())).await;
     assert_eq!(uninitialised.status().0, 501);
     for (shares, threshold) in [(0, 0), (1, 0), (2, 1), (3, 4), (256, 3), (-1, -1)] {
         assert_eq!(
@@ -121,7 +126,7 @@ async fn health_refuses_what_is_no_code(node: &Node, state: &str) {
             ("999", true),
         ] {
             let path = format!("sys/health?{parameter}={code}");
-            let answer = node.handle(incoming("GET", &path, Ask::default())).await;
+            let answer = node.handle(incoming("GET", &path, RequestOptions::default())).await;
             assert_eq!(answer.status().0 != 400, accepted, "{state} {path}: {}", answer.status().0);
         }
     }
@@ -136,38 +141,38 @@ async fn health_refuses_what_is_no_status_code_in_every_state() {
         Settings::default(),
     );
     health_refuses_what_is_no_code(&fresh, "uninitialized").await;
-    let house = House::new().await;
-    health_refuses_what_is_no_code(&house.node, "active").await;
-    house.node.lifecycle.seal().await;
-    health_refuses_what_is_no_code(&house.node, "sealed").await;
+    let server = TestServer::new().await;
+    health_refuses_what_is_no_code(&server.node, "active").await;
+    server.node.lifecycle.seal().await;
+    health_refuses_what_is_no_code(&server.node, "sealed").await;
 }
 
 #[tokio::test]
 async fn health_and_seal_status_show_a_quarantine_of_leases() {
-    let house = House::new().await;
+    let server = TestServer::new().await;
     for path in ["sys/health", "sys/seal-status"] {
-        assert!(house.get(path, "").await.body.get("lease_quarantine").is_none());
+        assert!(server.get(path, "").await.body.get("lease_quarantine").is_none());
     }
-    house.post("sys/leases/quarantine", ROOT, json!({ "enabled": true })).await.is(204);
+    server.post("sys/leases/quarantine", ROOT, json!({ "enabled": true })).await.is(204);
     for path in ["sys/health", "sys/seal-status"] {
-        assert_eq!(house.get(path, "").await.body["lease_quarantine"], true, "{path}");
+        assert_eq!(server.get(path, "").await.body["lease_quarantine"], true, "{path}");
     }
-    house.post("sys/leases/quarantine", ROOT, json!({ "enabled": false })).await.is(204);
-    assert!(house.get("sys/health", "").await.body.get("lease_quarantine").is_none());
+    server.post("sys/leases/quarantine", ROOT, json!({ "enabled": false })).await.is(204);
+    assert!(server.get("sys/health", "").await.body.get("lease_quarantine").is_none());
 }
 
 #[tokio::test]
 async fn a_sealed_server_returns_503_and_its_shares_restore_the_data() {
-    let house = House::new().await;
-    house.post("secret/data/a", ROOT, json!({ "data": { "k": 1 } })).await.ok();
-    let before = house.node.lifecycle.pipeline().unwrap();
-    house.policy("no-seal", r#"path "sys/seal" { capabilities = ["update"] }"#).await;
-    let weak = house.token(json!({ "policies": ["no-seal"] })).await;
-    house.post("sys/seal", &weak, Value::Null).await.is(403);
-    house.post("sys/seal", "", Value::Null).await.is(403);
-    house.post("sys/seal", ROOT, Value::Null).await.is(204);
+    let server = TestServer::new().await;
+    server.post("secret/data/a", ROOT, json!({ "data": { "k": 1 } })).await.ok();
+    let before = server.node.lifecycle.pipeline().unwrap();
+    server.policy("no-seal", r#"path "sys/seal" { capabilities = ["update"] }"#).await;
+    let weak = server.token(json!({ "policies": ["no-seal"] })).await;
+    server.post("sys/seal", &weak, Value::Null).await.is(403);
+    server.post("sys/seal", "", Value::Null).await.is(403);
+    server.post("sys/seal", ROOT, Value::Null).await.is(204);
     let sealed = async {
-        while !house.node.state().is_sealed {
+        while !server.node.state().is_sealed {
             tokio::task::yield_now().await;
         }
     };
@@ -180,28 +185,33 @@ async fn a_sealed_server_returns_503_and_its_shares_restore_the_data() {
         ("GET", "sys/mounts"),
         ("GET", "none"),
     ] {
-        house.call(method, path, ROOT, Value::Null).await.is(503);
+        server.call(method, path, ROOT, Value::Null).await.is(503);
     }
-    house.get("sys/health", "").await.is(503);
+    server.get("sys/health", "").await.is(503);
     // A request in flight fails with the same status.
-    let late =
-        before.handle(incoming("GET", "secret/data/a", Ask { token: Some(ROOT.to_owned()), ..Ask::default() })).await;
+    let late = before
+        .handle(incoming(
+            "GET",
+            "secret/data/a",
+            RequestOptions { token: Some(ROOT.to_owned()), ..RequestOptions::default() },
+        ))
+        .await;
     assert_eq!(late.status().0, 503);
-    house.node.lifecycle.unseal(&house.shares).await.unwrap();
-    assert_eq!(house.get("secret/data/a", ROOT).await.ok().data()["data"]["k"], 1);
+    server.node.lifecycle.unseal(&server.shares).await.unwrap();
+    assert_eq!(server.get("secret/data/a", ROOT).await.ok().data()["data"]["k"], 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sealing_under_load_loses_no_acknowledged_write() {
-    let house = Arc::new(House::new().await);
+    let server = Arc::new(TestServer::new().await);
     let writers: Vec<_> = (0..8)
         .map(|w| {
-            let house = house.clone();
+            let server = server.clone();
             tokio::spawn(async move {
                 let mut acknowledged = Vec::new();
                 for n in 0.. {
                     let path = format!("secret/data/{w}-{n}");
-                    match house.post(&path, ROOT, json!({ "data": { "n": n } })).await.status {
+                    match server.post(&path, ROOT, json!({ "data": { "n": n } })).await.status {
                         200 => acknowledged.push(path),
                         503 => break,
                         other => panic!("{other}"),
@@ -212,30 +222,30 @@ async fn sealing_under_load_loses_no_acknowledged_write() {
         })
         .collect();
     let loaded = async {
-        while house.entries_written() < 400 {
+        while server.entries_written() < 400 {
             tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(Duration::from_secs(60), loaded).await.expect("the writers write");
-    house.node.lifecycle.seal().await;
+    server.node.lifecycle.seal().await;
     let mut acknowledged = Vec::new();
     for writer in writers {
         acknowledged.extend(writer.await.unwrap());
     }
-    house.node.lifecycle.unseal(&house.shares).await.unwrap();
+    server.node.lifecycle.unseal(&server.shares).await.unwrap();
     assert!(acknowledged.len() > 20);
     for path in acknowledged {
-        house.get(&path, ROOT).await.is(200);
+        server.get(&path, ROOT).await.is(200);
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sec_ds05_unauthenticated_callers_do_not_stop_an_operator() {
-    let house = House::sealed(SealShape { shares: 3, threshold: 2 }).await;
+    let server = TestServer::sealed(SealShape { shares: 3, threshold: 2 }).await;
     for path in ["sys/rekey/init", "sys/generate-root/attempt", "sys/rotate", "sys/rotate/keyring", "sys/step-down"] {
-        house.post(path, "", json!({})).await.is(503);
+        server.post(path, "", json!({})).await.is(503);
     }
-    house.node.lifecycle.unseal(&house.shares).await.unwrap();
+    server.node.lifecycle.unseal(&server.shares).await.unwrap();
     for method in ["GET", "POST", "DELETE"] {
         for path in [
             "sys/rekey/init",
@@ -247,36 +257,36 @@ async fn sec_ds05_unauthenticated_callers_do_not_stop_an_operator() {
             "sys/rotate/config",
         ] {
             // Operations that need no token on OpenBao are off here, with an error that says so.
-            let answer = house.call(method, path, "", json!({})).await;
+            let answer = server.call(method, path, "", json!({})).await;
             assert!(matches!(answer.status, 403 | 405), "{method} {path}: {answer:?}");
         }
     }
     // The only node stays the leader.
-    house.post("sys/step-down", "", json!({})).await.is(204);
-    assert_eq!(house.get("sys/rotate/root/init", ROOT).await.ok().data()["started"], false);
+    server.post("sys/step-down", "", json!({})).await.is(204);
+    assert_eq!(server.get("sys/rotate/root/init", ROOT).await.ok().data()["started"], false);
     // Shares given to an unsealed server are not kept.
     for n in 0..1000 {
-        house.post("sys/unseal", "", json!({ "key": format!("{n:066x}") })).await.ok();
+        server.post("sys/unseal", "", json!({ "key": format!("{n:066x}") })).await.ok();
     }
-    assert_eq!(house.get("sys/seal-status", "").await.ok().body["progress"], 0);
-    house.post("sys/rotate", ROOT, json!({})).await.ok();
+    assert_eq!(server.get("sys/seal-status", "").await.ok().body["progress"], 0);
+    server.post("sys/rotate", ROOT, json!({})).await.ok();
 }
 
 #[tokio::test]
 async fn duties_end_what_is_due_and_end_with_the_seal() {
-    let house = House::new().await;
-    let token = house.token(json!({ "policies": ["default"], "ttl": "5s" })).await;
-    house.clock.advance(Duration::from_secs(7));
+    let server = TestServer::new().await;
+    let token = server.token(json!({ "policies": ["default"], "ttl": "5s" })).await;
+    server.clock.advance(Duration::from_secs(7));
     for _ in 0..10_000 {
-        if crate::tests::tokens::stored(&house, "token/expiry/").await.is_empty() {
+        if crate::tests::tokens::stored(&server, "token/expiry/").await.is_empty() {
             break;
         }
         tokio::task::yield_now().await;
     }
-    assert!(crate::tests::tokens::stored(&house, "token/expiry/").await.is_empty());
-    assert!(!house.accepts(&token).await);
-    let held = Arc::downgrade(&house.unsealed());
-    house.node.lifecycle.seal().await;
+    assert!(crate::tests::tokens::stored(&server, "token/expiry/").await.is_empty());
+    assert!(!server.accepts(&token).await);
+    let held = Arc::downgrade(&server.unsealed());
+    server.node.lifecycle.seal().await;
     for _ in 0..1000 {
         tokio::task::yield_now().await;
     }
@@ -285,17 +295,23 @@ async fn duties_end_what_is_due_and_end_with_the_seal() {
 
 #[tokio::test]
 async fn the_keyring_is_rotated_by_itself_as_configured() {
-    let mut house = House::new().await;
-    let term = async |house: &House| house.get("sys/key-status", ROOT).await.ok().body["term"].clone();
-    house.post("sys/rotate/config", ROOT, json!({ "interval": "24h" })).await.is(204);
-    house.restarted().await;
-    let unsealed = house.unsealed();
-    let begun = unsealed.clock.now();
-    crate::keyring::rotate_worn_key(&unsealed.barrier, begun.after(Duration::from_secs(23 * 3600))).await.unwrap();
-    assert_eq!(term(&house).await, 1);
-    crate::keyring::rotate_worn_key(&unsealed.barrier, begun.after(Duration::from_secs(24 * 3600))).await.unwrap();
-    assert_eq!(term(&house).await, 2);
-    house.post("sys/rotate/keyring/config", ROOT, json!({ "enabled": false })).await.is(204);
-    crate::keyring::rotate_worn_key(&unsealed.barrier, begun.after(Duration::from_secs(100 * 3600))).await.unwrap();
-    assert_eq!(term(&house).await, 2);
+    let mut server = TestServer::new().await;
+    let term = async |server: &TestServer| server.get("sys/key-status", ROOT).await.ok().body["term"].clone();
+    server.post("sys/rotate/config", ROOT, json!({ "interval": "24h" })).await.is(204);
+    server.restarted().await;
+    let unsealed = server.unsealed();
+    let started = unsealed.clock.now();
+    crate::keyring_rotation::rotate_worn_key(&unsealed.barrier, started.after(Duration::from_secs(23 * 3600)))
+        .await
+        .unwrap();
+    assert_eq!(term(&server).await, 1);
+    crate::keyring_rotation::rotate_worn_key(&unsealed.barrier, started.after(Duration::from_secs(24 * 3600)))
+        .await
+        .unwrap();
+    assert_eq!(term(&server).await, 2);
+    server.post("sys/rotate/keyring/config", ROOT, json!({ "enabled": false })).await.is(204);
+    crate::keyring_rotation::rotate_worn_key(&unsealed.barrier, started.after(Duration::from_secs(100 * 3600)))
+        .await
+        .unwrap();
+    assert_eq!(term(&server).await, 2);
 }

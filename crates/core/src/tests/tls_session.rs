@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::tests::fixture::{Ask, House, ROOT};
+use crate::tests::fixture::{ROOT, RequestOptions, TestServer};
 
 /// An engine whose one path returns the client certificate of the connection.
 struct Certificates;
@@ -42,8 +42,8 @@ async fn read(_: &Certificates, cx: &mut Cx, _: Nothing) -> Result<Data<Certific
 #[tokio::test]
 async fn a_handler_sees_the_client_certificate_of_its_connection() {
     let engines = keepfast_engines::all().preceded_by(vec![Registered::of::<Certificates>()]);
-    let house = House::with(|_, _| {}, engines).await;
-    house.post("sys/mounts/certificates", ROOT, json!({ "type": "certificates" })).await.ok();
+    let server = TestServer::with(|_, _| {}, engines).await;
+    server.post("sys/mounts/certificates", ROOT, json!({ "type": "certificates" })).await.ok();
     let session = |leaf: Option<&[u8]>| TlsSession {
         version: TlsVersion::Tls13,
         cipher_suite: 0x1301,
@@ -58,7 +58,7 @@ async fn a_handler_sees_the_client_certificate_of_its_connection() {
     for (tls, expected) in
         [(None, Value::Null), (Some(session(None)), Value::Null), (Some(session(Some(&[7, 8]))), json!([7, 8]))]
     {
-        let ask = Ask { token: Some(ROOT.to_owned()), tls: tls.map(Arc::new), ..Ask::default() };
-        assert_eq!(house.ask("GET", "certificates/leaf", ask).await.data()["leaf"], expected);
+        let ask = RequestOptions { token: Some(ROOT.to_owned()), tls: tls.map(Arc::new), ..RequestOptions::default() };
+        assert_eq!(server.ask("GET", "certificates/leaf", ask).await.data()["leaf"], expected);
     }
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::tests::derived::{Route, furnish, routes};
-use crate::tests::fixture::{Answer, House, ROOT, device};
+use crate::tests::fixture::{ROOT, TestResponse, TestServer, device};
 use crate::tests::gate::Gated;
 use crate::{Node, metrics};
 
@@ -50,24 +50,24 @@ impl Backend for ReadOnly {
 }
 
 struct Pair {
-    leader: House,
-    standby: House,
+    leader: TestServer,
+    standby: TestServer,
     storage: Arc<ReadOnly>,
 }
 
 impl Pair {
     async fn new() -> Self {
-        Self::beside(House::new().await).await
+        Self::beside(TestServer::new().await).await
     }
 
     /// A standby beside this node, which responds as the leader does.
-    async fn beside(leader: House) -> Self {
+    async fn beside(leader: TestServer) -> Self {
         let role = leader.node.lifecycle.parts.role();
         Self::as_node(leader, role).await
     }
 
     /// A second node with this role.
-    async fn as_node(leader: House, role: Option<Role>) -> Self {
+    async fn as_node(leader: TestServer, role: Option<Role>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut settings = leader.settings.clone();
         settings.audit = vec![device(dir.path(), "audit", &[])];
@@ -75,7 +75,7 @@ impl Pair {
         let clock = leader.clock.clone();
         let node = Node::new(storage.clone(), keepfast_engines::all(), Arc::new(clock.clone()), settings.clone());
         node.lifecycle.unseal_as_standby(&leader.shares).await.unwrap();
-        let standby = House { node, clock, backend: leader.backend.clone(), dir, shares: Vec::new(), settings };
+        let standby = TestServer { node, clock, backend: leader.backend.clone(), dir, shares: Vec::new(), settings };
         Pair { leader, standby, storage }
     }
 
@@ -88,11 +88,11 @@ impl Pair {
     }
 
     /// The response of the standby, which must equal that of the leader.
-    async fn read(&self, path: &str) -> Answer {
+    async fn read(&self, path: &str) -> TestResponse {
         self.call("GET", path).await
     }
 
-    async fn call(&self, method: &str, path: &str) -> Answer {
+    async fn call(&self, method: &str, path: &str) -> TestResponse {
         let there = self.leader.call(method, path, ROOT, Value::Null).await;
         let here = self.standby.call(method, path, ROOT, Value::Null).await;
         assert_eq!(plain(&here), plain(&there), "{method} {path}");
@@ -105,7 +105,7 @@ impl Pair {
 }
 
 /// The response without the fields that differ between any two responses.
-fn plain(answer: &Answer) -> (u16, Value) {
+fn plain(answer: &TestResponse) -> (u16, Value) {
     let mut body = answer.body.clone();
     if let Some(body) = body.as_object_mut() {
         body.remove("request_id");
@@ -182,13 +182,13 @@ async fn policies_tokens_and_entities_follow() {
 }
 
 /// Logs in by the role `one`, whose alias gets `scope` as metadata.
-async fn login(house: &House, scope: &str) -> String {
-    house.post("auth/approle/role/one", ROOT, json!({ "token_policies": "own" })).await.ok();
-    let role_id = house.get("auth/approle/role/one/role-id", ROOT).await.ok().data()["role_id"].clone();
+async fn login(server: &TestServer, scope: &str) -> String {
+    server.post("auth/approle/role/one", ROOT, json!({ "token_policies": "own" })).await.ok();
+    let role_id = server.get("auth/approle/role/one/role-id", ROOT).await.ok().data()["role_id"].clone();
     let metadata = json!({ "metadata": json!({ "scope": scope }).to_string() });
-    let secret = house.post("auth/approle/role/one/secret-id", ROOT, metadata).await.ok();
+    let secret = server.post("auth/approle/role/one/secret-id", ROOT, metadata).await.ok();
     let body = json!({ "role_id": role_id, "secret_id": secret.data()["secret_id"] });
-    house.post("auth/approle/login", "", body).await.ok().token()
+    server.post("auth/approle/login", "", body).await.ok().token()
 }
 
 #[tokio::test]
@@ -197,7 +197,11 @@ async fn what_is_decided_before_a_request_is_read_follows() {
     let rules = || pair.standby.node.admission().rules();
     let limit = || {
         let remote = Some("192.0.2.1".parse().unwrap());
-        pair.standby.node.admission().judge("secret/data/a", remote).map(|verdict| (verdict.limit, verdict.tell))
+        pair.standby
+            .node
+            .admission()
+            .check_quota("secret/data/a", remote)
+            .map(|result| (result.limit, result.with_headers))
     };
     assert_eq!(limit(), None);
     pair.write("sys/quotas/rate-limit/all", json!({ "rate": 5 })).await;
@@ -212,9 +216,9 @@ async fn what_is_decided_before_a_request_is_read_follows() {
     pair.delete("sys/config/cors").await;
     assert!(rules().cors.is_none());
     pair.write("sys/config/auditing/request-headers/X-Own", json!({})).await;
-    assert!(rules().recorded_headers.contains_key("x-own"));
+    assert!(rules().audited_headers.contains_key("x-own"));
     pair.delete("sys/config/auditing/request-headers/x-own").await;
-    assert!(rules().recorded_headers.is_empty());
+    assert!(rules().audited_headers.is_empty());
     // A sealed server puts no rule into force.
     pair.standby.node.lifecycle.seal().await;
     pair.write("sys/quotas/rate-limit/all", json!({ "rate": 5 })).await;
@@ -223,15 +227,15 @@ async fn what_is_decided_before_a_request_is_read_follows() {
 }
 
 /// Sends failed logins until the name is locked.
-async fn guess(house: &House, name: &str) {
+async fn guess(server: &TestServer, name: &str) {
     for _ in 0..5 {
-        house.post(&format!("auth/up/login/{name}"), "", json!({ "password": "wrong" })).await;
+        server.post(&format!("auth/up/login/{name}"), "", json!({ "password": "wrong" })).await;
     }
 }
 
 #[tokio::test]
 async fn lockouts_and_the_quarantine_follow() {
-    let leader = House::new().await;
+    let leader = TestServer::new().await;
     leader.post("sys/auth/up", ROOT, json!({ "type": "userpass" })).await.ok();
     for name in ["anna", "ben"] {
         leader.post(&format!("auth/up/users/{name}"), ROOT, json!({ "password": "right" })).await.ok();
@@ -264,14 +268,14 @@ async fn lockouts_and_the_quarantine_follow() {
 #[tokio::test]
 async fn the_ends_of_tokens_and_their_number_follow() {
     let pair = Pair::new().await;
-    let next = async |house: &House| house.unsealed().leases.store.expiry_queue.next(true).await.unwrap();
-    let count = |house: &House| house.unsealed().leases.store.counts.read().map(|counts| counts.waiting);
-    for house in [&pair.leader, &pair.standby] {
-        house
+    let next = async |server: &TestServer| server.unsealed().leases.store.expiry_queue.next(true).await.unwrap();
+    let count = |server: &TestServer| server.unsealed().leases.store.counts.read().map(|counts| counts.waiting);
+    for server in [&pair.leader, &pair.standby] {
+        server
             .unsealed()
             .leases
             .store
-            .count(&mut keepfast_framework::pace::Pace::new(Arc::new(house.clock.clone())))
+            .count(&mut keepfast_framework::throttle::Throttle::new(Arc::new(server.clock.clone())))
             .await
             .unwrap();
     }
@@ -301,7 +305,7 @@ async fn the_ends_of_tokens_and_their_number_follow() {
 #[tokio::test]
 async fn a_rotated_keyring_follows_and_a_changed_root_key_seals() {
     let pair = Pair::new().await;
-    let term = async |house: &House| house.get("sys/key-status", ROOT).await.ok().body["data"]["term"].clone();
+    let term = async |server: &TestServer| server.get("sys/key-status", ROOT).await.ok().body["data"]["term"].clone();
     for expected in [2, 3] {
         pair.write("sys/rotate", json!({})).await;
         assert_eq!(term(&pair.standby).await, expected);
@@ -325,8 +329,8 @@ async fn open_engines_follow() {
     pair.read("kv/x").await.ok();
     pair.write("sys/mounts/kv/tune", json!({ "options": { "version": "2" } })).await;
     assert_eq!(pair.read("kv/data/x").await.ok().data()["data"]["k"], "v", "before it is converted");
-    let is_upgrading = |house: &House| {
-        let unsealed = house.unsealed();
+    let is_upgrading = |server: &TestServer| {
+        let unsealed = server.unsealed();
         async move {
             let mounted = unsealed.engines.mounts.router().at("kv/").unwrap().clone();
             let names = unsealed.barrier.begin_read().list(&mounted.view, "", &Page::all()).await.unwrap();
@@ -334,8 +338,8 @@ async fn open_engines_follow() {
         }
     };
     assert!(is_upgrading(&pair.standby).await);
-    crate::duties::tick(&pair.leader.unsealed(), false).await;
-    crate::duties::tick(&pair.leader.unsealed(), false).await;
+    crate::background::tick(&pair.leader.unsealed(), false).await;
+    crate::background::tick(&pair.leader.unsealed(), false).await;
     assert!(!is_upgrading(&pair.standby).await);
     assert_eq!(pair.read("kv/data/x").await.ok().data()["data"]["k"], "v");
     pair.write("kv/config", json!({ "max_versions": 3 })).await;
@@ -345,9 +349,9 @@ async fn open_engines_follow() {
 
     pair.write("sys/mounts/transit", json!({ "type": "transit" })).await;
     pair.write("transit/keys/k", json!({ "exportable": true })).await;
-    let open = async |house: &House| {
+    let open = async |server: &TestServer| {
         let sealed = pair.leader.post("transit/encrypt/k", ROOT, json!({ "plaintext": "AAAA" })).await.ok();
-        house.post("transit/decrypt/k", ROOT, json!({ "ciphertext": sealed.data()["ciphertext"] })).await
+        server.post("transit/decrypt/k", ROOT, json!({ "ciphertext": sealed.data()["ciphertext"] })).await
     };
     open(&pair.standby).await.ok();
     pair.write("transit/keys/k/rotate", json!({})).await;
@@ -385,14 +389,14 @@ async fn open_engines_follow() {
 #[tokio::test]
 async fn audit_devices_that_the_api_creates_follow() {
     let change = |settings: &mut crate::Settings, _: &std::path::Path| settings.allow_api_audit_creation = true;
-    let pair = Pair::beside(House::with(change, keepfast_engines::all()).await).await;
+    let pair = Pair::beside(TestServer::with(change, keepfast_engines::all()).await).await;
     let at = |name: &str| json!({ "type": "file", "options": { "file_path": pair.leader.dir.path().join(name) } });
     let has = |name: &str, token: &str| pair.leader.audit(name).contains(token);
     pair.write("sys/audit/x", at("one")).await;
     pair.standby.get("sys/mounts/to-one", ROOT).await;
     assert!(has("one", "to-one"), "both nodes write to one file here");
-    let hash = async |house: &House| {
-        house.post("sys/audit-hash/x", ROOT, json!({ "input": "a" })).await.ok().body["data"]["hash"].clone()
+    let hash = async |server: &TestServer| {
+        server.post("sys/audit-hash/x", ROOT, json!({ "input": "a" })).await.ok().body["data"]["hash"].clone()
     };
     assert_eq!(hash(&pair.standby).await, hash(&pair.leader).await);
     pair.delete("sys/audit/x").await;
@@ -425,7 +429,7 @@ const OF_ONE_NODE: &[&str] = &[
 /// All reads of all engines after each kind of write, also of mounts that were created after the standby was opened.
 #[tokio::test]
 async fn every_read_answers_alike_on_both_nodes_whatever_is_written() {
-    let pair = Pair::beside(House::new().await).await;
+    let pair = Pair::beside(TestServer::new().await).await;
     furnish(&pair.leader).await;
     let all = routes(&pair.leader);
     let reads: Vec<&Route> = all.iter().filter(|route| is_compared(&pair, route)).collect();
@@ -491,11 +495,11 @@ fn likely(route: &Route) -> Value {
 
 #[tokio::test]
 async fn a_node_of_a_cluster_that_takes_over_quarantines_nothing() {
-    use crate::settings::Home;
+    use crate::settings::DataDirectory;
 
-    let home = |node: &str, place: &str| Some(Home { node: node.to_owned(), place: place.to_owned() });
+    let home = |node: &str, place: &str| Some(DataDirectory { node: node.to_owned(), place: place.to_owned() });
     let at_home = |settings: &mut crate::Settings, _: &std::path::Path| settings.home = home("one", "there");
-    let mut leader = House::on(Gated::leading(), at_home, keepfast_engines::all()).await;
+    let mut leader = TestServer::on(Gated::leading(), at_home, keepfast_engines::all()).await;
     for (node, place) in [("two", "elsewhere"), ("one", "there"), ("two", "elsewhere")] {
         leader.settings.home = home(node, place);
         leader.restarted().await;
@@ -512,27 +516,28 @@ async fn a_node_of_a_cluster_that_takes_over_quarantines_nothing() {
 /// A data directory that was restored without its `meta.json`, or with an older one, gets a new name.
 #[tokio::test]
 async fn sec_kf59_a_lone_node_that_storage_does_not_know_is_quarantined() {
-    use crate::settings::Home;
+    use crate::settings::DataDirectory;
 
-    let home = |node: &str| Some(Home { node: node.to_owned(), place: "there".to_owned() });
+    let home = |node: &str| Some(DataDirectory { node: node.to_owned(), place: "there".to_owned() });
     for storage in [Gated::default(), Gated::leading_alone()] {
-        let mut house = House::on(storage, |settings, _| settings.home = home("one"), keepfast_engines::all()).await;
-        house.restarted().await;
-        assert!(!house.unsealed().leases.store.is_quarantined(), "it is where it was");
-        house.settings.home = home("two");
+        let mut server =
+            TestServer::on(storage, |settings, _| settings.home = home("one"), keepfast_engines::all()).await;
+        server.restarted().await;
+        assert!(!server.unsealed().leases.store.is_quarantined(), "it is where it was");
+        server.settings.home = home("two");
         for _ in 0..2 {
-            house.restarted().await;
-            assert!(house.unsealed().leases.store.is_quarantined(), "it lasts");
+            server.restarted().await;
+            assert!(server.unsealed().leases.store.is_quarantined(), "it lasts");
         }
-        house.unsealed().leases.store.set_quarantine(false, house.clock.now()).await.unwrap();
-        house.restarted().await;
-        assert!(!house.unsealed().leases.store.is_quarantined(), "an operator has ended it");
+        server.unsealed().leases.store.set_quarantine(false, server.clock.now()).await.unwrap();
+        server.restarted().await;
+        assert!(!server.unsealed().leases.store.is_quarantined(), "an operator has ended it");
     }
 }
 
 #[tokio::test]
 async fn a_standby_reports_its_role_and_refuses_to_write() {
-    let leader = House::on(Gated::leading(), |_, _| {}, keepfast_engines::all()).await;
+    let leader = TestServer::on(Gated::leading(), |_, _| {}, keepfast_engines::all()).await;
     let addresses = Leader { api_addr: "http://one".into(), cluster_addr: "https://one".into() };
     let role = Role::Following { leader: Some(Arc::new(addresses)) };
     let pair = Pair::as_node(leader, Some(role)).await;
@@ -554,8 +559,8 @@ async fn a_standby_reports_its_role_and_refuses_to_write() {
 
     assert_eq!(there("sys/ha-status").await.ok().body["nodes"][0]["active_node"], true);
     assert_eq!(here("sys/ha-status").await.ok().body["nodes"][0]["active_node"], false);
-    let active = |house: &House| {
-        let items = house.node.monitoring().gather();
+    let active = |server: &TestServer| {
+        let items = server.node.monitoring().gather();
         items.into_iter().find(|item| item.name == "core.active").map(|item| item.value)
     };
     assert_eq!(active(&pair.leader), Some(metrics::Value::Gauge(1.0)));
@@ -568,9 +573,9 @@ async fn a_standby_reports_its_role_and_refuses_to_write() {
 
 #[tokio::test]
 async fn a_server_without_a_cluster_has_no_role() {
-    let house = House::with(|settings, _| settings.storage_type = "raft".into(), keepfast_engines::all()).await;
-    assert_eq!(house.get("sys/leader", "").await.ok().body, json!({ "ha_enabled": false }));
-    assert_eq!(house.get("sys/health", "").await.is(200).body["replication_performance_mode"], "disabled");
-    assert!(house.get("sys/ha-status", ROOT).await.ok().body["nodes"][0].get("upgrade_version").is_none());
-    house.post("sys/step-down", "", Value::Null).await.is(204);
+    let server = TestServer::with(|settings, _| settings.storage_type = "raft".into(), keepfast_engines::all()).await;
+    assert_eq!(server.get("sys/leader", "").await.ok().body, json!({ "ha_enabled": false }));
+    assert_eq!(server.get("sys/health", "").await.is(200).body["replication_performance_mode"], "disabled");
+    assert!(server.get("sys/ha-status", ROOT).await.ok().body["nodes"][0].get("upgrade_version").is_none());
+    server.post("sys/step-down", "", Value::Null).await.is(204);
 }

@@ -4,27 +4,27 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::tests::fixture::{House, ROOT};
+use crate::tests::fixture::{ROOT, TestServer};
 use crate::tests::tokens::stored;
 use crate::token::store::Use;
-use crate::wrapping::UseOf;
+use crate::wrapping::TokenUse;
 
 const INVALID: &str = "wrapping token is not valid or does not exist";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sec_tl06_of_100_parallel_unwraps_exactly_one_succeeds() {
-    let house = Arc::new(House::new().await);
+    let server = Arc::new(TestServer::new().await);
     for own in [false, true] {
         let wrapping =
-            house.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": "canary-once" }), 60).await.ok().wrapping();
+            server.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": "canary-once" }), 60).await.ok().wrapping();
         let tasks: Vec<_> = (0..100)
             .map(|_| {
-                let (house, wrapping) = (house.clone(), wrapping.clone());
+                let (server, wrapping) = (server.clone(), wrapping.clone());
                 tokio::spawn(async move {
                     if own {
-                        house.post("sys/wrapping/unwrap", &wrapping, Value::Null).await
+                        server.post("sys/wrapping/unwrap", &wrapping, Value::Null).await
                     } else {
-                        house.post("sys/wrapping/unwrap", ROOT, json!({ "token": wrapping })).await
+                        server.post("sys/wrapping/unwrap", ROOT, json!({ "token": wrapping })).await
                     }
                 })
             })
@@ -42,16 +42,16 @@ async fn sec_tl06_of_100_parallel_unwraps_exactly_one_succeeds() {
         }
         assert_eq!(opened, 1, "own: {own}");
     }
-    assert!(!house.audit("audit").contains("canary-once"));
+    assert!(!server.audit("audit").contains("canary-once"));
 }
 
 /// All ways to read a wrapped response at once, for many tokens: the old way by its own storage, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn sec_tl06_of_all_ways_to_an_answer_at_once_exactly_one_gets_it() {
-    let house = Arc::new(House::new().await);
+    let server = Arc::new(TestServer::new().await);
     for round in 0..150 {
         let wrapping =
-            house.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": "canary-once" }), 60).await.ok().wrapping();
+            server.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": "canary-once" }), 60).await.ok().wrapping();
         let named = json!({ "token": wrapping });
         let mut ways = vec![
             ("GET", "cubbyhole/response", wrapping.clone(), Value::Null),
@@ -64,8 +64,8 @@ async fn sec_tl06_of_all_ways_to_an_answer_at_once_exactly_one_gets_it() {
         let tasks: Vec<_> = ways
             .into_iter()
             .map(|(method, path, by, body)| {
-                let house = house.clone();
-                tokio::spawn(async move { house.call(method, path, &by, body).await.status })
+                let server = server.clone();
+                tokio::spawn(async move { server.call(method, path, &by, body).await.status })
             })
             .collect();
         let mut taken = 0;
@@ -80,10 +80,10 @@ async fn sec_tl06_of_all_ways_to_an_answer_at_once_exactly_one_gets_it() {
 
 #[tokio::test]
 async fn sec_tl06_the_use_in_the_record_decides_who_takes_an_answer() {
-    let house = House::new().await;
-    let unsealed = house.unsealed();
+    let server = TestServer::new().await;
+    let unsealed = server.unsealed();
     let wrapped = async || {
-        let made = house.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": 1 }), 60).await.ok().wrapping();
+        let made = server.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": 1 }), 60).await.ok().wrapping();
         let token = unsealed.access.wrapper.wrapping_token(&made).await.unwrap().unwrap();
         (token.key.clone().unwrap(), token)
     };
@@ -91,48 +91,48 @@ async fn sec_tl06_the_use_in_the_record_decides_who_takes_an_answer() {
     let (key, token) = wrapped().await;
     assert_eq!(unsealed.access.tokens.count_use(&key).await.unwrap(), Use::Last);
     let mut tx = unsealed.barrier.begin();
-    assert!(unsealed.access.wrapper.unwrap(&mut tx, &key, &token, UseOf::ThisTransaction).await.is_err());
+    assert!(unsealed.access.wrapper.unwrap(&mut tx, &key, &token, TokenUse::ThisTransaction).await.is_err());
     // The request that has spent the use reads the response, and nothing is left.
     let mut tx = unsealed.barrier.begin();
-    unsealed.access.wrapper.unwrap(&mut tx, &key, &token, UseOf::Authentication).await.unwrap();
+    unsealed.access.wrapper.unwrap(&mut tx, &key, &token, TokenUse::Authentication).await.unwrap();
     tx.commit().await.unwrap();
-    assert!(!stored(&house, "").await.iter().any(|k| k.ends_with("/response")));
+    assert!(!stored(&server, "").await.iter().any(|k| k.ends_with("/response")));
     // Without a spent use no request owns the response; counting the use and reading the response conflict.
     let (key, token) = wrapped().await;
     let mut tx = unsealed.barrier.begin();
-    assert!(unsealed.access.wrapper.unwrap(&mut tx, &key, &token, UseOf::Authentication).await.is_err());
+    assert!(unsealed.access.wrapper.unwrap(&mut tx, &key, &token, TokenUse::Authentication).await.is_err());
     let mut tx = unsealed.barrier.begin();
-    unsealed.access.wrapper.unwrap(&mut tx, &key, &token, UseOf::ThisTransaction).await.unwrap();
+    unsealed.access.wrapper.unwrap(&mut tx, &key, &token, TokenUse::ThisTransaction).await.unwrap();
     assert_eq!(unsealed.access.tokens.count_use(&key).await.unwrap(), Use::Last);
     assert!(tx.commit().await.is_err());
 }
 
 #[tokio::test]
 async fn sec_tl06_reading_the_old_way_ends_the_token_with_the_answer() {
-    let house = House::new().await;
-    let token = house.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": 1 }), 60).await.ok().wrapping();
+    let server = TestServer::new().await;
+    let token = server.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": 1 }), 60).await.ok().wrapping();
     assert!(
-        house.get("cubbyhole/response", &token).await.ok().data()["response"].as_str().unwrap().contains("\"k\":1")
+        server.get("cubbyhole/response", &token).await.ok().data()["response"].as_str().unwrap().contains("\"k\":1")
     );
-    house.get("cubbyhole/response", &token).await.is(403);
-    house.post("sys/wrapping/unwrap", ROOT, json!({ "token": token })).await.is(400);
-    let left = stored(&house, "").await;
+    server.get("cubbyhole/response", &token).await.is(403);
+    server.post("sys/wrapping/unwrap", ROOT, json!({ "token": token })).await.is(400);
+    let left = stored(&server, "").await;
     assert!(!left.iter().any(|k| k.ends_with("/response") || k.starts_with("token/spent/")), "{left:?}");
     assert_eq!(left.iter().filter(|k| k.starts_with("token/id/")).count(), 1, "{left:?}");
 }
 
 #[tokio::test]
 async fn sec_tl06_lookup_tells_the_path_and_consumes_nothing() {
-    let house = House::new().await;
-    house.post("secret/data/a", ROOT, json!({ "data": { "k": "v" } })).await.ok();
-    let wrapped = house.wrapped("GET", "secret/data/a", ROOT, Value::Null, 90).await.ok();
+    let server = TestServer::new().await;
+    server.post("secret/data/a", ROOT, json!({ "data": { "k": "v" } })).await.ok();
+    let wrapped = server.wrapped("GET", "secret/data/a", ROOT, Value::Null, 90).await.ok();
     assert_eq!(wrapped.body["wrap_info"]["creation_path"], "secret/data/a");
     assert_eq!((&wrapped.body["data"], &wrapped.body["wrap_info"]["ttl"]), (&Value::Null, &json!(90)));
     let token = wrapped.wrapping();
     for (by, body) in
         [("", json!({ "token": token })), (token.as_str(), Value::Null), (ROOT, json!({ "token": token }))]
     {
-        let looked = house.post("sys/wrapping/lookup", by, body).await.ok();
+        let looked = server.post("sys/wrapping/lookup", by, body).await.ok();
         assert_eq!(
             (&looked.data()["creation_path"], &looked.data()["creation_ttl"]),
             (&json!("secret/data/a"), &json!(90))
@@ -140,40 +140,40 @@ async fn sec_tl06_lookup_tells_the_path_and_consumes_nothing() {
     }
     let queried = format!("sys/wrapping/lookup?token={token}");
     for by in ["", ROOT, token.as_str()] {
-        assert_eq!(house.get(&queried, by).await.ok().data()["creation_path"], "secret/data/a");
+        assert_eq!(server.get(&queried, by).await.ok().data()["creation_path"], "secret/data/a");
     }
     // Only a GET takes the token from the query.
-    assert_eq!(house.post(&queried, "", Value::Null).await.error(), "error validating wrapping token: token is empty");
-    assert_eq!(house.get("sys/wrapping/lookup?token=none", ROOT).await.is(400).error(), INVALID);
-    assert_eq!(house.post("sys/wrapping/unwrap", &token, Value::Null).await.ok().data()["data"]["k"], "v");
-    assert_eq!(house.get(&queried, ROOT).await.is(400).error(), INVALID);
+    assert_eq!(server.post(&queried, "", Value::Null).await.error(), "error validating wrapping token: token is empty");
+    assert_eq!(server.get("sys/wrapping/lookup?token=none", ROOT).await.is(400).error(), INVALID);
+    assert_eq!(server.post("sys/wrapping/unwrap", &token, Value::Null).await.ok().data()["data"]["k"], "v");
+    assert_eq!(server.get(&queried, ROOT).await.is(400).error(), INVALID);
     for by in ["", token.as_str()] {
-        assert_eq!(house.post("sys/wrapping/lookup", by, json!({ "token": token })).await.is(400).error(), INVALID);
+        assert_eq!(server.post("sys/wrapping/lookup", by, json!({ "token": token })).await.is(400).error(), INVALID);
     }
 }
 
 #[tokio::test]
 async fn sec_tl06_rewrap_kills_the_old_token_and_keeps_the_answer() {
-    let house = House::new().await;
-    let first = house.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": 1 }), 60).await.ok().wrapping();
-    let second = house.post("sys/wrapping/rewrap", ROOT, json!({ "token": first })).await.ok();
+    let server = TestServer::new().await;
+    let first = server.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": 1 }), 60).await.ok().wrapping();
+    let second = server.post("sys/wrapping/rewrap", ROOT, json!({ "token": first })).await.ok();
     assert_eq!(second.body["wrap_info"]["creation_path"], "sys/wrapping/wrap");
-    assert!(!house.accepts(&first).await);
-    house.post("sys/wrapping/unwrap", ROOT, json!({ "token": first })).await.is(400);
-    house.post("sys/wrapping/rewrap", ROOT, json!({ "token": first })).await.is(400);
+    assert!(!server.accepts(&first).await);
+    server.post("sys/wrapping/unwrap", ROOT, json!({ "token": first })).await.is(400);
+    server.post("sys/wrapping/rewrap", ROOT, json!({ "token": first })).await.is(400);
     assert_eq!(
-        house.post("sys/wrapping/unwrap", ROOT, json!({ "token": second.wrapping() })).await.ok().data()["k"],
+        server.post("sys/wrapping/unwrap", ROOT, json!({ "token": second.wrapping() })).await.ok().data()["k"],
         1
     );
-    let left = stored(&house, "").await;
+    let left = stored(&server, "").await;
     assert_eq!(left.iter().filter(|k| k.starts_with("token/id/")).count(), 1, "{left:?}");
     assert!(!left.iter().any(|k| k.ends_with("/response")), "{left:?}");
 }
 
 #[tokio::test]
 async fn sec_tl06_a_wrapping_token_can_do_nothing_else() {
-    let house = House::new().await;
-    house.post("secret/data/a", ROOT, json!({ "data": {} })).await.ok();
+    let server = TestServer::new().await;
+    server.post("secret/data/a", ROOT, json!({ "data": {} })).await.ok();
     let others = [
         ("GET", "secret/data/a"),
         ("GET", "auth/token/lookup-self"),
@@ -193,71 +193,74 @@ async fn sec_tl06_a_wrapping_token_can_do_nothing_else() {
         ("GET", "nowhere/a"),
     ];
     for (method, path) in others {
-        let token = house.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": 1 }), 60).await.ok().wrapping();
-        let status = house.call(method, path, &token, Value::Null).await.status;
+        let token = server.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": 1 }), 60).await.ok().wrapping();
+        let status = server.call(method, path, &token, Value::Null).await.status;
         assert!(matches!(status, 403 | 404), "{method} {path}: {status}");
         // The attempt spends the only use, so the intended receiver notices it.
-        house.post("sys/wrapping/unwrap", ROOT, json!({ "token": token })).await.is(400);
+        server.post("sys/wrapping/unwrap", ROOT, json!({ "token": token })).await.is(400);
     }
 }
 
 #[tokio::test]
 async fn sec_tl06_nothing_but_a_wrapping_token_is_taken_for_one() {
-    let house = House::new().await;
-    let token = house.token(json!({ "policies": ["default"] })).await;
+    let server = TestServer::new().await;
+    let token = server.token(json!({ "policies": ["default"] })).await;
     let forged = json!({ "response": "{\"data\":{\"k\":1}}", "created": 1, "ttl": 60, "path": "x" });
-    house.post("cubbyhole/response", &token, forged).await.ok();
+    server.post("cubbyhole/response", &token, forged).await.ok();
     for text in [token.as_str(), ROOT, "hvs.none", "hvb.none", ""] {
         for path in ["sys/wrapping/unwrap", "sys/wrapping/lookup", "sys/wrapping/rewrap"] {
             let status = if text.is_empty() { 403 } else { 400 };
-            house.post(path, ROOT, json!({ "token": text })).await.is(status);
+            server.post(path, ROOT, json!({ "token": text })).await.is(status);
         }
     }
-    house.post("sys/wrapping/wrap", ROOT, json!({ "k": 1 })).await.is(400);
+    server.post("sys/wrapping/wrap", ROOT, json!({ "k": 1 })).await.is(400);
 }
 
 #[tokio::test]
 async fn a_wrapped_response_expires_and_a_wrapped_token_has_its_accessor() {
-    let house = House::new().await;
-    let late = house.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": 1 }), 60).await.ok().wrapping();
-    house.pass(61).await;
-    house.post("sys/wrapping/unwrap", ROOT, json!({ "token": late })).await.is(400);
-    house.pass(1).await;
-    assert!(!stored(&house, "").await.iter().any(|k| k.ends_with("/response")));
-    let made = house.wrapped("POST", "auth/token/create", ROOT, json!({ "policies": ["default"] }), 60).await.ok();
+    let server = TestServer::new().await;
+    let late = server.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": 1 }), 60).await.ok().wrapping();
+    server.pass(61).await;
+    server.post("sys/wrapping/unwrap", ROOT, json!({ "token": late })).await.is(400);
+    server.pass(1).await;
+    assert!(!stored(&server, "").await.iter().any(|k| k.ends_with("/response")));
+    let made = server.wrapped("POST", "auth/token/create", ROOT, json!({ "policies": ["default"] }), 60).await.ok();
     assert!(made.body["auth"].is_null());
-    let inner = house.post("sys/wrapping/unwrap", ROOT, json!({ "token": made.wrapping() })).await.ok();
+    let inner = server.post("sys/wrapping/unwrap", ROOT, json!({ "token": made.wrapping() })).await.ok();
     assert_eq!(made.body["wrap_info"]["wrapped_accessor"], json!(inner.accessor()));
-    assert!(house.accepts(&inner.token()).await);
+    assert!(server.accepts(&inner.token()).await);
     // Errors and empty responses are not wrapped.
-    house.wrapped("GET", "secret/data/none", ROOT, Value::Null, 60).await.is(404);
-    house.wrapped("POST", "auth/token/revoke", ROOT, json!({ "token": inner.token() }), 60).await.is(204);
+    server.wrapped("GET", "secret/data/none", ROOT, Value::Null, 60).await.is(404);
+    server.wrapped("POST", "auth/token/revoke", ROOT, json!({ "token": inner.token() }), 60).await.is(204);
 }
 
 #[tokio::test]
 async fn an_unwrapped_response_can_be_wrapped_again_as_policies_require() {
-    let house = House::new().await;
-    house.policy("wraps", r#"path "sys/wrapping/unwrap" { capabilities = ["update"] min_wrapping_ttl = "10s" max_wrapping_ttl = "60s" }"#).await;
-    let token = house.token(json!({ "policies": ["wraps"], "no_default_policy": true })).await;
-    let kept = house.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": 1 }), 60).await.ok().wrapping();
-    house.post("sys/wrapping/unwrap", &token, json!({ "token": kept })).await.is(403);
-    house.wrapped("POST", "sys/wrapping/unwrap", &token, json!({ "token": kept }), 5).await.is(403);
-    let again = house.wrapped("POST", "sys/wrapping/unwrap", &token, json!({ "token": kept }), 30).await.ok();
+    let server = TestServer::new().await;
+    server.policy("wraps", r#"path "sys/wrapping/unwrap" { capabilities = ["update"] min_wrapping_ttl = "10s" max_wrapping_ttl = "60s" }"#).await;
+    let token = server.token(json!({ "policies": ["wraps"], "no_default_policy": true })).await;
+    let kept = server.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": 1 }), 60).await.ok().wrapping();
+    server.post("sys/wrapping/unwrap", &token, json!({ "token": kept })).await.is(403);
+    server.wrapped("POST", "sys/wrapping/unwrap", &token, json!({ "token": kept }), 5).await.is(403);
+    let again = server.wrapped("POST", "sys/wrapping/unwrap", &token, json!({ "token": kept }), 30).await.ok();
     assert_eq!(
         (&again.body["data"], &again.body["wrap_info"]["creation_path"]),
         (&Value::Null, &json!("sys/wrapping/unwrap"))
     );
-    assert_eq!(house.post("sys/wrapping/unwrap", ROOT, json!({ "token": again.wrapping() })).await.ok().data()["k"], 1);
+    assert_eq!(
+        server.post("sys/wrapping/unwrap", ROOT, json!({ "token": again.wrapping() })).await.ok().data()["k"],
+        1
+    );
 }
 
 #[tokio::test]
 async fn sec_kf17_a_wrapped_answer_lives_no_longer_than_the_system_allows() {
-    let house = House::new().await;
-    let max = house.settings.max_lease_ttl.as_secs();
-    let wrapped = house.wrapped("GET", "sys/mounts", ROOT, Value::Null, 3_600_000_000).await.ok();
+    let server = TestServer::new().await;
+    let max = server.settings.max_lease_ttl.as_secs();
+    let wrapped = server.wrapped("GET", "sys/mounts", ROOT, Value::Null, 3_600_000_000).await.ok();
     assert_eq!(wrapped.body["wrap_info"]["ttl"], max);
-    let rewrapped = house.post("sys/wrapping/rewrap", ROOT, json!({ "token": wrapped.wrapping() })).await.ok();
+    let rewrapped = server.post("sys/wrapping/rewrap", ROOT, json!({ "token": wrapped.wrapping() })).await.ok();
     assert_eq!(rewrapped.body["wrap_info"]["ttl"], max);
-    house.pass(max + 1).await;
-    house.post("sys/wrapping/unwrap", ROOT, json!({ "token": rewrapped.wrapping() })).await.is(400);
+    server.pass(max + 1).await;
+    server.post("sys/wrapping/unwrap", ROOT, json!({ "token": rewrapped.wrapping() })).await.is(400);
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bound_cidrs::BoundCidrs;
 use super::id::{BATCH, TokenKey};
-use super::record::{Authority, Life, Origin, TokenRecord};
+use super::record::{Authority, Origin, TokenExpiry, TokenRecord};
 use crate::namespace::NamespaceId;
 
 const VERSION: u8 = 1;
@@ -119,10 +119,10 @@ impl BatchCipher {
             num_uses: 0,
             created: found.created,
             creation_ttl: found.ttl,
-            life: Life::Until(end),
+            expiry: TokenExpiry::At(end),
             explicit_max_ttl: 0,
             period: 0,
-            asked: None,
+            requested: None,
             max_ttl: 0,
             last_renewal: None,
             renewable: false,

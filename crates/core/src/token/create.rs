@@ -11,7 +11,7 @@ use keepfast_storage::Tx;
 
 use super::bound_cidrs::BoundCidrs;
 use super::id::{BATCH, SERVICE, TokenKey};
-use super::record::{Authority, Life, Origin, TokenRecord};
+use super::record::{Authority, Origin, TokenExpiry, TokenRecord};
 use super::store::{RECORDS, Tokens};
 use crate::lease::index;
 use crate::metrics::Metrics;
@@ -43,8 +43,8 @@ pub(crate) struct Spec {
     pub(crate) explicit_max_ttl: u64,
     /// See [`TokenRecord::period`].
     pub(crate) period: u64,
-    /// See [`TokenRecord::asked`].
-    pub(crate) asked: Option<(u64, u64)>,
+    /// See [`TokenRecord::requested`].
+    pub(crate) requested: Option<(u64, u64)>,
     /// See [`TokenRecord::max_ttl`].
     pub(crate) max_ttl: u64,
     /// Whether it can be renewed.
@@ -80,7 +80,7 @@ impl Default for Spec {
             ttl: Some(Duration::ZERO),
             explicit_max_ttl: 0,
             period: 0,
-            asked: None,
+            requested: None,
             max_ttl: 0,
             renewable: false,
             entity_id: String::new(),
@@ -121,7 +121,7 @@ impl TokenRecord {
         lease_duration: u64,
         identity_policies: Vec<String>,
     ) -> AuthBlock {
-        let metadata = self.shown_meta();
+        let metadata = self.meta_response();
         let token_policies = self.authority.names();
         let mut policies = token_policies.clone();
         policies.extend(identity_policies.iter().cloned());
@@ -156,19 +156,19 @@ impl Tokens {
         if !spec.wrapping && spec.authority.has(RESPONSE_WRAPPING) {
             return Err(Error::invalid(format!("cannot assign policy {RESPONSE_WRAPPING:?}")));
         }
-        let begun = self.now();
-        let life = match spec.ttl {
-            Some(ttl) => Life::Until(now.after(ttl)),
-            None if spec.authority.is_root() => Life::Endless,
+        let started = self.now();
+        let expiry = match spec.ttl {
+            Some(ttl) => TokenExpiry::At(now.after(ttl)),
+            None if spec.authority.is_root() => TokenExpiry::Never,
             None => return Err(Error::internal("a token without an end that is not root")),
         };
         let chosen = spec.id.as_ref().map(|id| checked_id(id).cloned()).transpose()?;
         if spec.batch {
-            return self.seal_batch(spec, life, now);
+            return self.seal_batch(spec, expiry, now);
         }
         let (is_chosen, id) = (chosen.is_some(), chosen.unwrap_or_else(|| self.ids.service(now)));
         let located = self.ids.locate(id.expose());
-        let record = record_of(spec, life, located.hash, located.accessor, now);
+        let record = record_of(spec, expiry, located.hash, located.accessor, now);
         // The parent is read in this transaction: if it is revoked before the commit, the child is not created.
         if let Some(parent) = &record.parent
             && self.record(tx, parent).await?.is_none()
@@ -185,15 +185,15 @@ impl Tokens {
         if let Some(parent) = &record.parent {
             tx.put(&self.view, &child_key(parent, &located.key), bytes::Bytes::new());
         }
-        if let Life::Until(end) = record.life {
+        if let TokenExpiry::At(end) = record.expiry {
             index::add_token(tx, &self.view, &record.path, &located.key, end);
         }
-        let took = self.now().since(begun);
+        let took = self.now().since(started);
         self.metrics().tokens.create.record(took);
         if record.authority.is_root() {
             self.metrics().root_tokens.add();
         }
-        if record.life != Life::Endless {
+        if record.expiry != TokenExpiry::Never {
             self.metrics().leases.register_auth.record(took);
         }
         Ok(Made {
@@ -206,8 +206,8 @@ impl Tokens {
 
     /// Creates a batch token. It has no accessor and no stored record, and the name of its storage is a hash of its
     /// text.
-    fn seal_batch(&self, spec: Spec, life: Life, now: Timestamp) -> Result<Made> {
-        let mut record = record_of(spec, life, [0; 32], String::new(), now);
+    fn seal_batch(&self, spec: Spec, expiry: TokenExpiry, now: Timestamp) -> Result<Made> {
+        let mut record = record_of(spec, expiry, [0; 32], String::new(), now);
         record.renewable = false;
         let id = self.batch.seal(&record)?;
         record.hash = sha256(id.expose().as_bytes());
@@ -223,7 +223,7 @@ impl Tokens {
 impl TokenRecord {
     /// Counts a token that an auth method of this type at this mount has created.
     pub(crate) fn count(&self, metrics: &Metrics, auth_method: &str, mount_point: &str) {
-        let ttl = if self.life == Life::Endless { "+Inf" } else { ttl_bucket(self.creation_ttl) };
+        let ttl = if self.expiry == TokenExpiry::Never { "+Inf" } else { ttl_bucket(self.creation_ttl) };
         metrics.token_creation.add(&[
             ("auth_method", auth_method),
             ("creation_ttl", ttl),
@@ -255,7 +255,7 @@ fn checked_id(id: &SecretString) -> Result<&SecretString> {
     Ok(id)
 }
 
-fn record_of(spec: Spec, life: Life, hash: [u8; 32], accessor: String, now: Timestamp) -> TokenRecord {
+fn record_of(spec: Spec, expiry: TokenExpiry, hash: [u8; 32], accessor: String, now: Timestamp) -> TokenRecord {
     TokenRecord {
         hash,
         accessor,
@@ -268,10 +268,10 @@ fn record_of(spec: Spec, life: Life, hash: [u8; 32], accessor: String, now: Time
         num_uses: i64::try_from(spec.num_uses).unwrap_or(i64::MAX),
         created: now,
         creation_ttl: spec.ttl.map_or(0, |ttl| ttl.as_secs()),
-        life,
+        expiry,
         explicit_max_ttl: spec.explicit_max_ttl,
         period: spec.period,
-        asked: spec.asked,
+        requested: spec.requested,
         max_ttl: spec.max_ttl,
         last_renewal: None,
         renewable: spec.renewable,

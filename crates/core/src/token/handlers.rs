@@ -202,11 +202,11 @@ fn shown(cx: &Cx, token: &Token, id: &str) -> Data<TokenResponse> {
     let now = cx.now();
     // The first token of a cluster has no lease, and OpenBao returns none.
     let leased = record.path != super::record::FIRST_TOKEN_PATH;
-    let end = match record.life {
-        super::record::Life::Endless => None,
-        super::record::Life::Until(end) => Some(end),
+    let end = match record.expiry {
+        super::record::TokenExpiry::Never => None,
+        super::record::TokenExpiry::At(end) => Some(end),
     };
-    let (explicit_max_ttl, period) = record.asked.unwrap_or((record.explicit_max_ttl, record.period));
+    let (explicit_max_ttl, period) = record.requested.unwrap_or((record.explicit_max_ttl, record.period));
     Data(TokenResponse {
         accessor: record.accessor.clone(),
         bound_cidrs: record.bound_cidrs.clone(),
@@ -221,7 +221,7 @@ fn shown(cx: &Cx, token: &Token, id: &str) -> Data<TokenResponse> {
         issue_time: leased.then(|| record.created.rfc3339()),
         last_renewal: record.last_renewal.map(|t| t.rfc3339()),
         last_renewal_time: record.last_renewal.map(|t| t.unix()),
-        meta: record.shown_meta(),
+        meta: record.meta_response(),
         num_uses: record.num_uses,
         orphan: record.is_orphan(),
         path: record.path.clone(),
@@ -348,7 +348,7 @@ async fn accessors(_: &TokenAuth, cx: &mut Cx, _: Nothing) -> Result<Keys> {
 
 async fn tidy(_: &TokenAuth, cx: &mut Cx, _: Nothing) -> Result<WithStatus<()>> {
     let unsealed = unsealed(cx)?;
-    unsealed.leases.expiry.revoke_due_tokens(cx.now()).await?;
+    unsealed.leases.expiry.revoke_expired_tokens(cx.now()).await?;
     unsealed.access.tokens.resume_collection().await?;
     cx.warn(
         "Tidy operation successfully started. Any information from the operation will be printed to the server's logs.",

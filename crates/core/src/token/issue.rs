@@ -14,11 +14,11 @@ use serde::Deserialize;
 
 use super::auth::{TokenAuth, own};
 use super::create::Spec;
-use super::life::{self, Asked};
 use super::record::Authority;
 use super::roles::{self, Role};
+use super::ttl::{self, RequestedTtls};
 use super::{BoundCidrs, Token, record::TokenRecord};
-use crate::identity::Who;
+use crate::identity::LoginIdentity;
 use crate::layout::TOKEN_MOUNT;
 use crate::policy::builtin;
 use crate::unsealed::Unsealed;
@@ -82,7 +82,7 @@ pub(super) async fn issue(
     let spans = Spans::of(&req)?;
     refuse_contradictions(&req, &spans, batch, role.as_ref())?;
     let privileged = has_sudo(&parent, unsealed, cx).await?;
-    let who = entity(unsealed, cx, &req, &parent, role.as_ref()).await?;
+    let login_identity = entity(unsealed, cx, &req, &parent, role.as_ref()).await?;
     let authority = authority(&req, &parent.record, role.as_ref(), privileged)?;
     if authority.is_root() && batch {
         return Err(Error::invalid("batch tokens cannot be root tokens"));
@@ -103,8 +103,8 @@ pub(super) async fn issue(
         num_uses: u64::try_from(req.num_uses.unwrap_or_default().0)
             .map_err(|_| Error::invalid("number of uses cannot be negative"))?,
         renewable: req.renewable.is_none_or(|r| r.0) && role.as_ref().is_none_or(|r| r.renewable) && !batch,
-        entity_id: who.entity,
-        alias: who.alias,
+        entity_id: login_identity.entity,
+        alias: login_identity.alias,
         role: role.as_ref().map(|r| r.name.clone()).unwrap_or_default(),
         bound_cidrs: bound_cidrs(&parent.record, role.as_ref(), orphan),
         batch,
@@ -116,7 +116,7 @@ pub(super) async fn issue(
     {
         spec.num_uses = role.params.token_num_uses;
     }
-    decide_life(cx, &spans, role.as_ref(), privileged, &mut spec)?;
+    decide_ttl(cx, &spans, role.as_ref(), privileged, &mut spec)?;
     warn_of_unknown(unsealed, cx, &spec.authority).await?;
     if spec.id.is_some() {
         cx.warn("A chosen token ID is easier to guess than a generated one; its strength is yours to ensure.");
@@ -124,7 +124,7 @@ pub(super) async fn issue(
     let now = cx.now();
     let (tx, _) = cx.store();
     let made = unsealed.access.tokens.create(tx, spec, now).await?;
-    made.record.count(&unsealed.observed.metrics, TokenAuth::TYPE, TOKEN_MOUNT);
+    made.record.count(&unsealed.observability.metrics, TokenAuth::TYPE, TOKEN_MOUNT);
     Ok(made.auth_block(Vec::new()))
 }
 
@@ -139,7 +139,7 @@ fn bound_cidrs(parent: &TokenRecord, role: Option<&Role>, orphan: bool) -> Bound
 }
 
 fn is_batch(req: &Create, role: Option<&Role>) -> Result<bool> {
-    let asked = match req.kind.as_deref().unwrap_or("") {
+    let requested = match req.kind.as_deref().unwrap_or("") {
         "" => None,
         "service" => Some(false),
         "batch" => Some(true),
@@ -148,8 +148,8 @@ fn is_batch(req: &Create, role: Option<&Role>) -> Result<bool> {
     Ok(match role.map(|r| r.params.token_type) {
         Some(TokenKind::Service) => false,
         Some(TokenKind::Batch) => true,
-        Some(TokenKind::DefaultBatch) => asked.unwrap_or(true),
-        _ => asked.unwrap_or(false),
+        Some(TokenKind::DefaultBatch) => requested.unwrap_or(true),
+        _ => requested.unwrap_or(false),
     })
 }
 
@@ -162,14 +162,14 @@ struct Spans {
 
 impl Spans {
     fn of(req: &Create) -> Result<Self> {
-        let life = match &req.ttl {
+        let expiry = match &req.ttl {
             Some(ttl) => span("ttl", Some(ttl))?,
             None => span("lease", req.lease.as_ref())?,
         };
         Ok(Spans {
             explicit_max_ttl: span("explicit_max_ttl", req.explicit_max_ttl.as_ref())?,
             period: span("period", req.period.as_ref())?,
-            ttl: life,
+            ttl: expiry,
         })
     }
 }
@@ -222,20 +222,20 @@ fn wants_orphan(req: &Create, privileged: bool) -> Result<bool> {
 /// The policies of the new token. Root only from root; others a subset of the caller's, unless a role or `sudo` allows
 /// more.
 fn authority(req: &Create, parent: &TokenRecord, role: Option<&Role>, privileged: bool) -> Result<Authority> {
-    let asked = req.policies.as_ref().map(|Strings(p)| canonical_policies(p.clone())).unwrap_or_default();
+    let requested = req.policies.as_ref().map(|Strings(p)| canonical_policies(p.clone())).unwrap_or_default();
     let no_default = req.no_default_policy.is_some_and(|f| f.0);
     // A role without policies leaves them to the request, including `default`.
     if let Some(role) = role.filter(|r| r.bounds_policies()) {
-        return role.authority(asked, &parent.authority, no_default);
+        return role.authority(requested, &parent.authority, no_default);
     }
-    if asked.iter().any(|p| p == builtin::ROOT) {
+    if requested.iter().any(|p| p == builtin::ROOT) {
         return match (parent.authority.is_root(), privileged) {
             (true, _) => Ok(Authority::Root),
             (false, true) => Err(Error::invalid("root tokens may not be created without parent token being root")),
             (false, false) => Err(Error::invalid("child policies must be subset of parent")),
         };
     }
-    if asked.iter().any(|p| builtin::reads_like_root(p)) {
+    if requested.iter().any(|p| builtin::reads_like_root(p)) {
         return Err(Error::invalid("policies cannot contain root"));
     }
     // Only a request without policies inherits them: a list of empty names gives the policy `default` at most.
@@ -243,11 +243,11 @@ fn authority(req: &Create, parent: &TokenRecord, role: Option<&Role>, privileged
         return Ok(inherited(parent, no_default));
     }
     let own: HashSet<String> = parent.authority.names().into_iter().collect();
-    if !privileged && !asked.iter().all(|p| own.contains(p)) {
+    if !privileged && !requested.iter().all(|p| own.contains(p)) {
         return Err(Error::invalid("child policies must be subset of parent"));
     }
-    let asked = asked.into_iter().filter(|p| !(no_default && p == builtin::DEFAULT)).collect();
-    Ok(Authority::Policies(with_default(asked, no_default || !(privileged || own.contains(builtin::DEFAULT)))))
+    let requested = requested.into_iter().filter(|p| !(no_default && p == builtin::DEFAULT)).collect();
+    Ok(Authority::Policies(with_default(requested, no_default || !(privileged || own.contains(builtin::DEFAULT)))))
 }
 
 fn inherited(parent: &TokenRecord, no_default: bool) -> Authority {
@@ -269,8 +269,18 @@ pub(super) fn with_default(mut policies: Vec<String>, without: bool) -> Vec<Stri
     policies
 }
 
-async fn entity(unsealed: &Unsealed, cx: &mut Cx, req: &Create, parent: &Token, role: Option<&Role>) -> Result<Who> {
-    let own = || Who { entity: parent.record.entity_id.clone(), alias: parent.record.alias.clone(), created: false };
+async fn entity(
+    unsealed: &Unsealed,
+    cx: &mut Cx,
+    req: &Create,
+    parent: &Token,
+    role: Option<&Role>,
+) -> Result<LoginIdentity> {
+    let own = || LoginIdentity {
+        entity: parent.record.entity_id.clone(),
+        alias: parent.record.alias.clone(),
+        created: false,
+    };
     let Some(alias) = req.entity_alias.as_ref().filter(|a| !a.is_empty()) else { return Ok(own()) };
     let alias = alias.to_lowercase();
     if !role.is_some_and(|r| r.allows_alias(&alias)) {
@@ -305,7 +315,7 @@ fn display_name(req: &Create) -> String {
     name.strip_suffix('-').unwrap_or(&name).to_owned()
 }
 
-fn decide_life(cx: &mut Cx, spans: &Spans, role: Option<&Role>, privileged: bool, spec: &mut Spec) -> Result<()> {
+fn decide_ttl(cx: &mut Cx, spans: &Spans, role: Option<&Role>, privileged: bool, spec: &mut Spec) -> Result<()> {
     let mut period = spans.period;
     if !period.is_zero() && !privileged {
         return Err(Error::invalid("root or sudo privileges required to create periodic token"));
@@ -313,7 +323,7 @@ fn decide_life(cx: &mut Cx, spans: &Spans, role: Option<&Role>, privileged: bool
     let mut explicit = spans.explicit_max_ttl;
     let mut increment = spans.ttl;
     if let Some(role) = role {
-        spec.asked = Some((explicit.as_secs(), period.as_secs()));
+        spec.requested = Some((explicit.as_secs(), period.as_secs()));
         // A batch token is never renewed, so a period does not determine its TTL.
         if role.params.token_period > 0 && !spec.batch {
             let own = Duration::from_secs(role.params.token_period);
@@ -348,7 +358,7 @@ fn decide_life(cx: &mut Cx, spans: &Spans, role: Option<&Role>, privileged: bool
     let bounds = cx.mount().ttl;
     let bound = if explicit.is_zero() { Duration::ZERO } else { explicit.min(bounds.max) };
     let now = cx.now();
-    let asked = Asked {
+    let requested = RequestedTtls {
         increment,
         period,
         max_ttl: if period.is_zero() { bound } else { Duration::ZERO },
@@ -356,11 +366,14 @@ fn decide_life(cx: &mut Cx, spans: &Spans, role: Option<&Role>, privileged: bool
         ttl: Duration::ZERO,
     };
     // Without a requested TTL the default applies, with a warning when an explicit bound is lower.
-    let asked =
-        if increment.is_zero() && period.is_zero() { Asked { increment: bounds.default, ..asked } } else { asked };
-    let given = life::given(&asked, bounds, now, now);
-    given.warnings.into_iter().for_each(|w| cx.warn(w));
-    spec.ttl = Some(given.ttl);
+    let requested = if increment.is_zero() && period.is_zero() {
+        RequestedTtls { increment: bounds.default, ..requested }
+    } else {
+        requested
+    };
+    let effective = ttl::effective_ttl(&requested, bounds, now, now);
+    effective.warnings.into_iter().for_each(|w| cx.warn(w));
+    spec.ttl = Some(effective.ttl);
     spec.explicit_max_ttl = explicit.as_secs();
     spec.period = period.as_secs();
     Ok(())

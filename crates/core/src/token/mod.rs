@@ -7,12 +7,12 @@ pub(crate) mod create;
 mod handlers;
 pub(crate) mod id;
 mod issue;
-pub(crate) mod life;
 pub(crate) mod record;
 mod renew;
 pub(crate) mod revoke;
 pub(crate) mod roles;
 pub(crate) mod store;
+pub(crate) mod ttl;
 
 pub(crate) use auth::TokenAuth;
 pub(crate) use bound_cidrs::BoundCidrs;

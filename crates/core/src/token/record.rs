@@ -63,12 +63,13 @@ impl Authority {
 
 /// The expiry of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Life {
+pub(crate) enum TokenExpiry {
     /// No expiry: only root tokens.
-    Endless,
+    #[serde(rename = "endless")]
+    Never,
     /// Expires at this time.
-    Until(Timestamp),
+    #[serde(rename = "until")]
+    At(Timestamp),
 }
 
 /// The auth method that created a token and renews it.
@@ -115,7 +116,8 @@ pub(crate) struct TokenRecord {
     /// The TTL at creation, in seconds.
     pub(crate) creation_ttl: u64,
     /// The expiry.
-    pub(crate) life: Life,
+    #[serde(rename = "life")]
+    pub(crate) expiry: TokenExpiry,
     /// A max_ttl that no renewal changes, in seconds after creation; zero for none.
     #[serde(default)]
     pub(crate) explicit_max_ttl: u64,
@@ -123,8 +125,8 @@ pub(crate) struct TokenRecord {
     #[serde(default)]
     pub(crate) period: u64,
     /// The `explicit_max_ttl` and `period` of the request under a role, which `lookup` shows.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) asked: Option<(u64, u64)>,
+    #[serde(rename = "asked", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) requested: Option<(u64, u64)>,
     /// The max_ttl of its role with renewals, in seconds; zero selects that of the mount.
     #[serde(default)]
     pub(crate) max_ttl: u64,
@@ -171,18 +173,18 @@ impl TokenRecord {
     }
 
     /// Whether it is not expired at `now`.
-    pub(crate) fn lives_at(&self, now: Timestamp) -> bool {
-        match self.life {
-            Life::Endless => true,
-            Life::Until(end) => now < end,
+    pub(crate) fn is_valid_at(&self, now: Timestamp) -> bool {
+        match self.expiry {
+            TokenExpiry::Never => true,
+            TokenExpiry::At(end) => now < end,
         }
     }
 
     /// The seconds until expiry at `now`; zero for a token without expiry, as the API shows it.
     pub(crate) fn ttl_at(&self, now: Timestamp) -> u64 {
-        match self.life {
-            Life::Endless => 0,
-            Life::Until(end) => end.since(now).as_secs(),
+        match self.expiry {
+            TokenExpiry::Never => 0,
+            TokenExpiry::At(end) => end.since(now).as_secs(),
         }
     }
 
@@ -197,7 +199,7 @@ impl TokenRecord {
     }
 
     /// The metadata as the API shows it: null if the request had none.
-    pub(crate) fn shown_meta(&self) -> Option<BTreeMap<String, String>> {
+    pub(crate) fn meta_response(&self) -> Option<BTreeMap<String, String>> {
         (self.empty_meta || !self.meta.is_empty()).then(|| self.meta.clone())
     }
 

@@ -9,9 +9,9 @@ use keepfast_framework::{Cx, Error, Result, Status};
 
 use super::Token;
 use super::auth::call;
-use super::life::{self, Asked};
-use super::record::{FIRST_TOKEN_PATH, Life, TokenRecord};
+use super::record::{FIRST_TOKEN_PATH, TokenExpiry, TokenRecord};
 use super::roles::{self, Role};
+use super::ttl::{self, RequestedTtls};
 use crate::layout::TOKEN_MOUNT;
 use crate::mount::permit::RequestPermit;
 use crate::unsealed::Unsealed;
@@ -24,9 +24,9 @@ pub(super) async fn renew(
     increment: Option<Seconds>,
     id: Option<&str>,
 ) -> Result<Outcome> {
-    let begun = cx.now();
+    let started = cx.now();
     let outcome = renewed(unsealed, cx, token, increment, id).await;
-    unsealed.observed.metrics.leases.renew_token.record(cx.now().since(begun));
+    unsealed.observability.metrics.leases.renew_token.record(cx.now().since(started));
     outcome
 }
 
@@ -42,27 +42,27 @@ async fn renewed(
     let (tx, _) = cx.store();
     let mut record = unsealed.access.tokens.record(tx, key).await?.ok_or_else(|| Error::invalid("token not found"))?;
     // The token may have expired since it was found.
-    if !record.lives_at(now) {
+    if !record.is_valid_at(now) {
         return Err(Error::invalid("token not found"));
     }
     if record.path == FIRST_TOKEN_PATH {
         return Err(Error::invalid("invalid lease ID"));
     }
-    if !record.renewable || record.life == Life::Endless {
+    if !record.renewable || record.expiry == TokenExpiry::Never {
         return Err(Error::invalid("lease is not renewable"));
     }
     let increment = increment.map(Seconds::duration).unwrap_or_default();
     let role = role_of(cx, &record).await?;
     let permit = &call(cx)?.permit;
-    let (asked, bounds) = asked(unsealed, permit, &record, role.as_ref(), increment).await?;
-    let given = life::given(&asked, bounds, record.created, now);
-    given.warnings.into_iter().for_each(|w| cx.warn(w));
+    let (requested, bounds) = requested(unsealed, permit, &record, role.as_ref(), increment).await?;
+    let effective = ttl::effective_ttl(&requested, bounds, record.created, now);
+    effective.warnings.into_iter().for_each(|w| cx.warn(w));
     record.last_renewal = Some(now);
     let (tx, _) = cx.store();
-    unsealed.access.tokens.extend(tx, key, &mut record, now.after(given.ttl))?;
+    unsealed.access.tokens.extend(tx, key, &mut record, now.after(effective.ttl))?;
     let identity_policies = token.acl.load().as_ref().map(|c| c.identity_policies.clone()).unwrap_or_default();
     let id = SecretString::new(id.unwrap_or("").to_owned());
-    let auth = record.into_auth_block(id, life::shown(given.ttl), identity_policies);
+    let auth = record.into_auth_block(id, ttl::shown(effective.ttl), identity_policies);
     Ok(Outcome::Auth(Box::new(auth)))
 }
 
@@ -84,7 +84,7 @@ async fn role_of(cx: &mut Cx, record: &TokenRecord) -> Result<Option<Role>> {
 /// The period of a renewal in seconds: the current period of the role, or that of the request if it is shorter.
 fn period(record: &TokenRecord, role: Option<&Role>) -> u64 {
     let Some(role) = role else { return record.period };
-    let requested = record.asked.map_or(record.period, |(_, period)| period);
+    let requested = record.requested.map_or(record.period, |(_, period)| period);
     match (role.params.token_period, requested) {
         (0, period) | (period, 0) => period,
         (current, requested) => current.min(requested),
@@ -92,18 +92,18 @@ fn period(record: &TokenRecord, role: Option<&Role>) -> u64 {
 }
 
 /// The TTLs for a renewal: from the auth method, the role, or the record of the token.
-async fn asked(
+async fn requested(
     unsealed: &Unsealed,
     permit: &RequestPermit,
     record: &TokenRecord,
     role: Option<&Role>,
     increment: Duration,
-) -> Result<(Asked, keepfast_framework::mount::TtlBounds)> {
+) -> Result<(RequestedTtls, keepfast_framework::mount::TtlBounds)> {
     let mount_path = record.origin.mount.as_deref().unwrap_or(TOKEN_MOUNT);
     let mounted = unsealed.engines.mounts.router().at(mount_path).cloned();
     let mounted = mounted.ok_or_else(|| Error::invalid("the auth method of this token is gone"))?;
     let bounds = mounted.info.ttl;
-    let mut asked = Asked {
+    let mut requested = RequestedTtls {
         increment,
         ttl: Duration::ZERO,
         max_ttl: Duration::from_secs(record.max_ttl),
@@ -115,18 +115,18 @@ async fn asked(
         let mut cx =
             unsealed.engines.host.context(&mounted, keepfast_framework::Operation::Update, record.path.clone());
         let terms = engine.renew_login(permit, &mut cx, &record.origin.internal).await?;
-        asked.ttl = terms.ttl;
-        asked.max_ttl = terms.max_ttl;
-        asked.period = terms.period;
+        requested.ttl = terms.ttl;
+        requested.max_ttl = terms.max_ttl;
+        requested.period = terms.period;
     }
-    if asked.ttl.is_zero() && asked.increment.is_zero() && asked.period.is_zero() {
+    if requested.ttl.is_zero() && requested.increment.is_zero() && requested.period.is_zero() {
         // Without a requested TTL the last given TTL applies.
-        asked.ttl = match record.life {
-            Life::Until(end) if record.origin.mount.is_none() => {
+        requested.ttl = match record.expiry {
+            TokenExpiry::At(end) if record.origin.mount.is_none() => {
                 end.since(record.last_renewal.unwrap_or(record.created))
             }
             _ => bounds.default,
         };
     }
-    Ok((asked, bounds))
+    Ok((requested, bounds))
 }

@@ -9,11 +9,11 @@ use keepfast_storage::{Page, ReadTx, Tx};
 
 use super::create::child_key;
 use super::id::TokenKey;
-use super::record::{Life, TokenRecord};
+use super::record::{TokenExpiry, TokenRecord};
 use super::store::Tokens;
-use crate::damaged::unreadable;
 use crate::lease::index;
 use crate::mount::delete_some;
+use crate::unreadable::unreadable;
 
 /// Notes of trees whose descendants are still to be deleted.
 const PENDING: &str = "pending/";
@@ -27,19 +27,19 @@ impl Tokens {
     ///
     /// When this returns, none of them is accepted any more, and their records and storage are deleted.
     pub(crate) async fn revoke(&self, key: &TokenKey) -> Result<bool> {
-        let begun = self.now();
+        let started = self.now();
         let outcome = self.revoke_if(key, |_| true).await;
-        self.metrics().tokens.revoke_tree.record(self.now().since(begun));
+        self.metrics().tokens.revoke_tree.record(self.now().since(started));
         outcome
     }
 
     /// Revokes a token that has expired at `now`. `second` is that of its entry in the expiry index. An entry without a
     /// token is deleted, or it would stay due for ever.
-    pub(crate) async fn revoke_due(&self, key: &TokenKey, second: i64, now: Timestamp) -> Result<()> {
-        let begun = self.now();
-        match self.revoke_if(key, |record| !record.lives_at(now)).await {
+    pub(crate) async fn revoke_expired(&self, key: &TokenKey, second: i64, now: Timestamp) -> Result<()> {
+        let started = self.now();
+        match self.revoke_if(key, |record| !record.is_valid_at(now)).await {
             Ok(true) => {
-                let took = self.now().since(begun);
+                let took = self.now().since(started);
                 self.metrics().tokens.revoke_tree.record(took);
                 self.metrics().leases.revoke.record(took);
                 self.metrics().leases.expired.add();
@@ -51,7 +51,7 @@ impl Tokens {
         }
         let take_out = |mut tx: Tx| async move {
             match self.record(&mut tx, key).await? {
-                Some(TokenRecord { life: Life::Until(end), .. }) if index::second_of(end) == second => {}
+                Some(TokenRecord { expiry: TokenExpiry::At(end), .. }) if index::second_of(end) == second => {}
                 _ => tx.delete(&self.view, &index::expiry_key(second, key)),
             }
             Ok((tx, ()))
@@ -100,9 +100,9 @@ impl Tokens {
     /// Many children become orphans page by page, and the token is revoked with the last page: a failure before it
     /// leaves the token valid.
     pub(crate) async fn revoke_orphan(&self, key: &TokenKey) -> Result<bool> {
-        let begun = self.now();
+        let started = self.now();
         let outcome = self.end_alone(key).await;
-        self.metrics().tokens.revoke.record(self.now().since(begun));
+        self.metrics().tokens.revoke.record(self.now().since(started));
         outcome
     }
 
@@ -187,9 +187,9 @@ impl Tokens {
 
     /// Deletes a page of the children of a revoked token and makes a page of its leases due.
     async fn collect_in(&self, mut tx: Tx, parent: &TokenKey) -> Result<(Tx, Collected)> {
-        let begun = self.now();
+        let started = self.now();
         let more_leases = self.leases.end_held(&mut tx, parent, BATCH).await?;
-        self.metrics().leases.revoke_by_token.record(self.now().since(begun));
+        self.metrics().leases.revoke_by_token.record(self.now().since(started));
         let children = self.children(&mut tx, parent, &Page::first(BATCH)).await?;
         let more = more_leases || children.len() == BATCH;
         let (mut grandparents, mut spent) = (Vec::new(), Vec::new());
@@ -220,7 +220,7 @@ impl Tokens {
         if let Some(parent) = &record.parent {
             tx.delete(&self.view, &child_key(parent, key));
         }
-        if let Life::Until(end) = record.life {
+        if let TokenExpiry::At(end) = record.expiry {
             index::remove_token(tx, &self.view, &record.path, key, end);
         }
         let store = self.ids.store_of(&record.hash);
@@ -264,9 +264,9 @@ impl Tokens {
     ///
     /// The expiry index changes in the same transaction.
     pub(crate) fn extend(&self, tx: &mut Tx, key: &TokenKey, record: &mut TokenRecord, end: Timestamp) -> Result<()> {
-        if let Life::Until(old) = record.life {
+        if let TokenExpiry::At(old) = record.expiry {
             index::move_token(tx, &self.view, key, old, end);
-            record.life = Life::Until(end);
+            record.expiry = TokenExpiry::At(end);
         }
         self.save(tx, key, record)
     }

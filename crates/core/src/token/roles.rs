@@ -176,11 +176,16 @@ impl Role {
 
     /// The authority of a token that is created with this role; root only if its creator is. `without_default` is the
     /// parameter of the request.
-    pub(super) fn authority(&self, asked: Vec<String>, maker: &Authority, without_default: bool) -> Result<Authority> {
-        let asks_default = asked.iter().any(|p| p == builtin::DEFAULT);
+    pub(super) fn authority(
+        &self,
+        requested: Vec<String>,
+        maker: &Authority,
+        without_default: bool,
+    ) -> Result<Authority> {
+        let asks_default = requested.iter().any(|p| p == builtin::DEFAULT);
         let bounded = !self.allowed_policies.is_empty() || !self.allowed_policies_glob.is_empty();
-        let wished = match (asked.is_empty(), bounded) {
-            (false, _) => asked,
+        let wished = match (requested.is_empty(), bounded) {
+            (false, _) => requested,
             (true, true) => self.allowed_policies.clone(),
             (true, false) => maker.names(),
         };

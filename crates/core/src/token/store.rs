@@ -14,14 +14,14 @@ use quick_cache::sync::Cache;
 use super::batch::BatchCipher;
 use super::id::{BATCH, Ids, TokenKey};
 use super::record::TokenRecord;
-use crate::audit::Marks;
-use crate::damaged::{self, Stored};
-use crate::follow::{Applied, Follower};
+use crate::audit::TokenMembersByDevice;
+use crate::invalidation::{CacheOwner, CommittedChange};
 use crate::lease::Leases;
 use crate::metrics::Metrics;
 use crate::namespace::NamespaceId;
 use crate::policy::store::CompiledAcl;
 use crate::stamps::{Stamp, Stamps};
+use crate::unreadable::{self, Stored};
 
 pub(super) const RECORDS: Records<TokenRecord> = Records::at("id/");
 /// The secrets of keyed hashes and of batch tokens: 160 random bytes, created once.
@@ -46,7 +46,7 @@ pub(crate) struct Token {
     /// The compiled ACL of its policies.
     pub(crate) acl: ArcSwapOption<CompiledAcl>,
     /// Its representation for each audit device; filled at the first entry.
-    pub(crate) marks: ArcSwapOption<Marks>,
+    pub(crate) marks: ArcSwapOption<TokenMembersByDevice>,
 }
 
 impl Token {
@@ -123,7 +123,7 @@ impl Tokens {
         };
         let record = &found.record;
         Ok(match () {
-            () if !record.lives_at(now) => Err("the token has expired"),
+            () if !record.is_valid_at(now) => Err("the token has expired"),
             () if record.namespace != *namespace => Err("the token belongs to another namespace"),
             () if !record.allows_from(remote) => Err("the address is not in the bound CIDRs of the token"),
             () if record.num_uses < 0 => Err(USES_SPENT),
@@ -135,15 +135,16 @@ impl Tokens {
     /// As [`Tokens::find`], for a lookup of a token: without the check of the address.
     pub(crate) async fn find_anywhere(&self, token: &str, now: Timestamp) -> Result<Option<Arc<Token>>> {
         let Some(found) = self.find_record(token).await? else { return Ok(None) };
-        let alive =
-            found.record.lives_at(now) && found.record.num_uses >= 0 && self.ancestors_live(&found.record, now).await?;
+        let alive = found.record.is_valid_at(now)
+            && found.record.num_uses >= 0
+            && self.ancestors_live(&found.record, now).await?;
         Ok(alive.then_some(found))
     }
 
     /// The token with this key, valid at `now` with all its ancestors.
     pub(crate) async fn at(&self, key: &TokenKey, now: Timestamp) -> Result<Option<Arc<Token>>> {
         let Some(found) = self.load(key).await? else { return Ok(None) };
-        let alive = found.record.lives_at(now) && self.ancestors_live(&found.record, now).await?;
+        let alive = found.record.is_valid_at(now) && self.ancestors_live(&found.record, now).await?;
         Ok(alive.then_some(found))
     }
 
@@ -203,7 +204,7 @@ impl Tokens {
         for _ in 0..DEEPEST {
             let Some(key) = parent else { return Ok(true) };
             match self.load(&key).await? {
-                Some(found) if found.record.lives_at(now) => parent = found.record.parent.clone(),
+                Some(found) if found.record.is_valid_at(now) => parent = found.record.parent.clone(),
                 _ => return Ok(false),
             }
         }
@@ -247,9 +248,9 @@ impl Tokens {
 
     /// Writes a changed record.
     pub(crate) fn save(&self, tx: &mut Tx, key: &TokenKey, record: &TokenRecord) -> Result<()> {
-        let begun = self.now();
+        let started = self.now();
         RECORDS.put_in(tx, &self.view, key.as_str(), record)?;
-        self.metrics().tokens.store.record(self.now().since(begun));
+        self.metrics().tokens.store.record(self.now().since(started));
         Ok(())
     }
 
@@ -290,7 +291,8 @@ impl Tokens {
             let mut tx = self.barrier.begin_read();
             let names = RECORDS.list_in(&mut tx, &self.view, "", &page).await?;
             for name in &names {
-                if let Stored::Record(record) = damaged::read((&RECORDS, "token"), &mut tx, &self.view, name).await? {
+                if let Stored::Record(record) = unreadable::read((&RECORDS, "token"), &mut tx, &self.view, name).await?
+                {
                     out.push(record.accessor);
                 }
             }
@@ -317,8 +319,8 @@ pub(crate) enum Use {
 }
 
 /// Follows the records of tokens: a changed record is read again.
-impl Follower for Tokens {
-    fn applied(&self, change: &Applied<'_>) {
+impl CacheOwner for Tokens {
+    fn applied(&self, change: &CommittedChange<'_>) {
         if let Some(token) = TokenKey::parse(change.key) {
             self.forget(&token);
         }

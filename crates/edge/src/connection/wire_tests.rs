@@ -117,8 +117,8 @@ fn a_turn_ends_behind_a_request_and_its_body() {
     assert_eq!(cuts(whole.as_bytes(), 1, 1000), [get.len(), post.len(), chunked.len(), get.len()]);
     assert_eq!(cuts(whole.as_bytes(), 2, 1000), [get.len() + post.len(), chunked.len() + get.len()]);
     assert_eq!(cuts(whole.as_bytes(), u32::MAX, 1000), [whole.len()]);
-    let begun = format!("{get}GET / HT");
-    assert_eq!(cuts(begun.as_bytes(), 1, 1000), [get.len(), 8]);
+    let started = format!("{get}GET / HT");
+    assert_eq!(cuts(started.as_bytes(), 1, 1000), [get.len(), 8]);
     let (request, ping) = (frame(1, 5, 30), frame(6, 0, 8));
     let whole = [&PREFACE[..], &request, &ping, &request, &request].concat();
     let (first, one) = (24 + request.len(), request.len());

@@ -11,8 +11,8 @@ use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use keepfast_framework::{Body, offload};
 
-use super::budget;
 use super::edge_response::EdgeResponse;
+use super::json_limits;
 use super::path::decode;
 use crate::config::{JsonLimits, Limits};
 use crate::connections::{Charge, Peer};
@@ -272,7 +272,7 @@ fn too_large() -> EdgeResponse {
 
 /// Counts the memory of a JSON text and of its fields, then splits it into fields.
 fn parse_json(text: Bytes, limits: &JsonLimits, share: &mut Share) -> Result<Body, EdgeResponse> {
-    let fields = budget::check(&text, limits)? * PARAMETER;
+    let fields = json_limits::check(&text, limits)? * PARAMETER;
     if !share.reserve(text.len() + fields) {
         return Err(too_many());
     }
@@ -305,7 +305,7 @@ fn parse_form(text: Bytes, limits: JsonLimits, share: &mut Share) -> Result<Body
     let strings = 2 * FORM_PARAMETERS;
     let limits = if share.unauthenticated { limits } else { JsonLimits { strings, object_entries: strings, ..limits } };
     if share.unauthenticated {
-        budget::check_form(parameters, &limits)?;
+        json_limits::check_form(parameters, &limits)?;
     }
     let object_length = text.len() + parameters * PARAMETER;
     if !share.reserve(text.len() + object_length) {
@@ -320,7 +320,7 @@ fn parse_form(text: Bytes, limits: JsonLimits, share: &mut Share) -> Result<Body
         return Err(too_many());
     }
     let json = Bytes::from(serde_json::Value::Object(object).to_string());
-    budget::check(&json, &limits)?;
+    json_limits::check(&json, &limits)?;
     Ok(Body::parse(json)?)
 }
 

@@ -8,7 +8,7 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, EXPECT, HOST, ORIGIN};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::RecordedHeader;
+use keepfast_framework::AuditedHeader;
 use keepfast_framework::fields::go_duration;
 
 use super::edge_response::EdgeResponse;
@@ -137,13 +137,13 @@ pub(crate) fn namespace(headers: &HeaderMap) -> String {
 }
 
 /// The headers that audit devices record. Bytes that are not UTF-8 are replaced.
-pub(crate) fn recorded(headers: &HeaderMap, wanted: &BTreeMap<String, bool>) -> Vec<RecordedHeader> {
+pub(crate) fn recorded(headers: &HeaderMap, wanted: &BTreeMap<String, bool>) -> Vec<AuditedHeader> {
     let mut out = Vec::new();
     for (name, &hmac) in wanted {
         let mut values =
             headers.get_all(name).iter().map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned()).peekable();
         if values.peek().is_some() {
-            out.push(RecordedHeader { name: name.clone(), values: values.collect(), hmac });
+            out.push(AuditedHeader { name: name.clone(), values: values.collect(), hmac });
         }
     }
     out

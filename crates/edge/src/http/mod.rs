@@ -1,17 +1,17 @@
 //! HTTP between a connection and the kernel.
 
 pub(crate) mod body;
-mod budget;
 mod cors;
+mod discard_body;
 pub(crate) mod edge_response;
-mod finish;
 mod headers;
+mod json_limits;
 mod path;
 mod query;
 mod quota;
 mod request;
 mod response;
-mod unread;
+mod run_to_end;
 
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
@@ -23,9 +23,9 @@ use keepfast_framework::{CanonicalPath, Incoming, Operation, QueryValue};
 
 use self::body::BodyMemory;
 use self::edge_response::{EdgeResponse, ResponseExtras};
-use self::finish::FinishOnDrop;
 use self::request::{Admitted, Admitting, Rules};
 use self::response::ResponseBody;
+use self::run_to_end::FinishOnDrop;
 use crate::config::{CustomHeader, Limits, ListenerConfig};
 use crate::connections::{Charge, Peer};
 use crate::kernel::Kernel;

@@ -5,7 +5,7 @@ use http::{HeaderName, StatusCode};
 use keepfast_framework::CanonicalPath;
 
 use super::edge_response::{EdgeResponse, ResponseExtras};
-use crate::kernel::QuotaVerdict;
+use crate::kernel::QuotaResult;
 
 const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
@@ -14,7 +14,7 @@ const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 /// Refuses a request when its quota is exceeded. `extras` receives the headers of the response, whatever its status.
 pub(crate) fn apply(
     path: &CanonicalPath,
-    verdict: QuotaVerdict,
+    verdict: QuotaResult,
     extras: &mut ResponseExtras,
 ) -> Result<(), EdgeResponse> {
     if verdict.with_headers {

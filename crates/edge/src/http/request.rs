@@ -11,12 +11,12 @@ use http::{Method, Request, StatusCode, Version};
 use hyper::body::Body as _;
 use keepfast_crypto::random;
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::{CanonicalPath, Incoming, Input, OpenCeremonies, Operation};
+use keepfast_framework::{CanonicalPath, Incoming, Input, Operation, UnauthedEndpoints};
 
 use super::body::{self, BodyMemory, Receiving, Sender, Share};
 use super::edge_response::{EdgeResponse, ResponseExtras};
 use super::query::Query;
-use super::{FIRST_STREAMS, cors, headers, path, quota, unread};
+use super::{FIRST_STREAMS, cors, discard_body, headers, path, quota};
 use crate::config::{Forwarded, Limits};
 use crate::connection::HEAD_INCLUDED;
 use crate::connections::{Charge, Peer};
@@ -30,7 +30,7 @@ const PARAMETER: usize = 192;
 pub(crate) struct Rules {
     pub(crate) limits: Limits,
     pub(crate) forwarded: Forwarded,
-    pub(crate) open: OpenCeremonies,
+    pub(crate) open: UnauthedEndpoints,
 }
 
 /// An admitted request and its part of the memory for bodies.
@@ -66,7 +66,7 @@ pub(crate) async fn admit<K: Kernel>(
         // A client that waits for "100 Continue" has sent nothing; receiving would make it send.
         let waits = expects && announced.is_some() && rest.size_hint().exact() == announced;
         if !waits {
-            unread::discard(rest, longest, peer);
+            discard_body::discard(rest, longest, peer);
         }
     }
     outcome
@@ -79,7 +79,7 @@ async fn admit_parts<K: Kernel>(
     mut admitting: Admitting<'_, K>,
     extras: &mut ResponseExtras,
 ) -> Result<Admitted, EdgeResponse> {
-    let recorded = admitting.kernel.recorded_headers();
+    let recorded = admitting.kernel.audited_headers();
     charge(&head, &mut admitting, &recorded)?;
     cors::check(&head, admitting.kernel, extras)?;
     let (mut head, form) = read_head(head, &admitting, &recorded, extras)?;
@@ -235,7 +235,7 @@ fn of_head(
         wrap_ttl: None,
         remote,
         tls: None,
-        open: OpenCeremonies::default(),
+        open: UnauthedEndpoints::default(),
         accepts_prometheus: false,
     }))
 }

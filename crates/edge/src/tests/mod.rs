@@ -39,7 +39,7 @@ impl Admission for Echo {
         matches!(path, "sys/health" | "sys/init" | "sys/leader" | "sys/seal-status" | "sys/unseal")
     }
 
-    fn recorded_headers(&self) -> Arc<BTreeMap<String, bool>> {
+    fn audited_headers(&self) -> Arc<BTreeMap<String, bool>> {
         Arc::default()
     }
 }

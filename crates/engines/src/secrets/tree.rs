@@ -2,7 +2,7 @@
 
 use keepfast_framework::engine::Gauge;
 use keepfast_framework::fields::{Int, Text};
-use keepfast_framework::pace::Pace;
+use keepfast_framework::throttle::Throttle;
 use keepfast_framework::{Cx, Page, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -115,7 +115,7 @@ impl<'a> Tree<'a> {
     /// # Errors
     /// When storage fails.
     pub(crate) async fn usage(&self, cx: &mut Cx) -> Result<Vec<Gauge>> {
-        let mut pace = Pace::new(cx.clock().clone());
+        let mut pace = Throttle::new(cx.clock().clone());
         let mut count = 0_usize;
         let mut open = vec![(String::new(), Page::first(USAGE_PAGE))];
         while let Some((folder, page)) = open.pop() {

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use keepfast_core::audit::DeviceOptions;
 use keepfast_core::settings::AuditSettings;
 
-use super::high::Config;
-use super::low::Labelled;
+use super::stanza::Labelled;
+use super::top_level::Config;
 use super::{ConfigError, Warning};
 
 /// Parses `audit "file" "NAME" { options { file_path = … } }` and checks the options.

@@ -5,7 +5,7 @@ use keepfast_edge::{CustomHeader, Statuses};
 use keepfast_hcl::{Item, ValueKind};
 
 use super::error::ConfigError;
-use super::low::{Stanza, scalar};
+use super::stanza::{Stanza, scalar};
 
 /// Parses the block of a listener, widest rules first.
 pub(super) fn read(stanza: &mut Stanza<'_>) -> Result<Vec<CustomHeader>, ConfigError> {

@@ -4,14 +4,14 @@ use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use keepfast_edge::{Bind, ClientCertificates, Forwarded, JsonLimits, Limits, ListenerConfig, TlsConfig};
-use keepfast_framework::OpenCeremonies;
+use keepfast_framework::UnauthedEndpoints;
 use keepfast_framework::token_params::parse_cidr;
 use keepfast_hcl::{Item, Position, Suggestion};
 
 use super::error::{ConfigError, Warning};
 use super::headers;
 use super::known_keys;
-use super::low::{Labelled, Stanza};
+use super::stanza::{Labelled, Stanza};
 
 /// Parses one `listener` block.
 pub(super) fn read(
@@ -58,7 +58,7 @@ pub(super) fn read(
         }
     };
     let mut is_open = |key| Ok::<_, ConfigError>(!stanza.flag(key)?.unwrap_or(true));
-    let open = OpenCeremonies {
+    let open = UnauthedEndpoints {
         rekey: is_open("disable_unauthed_rekey_endpoints")?,
         generate_root: is_open("disable_unauthed_generate_root_endpoints")?,
     };

@@ -8,26 +8,26 @@ mod audit;
 mod environment;
 mod error;
 mod headers;
-mod high;
 mod interface_filters;
 mod interfaces;
 mod known_keys;
 mod listener;
-mod low;
 #[cfg(test)]
 mod public_configurations;
-mod stanzas;
+mod small_stanzas;
+mod stanza;
 #[cfg(test)]
 mod tests;
+mod top_level;
 
 use std::path::{Path, PathBuf};
 
 pub use environment::Environment;
 pub use error::{ConfigError, Warning};
-pub use high::{Config, LogFormat, LogRotation, Storage};
 pub use keepfast_edge::{
     Bind, ClientCertificates, CustomHeader, Forwarded, JsonLimits, Limits, ListenerConfig, Statuses, TlsConfig,
 };
+pub use top_level::{Config, LogFormat, LogRotation, Storage};
 
 /// Loads files and directories (their `*.hcl` and `*.json`, in the order of their names), then the environment. The
 /// value of a later file replaces an earlier one; listeners and audit devices accumulate.
@@ -48,11 +48,11 @@ pub(crate) fn load_over(
     for path in paths {
         for file in files(path)? {
             let text = std::fs::read_to_string(&file).map_err(|e| unreadable(&file, &e))?;
-            sources.push(low::Source::parse(file.display().to_string(), &text)?);
+            sources.push(stanza::Source::parse(file.display().to_string(), &text)?);
         }
     }
     let mut warnings = Vec::new();
-    let config = high::build(&sources, environment, storage, &mut warnings)?;
+    let config = top_level::build(&sources, environment, storage, &mut warnings)?;
     Ok((config, warnings))
 }
 

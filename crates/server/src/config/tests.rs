@@ -308,9 +308,9 @@ fn telemetry_and_lockout_are_parsed_and_errors_name_the_key() {
         (without.prometheus_retention, without.usage_period),
         (Duration::from_secs(86_400), Duration::from_secs(600))
     );
-    let told = |stanza: &str| load_texts(&[MINIMAL, LISTENER, stanza], &[]).unwrap().0.telemetry;
-    assert!(told("telemetry { prometheus_retention_time = 0 }").prometheus_retention.is_zero());
-    assert_eq!(told("telemetry { usage_gauge_period = \"1m\" }").usage_period, Duration::from_secs(60));
+    let telemetry = |stanza: &str| load_texts(&[MINIMAL, LISTENER, stanza], &[]).unwrap().0.telemetry;
+    assert!(telemetry("telemetry { prometheus_retention_time = 0 }").prometheus_retention.is_zero());
+    assert_eq!(telemetry("telemetry { usage_gauge_period = \"1m\" }").usage_period, Duration::from_secs(60));
     let wrong = format!("{MINIMAL}user_lockout \"kv\" {{}}");
     assert!(refused(&wrong).contains("there are all, approle, userpass and ldap"));
 }

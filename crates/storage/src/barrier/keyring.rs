@@ -20,7 +20,7 @@ use keepfast_crypto::{
     secret::{Secret, SecretBytes},
 };
 
-use super::{RootKey, value};
+use super::{RootKey, record_format};
 use crate::Digest;
 
 const VERSION: u8 = 1;
@@ -81,10 +81,10 @@ impl Keyring {
 
     /// Decodes the stored form. Terms that `known` has keep their counters.
     pub(crate) fn load(root: &RootKey, path: &str, record: &[u8], known: &Self) -> Result<Self, Unusable> {
-        if value::term(record) != Some(0) {
+        if record_format::term(record) != Some(0) {
             return Err(Unusable::Damaged);
         }
-        let plain = value::open(&AeadKey::new(root), path, record).map_err(|_| Unusable::WrongKey)?;
+        let plain = record_format::open(&AeadKey::new(root), path, record).map_err(|_| Unusable::WrongKey)?;
         let plain: SecretBytes = Secret::new(plain);
         let mut terms = parse(plain.expose()).ok_or(Unusable::Damaged)?;
         for term in &mut terms {
@@ -96,7 +96,7 @@ impl Keyring {
     }
 
     fn sealed(root: RootKey, terms: Vec<Arc<Term>>, path: &str) -> (Self, Vec<u8>) {
-        let record = value::seal(&AeadKey::new(&root), 0, path, format(&terms).expose());
+        let record = record_format::seal(&AeadKey::new(&root), 0, path, format(&terms).expose());
         let stored = Digest::of(&record);
         (Self { root, terms, stored }, record)
     }

@@ -1,23 +1,23 @@
 //! The barrier encrypts every record: plaintext above it, ciphertext below it.
 
-mod current;
+mod counters;
+mod current_keyring;
 mod keyring;
+mod record_format;
 mod seal_record;
 #[cfg(test)]
 mod tests;
-mod traffic;
 mod usage;
-mod value;
 
 use std::sync::{Arc, atomic::Ordering};
 
 use bytes::Bytes;
 
-use self::current::CurrentKeyring;
+use self::counters::Counts;
+pub use self::counters::OperationCounts;
+use self::current_keyring::CurrentKeyring;
 use self::keyring::{Keyring, Unusable};
 pub use self::seal_record::SealRecord;
-use self::traffic::Counts;
-pub use self::traffic::Traffic;
 use crate::{
     Backend, Batch, Digest, Index, Key, MemoryBackend, Page, Read, ReadTx, StorageError, Tries, Tx, View, Watch, Write,
     cache::Cache,
@@ -239,7 +239,7 @@ impl Barrier {
     }
 
     /// Counts of operations since the barrier was opened.
-    pub fn traffic(&self) -> Traffic {
+    pub fn traffic(&self) -> OperationCounts {
         self.counts.read()
     }
 
@@ -253,7 +253,7 @@ impl Barrier {
         if is_reserved(path) {
             return Err(StorageError::InvalidKey("reserved for the barrier"));
         }
-        let term = value::term(value).ok_or_else(|| damaged(path))?;
+        let term = record_format::term(value).ok_or_else(|| damaged(path))?;
         decrypt(&self.keyring.load(), term, path, value)?.ok_or_else(|| damaged(path))
     }
 
@@ -326,7 +326,7 @@ impl Barrier {
 
     /// Decrypts the record at `path`.
     pub(crate) async fn open_record(&self, path: &str, record: &[u8]) -> Result<Bytes, StorageError> {
-        let term = value::term(record).ok_or_else(|| damaged(path))?;
+        let term = record_format::term(record).ok_or_else(|| damaged(path))?;
         if let Some(plain) = decrypt(&self.keyring.load(), term, path, record)? {
             return Ok(plain);
         }
@@ -351,7 +351,7 @@ impl Barrier {
         let count = term.count(writes.len() as u64);
         let seal = |(key, plain): (Key, Option<Bytes>)| match plain {
             Some(plain) => {
-                let value = value::seal(&term.key, term.number, key.as_str(), &plain).into();
+                let value = record_format::seal(&term.key, term.number, key.as_str(), &plain).into();
                 Write::Put { key, value }
             }
             None => Write::Delete { key },
@@ -384,7 +384,7 @@ fn decrypt(keyring: &Keyring, term: u32, path: &str, record: &[u8]) -> Result<Op
     let Some(term) = keyring.term(term) else {
         return Ok(None);
     };
-    value::open(&term.key, path, record).map(|plain| Some(plain.into())).map_err(|_| damaged(path))
+    record_format::open(&term.key, path, record).map(|plain| Some(plain.into())).map_err(|_| damaged(path))
 }
 
 fn damaged(path: &str) -> StorageError {

@@ -283,12 +283,12 @@ async fn rewrapping_leaves_exactly_one_root_key_that_opens() {
 async fn a_closed_barrier_answers_nothing() {
     let (_, _, barrier) = created().await;
     write(&barrier, "k", "v").await;
-    let mut begun = barrier.begin();
-    begun.put(&barrier.view("t"), "k", "w".into());
+    let mut started = barrier.begin();
+    started.put(&barrier.view("t"), "k", "w".into());
     barrier.close();
     assert!(barrier.is_closed());
     assert!(matches!(read(&barrier, "k").await, Err(StorageError::Closed)));
-    assert!(matches!(begun.commit().await, Err(StorageError::Closed)));
+    assert!(matches!(started.commit().await, Err(StorageError::Closed)));
     assert!(matches!(barrier.rotate(1).await, Err(StorageError::Closed)));
     assert!(barrier.key_status().is_err());
 }

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Barrier, damaged, keyring::Term, value};
+use super::{Barrier, damaged, keyring::Term, record_format};
 use crate::{Key, StorageError, Write};
 
 /// Encryptions between two stored counts.
@@ -39,7 +39,7 @@ pub(super) fn due(term: &Term, count: u64) -> Result<Option<Write>, StorageError
         return Ok(None);
     }
     let (path, count) = (path(term), term.count(1));
-    let value = value::seal(&term.key, term.number, &path, &count.to_le_bytes()).into();
+    let value = record_format::seal(&term.key, term.number, &path, &count.to_le_bytes()).into();
     Ok(Some(Write::Put { key: Key::new(path)?, value }))
 }
 

@@ -9,9 +9,9 @@ mod log;
 #[cfg(test)]
 mod log_suite;
 mod segment;
-mod segmented;
+mod segmented_log;
 #[cfg(test)]
-mod sim;
+mod sim_disk;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -36,7 +36,7 @@ use self::{
     disk::{Disk, RealDisk},
     layout::{DirectoryLock, Layout},
     log::Log,
-    segmented::{SegmentedLog, Segments},
+    segmented_log::{SegmentedLog, Segments},
     state::State,
     writer::{Request, Shared, Writer},
 };

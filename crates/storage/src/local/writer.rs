@@ -127,7 +127,7 @@ impl<L: Log> Writer<L> {
         change.commit(last)?;
         for (request, answer) in group.iter().zip(&answers) {
             if let (Ok(index), false) = (answer, request.batch.writes.is_empty()) {
-                self.shared.watchers.tell(*index, &request.batch.writes);
+                self.shared.watchers.notify(*index, &request.batch.writes);
             }
         }
         Ok(answers)

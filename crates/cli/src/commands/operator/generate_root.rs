@@ -98,12 +98,12 @@ fn run(cx: &Cx) -> Outcome {
 
 fn begin(cx: &Cx, session: &Session) -> Outcome {
     let otp = cx.words.text("otp").unwrap_or_default();
-    let begun =
+    let started =
         shares::ask(session, "Error initializing root generation", Method::Put, ATTEMPT, Some(json!({ "otp": otp })))?;
-    if cx.output.is_table() && !text(&begun, "otp").is_empty() {
+    if cx.output.is_table() && !text(&started, "otp").is_empty() {
         terminal::warning("The OTP below is printed once. Decoding the token needs it; keep it apart from the shares.");
     }
-    show(cx, &begun)
+    show(cx, &started)
 }
 
 fn decode(cx: &Cx, encoded: &str) -> Outcome {

@@ -11,7 +11,7 @@ use zeroize::Zeroize as _;
 
 use super::line_writer::LineWriter;
 use super::{Device, Ticket};
-use crate::audit::allowed::{Allowed, append_to};
+use crate::audit::allowed_targets::{AllowedTargets, append_to};
 
 /// The length of a line in bytes from which a copy into a batch costs more than a separate write.
 const LARGE: usize = 16 << 10;
@@ -27,7 +27,7 @@ pub(crate) struct FileDevice {
     /// Set at each open.
     mode: Option<u32>,
     /// Checked at each open.
-    allowed: Allowed,
+    allowed: AllowedTargets,
     /// Whether lines hold secrets (`log_raw`), so that this device wipes its own buffers of them.
     wipes: bool,
     log: Mutex<LineWriter<File>>,
@@ -91,7 +91,7 @@ impl Drop for BatchedLine<'_> {
 }
 
 impl FileDevice {
-    pub(crate) fn open(path: &Path, mode: Option<u32>, allowed: &Allowed) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path, mode: Option<u32>, allowed: &AllowedTargets) -> io::Result<Self> {
         let log = Mutex::new(open_log(path, mode, allowed)?);
         let (path, allowed) = (path.to_owned(), allowed.clone());
         Ok(FileDevice { path, mode, allowed, wipes: false, log, open: Mutex::default() })
@@ -169,7 +169,7 @@ impl Device for FileDevice {
 }
 
 /// Opens a log for appending; the output of an earlier process may end in the middle of a line.
-fn open_log(path: &Path, mode: Option<u32>, allowed: &Allowed) -> io::Result<LineWriter<File>> {
+fn open_log(path: &Path, mode: Option<u32>, allowed: &AllowedTargets) -> io::Result<LineWriter<File>> {
     let file = append_to(path, true, mode, allowed)?;
     let torn = file.metadata()?.is_file() && last_byte(path).is_some_and(|byte| byte != b'\n');
     Ok(LineWriter::new(file, torn))
@@ -213,12 +213,12 @@ mod tests {
     impl Target for LogFile {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
-            let device = FileDevice::open(&dir.path().join("log"), None, &Allowed::default()).unwrap();
+            let device = FileDevice::open(&dir.path().join("log"), None, &AllowedTargets::default()).unwrap();
             LogFile { dir, device, rotations: 0 }
         }
 
         fn failing() -> Self {
-            let device = FileDevice::open(Path::new("/dev/full"), None, &Allowed::default()).unwrap();
+            let device = FileDevice::open(Path::new("/dev/full"), None, &AllowedTargets::default()).unwrap();
             LogFile { device, ..LogFile::new() }
         }
 
@@ -240,7 +240,7 @@ mod tests {
     device_suite!(file, LogFile);
 
     fn open(settings: &AuditSettings) -> Result<Box<dyn Device>, crate::audit::DeviceError> {
-        crate::audit::target::open(settings, &Allowed::default()).map(|(_, device)| device)
+        crate::audit::target::open(settings, &AllowedTargets::default()).map(|(_, device)| device)
     }
 
     fn settings(options: &[(&str, &str)]) -> AuditSettings {
@@ -306,7 +306,7 @@ mod tests {
         for (raw, lengths) in [("true", [8, 8]), ("false", [0, 0])] {
             let options = [("file_path", path.as_str()), ("log_raw", raw)];
             let options = DeviceOptions::of(&settings(&options)).unwrap();
-            let device = open_file(path.as_ref(), &options, &Allowed::default()).unwrap();
+            let device = open_file(path.as_ref(), &options, &AllowedTargets::default()).unwrap();
             for length in lengths {
                 device.submit(b"s3cr3t1\n".to_vec()).written().await.unwrap();
                 let open = device.open.lock();

@@ -10,8 +10,8 @@ use keepfast_framework::Clock;
 use keepfast_storage::{Backend, Batch, Index, Key, MemoryBackend, Page, StorageError, Watch, Write};
 use proptest::test_runner::TestRng;
 
-use super::{HOUR, Rig, below, reader, seeded};
-use crate::duties::Duties;
+use super::{HOUR, LeaseFixture, below, reader, seeded};
+use crate::background::BackgroundTasks;
 use crate::lease::expiry_queue::{ExpiryQueue, folder_of};
 use crate::lease::record::LeaseId;
 use crate::lease::revoke::RevokeMode;
@@ -52,9 +52,9 @@ impl Backend for Counted {
     }
 }
 
-async fn counted() -> (Rig, Arc<Counted>) {
+async fn counted() -> (LeaseFixture, Arc<Counted>) {
     let backend = Arc::new(Counted::default());
-    (Rig::on(backend.clone(), "here").await, backend)
+    (LeaseFixture::on(backend.clone(), "here").await, backend)
 }
 
 /// A second expiry queue of the same storage, with little room.
@@ -70,8 +70,8 @@ impl Watch for Narrow {
     }
 }
 
-fn narrow(rig: &Rig, room: usize) -> Arc<Narrow> {
-    let barrier = &rig.unsealed.barrier;
+fn narrow(fixture: &LeaseFixture, room: usize) -> Arc<Narrow> {
+    let barrier = &fixture.unsealed.barrier;
     let narrow = Arc::new(Narrow(ExpiryQueue::new(Arc::clone(barrier), barrier.view("token/"), room)));
     let watcher: Arc<dyn Watch> = narrow.clone();
     barrier.watch(Arc::downgrade(&watcher));
@@ -84,90 +84,91 @@ fn seconds(rng: &mut TestRng, most: usize) -> Duration {
 
 #[tokio::test]
 async fn while_nothing_is_due_nothing_is_read() {
-    let (mut rig, storage) = counted().await;
-    rig.user(&rig.root, "a").await;
-    rig.restart("here").await;
+    let (mut fixture, storage) = counted().await;
+    fixture.user(&fixture.root, "a").await;
+    fixture.restart("here").await;
     assert_eq!(storage.looks(), 0, "an unseal reads no ends");
-    rig.pass(Duration::ZERO).await;
+    fixture.pass(Duration::ZERO).await;
     let looks = storage.looks();
     assert!(looks <= 4, "the folders and a page of each: {looks}");
-    let (path, id, _) = rig.user(&rig.root, "a").await;
+    let (path, id, _) = fixture.user(&fixture.root, "a").await;
     for _ in 0..50 {
-        rig.pass(Duration::from_secs(60)).await;
+        fixture.pass(Duration::from_secs(60)).await;
     }
-    rig.unsealed.leases.renewer.renew_lease(&RequestPermit::new(), &path, &id, HOUR * 3).await.unwrap();
-    rig.pass(HOUR).await;
-    assert_eq!((rig.users(), storage.looks()), (1, looks), "one has ended, the other was renewed");
-    rig.pass(HOUR * 3).await;
-    assert_eq!((rig.users(), storage.looks()), (0, looks));
+    fixture.unsealed.leases.renewer.renew_lease(&RequestPermit::new(), &path, &id, HOUR * 3).await.unwrap();
+    fixture.pass(HOUR).await;
+    assert_eq!((fixture.users(), storage.looks()), (1, looks), "one has ended, the other was renewed");
+    fixture.pass(HOUR * 3).await;
+    assert_eq!((fixture.users(), storage.looks()), (0, looks));
 }
 
 #[tokio::test]
 async fn whatever_is_committed_the_near_future_is_what_is_on_disk() {
-    let (mut rig, mut rng) = (Rig::new().await, seeded());
-    let mut other = narrow(&rig, 5);
-    let parent = rig.token(None, reader(false, HOUR * 1000)).await;
+    let (mut fixture, mut rng) = (LeaseFixture::new().await, seeded());
+    let mut other = narrow(&fixture, 5);
+    let parent = fixture.token(None, reader(false, HOUR * 1000)).await;
     let (mut leases, mut most) = (Vec::<(String, LeaseId)>::new(), 0);
     for round in 0..400 {
-        *rig.world.ttl.lock() = Some(seconds(&mut rng, 3000));
+        *fixture.external.ttl.lock() = Some(seconds(&mut rng, 3000));
         let chosen = below(&mut rng, 256);
         let lease = leases.get(chosen % leases.len().max(1)).cloned();
         match (chosen % 11, lease) {
             (0, Some((path, id))) => drop(
-                rig.unsealed
+                fixture
+                    .unsealed
                     .leases
                     .renewer
                     .renew_lease(&RequestPermit::new(), &path, &id, seconds(&mut rng, 9000))
                     .await,
             ),
             (1, Some((path, id))) => {
-                rig.unsealed.leases.revoker.revoke_lease(&path, &id, RevokeMode::Now).await.unwrap_or_default()
+                fixture.unsealed.leases.revoker.revoke_lease(&path, &id, RevokeMode::Now).await.unwrap_or_default()
             }
-            (2, _) => rig.pass(seconds(&mut rng, 600)).await,
-            (3, _) => drop(rig.token(Some(&parent), reader(false, seconds(&mut rng, 9000))).await),
+            (2, _) => fixture.pass(seconds(&mut rng, 600)).await,
+            (3, _) => drop(fixture.token(Some(&parent), reader(false, seconds(&mut rng, 9000))).await),
             (4, _) => {
-                let made = rig.token(None, reader(false, HOUR)).await;
-                let (path, id, _) = rig.user(&made.id, "b").await;
+                let made = fixture.token(None, reader(false, HOUR)).await;
+                let (path, id, _) = fixture.user(&made.id, "b").await;
                 leases.push((path, id));
-                rig.unsealed.access.tokens.revoke(made.key.as_ref().unwrap()).await.unwrap();
+                fixture.unsealed.access.tokens.revoke(made.key.as_ref().unwrap()).await.unwrap();
             }
-            (5, _) => rig.world.down.store(round % 2 == 0, Ordering::Relaxed),
-            (6, _) => rig.unsealed.leases.store.set_quarantine(round % 3 == 0, rig.clock.now()).await.unwrap(),
+            (5, _) => fixture.external.down.store(round % 2 == 0, Ordering::Relaxed),
+            (6, _) => fixture.unsealed.leases.store.set_quarantine(round % 3 == 0, fixture.clock.now()).await.unwrap(),
             (7, _) if round % 5 == 0 => {
-                rig.restart("here").await;
-                other = narrow(&rig, 5);
+                fixture.restart("here").await;
+                other = narrow(&fixture, 5);
             }
             (8, _) => drop(other.0.next(true).await.unwrap()),
             _ => {
-                let (path, id, _) = rig.user(&rig.root, if round % 3 == 0 { "a" } else { "b" }).await;
+                let (path, id, _) = fixture.user(&fixture.root, if round % 3 == 0 { "a" } else { "b" }).await;
                 leases.push((path, id));
             }
         }
-        rig.unsealed.leases.store.expiry_queue.check().await;
+        fixture.unsealed.leases.store.expiry_queue.check().await;
         most = most.max(other.0.check().await);
     }
     assert!(most > 5, "the narrow one has seen some of several folders");
-    rig.world.down.store(false, Ordering::Relaxed);
-    rig.unsealed.leases.store.set_quarantine(false, rig.clock.now()).await.unwrap();
-    rig.pass(HOUR * 9000).await;
+    fixture.external.down.store(false, Ordering::Relaxed);
+    fixture.unsealed.leases.store.set_quarantine(false, fixture.clock.now()).await.unwrap();
+    fixture.pass(HOUR * 9000).await;
     // Page after page, the small expiry queue finds no lease left of any mount.
     for mount in other.0.mounts().await.unwrap() {
-        assert_eq!(other.0.due(&folder_of(&mount), rig.clock.now(), "", 9).await.unwrap(), Vec::<String>::new());
+        assert_eq!(other.0.due(&folder_of(&mount), fixture.clock.now(), "", 9).await.unwrap(), Vec::<String>::new());
     }
 }
 
 #[tokio::test]
 async fn more_than_there_is_room_for_ends_in_order_and_a_page_at_a_time() {
-    let (rig, storage) = counted().await;
-    let (other, mut rng) = (narrow(&rig, 8), seeded());
-    rig.pass(Duration::ZERO).await;
+    let (fixture, storage) = counted().await;
+    let (other, mut rng) = (narrow(&fixture, 8), seeded());
+    fixture.pass(Duration::ZERO).await;
     for _ in 0..60 {
-        *rig.world.ttl.lock() = Some(seconds(&mut rng, 3000));
-        rig.user(&rig.root, "a").await;
+        *fixture.external.ttl.lock() = Some(seconds(&mut rng, 3000));
+        fixture.user(&fixture.root, "a").await;
     }
     let mount = other.0.mounts().await.unwrap().remove(0);
-    let now = rig.clock.now().after(HOUR);
-    let (all, mut after, mut found) = (rig.stored().await, String::new(), Vec::new());
+    let now = fixture.clock.now().after(HOUR);
+    let (all, mut after, mut found) = (fixture.stored().await, String::new(), Vec::new());
     loop {
         let names = other.0.due(&folder_of(&mount), now, &after, 7).await.unwrap();
         let Some(last) = names.last() else { break };
@@ -179,55 +180,55 @@ async fn more_than_there_is_room_for_ends_in_order_and_a_page_at_a_time() {
     assert!(found.is_sorted() && found.len() == 60, "{found:?} {expected:?}");
     assert_eq!(other.0.check().await, 8, "what was only looked at takes no room");
     let looks = storage.looks();
-    rig.pass(HOUR).await;
-    assert_eq!((rig.users(), storage.looks() - looks), (0, 1), "the first page of a new folder");
+    fixture.pass(HOUR).await;
+    assert_eq!((fixture.users(), storage.looks() - looks), (0, 1), "the first page of a new folder");
     assert_eq!(other.0.check().await, 0);
     assert_eq!(other.0.due(&folder_of(&mount), now, "", 7).await.unwrap(), Vec::<String>::new());
 }
 
 #[tokio::test]
 async fn the_worker_sleeps_until_the_next_end_and_is_woken_by_a_sooner_one() {
-    let (rig, storage) = counted().await;
-    let _duties = Duties::start(rig.unsealed.clone());
+    let (fixture, storage) = counted().await;
+    let _duties = BackgroundTasks::start(fixture.unsealed.clone());
     let settle = || async {
         for _ in 0..200 {
             tokio::task::yield_now().await;
         }
     };
     settle().await;
-    rig.user(&rig.root, "a").await;
-    *rig.world.ttl.lock() = Some(Duration::from_secs(100));
-    rig.user(&rig.root, "b").await;
+    fixture.user(&fixture.root, "a").await;
+    *fixture.external.ttl.lock() = Some(Duration::from_secs(100));
+    fixture.user(&fixture.root, "b").await;
     settle().await;
     let looks = storage.looks();
     for (span, users) in [(90, 2), (9, 2), (2, 1), (3000, 1), (498, 1), (2, 0)] {
-        rig.clock.advance(Duration::from_secs(span));
+        fixture.clock.advance(Duration::from_secs(span));
         settle().await;
-        assert_eq!(rig.users(), users, "after {span} more seconds");
+        assert_eq!(fixture.users(), users, "after {span} more seconds");
     }
-    let (path, id, _) = rig.user(&rig.root, "a").await;
+    let (path, id, _) = fixture.user(&fixture.root, "a").await;
     settle().await;
-    rig.unsealed.leases.revoker.revoke_lease(&path, &id, RevokeMode::Queued).await.unwrap();
+    fixture.unsealed.leases.revoker.revoke_lease(&path, &id, RevokeMode::Queued).await.unwrap();
     settle().await;
-    assert_eq!((rig.users(), storage.looks()), (0, looks), "nothing was read in all that time");
+    assert_eq!((fixture.users(), storage.looks()), (0, looks), "nothing was read in all that time");
 }
 
 #[tokio::test]
 async fn under_quarantine_the_worker_rests_and_afterwards_does_what_is_left() {
-    let (mut rig, _) = counted().await;
-    rig.user(&rig.root, "a").await;
-    rig.restart("elsewhere").await;
-    let _duties = Duties::start(rig.unsealed.clone());
+    let (mut fixture, _) = counted().await;
+    fixture.user(&fixture.root, "a").await;
+    fixture.restart("elsewhere").await;
+    let _duties = BackgroundTasks::start(fixture.unsealed.clone());
     for _ in 0..20 {
-        rig.clock.advance(HOUR);
+        fixture.clock.advance(HOUR);
         for _ in 0..50 {
             tokio::task::yield_now().await;
         }
     }
-    assert_eq!(rig.users(), 1);
-    rig.unsealed.leases.store.set_quarantine(false, rig.clock.now()).await.unwrap();
+    assert_eq!(fixture.users(), 1);
+    fixture.unsealed.leases.store.set_quarantine(false, fixture.clock.now()).await.unwrap();
     for _ in 0..200 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(rig.users(), 0);
+    assert_eq!(fixture.users(), 0);
 }

@@ -3,20 +3,20 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::{HOUR, Rig, reader};
+use super::{HOUR, LeaseFixture, reader};
 use crate::sys::lease_top;
 use crate::token::create::Spec;
 
-async fn top(rig: &Rig, limit: usize) -> Value {
-    serde_json::to_value(lease_top::rank(&rig.unsealed, limit).await.unwrap()).unwrap()
+async fn top(fixture: &LeaseFixture, limit: usize) -> Value {
+    serde_json::to_value(lease_top::rank(&fixture.unsealed, limit).await.unwrap()).unwrap()
 }
 
 /// Creates `count` users of a mount, with a token of this entity.
-async fn users(rig: &Rig, mount: &str, entity: &str, count: usize) {
+async fn users(fixture: &LeaseFixture, mount: &str, entity: &str, count: usize) {
     let spec = Spec { entity_id: entity.into(), ..reader(false, HOUR * 9) };
-    let made = rig.token(None, spec).await;
+    let made = fixture.token(None, spec).await;
     for _ in 0..count {
-        rig.user(&made.id, mount).await;
+        fixture.user(&made.id, mount).await;
     }
 }
 
@@ -31,12 +31,12 @@ fn ranks(expected: &[(&str, u64)]) -> Vec<(String, u64)> {
 
 #[tokio::test]
 async fn mounts_paths_and_entities_are_ranked_by_their_leases() {
-    let rig = Rig::new().await;
-    let before = top(&rig, 20).await;
-    users(&rig, "a", "ada", 7).await;
-    users(&rig, "b", "bob", 3).await;
-    users(&rig, "b", "ada", 2).await;
-    let shown = top(&rig, 20).await;
+    let fixture = LeaseFixture::new().await;
+    let before = top(&fixture, 20).await;
+    users(&fixture, "a", "ada", 7).await;
+    users(&fixture, "b", "bob", 3).await;
+    users(&fixture, "b", "ada", 2).await;
+    let shown = top(&fixture, 20).await;
     // Three tokens and their leases.
     assert_eq!(shown["total"].as_u64().unwrap() - before["total"].as_u64().unwrap(), 15);
     assert_eq!(shown["entities_sampled"], shown["total"]);
@@ -44,24 +44,24 @@ async fn mounts_paths_and_entities_are_ranked_by_their_leases() {
     assert_eq!(of(&shown["paths"])[..2], ranks(&[("a/creds", 7), ("b/creds", 5)]));
     let entities = of(&shown["entities"]);
     assert!(entities.contains(&("ada".into(), 11)) && entities.contains(&("bob".into(), 4)), "{entities:?}");
-    let limited = top(&rig, 1).await;
+    let limited = top(&fixture, 1).await;
     assert_eq!(of(&limited["mounts"]), ranks(&[("a/", 7)]));
     assert_eq!(limited["total"], shown["total"], "a limit shortens the lists and counts all the same");
 }
 
 #[tokio::test]
 async fn a_record_that_cannot_be_read_is_counted_for_nobody() {
-    let rig = Rig::new().await;
-    users(&rig, "a", "ada", 1).await;
-    let (_, broken, _) = rig.user(&rig.root, "b").await;
-    let token = rig.token(None, Spec { entity_id: "eve".into(), ..reader(false, HOUR) }).await;
-    let view = rig.unsealed.barrier.view("token/");
-    let mut tx = rig.unsealed.barrier.begin();
+    let fixture = LeaseFixture::new().await;
+    users(&fixture, "a", "ada", 1).await;
+    let (_, broken, _) = fixture.user(&fixture.root, "b").await;
+    let token = fixture.token(None, Spec { entity_id: "eve".into(), ..reader(false, HOUR) }).await;
+    let view = fixture.unsealed.barrier.view("token/");
+    let mut tx = fixture.unsealed.barrier.begin();
     for key in [format!("secret/{}", broken.as_str()), format!("id/{}", token.key.unwrap().as_str())] {
         tx.put(&view, &key, Bytes::from_static(b"{\"path\":7"));
     }
     tx.commit().await.unwrap();
-    let shown = top(&rig, 20).await;
+    let shown = top(&fixture, 20).await;
     let entities = of(&shown["entities"]);
     assert!(entities.contains(&("ada".into(), 2)) && !entities.iter().any(|(name, _)| name == "eve"), "{entities:?}");
     assert_eq!(entities.iter().map(|(_, count)| count).sum::<u64>(), shown["total"].as_u64().unwrap());
@@ -69,14 +69,14 @@ async fn a_record_that_cannot_be_read_is_counted_for_nobody() {
 
 #[tokio::test]
 async fn an_engine_learns_what_all_mounts_of_its_type_have_leased() {
-    let rig = Rig::new().await;
-    users(&rig, "a", "ada", 2).await;
-    users(&rig, "b", "bob", 3).await;
+    let fixture = LeaseFixture::new().await;
+    users(&fixture, "a", "ada", 2).await;
+    users(&fixture, "b", "bob", 3).await;
     let user = |lease: &Value| lease["user"].as_str().map(str::to_owned);
-    let mut leased = rig.unsealed.engines.host.services.leased("users", &user).await.unwrap();
+    let mut leased = fixture.unsealed.engines.host.services.leased("users", &user).await.unwrap();
     leased.sort();
-    assert_eq!(leased, rig.world.users.lock().iter().cloned().collect::<Vec<_>>());
-    assert_eq!(rig.unsealed.engines.host.services.leased("others", &user).await.unwrap(), Vec::<String>::new());
-    let none = rig.unsealed.engines.host.services.leased("users", &|_: &Value| None).await.unwrap();
+    assert_eq!(leased, fixture.external.users.lock().iter().cloned().collect::<Vec<_>>());
+    assert_eq!(fixture.unsealed.engines.host.services.leased("others", &user).await.unwrap(), Vec::<String>::new());
+    let none = fixture.unsealed.engines.host.services.leased("users", &|_: &Value| None).await.unwrap();
     assert_eq!(json!(none), json!([]), "what is not asked for is not told");
 }

@@ -9,9 +9,9 @@ use super::NOW;
 use super::*;
 
 /// A small random generator (xorshift), so that a seed identifies a run.
-struct Chance(u64);
+struct Xorshift(u64);
 
-impl Chance {
+impl Xorshift {
     fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -62,7 +62,7 @@ impl Chance {
 fn sec_ac13_fast_matcher_equals_the_naive_reference() {
     let number =
         |name: &str, default: u64| std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
-    let mut chance = Chance(number("KEEPFAST_POLICY_SEED", 0x9e37_79b9_7f4a_7c15));
+    let mut chance = Xorshift(number("KEEPFAST_POLICY_SEED", 0x9e37_79b9_7f4a_7c15));
     let (mut cases, mut granted) = (0, 0);
     while cases < number("KEEPFAST_POLICY_CASES", 100_000) {
         let policies = chance.policies();

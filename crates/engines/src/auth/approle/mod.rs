@@ -21,10 +21,10 @@
 
 mod cidr;
 mod expiry;
-mod keys;
+mod id_hash;
 mod login;
+mod login_queue;
 mod metadata;
-mod queue;
 mod role;
 mod roles;
 mod secret_id;
@@ -37,14 +37,14 @@ use keepfast_framework::routes::Help;
 use keepfast_framework::token_params::TokenTerms;
 use keepfast_framework::{Cx, Engine, Kind, Result, Routes};
 
-use keys::Keys;
+use id_hash::IdHasher;
 use login::LoginRoles;
-use queue::Queue;
+use login_queue::Queue;
 use settings::{clear, read, write};
 
 /// The auth method at one mount.
 pub struct AppRole {
-    keys: Keys,
+    keys: IdHasher,
     /// The cache of roles.
     login_roles: LoginRoles,
     queue: Queue,
@@ -64,7 +64,7 @@ impl Engine for AppRole {
     }
 
     async fn open(cx: &mut Cx) -> Result<Self> {
-        Ok(AppRole { keys: Keys::open(cx).await?, login_roles: LoginRoles::default(), queue: Queue::default() })
+        Ok(AppRole { keys: IdHasher::open(cx).await?, login_roles: LoginRoles::default(), queue: Queue::default() })
     }
 
     async fn tick(&self, cx: &mut Cx) -> Result<()> {

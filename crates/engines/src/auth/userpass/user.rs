@@ -22,13 +22,13 @@ pub(super) struct User {
     /// The parameters of the user's tokens.
     pub(super) token: TokenParams,
     /// Which properties were written under their deprecated names, so that reads return those too.
-    pub(super) former: Former,
+    pub(super) deprecated: DeprecatedParams,
 }
 
 /// The deprecated names of token parameters.
 #[derive(Clone, Copy, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct Former {
+pub(super) struct DeprecatedParams {
     pub(super) policies: bool,
     pub(super) ttl: bool,
     pub(super) max_ttl: bool,

@@ -88,12 +88,13 @@ pub(super) async fn exists(_: &Userpass, cx: &mut Cx, req: UserPath) -> Result<E
 /// GET `users/{username}`.
 pub(super) async fn read(_: &Userpass, cx: &mut Cx, req: UserPath) -> Result<Option<Data<UserResponse>>> {
     let name = username(&req.username)?;
-    Ok(USERS.get(cx, &name).await?.map(|User { token, former, .. }| {
+    Ok(USERS.get(cx, &name).await?.map(|User { token, deprecated, .. }| {
         Data(UserResponse {
-            bound_cidrs: Some(token.token_bound_cidrs.clone()).filter(|cidrs| former.bound_cidrs && !cidrs.is_empty()),
-            max_ttl: Some(token.token_max_ttl).filter(|ttl| former.max_ttl && *ttl > 0),
-            policies: Some(token.token_policies.clone()).filter(|policies| former.policies && !policies.is_empty()),
-            ttl: Some(token.token_ttl).filter(|ttl| former.ttl && *ttl > 0),
+            bound_cidrs: Some(token.token_bound_cidrs.clone())
+                .filter(|cidrs| deprecated.bound_cidrs && !cidrs.is_empty()),
+            max_ttl: Some(token.token_max_ttl).filter(|ttl| deprecated.max_ttl && *ttl > 0),
+            policies: Some(token.token_policies.clone()).filter(|policies| deprecated.policies && !policies.is_empty()),
+            ttl: Some(token.token_ttl).filter(|ttl| deprecated.ttl && *ttl > 0),
             token,
         })
     }))
@@ -113,22 +114,22 @@ pub(super) async fn write(method: &Userpass, cx: &mut Cx, req: Write) -> Result<
     }
     let mut token = req.token;
     let policies = req.policies.map(|CommaList(policies)| CommaList(parsed_policies(policies)));
-    apply_deprecated(&mut token.token_policies, policies, &mut user.former.policies);
-    apply_deprecated(&mut token.token_ttl, req.ttl, &mut user.former.ttl);
-    apply_deprecated(&mut token.token_max_ttl, req.max_ttl, &mut user.former.max_ttl);
-    apply_deprecated(&mut token.token_bound_cidrs, req.bound_cidrs, &mut user.former.bound_cidrs);
+    apply_deprecated(&mut token.token_policies, policies, &mut user.deprecated.policies);
+    apply_deprecated(&mut token.token_ttl, req.ttl, &mut user.deprecated.ttl);
+    apply_deprecated(&mut token.token_max_ttl, req.max_ttl, &mut user.deprecated.max_ttl);
+    apply_deprecated(&mut token.token_bound_cidrs, req.bound_cidrs, &mut user.deprecated.bound_cidrs);
     user.token.apply(token)?;
     USERS.put(cx, &name, &user)
 }
 
 /// Takes a parameter from its deprecated name if the current one is absent; reads return the deprecated name while it
 /// was the last one used.
-fn apply_deprecated<T>(current: &mut Option<T>, former: Option<T>, shows_deprecated: &mut bool) {
-    if current.is_some() || former.is_some() {
-        *shows_deprecated = former.is_some();
+fn apply_deprecated<T>(current: &mut Option<T>, deprecated: Option<T>, shows_deprecated: &mut bool) {
+    if current.is_some() || deprecated.is_some() {
+        *shows_deprecated = deprecated.is_some();
     }
     if current.is_none() {
-        *current = former;
+        *current = deprecated;
     }
 }
 
@@ -151,8 +152,8 @@ pub(super) async fn write_password(method: &Userpass, cx: &mut Cx, req: WritePas
 pub(super) async fn write_policies(_: &Userpass, cx: &mut Cx, req: WritePolicies) -> Result<()> {
     let (name, mut user) = require(cx, &req.username).await?;
     let mut current = req.token_policies.map(|CommaList(policies)| CommaList(canonical_policies(policies)));
-    let former = req.policies.map(|CommaList(policies)| CommaList(parsed_policies(policies)));
-    apply_deprecated(&mut current, former, &mut user.former.policies);
+    let deprecated = req.policies.map(|CommaList(policies)| CommaList(parsed_policies(policies)));
+    apply_deprecated(&mut current, deprecated, &mut user.deprecated.policies);
     if let Some(CommaList(policies)) = current {
         user.token.token_policies = policies;
     }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::config::Config;
 use super::credential::Login;
-pub(super) use super::failure::{ChangePasswordError, CreateUserError, DatabaseError};
+pub(super) use super::error::{ChangePasswordError, CreateUserError, DatabaseError};
 use super::files::FileDirectories;
 use super::kinds::Kind;
 use super::pool::PoolStats;

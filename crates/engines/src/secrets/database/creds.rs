@@ -125,7 +125,7 @@ pub(super) async fn renew(engine: &DatabaseEngine, cx: &mut Cx, lease: &HeldLeas
     let database = rotation::database(engine, cx, &held.db_name, &config).await?;
     let terms = LeaseTerms { ttl: role.default_ttl(), max_ttl: role.max_ttl() };
     let renewed =
-        database.renew_user(&held.username, lease.end_under(&terms).after(GRACE), &role.renew_statements).await;
+        database.renew_user(&held.username, lease.expiry_under(&terms).after(GRACE), &role.renew_statements).await;
     renewed.map_err(DatabaseError::invalid)?;
     Ok(terms)
 }

@@ -8,7 +8,7 @@ mod connection;
 mod credential;
 mod creds;
 mod details;
-mod failure;
+mod error;
 mod files;
 pub(crate) mod fuzzing;
 mod kinds;
@@ -21,6 +21,7 @@ mod redact;
 mod redis;
 mod roles;
 mod rotation;
+mod rotation_backoff;
 mod schedule;
 mod statement;
 mod static_roles;
@@ -29,7 +30,6 @@ mod stored_limits;
 #[cfg(test)]
 mod tests;
 mod tls;
-mod undecided;
 mod username;
 mod version;
 
@@ -42,15 +42,15 @@ use keepfast_framework::{Cx, Engine, HeldLease, Kind, LeaseTerms, Result, Routes
 use self::connection::Connections;
 use self::files::FileDirectories;
 use self::rotation::RunningRotations;
+use self::rotation_backoff::RotationBackoff;
 use self::static_rotation::NextRotation;
-use self::undecided::Undecided;
 
 /// The database engine.
 pub struct DatabaseEngine {
     connections: Connections,
     rotating: RunningRotations,
     rotating_static: RunningRotations,
-    undecided: Undecided,
+    undecided: RotationBackoff,
     next_rotation: NextRotation,
     /// Whether stored texts beyond the limits were logged.
     limits_logged: AtomicBool,
@@ -106,7 +106,7 @@ impl Engine for DatabaseEngine {
             connections: Connections::new(FileDirectories::new(&cx.file_directories())),
             rotating: RunningRotations::default(),
             rotating_static: RunningRotations::default(),
-            undecided: Undecided::default(),
+            undecided: RotationBackoff::default(),
             next_rotation: NextRotation::default(),
             limits_logged: AtomicBool::default(),
         })

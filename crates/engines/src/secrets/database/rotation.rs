@@ -65,8 +65,8 @@ pub(super) struct RotationGuard {
 impl RunningRotations {
     /// Starts a rotation of this name; `None` while another one runs.
     pub(super) fn begin(&self, name: &str) -> Option<RotationGuard> {
-        let begun = self.0.lock().insert(name.to_owned());
-        begun.then(|| RotationGuard { running: self.clone(), name: name.to_owned() })
+        let started = self.0.lock().insert(name.to_owned());
+        started.then(|| RotationGuard { running: self.clone(), name: name.to_owned() })
     }
 
     /// Whether a rotation of this name runs.
@@ -90,14 +90,14 @@ pub(super) enum Outcome {
     /// The old password.
     Old,
     /// Unknown; both passwords are kept.
-    Undecided(DatabaseError),
+    RotationBackoff(DatabaseError),
 }
 
 /// `rotate-root/`: sets an administrator's password that only this server knows.
 pub(super) async fn rotate_root(engine: &DatabaseEngine, cx: &mut Cx, req: ConnectionPath) -> Result<()> {
     let name = &*req.name;
     let _turn = engine.rotating.begin(name).ok_or_else(busy)?;
-    if let Outcome::Undecided(error) = recover(engine, cx, name).await? {
+    if let Outcome::RotationBackoff(error) = recover(engine, cx, name).await? {
         return Err(error.with_text(|text| within("an earlier rotation is undecided", &text)).internal());
     }
     let config = Config::require(engine, cx, name).await?;
@@ -118,7 +118,7 @@ pub(super) async fn rotate_root(engine: &DatabaseEngine, cx: &mut Cx, req: Conne
         Err(ChangePasswordError::Unknown(error)) => {
             return match recover(engine, cx, name).await? {
                 Outcome::New | Outcome::Settled => Ok(()),
-                Outcome::Old | Outcome::Undecided(_) => Err(failed(error)),
+                Outcome::Old | Outcome::RotationBackoff(_) => Err(failed(error)),
             };
         }
     }
@@ -126,7 +126,7 @@ pub(super) async fn rotate_root(engine: &DatabaseEngine, cx: &mut Cx, req: Conne
     record_outcome(engine, cx, name, outcome.as_ref().ok());
     match outcome? {
         Outcome::Old => Err(DatabaseError::new("the database does not accept the new password").internal()),
-        Outcome::Undecided(error) => {
+        Outcome::RotationBackoff(error) => {
             cx.warn(format!(
                 "The database has acknowledged the new password, but a login with it fails ({}). The old password is kept too, \
                  and both are tried until a login succeeds.",
@@ -193,11 +193,11 @@ async fn check_acknowledged(engine: &DatabaseEngine, cx: &mut Cx, name: &str) ->
         let outcome = match database.accepts(&old.username, &config.password()).await {
             Ok(true) => Outcome::New,
             Ok(false) if matches!(database.accepts(&old.username, &old.password()).await, Ok(true)) => Outcome::Old,
-            Ok(false) => Outcome::Undecided(DatabaseError::new("the database does not accept the new password")),
-            Err(error) => Outcome::Undecided(error),
+            Ok(false) => Outcome::RotationBackoff(DatabaseError::new("the database does not accept the new password")),
+            Err(error) => Outcome::RotationBackoff(error),
         };
         match outcome {
-            Outcome::Undecided(_) => return Ok(outcome),
+            Outcome::RotationBackoff(_) => return Ok(outcome),
             Outcome::Old => {
                 config.replace_password(&old.password());
                 config.save(cx, name)?;
@@ -219,7 +219,7 @@ async fn check_acknowledged(engine: &DatabaseEngine, cx: &mut Cx, name: &str) ->
 /// undone by it. So the pending password is kept even if the old one works.
 ///
 /// # Errors
-/// When storage fails. Errors of the database are [`Outcome::Undecided`].
+/// When storage fails. Errors of the database are [`Outcome::RotationBackoff`].
 pub(super) async fn recover(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<Outcome> {
     let outcome = decide(engine, cx, name).await;
     record_outcome(engine, cx, name, outcome.as_ref().ok());
@@ -229,7 +229,7 @@ pub(super) async fn recover(engine: &DatabaseEngine, cx: &mut Cx, name: &str) ->
 /// Starts a pause after a failure, or ends it after a success.
 fn record_outcome(engine: &DatabaseEngine, cx: &Cx, name: &str, outcome: Option<&Outcome>) {
     match outcome {
-        None | Some(Outcome::Undecided(_)) => engine.undecided.failed(name, cx.now()),
+        None | Some(Outcome::RotationBackoff(_)) => engine.undecided.failed(name, cx.now()),
         Some(_) => engine.undecided.clear(name),
     }
 }
@@ -258,7 +258,7 @@ async fn decide(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<Outc
                 error = error.log_text(),
                 "a rotation is undecided; both passwords are kept"
             );
-            return Ok(Outcome::Undecided(error));
+            return Ok(Outcome::RotationBackoff(error));
         }
     }
     acknowledge(engine, cx, name, &new).await?;

@@ -260,16 +260,16 @@ where
     if dollars.is_some_and(|quote| quote.outwards().count() > max_depth) {
         return Err(ExceedsLimit::DollarQuoteDepth.into());
     }
-    let (mut begun, mut at) = (0, 0);
+    let (mut started, mut at) = (0, 0);
     while let Some(c) = statement[at..].chars().next() {
         let (before, rest) = statement.split_at(at);
         if let Some(tag) = dollar_tag(dialect, before, rest) {
             let from = at + tag.len();
             let to = statement[from..].find(tag).map_or(statement.len(), |end| from + end);
-            visit(Piece { place: Place::Bare, dollars, text: &statement[begun..from] })?;
+            visit(Piece { place: Place::Bare, dollars, text: &statement[started..from] })?;
             let quote = DollarQuote { tag, around: dollars };
             split((dialect, max_depth), &statement[from..to], Some(&quote), visit)?;
-            (begun, at) = (to, (to + tag.len()).min(statement.len()));
+            (started, at) = (to, (to + tag.len()).min(statement.len()));
             continue;
         }
         let Some((place, opening)) = opens(dialect, before, rest) else {
@@ -278,12 +278,12 @@ where
         };
         let from = at + opening;
         let to = from + end(place, rest.starts_with("/*"), &statement[from..]);
-        visit(Piece { place: Place::Bare, dollars, text: &statement[begun..from] })?;
+        visit(Piece { place: Place::Bare, dollars, text: &statement[started..from] })?;
         visit(Piece { place, dollars, text: &statement[from..to] })?;
         // The end of a piece is one ASCII character, or two for some comments, whose second one has no meaning alone.
-        (begun, at) = (to, (to + 1).min(statement.len()));
+        (started, at) = (to, (to + 1).min(statement.len()));
     }
-    visit(Piece { place: Place::Bare, dollars, text: &statement[begun..] })
+    visit(Piece { place: Place::Bare, dollars, text: &statement[started..] })
 }
 
 /// The context that begins here, and the length of its opening in bytes.

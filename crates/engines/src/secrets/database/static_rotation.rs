@@ -12,9 +12,9 @@ use zeroize::Zeroize;
 use super::config::Config;
 use super::connection::{ChangePasswordError, Database, DatabaseError};
 use super::rotation::{self, Outcome, check_password, has_old_only, within};
+use super::rotation_backoff::pause;
 use super::statement::are_blank;
 use super::static_roles::{NEVER, STATIC_ROLES, StaticRole, StaticRolePath};
-use super::undecided::pause;
 use super::{DatabaseEngine, username};
 
 /// The maximum attempts of a commit that conflicts.

@@ -14,7 +14,7 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::codec;
-use super::ring::{Event, KeyRecord, VersionRecord, load};
+use super::named_key::{Event, KeyRecord, VersionRecord, load};
 use super::stored::{Material, rfc3339};
 
 /// A backup of the key in that format, if it has one.

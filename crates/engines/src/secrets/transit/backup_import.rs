@@ -13,7 +13,7 @@ use keepfast_framework::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::ring::{Event, KeyRecord, NewKey, VersionRecord};
+use super::named_key::{Event, KeyRecord, NewKey, VersionRecord};
 use super::stored::Material;
 
 /// A backup.

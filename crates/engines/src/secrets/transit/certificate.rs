@@ -11,10 +11,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Transit;
+use super::key_response::certificate_chain;
 use super::keys::check_name;
-use super::ring::{KEYS, KeyRecord, load};
+use super::named_key::{KEYS, KeyRecord, load};
 use super::stored::Material;
-use super::view::certificate_chain;
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Request {
@@ -59,11 +59,11 @@ const BLANK: (&[u8], &[u8]) = (&[0x30, 0x00], &[0xa0, 0x00]);
 
 pub(super) async fn request(transit: &Transit, cx: &mut Cx, req: Request) -> Result<Data<CsrResponse>> {
     let name = check_name(&req.name)?;
-    let ring = transit.rings.get(cx, name).await?;
-    let ring = ring.ok_or_else(|| Error::invalid(format!("key with provided name '{name}' not found")))?;
-    signing_only(&ring.record)?;
+    let named_key = transit.key_cache.get(cx, name).await?;
+    let named_key = named_key.ok_or_else(|| Error::invalid(format!("key with provided name '{name}' not found")))?;
+    signing_only(&named_key.record)?;
     // OpenBao signs a request with a soft-deleted key; here such a key is never used.
-    ring.record.usable()?;
+    named_key.record.usable()?;
     let template = match req.csr.as_deref().filter(|text| !text.is_empty()) {
         Some(text) => Some(pem::decode(text).ok_or_else(|| Error::invalid("could not decode PEM CSR"))?.1),
         None => None,
@@ -73,8 +73,8 @@ pub(super) async fn request(transit: &Transit, cx: &mut Cx, req: Request) -> Res
         None => BLANK,
     };
     let none = || Error::invalid("could not create the csr: no such key version");
-    let version = select_version(&ring.record, req.version).ok_or_else(none)?;
-    let key = ring.key(version).map_err(Error::internal)?.ok_or_else(none)?;
+    let version = select_version(&named_key.record, req.version).ok_or_else(none)?;
+    let key = named_key.key(version).map_err(Error::internal)?.ok_or_else(none)?;
     let signed = signed_request(key, subject, attributes).map_err(|why| match why {
         KeyError::PublicOnly => {
             Error::invalid("could not create the csr: the key version does not have a private part")
@@ -83,7 +83,7 @@ pub(super) async fn request(transit: &Transit, cx: &mut Cx, req: Request) -> Res
         other => Error::internal(other),
     })?;
     let csr = pem::encode("CERTIFICATE REQUEST", &signed);
-    Ok(Data(CsrResponse { csr, name: name.to_owned(), kind: ring.record.kind.name() }))
+    Ok(Data(CsrResponse { csr, name: name.to_owned(), kind: named_key.record.kind.name() }))
 }
 
 fn signing_only(key: &KeyRecord) -> Result<()> {

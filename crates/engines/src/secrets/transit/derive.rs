@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::Transit;
 use super::keys::check_name;
-use super::ring::{KEYS, NewKey};
+use super::named_key::{KEYS, NewKey};
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Derive {
@@ -40,7 +40,7 @@ pub(super) async fn derive(transit: &Transit, cx: &mut Cx, req: Derive) -> Resul
     }
     let peer = req.peer_public_key.filter(|text| !text.is_empty());
     let peer = peer.ok_or_else(|| Error::invalid("peer public key not provided"))?;
-    let base = transit.rings.get(cx, req.base_key_name.as_deref().unwrap_or_default()).await?;
+    let base = transit.key_cache.get(cx, req.base_key_name.as_deref().unwrap_or_default()).await?;
     let base = base.ok_or_else(|| Error::invalid("specified base key not found"))?;
     base.record.usable()?;
     let KeyKind::Ecdsa(curve) = base.record.kind else {

@@ -17,7 +17,7 @@ use super::batch::{self, Item};
 use super::codec::{self, TagError};
 use super::config::SETTINGS;
 use super::keys::check_name;
-use super::ring::{KEYS, NewKey, Ring};
+use super::named_key::{KEYS, NamedKey, NewKey};
 use super::{Transit, usage};
 
 /// Why one item failed; part of the response.
@@ -133,7 +133,7 @@ struct Decrypted {
 
 /// Whether the key exists. If not, encrypting creates it, which policies treat as a separate capability.
 pub(super) async fn exists(transit: &Transit, cx: &mut Cx, req: KeyPath) -> Result<Exists> {
-    Ok(Exists(transit.rings.get(cx, &req.name).await?.is_some()))
+    Ok(Exists(transit.key_cache.get(cx, &req.name).await?.is_some()))
 }
 
 pub(super) async fn encrypt(transit: &Transit, cx: &mut Cx, req: Encrypt) -> Result<Outcome> {
@@ -154,18 +154,18 @@ pub(super) async fn encrypt(transit: &Transit, cx: &mut Cx, req: Encrypt) -> Res
     }
     let with_context = all_have_context(&items)?;
     let convergent = req.convergent_encryption.is_some_and(|flag| flag.0);
-    let ring = match transit.rings.get(cx, name).await? {
-        Some(ring) => ring,
+    let named_key = match transit.key_cache.get(cx, name).await? {
+        Some(named_key) => named_key,
         None => create(cx, name, req.kind.as_deref(), with_context, convergent).await?,
     };
-    ring.record.usable()?;
-    refuse_associated_data(ring.record.kind, &items)?;
-    usage::reserve_each(cx, name, &ring, &items).await?;
+    named_key.record.usable()?;
+    refuse_associated_data(named_key.record.kind, &items)?;
+    usage::reserve_each(cx, name, &named_key, &items).await?;
     let mut failed = 0;
     let mut results: Vec<Encrypted> = items
         .into_iter()
         .map(|item| {
-            let result = seal_item(&ring, &item);
+            let result = seal_item(&named_key, &item);
             failed += usize::from(result.is_err());
             encrypted(result, batched.then(|| item.reference.unwrap_or_default()))
         })
@@ -203,7 +203,7 @@ fn has(text: &Option<String>) -> bool {
 }
 
 /// Creates the key of an `encrypt`, if the mount allows that.
-async fn create(cx: &mut Cx, name: &str, kind: Option<&str>, derived: bool, convergent: bool) -> Result<Arc<Ring>> {
+async fn create(cx: &mut Cx, name: &str, kind: Option<&str>, derived: bool, convergent: bool) -> Result<Arc<NamedKey>> {
     if SETTINGS.get(cx, "").await?.unwrap_or_default().disable_upsert {
         return Err(Error::invalid("encryption key not found"));
     }
@@ -219,7 +219,7 @@ async fn create(cx: &mut Cx, name: &str, kind: Option<&str>, derived: bool, conv
     let mut record = NewKey { derived, convergent, ..NewKey::of(known) }.record();
     record.generate_version(cx.now()).await?;
     KEYS.put(cx, name, &record)?;
-    Ok(Arc::new(Ring::new(record)))
+    Ok(Arc::new(NamedKey::new(record)))
 }
 
 /// Refuses associated data if the key's cipher cannot authenticate it.
@@ -237,18 +237,18 @@ fn refuse_associated_data(kind: KeyKind, items: &[Item]) -> Result<()> {
 }
 
 /// Encrypts the plaintext of one item.
-fn seal_item(ring: &Ring, item: &Item) -> Result<(u32, String), ItemError> {
-    let context = context_of(ring, item.context.as_deref())?;
+fn seal_item(named_key: &NamedKey, item: &Item) -> Result<(u32, String), ItemError> {
+    let context = context_of(named_key, item.context.as_deref())?;
     let plaintext = item.plaintext.as_deref().unwrap_or_default();
     let plaintext = Zeroizing::new(codec::decode(plaintext).map_err(|why| why.to_string())?);
-    check_encrypts(ring)?;
-    let version = ring.record.version_for(item.key_version.unwrap_or_default().0, "encryption")?;
+    check_encrypts(named_key)?;
+    let version = named_key.record.version_for(item.key_version.unwrap_or_default().0, "encryption")?;
     let aad = associated_data_of(item.associated_data.as_deref())?;
-    seal(ring, version, &context, &aad, &plaintext)
+    seal(named_key, version, &context, &aad, &plaintext)
 }
 
-fn check_encrypts(ring: &Ring) -> Result<(), ItemError> {
-    let kind = ring.record.kind;
+fn check_encrypts(named_key: &NamedKey) -> Result<(), ItemError> {
+    let kind = named_key.record.kind;
     if kind.encrypts() {
         Ok(())
     } else {
@@ -258,15 +258,15 @@ fn check_encrypts(ring: &Ring) -> Result<(), ItemError> {
 
 /// Encrypts with one version.
 pub(super) fn seal(
-    ring: &Ring,
+    named_key: &NamedKey,
     version: u32,
     context: &[u8],
     aad: &[u8],
     plaintext: &[u8],
 ) -> Result<(u32, String), ItemError> {
-    let sealed = match &**key(ring, version)? {
-        Key::Symmetric(key) if !ring.record.derived => key.seal(aad, plaintext).map_err(failed)?,
-        Key::Symmetric(_) => derive(ring, version, context)?.seal(aad, plaintext).map_err(failed)?,
+    let sealed = match &**key(named_key, version)? {
+        Key::Symmetric(key) if !named_key.record.derived => key.seal(aad, plaintext).map_err(failed)?,
+        Key::Symmetric(_) => derive(named_key, version, context)?.seal(aad, plaintext).map_err(failed)?,
         Key::MlKem(key) => key.seal(aad, plaintext).map_err(failed)?,
         Key::Rsa(key) => key.encrypt(plaintext).map_err(|_| {
             ItemError::from("failed to RSA encrypt the plaintext: crypto/rsa: message too long for RSA key size")
@@ -277,26 +277,26 @@ pub(super) fn seal(
 }
 
 /// Decrypts one ciphertext.
-fn open(ring: &Ring, ciphertext: &str, context: &[u8], aad: &[u8]) -> Result<Zeroizing<Vec<u8>>, ItemError> {
-    if !ring.record.kind.encrypts() {
-        return Err(format!("message decryption not supported for key type {}", ring.record.kind.name()).into());
+fn open(named_key: &NamedKey, ciphertext: &str, context: &[u8], aad: &[u8]) -> Result<Zeroizing<Vec<u8>>, ItemError> {
+    if !named_key.record.kind.encrypts() {
+        return Err(format!("message decryption not supported for key type {}", named_key.record.kind.name()).into());
     }
-    let (version, body) = parse(ring, ciphertext)?;
+    let (version, body) = parse(named_key, ciphertext)?;
     let sealed = codec::decode(body).map_err(|_| "invalid ciphertext: could not decode base64")?;
-    let cipher = match ring.record.kind {
+    let cipher = match named_key.record.kind {
         KeyKind::Symmetric(cipher) => Some(cipher),
         _ => None,
     };
     if cipher.is_some_and(|cipher| sealed.len() < cipher.nonce_size()) {
         return Err("invalid ciphertext length".into());
     }
-    let unauthentic = || match ring.record.kind.name() {
+    let unauthentic = || match named_key.record.kind.name() {
         name if name.contains("chacha") => "chacha20poly1305: message authentication failed",
         _ => "cipher: message authentication failed",
     };
-    let opened = match &**key(ring, version)? {
-        Key::Symmetric(key) if !ring.record.derived => key.open(aad, &sealed),
-        Key::Symmetric(_) => derive(ring, version, context)?.open(aad, &sealed),
+    let opened = match &**key(named_key, version)? {
+        Key::Symmetric(key) if !named_key.record.derived => key.open(aad, &sealed),
+        Key::Symmetric(_) => derive(named_key, version, context)?.open(aad, &sealed),
         Key::MlKem(key) => key.open(aad, &sealed),
         Key::Rsa(key) => match key.decrypt(&sealed) {
             Ok(plaintext) => return Ok(Zeroizing::new(plaintext.expose().clone())),
@@ -311,7 +311,7 @@ fn open(ring: &Ring, ciphertext: &str, context: &[u8], aad: &[u8]) -> Result<Zer
 }
 
 /// The version and body of a ciphertext, if the key's settings allow that version.
-fn parse<'a>(ring: &Ring, ciphertext: &'a str) -> Result<(u32, &'a str), ItemError> {
+fn parse<'a>(named_key: &NamedKey, ciphertext: &'a str) -> Result<(u32, &'a str), ItemError> {
     let (version, body) = codec::parse_tagged(ciphertext).map_err(|why| match why {
         TagError::NoPrefix => "invalid ciphertext: no prefix",
         TagError::WrongFields => "invalid ciphertext: wrong number of fields",
@@ -319,25 +319,27 @@ fn parse<'a>(ring: &Ring, ciphertext: &'a str) -> Result<(u32, &'a str), ItemErr
     })?;
     // The oldest releases wrote 0 for the first version.
     let version = if version == 0 { 1 } else { version };
-    if version > i64::from(ring.record.latest) {
+    if version > i64::from(named_key.record.latest) {
         return Err("invalid ciphertext: version is too new".into());
     }
-    if version < i64::from(ring.record.min_decryption) {
+    if version < i64::from(named_key.record.min_decryption) {
         return Err("ciphertext or signature version is disallowed by policy (too old)".into());
     }
     Ok((u32::try_from(version).map_err(|_| "invalid ciphertext: version is too new")?, body))
 }
 
-fn key(ring: &Ring, version: u32) -> Result<&Arc<Key>, ItemError> {
-    ring.key(version).map_err(failed)?.ok_or(ItemError::Borrowed("no such key version"))
+fn key(named_key: &NamedKey, version: u32) -> Result<&Arc<Key>, ItemError> {
+    named_key.key(version).map_err(failed)?.ok_or(ItemError::Borrowed("no such key version"))
 }
 
 /// The key that a context derives from a version.
-fn derive(ring: &Ring, version: u32, context: &[u8]) -> Result<SymmetricKey, ItemError> {
-    let KeyKind::Symmetric(cipher) = ring.record.kind else { return Err("the key type derives no cipher key".into()) };
-    let material = ring.record.versions.get(&version).and_then(|stored| stored.material.as_ref());
+fn derive(named_key: &NamedKey, version: u32, context: &[u8]) -> Result<SymmetricKey, ItemError> {
+    let KeyKind::Symmetric(cipher) = named_key.record.kind else {
+        return Err("the key type derives no cipher key".into());
+    };
+    let material = named_key.record.versions.get(&version).and_then(|stored| stored.material.as_ref());
     let material = material.ok_or("no such key version")?;
-    SymmetricKey::derive(cipher, material.expose(), context, ring.record.convergent).map_err(failed)
+    SymmetricKey::derive(cipher, material.expose(), context, named_key.record.convergent).map_err(failed)
 }
 
 fn failed(why: KeyError) -> ItemError {
@@ -345,9 +347,9 @@ fn failed(why: KeyError) -> ItemError {
 }
 
 /// The context of an item; a derived key requires one.
-fn context_of(ring: &Ring, text: Option<&str>) -> Result<Vec<u8>, ItemError> {
+fn context_of(named_key: &NamedKey, text: Option<&str>) -> Result<Vec<u8>, ItemError> {
     let context = codec::decode(text.unwrap_or_default()).map_err(|why| why.to_string())?;
-    if ring.record.derived && ring.record.kind.encrypts() && context.is_empty() {
+    if named_key.record.derived && named_key.record.kind.encrypts() && context.is_empty() {
         return Err(NO_CONTEXT.into());
     }
     Ok(context)
@@ -374,13 +376,13 @@ pub(super) async fn decrypt(transit: &Transit, cx: &mut Cx, req: Decrypt) -> Res
         return Err(batch::parse_error(&format!("'[{at}].ciphertext' missing ciphertext to decrypt")));
     }
     all_have_context(&items)?;
-    let ring = require_key(transit, cx, name).await?;
-    refuse_associated_data(ring.record.kind, &items)?;
+    let named_key = require_key(transit, cx, name).await?;
+    refuse_associated_data(named_key.record.kind, &items)?;
     let mut failures = 0;
     let mut results: Vec<Decrypted> = Vec::with_capacity(items.len());
     for item in items {
-        batch::yield_if_slow(ring.record.kind).await;
-        let opened = open_item(&ring, &item);
+        batch::yield_if_slow(named_key.record.kind).await;
+        let opened = open_item(&named_key, &item);
         let reference = batched.then(|| item.reference.unwrap_or_default());
         match opened {
             Ok(plaintext) => results.push(Decrypted { plaintext: codec::encode(&plaintext), error: None, reference }),
@@ -406,18 +408,18 @@ fn required_ciphertext(ciphertext: Option<Text>) -> Result<String> {
 }
 
 /// The key of an operation that requires it to exist.
-pub(super) async fn require_key(transit: &Transit, cx: &mut Cx, name: &str) -> Result<Arc<Ring>> {
-    let ring = transit.rings.get(cx, name).await?;
-    let ring = ring.ok_or_else(|| Error::invalid("encryption key not found"))?;
-    ring.record.usable()?;
-    Ok(ring)
+pub(super) async fn require_key(transit: &Transit, cx: &mut Cx, name: &str) -> Result<Arc<NamedKey>> {
+    let named_key = transit.key_cache.get(cx, name).await?;
+    let named_key = named_key.ok_or_else(|| Error::invalid("encryption key not found"))?;
+    named_key.record.usable()?;
+    Ok(named_key)
 }
 
-fn open_item(ring: &Ring, item: &Item) -> Result<Zeroizing<Vec<u8>>, ItemError> {
-    let context = context_of(ring, item.context.as_deref())?;
+fn open_item(named_key: &NamedKey, item: &Item) -> Result<Zeroizing<Vec<u8>>, ItemError> {
+    let context = context_of(named_key, item.context.as_deref())?;
     let aad = associated_data_of(item.associated_data.as_deref())?;
     let ciphertext = item.ciphertext.as_deref().filter(|text| !text.is_empty());
-    open(ring, ciphertext.ok_or("missing ciphertext to decrypt")?, &context, &aad)
+    open(named_key, ciphertext.ok_or("missing ciphertext to decrypt")?, &context, &aad)
 }
 
 pub(super) async fn rewrap(transit: &Transit, cx: &mut Cx, req: Rewrap) -> Result<Outcome> {
@@ -433,12 +435,12 @@ pub(super) async fn rewrap(transit: &Transit, cx: &mut Cx, req: Rewrap) -> Resul
         }],
     };
     all_have_context(&items)?;
-    let ring = require_key(transit, cx, name).await?;
-    usage::reserve_each(cx, name, &ring, &items).await?;
+    let named_key = require_key(transit, cx, name).await?;
+    usage::reserve_each(cx, name, &named_key, &items).await?;
     let mut results = Vec::with_capacity(items.len());
     for item in items {
-        batch::yield_if_slow(ring.record.kind).await;
-        let result = rewrap_item(&ring, &item);
+        batch::yield_if_slow(named_key.record.kind).await;
+        let result = rewrap_item(&named_key, &item);
         match result {
             Err(error) if !batched => return Err(Error::invalid(error)),
             result => results.push(encrypted(result, batched.then(|| item.reference.unwrap_or_default()))),
@@ -453,11 +455,11 @@ pub(super) async fn rewrap(transit: &Transit, cx: &mut Cx, req: Rewrap) -> Resul
     }
 }
 
-fn rewrap_item(ring: &Ring, item: &Item) -> Result<(u32, String), ItemError> {
-    let plaintext = open_item(ring, item)?;
-    let context = context_of(ring, item.context.as_deref())?;
-    let version = ring.record.version_for(item.key_version.unwrap_or_default().0, "encryption")?;
-    seal(ring, version, &context, &[], &plaintext)
+fn rewrap_item(named_key: &NamedKey, item: &Item) -> Result<(u32, String), ItemError> {
+    let plaintext = open_item(named_key, item)?;
+    let context = context_of(named_key, item.context.as_deref())?;
+    let version = named_key.record.version_for(item.key_version.unwrap_or_default().0, "encryption")?;
+    seal(named_key, version, &context, &[], &plaintext)
 }
 
 pub(super) async fn data_key(transit: &Transit, cx: &mut Cx, req: DataKey) -> Result<Outcome> {
@@ -469,26 +471,26 @@ pub(super) async fn data_key(transit: &Transit, cx: &mut Cx, req: DataKey) -> Re
     };
     let context = codec::decode(req.context.as_deref().unwrap_or_default());
     let context = context.map_err(|_| Error::invalid("failed to base64-decode context"))?;
-    let ring = require_key(transit, cx, name).await?;
+    let named_key = require_key(transit, cx, name).await?;
     let mut key = match req.bits.map_or(256, |bits| bits.0) {
         bits @ (128 | 256 | 512) => Zeroizing::new(vec![0; usize::try_from(bits / 8).unwrap_or(64)]),
         _ => return Err(Error::invalid("invalid bit length")),
     };
     random::fill(&mut key);
     let aad = req.associated_data.map(String::from).filter(|text| !text.is_empty());
-    if aad.is_some() && !ring.record.kind.binds_associated_data() {
-        let kind = ring.record.kind.name();
+    if aad.is_some() && !named_key.record.kind.binds_associated_data() {
+        let kind = named_key.record.kind.name();
         return Err(Error::invalid(format!("'associated_data' provided for non-AEAD cipher suite {kind}")));
     }
-    check_encrypts(&ring).map_err(Error::invalid)?;
+    check_encrypts(&named_key).map_err(Error::invalid)?;
     let aad = associated_data_of(aad.as_deref()).map_err(Error::invalid)?;
     let version =
-        ring.record.version_for(req.key_version.unwrap_or_default().0, "encryption").map_err(Error::invalid)?;
-    if ring.record.derived && context.is_empty() {
+        named_key.record.version_for(req.key_version.unwrap_or_default().0, "encryption").map_err(Error::invalid)?;
+    if named_key.record.derived && context.is_empty() {
         return Err(Error::invalid(NO_CONTEXT));
     }
-    usage::reserve(cx, name, &ring, version, 1).await?;
-    let (version, ciphertext) = seal(&ring, version, &context, &aad, &key).map_err(Error::invalid)?;
+    usage::reserve(cx, name, &named_key, version, 1).await?;
+    let (version, ciphertext) = seal(&named_key, version, &context, &aad, &key).map_err(Error::invalid)?;
     let plaintext = shown.then(|| codec::encode(&key));
     Data(Encrypted { ciphertext: Some(ciphertext), key_version: Some(version), plaintext, ..Encrypted::default() })
         .into_outcome()

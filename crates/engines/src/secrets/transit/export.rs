@@ -12,9 +12,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::backup_import::VaultBackup;
+use super::key_response::{certificate_chain, public_text};
 use super::keys::{KeyPath, check_name};
-use super::ring::{Event, KEYS, KeyRecord, VersionRecord, load};
-use super::view::{certificate_chain, public_text};
+use super::named_key::{Event, KEYS, KeyRecord, VersionRecord, load};
 use super::{Transit, backup_export, codec};
 
 #[derive(Deserialize, JsonSchema)]
@@ -80,8 +80,8 @@ pub(super) async fn export(transit: &Transit, cx: &mut Cx, req: Export) -> Resul
         "certificate-chain" => Part::Certificates,
         other => return Err(Error::invalid(format!("invalid export type: {other}"))),
     };
-    let Some(ring) = transit.rings.get(cx, name).await? else { return Ok(None) };
-    let key = &ring.record;
+    let Some(named_key) = transit.key_cache.get(cx, name).await? else { return Ok(None) };
+    let key = &named_key.record;
     check_exportable(key, part)?;
     key.usable()?;
     let keys = select_versions(key, req.version.as_deref().filter(|version| !version.is_empty()))?

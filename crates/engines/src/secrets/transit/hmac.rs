@@ -13,7 +13,7 @@ use super::batch::{self, Item};
 use super::codec::{self, TagError};
 use super::encrypt::{ItemError, require_key};
 use super::keys::check_name;
-use super::ring::Ring;
+use super::named_key::NamedKey;
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct HmacRequest {
@@ -46,8 +46,8 @@ struct HmacResult {
 
 pub(super) async fn hmac(transit: &Transit, cx: &mut Cx, req: HmacRequest) -> Result<Outcome> {
     let name = check_name(&req.name)?;
-    let ring = require_key(transit, cx, name).await?;
-    let version = version_of(&ring, req.key_version.unwrap_or_default().0)?;
+    let named_key = require_key(transit, cx, name).await?;
+    let version = version_of(&named_key, req.key_version.unwrap_or_default().0)?;
     let requested = req
         .urlalgorithm
         .filter(|name| !name.is_empty())
@@ -56,11 +56,11 @@ pub(super) async fn hmac(transit: &Transit, cx: &mut Cx, req: HmacRequest) -> Re
     let hash = hash_by_name(&requested, "unsupported algorithm")?;
     let Some(raw) = &req.batch_input else {
         let input = req.input.map(String::from);
-        let mac = mac_item(&ring, version, hash, input.as_deref()).map_err(Error::invalid)?;
+        let mac = mac_item(&named_key, version, hash, input.as_deref()).map_err(Error::invalid)?;
         return Data(HmacResult { hmac: Some(mac), error: None, reference: None }).into_outcome();
     };
     let results = batch::lenient_items(raw, false)?.into_iter().map(|item| {
-        let (hmac, error) = match mac_item(&ring, version, hash, item.input.as_deref()) {
+        let (hmac, error) = match mac_item(&named_key, version, hash, item.input.as_deref()) {
             Ok(mac) => (Some(mac), None),
             Err(error) => (None, Some(error)),
         };
@@ -69,14 +69,14 @@ pub(super) async fn hmac(transit: &Transit, cx: &mut Cx, req: HmacRequest) -> Re
     batch::respond(results.collect())
 }
 
-fn version_of(ring: &Ring, requested: i64) -> Result<u32> {
-    let latest = ring.record.latest;
+fn version_of(named_key: &NamedKey, requested: i64) -> Result<u32> {
+    let latest = named_key.record.latest;
     match u32::try_from(requested) {
         Ok(0) => Ok(latest),
         Ok(version) if version > latest => {
             Err(Error::invalid(format!("key version does not exist; latest key version is {latest}")))
         }
-        Ok(version) if version < ring.record.min_encryption => {
+        Ok(version) if version < named_key.record.min_encryption => {
             Err(Error::invalid("cannot generate HMAC: version is too old (disallowed by policy)"))
         }
         Ok(version) => Ok(version),
@@ -85,14 +85,14 @@ fn version_of(ring: &Ring, requested: i64) -> Result<u32> {
     }
 }
 
-fn mac_item(ring: &Ring, version: u32, hash: Hash, input: Option<&str>) -> Result<String, ItemError> {
+fn mac_item(named_key: &NamedKey, version: u32, hash: Hash, input: Option<&str>) -> Result<String, ItemError> {
     let input = input.ok_or("missing input for HMAC")?;
     let input = codec::decode(input).map_err(|why| format!("unable to decode input as base64: {why}"))?;
-    Ok(codec::tagged(version, &mac(ring, version, hash, &input)?))
+    Ok(codec::tagged(version, &mac(named_key, version, hash, &input)?))
 }
 
-fn mac(ring: &Ring, version: u32, hash: Hash, input: &[u8]) -> Result<Vec<u8>, ItemError> {
-    let stored = ring.record.live_version(version).ok_or("no such key version")?;
+fn mac(named_key: &NamedKey, version: u32, hash: Hash, input: &[u8]) -> Result<Vec<u8>, ItemError> {
+    let stored = named_key.record.live_version(version).ok_or("no such key version")?;
     Ok(hash.hmac(stored.hmac.expose(), input))
 }
 
@@ -110,7 +110,7 @@ fn hash_by_name(name: &str, error_text: &str) -> Result<Hash> {
 }
 
 /// Verifies the HMAC of one item.
-pub(super) fn verify_item(ring: &Ring, hash: Hash, item: &Item) -> Result<bool, ItemError> {
+pub(super) fn verify_item(named_key: &NamedKey, hash: Hash, item: &Item) -> Result<bool, ItemError> {
     let input = item.input.as_deref().ok_or("missing input")?;
     let input = codec::decode(input).map_err(|why| format!("unable to decode input as base64: {why}"))?;
     let text = item.hmac.as_deref().unwrap_or_default();
@@ -120,12 +120,12 @@ pub(super) fn verify_item(ring: &Ring, hash: Hash, item: &Item) -> Result<bool, 
         TagError::NoVersion => "invalid HMAC: version number could not be decoded",
     })?;
     let given = codec::decode(body).map_err(|why| format!("unable to decode verification HMAC as base64: {why}"))?;
-    if version > i64::from(ring.record.latest) {
+    if version > i64::from(named_key.record.latest) {
         return Err("invalid HMAC: version is too new".into());
     }
-    if version < i64::from(ring.record.min_decryption) {
+    if version < i64::from(named_key.record.min_decryption) {
         return Err("cannot verify HMAC: version is too old (disallowed by policy)".into());
     }
     let version = u32::try_from(version).map_err(|_| "invalid HMAC: version is too new")?;
-    Ok(compare::equal(&given, &mac(ring, version, hash, &input)?))
+    Ok(compare::equal(&given, &mac(named_key, version, hash, &input)?))
 }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::export::{Exported, portable, select_versions};
 use super::keys::{check_name, period};
-use super::ring::{KEYS, NewKey, VersionRecord, load};
+use super::named_key::{KEYS, NewKey, VersionRecord, load};
 use super::stored::Material;
 use super::{Transit, codec};
 
@@ -156,7 +156,7 @@ pub(super) async fn import(transit: &Transit, cx: &mut Cx, req: Import) -> Resul
     KEYS.put(cx, &name, &record)
 }
 
-fn add(record: &mut super::ring::KeyRecord, imported: Imported, cx: &Cx) {
+fn add(record: &mut super::named_key::KeyRecord, imported: Imported, cx: &Cx) {
     match imported {
         Imported::Private(material) => record.add(Some(material.expose()), None, cx.now()),
         Imported::Public(spki) => record.add(None, Some(spki), cx.now()),
@@ -263,15 +263,16 @@ fn oaep_hash(name: Option<&str>) -> Result<Hash> {
 
 pub(super) async fn byok_export(transit: &Transit, cx: &mut Cx, req: ByokExport) -> Result<Data<Exported>> {
     let (destination, source) = (check_name(&req.destination)?, check_name(&req.source)?);
-    let destination = transit.rings.get(cx, destination).await?;
+    let destination = transit.key_cache.get(cx, destination).await?;
     let destination = destination.ok_or_else(|| Error::invalid("no such destination key to export to"))?;
-    let ring = transit.rings.get(cx, source).await?.ok_or_else(|| Error::invalid("no such source key for export"))?;
-    if !ring.record.exportable {
+    let named_key =
+        transit.key_cache.get(cx, source).await?.ok_or_else(|| Error::invalid("no such source key for export"))?;
+    if !named_key.record.exportable {
         return Err(Error::invalid("key is not exportable"));
     }
     destination.record.usable()?;
-    ring.record.usable()?;
-    let selected = select_versions(&ring.record, req.version.as_deref().filter(|version| !version.is_empty()))?;
+    named_key.record.usable()?;
+    let selected = select_versions(&named_key.record, req.version.as_deref().filter(|version| !version.is_empty()))?;
     let wrapper = destination.key(destination.record.latest).map_err(Error::internal)?;
     let Some(Key::Rsa(wrapper)) = wrapper.map(|key| &**key) else {
         let kind = destination.record.kind.name();
@@ -281,10 +282,10 @@ pub(super) async fn byok_export(transit: &Transit, cx: &mut Cx, req: ByokExport)
     };
     let hash = oaep_hash(req.hash.as_deref())?;
     let keys = selected.into_iter().map(|(version, stored)| {
-        let key = portable(ring.record.kind, stored)?;
+        let key = portable(named_key.record.kind, stored)?;
         let wrapped = wrapping::wrap_key(wrapper, hash, &key).map_err(Error::internal)?;
         Ok((version.to_string(), codec::encode(&wrapped)))
     });
     let keys = keys.collect::<Result<_>>()?;
-    Ok(Data(Exported { keys, name: source.to_owned(), kind: ring.record.kind.name() }))
+    Ok(Data(Exported { keys, name: source.to_owned(), kind: named_key.record.kind.name() }))
 }

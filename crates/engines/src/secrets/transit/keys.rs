@@ -6,8 +6,8 @@ use keepfast_framework::{Cx, Data, Error, Keys, Outcome, Page, Reply, Result, Ti
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::ring::{KEYS, KeyRecord, NewKey};
-use super::view::KeyView;
+use super::key_response::KeyResponse;
+use super::named_key::{KEYS, KeyRecord, NewKey};
 use super::{Transit, codec, usage};
 
 /// The minimum period of automatic rotation, in seconds.
@@ -107,25 +107,25 @@ pub(super) async fn list(_: &Transit, cx: &mut Cx, req: Paged) -> Result<Keys> {
     Ok(Keys::of(KEYS.list(cx, "", &page).await?))
 }
 
-pub(super) async fn read(transit: &Transit, cx: &mut Cx, req: Read) -> Result<Option<Data<KeyView>>> {
+pub(super) async fn read(transit: &Transit, cx: &mut Cx, req: Read) -> Result<Option<Data<KeyResponse>>> {
     let name = check_name(&req.name)?;
-    let Some(ring) = transit.rings.get(cx, name).await? else { return Ok(None) };
+    let Some(named_key) = transit.key_cache.get(cx, name).await? else { return Ok(None) };
     let context = req.context.filter(|context| !context.is_empty()).map(|context| codec::decode(&context));
     let context = context.transpose().map_err(|_| Error::invalid("failed to base64-decode context"))?;
-    KeyView::of(name, &ring.record, context.as_deref()).map(|view| Some(Data(view)))
+    KeyResponse::of(name, &named_key.record, context.as_deref()).map(|view| Some(Data(view)))
 }
 
-pub(super) async fn create(_: &Transit, cx: &mut Cx, req: Create) -> Result<Data<KeyView>> {
+pub(super) async fn create(_: &Transit, cx: &mut Cx, req: Create) -> Result<Data<KeyResponse>> {
     let name = check_name(&req.name)?.to_owned();
     let new = new_key(&req)?;
     if let Some(existing) = KEYS.get(cx, &name).await? {
-        return KeyView::of(&name, &existing, None).map(Data);
+        return KeyResponse::of(&name, &existing, None).map(Data);
     }
     check_derivation(&new)?;
     let mut record = new.record();
     record.generate_version(cx.now()).await?;
     KEYS.put(cx, &name, &record)?;
-    KeyView::of(&name, &record, None).map(Data)
+    KeyResponse::of(&name, &record, None).map(Data)
 }
 
 /// The parameters of a new key, validated.
@@ -190,7 +190,7 @@ pub(super) async fn delete(_: &Transit, cx: &mut Cx, req: KeyPath) -> Result<()>
     Ok(())
 }
 
-pub(super) async fn configure(_: &Transit, cx: &mut Cx, req: Configure) -> Result<Data<KeyView>> {
+pub(super) async fn configure(_: &Transit, cx: &mut Cx, req: Configure) -> Result<Data<KeyResponse>> {
     let name = check_name(&req.name)?;
     let Some(mut key) = KEYS.get(cx, name).await? else {
         return Err(Error::invalid(format!("no existing key named {name} could be found")));
@@ -227,7 +227,7 @@ pub(super) async fn configure(_: &Transit, cx: &mut Cx, req: Configure) -> Resul
     key.exportable |= set(req.exportable);
     key.allow_plaintext_backup |= set(req.allow_plaintext_backup);
     KEYS.put(cx, name, &key)?;
-    KeyView::of(name, &key, None).map(Data)
+    KeyResponse::of(name, &key, None).map(Data)
 }
 
 fn bound(given: Int, latest: u32, what: &str) -> Result<u32> {
@@ -240,12 +240,12 @@ fn bound(given: Int, latest: u32, what: &str) -> Result<u32> {
     })
 }
 
-pub(super) async fn rotate(_: &Transit, cx: &mut Cx, req: KeyPath) -> Result<Data<KeyView>> {
+pub(super) async fn rotate(_: &Transit, cx: &mut Cx, req: KeyPath) -> Result<Data<KeyResponse>> {
     let name = check_name(&req.name)?;
     let mut key = KEYS.get(cx, name).await?.ok_or_else(|| Error::invalid("key not found"))?;
     rotate_record(name, &mut key, cx.now()).await?;
     KEYS.put(cx, name, &key)?;
-    KeyView::of(name, &key, None).map(Data)
+    KeyResponse::of(name, &key, None).map(Data)
 }
 
 /// Adds a generated version; an imported key is no longer marked as imported.
@@ -258,7 +258,7 @@ pub(super) async fn rotate_record(name: &str, key: &mut KeyRecord, now: Timestam
     key.generate_version(now).await
 }
 
-pub(super) async fn trim(_: &Transit, cx: &mut Cx, req: Trim) -> Result<Data<KeyView>> {
+pub(super) async fn trim(_: &Transit, cx: &mut Cx, req: Trim) -> Result<Data<KeyResponse>> {
     let name = check_name(&req.name)?;
     let mut key = KEYS.get(cx, name).await?.ok_or_else(|| Error::invalid("invalid key name"))?;
     let requested = req.min_available_version.ok_or_else(|| Error::invalid("missing min_available_version"))?;
@@ -280,7 +280,7 @@ pub(super) async fn trim(_: &Transit, cx: &mut Cx, req: Trim) -> Result<Data<Key
     key.min_available = lowest;
     key.versions.retain(|version, _| *version >= lowest);
     KEYS.put(cx, name, &key)?;
-    KeyView::of(name, &key, None).map(Data)
+    KeyResponse::of(name, &key, None).map(Data)
 }
 
 pub(super) async fn soft_delete(_: &Transit, cx: &mut Cx, req: KeyPath) -> Result<Outcome> {
@@ -299,5 +299,5 @@ async fn mark_deleted(cx: &mut Cx, name: &str, deleted: bool) -> Result<Outcome>
     }
     key.soft_deleted = deleted;
     KEYS.put(cx, name, &key)?;
-    Data(KeyView::of(name, &key, None)?).into_outcome()
+    Data(KeyResponse::of(name, &key, None)?).into_outcome()
 }

@@ -6,7 +6,7 @@
 //! versa.
 //!
 //! [`keepfast_crypto::keys::KeyKind`] defines the operations of each key type; this engine names an algorithm only if
-//! it must. Requests use the prepared keys in memory (`rings.rs`) and read no storage.
+//! it must. Requests use the prepared keys in memory (`key_cache.rs`) and read no storage.
 //!
 //! | file | paths |
 //! |---|---|
@@ -31,15 +31,15 @@ mod encrypt;
 mod export;
 mod hmac;
 mod import;
+mod key_cache;
+mod key_response;
 mod keys;
+mod named_key;
 mod random;
-mod ring;
-mod rings;
 mod rotation;
 mod sign;
 mod stored;
 mod usage;
-mod view;
 
 #[cfg(test)]
 mod tests;
@@ -51,11 +51,11 @@ use keepfast_framework::routes::Help;
 use keepfast_framework::{Cx, Engine, Kind, Result, Routes, Timestamp};
 use parking_lot::Mutex;
 
-use rings::Rings;
+use key_cache::KeyCache;
 
 /// The transit secrets engine at one mount.
 pub struct Transit {
-    rings: Rings,
+    key_cache: KeyCache,
     /// The key that wraps imported keys, cached after its first read.
     wrapping: Mutex<Option<Arc<RsaKey>>>,
     /// The time of the last search for keys to rotate.
@@ -82,7 +82,7 @@ impl Engine for Transit {
     async fn open(cx: &mut Cx) -> Result<Self> {
         let settings = config::SETTINGS.get(cx, "").await?.unwrap_or_default();
         Ok(Transit {
-            rings: Rings::new(settings.cache_size),
+            key_cache: KeyCache::new(settings.cache_size),
             wrapping: Mutex::new(None),
             last_sweep: Mutex::new(Timestamp::EPOCH),
         })
@@ -93,8 +93,8 @@ impl Engine for Transit {
     }
 
     fn invalidate(&self, key: &str, _exists: bool) {
-        if let Some(name) = key.strip_prefix(ring::FOLDER) {
-            self.rings.invalidate(name);
+        if let Some(name) = key.strip_prefix(named_key::FOLDER) {
+            self.key_cache.invalidate(name);
         }
         if key == import::WRAPPING_KEY_NAME {
             *self.wrapping.lock() = None;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use keepfast_framework::{Cx, Page, Result};
 
 use super::keys::rotate_record;
-use super::ring::{KEYS, Ring};
+use super::named_key::{KEYS, NamedKey};
 use super::{Transit, usage};
 
 /// The interval of the search for keys to rotate. Periods are at least an hour.
@@ -42,9 +42,9 @@ async fn rotate_if_needed(cx: &mut Cx, name: &str) -> Result<()> {
     let period = Duration::from_secs(key.auto_rotate_period);
     let created = key.versions.get(&key.latest).map(|version| version.created);
     let is_due = !period.is_zero() && created.is_some_and(|created| cx.now().since(created) >= period);
-    let ring = Ring::new(key);
-    if is_due || usage::is_near_limit(cx, name, &ring).await? {
-        let mut key = ring.record;
+    let named_key = NamedKey::new(key);
+    if is_due || usage::is_near_limit(cx, name, &named_key).await? {
+        let mut key = named_key.record;
         rotate_record(name, &mut key, cx.now()).await?;
         KEYS.put(cx, name, &key)?;
     }

@@ -17,7 +17,7 @@ use super::batch::{self, Item};
 use super::codec::{self, TagError};
 use super::encrypt::{ItemError, NO_CONTEXT};
 use super::keys::check_name;
-use super::ring::Ring;
+use super::named_key::NamedKey;
 use super::{Transit, hmac};
 
 #[derive(Deserialize, JsonSchema)]
@@ -134,7 +134,7 @@ struct ModeParams<'a> {
 
 impl SignMode {
     /// Validates the parameters.
-    fn new(requested: &ModeParams<'_>, ring: &Ring) -> Result<Self> {
+    fn new(requested: &ModeParams<'_>, named_key: &NamedKey) -> Result<Self> {
         let name = requested.hash.map(|text| &**text).filter(|name| !name.is_empty()).unwrap_or("sha2-256");
         let scheme = requested.scheme.map(|text| text.to_string()).unwrap_or_default();
         let hash = match name {
@@ -145,7 +145,7 @@ impl SignMode {
             ),
         };
         let signs_bare =
-            ring.record.kind.name().starts_with("ed25519") || ring.record.kind.name().starts_with("ml-dsa");
+            named_key.record.kind.name().starts_with("ed25519") || named_key.record.kind.name().starts_with("ml-dsa");
         if hash.is_none() && !signs_bare && !(requested.prehashed && scheme == "pkcs1v15") {
             return Err(Error::invalid(
                 "hash_algorithm=none requires both prehashed=true and signature_algorithm=pkcs1v15",
@@ -212,11 +212,11 @@ fn salt_length(text: &str) -> Result<SaltLength> {
 pub(super) async fn sign(transit: &Transit, cx: &mut Cx, req: Sign) -> Result<Outcome> {
     let name = check_name(&req.name)?;
     let (marshaling, salt) = parse_format(req.marshaling_algorithm.as_ref(), req.salt_length.as_ref())?;
-    let ring = transit.rings.get(cx, name).await?.ok_or_else(|| Error::invalid("signing key not found"))?;
-    if !ring.record.kind.signs() {
-        return Err(Error::invalid(format!("key type {} does not support signing", ring.record.kind.name())));
+    let named_key = transit.key_cache.get(cx, name).await?.ok_or_else(|| Error::invalid("signing key not found"))?;
+    if !named_key.record.kind.signs() {
+        return Err(Error::invalid(format!("key type {} does not support signing", named_key.record.kind.name())));
     }
-    ring.record.usable()?;
+    named_key.record.usable()?;
     let mode = SignMode::new(
         &ModeParams {
             hash: req
@@ -230,13 +230,14 @@ pub(super) async fn sign(transit: &Transit, cx: &mut Cx, req: Sign) -> Result<Ou
             salt,
             prehashed: req.prehashed.is_some_and(|flag| flag.0),
         },
-        &ring,
+        &named_key,
     )?;
     let requested = req.key_version.unwrap_or_default().0;
     let Some(raw) = &req.batch_input else {
         let context = req.context.map(String::from);
         let item = Item { input: Some(req.input.map(String::from).unwrap_or_default()), context, ..Item::default() };
-        let (version, signature, public_key) = sign_item(&ring, &mode, requested, &item).map_err(Error::invalid)?;
+        let (version, signature, public_key) =
+            sign_item(&named_key, &mode, requested, &item).map_err(Error::invalid)?;
         let signed =
             SignResult { signature: Some(signature), key_version: version, public_key, ..SignResult::default() };
         return Data(signed).into_outcome();
@@ -244,7 +245,7 @@ pub(super) async fn sign(transit: &Transit, cx: &mut Cx, req: Sign) -> Result<Ou
     let items = batch::lenient_items(raw, false)?;
     let mut signed = Vec::with_capacity(items.len());
     for item in items {
-        let result = sign_item(&ring, &mode, requested, &item);
+        let result = sign_item(&named_key, &mode, requested, &item);
         let reference = Some(item.reference.unwrap_or_default());
         signed.push(match result {
             Ok((key_version, signature, public_key_in_batch)) => SignResult {
@@ -256,14 +257,14 @@ pub(super) async fn sign(transit: &Transit, cx: &mut Cx, req: Sign) -> Result<Ou
             },
             Err(error) => SignResult { error: Some(error), reference, ..SignResult::default() },
         });
-        batch::yield_if_slow(ring.record.kind).await;
+        batch::yield_if_slow(named_key.record.kind).await;
     }
     batch::respond(signed)
 }
 
 /// Signs one item; returns the version, the signature, and the public key of a derived key.
 fn sign_item(
-    ring: &Ring,
+    named_key: &NamedKey,
     mode: &SignMode,
     requested: i64,
     item: &Item,
@@ -271,10 +272,10 @@ fn sign_item(
     let input = item.input.as_deref().ok_or("missing input")?;
     let input = codec::decode(input).map_err(|why| format!("unable to decode input as base64: {why}"))?;
     let context = context_of(item)?;
-    let version = ring.record.version_for(requested, "signing")?;
-    let key = prepared(ring, version)?;
-    if ring.record.derived {
-        let key = derive(ring, version, &context)?;
+    let version = named_key.record.version_for(requested, "signing")?;
+    let key = prepared(named_key, version)?;
+    if named_key.record.derived {
+        let key = derive(named_key, version, &context)?;
         let signature = key.sign(&input).map_err(failed)?;
         return Ok((version, mode.tagged(version, &signature), Some(codec::encode(key.public()))));
     }
@@ -309,16 +310,16 @@ fn context_of(item: &Item) -> Result<Vec<u8>, ItemError> {
     Ok(codec::decode(item.context.as_deref().unwrap_or_default()).map_err(|_| "failed to base64-decode context")?)
 }
 
-fn prepared(ring: &Ring, version: u32) -> Result<&Arc<Key>, ItemError> {
-    ring.key(version).map_err(failed)?.ok_or(ItemError::Borrowed("no such key version"))
+fn prepared(named_key: &NamedKey, version: u32) -> Result<&Arc<Key>, ItemError> {
+    named_key.key(version).map_err(failed)?.ok_or(ItemError::Borrowed("no such key version"))
 }
 
 /// The key that a context derives from a version.
-fn derive(ring: &Ring, version: u32, context: &[u8]) -> Result<Ed25519Key, ItemError> {
+fn derive(named_key: &NamedKey, version: u32, context: &[u8]) -> Result<Ed25519Key, ItemError> {
     if context.is_empty() {
         return Err(format!("error deriving key: {NO_CONTEXT}").into());
     }
-    let material = ring.record.versions.get(&version).and_then(|stored| stored.material.as_ref());
+    let material = named_key.record.versions.get(&version).and_then(|stored| stored.material.as_ref());
     Ed25519Key::derive(material.ok_or("no such key version")?.expose(), context).map_err(failed)
 }
 
@@ -344,20 +345,23 @@ pub(super) async fn verify(transit: &Transit, cx: &mut Cx, req: Verify) -> Resul
         .or(req.algorithm.as_ref());
     let results: Vec<Result<bool, ItemError>> = if by_hmac {
         let hash = hmac::hash_for_verify(hash)?;
-        let ring = super::encrypt::require_key(transit, cx, &name).await?;
-        items.iter().map(|item| hmac::verify_item(&ring, hash, item)).collect()
+        let named_key = super::encrypt::require_key(transit, cx, &name).await?;
+        items.iter().map(|item| hmac::verify_item(&named_key, hash, item)).collect()
     } else {
         let (marshaling, salt) = parse_format(req.marshaling_algorithm.as_ref(), req.salt_length.as_ref())?;
-        let ring = transit.rings.get(cx, &name).await?;
-        let ring = ring.ok_or_else(|| Error::invalid("signature verification key not found"))?;
-        ring.record.usable()?;
-        if !ring.record.kind.signs() {
-            return Err(Error::invalid(format!("key type {} does not support verification", ring.record.kind.name())));
+        let named_key = transit.key_cache.get(cx, &name).await?;
+        let named_key = named_key.ok_or_else(|| Error::invalid("signature verification key not found"))?;
+        named_key.record.usable()?;
+        if !named_key.record.kind.signs() {
+            return Err(Error::invalid(format!(
+                "key type {} does not support verification",
+                named_key.record.kind.name()
+            )));
         }
         let prehashed = req.prehashed.is_some_and(|flag| flag.0);
         let scheme = req.signature_algorithm.as_ref();
-        let mode = SignMode::new(&ModeParams { hash, scheme, marshaling, salt, prehashed }, &ring)?;
-        items.iter().map(|item| verify_item(&ring, &mode, item)).collect()
+        let mode = SignMode::new(&ModeParams { hash, scheme, marshaling, salt, prehashed }, &named_key)?;
+        items.iter().map(|item| verify_item(&named_key, &mode, item)).collect()
     };
     if !batched {
         let valid = results.into_iter().next().unwrap_or(Ok(false)).map_err(Error::invalid)?;
@@ -390,7 +394,7 @@ fn is_by_hmac(items: &[Item], batched: bool) -> Result<bool> {
     }
 }
 
-fn verify_item(ring: &Ring, mode: &SignMode, item: &Item) -> Result<bool, ItemError> {
+fn verify_item(named_key: &NamedKey, mode: &SignMode, item: &Item) -> Result<bool, ItemError> {
     let input = item.input.as_deref().ok_or("missing input")?;
     let input = codec::decode(input).map_err(|why| format!("unable to decode input as base64: {why}"))?;
     let context = context_of(item)?;
@@ -400,10 +404,10 @@ fn verify_item(ring: &Ring, mode: &SignMode, item: &Item) -> Result<bool, ItemEr
         TagError::WrongFields => "invalid signature: wrong number of fields",
         TagError::NoVersion => "invalid signature: version number could not be decoded",
     })?;
-    if version > i64::from(ring.record.latest) {
+    if version > i64::from(named_key.record.latest) {
         return Err("invalid signature: version is too new".into());
     }
-    if version < i64::from(ring.record.min_decryption) {
+    if version < i64::from(named_key.record.min_decryption) {
         return Err("ciphertext or signature version is disallowed by policy (too old)".into());
     }
     let version = u32::try_from(version).map_err(|_| "invalid signature: version is too new")?;
@@ -412,10 +416,10 @@ fn verify_item(ring: &Ring, mode: &SignMode, item: &Item) -> Result<bool, ItemEr
         Marshaling::Jws => codec::decode_url(body),
     };
     let signature = signature.ok_or("invalid base64 signature value")?;
-    if ring.record.derived {
-        return Ok(derive(ring, version, &context)?.verify(&input, &signature));
+    if named_key.record.derived {
+        return Ok(derive(named_key, version, &context)?.verify(&input, &signature));
     }
-    let verdict = match &**prepared(ring, version)? {
+    let verdict = match &**prepared(named_key, version)? {
         Key::Ed25519(key) => Ok(key.verify(&input, &signature)),
         Key::MlDsa(key) => Ok(key.verify(&input, &signature)),
         Key::Ecdsa(key) => key.verify(&mode.digest(input), &signature, mode.marshaling),

@@ -12,7 +12,7 @@ use keepfast_framework::{Cx, Error, Records, Result};
 use serde::{Deserialize, Serialize};
 
 use super::batch::Item;
-use super::ring::Ring;
+use super::named_key::NamedKey;
 
 /// The number of reserved uses of a version, by `name/version`.
 const USES: Records<Uses> = Records::at("uses/");
@@ -26,31 +26,37 @@ struct Uses {
 
 /// The maximum uses of a version of this key; `None` means no limit. A derived key spreads its uses over its contexts,
 /// and a convergent one has no random nonces.
-fn limit(ring: &Ring) -> Option<u64> {
-    match ring.record.kind {
-        KeyKind::Symmetric(cipher) if !ring.record.derived => cipher.seal_limit(),
+fn limit(named_key: &NamedKey) -> Option<u64> {
+    match named_key.record.kind {
+        KeyKind::Symmetric(cipher) if !named_key.record.derived => cipher.seal_limit(),
         _ => None,
     }
 }
 
 /// Takes one use per item from the version of the item.
-pub(super) async fn reserve_each(cx: &mut Cx, name: &str, ring: &Arc<Ring>, items: &[Item]) -> Result<()> {
+pub(super) async fn reserve_each(cx: &mut Cx, name: &str, named_key: &Arc<NamedKey>, items: &[Item]) -> Result<()> {
     let mut uses: BTreeMap<u32, u64> = BTreeMap::new();
     for item in items {
         // An item with an invalid version fails later with an error of its own.
-        let Ok(version) = ring.record.version_for(item.key_version.unwrap_or_default().0, "") else { continue };
+        let Ok(version) = named_key.record.version_for(item.key_version.unwrap_or_default().0, "") else { continue };
         *uses.entry(version).or_default() += 1;
     }
     for (version, count) in uses {
-        reserve(cx, name, ring, version, count).await?;
+        reserve(cx, name, named_key, version, count).await?;
     }
     Ok(())
 }
 
 /// Takes `count` uses of a version, and reserves more in this request's transaction if needed.
-pub(super) async fn reserve(cx: &mut Cx, name: &str, ring: &Arc<Ring>, version: u32, count: u64) -> Result<()> {
-    let Some(limit) = limit(ring) else { return Ok(()) };
-    if ring.take_uses(version, count) {
+pub(super) async fn reserve(
+    cx: &mut Cx,
+    name: &str,
+    named_key: &Arc<NamedKey>,
+    version: u32,
+    count: u64,
+) -> Result<()> {
+    let Some(limit) = limit(named_key) else { return Ok(()) };
+    if named_key.take_uses(version, count) {
         return Ok(());
     }
     let record = format!("{name}/{version}");
@@ -66,8 +72,8 @@ pub(super) async fn reserve(cx: &mut Cx, name: &str, ring: &Arc<Ring>, version: 
             "version {version} of key {name} has nearly reached its limit of encryptions; it will be rotated soon"
         ));
     }
-    let ring = ring.clone();
-    cx.after_commit(move || ring.add_uses(version, more - count));
+    let named_key = named_key.clone();
+    cx.after_commit(move || named_key.add_uses(version, more - count));
     Ok(())
 }
 
@@ -77,9 +83,9 @@ fn near_limit(uses: &Uses, limit: u64) -> bool {
 }
 
 /// Whether the latest version of a key has so many uses that it must be rotated.
-pub(super) async fn is_near_limit(cx: &mut Cx, name: &str, ring: &Ring) -> Result<bool> {
-    let Some(limit) = limit(ring) else { return Ok(false) };
-    let uses = USES.get(cx, &format!("{name}/{}", ring.record.latest)).await?;
+pub(super) async fn is_near_limit(cx: &mut Cx, name: &str, named_key: &NamedKey) -> Result<bool> {
+    let Some(limit) = limit(named_key) else { return Ok(false) };
+    let uses = USES.get(cx, &format!("{name}/{}", named_key.record.latest)).await?;
     Ok(uses.is_some_and(|uses| near_limit(&uses, limit)))
 }
 

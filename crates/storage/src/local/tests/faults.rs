@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::super::sim::{Fault, SimDisk};
+use super::super::sim_disk::{Fault, SimDisk};
 use crate::{Backend, Batch, Key, LocalBackend, LocalOptions, StorageError, Write};
 
 const BATCHES: usize = 12;

@@ -1,7 +1,7 @@
 //! The credentials of users: `credential_type` and `credential_config` of a role.
 
 mod certificate;
-mod login;
+mod generated;
 
 use keepfast_crypto::Zeroize;
 use keepfast_framework::duration::parse_int;
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::config::Config;
 use super::details::has_secret_pem;
 
-pub(super) use self::login::{Certificates, Login, PendingCredentials, User, name_template};
+pub(super) use self::generated::{Certificates, Login, PendingCredentials, User, name_template};
 
 /// The type of a user's credentials.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -21,7 +21,7 @@ enum Step {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-struct Kept {
+struct ModelVersion {
     number: u64,
     data: Option<Value>,
     deleted: bool,
@@ -32,20 +32,20 @@ struct Model {
     exists: bool,
     current: u64,
     max_versions: u64,
-    versions: Vec<Kept>,
+    versions: Vec<ModelVersion>,
 }
 
 impl Model {
     fn push(&mut self, data: Value) {
         self.exists = true;
         self.current += 1;
-        self.versions.push(Kept { number: self.current, data: Some(data), deleted: false });
+        self.versions.push(ModelVersion { number: self.current, data: Some(data), deleted: false });
         let keep = if self.max_versions == 0 { 10 } else { self.max_versions as usize };
         let excess = self.versions.len().saturating_sub(keep);
         self.versions.drain(..excess);
     }
 
-    fn version(&mut self, number: u64) -> Option<&mut Kept> {
+    fn version(&mut self, number: u64) -> Option<&mut ModelVersion> {
         self.versions.iter_mut().find(|kept| kept.number == number)
     }
 
@@ -57,7 +57,7 @@ impl Model {
             Step::WriteIf(cas) if *cas == current => self.push(json!({"cas": cas})),
             Step::WriteIf(_) => return false,
             Step::Patch(n) => {
-                let Some(Kept { data: Some(data), deleted: false, .. }) = self.version(current).cloned() else {
+                let Some(ModelVersion { data: Some(data), deleted: false, .. }) = self.version(current).cloned() else {
                     return false;
                 };
                 let mut data = data;
@@ -78,7 +78,7 @@ impl Model {
     }
 
     /// Changes a version unless it is destroyed.
-    fn apply_to(&mut self, number: u64, change: impl FnOnce(&mut Kept)) {
+    fn apply_to(&mut self, number: u64, change: impl FnOnce(&mut ModelVersion)) {
         if let Some(kept) = self.version(number).filter(|kept| kept.data.is_some()) {
             change(kept);
         }

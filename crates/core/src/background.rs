@@ -1,0 +1,248 @@
+//! The background tasks of the leader: expiry, the ticks of engines, and the completion of interrupted work.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use keepfast_framework::{Operation, Result, Timestamp};
+use tokio::task::JoinSet;
+
+use crate::keyring_rotation::rotate_worn_key;
+use crate::mount::permit::TickPermit;
+use crate::unreadable::confined;
+use crate::unsealed::Unsealed;
+
+/// The pause before due work is retried.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// The interval of the ticks of engines.
+const TICK: Duration = Duration::from_secs(60);
+/// The interval of the ticks of engines that tick often.
+const FREQUENT_TICK: Duration = Duration::from_secs(5);
+/// The interval of log lines about a quarantine.
+const REMINDER: Duration = Duration::from_secs(600);
+
+/// The background tasks of the leader; they stop when this is dropped.
+pub(crate) struct BackgroundTasks {
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for BackgroundTasks {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl BackgroundTasks {
+    /// Starts the tasks.
+    pub(crate) fn start(unsealed: Arc<Unsealed>) -> Self {
+        BackgroundTasks { task: tokio::spawn(run(unsealed)) }
+    }
+}
+
+async fn run(unsealed: Arc<Unsealed>) {
+    let mut resumed = false;
+    let mut running = RunningTasks::default();
+    running.check_policies(&unsealed);
+    let mut reminder = Reminder { next: unsealed.clock.now().after(REMINDER) };
+    let (mut next_tick, mut next_often) = (unsealed.clock.now().after(TICK), unsealed.clock.now().after(FREQUENT_TICK));
+    loop {
+        let now = unsealed.clock.now();
+        if !resumed {
+            resumed = attempt("finishing what an earlier process began", resume(&unsealed)).await;
+        }
+        running.remove_finished();
+        running.revoke_tokens(&unsealed, now);
+        attempt("revoking what is due", running.revoke(&unsealed, now)).await;
+        if reminder.is_due(unsealed.leases.store.is_quarantined(), now) {
+            tracing::warn!(
+                "leases are under quarantine: none is revoked and nothing is rotated; see sys/leases/quarantine"
+            );
+        }
+        if now >= next_tick {
+            attempt("rotating the keyring", rotate_worn_key(&unsealed.barrier, now)).await;
+            running.tick(&unsealed, false);
+            next_tick = now.after(TICK);
+        }
+        if now >= next_often {
+            running.tick(&unsealed, true);
+            next_often = now.after(FREQUENT_TICK);
+        }
+        let until =
+            if resumed { next_wake(&unsealed, next_tick.min(next_often)).await } else { now.after(RETRY_PAUSE) };
+        tokio::select! {
+            () = unsealed.clock.sleep_until(until) => {}
+            () = unsealed.leases.store.wake.notified() => {}
+        }
+    }
+}
+
+/// When the next log line about a quarantine is due. Its start is logged elsewhere.
+struct Reminder {
+    next: Timestamp,
+}
+
+impl Reminder {
+    fn is_due(&mut self, is_quarantined: bool, now: Timestamp) -> bool {
+        let is_due = is_quarantined && now >= self.next;
+        if is_due || !is_quarantined {
+            self.next = now.after(REMINDER);
+        }
+        is_due
+    }
+}
+
+/// The time of the next due work: the next expiry, at the latest the next tick.
+async fn next_wake(unsealed: &Unsealed, tick: Timestamp) -> Timestamp {
+    let next = unsealed.leases.store.expiry_queue.next(!unsealed.leases.store.is_quarantined()).await;
+    let now = unsealed.clock.now();
+    match next {
+        Ok(Some(end)) if end > now => end.min(tick),
+        Ok(None) => tick,
+        // Due work is running or has failed, or storage fails.
+        Ok(Some(_)) | Err(_) => now.after(RETRY_PAUSE).min(tick),
+    }
+}
+
+/// The running tasks: one for each mount with expired leases, one for the tokens, one for the ticks. So neither a slow
+/// database nor many tokens nor a slow tick delays the others. All stop when this is dropped.
+#[derive(Default)]
+struct RunningTasks {
+    tasks: JoinSet<String>,
+    busy: HashSet<String>,
+}
+
+impl RunningTasks {
+    /// Removes the tasks that have finished.
+    fn remove_finished(&mut self) {
+        while let Some(done) = self.tasks.try_join_next() {
+            match done {
+                Ok(name) => drop(self.busy.remove(&name)),
+                // The runtime is being shut down.
+                Err(_) => self.busy.clear(),
+            }
+        }
+    }
+
+    /// Runs `work`, unless a task of this name is running.
+    fn spawn(&mut self, name: &str, work: impl Future<Output = ()> + Send + 'static) {
+        if !self.busy.insert(name.to_owned()) {
+            return;
+        }
+        let name = name.to_owned();
+        self.tasks.spawn(async move {
+            // A panic frees the name, so that the work is retried and other tasks continue.
+            attempt(&name, work.map(Ok)).await;
+            name
+        });
+    }
+
+    /// Logs once which stored policies exceed limits.
+    fn check_policies(&mut self, unsealed: &Arc<Unsealed>) {
+        let unsealed = unsealed.clone();
+        self.spawn("the policies", async move {
+            attempt("checking the stored policies", unsealed.access.policies.log_limits()).await;
+        });
+    }
+
+    fn revoke_tokens(&mut self, unsealed: &Arc<Unsealed>, now: Timestamp) {
+        let unsealed = unsealed.clone();
+        self.spawn("the tokens", async move {
+            attempt("ending what is due", unsealed.leases.expiry.revoke_expired_tokens(now)).await;
+        });
+    }
+
+    async fn revoke(&mut self, unsealed: &Arc<Unsealed>, now: Timestamp) -> Result<()> {
+        unsealed.leases.expiry.queue_abandoned().await?;
+        if unsealed.leases.store.is_quarantined() {
+            return Ok(());
+        }
+        let mut failed = None;
+        for mount in unsealed.leases.store.expiry_queue.mounts().await? {
+            if self.busy.contains(&mount) {
+                continue;
+            }
+            match unsealed.leases.store.due(&mount, now, 1).await {
+                Ok(due) if due.is_empty() => continue,
+                Ok(_) => {}
+                Err(error) => {
+                    failed = failed.or(Some(error));
+                    continue;
+                }
+            }
+            let unsealed = unsealed.clone();
+            self.spawn(&mount.clone(), async move {
+                attempt("revoking what is due", unsealed.leases.expiry.revoke_expired_of(&mount, now)).await;
+            });
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn tick(&mut self, unsealed: &Arc<Unsealed>, often: bool) {
+        let unsealed = unsealed.clone();
+        self.spawn(if often { "the frequent ticks" } else { "the ticks" }, async move {
+            tick(&unsealed, often).await;
+        });
+    }
+}
+
+async fn resume(unsealed: &Unsealed) -> Result<()> {
+    let unmounted = unsealed.engines.changes.resume_unmounts().await;
+    unsealed.access.tokens.resume_collection().await.and(unmounted)
+}
+
+/// Runs one task once. Returns whether it succeeded. A panic ends this attempt and no other task.
+async fn attempt(what: &str, work: impl Future<Output = Result<()>>) -> bool {
+    let outcome = confined(work).await;
+    let done = outcome.is_ok();
+    report(what, outcome);
+    done
+}
+
+fn report(what: &str, outcome: Result<()>) {
+    if let Err(error) = outcome {
+        let cause = error.cause().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(%error, %cause, "{what} failed; it is tried again");
+    }
+}
+
+/// Runs the tick of every engine that ticks often, or of every other engine. Under quarantine no engine ticks: the
+/// objects that it would change on another system may belong to another server.
+pub(crate) async fn tick(unsealed: &Unsealed, often: bool) {
+    if unsealed.leases.store.is_quarantined() {
+        return;
+    }
+    let engines = &unsealed.engines;
+    let mounts: Vec<_> = engines.mounts.router().all().cloned().collect();
+    for mounted in mounts {
+        let engine = match mounted.engine(&engines.host).await {
+            Ok(engine) if engine.ticks_often() == often => engine,
+            Ok(_) => continue,
+            Err(_) if often => continue,
+            Err(error) => {
+                report(&format!("opening {}", mounted.entry.path), Err(error));
+                continue;
+            }
+        };
+        let mut cx = engines.host.context(&mounted, Operation::Update, mounted.entry.path.clone()).once();
+        let ticking = async move {
+            engine.tick(&TickPermit::new(), &mut cx).await?;
+            cx.commit().await.map_err(Into::into)
+        };
+        attempt(&format!("the tick of {}", mounted.entry.path), ticking).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quarantine_is_logged_every_ten_minutes() {
+        let at = |minute: i64| Timestamp::from_unix(minute * 60);
+        let mut reminder = Reminder { next: at(10) };
+        let due: Vec<i64> = (0..45).filter(|minute| reminder.is_due(*minute != 25, at(*minute))).collect();
+        assert_eq!(due, [10, 20, 35]);
+    }
+}

@@ -1,0 +1,172 @@
+//! Caches of stored records follow the commits of every node.
+//!
+//! One [`Watch`] passes each committed key to its owners, before the commit is acknowledged. An owner applies a small
+//! record at once, or marks its cache entries as stale. So the next request sees the change, on the committing node and
+//! on every other, and no handler updates a cache.
+//!
+//! An owner is registered before it reads the stored records, and reads again if a record changed in the meantime.
+
+use std::ops::Deref;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use keepfast_storage::{Barrier, Index, StorageError, Watch, Write};
+use parking_lot::RwLock;
+use serde::de::DeserializeOwned;
+
+use crate::unreadable::Stored;
+
+/// The owner of caches of the records below a prefix.
+pub(crate) trait CacheOwner: Send + Sync {
+    /// Applies a commit that wrote or deleted a record. Called in the order of the commits by the thread that applies
+    /// them, so it must be fast and must not wait for the backend.
+    fn applied(&self, change: &CommittedChange<'_>);
+
+    /// Drops the caches, because [`applied`](Self::applied) has panicked, so that they are read again at the next use.
+    /// Returns false if that is impossible: then the node seals.
+    fn drop_stale(&self, _change: &CommittedChange<'_>) -> bool {
+        false
+    }
+}
+
+/// A committed change of one record.
+pub(crate) struct CommittedChange<'a> {
+    /// The key below the prefix that the owner follows.
+    pub(crate) key: &'a str,
+    write: &'a Write,
+    barrier: &'a Barrier,
+}
+
+impl CommittedChange<'_> {
+    /// Whether the record exists now.
+    pub(crate) fn exists(&self) -> bool {
+        matches!(self.write, Write::Put { .. })
+    }
+
+    /// The current record. An unreadable one is logged as `what`.
+    pub(crate) fn record<T: DeserializeOwned>(&self, what: &'static str) -> Stored<T> {
+        let Write::Put { key, value } = self.write else { return Stored::Absent };
+        let read =
+            |bytes: &[u8]| serde_json::from_slice(bytes).map_err(|error| StorageError::corrupt(error.to_string()));
+        match self.barrier.open_applied(key, value).and_then(|bytes| read(&bytes)) {
+            Ok(record) => Stored::Record(record),
+            Err(error) => {
+                tracing::error!(record = what, name = self.key, %error, "a record that was committed cannot be read");
+                Stored::Damaged
+            }
+        }
+    }
+}
+
+/// Passes committed keys to their owners.
+pub(crate) struct Invalidator {
+    barrier: Arc<Barrier>,
+    followers: RwLock<Vec<(&'static str, Arc<dyn CacheOwner>)>>,
+}
+
+impl Invalidator {
+    /// Follows the commits that the backend of this barrier applies, until it is dropped or the barrier is closed.
+    pub(crate) fn new(barrier: Arc<Barrier>) -> Arc<Self> {
+        let follow = Arc::new(Invalidator { barrier, followers: RwLock::default() });
+        let watcher: Arc<dyn Watch> = follow.clone();
+        follow.barrier.watch(Arc::downgrade(&watcher));
+        follow
+    }
+
+    /// Registers the owner of the records below `prefix`, before it reads them.
+    pub(crate) fn add(&self, prefix: &'static str, follower: Arc<dyn CacheOwner>) {
+        self.followers.write().push((prefix, follower));
+    }
+
+    /// Passes a change to an owner. A panic in the owner must not end the storage thread, on which all commits depend:
+    /// the owner drops its caches, or the barrier fails closed.
+    fn pass(&self, prefix: &'static str, follower: &dyn CacheOwner, change: &CommittedChange<'_>) {
+        if catch_unwind(AssertUnwindSafe(|| follower.applied(change))).is_ok() {
+            return;
+        }
+        let is_dropped = catch_unwind(AssertUnwindSafe(|| follower.drop_stale(change))).unwrap_or(false);
+        if is_dropped {
+            tracing::error!(prefix, key = change.key, "a panic while a commit was followed: the engine is opened anew");
+        } else {
+            tracing::error!(prefix, key = change.key, "a panic while a commit was followed: this node seals");
+            self.barrier.fail_closed();
+        }
+    }
+}
+
+/// The barrier of an unsealed server. While this is held, caches follow the commits.
+pub(crate) struct WatchedBarrier {
+    barrier: Arc<Barrier>,
+    _follow: Arc<Invalidator>,
+}
+
+impl WatchedBarrier {
+    /// The barrier that `follow` follows.
+    pub(crate) fn new(follow: Arc<Invalidator>) -> Self {
+        WatchedBarrier { barrier: follow.barrier.clone(), _follow: follow }
+    }
+}
+
+impl Deref for WatchedBarrier {
+    type Target = Arc<Barrier>;
+
+    fn deref(&self) -> &Arc<Barrier> {
+        &self.barrier
+    }
+}
+
+impl Watch for Invalidator {
+    fn applied(&self, _: Index, writes: &[Write]) {
+        let followers = self.followers.read();
+        for write in writes {
+            if self.barrier.is_closed() {
+                return;
+            }
+            let path = write.key().as_str();
+            for (prefix, follower) in followers.iter() {
+                if let Some(key) = path.strip_prefix(prefix) {
+                    self.pass(prefix, &**follower, &CommittedChange { key, write, barrier: &self.barrier });
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keepfast_crypto::random;
+    use keepfast_storage::MemoryBackend;
+
+    use super::*;
+
+    /// An owner that panics. Its caches can be dropped or not.
+    struct Panicking {
+        can_drop: bool,
+    }
+
+    impl CacheOwner for Panicking {
+        fn applied(&self, _: &CommittedChange<'_>) {
+            panic!("while following");
+        }
+
+        fn drop_stale(&self, _: &CommittedChange<'_>) -> bool {
+            self.can_drop
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_of_an_owner_fails_no_commit_and_leaves_nothing_stale() {
+        for can_drop in [true, false] {
+            let (backend, root) = (Arc::new(MemoryBackend::new()), random::key());
+            Barrier::create(backend.clone(), &root, "seal".into(), 0).await.unwrap();
+            let barrier = Barrier::open(backend, &root).await.unwrap();
+            let follow = Invalidator::new(barrier.clone());
+            follow.add("t/", Arc::new(Panicking { can_drop }));
+            let mut tx = barrier.begin();
+            tx.put(&barrier.view("t/"), "k", "v".into());
+            tx.commit().await.unwrap();
+            assert_eq!(barrier.is_closed(), !can_drop);
+            assert_eq!(barrier.has_failed_closed(), !can_drop);
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Failed logins by name, whether or not a user has the name, so that an unknown name gets the same responses as a
+//! known one.
+//!
+//! Each mount has a table of fixed size. When it is full, every failed login at the mount is refused (403) until no
+//! login has failed for as long as a lock or a count lasts. Counts that are then dropped have also ended for known
+//! names, so no response distinguishes the two. Locks of users do not depend on this table.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use keepfast_crypto::hash::sha256;
+use keepfast_framework::Timestamp;
+
+use super::Failed;
+use crate::settings::LockoutSettings;
+
+/// The maximum number of names of a mount.
+const CAPACITY: usize = 32_768;
+
+/// A name at a mount, as a fixed-size hash.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct NameHash([u8; 16]);
+
+/// Failed logins at one mount, by name.
+pub(super) struct FailedLogins {
+    counts: HashMap<NameHash, Failed>,
+    capacity: usize,
+    /// The time until which every failed login is refused.
+    refuses_until: Option<Timestamp>,
+    /// The longest duration of a lock or count in the table.
+    longest: Duration,
+}
+
+/// The effect of a failed login with a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Failure {
+    /// Whether the name is locked.
+    pub(super) locked: bool,
+    /// Whether every failed login is refused in the same way as that of a locked user.
+    pub(super) refuses_all: bool,
+    /// Whether this failure starts a lock.
+    pub(super) begins_lock: bool,
+}
+
+impl Failure {
+    /// Whether a login with an unknown name is refused in the same way as that of a locked user.
+    pub(super) fn is_refused(self) -> bool {
+        self.locked || self.refuses_all
+    }
+}
+
+impl NameHash {
+    pub(super) fn of(accessor: &str, name: &str) -> Self {
+        let hash = sha256(format!("{accessor}\0{name}").as_bytes());
+        let mut short = [0; 16];
+        short.copy_from_slice(&hash[..16]);
+        NameHash(short)
+    }
+
+    /// Parses the text of [`NameHash::hex`].
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        hex::decode(text).ok()?.try_into().ok().map(NameHash)
+    }
+
+    pub(super) fn hex(self) -> String {
+        hex::encode(self.0)
+    }
+
+    /// One of 4096 storage slots of a mount.
+    pub(super) fn slot(self) -> String {
+        hex::encode(&self.0[..2]).split_off(1)
+    }
+}
+
+/// The maximum duration of a lock or count.
+pub(super) fn lasts(rules: &LockoutSettings) -> Duration {
+    rules.counter_reset.max(rules.duration)
+}
+
+impl Default for FailedLogins {
+    fn default() -> Self {
+        FailedLogins { counts: HashMap::new(), capacity: CAPACITY, refuses_until: None, longest: Duration::ZERO }
+    }
+}
+
+impl FailedLogins {
+    /// Whether everything in the table has ended.
+    pub(super) fn is_idle(&self, now: Timestamp) -> bool {
+        self.refuses_until.is_none_or(|until| until <= now) && self.counts.values().all(|count| count.is_over(now))
+    }
+
+    /// Restores a stored count.
+    pub(super) fn restore(&mut self, name: NameHash, count: Failed) {
+        if self.counts.len() < self.capacity / 2 {
+            self.longest = self.longest.max(lasts(&count.rules));
+            self.counts.insert(name, count);
+        }
+    }
+
+    /// The count of a name.
+    pub(super) fn get(&self, name: NameHash) -> Option<&Failed> {
+        self.counts.get(&name)
+    }
+
+    /// Counts a failed login with a name. Also called for names of users, so that the table fills in the same way.
+    pub(super) fn fail(&mut self, name: NameHash, rules: &LockoutSettings, now: Timestamp) -> Failure {
+        self.longest = self.longest.max(lasts(rules));
+        match self.refuses_until {
+            Some(until) if now < until => {
+                self.refuses_until = Some(until.max(now.after(self.longest)));
+                return Failure { locked: false, refuses_all: true, begins_lock: false };
+            }
+            Some(_) => self.clear(),
+            None => {}
+        }
+        let failure = match self.counts.get_mut(&name) {
+            Some(count) if count.is_locked(now) => {
+                return Failure { locked: true, refuses_all: false, begins_lock: false };
+            }
+            Some(count) => Failure { locked: false, refuses_all: false, begins_lock: count.fail(rules, now) },
+            None => {
+                let mut count = Failed::none(rules, now);
+                let begins_lock = count.fail(rules, now);
+                self.counts.insert(name, count);
+                Failure { locked: false, refuses_all: false, begins_lock }
+            }
+        };
+        if self.is_full() {
+            self.make_room(now);
+        }
+        failure
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.counts.len()
+    }
+
+    fn is_full(&self) -> bool {
+        self.counts.len() >= self.capacity
+    }
+
+    fn clear(&mut self) {
+        self.counts.clear();
+        self.refuses_until = None;
+        self.longest = Duration::ZERO;
+    }
+
+    /// Drops counts that have ended. If more than half are live, the table stays full.
+    fn make_room(&mut self, now: Timestamp) {
+        let live = self.counts.values().filter(|count| !count.is_over(now)).count();
+        if live <= self.capacity / 2 {
+            self.counts.retain(|_, count| !count.is_over(now));
+        } else {
+            self.refuses_until = Some(now.after(self.longest));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules() -> LockoutSettings {
+        LockoutSettings::default()
+    }
+
+    fn seconds(n: u64) -> Timestamp {
+        Timestamp::EPOCH.after(Duration::from_secs(n))
+    }
+
+    fn table(capacity: usize) -> FailedLogins {
+        FailedLogins { capacity, ..FailedLogins::default() }
+    }
+
+    fn name(n: u64) -> NameHash {
+        NameHash::of("auth_userpass_1", &n.to_string())
+    }
+
+    #[test]
+    fn sec_kf14_an_unknown_name_is_refused_as_a_locked_user_is() {
+        let mut table = table(100);
+        let mut tries = |at: u64| table.fail(name(1), &rules(), seconds(at));
+        let answers: Vec<bool> = (0..8).map(|_| tries(0).is_refused()).collect();
+        assert_eq!(answers, [false, false, false, false, false, true, true, true]);
+        assert!(tries(899).is_refused() && !tries(900).is_refused(), "the lock ends");
+        assert!((0..3).all(|_| !tries(901).begins_lock) && tries(901).begins_lock, "five failures begin the next one");
+    }
+
+    #[test]
+    fn sec_kf14_endless_names_take_fixed_memory_and_are_refused_alike() {
+        let mut table = table(100);
+        for n in 0..10_000 {
+            let failure = table.fail(name(n), &rules(), seconds(1));
+            assert_eq!(failure.is_refused(), n >= 100, "{n}");
+            assert!(table.len() <= 100);
+        }
+        // Consecutive failed logins extend the refusal; a pause as long as a lock ends it.
+        assert!(table.fail(name(3), &rules(), seconds(900)).is_refused());
+        assert!(table.fail(name(20_000), &rules(), seconds(1799)).is_refused());
+        assert!(!table.fail(name(3), &rules(), seconds(1799 + 900)).is_refused());
+        assert_eq!(table.len(), 1);
+    }
+
+    #[test]
+    fn names_that_are_over_make_room_without_refusals() {
+        let mut table = table(100);
+        for n in 0..1000 {
+            assert!(!table.fail(name(n), &rules(), seconds(n * 30)).is_refused(), "{n}");
+        }
+        assert!(table.len() <= 100);
+    }
+}

@@ -1,0 +1,257 @@
+//! `sys/rekey/` and `sys/generate-root/`: the older forms of `sys/rotate/root/` and `sys/generate-root-token/`, which
+//! need shares and no token. Any client could begin or cancel an operation here, so they are off unless the listener
+//! enables them.
+
+use keepfast_crypto::secret::SecretBytes;
+use keepfast_framework::fields::SecretText;
+use keepfast_framework::reply::Raw;
+use keepfast_framework::routes::{Help, Nothing};
+use keepfast_framework::{Cx, Error, Result, Routes, Status, UnauthedEndpoints};
+use serde::Serialize;
+
+use super::generate_root::{GenerateRootRequest, RootProgress};
+use super::rekey::{NewShares, RekeyProgress, RekeyRequest, ShareRequest, Step, VerificationProgress, Wording};
+use super::{System, call, generate_root, rekey};
+use crate::seal::SealShape;
+use crate::seal::shares::decode_share;
+use crate::token::id::SERVICE_LENGTH;
+
+const REKEY: Help = Help {
+    synopsis: "New shares of the unseal key in the making, without a token.",
+    description: "Off unless the listener has disable_unauthed_rekey_endpoints = false. Use sys/rotate/root.",
+};
+const GENERATE: Help = Help {
+    synopsis: "A new root token in the making, without a token.",
+    description: "Off unless the listener has disable_unauthed_generate_root_endpoints = false. Use sys/generate-root-token.",
+};
+
+const WORDS: Wording = Wording {
+    name: "rekey",
+    seal: "rekey",
+    absent: "no barrier rekey in progress",
+    finished: "rekey operation",
+    operation: "this rekey operation",
+    collection: "generation operation",
+    refuses_repeats: true,
+};
+
+pub(super) fn routes(r: &mut Routes<System>) {
+    r.path("rekey/init", REKEY).read(status).update(begin).delete(cancel).unauthenticated();
+    r.path("rekey/update", REKEY).update(update).unauthenticated().once();
+    r.path("rekey/verify", REKEY).read(proof).update(verify).delete(restart).unauthenticated().once();
+    // The folder of both paths has help only.
+    r.path("generate-root", GENERATE).hidden();
+    r.path("generate-root/attempt", GENERATE)
+        .read(root_status)
+        .update(begin_root)
+        .delete(cancel_root)
+        .unauthenticated();
+    r.path("generate-root/update", GENERATE).update(update_root).unauthenticated().once();
+}
+
+#[derive(Serialize)]
+struct RekeyStatus {
+    backup: bool,
+    n: u8,
+    nonce: String,
+    pgp_fingerprints: Option<Vec<String>>,
+    progress: usize,
+    required: u8,
+    started: bool,
+    t: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verification_nonce: Option<String>,
+    verification_required: bool,
+}
+
+#[derive(Serialize)]
+struct NewSharesResponse {
+    #[serde(flatten)]
+    made: NewShares,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verification_nonce: Option<String>,
+}
+
+#[derive(Serialize)]
+struct GenerateRootStatus {
+    complete: bool,
+    encoded_root_token: String,
+    encoded_token: String,
+    nonce: String,
+    otp: String,
+    otp_length: usize,
+    pgp_fingerprint: &'static str,
+    progress: usize,
+    required: u8,
+    started: bool,
+}
+
+impl RekeyStatus {
+    fn of(snapshot: Option<RekeyProgress>, required: u8) -> Self {
+        let shape = snapshot.as_ref().map(|s| s.shape);
+        let (backup, verify) = snapshot.as_ref().map_or((false, false), |s| (s.backup, s.verify));
+        let progress = snapshot.as_ref().map_or(0, |s| s.progress);
+        let started = snapshot.is_some();
+        let (nonce, verification_nonce) = snapshot.map(|s| (s.nonce, s.proof_nonce)).unwrap_or_default();
+        RekeyStatus {
+            backup,
+            n: shape.map_or(0, |s| s.shares),
+            nonce,
+            pgp_fingerprints: None,
+            progress,
+            required,
+            started,
+            t: shape.map_or(0, |s| s.threshold),
+            verification_nonce,
+            verification_required: verify,
+        }
+    }
+}
+
+impl GenerateRootStatus {
+    fn of(snapshot: Option<RootProgress>, required: u8) -> Self {
+        let started = snapshot.is_some();
+        let RootProgress { nonce, progress, otp } =
+            snapshot.unwrap_or_else(|| RootProgress { nonce: String::new(), progress: 0, otp: String::new() });
+        GenerateRootStatus {
+            complete: false,
+            encoded_root_token: String::new(),
+            encoded_token: String::new(),
+            nonce,
+            otp,
+            otp_length: SERVICE_LENGTH,
+            pgp_fingerprint: "",
+            progress,
+            required,
+            started,
+        }
+    }
+}
+
+/// A response without the envelope.
+fn plain<T: Serialize>(value: &T) -> Result<Raw> {
+    Ok(Raw { status: Status::OK, content_type: "application/json", body: serde_json::to_vec(value)? })
+}
+
+/// Refuses paths that the listener does not enable.
+fn check_open(cx: &Cx, is_open: fn(UnauthedEndpoints) -> bool) -> Result<()> {
+    if is_open(call(cx)?.facts.open) {
+        return Ok(());
+    }
+    Err(Error::new(Status::METHOD_NOT_ALLOWED, "unsupported operation"))
+}
+
+fn check_rekey(cx: &Cx) -> Result<()> {
+    check_open(cx, |open| open.rekey)
+}
+
+fn check_generate_root(cx: &Cx) -> Result<()> {
+    check_open(cx, |open| open.generate_root)
+}
+
+fn submitted(req: ShareRequest) -> Result<(SecretText, String)> {
+    let missing = || Error::invalid("'key' must be specified in request body as JSON");
+    let key = req.key.filter(|k| !k.expose().is_empty()).ok_or_else(missing)?;
+    Ok((key, req.nonce.map(|n| n.0).unwrap_or_default()))
+}
+
+/// The share and the nonce of a request.
+fn share(req: ShareRequest) -> Result<(SecretBytes, String)> {
+    let (key, nonce) = submitted(req)?;
+    let share = decode_share(key.expose())?;
+    match share.expose().len() {
+        ..16 => Err(Error::invalid("key is shorter than minimum 16 bytes")),
+        16..=33 => Ok((share, nonce)),
+        _ => Err(Error::invalid("key is longer than maximum 33 bytes")),
+    }
+}
+
+async fn status(_: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
+    check_rekey(cx)?;
+    plain(&RekeyStatus::of(rekey::rekey_progress(cx).await?, rekey::required_shares(cx).await?))
+}
+
+async fn begin(_: &System, cx: &mut Cx, req: RekeyRequest) -> Result<Raw> {
+    check_rekey(cx)?;
+    if req.has_backup() && !req.has_pgp_keys() {
+        let why = "cannot request a backup of the new keys without providing PGP keys for encryption";
+        return Err(Error::invalid(why));
+    }
+    let current = rekey::begin_rekey(cx, &WORDS, &req).await?;
+    plain(&RekeyStatus::of(Some(current), rekey::required_shares(cx).await?))
+}
+
+async fn cancel(_: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
+    check_rekey(cx)?;
+    rekey::cancel_rekey(cx).await
+}
+
+async fn update(_: &System, cx: &mut Cx, req: ShareRequest) -> Result<Raw> {
+    check_rekey(cx)?;
+    let (share, nonce) = share(req)?;
+    match rekey::submit_share(cx, &WORDS, &share, &nonce).await? {
+        Step::Progress(snapshot) => plain(&RekeyStatus::of(Some(snapshot), rekey::required_shares(cx).await?)),
+        Step::Done(made) => {
+            let verification_nonce = made.proof_nonce.clone();
+            plain(&NewSharesResponse { made, verification_nonce })
+        }
+    }
+}
+
+fn proof_response(proof: Option<Result<VerificationProgress, SealShape>>) -> Result<Raw> {
+    match proof {
+        Some(proof) => plain(&proof.unwrap_or_else(VerificationProgress::not_yet)),
+        None => Err(Error::invalid("no rekey configuration found")),
+    }
+}
+
+async fn proof(_: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
+    check_rekey(cx)?;
+    proof_response(rekey::verification_progress(cx).await?)
+}
+
+async fn restart(_: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
+    check_rekey(cx)?;
+    proof_response(rekey::restart_verification(cx).await?)
+}
+
+async fn verify(_: &System, cx: &mut Cx, req: ShareRequest) -> Result<Raw> {
+    check_rekey(cx)?;
+    let (share, nonce) = share(req)?;
+    plain(&rekey::verify_share(cx, &WORDS, share, nonce).await?)
+}
+
+async fn root_status(_: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
+    check_generate_root(cx)?;
+    plain(&GenerateRootStatus::of(
+        generate_root::root_generation_progress(cx).await?,
+        rekey::required_shares(cx).await?,
+    ))
+}
+
+async fn begin_root(_: &System, cx: &mut Cx, req: GenerateRootRequest) -> Result<Raw> {
+    check_generate_root(cx)?;
+    let current = generate_root::begin_root(cx, req).await?;
+    plain(&GenerateRootStatus::of(Some(current), rekey::required_shares(cx).await?))
+}
+
+async fn cancel_root(_: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
+    check_generate_root(cx)?;
+    generate_root::cancel_root(cx).await
+}
+
+async fn update_root(_: &System, cx: &mut Cx, req: ShareRequest) -> Result<Raw> {
+    check_generate_root(cx)?;
+    let (key, nonce) = submitted(req)?;
+    let (snapshot, token) = generate_root::submit_root_share(cx, key.expose(), &nonce).await?;
+    let required = rekey::required_shares(cx).await?;
+    let complete = token.is_some();
+    let encoded = token.unwrap_or_default();
+    plain(&GenerateRootStatus {
+        complete,
+        encoded_root_token: encoded.clone(),
+        encoded_token: encoded,
+        otp_length: 0,
+        ..GenerateRootStatus::of(Some(snapshot), required)
+    })
+}
