@@ -65,9 +65,9 @@ type SealedActions<E> = [Option<SealedAction<E>>; Operation::ALL.len()];
 /// A page of a list.
 #[derive(Deserialize, JsonSchema)]
 pub struct Paged {
-    /// Only names that come after this one; it need not exist.
+    /// Returns only names after this one, which need not exist.
     after: Option<Text>,
-    /// At most so many names; all of them if it is not positive.
+    /// Maximum number of names; no limit if it is not positive.
     limit: Option<Int>,
 }
 

@@ -12,7 +12,7 @@ use crate::routes::{Compiled, HandlerFuture, Request, Row, RowBuilder};
 use crate::rows::OperationInfo;
 
 /// The result of a handler for a sealed server. No audit device records it.
-pub enum SealedAnswer<T> {
+pub enum SealedResponse<T> {
     /// A JSON document.
     Document {
         /// The status that the server determined, for metrics.
@@ -28,14 +28,14 @@ pub enum SealedAnswer<T> {
     Passed,
 }
 
-impl<T> SealedAnswer<T> {
+impl<T> SealedResponse<T> {
     /// 200 with a document.
     pub fn ok(document: T) -> Self {
-        SealedAnswer::Document { decided: Status::OK, sent: Status::OK, document }
+        SealedResponse::Document { decided: Status::OK, sent: Status::OK, document }
     }
 }
 
-/// A type-erased [`SealedAnswer`].
+/// A type-erased [`SealedResponse`].
 pub struct SealedReply {
     /// The status that the server determined, for metrics.
     pub decided: Status,
@@ -49,12 +49,12 @@ pub struct SealedReply {
 pub trait Document: Serialize + JsonSchema + Send + 'static {}
 impl<T: Serialize + JsonSchema + Send + 'static> Document for T {}
 
-/// Any `async fn(&E, Request) -> Result<SealedAnswer<T>>`; no type implements it explicitly.
+/// Any `async fn(&E, Request) -> Result<SealedResponse<T>>`; no type implements it explicitly.
 pub trait SealedHandler<'a, E, Q>: Send + Sync {
     /// The document type.
     type Document;
     /// The future of the handler.
-    type Future: Future<Output = Result<SealedAnswer<Self::Document>>> + Send + 'a;
+    type Future: Future<Output = Result<SealedResponse<Self::Document>>> + Send + 'a;
     /// Calls the handler.
     fn call(&self, engine: &'a E, request: Q) -> Self::Future;
 }
@@ -62,7 +62,7 @@ pub trait SealedHandler<'a, E, Q>: Send + Sync {
 impl<'a, E: 'a, Q, T, F, Fut> SealedHandler<'a, E, Q> for F
 where
     F: Fn(&'a E, Q) -> Fut + Send + Sync,
-    Fut: Future<Output = Result<SealedAnswer<T>>> + Send + 'a,
+    Fut: Future<Output = Result<SealedResponse<T>>> + Send + 'a,
 {
     type Document = T;
     type Future = Fut;
@@ -81,7 +81,7 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
     }
 
     /// POST and PUT, also on a sealed server and without audit. A request for which the handler returns
-    /// [`SealedAnswer::Passed`] goes to the handler of [`RowBuilder::update`], which is declared first.
+    /// [`SealedResponse::Passed`] goes to the handler of [`RowBuilder::update`], which is declared first.
     pub fn update_sealed<Q: Request, T: Document, H>(self, handler: H) -> Self
     where
         H: for<'a> SealedHandler<'a, E, Q, Document = T> + 'static,
@@ -108,7 +108,7 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
 impl<E: Send + Sync + 'static> Compiled<E> {
     /// Runs the sealed-server handler of the row at this index of the table. `None` without a handler; the future
     /// returns `None` when the handler leaves the request to the unsealed server.
-    pub fn answer_sealed<'a>(
+    pub fn handle_sealed<'a>(
         &'a self,
         engine: &'a E,
         row: usize,
@@ -137,17 +137,17 @@ where
     })
 }
 
-fn reply<T: Serialize>(answer: SealedAnswer<T>) -> Result<Option<SealedReply>> {
+fn reply<T: Serialize>(answer: SealedResponse<T>) -> Result<Option<SealedReply>> {
     Ok(match answer {
-        SealedAnswer::Document { decided, sent, document } => {
+        SealedResponse::Document { decided, sent, document } => {
             let mut body = serde_json::to_vec(&document)?;
             body.push(b'\n');
             Some(SealedReply { decided, sent, body })
         }
-        SealedAnswer::Empty => {
+        SealedResponse::Empty => {
             Some(SealedReply { decided: Status::NO_CONTENT, sent: Status::NO_CONTENT, body: Vec::new() })
         }
-        SealedAnswer::Passed => None,
+        SealedResponse::Passed => None,
     })
 }
 
@@ -159,15 +159,15 @@ mod tests {
 
     const HELP: Help = Help { synopsis: "A thing.", description: "" };
 
-    async fn whole(state: &bool, _: Nothing) -> Result<SealedAnswer<u8>> {
+    async fn whole(state: &bool, _: Nothing) -> Result<SealedResponse<u8>> {
         match state {
-            true => Ok(SealedAnswer::Document { decided: Status(503), sent: Status(299), document: 7 }),
+            true => Ok(SealedResponse::Document { decided: Status(503), sent: Status(299), document: 7 }),
             false => Err(Error::sealed()),
         }
     }
 
-    async fn seal(state: &bool, _: Nothing) -> Result<SealedAnswer<()>> {
-        Ok(if *state { SealedAnswer::Empty } else { SealedAnswer::Passed })
+    async fn seal(state: &bool, _: Nothing) -> Result<SealedResponse<()>> {
+        Ok(if *state { SealedResponse::Empty } else { SealedResponse::Passed })
     }
 
     async fn unsealed(_: &bool, _: &mut Cx, _: Nothing) -> Result<()> {
@@ -185,13 +185,13 @@ mod tests {
         assert_eq!(rows.iter().map(|row| row.sealed).collect::<Vec<_>>(), [true, true, false]);
         assert_eq!(rows.iter().map(|row| row.operations.len()).collect::<Vec<_>>(), [1, 1, 1]);
         let input = Input::default();
-        let reply = compiled.answer_sealed(&true, 0, Operation::Read, &input).unwrap().await.unwrap().unwrap();
+        let reply = compiled.handle_sealed(&true, 0, Operation::Read, &input).unwrap().await.unwrap().unwrap();
         assert_eq!((reply.decided, reply.sent, &reply.body[..]), (Status(503), Status(299), &b"7\n"[..]));
-        assert!(compiled.answer_sealed(&false, 0, Operation::Read, &input).unwrap().await.is_err());
-        assert!(compiled.answer_sealed(&true, 0, Operation::Update, &input).is_none(), "no handler");
-        assert!(compiled.answer_sealed(&true, 2, Operation::Update, &input).is_none(), "no sealed handler");
-        let empty = compiled.answer_sealed(&true, 1, Operation::Update, &input).unwrap().await.unwrap().unwrap();
+        assert!(compiled.handle_sealed(&false, 0, Operation::Read, &input).unwrap().await.is_err());
+        assert!(compiled.handle_sealed(&true, 0, Operation::Update, &input).is_none(), "no handler");
+        assert!(compiled.handle_sealed(&true, 2, Operation::Update, &input).is_none(), "no sealed handler");
+        let empty = compiled.handle_sealed(&true, 1, Operation::Update, &input).unwrap().await.unwrap().unwrap();
         assert_eq!((empty.decided, empty.sent, empty.body.len()), (Status::NO_CONTENT, Status::NO_CONTENT, 0));
-        assert!(compiled.answer_sealed(&false, 1, Operation::Update, &input).unwrap().await.unwrap().is_none());
+        assert!(compiled.handle_sealed(&false, 1, Operation::Update, &input).unwrap().await.unwrap().is_none());
     }
 }

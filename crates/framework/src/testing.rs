@@ -68,7 +68,7 @@ struct Offer {
 }
 
 /// The result of a call.
-pub struct Answer {
+pub struct BenchResponse {
     /// The outcome that the engine returned; empty for a login.
     pub outcome: Outcome,
     /// The login, if the call was a successful login.
@@ -77,7 +77,7 @@ pub struct Answer {
     pub warnings: Vec<String>,
 }
 
-impl Answer {
+impl BenchResponse {
     /// `data` as a JSON value; null when there is none.
     pub fn data(&self) -> Value {
         self.outcome.data().and_then(|d| serde_json::from_str(d.get()).ok()).unwrap_or(Value::Null)
@@ -170,7 +170,7 @@ impl Bench {
     ///
     /// # Errors
     /// Those of the request.
-    pub async fn call(&self, operation: Operation, path: &str, body: Value) -> Result<Answer> {
+    pub async fn call(&self, operation: Operation, path: &str, body: Value) -> Result<BenchResponse> {
         match body {
             Value::Null => self.call_raw(operation, path, "").await,
             other => self.call_raw(operation, path, &other.to_string()).await,
@@ -181,7 +181,7 @@ impl Bench {
     ///
     /// # Errors
     /// Those of the request.
-    pub async fn call_raw(&self, operation: Operation, path: &str, body: &str) -> Result<Answer> {
+    pub async fn call_raw(&self, operation: Operation, path: &str, body: &str) -> Result<BenchResponse> {
         let body = Body::parse(Bytes::copy_from_slice(body.as_bytes()))?;
         for _ in 0..TRIES {
             match self.try_call(operation, path, body.clone()).await {
@@ -192,7 +192,7 @@ impl Bench {
         Err(Error::internal("conflicts without end"))
     }
 
-    async fn try_call(&self, operation: Operation, path: &str, body: Body) -> Result<Answer> {
+    async fn try_call(&self, operation: Operation, path: &str, body: Body) -> Result<BenchResponse> {
         let (path, query) = path.split_once('?').unwrap_or((path, ""));
         let query =
             query.split('&').filter_map(|q| q.split_once('=')).map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
@@ -215,14 +215,14 @@ impl Bench {
         for action in parts.after_commit {
             action();
         }
-        Ok(Answer { outcome, login, warnings: parts.warnings })
+        Ok(BenchResponse { outcome, login, warnings: parts.warnings })
     }
 
     /// GET.
     ///
     /// # Errors
     /// Those of the request.
-    pub async fn read(&self, path: &str) -> Result<Answer> {
+    pub async fn read(&self, path: &str) -> Result<BenchResponse> {
         self.call(Operation::Read, path, Value::Null).await
     }
 
@@ -230,7 +230,7 @@ impl Bench {
     ///
     /// # Errors
     /// Those of the request.
-    pub async fn write(&self, path: &str, body: Value) -> Result<Answer> {
+    pub async fn write(&self, path: &str, body: Value) -> Result<BenchResponse> {
         self.call(Operation::Update, path, body).await
     }
 
@@ -238,7 +238,7 @@ impl Bench {
     ///
     /// # Errors
     /// Those of the request.
-    pub async fn delete(&self, path: &str) -> Result<Answer> {
+    pub async fn delete(&self, path: &str) -> Result<BenchResponse> {
         self.call(Operation::Delete, path, Value::Null).await
     }
 
@@ -246,7 +246,7 @@ impl Bench {
     ///
     /// # Errors
     /// Those of the request.
-    pub async fn list(&self, path: &str) -> Result<Answer> {
+    pub async fn list(&self, path: &str) -> Result<BenchResponse> {
         self.call(Operation::List, path, Value::Null).await
     }
 
@@ -254,7 +254,7 @@ impl Bench {
     ///
     /// # Errors
     /// Those of the request.
-    pub async fn scan(&self, path: &str) -> Result<Answer> {
+    pub async fn scan(&self, path: &str) -> Result<BenchResponse> {
         self.call(Operation::Scan, path, Value::Null).await
     }
 
@@ -262,7 +262,7 @@ impl Bench {
     ///
     /// # Errors
     /// Those of the request.
-    pub async fn patch(&self, path: &str, body: Value) -> Result<Answer> {
+    pub async fn patch(&self, path: &str, body: Value) -> Result<BenchResponse> {
         self.call(Operation::Patch, path, body).await
     }
 

@@ -105,31 +105,31 @@ pub struct TokenParamsChange {
     /// Comma-separated addresses or networks from which the token may be used.
     #[serde(deserialize_with = "named::token_bound_cidrs")]
     pub token_bound_cidrs: Option<CommaList>,
-    /// A life bound that no renewal moves.
+    /// Maximum TTL of the token in seconds, which no renewal extends; 0 for none. Default: 0.
     #[serde(deserialize_with = "named::token_explicit_max_ttl")]
     pub token_explicit_max_ttl: Option<Seconds>,
-    /// The longest life of the token with renewals.
+    /// Maximum TTL of the token in seconds, renewals included. Default: that of the mount.
     #[serde(deserialize_with = "named::token_max_ttl")]
     pub token_max_ttl: Option<Seconds>,
-    /// Leave the policy `default` out of the token.
+    /// Whether the token lacks the policy `default`. Default: false.
     #[serde(deserialize_with = "named::token_no_default_policy")]
     pub token_no_default_policy: Option<Flag>,
-    /// How often the token may be used; 0 for any number.
+    /// Number of uses of the token; 0 for no limit. Default: 0.
     #[serde(deserialize_with = "named::token_num_uses")]
     pub token_num_uses: Option<Int>,
-    /// Makes the token periodic: each renewal gives this long.
+    /// Makes the token periodic: each renewal extends it by this period, in seconds. Default: 0, not periodic.
     #[serde(deserialize_with = "named::token_period")]
     pub token_period: Option<Seconds>,
     /// Comma-separated policies of the token.
     #[serde(deserialize_with = "named::token_policies")]
     pub token_policies: Option<CommaList>,
-    /// Bind the token to the address that logged in.
+    /// Whether the token can be used only from the address of the login. Default: false.
     #[serde(deserialize_with = "named::token_strictly_bind_ip")]
     pub token_strictly_bind_ip: Option<Flag>,
-    /// The life of the token after issue or renewal.
+    /// TTL of the token in seconds after issue and renewal. Default: that of the mount.
     #[serde(deserialize_with = "named::token_ttl")]
     pub token_ttl: Option<Seconds>,
-    /// `default`, `service` or `batch`.
+    /// Type of the token: `default`, `service` or `batch`. Default: `default`, the type that the mount sets.
     #[serde(deserialize_with = "named::token_type")]
     pub token_type: Option<Text>,
 }

@@ -23,22 +23,22 @@ pub(crate) const COMMAND: Command = Command {
 };
 
 fn run(cx: &Cx) -> Outcome {
-    let asked = cx.path(0);
+    let requested = cx.path(0);
     let known = |name: &str| METHODS.iter().find(|method| method.name == name);
-    let method = match known(&asked) {
+    let method = match known(&requested) {
         Some(method) => Some(method),
         None => {
             let request = Request::new(Method::Get, "sys/auth");
             let mounts = cx.session()?.require_map("Error listing auth methods", request)?;
-            let mount = mounts.get(&format!("{asked}/")).cloned();
+            let mount = mounts.get(&format!("{requested}/")).cloned();
             let mount = mount.ok_or_else(|| {
-                CommandError::usage(format!("No auth method available on the server at \"{asked}/\""))
+                CommandError::usage(format!("No auth method available on the server at \"{requested}/\""))
             })?;
             mount.get("type").and_then(serde_json::Value::as_str).and_then(known)
         }
     };
     let method = method.ok_or_else(|| {
-        CommandError::failed(format!("No login method for {asked} on the command line; use the HTTP API"))
+        CommandError::failed(format!("No login method for {requested} on the command line; use the HTTP API"))
     })?;
     terminal::line(method.help.trim());
     Ok(0)

@@ -108,7 +108,7 @@ impl Quotas {
     /// Adds a quota, or replaces the one with its name, whose counts are dropped.
     pub(crate) fn put(&mut self, limit: RateLimit) {
         self.remove(&limit.name);
-        self.limits.push(Arc::new(Limiter { limit, seen: Mutex::default() }));
+        self.limits.push(Arc::new(Limiter { limit, generations: Mutex::default() }));
         self.limits.sort_by_key(|l| (std::cmp::Reverse(l.limit.specificity()), l.limit.name.clone()));
     }
 
@@ -162,16 +162,16 @@ impl RateLimit {
 /// A quota with its counts.
 struct Limiter {
     limit: RateLimit,
-    seen: Mutex<Seen>,
+    generations: Mutex<Generations>,
 }
 
 /// Addresses in two generations. The older one is dropped as a whole, so that no search is needed and memory is
 /// bounded.
 #[derive(Default)]
-struct Seen {
-    began: Option<Timestamp>,
-    young: HashMap<Caller, Window>,
-    old: HashMap<Caller, Window>,
+struct Generations {
+    started: Option<Timestamp>,
+    current: HashMap<Caller, Window>,
+    previous: HashMap<Caller, Window>,
 }
 
 /// An IPv4 address, or the IPv6 network of 64 bits, which one customer has; `None` for a local socket.
@@ -189,9 +189,9 @@ impl Limiter {
         let limit = self.limit.rate.ceil() as u64;
         let interval = Duration::from_secs(self.limit.interval.max(1));
         let block = Duration::from_secs(self.limit.block_interval);
-        let mut seen = self.seen.lock();
-        seen.age(now, interval + block);
-        let window = seen.window(remote.map(network), now);
+        let mut generations = self.generations.lock();
+        generations.age(now, interval + block);
+        let window = generations.window(remote.map(network), now);
         if now.since(window.since) >= interval {
             (window.since, window.used) = (now, 0);
         }
@@ -210,20 +210,20 @@ impl Limiter {
     }
 }
 
-impl Seen {
+impl Generations {
     /// Starts a new generation when the current one is as old as the longest count, or full.
     fn age(&mut self, now: Timestamp, span: Duration) {
-        let began = *self.began.get_or_insert(now);
-        if now.since(began) >= span || self.young.len() >= MOST {
-            self.old = std::mem::take(&mut self.young);
-            self.began = Some(now);
+        let started = *self.started.get_or_insert(now);
+        if now.since(started) >= span || self.current.len() >= MOST {
+            self.previous = std::mem::take(&mut self.current);
+            self.started = Some(now);
         }
     }
 
     fn window(&mut self, caller: Caller, now: Timestamp) -> &mut Window {
-        let known = self.old.remove(&caller);
+        let known = self.previous.remove(&caller);
         let fresh = Window { since: now, used: 0, blocked_until: None };
-        self.young.entry(caller).or_insert_with(|| known.unwrap_or(fresh))
+        self.current.entry(caller).or_insert_with(|| known.unwrap_or(fresh))
     }
 }
 
@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn addresses_of_one_network_are_one_caller_and_memory_is_bounded() {
-        let limiter = Limiter { limit: limit("", 1.0, 3600, 0), seen: Mutex::default() };
+        let limiter = Limiter { limit: limit("", 1.0, 3600, 0), generations: Mutex::default() };
         let v6 = |text: &str| Some(text.parse::<IpAddr>().unwrap());
         assert!(!limiter.count(v6("2001:db8::1"), at(0)).refused);
         assert!(limiter.count(v6("2001:db8::2"), at(0)).refused);
@@ -318,7 +318,7 @@ mod tests {
         for n in 0..u32::try_from(3 * MOST).unwrap() {
             limiter.count(Some(IpAddr::V4(std::net::Ipv4Addr::from(n))), at(1));
         }
-        let seen = limiter.seen.lock();
-        assert!(seen.young.len() + seen.old.len() <= 2 * MOST);
+        let generations = limiter.generations.lock();
+        assert!(generations.current.len() + generations.previous.len() <= 2 * MOST);
     }
 }

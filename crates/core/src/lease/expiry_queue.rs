@@ -27,12 +27,12 @@ pub(crate) struct ExpiryQueue {
     barrier: Arc<Barrier>,
     view: View,
     room: usize,
-    near: Mutex<Near>,
+    upcoming: Mutex<NextExpiries>,
     /// Only one page is read at a time.
     filling: tokio::sync::Mutex<()>,
 }
 
-struct Near {
+struct NextExpiries {
     /// Whether the folders that existed at the unseal are listed. Commits add later ones.
     listed: bool,
     folders: BTreeMap<Box<str>, Folder>,
@@ -44,29 +44,29 @@ struct Near {
 #[derive(Default)]
 struct Folder {
     ends: BTreeSet<Box<str>>,
-    reach: Reach,
+    coverage: Coverage,
     /// Entries that were committed since the read of a page began, each with whether it exists.
     noted: Option<Vec<(Box<str>, bool)>>,
 }
 
 /// The names of a folder that memory has if the disk has them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Reach {
+enum Coverage {
     /// The names up to and including this one.
     To(Box<str>),
     All,
 }
 
-impl Default for Reach {
+impl Default for Coverage {
     /// No names.
     fn default() -> Self {
-        Reach::To("".into())
+        Coverage::To("".into())
     }
 }
 
 impl Folder {
     fn is_spent(&self) -> bool {
-        self.ends.is_empty() && self.reach != Reach::All
+        self.ends.is_empty() && self.coverage != Coverage::All
     }
 
     fn note(&mut self, name: &str, exists: bool, room: usize) {
@@ -81,7 +81,7 @@ impl Folder {
             self.ends.remove(name);
             return;
         }
-        if let Reach::To(last) = &self.reach
+        if let Coverage::To(last) = &self.coverage
             && name > &**last
         {
             return;
@@ -89,15 +89,15 @@ impl Folder {
         self.ends.insert(name.into());
         while self.ends.len() > room {
             self.ends.pop_last();
-            self.reach = self.ends.last().map_or_else(Reach::default, |last| Reach::To(last.clone()));
+            self.coverage = self.ends.last().map_or_else(Coverage::default, |last| Coverage::To(last.clone()));
         }
     }
 
     /// Adds a page from disk, then the entries that were committed while the page was read.
     fn extend(&mut self, page: Vec<String>, noted: Vec<(Box<str>, bool)>, room: usize) {
-        self.reach = match page.last() {
-            Some(last) if page.len() == room => Reach::To(last.as_str().into()),
-            _ => Reach::All,
+        self.coverage = match page.last() {
+            Some(last) if page.len() == room => Coverage::To(last.as_str().into()),
+            _ => Coverage::All,
         };
         self.ends.extend(page.into_iter().filter(|name| second(name).is_some()).map(String::into_boxed_str));
         for (name, exists) in noted {
@@ -109,23 +109,23 @@ impl Folder {
 impl ExpiryQueue {
     /// An expiry queue of the entries under `view`, with at most `room` names of each folder. Reads nothing.
     pub(super) fn new(barrier: Arc<Barrier>, view: View, room: usize) -> Self {
-        let near = Near { listed: false, folders: BTreeMap::new(), alarm: i64::MAX };
-        ExpiryQueue { barrier, view, room, near: Mutex::new(near), filling: tokio::sync::Mutex::default() }
+        let upcoming = NextExpiries { listed: false, folders: BTreeMap::new(), alarm: i64::MAX };
+        ExpiryQueue { barrier, view, room, upcoming: Mutex::new(upcoming), filling: tokio::sync::Mutex::default() }
     }
 
     /// Applies a committed key below the view. Returns whether the worker must wake before the planned time.
     pub(super) fn applied(&self, key: &str, exists: bool) -> bool {
         let Some((folder, name)) = placed(key) else { return false };
         let Some(second) = second(name) else { return false };
-        let mut near = self.near.lock();
-        match near.folders.get_mut(folder) {
+        let mut upcoming = self.upcoming.lock();
+        match upcoming.folders.get_mut(folder) {
             Some(known) => known.note(name, exists, self.room),
-            None if exists => drop(near.folders.insert(folder.into(), Folder::default())),
+            None if exists => drop(upcoming.folders.insert(folder.into(), Folder::default())),
             None => {}
         }
-        let is_sooner = exists && second < near.alarm;
+        let is_sooner = exists && second < upcoming.alarm;
         if is_sooner {
-            near.alarm = second;
+            upcoming.alarm = second;
         }
         is_sooner
     }
@@ -133,8 +133,8 @@ impl ExpiryQueue {
     /// The mounts that have or had leases.
     pub(crate) async fn mounts(&self) -> Result<Vec<String>> {
         self.know_folders().await?;
-        let near = self.near.lock();
-        Ok(near
+        let upcoming = self.upcoming.lock();
+        Ok(upcoming
             .folders
             .keys()
             .filter_map(|f| Some(f.strip_prefix(index::ENDS)?.trim_end_matches('/').into()))
@@ -143,7 +143,7 @@ impl ExpiryQueue {
 
     /// Removes a deleted mount.
     pub(crate) fn forget(&self, mount: &str) {
-        self.near.lock().folders.remove(folder_of(mount).as_str());
+        self.upcoming.lock().folders.remove(folder_of(mount).as_str());
     }
 
     /// The first names of a folder that are due at `now` and sort after `after`, at most `limit`.
@@ -151,12 +151,12 @@ impl ExpiryQueue {
         self.fill(folder).await?;
         let is_due = |name: &str| second(name).is_some_and(|second| second <= now.unix());
         {
-            let near = self.near.lock();
-            let Some(known) = near.folders.get(folder) else { return Ok(Vec::new()) };
+            let upcoming = self.upcoming.lock();
+            let Some(known) = upcoming.folders.get(folder) else { return Ok(Vec::new()) };
             let behind = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
             let names = known.ends.range::<str, _>(behind).take_while(|name| is_due(name)).take(limit);
             let names: Vec<String> = names.map(|name| name.to_string()).collect();
-            if !names.is_empty() || known.reach == Reach::All || after.is_empty() {
+            if !names.is_empty() || known.coverage == Coverage::All || after.is_empty() {
                 return Ok(names);
             }
         }
@@ -170,59 +170,60 @@ impl ExpiryQueue {
     /// now on an entry that expires sooner wakes the worker.
     pub(crate) async fn next(&self, with_leases: bool) -> Result<Option<Timestamp>> {
         self.know_folders().await?;
-        let folders: Vec<Box<str>> = self.near.lock().folders.keys().cloned().collect();
+        let folders: Vec<Box<str>> = self.upcoming.lock().folders.keys().cloned().collect();
         let wanted = |folder: &str| with_leases || !folder.starts_with(index::ENDS);
         for folder in folders.iter().filter(|folder| wanted(folder)) {
             self.fill(folder).await?;
         }
-        let mut near = self.near.lock();
+        let mut upcoming = self.upcoming.lock();
         let of_one = |folder: &Folder| match folder.ends.first() {
             Some(name) => second(name),
             // The folder has no name left within its reach, or is new: the disk must be read.
             None => folder.is_spent().then_some(0),
         };
-        let next = near.folders.iter().filter(|(name, _)| wanted(name)).filter_map(|(_, folder)| of_one(folder)).min();
-        near.alarm = next.unwrap_or(i64::MAX);
+        let next =
+            upcoming.folders.iter().filter(|(name, _)| wanted(name)).filter_map(|(_, folder)| of_one(folder)).min();
+        upcoming.alarm = next.unwrap_or(i64::MAX);
         Ok(next.map(Timestamp::from_unix))
     }
 
     async fn know_folders(&self) -> Result<()> {
-        if self.near.lock().listed {
+        if self.upcoming.lock().listed {
             return Ok(());
         }
         let mounts = self.barrier.begin_read().list(&self.view, index::ENDS, &Page::all()).await?;
-        let mut near = self.near.lock();
-        near.folders.entry(index::EXPIRY.into()).or_default();
+        let mut upcoming = self.upcoming.lock();
+        upcoming.folders.entry(index::EXPIRY.into()).or_default();
         for mount in mounts.iter().filter_map(|name| name.strip_suffix('/')) {
-            near.folders.entry(folder_of(mount).into()).or_default();
+            upcoming.folders.entry(folder_of(mount).into()).or_default();
         }
-        near.listed = true;
+        upcoming.listed = true;
         Ok(())
     }
 
     /// Reads the next page of a folder that has no name left within its reach.
     async fn fill(&self, folder: &str) -> Result<()> {
-        let is_spent = |near: &Near| near.folders.get(folder).is_none_or(Folder::is_spent);
-        if !is_spent(&self.near.lock()) {
+        let is_spent = |upcoming: &NextExpiries| upcoming.folders.get(folder).is_none_or(Folder::is_spent);
+        if !is_spent(&self.upcoming.lock()) {
             return Ok(());
         }
         let _alone = self.filling.lock().await;
         let after = {
-            let mut near = self.near.lock();
-            if !is_spent(&near) {
+            let mut upcoming = self.upcoming.lock();
+            if !is_spent(&upcoming) {
                 return Ok(());
             }
-            let known = near.folders.entry(folder.into()).or_default();
+            let known = upcoming.folders.entry(folder.into()).or_default();
             known.noted = Some(Vec::new());
-            match &known.reach {
-                Reach::To(last) if !last.is_empty() => Some(last.to_string()),
+            match &known.coverage {
+                Coverage::To(last) if !last.is_empty() => Some(last.to_string()),
                 _ => None,
             }
         };
         let page = Page { after, limit: Some(self.room) };
         let listed = self.barrier.begin_read().list(&self.view, folder, &page).await;
-        let mut near = self.near.lock();
-        let Some(known) = near.folders.get_mut(folder) else { return Ok(()) };
+        let mut upcoming = self.upcoming.lock();
+        let Some(known) = upcoming.folders.get_mut(folder) else { return Ok(()) };
         let noted = known.noted.take().unwrap_or_default();
         known.extend(listed?, noted, self.room);
         Ok(())
@@ -250,19 +251,19 @@ fn second(name: &str) -> Option<i64> {
 impl ExpiryQueue {
     /// Checks that memory has exactly the names that the disk has within the reach. Returns the number of names.
     pub(super) async fn check(&self) -> usize {
-        let folders: Vec<Box<str>> = self.near.lock().folders.keys().cloned().collect();
+        let folders: Vec<Box<str>> = self.upcoming.lock().folders.keys().cloned().collect();
         let mut all = 0;
         for folder in folders {
             let on_disk = self.barrier.begin_read().list(&self.view, &folder, &Page::all()).await.unwrap();
-            let near = self.near.lock();
-            let known = &near.folders[&folder];
-            let within = |name: &&String| match &known.reach {
-                Reach::All => true,
-                Reach::To(last) => name.as_str() <= &**last,
+            let upcoming = self.upcoming.lock();
+            let known = &upcoming.folders[&folder];
+            let within = |name: &&String| match &known.coverage {
+                Coverage::All => true,
+                Coverage::To(last) => name.as_str() <= &**last,
             };
             let expected: Vec<&str> = on_disk.iter().filter(within).map(String::as_str).collect();
             let kept: Vec<&str> = known.ends.iter().map(|name| &**name).collect();
-            assert_eq!(kept, expected, "{folder} {:?}", known.reach);
+            assert_eq!(kept, expected, "{folder} {:?}", known.coverage);
             assert!(kept.len() <= self.room);
             all += kept.len();
         }
@@ -295,17 +296,17 @@ mod tests {
             let noted = folder.noted.take().unwrap();
             folder.extend(page.map(name).to_vec(), noted, 4);
             // 5 temporarily took the room of 6, so 6 is out of reach.
-            assert_eq!((kept(&folder), &folder.reach), (vec![1, 2, 4], &Reach::To(name(5).into())));
+            assert_eq!((kept(&folder), &folder.coverage), (vec![1, 2, 4], &Coverage::To(name(5).into())));
         }
     }
 
     #[test]
     fn what_has_no_room_is_out_of_reach() {
-        let mut folder = Folder { reach: Reach::All, ..Folder::default() };
+        let mut folder = Folder { coverage: Coverage::All, ..Folder::default() };
         for second in [5, 1, 9, 3] {
             folder.note(&name(second), true, 3);
         }
-        assert_eq!((kept(&folder), &folder.reach), (vec![1, 3, 5], &Reach::To(name(5).into())));
+        assert_eq!((kept(&folder), &folder.coverage), (vec![1, 3, 5], &Coverage::To(name(5).into())));
         for (second, exists) in [(7, true), (5, false), (4, true)] {
             folder.note(&name(second), exists, 3);
         }

@@ -42,7 +42,7 @@ use crate::seal::SealShape;
 use crate::settings::DataDirectory;
 use crate::settings::Settings;
 use crate::token::Authority;
-use crate::token::create::{Made, Spec};
+use crate::token::create::{CreatedToken, Spec};
 use crate::unsealed::{OpenInputs, Unsealed};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -207,7 +207,7 @@ impl LeaseFixture {
         self.unsealed = opened(&self.node, &self.share).await;
     }
 
-    async fn ask(&self, token: &SecretString, path: &str) -> (u16, Value) {
+    async fn send(&self, token: &SecretString, path: &str) -> (u16, Value) {
         let incoming = keepfast_framework::Incoming {
             body_withheld: false,
             id: "r".into(),
@@ -231,14 +231,14 @@ impl LeaseFixture {
 
     /// Creates a user by a request with this token; returns the path and id of the lease.
     async fn user(&self, token: &SecretString, mount: &str) -> (String, LeaseId, u64) {
-        let (status, answer) = self.ask(token, &format!("{mount}/creds")).await;
+        let (status, answer) = self.send(token, &format!("{mount}/creds")).await;
         assert_eq!(status, 200, "{answer}");
         let id = answer["lease_id"].as_str().unwrap();
         let (path, index::LeaseName::Lease(id)) = index::parse_lease_id(id).unwrap() else { panic!("{id}") };
         (path.to_owned(), id, answer["lease_duration"].as_u64().unwrap())
     }
 
-    async fn token(&self, parent: Option<&Made>, spec: Spec) -> Made {
+    async fn token(&self, parent: Option<&CreatedToken>, spec: Spec) -> CreatedToken {
         let mut tx = self.unsealed.barrier.begin();
         let spec = Spec { parent: parent.and_then(|p| p.key.clone()), path: "auth/token/create".into(), ..spec };
         let made = self.unsealed.access.tokens.create(&mut tx, spec, self.clock.now()).await.unwrap();
@@ -356,7 +356,7 @@ async fn a_renewal_counts_from_issue_and_never_passes_the_longest_life() {
 async fn an_intent_is_undone_after_a_failure_and_after_a_crash() {
     let mut fixture = LeaseFixture::new().await;
     fixture.external.fails_after.store(true, Ordering::Relaxed);
-    assert_eq!(fixture.ask(&fixture.root, "a/creds").await.0, 400);
+    assert_eq!(fixture.send(&fixture.root, "a/creds").await.0, 400);
     assert_eq!(fixture.users(), 1, "the user was made before the failure");
     fixture.pass(Duration::ZERO).await;
     assert_eq!(fixture.users(), 0, "a failed request is undone at the next look");
@@ -364,7 +364,7 @@ async fn an_intent_is_undone_after_a_failure_and_after_a_crash() {
     fixture.external.fails_after.store(false, Ordering::Relaxed);
     fixture.external.hangs_after.store(true, Ordering::Relaxed);
     {
-        let request = fixture.ask(&fixture.root, "a/creds");
+        let request = fixture.send(&fixture.root, "a/creds");
         let mut request = std::pin::pin!(request);
         let made = async {
             while fixture.users() == 0 {
@@ -388,7 +388,7 @@ async fn an_intent_is_undone_after_a_failure_and_after_a_crash() {
 async fn what_a_failed_request_made_after_it_was_undone_is_undone_too() {
     let fixture = LeaseFixture::new().await;
     fixture.external.fails_after.store(true, Ordering::Relaxed);
-    assert_eq!(fixture.ask(&fixture.root, "a/creds").await.0, 400);
+    assert_eq!(fixture.send(&fixture.root, "a/creds").await.0, 400);
     let late = fixture.external.users.lock().clone();
     fixture.pass(Duration::ZERO).await;
     assert_eq!(fixture.users(), 0);

@@ -250,7 +250,7 @@ impl Conditions {
 /// The requested page size, or else `most`; none for a larger or an invalid size. Zero requests no limit, so `most`
 /// applies.
 fn page_size(parameters: &Parameters, most: u64) -> Option<u64> {
-    let asked =
+    let page_size =
         parameters.iter().filter(|(name, _)| name.eq_ignore_ascii_case("limit")).map(|(_, value)| match value {
             Value::Null => Some(0),
             Value::Number(number) => number.as_u64(),
@@ -258,10 +258,10 @@ fn page_size(parameters: &Parameters, most: u64) -> Option<u64> {
             Value::String(text) => text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?,
             _ => None,
         });
-    let asked = asked.collect::<Option<Vec<u64>>>()?.into_iter().max().unwrap_or(0);
-    match asked {
+    let page_size = page_size.collect::<Option<Vec<u64>>>()?.into_iter().max().unwrap_or(0);
+    match page_size {
         0 => Some(most),
-        asked => Some(asked).filter(|asked| *asked <= most),
+        page_size => Some(page_size).filter(|page_size| *page_size <= most),
     }
 }
 

@@ -9,7 +9,7 @@ use keepfast_framework::{Clock, Error, Incoming, Status};
 use super::authenticate::RequestCaller;
 use super::authorize::{Authorized, AuthorizedParts};
 use super::dispatch::{Handled, HandledParts};
-use super::envelope::Answer;
+use super::envelope::ResponseContent;
 use super::route::Routed;
 use super::{Refused, Response};
 use crate::audit::stored_devices::StoredDevices;
@@ -135,7 +135,7 @@ impl RequestAuditor {
         let public = |name: &str| keys.iter().any(|key| key == name);
         let public = (!keys.is_empty()).then_some(&public as &(dyn Fn(&str) -> bool + Sync));
         let mut part = ResponsePart { public, ..ResponsePart::default() };
-        if let Ok(Answer::Envelope(envelope)) = outcome {
+        if let Ok(ResponseContent::Envelope(envelope)) = outcome {
             part.data = envelope.data.as_ref().map(|d| d.get());
             part.auth = envelope.auth.as_deref();
             part.login = envelope.login_auth();

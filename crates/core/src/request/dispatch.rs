@@ -17,7 +17,7 @@ use super::Refused;
 use super::audit::Audited;
 use super::authenticate::RequestCaller;
 use super::authorize::AuthorizedParts;
-use super::envelope::{Answer, Envelope};
+use super::envelope::{Envelope, ResponseContent};
 use super::route::{Call, Target};
 use super::settle::{Settled, Settler};
 use super::wrap::{wrap_envelope, wrap_raw};
@@ -44,7 +44,7 @@ pub(super) struct HandledParts {
     pub(super) mounted: Option<Arc<Mounted>>,
     pub(super) caller: RequestCaller,
     pub(super) serialized: SerializedRequest,
-    pub(super) outcome: Result<Answer>,
+    pub(super) outcome: Result<ResponseContent>,
     pub(super) last_step: Option<LastStep>,
 }
 
@@ -117,7 +117,7 @@ impl Dispatcher {
     pub(super) async fn dispatch(&self, unsealed: &Arc<Unsealed>, recorded: Audited) -> Handled {
         let (parts, serialized) = recorded.into_parts();
         let (outcome, last_step) = match self.run(unsealed, &parts).await {
-            Ok((answer, last_step)) => (Ok(answer), last_step),
+            Ok((content, last_step)) => (Ok(content), last_step),
             Err(error) => (Err(error), None),
         };
         let mounted = Some(parts.routed.destination.mounted().clone());
@@ -125,7 +125,11 @@ impl Dispatcher {
         Handled(HandledParts { incoming, mounted, caller, serialized, outcome, last_step })
     }
 
-    async fn run(&self, unsealed: &Arc<Unsealed>, parts: &AuthorizedParts) -> Result<(Answer, Option<LastStep>)> {
+    async fn run(
+        &self,
+        unsealed: &Arc<Unsealed>,
+        parts: &AuthorizedParts,
+    ) -> Result<(ResponseContent, Option<LastStep>)> {
         let routed = &parts.routed;
         let version = &self.settings.version;
         let call = match &routed.destination {
@@ -158,7 +162,7 @@ impl Dispatcher {
         call: &Call,
         input: &Input,
         creates: &mut bool,
-    ) -> Result<(Answer, Option<LastStep>)> {
+    ) -> Result<(ResponseContent, Option<LastStep>)> {
         for _ in 0..TRIES {
             match self.attempt(unsealed, parts, call, input, creates).await {
                 Err(error) if error.is_conflict() && !call.row().once => {}
@@ -176,7 +180,7 @@ impl Dispatcher {
         call: &Call,
         input: &Input,
         creates: &mut bool,
-    ) -> Result<(Answer, Option<LastStep>)> {
+    ) -> Result<(ResponseContent, Option<LastStep>)> {
         let mounted = &call.mounted;
         let operation = call.request.operation;
         let engine = match mounted.opened() {
@@ -205,22 +209,22 @@ impl Dispatcher {
         if reads_wrapped(parts, mounted) {
             Box::pin(self.take_wrapped(&mut tx, parts)).await?;
         }
-        let Settled { answer, intent } = self.settler.settle(&mut tx, parts, mounted, outcome).await?;
+        let Settled { content, intent } = self.settler.settle(&mut tx, parts, mounted, outcome).await?;
         if !done.checkpointed && tx.is_dirty() {
             Box::pin(self.mounts.hold(&mut tx, mounted)).await?;
         }
         let wraps = parts.routed.incoming.wrap_ttl.is_some();
-        let mut envelope = match answer {
-            Answer::Raw(raw) => {
-                let answer = match wraps {
+        let mut envelope = match content {
+            ResponseContent::Raw(raw) => {
+                let content = match wraps {
                     true => Box::pin(wrap_raw(&self.wrapper, &mut tx, parts, raw)).await?,
-                    false => Answer::Raw(raw),
+                    false => ResponseContent::Raw(raw),
                 };
                 tx.commit().await?;
                 done.after_commit.into_iter().for_each(|action| action());
-                return Ok((answer, done.last_step));
+                return Ok((content, done.last_step));
             }
-            Answer::Envelope(envelope) => envelope,
+            ResponseContent::Envelope(envelope) => envelope,
         };
         if reads_wrapped(parts, mounted) {
             envelope.warnings.push(USE_UNWRAP.to_owned());
@@ -239,7 +243,7 @@ impl Dispatcher {
             intent.keep();
         }
         done.after_commit.into_iter().for_each(|action| action());
-        Ok((Answer::Envelope(envelope), done.last_step))
+        Ok((ResponseContent::Envelope(envelope), done.last_step))
     }
 
     /// Makes a write to the storage of a token conflict with the revocation of the token, after which it would be left over.
@@ -323,9 +327,9 @@ fn with_limit(input: &Input, limit: u64) -> Input {
     Input { captures: input.captures.clone(), query, body }
 }
 
-fn json_document<T: Serialize>(document: &T) -> Result<Answer> {
+fn json_document<T: Serialize>(document: &T) -> Result<ResponseContent> {
     let body = serde_json::to_vec(document)?;
-    Ok(Answer::Raw(Raw { status: Status::OK, content_type: "application/json", body }))
+    Ok(ResponseContent::Raw(Raw { status: Status::OK, content_type: "application/json", body }))
 }
 
 /// Adds the warnings of the handler, and one of ignored and one of replaced parameters.

@@ -9,7 +9,7 @@ use super::wiped::WipedJson;
 use crate::lease::intent::Granted;
 
 /// The response of a request that was not refused, before it is audited.
-pub(crate) enum Answer {
+pub(crate) enum ResponseContent {
     /// Vault's envelope.
     Envelope(Box<Envelope>),
     /// Bytes, sent as they are.

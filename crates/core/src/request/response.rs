@@ -5,7 +5,7 @@ use keepfast_framework::reply::Raw;
 use keepfast_framework::sealed::SealedReply;
 use keepfast_framework::{Error, Status};
 
-use super::envelope::{self, Answer};
+use super::envelope::{self, ResponseContent};
 use super::wiped;
 
 /// A response that may be sent: an audit device has it, or its path is exempt.
@@ -44,11 +44,11 @@ impl Response {
     }
 
     /// The response of a request that an audit device has.
-    pub(super) fn recorded(outcome: Result<Answer, Error>) -> Self {
+    pub(super) fn recorded(outcome: Result<ResponseContent, Error>) -> Self {
         match outcome {
             Err(error) => Response::failed(&error),
-            Ok(Answer::Raw(raw)) => Response::document(raw.status, raw.content_type, wiped::body(raw.body)),
-            Ok(Answer::Envelope(envelope)) => {
+            Ok(ResponseContent::Raw(raw)) => Response::document(raw.status, raw.content_type, wiped::body(raw.body)),
+            Ok(ResponseContent::Envelope(envelope)) => {
                 let is_empty = envelope.is_empty();
                 let fallback = if is_empty { Status::NO_CONTENT } else { Status::OK };
                 let status = envelope.status.unwrap_or(fallback.into());

@@ -11,7 +11,7 @@ use keepfast_framework::{Error, Kind, Outcome, Result};
 use keepfast_storage::Tx;
 
 use super::authorize::AuthorizedParts;
-use super::envelope::{Answer, Envelope};
+use super::envelope::{Envelope, ResponseContent};
 use crate::identity::{Identity, LoginIdentity};
 use crate::lease::Leases;
 use crate::lease::intent::LeaseIssuer;
@@ -29,7 +29,7 @@ use crate::unsealed::Unsealed;
 /// An outcome that was settled.
 pub(super) struct Settled {
     /// The response.
-    pub(super) answer: Answer,
+    pub(super) content: ResponseContent,
     /// The intent of the lease, written before the engine acted, to be kept once the transaction is committed.
     pub(super) intent: Option<Box<Intent>>,
 }
@@ -83,7 +83,7 @@ impl Settler {
         let mut envelope = Box::new(Envelope { id: parts.routed.incoming.id.clone(), ..Envelope::default() });
         let mut settled_intent = None;
         match outcome {
-            Outcome::Raw(raw) => return Ok(Settled { answer: Answer::Raw(raw), intent: None }),
+            Outcome::Raw(raw) => return Ok(Settled { content: ResponseContent::Raw(raw), intent: None }),
             Outcome::Empty(status) => envelope.status = status.map(Into::into),
             Outcome::Data(Payload { data, status, is_flat, hint_ttl }) => {
                 envelope.data = Some(data.into());
@@ -113,7 +113,7 @@ impl Settler {
                 envelope.wrap = Some(info);
             }
         }
-        Ok(Settled { answer: Answer::Envelope(envelope), intent: settled_intent })
+        Ok(Settled { content: ResponseContent::Envelope(envelope), intent: settled_intent })
     }
 
     async fn settle_login(
@@ -126,12 +126,12 @@ impl Settler {
     ) -> Result<()> {
         let login = self.check_lockout(mounted, attempt).await?;
         let no_default_policy = login.terms.no_default_policy;
-        let (made, warnings, login_identity) = self.log_in(tx, parts, mounted, *login).await?;
+        let (created, warnings, login_identity) = self.log_in(tx, parts, mounted, *login).await?;
         envelope.warnings.extend(warnings);
-        envelope.logged_in = parts.routed.incoming.wrap_ttl.map(|_| made.record.display_name.clone());
+        envelope.logged_in = parts.routed.incoming.wrap_ttl.map(|_| created.record.display_name.clone());
         envelope.is_login = true;
         let identity_policies = self.identity.policies_of(&self.host.barrier, &login_identity).await?;
-        let auth = made.auth_block(identity_policies.to_vec());
+        let auth = created.auth_block(identity_policies.to_vec());
         envelope.auth = Some(Box::new(AuthBlock { entity_created: login_identity.created, no_default_policy, ..auth }));
         Ok(())
     }
@@ -156,7 +156,7 @@ impl Settler {
         parts: &AuthorizedParts,
         mounted: &Arc<Mounted>,
         login: Login,
-    ) -> Result<(create::Made, Vec<String>, LoginIdentity)> {
+    ) -> Result<(create::CreatedToken, Vec<String>, LoginIdentity)> {
         let now = self.host.clock.now();
         let policies = login_policies(&login)?;
         let login_identity = match &login.alias {
@@ -202,9 +202,9 @@ impl Settler {
             batch,
             ..Spec::default()
         };
-        let made = self.tokens.create(tx, spec, now).await?;
-        made.record.count(&self.metrics, &mounted.entry.engine, &mounted.entry.path);
-        Ok((made, effective.warnings, login_identity))
+        let created = self.tokens.create(tx, spec, now).await?;
+        created.record.count(&self.metrics, &mounted.entry.engine, &mounted.entry.path);
+        Ok((created, effective.warnings, login_identity))
     }
 }
 

@@ -5,19 +5,26 @@ use keepfast_framework::{Error, Result, Status};
 use keepfast_storage::Tx;
 
 use super::authorize::AuthorizedParts;
-use super::envelope::{Answer, Envelope};
+use super::envelope::{Envelope, ResponseContent};
 use crate::wrapping::{ResponseToWrap, Wrapper, wrapped_accessor};
 
 /// Wraps a response of bytes, when the request has a wrap TTL and the bytes are JSON.
-pub(super) async fn wrap_raw(wrapper: &Wrapper, tx: &mut Tx, parts: &AuthorizedParts, raw: Raw) -> Result<Answer> {
-    let Some(ttl) = parts.routed.incoming.wrap_ttl.filter(|t| !t.is_zero()) else { return Ok(Answer::Raw(raw)) };
+pub(super) async fn wrap_raw(
+    wrapper: &Wrapper,
+    tx: &mut Tx,
+    parts: &AuthorizedParts,
+    raw: Raw,
+) -> Result<ResponseContent> {
+    let Some(ttl) = parts.routed.incoming.wrap_ttl.filter(|t| !t.is_zero()) else {
+        return Ok(ResponseContent::Raw(raw));
+    };
     if raw.status.0 >= 300 || raw.body.is_empty() || raw.content_type != "application/json" {
-        return Ok(Answer::Raw(raw));
+        return Ok(ResponseContent::Raw(raw));
     }
     let json = String::from_utf8(raw.body).map_err(|_| Error::internal("a response that is not UTF-8"))?;
     let accessor = wrapped_accessor(&json);
     let path = parts.routed.wrapped_path();
-    let answer = ResponseToWrap {
+    let content = ResponseToWrap {
         response: json,
         status: raw.status,
         path: &path,
@@ -26,8 +33,8 @@ pub(super) async fn wrap_raw(wrapper: &Wrapper, tx: &mut Tx, parts: &AuthorizedP
         display_name: caller_name(parts),
         wrapped_accessor: accessor,
     };
-    let info = wrapper.wrap(tx, answer).await?;
-    Ok(Answer::Envelope(Box::new(Envelope { wrap: Some(Box::new(info)), ..Envelope::default() })))
+    let info = wrapper.wrap(tx, content).await?;
+    Ok(ResponseContent::Envelope(Box::new(Envelope { wrap: Some(Box::new(info)), ..Envelope::default() })))
 }
 
 /// Wraps a response in Vault's shape when the request has a wrap TTL: also a 404 with data, but no error and no empty
@@ -49,7 +56,7 @@ pub(super) async fn wrap_envelope(
     let json = String::from_utf8(envelope.to_json()).map_err(Error::internal)?;
     let wrapped_accessor = wrapped_accessor(&json);
     let path = parts.routed.wrapped_path();
-    let answer = ResponseToWrap {
+    let content = ResponseToWrap {
         response: json,
         status,
         path: &path,
@@ -59,7 +66,7 @@ pub(super) async fn wrap_envelope(
         display_name: envelope.logged_in.as_deref().unwrap_or_else(|| caller_name(parts)),
         wrapped_accessor,
     };
-    let info = wrapper.wrap(tx, answer).await?;
+    let info = wrapper.wrap(tx, content).await?;
     let login = envelope.auth.take().filter(|_| envelope.is_login);
     *envelope = Envelope { wrap: Some(Box::new(info)), wrapped_login: login, ..Envelope::default() };
     Ok(())

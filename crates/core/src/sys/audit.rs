@@ -15,10 +15,11 @@ use crate::layout::AUDIT_STORAGE;
 use crate::settings::AuditSettings;
 
 const DEVICES: Help = Help {
-    synopsis: "The audit devices.",
-    description: "They are declared in the configuration file, or created here with unsafe_allow_api_audit_creation.",
+    synopsis: "Lists, enables or disables audit devices.",
+    description: "Audit devices are declared in the configuration file. With unsafe_allow_api_audit_creation = true in that file they can be enabled and disabled here too.",
 };
-const HASH: Help = Help { synopsis: "How a value appears in the entries of a device.", description: "" };
+const HASH: Help =
+    Help { synopsis: "Returns the HMAC of a value as it appears in the entries of an audit device.", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("audit", DEVICES).read(list).sudo();
@@ -28,35 +29,35 @@ pub(super) fn routes(r: &mut Routes<System>) {
 
 #[derive(Deserialize, JsonSchema)]
 struct DevicePath {
-    /// Path of the device.
+    /// Path of the audit device.
     path: Text,
 }
 
 #[derive(Deserialize, JsonSchema)]
 struct Create {
-    /// Path of the device.
+    /// Path of the audit device.
     path: Text,
-    /// The type of the device: `file`.
+    /// Type of the audit device: `file`.
     #[serde(rename = "type")]
     device: Option<Text>,
-    /// A remark for people.
+    /// Description of the audit device.
     description: Option<Text>,
-    /// The options of the device.
+    /// Options of the audit device, such as `file_path`.
     options: Option<Pairs>,
-    /// Whether it is kept out of replication.
+    /// Whether the audit device is local to this cluster. Default: false.
     local: Option<Flag>,
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct Input {
-    /// Path of the device.
+struct HashRequest {
+    /// Path of the audit device.
     path: Text,
-    /// The value.
+    /// The value to hash.
     input: Option<Text>,
 }
 
 #[derive(Serialize)]
-struct Hash {
+struct HashResponse {
     hash: String,
 }
 
@@ -93,12 +94,12 @@ async fn delete(_: &System, cx: &mut Cx, req: DevicePath) -> Result<()> {
     stored_devices::delete(cx.store().0, &view, &name).await
 }
 
-async fn hash(_: &System, cx: &mut Cx, req: Input) -> Result<Flat<Hash>> {
+async fn hash(_: &System, cx: &mut Cx, req: HashRequest) -> Result<Flat<HashResponse>> {
     let Some(input) = req.input.filter(|i| !i.is_empty()) else {
         return Err(Error::invalid("the \"input\" parameter is empty"));
     };
     let name = req.path.trim_matches('/');
     let hash = unsealed(cx)?.observability.audit.hash(name, &input);
-    hash.map(|hash| Flat(Hash { hash }))
+    hash.map(|hash| Flat(HashResponse { hash }))
         .ok_or_else(|| Error::invalid(format!("unknown audit backend {}", Quoted(&format!("{name}/")))))
 }

@@ -13,8 +13,8 @@ use super::System;
 use crate::admission::stored::HEADERS;
 
 const HEADERS_HELP: Help = Help {
-    synopsis: "The request headers that audit devices record.",
-    description: "Headers that carry tokens are always recorded as hashes.",
+    synopsis: "Configures the request headers in audit entries.",
+    description: "Headers that can contain a token always appear as an HMAC.",
 };
 
 /// Headers that carry a token: audit entries must not hold them in clear.
@@ -34,15 +34,15 @@ pub(super) fn routes(r: &mut Routes<System>) {
 
 #[derive(Deserialize, JsonSchema)]
 struct HeaderPath {
-    /// Name of the header, in any case.
+    /// Name of the header, not case-sensitive.
     header: Text,
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct Write {
-    /// Name of the header, in any case.
+struct HeaderRequest {
+    /// Name of the header, not case-sensitive.
     header: Text,
-    /// Whether its values are recorded as hashes.
+    /// Whether audit entries contain the HMAC of the values instead of the values. Default: false.
     hmac: Option<Flag>,
 }
 
@@ -52,13 +52,15 @@ struct HeaderSettings {
 }
 
 #[derive(Serialize)]
-struct All {
+struct HeadersResponse {
     headers: BTreeMap<String, HeaderSettings>,
 }
 
-async fn list(_: &System, cx: &mut Cx, _: Nothing) -> Result<Flat<All>> {
+async fn list(_: &System, cx: &mut Cx, _: Nothing) -> Result<Flat<HeadersResponse>> {
     let stored = HEADERS.get(cx, "").await?.unwrap_or_default();
-    Ok(Flat(All { headers: stored.into_iter().map(|(name, hmac)| (name, HeaderSettings { hmac })).collect() }))
+    Ok(Flat(HeadersResponse {
+        headers: stored.into_iter().map(|(name, hmac)| (name, HeaderSettings { hmac })).collect(),
+    }))
 }
 
 async fn read(_: &System, cx: &mut Cx, req: HeaderPath) -> Result<Flat<BTreeMap<String, HeaderSettings>>> {
@@ -69,7 +71,7 @@ async fn read(_: &System, cx: &mut Cx, req: HeaderPath) -> Result<Flat<BTreeMap<
     }
 }
 
-async fn write(_: &System, cx: &mut Cx, req: Write) -> Result<()> {
+async fn write(_: &System, cx: &mut Cx, req: HeaderRequest) -> Result<()> {
     let name = req.header.to_ascii_lowercase();
     let hmac = req.hmac.is_some_and(|h| h.0) || TOKENS.contains(&name.as_str());
     change(cx, move |all| {

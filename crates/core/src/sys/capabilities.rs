@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use super::{System, call, unsealed};
 use crate::token::Token;
 
-const HELP: Help = Help { synopsis: "What a token may do on given paths.", description: "" };
+const HELP: Help = Help { synopsis: "Returns the capabilities of a token on paths.", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("capabilities", HELP).update(of_token);
@@ -27,9 +27,9 @@ pub(super) fn routes(r: &mut Routes<System>) {
 struct CapabilitiesRequest {
     /// The token.
     token: Option<Text>,
-    /// The old way to name one path.
+    /// Deprecated: use `paths`.
     path: Option<PathTexts>,
-    /// The paths.
+    /// The paths for which capabilities are returned.
     paths: Option<PathTexts>,
 }
 
@@ -37,9 +37,9 @@ struct CapabilitiesRequest {
 struct AccessorCapabilitiesRequest {
     /// The accessor of the token.
     accessor: Option<Text>,
-    /// The old way to name one path.
+    /// Deprecated: use `paths`.
     path: Option<PathTexts>,
-    /// The paths.
+    /// The paths for which capabilities are returned.
     paths: Option<PathTexts>,
 }
 

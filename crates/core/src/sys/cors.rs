@@ -11,7 +11,8 @@ use super::System;
 use crate::admission::cors::Cors;
 use crate::admission::stored::CORS;
 
-const HELP: Help = Help { synopsis: "Which origins a browser may let ask this server.", description: "" };
+const HELP: Help =
+    Help { synopsis: "Configures the origins from which browsers may send requests (CORS).", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("config/cors", HELP).read(read).update(write).delete(delete).sudo();
@@ -19,12 +20,12 @@ pub(super) fn routes(r: &mut Routes<System>) {
 
 #[derive(Deserialize, JsonSchema)]
 struct Write {
-    /// Accepted for compatibility: writing turns it on, deleting turns it off.
+    /// Ignored: a write enables CORS, a delete disables it.
     #[allow(dead_code, reason = "named so that it is known")]
     enable: Option<Flag>,
-    /// The origins, or `*` alone.
+    /// Comma-separated origins, or `*` alone for all.
     allowed_origins: Option<CommaList>,
-    /// Headers that they may send, beside the standard ones.
+    /// Comma-separated request headers that are allowed in addition to the standard ones.
     allowed_headers: Option<CommaList>,
 }
 

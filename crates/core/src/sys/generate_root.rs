@@ -43,17 +43,18 @@ pub(super) fn routes(r: &mut Routes<System>) {
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct GenerateRootRequest {
-    /// As long as a token; one is made when there is none.
+    /// The one-time password that encrypts the token; it has the length of a token. Default: a generated one, which the
+    /// response contains.
     otp: Option<SecretText>,
-    /// Not supported: the token is encrypted with the OTP only.
+    /// Not supported: the token is encrypted with the one-time password only.
     pgp_key: Option<Text>,
 }
 
 #[derive(Deserialize, JsonSchema)]
 struct Decode {
-    /// What the last update answered.
+    /// The encoded token, from the response to the last share.
     encoded_token: Option<SecretText>,
-    /// The OTP that the attempt began with.
+    /// The one-time password of the attempt.
     otp: Option<SecretText>,
 }
 

@@ -2,7 +2,7 @@
 
 use keepfast_framework::fields::{Flag, Int, truth};
 use keepfast_framework::routes::Help;
-use keepfast_framework::sealed::SealedAnswer;
+use keepfast_framework::sealed::SealedResponse;
 use keepfast_framework::{Error, Result, Routes, Status};
 use schemars::JsonSchema;
 use serde::de::{IgnoredAny, SeqAccess, Visitor};
@@ -11,8 +11,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::System;
 
 const HELP: Help = Help {
-    synopsis: "The state of the server in the status of the answer.",
-    description: "200 is active, 501 is not initialized, 503 is sealed. A caller may choose other codes from 200 to 999.",
+    synopsis: "Returns the health of the server as a status code.",
+    description: "200: active; 429: standby; 501: not initialized; 503: sealed. The parameters select other codes from 200 to 999.",
 };
 
 pub(super) fn routes(r: &mut Routes<System>) {
@@ -21,39 +21,39 @@ pub(super) fn routes(r: &mut Routes<System>) {
 
 #[derive(Deserialize, JsonSchema)]
 struct HealthRequest {
-    /// The status code of an active server.
+    /// Status code of an active node. Default: 200.
     #[serde(default)]
     #[schemars(with = "Option<Int>")]
     activecode: FirstText,
-    /// The status code of a standby.
+    /// Status code of a standby node. Default: 429.
     #[serde(default)]
     #[schemars(with = "Option<Int>")]
     standbycode: FirstText,
-    /// The status code of a sealed server.
+    /// Status code of a sealed node. Default: 503.
     #[serde(default)]
     #[schemars(with = "Option<Int>")]
     sealedcode: FirstText,
-    /// The status code of a server that is not initialized.
+    /// Status code of a node that is not initialized. Default: 501.
     #[serde(default)]
     #[schemars(with = "Option<Int>")]
     uninitcode: FirstText,
-    /// The status code of a performance standby.
+    /// Status code of a performance standby, which this server never is.
     #[serde(default)]
     #[schemars(with = "Option<Int>")]
     performancestandbycode: FirstText,
-    /// The status code of a disaster recovery secondary.
+    /// Status code of a disaster recovery secondary, which this server never is.
     #[serde(default)]
     #[schemars(with = "Option<Int>")]
     drsecondarycode: FirstText,
-    /// The status code of a server whose cluster is not healthy.
+    /// Status code of a node whose cluster is unhealthy.
     #[serde(default)]
     #[schemars(with = "Option<Int>")]
     haunhealthycode: FirstText,
-    /// The status code of a server that was removed from its cluster.
+    /// Status code of a node that was removed from its cluster.
     #[serde(default)]
     #[schemars(with = "Option<Int>")]
     removedcode: FirstText,
-    /// Whether a standby answers as an active server does.
+    /// Whether a standby returns the status code of an active node. Default: false.
     #[serde(default)]
     #[schemars(with = "Option<Flag>")]
     standbyok: FirstText,
@@ -141,7 +141,7 @@ struct Health {
 }
 
 /// The status code reports the state of the server to load balancers; callers may choose the codes.
-async fn health(sys: &System, req: HealthRequest) -> Result<SealedAnswer<Health>> {
+async fn health(sys: &System, req: HealthRequest) -> Result<SealedResponse<Health>> {
     let server = sys.lifecycle()?;
     let config = server.parts.seal_config().await?;
     let sealed = server.is_sealed();
@@ -172,5 +172,5 @@ async fn health(sys: &System, req: HealthRequest) -> Result<SealedAnswer<Health>
         cluster_id,
         lease_quarantine: server.unsealed().is_some_and(|unsealed| unsealed.leases.store.is_quarantined()),
     };
-    Ok(SealedAnswer::Document { decided, sent, document })
+    Ok(SealedResponse::Document { decided, sent, document })
 }

@@ -12,8 +12,8 @@ use crate::request::route::{MASK, masked_path};
 use crate::unsealed::Unsealed;
 
 const HELP: Help = Help {
-    synopsis: "The requests under way.",
-    description: "By their ids. What is no part of a route is masked in their paths, because it could be a token.",
+    synopsis: "Lists the requests in flight, by request id.",
+    description: "Parts of a path that are not literal in its route are masked, because they could be a token.",
 };
 
 /// The whole path of this endpoint.

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use keepfast_framework::fields::{Int, Strings, Text};
 use keepfast_framework::routes::{Help, Nothing};
-use keepfast_framework::sealed::SealedAnswer;
+use keepfast_framework::sealed::SealedResponse;
 use keepfast_framework::{Error, Result, Routes};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,8 +14,8 @@ use crate::init::initialize;
 use crate::seal::SealShape;
 
 const HELP: Help = Help {
-    synopsis: "Whether the storage is initialized; initializes it.",
-    description: "The answer holds the shares of the unseal key and the root token. They are shown this once.",
+    synopsis: "Returns whether the server is initialized, or initializes it.",
+    description: "The response to the initialization contains the unseal key shares and the root token. It is the only one that contains them.",
 };
 
 pub(super) fn routes(r: &mut Routes<System>) {
@@ -29,22 +29,22 @@ struct InitStatus {
 
 #[derive(Deserialize, JsonSchema)]
 struct InitRequest {
-    /// How many shares the unseal key is split into.
+    /// Number of shares into which the unseal key is split.
     #[serde(default)]
     secret_shares: Int,
-    /// How many shares unseal the server.
+    /// Number of shares that unseal the server.
     #[serde(default)]
     secret_threshold: Int,
-    /// Refused: shares are not encrypted with PGP keys.
+    /// Not supported: shares are not encrypted with PGP keys.
     #[serde(default)]
     pgp_keys: Strings,
-    /// Refused: the root token is not encrypted with a PGP key.
+    /// Not supported: the root token is not encrypted with a PGP key.
     #[serde(default)]
     root_token_pgp_key: Text,
-    /// Refused: the seal `shamir` has no recovery key.
+    /// Not supported: the seal `shamir` has no recovery key.
     #[serde(default)]
     recovery_shares: Int,
-    /// Refused: the seal `shamir` has no recovery key.
+    /// Not supported: the seal `shamir` has no recovery key.
     #[serde(default)]
     recovery_threshold: Int,
 }
@@ -56,12 +56,12 @@ struct InitResponse {
     root_token: String,
 }
 
-async fn status(sys: &System, _: Nothing) -> Result<SealedAnswer<InitStatus>> {
+async fn status(sys: &System, _: Nothing) -> Result<SealedResponse<InitStatus>> {
     let initialized = sys.lifecycle()?.parts.seal_config().await?.is_some();
-    Ok(SealedAnswer::ok(InitStatus { initialized }))
+    Ok(SealedResponse::ok(InitStatus { initialized }))
 }
 
-async fn init(sys: &System, req: InitRequest) -> Result<SealedAnswer<InitResponse>> {
+async fn init(sys: &System, req: InitRequest) -> Result<SealedResponse<InitResponse>> {
     let server = sys.lifecycle()?;
     if !req.pgp_keys.0.is_empty() || !req.root_token_pgp_key.is_empty() {
         return Err(Error::invalid("encrypting shares with PGP keys is not supported by this server"));
@@ -78,7 +78,7 @@ async fn init(sys: &System, req: InitRequest) -> Result<SealedAnswer<InitRespons
         return Err(Error::invalid("Vault is already initialized"));
     }
     let made = initialize(&server, shape, None).await?;
-    Ok(SealedAnswer::ok(InitResponse {
+    Ok(SealedResponse::ok(InitResponse {
         keys: made.shares.iter().map(|s| hex::encode(s.expose())).collect(),
         keys_base64: made.shares.iter().map(|s| STANDARD.encode(s.expose())).collect(),
         root_token: made.root_token.expose().clone(),

@@ -12,10 +12,10 @@ use super::{System, unsealed};
 use crate::mount::Mounted;
 
 const ROUTER: Help = Help {
-    synopsis: "The tables of the router.",
-    description: "root and storage: by path and by storage prefix; uuid and accessor: by these. Needs introspection_endpoint.",
+    synopsis: "Returns the tables of the router.",
+    description: "The tables are root (by path), storage (by storage prefix), uuid and accessor. Requires introspection_endpoint = true in the configuration.",
 };
-const REQUEST: Help = Help { synopsis: "The request itself, which this server does not show.", description: "" };
+const REQUEST: Help = Help { synopsis: "Not supported: returns 404.", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("internal/inspect/router/{tag}", ROUTER).read(router).sudo();
@@ -23,14 +23,14 @@ pub(super) fn routes(r: &mut Routes<System>) {
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct Tag {
+struct TagPath {
     /// Name of the table: `root`, `uuid`, `accessor` or `storage`.
     tag: Text,
 }
 
 /// A mount in the format of Vault.
 #[derive(Serialize)]
-struct Inspected {
+struct MountInspection {
     accessor: String,
     mount_namespace: &'static str,
     mount_path: String,
@@ -42,10 +42,10 @@ struct Inspected {
     uuid: String,
 }
 
-impl Inspected {
+impl MountInspection {
     fn new(mounted: &Mounted, is_whole: bool) -> Self {
         let entry = &mounted.entry;
-        Inspected {
+        MountInspection {
             accessor: entry.accessor.clone(),
             mount_namespace: "",
             mount_path: entry.shown_path().to_owned(),
@@ -57,7 +57,7 @@ impl Inspected {
     }
 }
 
-async fn router(_: &System, cx: &mut Cx, req: Tag) -> Result<Data<BTreeMap<String, Vec<Inspected>>>> {
+async fn router(_: &System, cx: &mut Cx, req: TagPath) -> Result<Data<BTreeMap<String, Vec<MountInspection>>>> {
     let unsealed = unsealed(cx)?;
     let key: fn(&Mounted) -> String = match &*req.tag {
         "root" => |mounted| mounted.entry.path.clone(),
@@ -69,7 +69,8 @@ async fn router(_: &System, cx: &mut Cx, req: Tag) -> Result<Data<BTreeMap<Strin
     require_introspection(unsealed.settings.introspection_endpoint)?;
     let is_whole = matches!(&*req.tag, "root" | "storage");
     let router = unsealed.engines.mounts.router();
-    let by_key: BTreeMap<String, Inspected> = router.all().map(|m| (key(m), Inspected::new(m, is_whole))).collect();
+    let by_key: BTreeMap<String, MountInspection> =
+        router.all().map(|m| (key(m), MountInspection::new(m, is_whole))).collect();
     Ok(Data(BTreeMap::from([(req.tag.into(), by_key.into_values().collect())])))
 }
 

@@ -7,11 +7,14 @@ use serde::Serialize;
 
 use super::{System, unsealed};
 
-const STATUS: Help = Help { synopsis: "The present term of the keyring.", description: "" };
-const ROTATE: Help = Help { synopsis: "Adds a term to the keyring; what is stored stays readable.", description: "" };
+const STATUS: Help = Help {
+    synopsis: "Returns the state of the encryption key: its term, its time of installation and its number of encryptions.",
+    description: "",
+};
+const ROTATE: Help = Help { synopsis: "Rotates the encryption key. Stored records stay readable.", description: "" };
 const BACKUP: Help = Help {
-    synopsis: "Shares that were kept encrypted with PGP when the seal was changed.",
-    description: "This server encrypts no shares with PGP, so there are never any.",
+    synopsis: "Returns or deletes the backup of key shares that were encrypted with PGP.",
+    description: "This server does not encrypt shares with PGP, so there is no backup.",
 };
 
 pub(super) fn routes(r: &mut Routes<System>) {

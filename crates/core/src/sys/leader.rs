@@ -1,7 +1,7 @@
 //! `sys/leader` and `sys/step-down`: the active node of the cluster, and the step-down of it.
 
 use keepfast_framework::routes::{Help, Nothing};
-use keepfast_framework::sealed::SealedAnswer;
+use keepfast_framework::sealed::SealedResponse;
 use keepfast_framework::{Cx, Error, Result, Routes};
 use keepfast_storage::Role;
 use schemars::JsonSchema;
@@ -9,11 +9,9 @@ use serde::Serialize;
 
 use super::System;
 
-const LEADER: Help = Help { synopsis: "Which node of the cluster is active.", description: "" };
-const STEP_DOWN: Help = Help {
-    synopsis: "The node gives up being active.",
-    description: "A server that shares its storage with no other node stays active, so nothing changes there.",
-};
+const LEADER: Help = Help { synopsis: "Returns the active node of the cluster.", description: "" };
+const STEP_DOWN: Help =
+    Help { synopsis: "Makes the active node step down.", description: "A server without a cluster stays active." };
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("leader", LEADER).unauthenticated().read_sealed(leader);
@@ -24,7 +22,7 @@ pub(super) fn routes(r: &mut Routes<System>) {
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
 #[derive(Serialize, JsonSchema)]
-struct Leader {
+struct LeaderResponse {
     ha_enabled: bool,
     #[serde(flatten)]
     node: Option<ActiveNode>,
@@ -38,10 +36,10 @@ struct ActiveNode {
     leader_cluster_address: String,
 }
 
-async fn leader(sys: &System, _: Nothing) -> Result<SealedAnswer<Leader>> {
+async fn leader(sys: &System, _: Nothing) -> Result<SealedResponse<LeaderResponse>> {
     let server = sys.lifecycle()?;
     let Some(role) = server.parts.role() else {
-        return Ok(SealedAnswer::ok(Leader { ha_enabled: false, node: None }));
+        return Ok(SealedResponse::ok(LeaderResponse { ha_enabled: false, node: None }));
     };
     let since = server.since().ok_or_else(Error::sealed)?;
     let node = match role {
@@ -57,16 +55,16 @@ async fn leader(sys: &System, _: Nothing) -> Result<SealedAnswer<Leader>> {
             ActiveNode { is_self: false, active_time: NEVER.to_owned(), leader_address, leader_cluster_address }
         }
     };
-    Ok(SealedAnswer::ok(Leader { ha_enabled: true, node: Some(node) }))
+    Ok(SealedResponse::ok(LeaderResponse { ha_enabled: true, node: Some(node) }))
 }
 
 /// A server without a cluster is always active, so a step-down changes nothing.
-async fn step_down(sys: &System, _: Nothing) -> Result<SealedAnswer<()>> {
+async fn step_down(sys: &System, _: Nothing) -> Result<SealedResponse<()>> {
     let server = sys.lifecycle()?;
     match (server.parts.role().is_some(), server.is_sealed()) {
-        (true, _) => Ok(SealedAnswer::Passed),
+        (true, _) => Ok(SealedResponse::Passed),
         (false, true) => Err(Error::sealed()),
-        (false, false) => Ok(SealedAnswer::Empty),
+        (false, false) => Ok(SealedResponse::Empty),
     }
 }
 

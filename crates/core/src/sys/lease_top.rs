@@ -18,35 +18,35 @@ const PAGE: usize = 500;
 const SAMPLE: usize = 10_000;
 
 #[derive(Deserialize, JsonSchema)]
-pub(super) struct Largest {
-    /// At most so many of each kind.
+pub(super) struct TopRequest {
+    /// Maximum number of mounts, of paths and of entities in the response. Default: 20.
     limit: Option<Int>,
 }
 
 #[derive(Serialize)]
-struct Ranked {
+struct LeaseUser {
     name: String,
     leases: usize,
 }
 
 #[derive(Serialize)]
-pub(crate) struct Top {
+pub(crate) struct TopResponse {
     total: usize,
-    mounts: Vec<Ranked>,
-    paths: Vec<Ranked>,
+    mounts: Vec<LeaseUser>,
+    paths: Vec<LeaseUser>,
     /// Entities in the sample; an empty name is no entity.
-    entities: Vec<Ranked>,
+    entities: Vec<LeaseUser>,
     /// The number of leases in the sample, spread evenly over all leases.
     entities_sampled: usize,
 }
 
-pub(super) async fn top(_: &System, cx: &mut Cx, req: Largest) -> Result<Data<Top>> {
+pub(super) async fn top(_: &System, cx: &mut Cx, req: TopRequest) -> Result<Data<TopResponse>> {
     let limit = req.limit.and_then(|l| usize::try_from(l.0).ok()).filter(|l| *l > 0).unwrap_or(20);
     Ok(Data(rank(&*unsealed(cx)?, limit).await?))
 }
 
 /// Counts all leases and returns the largest `limit` of each kind.
-pub(crate) async fn rank(unsealed: &Unsealed, limit: usize) -> Result<Top> {
+pub(crate) async fn rank(unsealed: &Unsealed, limit: usize) -> Result<TopResponse> {
     let paths = count(unsealed).await?;
     let total = paths.values().sum();
     let (entities, entities_sampled) = sample(unsealed, &paths, total).await?;
@@ -56,7 +56,7 @@ pub(crate) async fn rank(unsealed: &Unsealed, limit: usize) -> Result<Top> {
             unsealed.engines.mounts.router().find(path).map_or_else(|| path.clone(), |(m, _)| m.entry.path.clone());
         *mounts.entry(mount).or_default() += count;
     }
-    Ok(Top {
+    Ok(TopResponse {
         total,
         mounts: ranked(mounts, limit),
         paths: ranked(paths, limit),
@@ -129,8 +129,8 @@ async fn entity(unsealed: &Unsealed, named: &LeaseName) -> Result<String> {
     }
 }
 
-fn ranked(counts: BTreeMap<String, usize>, limit: usize) -> Vec<Ranked> {
-    let mut out: Vec<_> = counts.into_iter().map(|(name, leases)| Ranked { name, leases }).collect();
+fn ranked(counts: BTreeMap<String, usize>, limit: usize) -> Vec<LeaseUser> {
+    let mut out: Vec<_> = counts.into_iter().map(|(name, leases)| LeaseUser { name, leases }).collect();
     out.sort_by_key(|r| std::cmp::Reverse(r.leases));
     out.truncate(limit);
     out

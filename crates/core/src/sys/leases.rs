@@ -16,18 +16,18 @@ use crate::lease::record::{LeaseId, LeaseRecord, State};
 use crate::lease::revoke::RevokeMode;
 use crate::token::record::TokenExpiry;
 
-const HELP: Help = Help { synopsis: "Leases: look up, list, renew, revoke.", description: "" };
+const HELP: Help = Help { synopsis: "Looks up, lists, renews and revokes leases.", description: "" };
 const IRREVOCABLE_HELP: Help = Help {
-    synopsis: "Leases that could not be revoked.",
-    description: "type=irrevocable is the one kind there is. Revoking such a lease tries again.",
+    synopsis: "Lists or counts the leases that could not be revoked.",
+    description: "Requires type=irrevocable. A revocation of such a lease is a new attempt.",
 };
 const TOP: Help = Help {
-    synopsis: "Who makes the leases: mounts, paths, entities.",
-    description: "The largest come first. Leases are counted by mount and path one by one; by entity in a sample of 10,000 at most.",
+    synopsis: "Lists the mounts, paths and entities with the most leases.",
+    description: "In descending order. The counts by mount and path are exact; those by entity are a sample of at most 10,000 leases.",
 };
 const QUARANTINE: Help = Help {
-    synopsis: "Whether leases may be revoked.",
-    description: "A restored or copied server revokes nothing and rotates nothing until an operator ends the quarantine: what its leases name may belong to the original.",
+    synopsis: "Returns, starts or ends the quarantine of leases.",
+    description: "Under quarantine no lease is revoked and no credential is rotated. It starts when the data directory was restored or copied, because the leases may then belong to credentials that the original server still manages. An operator ends it.",
 };
 /// Names per storage page.
 const PAGE: usize = 500;
@@ -57,70 +57,70 @@ pub(super) fn routes(r: &mut Routes<System>) {
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct ById {
-    /// The lease.
+struct LeaseRequest {
+    /// Id of the lease.
     #[serde(default, deserialize_with = "lease_text")]
     lease_id: Option<Text>,
-    /// The lease, in the path.
+    /// Id of the lease, in the path.
     url_lease_id: Option<Text>,
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct Renew {
-    /// The lease.
+struct RenewRequest {
+    /// Id of the lease.
     #[serde(default, deserialize_with = "lease_text")]
     lease_id: Option<Text>,
-    /// The lease, in the path.
+    /// Id of the lease, in the path.
     url_lease_id: Option<Text>,
-    /// How long from now; the engine's default when it is not given.
+    /// Requested TTL from now, in seconds. Default: the default TTL of the engine.
     increment: Option<Seconds>,
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct Revoke {
-    /// The lease.
+struct RevokeRequest {
+    /// Id of the lease.
     #[serde(default, deserialize_with = "lease_text")]
     lease_id: Option<Text>,
-    /// The lease, in the path.
+    /// Id of the lease, in the path.
     url_lease_id: Option<Text>,
-    /// Whether to wait until the lease is revoked, and to be told if that fails.
+    /// Whether the response waits for the revocation and reports its failure. Default: true.
     #[serde(default, deserialize_with = "given")]
     sync: Option<Flag>,
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct ByPrefix {
-    /// The path that made the leases, or what it begins with.
+struct PrefixPath {
+    /// Prefix of the lease ids.
     prefix: Text,
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct RevokePrefix {
-    /// The path that made the leases, or what it begins with.
+struct RevokePrefixRequest {
+    /// Prefix of the lease ids.
     prefix: Text,
-    /// Whether to wait until the leases are revoked, and to be told if that fails.
+    /// Whether the response waits for the revocations and reports a failure. Default: true.
     #[serde(default, deserialize_with = "given")]
     sync: Option<Flag>,
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct OfType {
-    /// `irrevocable`.
+struct IrrevocableRequest {
+    /// Required: `irrevocable`.
     #[serde(rename = "type")]
     kind: Option<Text>,
-    /// At most so many; `none` for all.
+    /// Maximum number of leases; `none` for no limit. Default: 10000.
     limit: Option<Text>,
-    /// Accepted as by OpenBao, without an effect: there are no child namespaces.
+    /// Ignored: there are no child namespaces.
     #[serde(rename = "include_child_namespaces")]
     _children: Option<Flag>,
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct CountOf {
-    /// `irrevocable`.
+struct CountRequest {
+    /// Required: `irrevocable`.
     #[serde(rename = "type")]
     kind: Option<Text>,
-    /// Accepted as by OpenBao, without an effect: there are no child namespaces.
+    /// Ignored: there are no child namespaces.
     #[serde(rename = "include_child_namespaces")]
     _children: Option<Flag>,
 }
@@ -155,7 +155,7 @@ fn lease_text<'de, D: serde::Deserializer<'de>>(d: D) -> std::result::Result<Opt
 /// A lease id that no lease has: no path holds a control character.
 const NO_LEASE: &str = "\u{0}";
 
-fn id_of(req: ById) -> Result<String> {
+fn id_of(req: LeaseRequest) -> Result<String> {
     if req.lease_id.as_deref() == Some(NO_LEASE) {
         return Err(Error::invalid("invalid lease ID"));
     }
@@ -168,14 +168,14 @@ fn id_of(req: ById) -> Result<String> {
     }
 }
 
-async fn lookup(_: &System, cx: &mut Cx, req: ById) -> Result<Data<LeaseResponse>> {
+async fn lookup(_: &System, cx: &mut Cx, req: LeaseRequest) -> Result<Data<LeaseResponse>> {
     let started = cx.now();
     let found = found(cx, req).await;
     unsealed(cx)?.observability.metrics.leases.fetch_times.record(cx.now().since(started));
     found
 }
 
-async fn found(cx: &mut Cx, req: ById) -> Result<Data<LeaseResponse>> {
+async fn found(cx: &mut Cx, req: LeaseRequest) -> Result<Data<LeaseResponse>> {
     let id = id_of(req)?;
     let invalid = || Error::invalid("invalid lease");
     let now = cx.now();
@@ -216,12 +216,12 @@ async fn found(cx: &mut Cx, req: ById) -> Result<Data<LeaseResponse>> {
     }
 }
 
-async fn list(_: &System, cx: &mut Cx, req: ByPrefix) -> Result<Keys> {
+async fn list(_: &System, cx: &mut Cx, req: PrefixPath) -> Result<Keys> {
     Ok(Keys::of(unsealed(cx)?.leases.store.below(req.prefix.trim_matches('/'), &Page::all()).await?))
 }
 
-async fn renew(_: &System, cx: &mut Cx, req: Renew) -> Result<Outcome> {
-    let id = id_of(ById { lease_id: req.lease_id, url_lease_id: req.url_lease_id })?;
+async fn renew(_: &System, cx: &mut Cx, req: RenewRequest) -> Result<Outcome> {
+    let id = id_of(LeaseRequest { lease_id: req.lease_id, url_lease_id: req.url_lease_id })?;
     let unsealed = unsealed(cx)?;
     let unknown = || Error::invalid("lease not found");
     match index::parse_lease_id(&id).ok_or_else(unknown)? {
@@ -240,7 +240,7 @@ async fn renew(_: &System, cx: &mut Cx, req: Renew) -> Result<Outcome> {
     }
 }
 
-async fn revoke(sys: &System, cx: &mut Cx, req: Revoke) -> Result<WithStatus<()>> {
+async fn revoke(sys: &System, cx: &mut Cx, req: RevokeRequest) -> Result<WithStatus<()>> {
     let status = accepted(req.sync);
     revoke_one(sys, cx, req).await.map(|()| WithStatus(status, ()))
 }
@@ -250,8 +250,8 @@ fn accepted(sync: Option<Flag>) -> Status {
     if sync.is_some_and(|s| !s.0) { Status(202) } else { Status::NO_CONTENT }
 }
 
-async fn revoke_one(_: &System, cx: &mut Cx, req: Revoke) -> Result<()> {
-    let id = id_of(ById { lease_id: req.lease_id, url_lease_id: req.url_lease_id })?;
+async fn revoke_one(_: &System, cx: &mut Cx, req: RevokeRequest) -> Result<()> {
+    let id = id_of(LeaseRequest { lease_id: req.lease_id, url_lease_id: req.url_lease_id })?;
     let unsealed = unsealed(cx)?;
     match index::parse_lease_id(&id) {
         None => Ok(()),
@@ -270,12 +270,12 @@ fn mode(sync: Option<Flag>) -> RevokeMode {
     if sync.is_some_and(|s| s.0) { RevokeMode::Now } else { RevokeMode::Queued }
 }
 
-async fn revoke_prefix(_: &System, cx: &mut Cx, req: RevokePrefix) -> Result<WithStatus<()>> {
+async fn revoke_prefix(_: &System, cx: &mut Cx, req: RevokePrefixRequest) -> Result<WithStatus<()>> {
     unsealed(cx)?.leases.revoker.revoke_prefix(req.prefix.trim_start_matches('/'), mode(req.sync)).await?;
     Ok(WithStatus(accepted(req.sync), ()))
 }
 
-async fn revoke_force(_: &System, cx: &mut Cx, req: ByPrefix) -> Result<()> {
+async fn revoke_force(_: &System, cx: &mut Cx, req: PrefixPath) -> Result<()> {
     unsealed(cx)?.leases.revoker.revoke_prefix(req.prefix.trim_start_matches('/'), RevokeMode::Forced).await
 }
 
@@ -302,18 +302,18 @@ struct Irrevocable {
 }
 
 #[derive(Serialize)]
-struct IrrevocableLeases {
+struct IrrevocableResponse {
     lease_count: usize,
     leases: Vec<Irrevocable>,
 }
 
 #[derive(Serialize)]
-struct Counts {
+struct CountResponse {
     counts: BTreeMap<String, usize>,
     lease_count: usize,
 }
 
-async fn irrevocable(_: &System, cx: &mut Cx, req: OfType) -> Result<Option<Data<IrrevocableLeases>>> {
+async fn irrevocable(_: &System, cx: &mut Cx, req: IrrevocableRequest) -> Result<Option<Data<IrrevocableResponse>>> {
     if req.kind.as_ref().is_none_or(|k| k.0 != "irrevocable") {
         return Ok(None);
     }
@@ -340,10 +340,10 @@ async fn irrevocable(_: &System, cx: &mut Cx, req: OfType) -> Result<Option<Data
         };
         leases.push(Irrevocable { lease_id, mount_id, error });
     }
-    Ok(Some(Data(IrrevocableLeases { lease_count: leases.len(), leases })))
+    Ok(Some(Data(IrrevocableResponse { lease_count: leases.len(), leases })))
 }
 
-async fn count(_: &System, cx: &mut Cx, req: CountOf) -> Result<Option<Data<Counts>>> {
+async fn count(_: &System, cx: &mut Cx, req: CountRequest) -> Result<Option<Data<CountResponse>>> {
     if req.kind.as_ref().is_none_or(|k| k.0 != "irrevocable") {
         return Ok(None);
     }
@@ -363,7 +363,7 @@ async fn count(_: &System, cx: &mut Cx, req: CountOf) -> Result<Option<Data<Coun
         counts
             .insert(unsealed.engines.mounts.with_leaving(&mount).map_or(mount, |m| m.entry.accessor.clone()), counted);
     }
-    Ok(Some(Data(Counts { lease_count: counts.values().sum(), counts })))
+    Ok(Some(Data(CountResponse { lease_count: counts.values().sum(), counts })))
 }
 
 /// At most `limit` irrevocable leases, with the accessors of their mounts, or the stored mount id if the mount is gone.

@@ -12,8 +12,9 @@ use serde_json::{Map, Value};
 use super::{System, unsealed};
 use crate::mount::LockoutConfig;
 
-const LOCKED: Help = Help { synopsis: "The users that are locked out after too many failed logins.", description: "" };
-const UNLOCK: Help = Help { synopsis: "Lets a locked user in again.", description: "" };
+const LOCKED: Help =
+    Help { synopsis: "Lists the users that are locked out after too many failed logins.", description: "" };
+const UNLOCK: Help = Help { synopsis: "Unlocks a locked user.", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("locked-users", LOCKED).read(list);
@@ -21,61 +22,61 @@ pub(super) fn routes(r: &mut Routes<System>) {
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct OfMount {
-    /// Only the users of this mount.
+struct MountAccessorRequest {
+    /// Accessor of an auth method's mount. Default: the users of all mounts.
     mount_accessor: Option<Text>,
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct User {
-    /// The accessor of the auth method's mount.
+struct UserPath {
+    /// Accessor of the auth method's mount.
     mount_accessor: Text,
-    /// The name of the alias: the user name, or the role id.
+    /// Name of the alias: the user name, or the role id of AppRole.
     alias_identifier: Text,
 }
 
 #[derive(Serialize)]
-struct Locked {
-    by_namespace: Vec<InNamespace>,
+struct LockedUsersResponse {
+    by_namespace: Vec<NamespaceLocks>,
     total: usize,
 }
 
 #[derive(Serialize)]
-struct InNamespace {
+struct NamespaceLocks {
     namespace_id: String,
     namespace_path: &'static str,
     counts: usize,
-    mount_accessors: Vec<AtMount>,
+    mount_accessors: Vec<MountLocks>,
 }
 
 #[derive(Serialize)]
-struct AtMount {
+struct MountLocks {
     mount_accessor: String,
     counts: usize,
     alias_identifiers: Option<Vec<String>>,
 }
 
-async fn list(_: &System, cx: &mut Cx, req: OfMount) -> Result<Data<Locked>> {
+async fn list(_: &System, cx: &mut Cx, req: MountAccessorRequest) -> Result<Data<LockedUsersResponse>> {
     let unsealed = unsealed(cx)?;
     let mut locked = unsealed.access.lockout.locked(cx.now());
     if let Some(only) = req.mount_accessor.filter(|a| !a.is_empty()) {
         let of_it = locked.remove(&only.0).unwrap_or_default();
         locked = BTreeMap::from([(only.0, of_it)]);
     }
-    let mount_accessors: Vec<AtMount> = locked
+    let mount_accessors: Vec<MountLocks> = locked
         .into_iter()
         .map(|(mount_accessor, names)| {
             let counts = names.len();
-            AtMount { mount_accessor, counts, alias_identifiers: (counts > 0).then_some(names) }
+            MountLocks { mount_accessor, counts, alias_identifiers: (counts > 0).then_some(names) }
         })
         .collect();
     let total = mount_accessors.iter().map(|m| m.counts).sum();
     let namespace_id = unsealed.access.lockout.namespace.as_str().to_owned();
-    let root = InNamespace { namespace_id, namespace_path: "", counts: total, mount_accessors };
-    Ok(Data(Locked { by_namespace: vec![root], total }))
+    let root = NamespaceLocks { namespace_id, namespace_path: "", counts: total, mount_accessors };
+    Ok(Data(LockedUsersResponse { by_namespace: vec![root], total }))
 }
 
-async fn unlock(_: &System, cx: &mut Cx, req: User) -> Result<()> {
+async fn unlock(_: &System, cx: &mut Cx, req: UserPath) -> Result<()> {
     unsealed(cx)?.access.lockout.unlock(&req.mount_accessor, &req.alias_identifier, cx.now()).await
 }
 

@@ -12,8 +12,10 @@ use serde::Deserialize;
 use super::{System, unsealed};
 use crate::settings::{LogLevel, LogLevels};
 
-const HELP: Help =
-    Help { synopsis: "The levels of the parts of the log.", description: "They last until the server is restarted." };
+const HELP: Help = Help {
+    synopsis: "Returns or sets the log levels of loggers.",
+    description: "A level that is set here applies until the server restarts.",
+};
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("loggers", HELP).found_by_lists().read(list).update(set_all).delete(reset_all);
@@ -22,21 +24,21 @@ pub(super) fn routes(r: &mut Routes<System>) {
 
 #[derive(Deserialize, JsonSchema)]
 struct LoggerPath {
-    /// Name of the part.
+    /// Name of the logger.
     name: Text,
 }
 
 #[derive(Deserialize, JsonSchema)]
 struct Level {
-    /// `trace`, `debug`, `info`, `warn` or `error`.
+    /// Log level: `trace`, `debug`, `info`, `warn` or `error`.
     level: Option<Text>,
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct SetOne {
-    /// Name of the part.
+struct LoggerLevel {
+    /// Name of the logger.
     name: Text,
-    /// `trace`, `debug`, `info`, `warn` or `error`.
+    /// Log level: `trace`, `debug`, `info`, `warn` or `error`.
     level: Option<Text>,
 }
 
@@ -75,7 +77,7 @@ async fn set_all(_: &System, cx: &mut Cx, req: Level) -> Result<()> {
     Ok(())
 }
 
-async fn set(_: &System, cx: &mut Cx, req: SetOne) -> Result<()> {
+async fn set(_: &System, cx: &mut Cx, req: LoggerLevel) -> Result<()> {
     let level = level(req.level)?;
     found(log(cx)?.set(Some(&req.name), Some(level)), &req.name)
 }

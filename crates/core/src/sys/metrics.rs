@@ -17,8 +17,8 @@ use crate::metrics::{format, gather};
 use crate::request::Response;
 
 const HELP: Help = Help {
-    synopsis: "What the server counts of itself.",
-    description: "As Vault's JSON, or for Prometheus: with format=prometheus, or an Accept header that names its format.",
+    synopsis: "Returns the metrics of the server.",
+    description: "In Vault's JSON format, or for Prometheus with format=prometheus or an Accept header with a format of Prometheus.",
 };
 
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -48,13 +48,13 @@ pub(super) fn routes(r: &mut Routes<System>) {
 
 #[derive(Deserialize, JsonSchema)]
 struct Format {
-    /// `prometheus`; empty for what the Accept header says, which is JSON unless it names a format of Prometheus.
+    /// `prometheus`. Default: the format of the Accept header if it is one of Prometheus, otherwise JSON.
     format: Option<Text>,
 }
 
 async fn metrics(sys: &System, cx: &mut Cx, req: Format) -> Result<Raw> {
-    let asked = req.format.as_deref().unwrap_or_default();
-    document(&*sys.lifecycle()?, asked, call(cx)?.facts.accepts_prometheus)
+    let format = req.format.as_deref().unwrap_or_default();
+    document(&*sys.lifecycle()?, format, call(cx)?.facts.accepts_prometheus)
 }
 
 impl OpenMetrics {

@@ -19,10 +19,10 @@ use crate::mount::entry::or_inherited;
 use crate::mount::{MountConfig, MountEntry, mount_path};
 use crate::unsealed::Unsealed;
 
-const MOUNTS: Help = Help { synopsis: "The secrets engines that are mounted.", description: "" };
-const MOUNT: Help = Help { synopsis: "Mounts a secrets engine, shows it, takes it away.", description: "" };
-const AUTHS: Help = Help { synopsis: "The auth methods that are mounted.", description: "" };
-const AUTH: Help = Help { synopsis: "Mounts an auth method, shows it, takes it away.", description: "" };
+const MOUNTS: Help = Help { synopsis: "Lists the mounted secrets engines.", description: "" };
+const MOUNT: Help = Help { synopsis: "Mounts, reads or unmounts a secrets engine.", description: "" };
+const AUTHS: Help = Help { synopsis: "Lists the mounted auth methods.", description: "" };
+const AUTH: Help = Help { synopsis: "Mounts, reads or unmounts an auth method.", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("mounts", MOUNTS).read(list_secrets);
@@ -51,25 +51,25 @@ struct MountPath {
 struct Enable {
     /// Path of the mount.
     path: PathText,
-    /// Type of the engine.
+    /// Type of the engine, such as `kv`.
     #[serde(rename = "type")]
     engine: Option<Text>,
-    /// For people.
+    /// Description of the mount.
     description: Option<Text>,
-    /// Lease bounds and what else can be tuned.
+    /// Settings of the mount that can also be tuned, such as `default_lease_ttl` and `max_lease_ttl`.
     config: Option<Object>,
-    /// Options of the engine, such as `version`; `null` is shown as it is.
+    /// Options of the engine, such as `version` of `kv`.
     #[serde(default, deserialize_with = "null_or_pairs")]
     options: Option<Option<Pairs>>,
-    /// Not replicated.
+    /// Whether the mount is local to this cluster. Default: false.
     local: Option<Flag>,
-    /// Accepted and shown; everything is encrypted behind the barrier already.
+    /// Stored without an effect: the barrier encrypts every record. Default: false.
     seal_wrap: Option<Flag>,
-    /// Accepted and shown.
+    /// Stored without an effect. Default: false.
     external_entropy_access: Option<Flag>,
-    /// The old way to name a plugin.
+    /// Deprecated: use `type`.
     plugin_name: Option<Text>,
-    /// The version of a plugin; only the built-in one is here.
+    /// Version of the plugin; only the built-in version exists.
     plugin_version: Option<Text>,
 }
 

@@ -11,7 +11,10 @@ use serde::Deserialize;
 
 use super::{System, call, unsealed};
 
-const HELP: Help = Help { synopsis: "The OpenAPI document of the mounts that the caller can reach.", description: "" };
+const HELP: Help = Help {
+    synopsis: "Returns the OpenAPI document of the mounts that the caller has a capability on.",
+    description: "",
+};
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("internal/specs/openapi", HELP).read(read).update(read).unauthenticated();
@@ -21,9 +24,9 @@ pub(super) fn routes(r: &mut Routes<System>) {
 #[derive(Deserialize, JsonSchema)]
 #[allow(dead_code, reason = "named so that they are known")]
 struct Form {
-    /// What the document is for.
+    /// Ignored.
     context: Option<Text>,
-    /// Whether mounts stand for any mount of their type.
+    /// Ignored: the paths contain the mount paths of this server.
     generic_mount_paths: Option<Flag>,
 }
 

@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 use super::System;
 use crate::policy::password::{PASSWORD_POLICIES, PasswordPolicyRecord, parse};
 
-const POLICIES: Help = Help { synopsis: "The names of the password policies.", description: "" };
+const POLICIES: Help = Help { synopsis: "Lists the names of the password policies.", description: "" };
 const POLICY: Help = Help {
-    synopsis: "A password policy: a length, and rules that name characters and how many of them there must be.",
+    synopsis: "Reads, writes or deletes a password policy: the length of passwords, and rules with a minimum number of characters from a character set.",
     description: "HCL or JSON, plain or in base64: length = 20, rule \"charset\" { charset = \"abc\" min-chars = 1 }.",
 };
-const GENERATE: Help = Help { synopsis: "A password by this policy.", description: "" };
+const GENERATE: Help = Help { synopsis: "Generates a password by a password policy.", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("policies/password/", POLICIES).list(list);
@@ -39,7 +39,7 @@ struct PolicyPath {
 struct Write {
     /// Name of the policy.
     name: Text,
-    /// Its text, HCL or JSON, plain or in base64.
+    /// The policy in HCL or JSON, as plain text or in base64.
     policy: Option<Text>,
 }
 
@@ -49,7 +49,7 @@ struct PolicyResponse {
 }
 
 #[derive(Serialize, JsonSchema)]
-struct Generated {
+struct GenerateResponse {
     password: String,
 }
 
@@ -97,7 +97,7 @@ async fn delete(_: &System, cx: &mut Cx, req: PolicyPath) -> Result<()> {
     Ok(())
 }
 
-async fn generate(_: &System, cx: &mut Cx, req: PolicyPath) -> Result<Data<Generated>> {
+async fn generate(_: &System, cx: &mut Cx, req: PolicyPath) -> Result<Data<GenerateResponse>> {
     let policy = parse(&named(cx, &req.name).await?.policy).map_err(|e| Error::internal(e.to_string()))?;
-    Ok(Data(Generated { password: policy.generate().expose().clone() }))
+    Ok(Data(GenerateResponse { password: policy.generate().expose().clone() }))
 }

@@ -16,11 +16,11 @@ use crate::unsealed::Unsealed;
 use crate::version_history::BUILT_IN;
 
 const CATALOG: Help = Help {
-    synopsis: "The engines, auth methods and kinds of databases that are built in.",
-    description: "None can be added through the API.",
+    synopsis: "Lists or reads the built-in plugins: secrets engines, auth methods and databases.",
+    description: "No plugin can be registered: all plugins are built in.",
 };
 const RELOAD: Help =
-    Help { synopsis: "For plugins that run apart; what is built in needs no reloading.", description: "" };
+    Help { synopsis: "Accepts the reload of a plugin, without effect: all plugins are built in.", description: "" };
 
 /// The kinds of entries, in the order of the catalogue.
 const KINDS: [&str; 3] = ["auth", "database", "secret"];
@@ -34,7 +34,7 @@ pub(super) fn routes(r: &mut Routes<System>) {
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct OfKind {
+struct PluginTypePath {
     /// `auth`, `database` or `secret`.
     r#type: Text,
 }
@@ -54,29 +54,29 @@ struct Register {
     r#type: Option<Text>,
     /// Its name.
     name: Text,
-    /// The hash of the binary.
+    /// Not supported: all plugins are built in.
     sha256: Option<Text>,
-    /// The hash of the binary.
+    /// Not supported: all plugins are built in.
     sha_256: Option<Text>,
-    /// The binary.
+    /// Not supported: all plugins are built in.
     command: Option<Text>,
-    /// Its arguments.
+    /// Not supported: all plugins are built in.
     args: Option<Strings>,
-    /// Its environment.
+    /// Not supported: all plugins are built in.
     env: Option<Strings>,
-    /// Its version.
+    /// Version of the plugin.
     version: Option<Text>,
-    /// Bits of the file's mode.
+    /// Not supported: all plugins are built in.
     mode: Option<Int>,
 }
 
 #[derive(Deserialize, JsonSchema)]
 struct Reload {
-    /// An engine's type: all its mounts are opened anew.
+    /// Name of the plugin. Required unless `mounts` is given.
     plugin: Option<Text>,
-    /// The mounts.
+    /// Comma-separated paths of mounts. Required unless `plugin` is given.
     mounts: Option<CommaList>,
-    /// `global` or empty.
+    /// `global` or empty. Default: empty.
     scope: Option<Text>,
 }
 
@@ -111,7 +111,7 @@ struct Entry {
 }
 
 #[derive(Serialize)]
-struct Reloaded {
+struct ReloadResponse {
     reload_id: String,
 }
 
@@ -151,7 +151,7 @@ async fn catalog(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Catalog>> {
     Ok(Data(Catalog { auth: take("auth"), database: take("database"), detailed, secret: take("secret") }))
 }
 
-async fn list(_: &System, cx: &mut Cx, req: OfKind) -> Result<Keys> {
+async fn list(_: &System, cx: &mut Cx, req: PluginTypePath) -> Result<Keys> {
     let names = built_in(&*unsealed(cx)?).remove(&*req.r#type).ok_or_else(Error::unsupported_operation)?;
     Ok(Keys::of(names.into_iter().collect()))
 }
@@ -218,7 +218,7 @@ fn old_path(cx: &mut Cx, what: &str, name: &str) -> Result<Outcome> {
     Ok(Outcome::of(to_raw_value(&())?))
 }
 
-async fn reload(_: &System, cx: &mut Cx, req: Reload) -> Result<Data<Reloaded>> {
+async fn reload(_: &System, cx: &mut Cx, req: Reload) -> Result<Data<ReloadResponse>> {
     let plugin = req.plugin.map(|p| p.0).unwrap_or_default();
     let mounts = req.mounts.map(|m| m.0).unwrap_or_default();
     if req.scope.is_some_and(|s| !matches!(&*s, "" | "global")) {
@@ -235,7 +235,7 @@ async fn reload(_: &System, cx: &mut Cx, req: Reload) -> Result<Data<Reloaded>> 
         (true, false) => mounts.iter().try_for_each(|given| reloadable(&unsealed, given))?,
     }
     // Built-in plugins run in this process and have no state that a reload would change.
-    Ok(Data(Reloaded { reload_id: random::uuid() }))
+    Ok(Data(ReloadResponse { reload_id: random::uuid() }))
 }
 
 fn reloadable(unsealed: &Unsealed, given: &str) -> Result<()> {

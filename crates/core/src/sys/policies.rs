@@ -19,8 +19,8 @@ use crate::policy::store::PolicyRecord;
 use crate::policy::{self, builtin};
 use crate::unsealed::Unsealed;
 
-const ACL: Help = Help { synopsis: "Policies: what callers may do.", description: "" };
-const OLD: Help = Help { synopsis: "Policies, in the older form of the API.", description: "" };
+const ACL: Help = Help { synopsis: "Lists, reads, writes or deletes ACL policies.", description: "" };
+const OLD: Help = Help { synopsis: "Lists, reads, writes or deletes ACL policies (older paths).", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("policies/acl/{name...}/", ACL).name_may_end_in_slash().list(list);
@@ -33,11 +33,11 @@ pub(super) fn routes(r: &mut Routes<System>) {
 
 #[derive(Default, Deserialize, JsonSchema)]
 struct Paged {
-    /// Show names below this one.
+    /// Folder of the policy names; only names below it are listed.
     name: Text,
-    /// Show names behind this one.
+    /// Returns only names after this one.
     after: Option<Text>,
-    /// Show at most this many.
+    /// Maximum number of names. Default: no limit.
     limit: Option<Int>,
 }
 
@@ -51,21 +51,21 @@ struct PolicyPath {
 struct Write {
     /// Name of the policy.
     name: Text,
-    /// Its text, HCL or JSON, plain or in base64.
+    /// The policy in HCL or JSON, as plain text or in base64.
     policy: Option<Text>,
-    /// Write only if this is the present version; 0 if there must be none.
+    /// Check-and-set: the current version of the policy; 0 if it must not exist.
     cas: Option<Int>,
-    /// Whether later writes must name the present version.
+    /// Whether writes require `cas`. Default: unchanged; false for a new policy.
     cas_required: Option<Flag>,
-    /// When it ends, RFC 3339.
+    /// Time of expiry in RFC 3339. Default: no expiry.
     #[serde(default, deserialize_with = "unless_null")]
     expiration: Option<Moment>,
-    /// How long it holds.
+    /// Time to expiry in seconds, instead of `expiration`.
     #[serde(default, deserialize_with = "unless_null")]
     ttl: Option<Seconds>,
-    /// Let identity values in its templates span several segments; each write says it anew.
+    /// Whether identity values in templates may contain slashes. Default: false at each write.
     allow_slashes_in_identity_templates: Option<Flag>,
-    /// Let identity values in its templates hold wildcards; each write says it anew.
+    /// Whether identity values in templates may contain wildcards. Default: false at each write.
     allow_wildcards_in_identity_templates: Option<Flag>,
 }
 
@@ -73,23 +73,23 @@ struct Write {
 struct WriteOld {
     /// Name of the policy.
     name: Text,
-    /// Its text, HCL or JSON, plain or in base64.
+    /// The policy in HCL or JSON, as plain text or in base64.
     policy: Option<Text>,
-    /// The oldest name of `policy`.
+    /// Deprecated: use `policy`.
     rules: Option<Text>,
-    /// Write only if this is the present version; 0 if there must be none.
+    /// Check-and-set: the current version of the policy; 0 if it must not exist.
     cas: Option<Int>,
-    /// Whether later writes must name the present version.
+    /// Whether writes require `cas`. Default: unchanged; false for a new policy.
     cas_required: Option<Flag>,
-    /// When it ends, RFC 3339.
+    /// Time of expiry in RFC 3339. Default: no expiry.
     #[serde(default, deserialize_with = "unless_null")]
     expiration: Option<Moment>,
-    /// How long it holds.
+    /// Time to expiry in seconds, instead of `expiration`.
     #[serde(default, deserialize_with = "unless_null")]
     ttl: Option<Seconds>,
-    /// Let identity values in its templates span several segments; each write says it anew.
+    /// Whether identity values in templates may contain slashes. Default: false at each write.
     allow_slashes_in_identity_templates: Option<Flag>,
-    /// Let identity values in its templates hold wildcards; each write says it anew.
+    /// Whether identity values in templates may contain wildcards. Default: false at each write.
     allow_wildcards_in_identity_templates: Option<Flag>,
 }
 

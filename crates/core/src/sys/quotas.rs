@@ -14,10 +14,10 @@ use crate::admission::stored::{QUOTA_CONFIG, RATE_LIMITS, RATE_LIMITS_AT};
 use crate::namespace::NamespaceId;
 use crate::unreadable;
 
-const CONFIG: Help = Help { synopsis: "What holds for all quotas.", description: "" };
+const CONFIG: Help = Help { synopsis: "Configures all rate limit quotas.", description: "" };
 const RATE: Help = Help {
-    synopsis: "How many requests an address may make in an interval.",
-    description: "On the whole server, a mount, a path, or all paths that begin so. The most specific quota decides.",
+    synopsis: "Configures a rate limit quota: the number of requests of a client address in an interval.",
+    description: "A quota applies to the whole server, a mount, a path, or a path prefix that ends in `*`. Only the most specific quota applies to a request.",
 };
 
 /// The most quotas.
@@ -31,11 +31,12 @@ pub(super) fn routes(r: &mut Routes<System>) {
 
 #[derive(Deserialize, JsonSchema)]
 struct WriteConfig {
-    /// Paths that no quota is about.
+    /// Paths that are exempt from all quotas; a path that ends in `*` or `/` is a prefix.
     rate_limit_exempt_paths: Option<PathTexts>,
-    /// Whether refusals are recorded by the audit devices.
+    /// Whether refused requests are audited. Default: false.
     enable_rate_limit_audit_logging: Option<Flag>,
-    /// Whether answers tell the caller what is left.
+    /// Whether responses have the headers `X-Ratelimit-Limit`, `X-Ratelimit-Remaining` and `X-Ratelimit-Reset`.
+    /// Default: false.
     enable_rate_limit_response_headers: Option<Flag>,
 }
 
@@ -49,19 +50,19 @@ struct QuotaPath {
 struct Write {
     /// Name of the quota.
     name: Text,
-    /// What it is about; empty for the whole server.
+    /// Path of the quota. Default: the whole server.
     path: Option<PathText>,
-    /// Requests in an interval.
+    /// Maximum number of requests in an interval.
     rate: Option<Float>,
-    /// The interval.
+    /// Length of the interval in seconds. Default: 1.
     interval: Option<Seconds>,
-    /// For how long who asked too often is refused altogether.
+    /// Time in seconds for which all requests of an address are refused after it exceeded the quota. Default: 0.
     block_interval: Option<Seconds>,
-    /// Whether it holds in child namespaces too.
+    /// Whether the quota applies to child namespaces. Default: true for the whole server, otherwise false.
     inheritable: Option<Flag>,
-    /// Not supported: which role a login is about is known only after its body was read.
+    /// Not supported: quotas are checked before the body is read, which contains the role of a login.
     role: Option<Text>,
-    /// Accepted for compatibility.
+    /// Ignored.
     #[serde(rename = "type")]
     #[allow(dead_code, reason = "named so that it is known")]
     kind: Option<Text>,

@@ -26,7 +26,7 @@ pub(super) struct Wording {
     pub(super) absent: &'static str,
     /// The operation that is finished while its verification is pending.
     pub(super) finished: &'static str,
-    /// The owner of the nonce.
+    /// The operation to which the nonce belongs.
     pub(super) operation: &'static str,
     /// The operation to which a share was given twice.
     pub(super) collection: &'static str,
@@ -34,18 +34,18 @@ pub(super) struct Wording {
     pub(super) refuses_repeats: bool,
 }
 
-/// What is asked for.
+/// The parameters of a rekey.
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct RekeyRequest {
-    /// How many shares there will be.
+    /// Number of new shares.
     secret_shares: Option<Int>,
-    /// How many of them will unseal.
+    /// Number of the new shares that unseal the server.
     secret_threshold: Option<Int>,
-    /// Not supported: shares are handed out in clear.
+    /// Not supported: shares are not encrypted with PGP keys.
     pgp_keys: Option<Strings>,
-    /// Without PGP nothing is kept.
+    /// Without effect: only shares that are encrypted with PGP are backed up.
     backup: Option<Flag>,
-    /// Whether the new shares count only when a quorum of them was given back.
+    /// Whether the new shares become valid only after a quorum of them has been sent to `verify`. Default: false.
     require_verification: Option<Flag>,
 }
 
@@ -59,10 +59,10 @@ impl RekeyRequest {
     }
 }
 
-/// A share of the unseal key, towards an operation.
+/// A share of the unseal key for an operation in progress.
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct ShareRequest {
-    /// A share, in hex or base64.
+    /// A share of the unseal key, in hex or base64.
     pub(super) key: Option<SecretText>,
     /// The nonce of the operation.
     pub(super) nonce: Option<Text>,

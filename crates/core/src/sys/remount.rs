@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::{System, reserved_paths, unsealed};
 use crate::mount::mount_path;
 
-const HELP: Help = Help { synopsis: "Moves a mount to another path.", description: "" };
+const HELP: Help =
+    Help { synopsis: "Moves a mount to another path, or returns the status of a move.", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("remount", HELP).update(remount).sudo();
@@ -31,15 +32,15 @@ const MIGRATIONS: Records<Migration> = Records::at("migration/");
 
 #[derive(Deserialize, JsonSchema)]
 struct MoveRequest {
-    /// The path of the mount.
+    /// Current path of the mount.
     from: Option<Text>,
-    /// Its new path.
+    /// New path of the mount.
     to: Option<PathText>,
 }
 
 #[derive(Deserialize, JsonSchema)]
 struct StatusPath {
-    /// The id that the move was answered with.
+    /// Migration id from the response to the move.
     migration_id: Text,
 }
 

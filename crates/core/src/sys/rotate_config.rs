@@ -14,8 +14,8 @@ use super::System;
 use crate::keyring_rotation::{ROTATION, Rotation};
 
 const CONFIG: Help = Help {
-    synopsis: "When the keyring is rotated by itself.",
-    description: "A key that has sealed as many values as random nonces allow is replaced in any case.",
+    synopsis: "Configures the automatic rotation of the encryption key.",
+    description: "A key is always rotated when it reaches the limit of AES-GCM with random nonces, even if the automatic rotation is disabled.",
 };
 
 /// The minimum of `max_operations`, in encryptions.
@@ -29,11 +29,11 @@ pub(super) fn routes(r: &mut Routes<System>) {
 
 #[derive(Deserialize, JsonSchema)]
 struct Change {
-    /// Whether the keyring is rotated by itself.
+    /// Whether `interval` and `max_operations` apply. Default: true.
     enabled: Option<Flag>,
-    /// How long after its installation a key is replaced; 0 for never, otherwise at least 24 hours.
+    /// Maximum age of a key in seconds, at least 24 hours; 0 for no limit. Default: 0.
     interval: Option<Seconds>,
-    /// How many values a key seals before it is replaced.
+    /// Maximum number of encryptions with a key.
     max_operations: Option<Int>,
 }
 

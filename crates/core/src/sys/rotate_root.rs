@@ -12,14 +12,13 @@ use super::{System, rekey, unsealed};
 use crate::seal::SealShape;
 use crate::seal::shares::decode_share;
 
-const ROOT: Help =
-    Help { synopsis: "Puts the keyring under a new root key; the shares stay the same.", description: "" };
+const ROOT: Help = Help { synopsis: "Rotates the root key. The shares stay valid.", description: "" };
 const INIT: Help = Help {
-    synopsis: "New shares of the unseal key in the making.",
-    description: "The old shares hold until the new ones are complete and, where so asked, verified.",
+    synopsis: "Returns, starts or cancels a rekey: the replacement of the unseal key shares.",
+    description: "The current shares stay valid until the rekey is complete and, with require_verification, verified.",
 };
-const UPDATE: Help = Help { synopsis: "Takes a share of the unseal key towards new shares.", description: "" };
-const VERIFY: Help = Help { synopsis: "Takes a new share, as a proof that it arrived.", description: "" };
+const UPDATE: Help = Help { synopsis: "Submits a current share of the unseal key to the rekey.", description: "" };
+const VERIFY: Help = Help { synopsis: "Submits a new share to the verification of the rekey.", description: "" };
 
 const WORDS: Wording = Wording {
     name: "rotation",

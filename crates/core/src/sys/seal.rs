@@ -1,7 +1,7 @@
 //! `sys/seal`: seals the server.
 
 use keepfast_framework::routes::{Help, Nothing};
-use keepfast_framework::sealed::SealedAnswer;
+use keepfast_framework::sealed::SealedResponse;
 use keepfast_framework::{Cx, Result, Routes};
 
 use super::System;
@@ -23,6 +23,6 @@ async fn seal(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
 }
 
 /// A sealed server stays sealed. An unsealed one needs a token.
-async fn seal_again(sys: &System, _: Nothing) -> Result<SealedAnswer<()>> {
-    Ok(if sys.lifecycle()?.is_sealed() { SealedAnswer::Empty } else { SealedAnswer::Passed })
+async fn seal_again(sys: &System, _: Nothing) -> Result<SealedResponse<()>> {
+    Ok(if sys.lifecycle()?.is_sealed() { SealedResponse::Empty } else { SealedResponse::Passed })
 }

@@ -1,7 +1,7 @@
 //! `sys/seal-status`: whether the server is sealed, and the shares of the unseal key.
 
 use keepfast_framework::routes::{Help, Nothing};
-use keepfast_framework::sealed::SealedAnswer;
+use keepfast_framework::sealed::SealedResponse;
 use keepfast_framework::{Result, Routes};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -11,7 +11,7 @@ use crate::lifecycle::Lifecycle;
 use crate::seal::SealConfig;
 use crate::version_history;
 
-const HELP: Help = Help { synopsis: "Whether the server is sealed.", description: "" };
+const HELP: Help = Help { synopsis: "Returns the seal status of the server.", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("seal-status", HELP).unauthenticated().read_sealed(read);
@@ -76,6 +76,6 @@ impl SealStatus {
     }
 }
 
-async fn read(sys: &System, _: Nothing) -> Result<SealedAnswer<SealStatus>> {
-    Ok(SealedAnswer::ok(SealStatus::load(&*sys.lifecycle()?).await?))
+async fn read(sys: &System, _: Nothing) -> Result<SealedResponse<SealStatus>> {
+    Ok(SealedResponse::ok(SealStatus::load(&*sys.lifecycle()?).await?))
 }

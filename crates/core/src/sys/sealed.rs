@@ -41,7 +41,7 @@ pub(crate) async fn answer(system: &System, incoming: &Incoming) -> Option<Respo
     if operation == Operation::Help {
         return None;
     }
-    let Some(answer) = TABLE.answer_sealed(system, row, operation, &incoming.input) else {
+    let Some(answer) = TABLE.handle_sealed(system, row, operation, &incoming.input) else {
         return Some(Response::failed(&Error::new(Status::METHOD_NOT_ALLOWED, "")));
     };
     match answer.await {

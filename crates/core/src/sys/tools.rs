@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::System;
 
-const RANDOM: Help = Help { synopsis: "Random bytes.", description: "" };
-const HASH: Help = Help { synopsis: "The hash of an input.", description: "" };
+const RANDOM: Help = Help { synopsis: "Generates random bytes.", description: "" };
+const HASH: Help = Help { synopsis: "Hashes an input.", description: "" };
 
 /// Reads base64 as OpenBao does: the unused bits of the last character may have any value.
 const LENIENT: GeneralPurpose =
@@ -39,23 +39,23 @@ pub(super) fn routes(r: &mut Routes<System>) {
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct Random {
-    /// How many bytes.
+struct RandomRequest {
+    /// Number of bytes. Default: 32.
     bytes: Option<Int>,
-    /// How many bytes, in the path.
+    /// Number of bytes, in the path.
     urlbytes: Option<Text>,
-    /// `base64` or `hex`.
+    /// Encoding of the bytes: `base64` or `hex`. Default: `base64`.
     format: Option<Text>,
-    /// `seal` is answered with a warning: all sources are the one generator.
+    /// Source of the bytes. All sources are the same generator; `seal` returns a warning.
     source: Option<Text>,
 }
 
 #[derive(Serialize)]
-struct RandomBytes {
+struct RandomResponse {
     random_bytes: String,
 }
 
-async fn random_bytes(_: &System, cx: &mut Cx, req: Random) -> Result<Data<RandomBytes>> {
+async fn random_bytes(_: &System, cx: &mut Cx, req: RandomRequest) -> Result<Data<RandomResponse>> {
     let count = match req.urlbytes.filter(|b| !b.is_empty()) {
         Some(text) => text.parse().map_err(|_| {
             Error::invalid(format!(
@@ -77,7 +77,7 @@ async fn random_bytes(_: &System, cx: &mut Cx, req: Random) -> Result<Data<Rando
     }
     let mut bytes = vec![0u8; count as usize];
     random::fill(&mut bytes);
-    Ok(Data(RandomBytes { random_bytes: encode(&bytes) }))
+    Ok(Data(RandomResponse { random_bytes: encode(&bytes) }))
 }
 
 /// OpenBao quotes the name in one of its two paths.
@@ -95,22 +95,22 @@ fn encoding(format: Option<&str>, default: &str) -> Result<fn(&[u8]) -> String, 
 
 #[derive(Deserialize, JsonSchema)]
 struct HashRequest {
-    /// The input, in base64.
+    /// The input in base64.
     input: Option<Text>,
-    /// `sha2-224` to `sha2-512`, `sha3-224` to `sha3-512`; `sha2-256` if none is named.
+    /// Hash algorithm: `sha2-224` to `sha2-512` or `sha3-224` to `sha3-512`. Default: `sha2-256`.
     algorithm: Option<Text>,
-    /// The same, in the path.
+    /// Hash algorithm, in the path.
     urlalgorithm: Option<Text>,
-    /// `hex` or `base64`.
+    /// Encoding of the hash: `hex` or `base64`. Default: `hex`.
     format: Option<Text>,
 }
 
 #[derive(Serialize)]
-struct Sum {
+struct HashResponse {
     sum: String,
 }
 
-async fn hash_input(_: &System, _: &mut Cx, req: HashRequest) -> Result<Data<Sum>> {
+async fn hash_input(_: &System, _: &mut Cx, req: HashRequest) -> Result<Data<HashResponse>> {
     let input = LENIENT
         .decode(req.input.as_deref().unwrap_or_default())
         .map_err(|e| Error::invalid(format!("unable to decode input as base64: {}", base64_fault(&e))))?;
@@ -121,7 +121,7 @@ async fn hash_input(_: &System, _: &mut Cx, req: HashRequest) -> Result<Data<Sum
     // SHA-1 is only for transit's HMACs and not for plain hashes.
     let hash = Hash::from_name(named).filter(|hash| *hash != Hash::Sha1);
     let hash = hash.ok_or_else(|| Error::invalid(format!("unsupported algorithm {named}")))?;
-    Ok(Data(Sum { sum: encode(&hash.digest(&input)) }))
+    Ok(Data(HashResponse { sum: encode(&hash.digest(&input)) }))
 }
 
 /// OpenBao's error text, which has the position and not the byte.

@@ -16,7 +16,7 @@ use super::{System, plugin_version, reserved_paths, unsealed};
 use crate::mount::{MountEntry, mount_path};
 use crate::unsealed::Unsealed;
 
-const TUNE: Help = Help { synopsis: "What is tuned at a mount.", description: "" };
+const TUNE: Help = Help { synopsis: "Reads or changes the settings of a mount.", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("mounts/{path...}/tune", TUNE).name_may_end_in_slash().read(read_secrets).update(tune_secrets);
@@ -33,30 +33,29 @@ struct MountPath {
 struct Tune {
     /// Path of the mount.
     path: Text,
-    /// Life of leases that ask for nothing; `system` for the system's.
+    /// Default TTL of leases, in seconds; `system` for that of the server.
     default_lease_ttl: Option<Text>,
-    /// Longest life of leases; `system` for the system's.
+    /// Maximum TTL of leases, in seconds; `system` for that of the server.
     max_lease_ttl: Option<Text>,
-    /// For people.
+    /// Description of the mount.
     description: Option<Text>,
-    /// Request fields that audit shows in clear.
+    /// Comma-separated request fields that audit entries contain without HMAC.
     audit_non_hmac_request_keys: Option<CommaList>,
-    /// Response fields that audit shows in clear.
+    /// Comma-separated response fields that audit entries contain without HMAC.
     audit_non_hmac_response_keys: Option<CommaList>,
-    /// `unauth`, `hidden` or empty.
+    /// Whether callers without a token see the mount: `unauth`, `hidden` or empty.
     listing_visibility: Option<Text>,
-    /// Request headers that the engine may see.
+    /// Comma-separated request headers that are passed to the engine.
     passthrough_request_headers: Option<CommaList>,
-    /// Response headers that the engine may set.
+    /// Comma-separated response headers that the engine can set.
     allowed_response_headers: Option<CommaList>,
-    /// What kind of token logins get.
+    /// Type of the tokens of logins: `default-service`, `default-batch`, `service` or `batch`.
     token_type: Option<Text>,
     /// Options of the engine.
     options: Option<Pairs>,
-    /// The version of a plugin; only the built-in one is here.
+    /// Version of the plugin; only the built-in version exists.
     plugin_version: Option<Text>,
-    /// When guessing at a user's secret locks the user out: lockout_threshold, lockout_duration,
-    /// lockout_counter_reset_duration, lockout_disable.
+    /// User lockout: `lockout_threshold`, `lockout_duration`, `lockout_counter_reset_duration`, `lockout_disable`.
     user_lockout_config: Option<Object>,
 }
 

@@ -7,23 +7,30 @@ use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::{Cx, Data, Error, Result, Routes};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::mount_response::MountResponse;
 use super::{System, call, unsealed};
 use crate::mount::Mounted;
 
-const HELP: Help = Help { synopsis: "The mounts that the caller may know of.", description: "" };
-const ACL: Help = Help { synopsis: "What all policies of the caller come to.", description: "" };
+const HELP: Help = Help {
+    synopsis: "Lists the mounts that the caller has a capability on, or reads one of them.",
+    description: "Without a token it lists the mounts with listing_visibility = unauth.",
+};
+const ACL: Help =
+    Help { synopsis: "Returns the union of the caller's policies, by path.", description: "For user interfaces." };
+const NAMESPACES: Help = Help { synopsis: "Lists the namespaces that the caller can access.", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("internal/ui/mounts", HELP).read(mounts).unauthenticated();
     r.path("internal/ui/mounts/{path...}", HELP).name_may_end_in_slash().read(mount).unauthenticated();
     r.path("internal/ui/resultant-acl", ACL).read(resultant_acl);
+    r.path("internal/ui/namespaces", NAMESPACES).read(namespaces).unauthenticated();
 }
 
 #[derive(Deserialize, JsonSchema)]
 struct MountPath {
-    /// A path below the mount.
+    /// Path of the mount, or a path below it.
     path: Text,
 }
 
@@ -80,7 +87,7 @@ async fn mounts(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Mounts>> {
     Ok(Data(out))
 }
 
-async fn resultant_acl(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<serde_json::Value>> {
+async fn resultant_acl(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Value>> {
     let call = call(cx)?;
     let compiled = call.compiled.as_ref().ok_or_else(Error::denied)?;
     Ok(Data(compiled.acl.resultant(cx.now())))
@@ -92,15 +99,20 @@ async fn mount(_: &System, cx: &mut Cx, req: MountPath) -> Result<Data<MountResp
         return Err(Error::denied());
     }
     let router = unsealed.engines.mounts.router();
-    let asked = format!("{}/", req.path.trim_end_matches('/'));
-    let found = router.find(&asked).filter(|(m, _)| may_see(cx, m));
+    let path = format!("{}/", req.path.trim_end_matches('/'));
+    let found = router.find(&path).filter(|(m, _)| may_see(cx, m));
     let Some((mounted, _)) = found else {
         return Err(Error::new(
             keepfast_framework::Status::FORBIDDEN,
             format!(
-                "preflight capability check returned 403, please ensure client's policies grant access to path {asked:?}"
+                "preflight capability check returned 403, please ensure client's policies grant access to path {path:?}"
             ),
         ));
     };
     Ok(Data(MountResponse::new(mounted, Some(mounted.entry.shown_path().to_owned()))))
+}
+
+async fn namespaces(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Value>> {
+    call(cx)?.token.as_ref().ok_or_else(Error::denied)?;
+    Ok(Data(json!({})))
 }

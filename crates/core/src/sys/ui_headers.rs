@@ -11,8 +11,8 @@ use serde_json::value::to_raw_value;
 use super::System;
 
 const HELP: Help = Help {
-    synopsis: "Headers for the answers of the user interface.",
-    description: "They are kept for it; answers of the API are not changed.",
+    synopsis: "Configures response headers of the user interface.",
+    description: "The headers are only stored: this server has no user interface.",
 };
 
 /// The headers by name, in canonical HTTP/1 form.
@@ -33,7 +33,7 @@ struct HeaderPath {
 struct Read {
     /// Name of the header.
     header: Text,
-    /// Whether all its values are shown and not the first.
+    /// Whether all values are returned instead of the first. Default: false.
     multivalue: Option<Flag>,
 }
 
@@ -41,15 +41,15 @@ struct Read {
 struct Write {
     /// Name of the header.
     header: Text,
-    /// Its values.
+    /// Values of the header.
     values: Option<Strings>,
-    /// Accepted for compatibility: all values are kept.
+    /// Ignored: all values are stored.
     #[allow(dead_code, reason = "named so that it is known")]
     multivalue: Option<Flag>,
 }
 
 #[derive(Serialize)]
-struct Values {
+struct HeaderResponse {
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,12 +77,12 @@ async fn list(_: &System, cx: &mut Cx, _: Nothing) -> Result<Keys> {
     Ok(Keys::of(names))
 }
 
-async fn read(_: &System, cx: &mut Cx, req: Read) -> Result<keepfast_framework::Data<Values>> {
+async fn read(_: &System, cx: &mut Cx, req: Read) -> Result<keepfast_framework::Data<HeaderResponse>> {
     let values = HEADERS.get(cx, &canonical(&req.header)).await?.ok_or_else(Error::not_found)?;
     Ok(keepfast_framework::Data(if req.multivalue.is_some_and(|m| m.0) {
-        Values { value: None, values: Some(values) }
+        HeaderResponse { value: None, values: Some(values) }
     } else {
-        Values { value: values.into_iter().next(), values: None }
+        HeaderResponse { value: values.into_iter().next(), values: None }
     }))
 }
 

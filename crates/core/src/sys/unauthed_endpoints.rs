@@ -17,12 +17,12 @@ use crate::seal::shares::decode_share;
 use crate::token::id::SERVICE_LENGTH;
 
 const REKEY: Help = Help {
-    synopsis: "New shares of the unseal key in the making, without a token.",
-    description: "Off unless the listener has disable_unauthed_rekey_endpoints = false. Use sys/rotate/root.",
+    synopsis: "Rekeys the unseal key without a token.",
+    description: "Disabled unless the listener sets disable_unauthed_rekey_endpoints = false. Use sys/rotate/root instead.",
 };
 const GENERATE: Help = Help {
-    synopsis: "A new root token in the making, without a token.",
-    description: "Off unless the listener has disable_unauthed_generate_root_endpoints = false. Use sys/generate-root-token.",
+    synopsis: "Generates a root token without a token.",
+    description: "Disabled unless the listener sets disable_unauthed_generate_root_endpoints = false. Use sys/generate-root-token instead.",
 };
 
 const WORDS: Wording = Wording {

@@ -3,7 +3,7 @@
 use keepfast_crypto::secret::SecretBytes;
 use keepfast_framework::fields::{Flag, Text};
 use keepfast_framework::routes::Help;
-use keepfast_framework::sealed::SealedAnswer;
+use keepfast_framework::sealed::SealedResponse;
 use keepfast_framework::{Error, Result, Routes};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -14,7 +14,10 @@ use crate::lifecycle::Lifecycle;
 use crate::seal::SealConfig;
 use crate::seal::shares::{Attempt, check_share, decode_share};
 
-const HELP: Help = Help { synopsis: "Takes a share of the unseal key.", description: "" };
+const HELP: Help = Help {
+    synopsis: "Submits a share of the unseal key. The threshold of shares unseals the server.",
+    description: "",
+};
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("unseal", HELP).unauthenticated().update_sealed(unseal);
@@ -25,15 +28,15 @@ struct UnsealRequest {
     /// A share of the unseal key, in hex or base64.
     #[serde(default)]
     key: Text,
-    /// Whether the shares that were taken are dropped.
+    /// Whether the shares submitted so far are discarded. Default: false.
     #[serde(default)]
     reset: Flag,
-    /// Refused: there is one kind of seal only.
+    /// Not supported: there is no other seal to migrate to.
     #[serde(default)]
     migrate: Flag,
 }
 
-async fn unseal(sys: &System, req: UnsealRequest) -> Result<SealedAnswer<SealStatus>> {
+async fn unseal(sys: &System, req: UnsealRequest) -> Result<SealedResponse<SealStatus>> {
     let server = sys.lifecycle()?;
     if req.migrate.0 {
         return Err(Error::invalid("there is no seal to migrate from or to"));
@@ -59,7 +62,7 @@ async fn unseal(sys: &System, req: UnsealRequest) -> Result<SealedAnswer<SealSta
     let Some((attempt, shares)) = enough(&server, &config, &share) else { return status(&server).await };
     match server.unseal(&shares).await {
         // Storage is not read here: the server is unsealed by now, and a failure would hide it.
-        Ok(true) => Ok(SealedAnswer::ok(SealStatus::of(&server, Some(config)))),
+        Ok(true) => Ok(SealedResponse::ok(SealStatus::of(&server, Some(config)))),
         Ok(false) => Err(Error::invalid("Unsealing failed, invalid key")),
         Err(error) => {
             // The shares may be right: all but the last are kept, so that the caller can send the same request again.
@@ -69,8 +72,8 @@ async fn unseal(sys: &System, req: UnsealRequest) -> Result<SealedAnswer<SealSta
     }
 }
 
-async fn status(server: &Lifecycle) -> Result<SealedAnswer<SealStatus>> {
-    Ok(SealedAnswer::ok(SealStatus::load(server).await?))
+async fn status(server: &Lifecycle) -> Result<SealedResponse<SealStatus>> {
+    Ok(SealedResponse::ok(SealStatus::load(server).await?))
 }
 
 /// Takes a share; returns all shares and the attempt once the threshold is reached.

@@ -14,8 +14,7 @@ use super::{System, call, unsealed};
 use crate::token::{Token, TokenKey};
 use crate::wrapping::{ResponseToWrap, TokenUse, invalid};
 
-const HELP: Help =
-    Help { synopsis: "Wrapped responses, each returned once to the holder of its token.", description: "" };
+const HELP: Help = Help { synopsis: "Wraps, looks up, unwraps and rewraps responses.", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("wrapping/wrap", HELP).update(wrap).stores_body();
@@ -26,14 +25,14 @@ pub(super) fn routes(r: &mut Routes<System>) {
 
 #[derive(Deserialize, JsonSchema)]
 struct WrappingTokenRequest {
-    /// The wrapping token; the caller's own if none is given.
+    /// The wrapping token. Default: the caller's token.
     token: Option<Text>,
 }
 
 /// Whatever the caller wants wrapped.
 #[derive(Deserialize, JsonSchema)]
 struct WrapRequest {
-    /// The whole body.
+    /// The whole body, which the response contains.
     #[serde(rename = "$body")]
     body: RawObject,
 }
@@ -53,7 +52,7 @@ struct WrappingToken {
     by: TokenUse,
 }
 
-async fn presented_token(cx: &Cx, req: &WrappingTokenRequest) -> Result<WrappingToken> {
+async fn token_of(cx: &Cx, req: &WrappingTokenRequest) -> Result<WrappingToken> {
     let unsealed = unsealed(cx)?;
     let own = call(cx)?;
     let text = match (req.token.as_ref().filter(|t| !t.is_empty()), &own.id) {
@@ -83,10 +82,10 @@ struct LookupResponse {
 }
 
 async fn lookup(_: &System, cx: &mut Cx, req: WrappingTokenRequest) -> Result<Data<LookupResponse>> {
-    let presented_token = presented_token(cx, &req).await?;
+    let token_of = token_of(cx, &req).await?;
     let unsealed = unsealed(cx)?;
     let (tx, _) = cx.store();
-    let wrapped = unsealed.access.wrapper.wrapped(tx, &presented_token.token).await?.ok_or_else(invalid)?;
+    let wrapped = unsealed.access.wrapper.wrapped(tx, &token_of.token).await?.ok_or_else(invalid)?;
     let about = wrapped.about;
     Ok(Data(LookupResponse {
         creation_path: about.path,
@@ -96,7 +95,7 @@ async fn lookup(_: &System, cx: &mut Cx, req: WrappingTokenRequest) -> Result<Da
 }
 
 async fn unwrap(_: &System, cx: &mut Cx, req: WrappingTokenRequest) -> Result<Raw> {
-    let WrappingToken { key, token, by } = presented_token(cx, &req).await?;
+    let WrappingToken { key, token, by } = token_of(cx, &req).await?;
     let unsealed = unsealed(cx)?;
     let (tx, _) = cx.store();
     let wrapped = unsealed.access.wrapper.unwrap(tx, &key, &token, by).await?;
@@ -105,7 +104,7 @@ async fn unwrap(_: &System, cx: &mut Cx, req: WrappingTokenRequest) -> Result<Ra
 }
 
 async fn rewrap(_: &System, cx: &mut Cx, req: WrappingTokenRequest) -> Result<Outcome> {
-    let WrappingToken { key, token, by } = presented_token(cx, &req).await?;
+    let WrappingToken { key, token, by } = token_of(cx, &req).await?;
     let unsealed = unsealed(cx)?;
     let (tx, _) = cx.store();
     // The response moves from the old token to the new one in one transaction.

@@ -133,7 +133,7 @@ async fn sec_al03_what_one_device_shows_raw_cannot_fake_an_entry() {
     .await;
     let forged = "{\n\"data\":\n{\"time\":\"x\",\"type\":\"request\"}\n}".to_owned();
     server
-        .ask(
+        .send(
             "POST",
             "secret/data/a",
             RequestOptions { token: Some(ROOT.to_owned()), body: Some(forged), ..RequestOptions::default() },

@@ -49,7 +49,7 @@ async fn sec_kf41_a_login_entry_names_the_new_token_and_hashes_it() {
     // The entry of a wrapped login has the login's token; its response holds only the wrapping token.
     let body = Some(json!({ "password": "pw" }).to_string());
     let wrapped =
-        server.ask("POST", LOGIN, RequestOptions { body, wrap: Some(60), ..RequestOptions::default() }).await.ok();
+        server.send("POST", LOGIN, RequestOptions { body, wrap: Some(60), ..RequestOptions::default() }).await.ok();
     let (_, response) = last_two(&server);
     assert_eq!(response["auth"]["display_name"], "userpass-u");
     assert!(response["response"]["auth"].is_null());
@@ -146,28 +146,28 @@ async fn sec_kf41_a_refusal_tells_its_reason_to_the_audit_log_alone() {
     for _ in 0..5 {
         server.post(LOGIN, "", json!({ "password": "wrong" })).await.is(400);
     }
-    let ask = |token: &str, path: &'static str, body: Value| {
+    let send = |token: &str, path: &'static str, body: Value| {
         let (token, body) =
             ((!token.is_empty()).then(|| token.to_owned()), (!body.is_null()).then(|| body.to_string()));
         (path, RequestOptions { token, body, remote: Some(elsewhere), ..RequestOptions::default() })
     };
     let pw = || json!({ "password": "pw" });
-    for (what, (path, ask), reason) in [
-        ("unknown", ask("unknown", "secret/data/a", Value::Null), "does not exist"),
-        ("none", ask("", "secret/data/a", Value::Null), "has no token"),
-        ("expired", ask(&short, "secret/data/a", Value::Null), "expired"),
-        ("spent", ask(&once, "secret/data/a", Value::Null), "does not exist"),
-        ("cidr", ask(&cidr, "secret/data/a", Value::Null), "bound CIDRs of the token"),
-        ("policy", ask(&bound, "sys/mounts", Value::Null), "no policy"),
-        ("locked", ask("", LOGIN, pw()), "locked out"),
-        ("user's cidr", ask("", "auth/userpass/login/c", pw()), "bound CIDRs of the user"),
+    for (what, (path, send), reason) in [
+        ("unknown", send("unknown", "secret/data/a", Value::Null), "does not exist"),
+        ("none", send("", "secret/data/a", Value::Null), "has no token"),
+        ("expired", send(&short, "secret/data/a", Value::Null), "expired"),
+        ("spent", send(&once, "secret/data/a", Value::Null), "does not exist"),
+        ("cidr", send(&cidr, "secret/data/a", Value::Null), "bound CIDRs of the token"),
+        ("policy", send(&bound, "sys/mounts", Value::Null), "no policy"),
+        ("locked", send("", LOGIN, pw()), "locked out"),
+        ("user's cidr", send("", "auth/userpass/login/c", pw()), "bound CIDRs of the user"),
     ] {
-        let method = if ask.body.is_some() { "POST" } else { "GET" };
+        let method = if send.body.is_some() { "POST" } else { "GET" };
         let (status, text) = match what {
             "user's cidr" => (400, "invalid username or password"),
             _ => (403, "permission denied"),
         };
-        let answer: TestResponse = server.ask(method, path, ask).await.is(status);
+        let answer: TestResponse = server.send(method, path, send).await.is(status);
         assert!(answer.error().contains(text) && !answer.body.to_string().contains("CIDR"), "{what}");
         let (request, response) = last_two(&server);
         let actual = response["error_reason"].as_str().unwrap_or_else(|| panic!("{what}: {response}"));
@@ -234,8 +234,8 @@ async fn sec_kf41_the_reason_of_a_refused_approle_login_is_only_audited() {
         ("nobody", "n", "no role has this role_id"),
     ] {
         let body = Some(json!({ "role_id": role, "secret_id": id }).to_string());
-        let ask = RequestOptions { body, remote: Some(remote), ..RequestOptions::default() };
-        let answer = server.ask("POST", "auth/approle/login", ask).await.is(400);
+        let send = RequestOptions { body, remote: Some(remote), ..RequestOptions::default() };
+        let answer = server.send("POST", "auth/approle/login", send).await.is(400);
         assert_eq!(answer.body, json!({ "errors": ["invalid role or secret ID"] }), "{role} {id}");
         let (_, response) = last_two(&server);
         let actual = response["error_reason"].as_str().unwrap_or_else(|| panic!("{role} {id}: {response}"));

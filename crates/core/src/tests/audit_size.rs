@@ -37,7 +37,7 @@ async fn written(server: &TestServer, method: &str, path: &str, token: &str, bod
     server.forget_audit();
     let token = (!token.is_empty()).then(|| token.to_owned());
     let answer = server
-        .ask(method, path, RequestOptions { token, body: Some(body.to_owned()), ..RequestOptions::default() })
+        .send(method, path, RequestOptions { token, body: Some(body.to_owned()), ..RequestOptions::default() })
         .await;
     (server.audit("audit").len(), answer.status)
 }

@@ -302,12 +302,12 @@ async fn sec_al06_every_route_has_two_audit_entries_with_hashed_secrets() {
         let canary = "canary-31415926535";
         let body: serde_json::Map<String, Value> =
             route.parameters.iter().map(|(name, _)| (name.clone(), json!(canary))).collect();
-        let ask = RequestOptions {
+        let send = RequestOptions {
             token: Some(own.clone()),
             body: Some(Value::Object(body).to_string()),
             ..RequestOptions::default()
         };
-        let answer = server.ask(route.method(), &format!("{}?q={canary}", route.path), ask).await;
+        let answer = server.send(route.method(), &format!("{}?q={canary}", route.path), send).await;
         let log = server.audit("audit");
         let kinds: Vec<Value> =
             log.lines().map(|l| serde_json::from_str::<Value>(l).unwrap()["type"].clone()).collect();

@@ -168,8 +168,8 @@ impl TestServer {
     }
 
     /// Sends a request with all options.
-    pub(crate) async fn ask(&self, method: &str, path: &str, ask: RequestOptions) -> TestResponse {
-        let response = self.node.handle(incoming(method, path, ask)).await;
+    pub(crate) async fn send(&self, method: &str, path: &str, send: RequestOptions) -> TestResponse {
+        let response = self.node.handle(incoming(method, path, send)).await;
         let status = response.status().0;
         let bytes = response.into_body();
         let body = if bytes.is_empty() {
@@ -184,7 +184,7 @@ impl TestServer {
     pub(crate) async fn call(&self, method: &str, path: &str, token: &str, body: Value) -> TestResponse {
         let token = (!token.is_empty()).then(|| token.to_owned());
         let body = (!body.is_null()).then(|| body.to_string());
-        self.ask(method, path, RequestOptions { token, body, ..RequestOptions::default() }).await
+        self.send(method, path, RequestOptions { token, body, ..RequestOptions::default() }).await
     }
 
     pub(crate) async fn get(&self, path: &str, token: &str) -> TestResponse {
@@ -213,7 +213,7 @@ impl TestServer {
         seconds: u64,
     ) -> TestResponse {
         let body = (!body.is_null()).then(|| body.to_string());
-        self.ask(
+        self.send(
             method,
             path,
             RequestOptions { token: Some(token.to_owned()), body, wrap: Some(seconds), ..RequestOptions::default() },
@@ -270,7 +270,7 @@ impl TestServer {
 }
 
 /// The [`Incoming`] of the edge for a method and a path with a query.
-pub(crate) fn incoming(method: &str, path: &str, ask: RequestOptions) -> Box<Incoming> {
+pub(crate) fn incoming(method: &str, path: &str, send: RequestOptions) -> Box<Incoming> {
     let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let query = query.split('&').filter(|p| !p.is_empty()).map(|p| {
         let (name, value) = p.split_once('=').unwrap_or((p, ""));
@@ -294,18 +294,18 @@ pub(crate) fn incoming(method: &str, path: &str, ask: RequestOptions) -> Box<Inc
         path: CanonicalPath::new(path.to_owned()).unwrap(),
         input: keepfast_framework::Input {
             query: query.collect(),
-            body: Body::parse(Bytes::from(ask.body.unwrap_or_default())).unwrap(),
+            body: Body::parse(Bytes::from(send.body.unwrap_or_default())).unwrap(),
             ..keepfast_framework::Input::default()
         },
-        body_withheld: ask.withheld,
-        token: ask.token.map(SecretString::new),
-        namespace: ask.namespace,
+        body_withheld: send.withheld,
+        token: send.token.map(SecretString::new),
+        namespace: send.namespace,
         headers: Vec::new(),
-        wrap_ttl: ask.wrap.map(Duration::from_secs),
-        remote: ask.remote.or_else(|| "127.0.0.1:40000".parse().ok()),
-        tls: ask.tls,
+        wrap_ttl: send.wrap.map(Duration::from_secs),
+        remote: send.remote.or_else(|| "127.0.0.1:40000".parse().ok()),
+        tls: send.tls,
         open: UnauthedEndpoints::default(),
-        accepts_prometheus: ask.accepts_prometheus,
+        accepts_prometheus: send.accepts_prometheus,
     })
 }
 

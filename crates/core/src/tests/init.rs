@@ -70,7 +70,7 @@ fn node(backend: Arc<dyn Backend>, audit: Vec<AuditSettings>) -> Arc<Node> {
     Node::new(backend, keepfast_engines::all(), Arc::new(TestClock::default()), settings)
 }
 
-async fn ask(node: &Node, path: &str, body: Value) -> (u16, Value) {
+async fn send(node: &Node, path: &str, body: Value) -> (u16, Value) {
     let response = node
         .handle(incoming("POST", path, RequestOptions { body: Some(body.to_string()), ..RequestOptions::default() }))
         .await;
@@ -78,13 +78,13 @@ async fn ask(node: &Node, path: &str, body: Value) -> (u16, Value) {
 }
 
 async fn init(node: &Node) -> (u16, Value) {
-    ask(node, "sys/init", json!({ "secret_shares": 3, "secret_threshold": 2 })).await
+    send(node, "sys/init", json!({ "secret_shares": 3, "secret_threshold": 2 })).await
 }
 
 /// Unseals with the first two shares of an init response; returns the last response.
 async fn unseal(node: &Node, made: &Value) -> (u16, Value) {
-    ask(node, "sys/unseal", json!({ "key": made["keys"][0] })).await;
-    ask(node, "sys/unseal", json!({ "key": made["keys"][1] })).await
+    send(node, "sys/unseal", json!({ "key": made["keys"][0] })).await;
+    send(node, "sys/unseal", json!({ "key": made["keys"][1] })).await
 }
 
 #[tokio::test]
@@ -176,7 +176,7 @@ async fn sec_kf40_a_failed_unseal_keeps_the_shares_and_names_the_reason() {
     std::fs::remove_file(&folder).unwrap();
     for at in 1.. {
         backend.fail_at(at);
-        let (status, answer) = ask(&node, "sys/unseal", json!({ "key": made["keys"][1] })).await;
+        let (status, answer) = send(&node, "sys/unseal", json!({ "key": made["keys"][1] })).await;
         backend.fail_at(0);
         if status == 200 {
             assert_eq!(answer["sealed"], false);
@@ -188,8 +188,8 @@ async fn sec_kf40_a_failed_unseal_keeps_the_shares_and_names_the_reason() {
     assert_eq!(progress().await, 0);
     // Shares from before a reset are not put back, and wrong shares are not kept.
     node.lifecycle.seal().await;
-    ask(&node, "sys/unseal", json!({ "key": made["keys"][0] })).await;
-    ask(&node, "sys/unseal", json!({ "key": format!("{}07", "ab".repeat(32)) })).await;
+    send(&node, "sys/unseal", json!({ "key": made["keys"][0] })).await;
+    send(&node, "sys/unseal", json!({ "key": format!("{}07", "ab".repeat(32)) })).await;
     assert_eq!(progress().await, 0);
 }
 
@@ -266,9 +266,9 @@ async fn sec_kf40_new_shares_count_only_once_their_answer_is_recorded() {
     assert_eq!(unseal(&node, &made).await.1["sealed"], false);
     let token = made["root_token"].as_str().unwrap().to_owned();
     let call = async |path: &str, body: Value| {
-        let ask =
+        let send =
             RequestOptions { token: Some(token.clone()), body: Some(body.to_string()), ..RequestOptions::default() };
-        let response = node.handle(incoming("POST", path, ask)).await;
+        let response = node.handle(incoming("POST", path, send)).await;
         (response.status().0, serde_json::from_slice::<Value>(&response.into_body()).unwrap_or_default())
     };
     let give =
@@ -305,7 +305,7 @@ async fn sec_kf40_new_shares_count_only_once_their_answer_is_recorded() {
             node.lifecycle.seal().await;
             let (_, refused) = unseal(&node, &made).await;
             assert!(!refused["sealed"].is_boolean() || refused["sealed"] == true, "{refused}");
-            let (_, opened) = ask(&node, "sys/unseal", json!({ "key": new["data"]["keys"][0] })).await;
+            let (_, opened) = send(&node, "sys/unseal", json!({ "key": new["data"]["keys"][0] })).await;
             assert_eq!(opened["sealed"], false);
         }
     }

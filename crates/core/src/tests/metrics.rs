@@ -231,9 +231,9 @@ async fn prometheus_and_json_need_no_stanza_and_no_name_has_the_host_in_it() {
     }
     assert!(!document.to_string().contains("here."));
     let accepting = |path| {
-        let ask =
+        let send =
             RequestOptions { token: Some(ROOT.to_owned()), accepts_prometheus: true, ..RequestOptions::default() };
-        server.ask("GET", path, ask)
+        server.send("GET", path, send)
     };
     assert!(accepting("sys/metrics").await.ok().body.as_str().unwrap().contains("# TYPE vault_core_unsealed gauge"));
     accepting("sys/metrics?format=foo").await.is(400);
@@ -373,13 +373,13 @@ async fn sec_kf54_open_metrics_are_read_once_a_second_for_each_format() {
 async fn sec_kf53_a_chosen_status_of_health_is_none_that_is_counted() {
     let server = TestServer::new().await;
     for (query, status) in [("", 200), ("?activecode=299", 299), ("?activecode=404&activecode=2", 404)] {
-        let ask = crate::tests::fixture::RequestOptions::default();
+        let send = crate::tests::fixture::RequestOptions::default();
         let response =
-            server.node.handle(crate::tests::fixture::incoming("GET", &format!("sys/health{query}"), ask)).await;
+            server.node.handle(crate::tests::fixture::incoming("GET", &format!("sys/health{query}"), send)).await;
         assert_eq!((response.status().0, response.decided().0), (status, 200), "{query}");
     }
     server.node.lifecycle.seal().await;
-    let ask = crate::tests::fixture::RequestOptions::default();
-    let response = server.node.handle(crate::tests::fixture::incoming("GET", "sys/health?sealedcode=201", ask)).await;
+    let send = crate::tests::fixture::RequestOptions::default();
+    let response = server.node.handle(crate::tests::fixture::incoming("GET", "sys/health?sealedcode=201", send)).await;
     assert_eq!((response.status().0, response.decided().0), (201, 503));
 }

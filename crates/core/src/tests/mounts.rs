@@ -123,14 +123,14 @@ async fn tuning_does_not_bring_back_a_mount_that_is_taken_away() {
 async fn sec_kf09_a_request_whose_body_was_not_received_runs_no_handler() {
     let server = TestServer::new().await;
     server.post("sys/auth/userpass", ROOT, json!({ "type": "userpass" })).await;
-    let ask = async |path: &str, token: &str| {
-        let ask = RequestOptions { token: Some(token.to_owned()), withheld: true, ..RequestOptions::default() };
-        server.ask("POST", path, ask).await.status
+    let send = async |path: &str, token: &str| {
+        let send = RequestOptions { token: Some(token.to_owned()), withheld: true, ..RequestOptions::default() };
+        server.send("POST", path, send).await.status
     };
-    assert_eq!(ask("secret/data/a", "hvs.dead").await, 403, "clients log in again at a 403");
-    assert_eq!(ask("auth/userpass/login/a", "hvs.dead").await, 413);
-    assert_eq!(ask("sys/wrapping/unwrap", "hvs.dead").await, 403);
-    assert_eq!(ask("secret/data/a", ROOT).await, 413);
+    assert_eq!(send("secret/data/a", "hvs.dead").await, 403, "clients log in again at a 403");
+    assert_eq!(send("auth/userpass/login/a", "hvs.dead").await, 413);
+    assert_eq!(send("sys/wrapping/unwrap", "hvs.dead").await, 403);
+    assert_eq!(send("secret/data/a", ROOT).await, 413);
     server.get("secret/data/a", ROOT).await.is(404);
 }
 

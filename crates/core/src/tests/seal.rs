@@ -64,7 +64,7 @@ async fn init_is_done_once_and_its_shapes_are_checked() {
         Arc::new(TestClock::default()),
         Settings::default(),
     );
-    let ask = async |body: Value| {
+    let send = async |body: Value| {
         let response = node
             .handle(incoming(
                 "POST",
@@ -78,19 +78,19 @@ async fn init_is_done_once_and_its_shapes_are_checked() {
     assert_eq!(uninitialised.status().0, 501);
     for (shares, threshold) in [(0, 0), (1, 0), (2, 1), (3, 4), (256, 3), (-1, -1)] {
         assert_eq!(
-            ask(json!({ "secret_shares": shares, "secret_threshold": threshold })).await.0,
+            send(json!({ "secret_shares": shares, "secret_threshold": threshold })).await.0,
             400,
             "{shares}/{threshold}"
         );
     }
-    let (status, made) = ask(json!({ "secret_shares": 3, "secret_threshold": 2 })).await;
+    let (status, made) = send(json!({ "secret_shares": 3, "secret_threshold": 2 })).await;
     assert_eq!(
         (status, made["keys"].as_array().unwrap().len(), made["keys_base64"].as_array().unwrap().len()),
         (200, 3, 3)
     );
     assert!(made["root_token"].as_str().unwrap().starts_with("hvs."));
     assert_eq!(
-        ask(json!({ "secret_shares": 3, "secret_threshold": 2 })).await.1["errors"][0],
+        send(json!({ "secret_shares": 3, "secret_threshold": 2 })).await.1["errors"][0],
         "Vault is already initialized"
     );
 }

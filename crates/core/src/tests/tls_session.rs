@@ -58,7 +58,7 @@ async fn a_handler_sees_the_client_certificate_of_its_connection() {
     for (tls, expected) in
         [(None, Value::Null), (Some(session(None)), Value::Null), (Some(session(Some(&[7, 8]))), json!([7, 8]))]
     {
-        let ask = RequestOptions { token: Some(ROOT.to_owned()), tls: tls.map(Arc::new), ..RequestOptions::default() };
-        assert_eq!(server.ask("GET", "certificates/leaf", ask).await.data()["leaf"], expected);
+        let send = RequestOptions { token: Some(ROOT.to_owned()), tls: tls.map(Arc::new), ..RequestOptions::default() };
+        assert_eq!(server.send("GET", "certificates/leaf", send).await.data()["leaf"], expected);
     }
 }

@@ -26,10 +26,10 @@ async fn a_role_bounds_its_tokens() {
     server.get("auth/token/lookup-self", &made.token()).await.is(403);
     let inside =
         RequestOptions { token: Some(made.token()), remote: "10.1.2.3:4".parse().ok(), ..RequestOptions::default() };
-    assert_eq!(server.ask("GET", "auth/token/lookup-self", inside.clone()).await.ok().data()["num_uses"], 2);
-    server.ask("GET", "auth/token/lookup-self", inside.clone()).await.ok();
-    server.ask("GET", "auth/token/lookup-self", inside.clone()).await.ok();
-    server.ask("GET", "auth/token/lookup-self", inside).await.is(403);
+    assert_eq!(server.send("GET", "auth/token/lookup-self", inside.clone()).await.ok().data()["num_uses"], 2);
+    server.send("GET", "auth/token/lookup-self", inside.clone()).await.ok();
+    server.send("GET", "auth/token/lookup-self", inside.clone()).await.ok();
+    server.send("GET", "auth/token/lookup-self", inside).await.is(403);
     server.delete("auth/token/roles/r", ROOT).await.is(204);
     server.get("auth/token/roles/r", ROOT).await.is(404);
 }

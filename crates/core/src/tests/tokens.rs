@@ -63,7 +63,7 @@ async fn policies_of_a_child_are_a_subset_unless_sudo_says_more() {
     let create = r#"path "auth/token/create" { capabilities = ["update"] } path "auth/token/create-orphan" { capabilities = ["update"] }"#;
     server.policy("maker", create).await;
     server.policy("chief", &create.replace("\"update\"", "\"update\", \"sudo\"")).await;
-    let maker = server.token(json!({ "policies": ["maker"] })).await;
+    let creator = server.token(json!({ "policies": ["maker"] })).await;
     let refusals = [
         (json!({ "policies": ["root"] }), "root tokens may not be created without parent token being root"),
         (json!({ "policies": ["other"] }), "child policies must be subset of parent"),
@@ -77,18 +77,18 @@ async fn policies_of_a_child_are_a_subset_unless_sudo_says_more() {
         (json!({ "entity_alias": "x" }), "'entity_alias' is only allowed in combination with token role"),
     ];
     for (body, expected) in refusals {
-        let answer = server.post("auth/token/create", &maker, body.clone()).await.is(400);
+        let answer = server.post("auth/token/create", &creator, body.clone()).await.is(400);
         let either = expected.starts_with("root tokens") && answer.error() == "child policies must be subset of parent";
         assert!(answer.error() == expected || either, "{body}: {}", answer.error());
     }
     assert_eq!(server.post("auth/token/create/none", ROOT, json!({})).await.is(400).error(), "unknown role none");
     let policies =
         async |by: &str, body| server.post("auth/token/create", by, body).await.ok().body["auth"]["policies"].clone();
-    assert_eq!(policies(&maker, json!({})).await, json!(["default", "maker"]));
-    assert_eq!(policies(&maker, json!({ "no_default_policy": true })).await, json!(["maker"]));
-    assert_eq!(policies(&maker, json!({ "policies": ["maker"] })).await, json!(["default", "maker"]));
-    assert_eq!(server.post("auth/token/create-orphan", &maker, json!({})).await.ok().body["auth"]["orphan"], true);
-    server.post("auth/token/create-orphan", &maker, json!({ "policies": ["other"] })).await.is(400);
+    assert_eq!(policies(&creator, json!({})).await, json!(["default", "maker"]));
+    assert_eq!(policies(&creator, json!({ "no_default_policy": true })).await, json!(["maker"]));
+    assert_eq!(policies(&creator, json!({ "policies": ["maker"] })).await, json!(["default", "maker"]));
+    assert_eq!(server.post("auth/token/create-orphan", &creator, json!({})).await.ok().body["auth"]["orphan"], true);
+    server.post("auth/token/create-orphan", &creator, json!({ "policies": ["other"] })).await.is(400);
     let chief = server.token(json!({ "policies": ["chief"] })).await;
     assert_eq!(policies(&chief, json!({ "policies": ["other"] })).await, json!(["default", "other"]));
     server.post("auth/token/create", &chief, json!({ "policies": ["root"] })).await.is(400);
@@ -104,7 +104,7 @@ async fn policies_of_a_child_are_a_subset_unless_sudo_says_more() {
 async fn sec_ns02_no_spelling_gives_root() {
     let server = TestServer::new().await;
     server.policy("maker", r#"path "auth/token/create*" { capabilities = ["update", "sudo"] } path "auth/token/roles/*" { capabilities = ["create", "update"] }"#).await;
-    let maker = server.token(json!({ "policies": ["maker"] })).await;
+    let creator = server.token(json!({ "policies": ["maker"] })).await;
     server.post("sys/auth/approle", ROOT, json!({ "type": "approle" })).await.ok();
     server.post("sys/auth/userpass", ROOT, json!({ "type": "userpass" })).await.ok();
     for (n, name) in ["root", "Root", "ROOT", " root", "root ", "\u{ff52}oot", "root\u{0}", "ro\u{131}t", "r\u{f6}ot"]
@@ -112,19 +112,19 @@ async fn sec_ns02_no_spelling_gives_root() {
         .enumerate()
     {
         let mut made = Vec::new();
-        made.push(server.post("auth/token/create", &maker, json!({ "policies": [name] })).await);
+        made.push(server.post("auth/token/create", &creator, json!({ "policies": [name] })).await);
         for list in ["allowed_policies", "allowed_policies_glob"] {
             server
                 .post(
                     &format!("auth/token/roles/r{n}{list}"),
-                    &maker,
+                    &creator,
                     json!({ list: [name], "disallowed_policies": ["no"] }),
                 )
                 .await;
             made.push(
-                server.post(&format!("auth/token/create/r{n}{list}"), &maker, json!({ "policies": [name] })).await,
+                server.post(&format!("auth/token/create/r{n}{list}"), &creator, json!({ "policies": [name] })).await,
             );
-            made.push(server.post(&format!("auth/token/create/r{n}{list}"), &maker, json!({})).await);
+            made.push(server.post(&format!("auth/token/create/r{n}{list}"), &creator, json!({})).await);
         }
         server
             .post(&format!("auth/userpass/users/u{n}"), ROOT, json!({ "password": "p", "token_policies": [name] }))
@@ -452,8 +452,8 @@ async fn sec_tl04_a_child_made_while_its_parent_is_revoked_leaves_nothing() {
             .collect();
         tokio::task::yield_now().await;
         server.post("auth/token/revoke", ROOT, json!({ "token": parent })).await.ok();
-        for maker in makers {
-            if let Some(child) = maker.await.unwrap() {
+        for creator in makers {
+            if let Some(child) = creator.await.unwrap() {
                 assert!(!server.accepts(&child).await);
             }
         }
@@ -542,9 +542,9 @@ async fn sec_ns03_an_id_means_nothing_in_another_namespace() {
             .await;
     let token = server.token(json!({ "policies": ["default"] })).await;
     for namespace in ["other", "other/", "root/x", "ROOT"] {
-        let ask =
+        let send =
             RequestOptions { token: Some(token.clone()), namespace: namespace.to_owned(), ..RequestOptions::default() };
-        assert_eq!(server.ask("GET", "auth/token/lookup-self", ask).await.status / 100, 4, "{namespace}");
+        assert_eq!(server.send("GET", "auth/token/lookup-self", send).await.status / 100, 4, "{namespace}");
     }
     assert!(server.accepts(&token).await);
 }
@@ -567,6 +567,6 @@ async fn a_child_is_bound_to_the_addresses_of_its_parent() {
         assert!(server.accepts(&child).await);
         let elsewhere =
             RequestOptions { token: Some(child), remote: "10.1.2.3:4".parse().ok(), ..RequestOptions::default() };
-        assert_eq!(server.ask("GET", "auth/token/lookup-self", elsewhere).await.status == 403, bound, "{path}");
+        assert_eq!(server.send("GET", "auth/token/lookup-self", elsewhere).await.status == 403, bound, "{path}");
     }
 }

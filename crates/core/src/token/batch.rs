@@ -27,7 +27,7 @@ pub(crate) struct BatchCipher {
 /// The content of a batch token, with short field names because every request carries it. It lacks the fields that a
 /// batch token cannot have: uses, a period, renewals, an accessor.
 #[derive(Serialize, Deserialize)]
-struct Travelling<'a> {
+struct BatchContent<'a> {
     #[serde(rename = "p")]
     policies: Cow<'a, [String]>,
     #[serde(rename = "a")]
@@ -78,7 +78,7 @@ impl BatchCipher {
             accessor: accessor.clone(),
             internal: serde_json::Value::Null,
         });
-        let json = serde_json::to_vec(&Travelling {
+        let json = serde_json::to_vec(&BatchContent {
             policies: Cow::Borrowed(policies),
             path: Cow::Borrowed(&record.path),
             display_name: Cow::Borrowed(&record.display_name),
@@ -104,7 +104,7 @@ impl BatchCipher {
             return None;
         }
         let json = self.key.open(CONTEXT, sealed).ok()?;
-        let found: Travelling<'_> = serde_json::from_slice(&json).ok()?;
+        let found: BatchContent<'_> = serde_json::from_slice(&json).ok()?;
         let end = found.created.after(std::time::Duration::from_secs(found.ttl));
         Some(TokenRecord {
             // The nonce makes each text unique, so its hash can name the storage of the token.

@@ -95,7 +95,7 @@ impl Default for Spec {
 }
 
 /// A token that was just created.
-pub(crate) struct Made {
+pub(crate) struct CreatedToken {
     /// Its text: returned once, never stored.
     pub(crate) id: SecretString,
     /// Its record.
@@ -105,7 +105,7 @@ pub(crate) struct Made {
     pub(crate) key: Option<TokenKey>,
 }
 
-impl Made {
+impl CreatedToken {
     /// The `auth` block of the response.
     pub(crate) fn auth_block(self, identity_policies: Vec<String>) -> AuthBlock {
         let lease_duration = self.record.creation_ttl;
@@ -152,7 +152,7 @@ impl Tokens {
     ///
     /// Fails with 400 when a chosen id is taken or invalid, and for the policy of wrapping tokens on any other token;
     /// with 403 when the parent does not exist any more; with 500 for a token without expiry that is not root.
-    pub(crate) async fn create(&self, tx: &mut Tx, spec: Spec, now: Timestamp) -> Result<Made> {
+    pub(crate) async fn create(&self, tx: &mut Tx, spec: Spec, now: Timestamp) -> Result<CreatedToken> {
         if !spec.wrapping && spec.authority.has(RESPONSE_WRAPPING) {
             return Err(Error::invalid(format!("cannot assign policy {RESPONSE_WRAPPING:?}")));
         }
@@ -196,7 +196,7 @@ impl Tokens {
         if record.expiry != TokenExpiry::Never {
             self.metrics().leases.register_auth.record(took);
         }
-        Ok(Made {
+        Ok(CreatedToken {
             id,
             record,
             #[cfg(test)]
@@ -206,12 +206,12 @@ impl Tokens {
 
     /// Creates a batch token. It has no accessor and no stored record, and the name of its storage is a hash of its
     /// text.
-    fn seal_batch(&self, spec: Spec, expiry: TokenExpiry, now: Timestamp) -> Result<Made> {
+    fn seal_batch(&self, spec: Spec, expiry: TokenExpiry, now: Timestamp) -> Result<CreatedToken> {
         let mut record = record_of(spec, expiry, [0; 32], String::new(), now);
         record.renewable = false;
         let id = self.batch.seal(&record)?;
         record.hash = sha256(id.expose().as_bytes());
-        Ok(Made {
+        Ok(CreatedToken {
             id,
             record,
             #[cfg(test)]

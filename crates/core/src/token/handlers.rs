@@ -18,8 +18,11 @@ use super::roles;
 use super::{BoundCidrs, Token, TokenKey, issue};
 use crate::layout::{TOKEN_MOUNT, TOKEN_STORAGE};
 
-const HELP: Help = Help { synopsis: "Tokens: make, look up, renew, revoke.", description: "" };
-const ROLES_HELP: Help = Help { synopsis: "Roles: what tokens may be made under a name.", description: "" };
+const HELP: Help = Help { synopsis: "Creates, looks up, renews and revokes tokens.", description: "" };
+const ROLES_HELP: Help = Help {
+    synopsis: "Configures token roles: bounds and defaults of the tokens that are created with a role.",
+    description: "",
+};
 
 impl Engine for TokenAuth {
     const TYPE: &'static str = "token";
@@ -100,8 +103,8 @@ impl TokenText {
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct ByToken {
-    /// The token; the caller's own token if none is given.
+struct TokenRequest {
+    /// The token. Default: the caller's token.
     #[serde(default)]
     token: TokenText,
 }
@@ -111,29 +114,29 @@ struct Renew {
     /// The token.
     #[serde(default)]
     token: TokenText,
-    /// The TTL from now that is requested.
+    /// Requested TTL from now, in seconds. Default: the TTL of the token or its role.
     increment: Option<Seconds>,
 }
 
 /// The parameters of the paths of the caller's own token, which are ignored.
 #[derive(Deserialize, JsonSchema)]
-struct OwnToken {
-    /// Not used: the token is the caller's own.
+struct OptionalTokenRequest {
+    /// Ignored: the token is the caller's token.
     #[allow(dead_code)]
     token: Option<Text>,
 }
 
 #[derive(Deserialize, JsonSchema)]
 struct RenewSelf {
-    /// Not used: the token is the caller's own.
+    /// Ignored: the token is the caller's token.
     #[allow(dead_code)]
     token: Option<Text>,
-    /// The TTL from now that is requested.
+    /// Requested TTL from now, in seconds. Default: the TTL of the token or its role.
     increment: Option<Seconds>,
 }
 
 #[derive(Deserialize, JsonSchema)]
-struct ByAccessor {
+struct AccessorRequest {
     /// The accessor of the token.
     accessor: Option<Text>,
 }
@@ -142,7 +145,7 @@ struct ByAccessor {
 struct RenewAccessor {
     /// The accessor of the token.
     accessor: Option<Text>,
-    /// The TTL from now that is requested.
+    /// Requested TTL from now, in seconds. Default: the TTL of the token or its role.
     increment: Option<Seconds>,
 }
 
@@ -197,7 +200,7 @@ struct TokenResponse {
     kind: &'static str,
 }
 
-fn shown(cx: &Cx, token: &Token, id: &str) -> Data<TokenResponse> {
+fn response_of(cx: &Cx, token: &Token, id: &str) -> Data<TokenResponse> {
     let record = &token.record;
     let now = cx.now();
     // The first token of a cluster has no lease, and OpenBao returns none.
@@ -234,27 +237,27 @@ fn shown(cx: &Cx, token: &Token, id: &str) -> Data<TokenResponse> {
     })
 }
 
-async fn lookup(_: &TokenAuth, cx: &mut Cx, req: ByToken) -> Result<Data<TokenResponse>> {
-    let Some(text) = req.token.named()? else { return shown_self(cx).await };
+async fn lookup(_: &TokenAuth, cx: &mut Cx, req: TokenRequest) -> Result<Data<TokenResponse>> {
+    let Some(text) = req.token.named()? else { return lookup_own(cx).await };
     let unsealed = unsealed(cx)?;
     let found = unsealed.access.tokens.find_anywhere(&text, cx.now()).await?;
     let found = found.ok_or_else(|| Error::new(Status::FORBIDDEN, "bad token"))?;
     unsealed.access.policies.acl_of(&found, &unsealed.access.identity).await?;
-    Ok(shown(cx, &found, &text))
+    Ok(response_of(cx, &found, &text))
 }
 
-async fn lookup_self(_: &TokenAuth, cx: &mut Cx, _: OwnToken) -> Result<Data<TokenResponse>> {
-    shown_self(cx).await
+async fn lookup_self(_: &TokenAuth, cx: &mut Cx, _: OptionalTokenRequest) -> Result<Data<TokenResponse>> {
+    lookup_own(cx).await
 }
 
-async fn shown_self(cx: &mut Cx) -> Result<Data<TokenResponse>> {
+async fn lookup_own(cx: &mut Cx) -> Result<Data<TokenResponse>> {
     let (token, id) = own(cx)?;
     // The count of uses was just changed, so the record is read again.
     let current = match &token.key {
         Some(key) => unsealed(cx)?.access.tokens.at(key, cx.now()).await?.unwrap_or(token),
         None => token,
     };
-    Ok(shown(cx, &current, &id))
+    Ok(response_of(cx, &current, &id))
 }
 
 /// The token with this accessor.
@@ -270,10 +273,10 @@ pub(super) fn listed(text: &str) -> Error {
     Error::invalid(format!("1 error occurred:\n\t* {text}\n\n"))
 }
 
-async fn lookup_accessor(_: &TokenAuth, cx: &mut Cx, req: ByAccessor) -> Result<Data<TokenResponse>> {
+async fn lookup_accessor(_: &TokenAuth, cx: &mut Cx, req: AccessorRequest) -> Result<Data<TokenResponse>> {
     let found = by_accessor(cx, req.accessor).await?;
     let (_, token) = found.ok_or_else(|| listed("invalid accessor"))?;
-    Ok(shown(cx, &token, ""))
+    Ok(response_of(cx, &token, ""))
 }
 
 async fn renew_token(_: &TokenAuth, cx: &mut Cx, req: Renew) -> Result<Outcome> {
@@ -298,7 +301,7 @@ async fn renew_accessor(_: &TokenAuth, cx: &mut Cx, req: RenewAccessor) -> Resul
     renew::renew(&*unsealed(cx)?, cx, &token, req.increment, None).await
 }
 
-async fn revoke(_: &TokenAuth, cx: &mut Cx, req: ByToken) -> Result<()> {
+async fn revoke(_: &TokenAuth, cx: &mut Cx, req: TokenRequest) -> Result<()> {
     let Some(text) = req.token.named()? else { return Err(Error::invalid("missing token ID")) };
     let tokens = &unsealed(cx)?.access.tokens;
     if text.starts_with(super::id::BATCH) {
@@ -315,7 +318,7 @@ async fn revoke_self(_: &TokenAuth, cx: &mut Cx, _: Nothing) -> Result<()> {
     }
 }
 
-async fn revoke_accessor(_: &TokenAuth, cx: &mut Cx, req: ByAccessor) -> Result<()> {
+async fn revoke_accessor(_: &TokenAuth, cx: &mut Cx, req: AccessorRequest) -> Result<()> {
     match by_accessor(cx, req.accessor).await? {
         Some((key, _)) => unsealed(cx)?.access.tokens.revoke(&key).await.map(drop),
         None => {
@@ -325,7 +328,7 @@ async fn revoke_accessor(_: &TokenAuth, cx: &mut Cx, req: ByAccessor) -> Result<
     }
 }
 
-async fn revoke_orphan(_: &TokenAuth, cx: &mut Cx, req: ByToken) -> Result<()> {
+async fn revoke_orphan(_: &TokenAuth, cx: &mut Cx, req: TokenRequest) -> Result<()> {
     let Some(text) = req.token.named()? else { return Err(Error::invalid("missing token ID")) };
     let (caller, _) = own(cx)?;
     if !issue::has_sudo(&caller, &*unsealed(cx)?, cx).await? {

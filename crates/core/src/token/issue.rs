@@ -26,35 +26,35 @@ use crate::unsealed::Unsealed;
 /// The parameters of a new token.
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Create {
-    /// A chosen id; requires root or `sudo`.
+    /// Id of the token; requires root or `sudo`. Default: a random id.
     pub(super) id: Option<Text>,
-    /// Policies of the token; the caller's own if none are given.
+    /// Policies of the token; without `sudo` a subset of the caller's. Default: the caller's policies.
     pub(super) policies: Option<Strings>,
-    /// The metadata of the token.
+    /// Metadata of the token, which audit entries contain.
     #[serde(default, deserialize_with = "unless_null")]
     pub(super) meta: Option<Pairs>,
-    /// Create it without a parent.
+    /// Whether the token is an orphan; requires root or `sudo`. Default: false.
     pub(super) no_parent: Option<Flag>,
-    /// Leave the policy `default` out.
+    /// Whether the token lacks the policy `default`. Default: false.
     pub(super) no_default_policy: Option<Flag>,
-    /// Whether it can be renewed.
+    /// Whether the token can be renewed. Default: true.
     pub(super) renewable: Option<Flag>,
-    /// Its TTL; the old name of `ttl`.
+    /// Deprecated: use `ttl`.
     pub(super) lease: Option<Text>,
-    /// Its TTL.
+    /// TTL in seconds or as a duration such as `1h`. Default: the default TTL of the mount.
     pub(super) ttl: Option<Text>,
-    /// `service` or `batch`.
+    /// Type of the token: `service` or `batch`. Default: `service`.
     #[serde(rename = "type")]
     pub(super) kind: Option<Text>,
-    /// A max_ttl that no renewal changes.
+    /// Maximum TTL that no renewal extends. Default: none.
     pub(super) explicit_max_ttl: Option<Text>,
-    /// The display name.
+    /// Display name of the token. Default: `token`.
     pub(super) display_name: Option<Text>,
-    /// The number of uses; 0 for no limit.
+    /// Number of uses; 0 for no limit. Default: 0.
     pub(super) num_uses: Option<Int>,
-    /// Make it periodic.
+    /// Makes the token periodic: each renewal extends it by this period. Requires root or `sudo`.
     pub(super) period: Option<Text>,
-    /// The entity alias that the token acts for; requires a role that allows it.
+    /// Entity alias of the token; requires a role that allows it.
     pub(super) entity_alias: Option<Text>,
 }
 

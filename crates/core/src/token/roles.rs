@@ -55,13 +55,13 @@ const ROLES: Records<Role> = Records::at("role/");
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct RolePath {
-    /// The name of the role.
+    /// Name of the role.
     role_name: Text,
 }
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Write {
-    /// The name of the role.
+    /// Name of the role.
     role_name: Text,
     /// Comma-separated policies that tokens may have.
     allowed_policies: Option<CommaList>,
@@ -73,29 +73,29 @@ pub(super) struct Write {
     disallowed_policies_glob: Option<CommaList>,
     /// Comma-separated entity aliases that a caller may act for.
     allowed_entity_aliases: Option<CommaList>,
-    /// Create tokens without a parent.
+    /// Whether the tokens are orphans. Default: false.
     orphan: Option<Flag>,
-    /// Whether tokens can be renewed.
+    /// Whether the tokens can be renewed. Default: true.
     renewable: Option<Flag>,
-    /// Appended to the path of tokens.
+    /// Suffix of the path of the tokens. Default: none.
     path_suffix: Option<Text>,
-    /// Old name of `token_period`.
+    /// Deprecated: use `token_period`.
     period: Option<Seconds>,
-    /// Old name of `token_explicit_max_ttl`.
+    /// Deprecated: use `token_explicit_max_ttl`.
     explicit_max_ttl: Option<Seconds>,
-    /// Old name of `token_bound_cidrs`.
+    /// Deprecated: use `token_bound_cidrs`.
     bound_cidrs: Option<CommaList>,
     /// Comma-separated addresses or networks from which tokens may be used.
     token_bound_cidrs: Option<CommaList>,
-    /// A max_ttl of tokens that no renewal changes.
+    /// Maximum TTL of the tokens in seconds, which no renewal extends; 0 for none. Default: 0.
     token_explicit_max_ttl: Option<Seconds>,
-    /// Leave the policy `default` out of tokens.
+    /// Whether the tokens lack the policy `default`. Default: false.
     token_no_default_policy: Option<Flag>,
-    /// The number of uses of a token; 0 for no limit.
+    /// Number of uses of a token; 0 for no limit. Default: 0.
     token_num_uses: Option<Int>,
-    /// Makes tokens periodic: each renewal gives this TTL.
+    /// Makes the tokens periodic: each renewal extends them by this period, in seconds. Default: 0, not periodic.
     token_period: Option<Seconds>,
-    /// `default-service`, `default-batch`, `service` or `batch`.
+    /// Type of the tokens: `default-service`, `default-batch`, `service` or `batch`. Default: `default-service`.
     token_type: Option<Text>,
 }
 
@@ -179,18 +179,18 @@ impl Role {
     pub(super) fn authority(
         &self,
         requested: Vec<String>,
-        maker: &Authority,
+        creator: &Authority,
         without_default: bool,
     ) -> Result<Authority> {
         let asks_default = requested.iter().any(|p| p == builtin::DEFAULT);
         let bounded = !self.allowed_policies.is_empty() || !self.allowed_policies_glob.is_empty();
-        let wished = match (requested.is_empty(), bounded) {
+        let requested = match (requested.is_empty(), bounded) {
             (false, _) => requested,
             (true, true) => self.allowed_policies.clone(),
-            (true, false) => maker.names(),
+            (true, false) => creator.names(),
         };
         let no_default = without_default || self.params.token_no_default_policy;
-        let mut policies = completed(wished, no_default);
+        let mut policies = completed(requested, no_default);
         if without_default {
             policies.retain(|p| p != builtin::DEFAULT);
         }
@@ -215,7 +215,7 @@ impl Role {
         if let Some(policy) = policies.iter().find(refused) {
             return Err(Error::invalid(format!("token policy {} is disallowed by this role", Quoted(policy))));
         }
-        match (policies.iter().any(|p| builtin::reads_like_root(p)), maker) {
+        match (policies.iter().any(|p| builtin::reads_like_root(p)), creator) {
             (false, _) => Ok(Authority::Policies(policies)),
             (true, Authority::Root) => Ok(Authority::Root),
             (true, _) => Err(Error::invalid("root tokens may not be created without parent token being root")),

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use keepfast_framework::testing::{Answer, Bench};
+use keepfast_framework::testing::{Bench, BenchResponse};
 use keepfast_framework::{Error, Operation, Outcome};
 use serde_json::{Map, Value, json};
 
@@ -34,7 +34,7 @@ fn path(operation: Operation, path: &str) -> String {
 }
 
 /// A response in the form of the files, without what core adds.
-fn recorded_form(answer: Result<Answer, Error>) -> Value {
+fn recorded_form(answer: Result<BenchResponse, Error>) -> Value {
     let mut out = Map::new();
     match answer {
         Err(error) => {

@@ -15,9 +15,9 @@ const USAGE_PAGE: usize = 1000;
 pub(crate) struct Listing {
     /// Location of the folder.
     path: Text,
-    /// Returns only names after this one; it need not exist.
+    /// Returns only names after this one, which need not exist.
     after: Option<Text>,
-    /// The maximum number of names; no limit if it is not positive.
+    /// Maximum number of names; no limit if it is not positive.
     limit: Option<Int>,
 }
 

@@ -34,10 +34,10 @@ pub(crate) struct Shared {
 /// A waiting commit.
 pub(crate) struct Request {
     pub(crate) batch: Batch,
-    pub(crate) answer: oneshot::Sender<Answer>,
+    pub(crate) answer: oneshot::Sender<CommitResult>,
 }
 
-type Answer = Result<Index, StorageError>;
+type CommitResult = Result<Index, StorageError>;
 
 pub(crate) struct Writer<L> {
     pub(crate) shared: Arc<Shared>,
@@ -86,16 +86,16 @@ impl<L: Log> Writer<L> {
 
     /// Commits a group and sends the result of each request.
     fn commit(&mut self, mut group: Vec<Request>) {
-        let answers = match self.shared.stopped.get() {
+        let results = match self.shared.stopped.get() {
             Some(reason) => Err(StorageError::Stopped(reason.clone())),
             None => self.try_commit(&mut group).map_err(|failure| match failure {
                 Failure::Full => StorageError::Full,
                 Failure::Broken(error) => self.stop(&error),
             }),
         };
-        match answers {
-            Ok(answers) => {
-                for (request, answer) in group.into_iter().zip(answers) {
+        match results {
+            Ok(results) => {
+                for (request, answer) in group.into_iter().zip(results) {
                     // The receiver may be dropped; the commit remains valid.
                     let _ = request.answer.send(answer);
                 }
@@ -108,13 +108,13 @@ impl<L: Log> Writer<L> {
         }
     }
 
-    fn try_commit(&mut self, group: &mut [Request]) -> Result<Vec<Answer>, Failure> {
+    fn try_commit(&mut self, group: &mut [Request]) -> Result<Vec<CommitResult>, Failure> {
         let shared = self.shared.clone();
         let change = shared.state.begin()?;
-        let (answers, last) = self.apply(&change, group)?;
+        let (results, last) = self.apply(&change, group)?;
         if last < self.log.next() {
             change.abort()?;
-            return Ok(answers);
+            return Ok(results);
         }
         match self.log.append() {
             Ok(bytes) => self.unflushed += bytes,
@@ -125,32 +125,32 @@ impl<L: Log> Writer<L> {
             Err(AppendError::Broken(error)) => return Err(error.into()),
         }
         change.commit(last)?;
-        for (request, answer) in group.iter().zip(&answers) {
+        for (request, answer) in group.iter().zip(&results) {
             if let (Ok(index), false) = (answer, request.batch.writes.is_empty()) {
                 self.shared.watchers.notify(*index, &request.batch.writes);
             }
         }
-        Ok(answers)
+        Ok(results)
     }
 
     /// Checks each batch and applies it when it passes. A batch sees the earlier batches of the group. Returns the
     /// results, and the index of the last applied batch.
-    fn apply(&mut self, change: &Change, group: &mut [Request]) -> Result<(Vec<Answer>, u64), StorageError> {
+    fn apply(&mut self, change: &Change, group: &mut [Request]) -> Result<(Vec<CommitResult>, u64), StorageError> {
         let mut records = change.records()?;
         let mut last = self.log.next() - 1;
         self.log.clear();
         let bytes: usize = group.iter().map(|request| request.batch.encoded_len()).sum();
         let has_room = self.log.has_room(self.reserve_bytes, bytes as u64);
-        let mut answers = Vec::with_capacity(group.len());
+        let mut results = Vec::with_capacity(group.len());
         for request in group {
             // A batch that passed the check is logged without its reads.
             let reads = std::mem::take(&mut request.batch.reads);
             if !records.hold(&reads)? {
-                answers.push(Err(StorageError::Conflict));
+                results.push(Err(StorageError::Conflict));
                 continue;
             }
             if !has_room && request.batch.writes.iter().any(|write| matches!(write, Write::Put { .. })) {
-                answers.push(Err(StorageError::Full));
+                results.push(Err(StorageError::Full));
                 continue;
             }
             if !request.batch.writes.is_empty() {
@@ -158,9 +158,9 @@ impl<L: Log> Writer<L> {
                 self.log.push(&request.batch);
                 last += 1;
             }
-            answers.push(Ok(Index(last)));
+            results.push(Ok(Index(last)));
         }
-        Ok((answers, last))
+        Ok((results, last))
     }
 
     /// Makes the state durable, so that the log before it is no longer needed.

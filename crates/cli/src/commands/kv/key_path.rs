@@ -23,8 +23,8 @@ impl KeyPath {
         let argument = cx.path(0);
         let mount =
             cx.words.text("mount").map(|mount| mount.trim_matches('/').to_owned()).filter(|mount| !mount.is_empty());
-        let asked = mount.as_deref().unwrap_or(&argument);
-        let request = Request::new(Method::Get, format!("sys/internal/ui/mounts/{asked}"));
+        let path = mount.as_deref().unwrap_or(&argument);
+        let request = Request::new(Method::Get, format!("sys/internal/ui/mounts/{path}"));
         let Some(found) = session.preflight(request).map_err(|error| request_error("", &error))? else {
             // A server without this endpoint counts as version 1.
             let whole = mount.map_or(argument.clone(), |mount| format!("{mount}/{argument}"));

@@ -48,9 +48,9 @@ fn run(cx: &Cx, kind: &Kind) -> Outcome {
     let id = response.as_ref().and_then(|secret| secret.text("migration_id")).unwrap_or_default().to_owned();
     terminal::line(&format!("Started moving {} {from} to {to}, with migration ID {id}", kind.noun));
     loop {
-        let asked = session.preflight(Request::new(Method::Get, format!("sys/remount/status/{id}")));
+        let response = session.preflight(Request::new(Method::Get, format!("sys/remount/status/{id}")));
         let response =
-            asked.map_err(|error| request_error(&format!("Error checking migration status of {id}"), &error))?;
+            response.map_err(|error| request_error(&format!("Error checking migration status of {id}"), &error))?;
         let info = response.as_ref().and_then(|secret| secret.data_field("migration_info"));
         match info.and_then(|info| info.get("status")).and_then(Value::as_str) {
             Some("success") => break,

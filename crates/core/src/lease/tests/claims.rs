@@ -17,7 +17,7 @@ async fn fixture() -> LeaseFixture {
 }
 
 async fn is_refused(fixture: &LeaseFixture) -> bool {
-    let (status, answer) = fixture.ask(&fixture.root, "a/creds").await;
+    let (status, answer) = fixture.send(&fixture.root, "a/creds").await;
     assert!(status == 200 || answer["errors"] == json!(["the name is held"]), "{answer}");
     status == 400
 }
@@ -47,7 +47,7 @@ async fn a_claim_is_held_until_its_lease_is_gone() {
 #[tokio::test]
 async fn of_many_that_claim_one_name_at_once_one_gets_it() {
     let fixture = fixture().await;
-    let requested = futures_util::future::join_all((0..8).map(|_| fixture.ask(&fixture.root, "a/creds"))).await;
+    let requested = futures_util::future::join_all((0..8).map(|_| fixture.send(&fixture.root, "a/creds"))).await;
     assert_eq!(requested.iter().filter(|(status, _)| *status == 200).count(), 1);
     fixture.unsealed.leases.revoker.revoke_prefix("a", RevokeMode::Now).await.unwrap();
     fixture.pass(HOUR).await;
@@ -58,7 +58,7 @@ async fn of_many_that_claim_one_name_at_once_one_gets_it() {
 async fn an_undone_intent_keeps_its_claim_until_the_second_revocation() {
     let fixture = fixture().await;
     fixture.external.fails_after.store(true, Ordering::Relaxed);
-    assert_eq!(fixture.ask(&fixture.root, "a/creds").await.0, 400);
+    assert_eq!(fixture.send(&fixture.root, "a/creds").await.0, 400);
     fixture.external.fails_after.store(false, Ordering::Relaxed);
     for _ in 0..2 {
         assert!(is_refused(&fixture).await);
@@ -76,7 +76,7 @@ async fn what_is_withdrawn_is_not_undone() {
     let mut fixture = fixture().await;
     fixture.external.withdraws.store(true, Ordering::Relaxed);
     fixture.external.users.lock().insert("same".to_owned());
-    let (status, answer) = fixture.ask(&fixture.root, "a/creds").await;
+    let (status, answer) = fixture.send(&fixture.root, "a/creds").await;
     assert_eq!((status, &answer["errors"]), (400, &json!(["it is there"])));
     assert_eq!(fixture.stored().await, Vec::<String>::new());
     for restarts in [false, true] {

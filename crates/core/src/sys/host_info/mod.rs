@@ -17,8 +17,10 @@ use memory::Memory;
 use processor::{Processor, Times};
 use reading::text;
 
-const HELP: Help =
-    Help { synopsis: "The machine that the server runs on.", description: "Processors, disks, memory, system." };
+const HELP: Help = Help {
+    synopsis: "Returns information about the host of the server.",
+    description: "CPUs, disks, memory and operating system.",
+};
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("host-info", HELP).final_slash().read(host_info);

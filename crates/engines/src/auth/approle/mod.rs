@@ -192,11 +192,13 @@ const TIDY: Help = Help {
 };
 const ROLES: Help = Help { synopsis: "Lists the names of the roles.", description: "" };
 const ROLE: Help = Help {
-    synopsis: "A role: the terms of its tokens and the constraints of its logins.",
+    synopsis: "Reads, writes or deletes a role: the terms of its tokens and the constraints of its logins.",
     description: "A role needs at least one constraint: a secret id, networks of secret ids or networks of tokens.",
 };
-const ROLE_ID: Help =
-    Help { synopsis: "The id that identifies the role in logins.", description: "It is unique among the roles." };
+const ROLE_ID: Help = Help {
+    synopsis: "Reads or sets the role id, which identifies the role in logins.",
+    description: "It is unique among the roles.",
+};
 const SECRET_ID: Help = Help {
     synopsis: "Issues a secret id.",
     description: "Its uses, TTL and networks are within those of the role. The secret id is returned only once.",

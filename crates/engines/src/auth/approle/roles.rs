@@ -15,7 +15,7 @@ use super::{AppRole, cidr, expiry, settings};
 pub(super) struct List {
     /// Returns only names after this one.
     after: Option<Text>,
-    /// The maximum number of names.
+    /// Maximum number of names. Default: no limit.
     limit: Option<Int>,
 }
 
@@ -39,20 +39,20 @@ pub(super) struct RolePath {
 pub(super) struct Write {
     /// Name of the role.
     role_name: Text,
-    /// The id of the role in logins; random for a new role if none is given.
+    /// Role id for logins. Default for a new role: a random id.
     role_id: Option<Text>,
-    /// Whether a login needs a secret id.
+    /// Whether a login requires a secret id. Default: true.
     #[serde(default, deserialize_with = "unless_null")]
     bind_secret_id: Option<Flag>,
     /// Deprecated: use `secret_id_bound_cidrs`.
     bound_cidr_list: Option<CommaList>,
     /// Comma-separated networks from which logins are allowed.
     secret_id_bound_cidrs: Option<CommaList>,
-    /// Whether secret ids stay in this cluster; settable only at the creation of the role.
+    /// Whether secret ids are local to this cluster. Can be set only when the role is created. Default: false.
     local_secret_ids: Option<Flag>,
-    /// How often a secret id can log in; 0 means no limit.
+    /// Number of logins with a secret id; 0 for no limit. Default: 0.
     secret_id_num_uses: Option<Int>,
-    /// The TTL of a secret id; 0 means no expiry.
+    /// TTL of a secret id in seconds; 0 for no expiry. Default: 0.
     secret_id_ttl: Option<Seconds>,
     /// Deprecated: use `token_policies`.
     policies: Option<CommaList>,
@@ -185,7 +185,7 @@ pub(super) struct RoleIdResponse {
 pub(super) struct WriteRoleId {
     /// Name of the role.
     role_name: Text,
-    /// The id of the role in logins.
+    /// Role id for logins.
     role_id: Option<Text>,
 }
 

@@ -19,20 +19,20 @@ use super::{AppRole, cidr, metadata};
 pub(super) struct Create {
     /// Name of the role.
     role_name: Text,
-    /// The metadata of the tokens: JSON text of an object of texts, or `name=value` pairs.
+    /// Metadata of the tokens: a JSON object of strings as text, or `name=value` pairs.
     metadata: Option<Text>,
     /// Comma-separated networks from which logins are allowed; within those of the role.
     cidr_list: Option<CommaList>,
     /// Comma-separated networks from which the tokens can be used; within those of the role.
     token_bound_cidrs: Option<CommaList>,
-    /// How often it can log in; at most the role's `secret_id_num_uses`.
+    /// Number of logins, at most the role's `secret_id_num_uses`, which is the default; 0 for no limit.
     num_uses: Option<Int>,
-    /// The TTL of the secret id; at most the role's `secret_id_ttl`.
+    /// TTL of the secret id in seconds, at most the role's `secret_id_ttl`, which is the default; 0 for no expiry.
     ttl: Option<Seconds>,
-    /// For lists, which have the same path.
+    /// Ignored by writes; for lists, which have the same path.
     #[allow(dead_code, reason = "a known parameter is type-checked")]
     after: Option<Text>,
-    /// For lists.
+    /// Ignored by writes; for lists, which have the same path.
     #[allow(dead_code, reason = "a known parameter is type-checked")]
     limit: Option<Int>,
 }
@@ -44,15 +44,15 @@ pub(super) struct CreateCustom {
     role_name: Text,
     /// The secret id.
     secret_id: Option<SecretText>,
-    /// The metadata of the tokens: JSON text of an object of texts, or `name=value` pairs.
+    /// Metadata of the tokens: a JSON object of strings as text, or `name=value` pairs.
     metadata: Option<Text>,
     /// Comma-separated networks from which logins are allowed; within those of the role.
     cidr_list: Option<CommaList>,
     /// Comma-separated networks from which the tokens can be used; within those of the role.
     token_bound_cidrs: Option<CommaList>,
-    /// How often it can log in; at most the role's `secret_id_num_uses`.
+    /// Number of logins, at most the role's `secret_id_num_uses`, which is the default; 0 for no limit.
     num_uses: Option<Int>,
-    /// The TTL of the secret id; at most the role's `secret_id_ttl`.
+    /// TTL of the secret id in seconds, at most the role's `secret_id_ttl`, which is the default; 0 for no expiry.
     ttl: Option<Seconds>,
 }
 
@@ -90,7 +90,7 @@ pub(super) struct ListOfRole {
     role_name: Text,
     /// Returns only accessors after this one.
     after: Option<Text>,
-    /// The maximum number of accessors.
+    /// Maximum number of accessors. Default: no limit.
     limit: Option<Int>,
 }
 

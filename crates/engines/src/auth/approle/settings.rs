@@ -142,7 +142,7 @@ pub(super) struct Period {
     /// Deprecated: use `token_period`.
     #[serde(default, deserialize_with = "unless_null")]
     period: Option<Seconds>,
-    /// Makes the tokens periodic: each renewal extends them by this period.
+    /// Makes the tokens periodic: each renewal extends them by this period, in seconds.
     #[serde(default, deserialize_with = "unless_null")]
     token_period: Option<Seconds>,
 }
@@ -266,7 +266,7 @@ impl Setting for TokenBoundCidrs {
 pub(super) struct BindSecretId {
     /// Name of the role.
     role_name: Text,
-    /// Whether a login needs a secret id.
+    /// Whether a login requires a secret id.
     bind_secret_id: Option<Flag>,
 }
 
@@ -291,7 +291,7 @@ impl Setting for BindSecretId {
 pub(super) struct SecretIdNumUses {
     /// Name of the role.
     role_name: Text,
-    /// How often a secret id can log in; 0 means no limit.
+    /// Number of logins with a secret id; 0 for no limit.
     secret_id_num_uses: Option<Int>,
 }
 
@@ -316,7 +316,7 @@ impl Setting for SecretIdNumUses {
 pub(super) struct SecretIdTtl {
     /// Name of the role.
     role_name: Text,
-    /// The TTL of a secret id; 0 means no expiry.
+    /// TTL of a secret id in seconds; 0 for no expiry.
     #[serde(default, deserialize_with = "unless_null")]
     secret_id_ttl: Option<Seconds>,
 }
@@ -342,7 +342,7 @@ impl Setting for SecretIdTtl {
 pub(super) struct TokenNumUses {
     /// Name of the role.
     role_name: Text,
-    /// How often a token can be used; 0 means no limit.
+    /// Number of uses of a token; 0 for no limit.
     token_num_uses: Option<Int>,
 }
 
@@ -367,7 +367,7 @@ impl Setting for TokenNumUses {
 pub(super) struct TokenTtl {
     /// Name of the role.
     role_name: Text,
-    /// The TTL of the tokens after issue or renewal.
+    /// TTL of the tokens in seconds after issue and renewal.
     #[serde(default, deserialize_with = "unless_null")]
     token_ttl: Option<Seconds>,
 }
@@ -397,7 +397,7 @@ impl Setting for TokenTtl {
 pub(super) struct TokenMaxTtl {
     /// Name of the role.
     role_name: Text,
-    /// The maximum TTL of the tokens, renewals included.
+    /// Maximum TTL of the tokens in seconds, renewals included.
     #[serde(default, deserialize_with = "unless_null")]
     token_max_ttl: Option<Seconds>,
 }

@@ -10,7 +10,7 @@ mod stored;
 mod timing;
 
 use keepfast_framework::Result;
-use keepfast_framework::testing::{Answer, Bench};
+use keepfast_framework::testing::{Bench, BenchResponse};
 use serde_json::{Value, json};
 
 use super::AppRole;
@@ -27,7 +27,7 @@ async fn bench(roles: &[(&str, Value)]) -> Bench {
 }
 
 /// Status and text of a refusal.
-fn refusal(result: Result<Answer>) -> (u16, String) {
+fn refusal(result: Result<BenchResponse>) -> (u16, String) {
     let error = result.err().expect("a refusal");
     (error.status().0, error.public().to_owned())
 }
@@ -41,6 +41,6 @@ async fn register(bench: &Bench, role: &str, secret_id: &str, more: Value) -> St
 }
 
 /// A login with the role that [`bench`] created under this name.
-async fn login(bench: &Bench, role: &str, secret_id: &str) -> Result<Answer> {
+async fn login(bench: &Bench, role: &str, secret_id: &str) -> Result<BenchResponse> {
     bench.write("login", json!({ "role_id": format!("{role}-id"), "secret_id": secret_id })).await
 }

@@ -76,7 +76,7 @@ impl Userpass {
 
 const USERS: Help = Help { synopsis: "Lists the names of the users.", description: "" };
 const USER: Help = Help {
-    synopsis: "A user: the password and the terms of its tokens.",
+    synopsis: "Reads, writes or deletes a user: the password and the terms of its tokens.",
     description: "Names are letters, digits and `_`, and between them also `-` and `.`; they are not case-sensitive.",
 };
 const PASSWORD: Help = Help { synopsis: "Changes the password of a user.", description: "" };

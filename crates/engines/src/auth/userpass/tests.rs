@@ -1,7 +1,7 @@
 //! Userpass on a bench.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use keepfast_framework::testing::{Answer, Bench};
+use keepfast_framework::testing::{Bench, BenchResponse};
 use keepfast_framework::{Operation, Page, Result};
 use serde_json::{Value, json};
 
@@ -18,12 +18,12 @@ async fn bench() -> Bench {
 }
 
 /// Status and text of a refusal.
-fn refusal(result: Result<Answer>) -> (u16, String) {
+fn refusal(result: Result<BenchResponse>) -> (u16, String) {
     let error = result.err().expect("a refusal");
     (error.status().0, error.public().to_owned())
 }
 
-async fn login(bench: &Bench, name: &str, password: &str) -> Result<Answer> {
+async fn login(bench: &Bench, name: &str, password: &str) -> Result<BenchResponse> {
     bench.write(&format!("login/{name}"), json!({"password": password})).await
 }
 

@@ -140,7 +140,7 @@ impl Engine for DatabaseEngine {
 
 const CONFIGS: Help = Help { synopsis: "Lists the names of the connections.", description: "" };
 const CONFIG: Help = Help {
-    synopsis: "A connection to a database.",
+    synopsis: "Reads, writes or deletes a connection to a database.",
     description: "Absent settings keep their values. The password is never returned. With TLS the server's certificate is always verified.",
 };
 const RESET: Help = Help { synopsis: "Closes a connection's pool, then reopens and verifies it.", description: "" };
@@ -154,7 +154,7 @@ const RECONCILE: Help = Help {
 };
 const ROLES: Help = Help { synopsis: "Lists the names of the roles.", description: "" };
 const ROLE: Help = Help {
-    synopsis: "A role: the statements that create and revoke users, and their TTLs.",
+    synopsis: "Reads, writes or deletes a role: the statements that create and revoke users, and their TTLs.",
     description: "Statements have the placeholders {{name}} or {{username}}, {{password}} or {{subject}}, and {{expiration}}. Each list runs in one transaction.",
 };
 const CREDS: Help = Help {
@@ -167,8 +167,8 @@ const ROTATE_ROOT: Help = Help {
 };
 const STATIC_ROLES: Help = Help { synopsis: "Lists the names of the static roles.", description: "" };
 const STATIC_ROLE: Help = Help {
-    synopsis: "An existing user whose password is rotated.",
+    synopsis: "Reads, writes or deletes a static role: an existing user whose password is rotated.",
     description: "Statements have the placeholders {{name}} or {{username}} and {{password}}.",
 };
-const STATIC_CREDS: Help = Help { synopsis: "The current password of a static role.", description: "" };
+const STATIC_CREDS: Help = Help { synopsis: "Returns the current password of a static role.", description: "" };
 const ROTATE_ROLE: Help = Help { synopsis: "Rotates the password of a static role now.", description: "" };

@@ -141,17 +141,17 @@ pub(super) struct Write {
     /// Statements that change the expiry of a user.
     #[serde(default, deserialize_with = "given")]
     renew_statements: Option<Option<Statements>>,
-    /// How often revocation is tried before it needs an operator; 6 if absent or 0.
+    /// Number of attempts to revoke a user before its lease becomes irrevocable; 6 if absent or 0.
     revocation_attempts: Option<Int>,
-    /// The pause after the first failed revocation, which doubles with each; 10 seconds if absent or 0.
+    /// Pause in seconds after the first failed revocation; it doubles with each failure. 10 if absent or 0.
     revocation_backoff: Option<Seconds>,
-    /// The maximum pause; an hour if absent or 0.
+    /// Maximum pause in seconds; 3600 if absent or 0.
     revocation_backoff_max: Option<Seconds>,
-    /// The TTL of a user without renewal.
+    /// TTL of a user in seconds. Default: that of the mount.
     default_ttl: Option<Seconds>,
-    /// The maximum TTL of a user.
+    /// Maximum TTL of a user in seconds, renewals included. Default: that of the mount.
     max_ttl: Option<Seconds>,
-    /// `password`, `rsa_private_key` or `client_certificate`.
+    /// Type of the credentials: `password`, `rsa_private_key` or `client_certificate`. Default: `password`.
     #[serde(default, deserialize_with = "given")]
     credential_type: Option<Option<Text>>,
     /// Settings of the credential type.

@@ -112,16 +112,17 @@ pub(super) struct Write {
     db_name: Option<Text>,
     /// The name of the existing user.
     username: Option<Text>,
-    /// The interval of rotations.
+    /// Interval of the rotations in seconds.
     #[serde(default, deserialize_with = "unless_null")]
     rotation_period: Option<Seconds>,
     /// Statements that change the password.
     rotation_statements: Option<Statements>,
-    /// The times of rotations in cron's five fields, in UTC, instead of a period.
+    /// Times of the rotations as a cron expression with five fields, in UTC, instead of `rotation_period`.
     rotation_schedule: Option<Text>,
-    /// How long after a time of the schedule the rotation is allowed; later it waits for the next time.
+    /// Time in seconds after a scheduled time in which the rotation may start; a later rotation waits for the next
+    /// scheduled time. Default: 0, no limit.
     rotation_window: Option<Seconds>,
-    /// `password`: no other type can be rotated.
+    /// Type of the credentials: `password`, the only type that can be rotated.
     #[serde(default, deserialize_with = "given")]
     credential_type: Option<Option<Text>>,
     /// Settings of the credential type: `password_policy`.

@@ -25,7 +25,7 @@ pub(super) struct Settings {
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct WriteKeys {
-    /// Whether `encrypt` refuses to create a missing key.
+    /// Whether `encrypt` fails for a missing key instead of creating it. Default: false.
     disable_upsert: Option<Flag>,
 }
 
@@ -36,8 +36,7 @@ pub(super) struct KeysResponse {
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct WriteCache {
-    /// How many keys the cache holds: 0 means the default, otherwise at least 10. Takes effect when the mount is next
-    /// opened.
+    /// Maximum number of cached keys, at least 10; 0 for the default. Takes effect when the mount is next opened.
     size: Option<Int>,
 }
 

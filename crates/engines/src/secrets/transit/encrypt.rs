@@ -42,7 +42,7 @@ pub(super) struct Encrypt {
     /// Several items in one request.
     #[serde(default, deserialize_with = "batch::unless_null")]
     batch_input: Option<Box<RawValue>>,
-    /// Status of the response when some items of a batch fail.
+    /// Status code of the response when some items of a batch fail. Default: 400.
     partial_failure_response_code: Option<Int>,
     /// Type of the key, if this request creates it.
     #[serde(rename = "type", default, deserialize_with = "given")]
@@ -64,7 +64,7 @@ pub(super) struct Decrypt {
     /// Several items in one request.
     #[serde(default, deserialize_with = "batch::unless_null")]
     batch_input: Option<Box<RawValue>>,
-    /// Status of the response when some items of a batch fail.
+    /// Status code of the response when some items of a batch fail. Default: 400.
     partial_failure_response_code: Option<Int>,
 }
 
@@ -93,7 +93,7 @@ pub(super) struct DataKey {
     context: Option<Text>,
     /// Base64 of data that the ciphertext authenticates.
     associated_data: Option<Text>,
-    /// Length of the new key: 128, 256 or 512 bits.
+    /// Length of the new key in bits: 128, 256 or 512. Default: 256.
     #[serde(default, deserialize_with = "given")]
     bits: Option<Int>,
     /// Version of the key; 0 for the latest.

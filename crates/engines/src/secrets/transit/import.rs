@@ -37,21 +37,21 @@ pub(super) struct Import {
     ciphertext: Option<Text>,
     /// PEM of a public key, to import only that.
     public_key: Option<Text>,
-    /// Hash function of the OAEP: SHA1, SHA224, SHA256, SHA384 or SHA512.
+    /// Hash function of RSA-OAEP: SHA1, SHA224, SHA256, SHA384 or SHA512. Default: SHA256.
     #[serde(default, deserialize_with = "given")]
     hash_function: Option<Text>,
-    /// Whether the key can be rotated here.
+    /// Whether the key can be rotated here. Default: false.
     allow_rotation: Option<Flag>,
-    /// Whether each use derives a key from a context.
+    /// Whether each use derives a key from a context. Default: false.
     derived: Option<Flag>,
-    /// Accepted for compatibility: the context belongs to uses of the key.
+    /// Ignored.
     #[allow(dead_code, reason = "a known parameter is accepted")]
     context: Option<Text>,
-    /// Whether the key can be exported.
+    /// Whether the key can be exported. Default: false.
     exportable: Option<Flag>,
-    /// Whether the key can be backed up in plaintext.
+    /// Whether the key can be backed up in plaintext. Default: false.
     allow_plaintext_backup: Option<Flag>,
-    /// The period of automatic rotation.
+    /// Period of automatic rotation in seconds, at least an hour; 0 disables it. Default: 0.
     auto_rotate_period: Option<Seconds>,
 }
 
@@ -63,7 +63,7 @@ pub(super) struct ImportVersion {
     ciphertext: Option<Text>,
     /// PEM of a public key, to import only that.
     public_key: Option<Text>,
-    /// Hash function of the OAEP.
+    /// Hash function of RSA-OAEP. Default: SHA256.
     #[serde(default, deserialize_with = "given")]
     hash_function: Option<Text>,
     /// The version whose private key this is; a new version when absent.
@@ -79,7 +79,7 @@ pub(super) struct ByokExport {
     source: Text,
     /// One version, or `latest`; all when absent.
     version: Option<Text>,
-    /// Hash function of the OAEP.
+    /// Hash function of RSA-OAEP. Default: SHA256.
     hash: Option<Text>,
 }
 

@@ -26,7 +26,7 @@ pub(super) struct KeyPath {
 pub(super) struct Read {
     /// Name of the key.
     name: Text,
-    /// Base64 context: returns the public key that a derived key has for it.
+    /// Base64 context of a derived key, of whose derivation the public key is returned.
     context: Option<Text>,
 }
 
@@ -37,17 +37,17 @@ pub(super) struct Create {
     /// Type of the key; aes256-gcm96 when absent.
     #[serde(rename = "type", default, deserialize_with = "given")]
     kind: Option<Text>,
-    /// Whether each use derives a key from a context.
+    /// Whether each use derives a key from a context. Default: false.
     derived: Option<Flag>,
-    /// Whether equal plaintexts have equal ciphertexts; requires `derived`.
+    /// Whether equal plaintexts have equal ciphertexts; requires `derived`. Default: false.
     convergent_encryption: Option<Flag>,
-    /// Whether the key can be exported. Irreversible.
+    /// Whether the key can be exported; cannot be disabled later. Default: false.
     exportable: Option<Flag>,
-    /// Whether the key can be backed up in plaintext. Irreversible.
+    /// Whether the key can be backed up in plaintext; cannot be disabled later. Default: false.
     allow_plaintext_backup: Option<Flag>,
-    /// The period of automatic rotation; 0 disables it, otherwise at least an hour.
+    /// Period of automatic rotation in seconds, at least an hour; 0 disables it. Default: 0.
     auto_rotate_period: Option<Seconds>,
-    /// Length of an HMAC key in bytes.
+    /// Length of an HMAC key in bytes. Default: 32.
     key_size: Option<Int>,
     /// Ignored by writes; base64 context of a derived key for reads.
     #[serde(rename = "context")]
@@ -64,14 +64,14 @@ pub(super) struct Configure {
     /// The minimum version for encryption and signing; 0 for the latest only.
     #[serde(default, deserialize_with = "given")]
     min_encryption_version: Option<Int>,
-    /// Whether the key can be deleted.
+    /// Whether the key can be deleted. Default for a new key: false.
     #[serde(default, deserialize_with = "given")]
     deletion_allowed: Option<Flag>,
-    /// Allows export. Irreversible.
+    /// Allows export; cannot be disabled later.
     exportable: Option<Flag>,
-    /// Allows plaintext backup. Irreversible.
+    /// Allows plaintext backups; cannot be disabled later.
     allow_plaintext_backup: Option<Flag>,
-    /// The period of automatic rotation; 0 disables it, otherwise at least an hour.
+    /// Period of automatic rotation in seconds, at least an hour; 0 disables it. Default: 0.
     #[serde(default, deserialize_with = "given")]
     auto_rotate_period: Option<Seconds>,
 }

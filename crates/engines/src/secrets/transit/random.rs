@@ -14,14 +14,14 @@ const MAX_BYTES: i64 = 131_072;
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Random {
-    /// The source of the bytes: `platform`, `seal` or `all`; or their number.
+    /// Source of the bytes, `platform`, `seal` or `all`, which are the same generator; or the number of bytes.
     source: Option<Text>,
-    /// The number of bytes, in the path.
+    /// Number of bytes, in the path.
     urlbytes: Option<Text>,
-    /// The number of bytes; 32 when absent.
+    /// Number of bytes. Default: 32.
     #[serde(default, deserialize_with = "given")]
     bytes: Option<Int>,
-    /// `base64` or `hex`.
+    /// Encoding of the bytes: `base64` or `hex`. Default: `base64`.
     #[serde(default, deserialize_with = "given")]
     format: Option<Text>,
 }
@@ -41,7 +41,7 @@ pub(super) struct HashRequest {
     /// Base64 of the input.
     #[serde(default, deserialize_with = "given")]
     input: Option<Text>,
-    /// `hex` or `base64`.
+    /// Encoding of the hash: `hex` or `base64`. Default: `hex`.
     #[serde(default, deserialize_with = "given")]
     format: Option<Text>,
 }

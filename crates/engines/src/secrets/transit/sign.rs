@@ -34,15 +34,15 @@ pub(super) struct Sign {
     hash_algorithm: Option<Text>,
     /// Deprecated: use `hash_algorithm`.
     algorithm: Option<Text>,
-    /// `pss` or `pkcs1v15`, for RSA.
+    /// Signature scheme of an RSA key: `pss` or `pkcs1v15`. Default: `pss`.
     signature_algorithm: Option<Text>,
-    /// `asn1` or `jws`: the format of the signature.
+    /// Format of an ECDSA signature: `asn1` or `jws`. Default: `asn1`.
     #[serde(default, deserialize_with = "given")]
     marshaling_algorithm: Option<Text>,
-    /// `auto`, `hash` or a number of bytes, for PSS.
+    /// Salt length of PSS: `auto`, `hash` or a number of bytes. Default: `auto`.
     #[serde(default, deserialize_with = "given")]
     salt_length: Option<Text>,
-    /// Whether `input` is already a digest.
+    /// Whether `input` is already a digest. Default: false.
     prehashed: Option<Flag>,
     /// Version of the key; 0 for the latest.
     key_version: Option<Int>,
@@ -71,15 +71,15 @@ pub(super) struct Verify {
     pub hash_algorithm: Option<Text>,
     /// Deprecated: use `hash_algorithm`.
     pub algorithm: Option<Text>,
-    /// `pss` or `pkcs1v15`, for RSA.
+    /// Signature scheme of an RSA key: `pss` or `pkcs1v15`. Default: `pss`.
     pub signature_algorithm: Option<Text>,
-    /// `asn1` or `jws`: the format of the signature.
+    /// Format of an ECDSA signature: `asn1` or `jws`. Default: `asn1`.
     #[serde(default, deserialize_with = "given")]
     pub marshaling_algorithm: Option<Text>,
-    /// `auto`, `hash` or a number of bytes, for PSS.
+    /// Salt length of PSS: `auto`, `hash` or a number of bytes. Default: `auto`.
     #[serde(default, deserialize_with = "given")]
     pub salt_length: Option<Text>,
-    /// Whether `input` is already a digest.
+    /// Whether `input` is already a digest. Default: false.
     pub prehashed: Option<Flag>,
     /// Several items in one request.
     #[serde(default, deserialize_with = "batch::unless_null")]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use keepfast_framework::input::{Body, Input};
 use keepfast_framework::reply::Login;
-use keepfast_framework::testing::{Answer, Bench};
+use keepfast_framework::testing::{Bench, BenchResponse};
 use keepfast_framework::token_params::TokenKind;
 use keepfast_framework::{Operation, Result};
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ use super::{bench, login, refusal, register};
 
 const REFUSED: &str = "invalid role or secret ID";
 
-fn given(answer: Result<Answer>) -> Login {
+fn given(answer: Result<BenchResponse>) -> Login {
     answer.unwrap().login.unwrap()
 }
 

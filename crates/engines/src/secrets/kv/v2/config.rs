@@ -46,17 +46,17 @@ pub(super) struct ConfigResponse {
 
 #[derive(Deserialize, JsonSchema)]
 pub(super) struct Change {
-    /// Whether each write must give the version that it replaces, in `options.cas`.
+    /// Whether writes require `options.cas`, the version that they replace. Default: false.
     #[serde(default, deserialize_with = "given")]
     cas_required: Option<Flag>,
-    /// The time until versions are marked deleted. 0 means never unless the secret has a time of its own, a negative
-    /// value means never for any secret.
+    /// Time in seconds after which a version is marked deleted. 0 means never unless the secret has its own time, a
+    /// negative value never for any secret. Default: 0.
     #[serde(default, deserialize_with = "given")]
     delete_version_after: Option<SignedSeconds>,
-    /// How many versions of a secret are kept; 0 means 10.
+    /// Number of versions of a secret that are kept; 0 means 10. Default: 0.
     #[serde(default, deserialize_with = "given")]
     max_versions: Option<Int>,
-    /// Whether each change of a secret's settings must give their revision, in `metadata_cas`.
+    /// Whether changes of a secret's metadata require `metadata_cas`. Default: false.
     #[serde(default, deserialize_with = "given")]
     metadata_cas_required: Option<Flag>,
 }

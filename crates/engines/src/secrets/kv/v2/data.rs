@@ -17,7 +17,7 @@ use crate::secrets::raw_json;
 pub(super) struct Read {
     /// Location of the secret.
     path: Text,
-    /// The number of the version; the current one if it is not positive.
+    /// Version to return. Default: the current version.
     version: Option<Int>,
 }
 
@@ -25,10 +25,10 @@ pub(super) struct Read {
 pub(super) struct Write {
     /// Location of the secret.
     path: Text,
-    /// The secret, or a merge patch of it.
+    /// The secret; in a patch, a JSON merge patch of it.
     #[serde(default, deserialize_with = "given")]
     data: Option<RawObject>,
-    /// `cas`: write only if this is the number of the current version; 0 if there must be none.
+    /// Options of the write. `cas`: the current version that the write replaces; 0 if the secret must not exist.
     options: Option<Object>,
     /// Ignored: a write creates the next version.
     #[allow(dead_code)]

@@ -20,28 +20,33 @@ use crate::secrets::tree::{Listing, Tree};
 pub(super) struct Change {
     /// Location of the secret.
     path: Text,
-    /// Whether each write must give the version that it replaces, in `options.cas`. The mount can require it too.
+    /// Whether writes require `options.cas`, the version that they replace. The mount can require it too. Default:
+    /// false.
     #[serde(default, deserialize_with = "given")]
     cas_required: Option<Flag>,
-    /// Name-value pairs of text that describe the secret: at most 64, names of up to 128 and values of up to 512 bytes.
+    /// Name-value pairs that describe the secret: at most 64, with names of at most 128 and values of at most 512
+    /// bytes.
     #[serde(default, deserialize_with = "given")]
     custom_metadata: Option<RawObject>,
-    /// The time until versions are marked deleted; 0 means that of the mount, which also applies if it is shorter.
+    /// Time in seconds after which a version is marked deleted. 0 means that of the mount, which also applies if it is
+    /// shorter. Default: 0.
     #[serde(default, deserialize_with = "given")]
     delete_version_after: Option<Seconds>,
-    /// How many versions are kept; 0 means the number of the mount, which also applies if it is greater.
+    /// Number of versions that are kept. 0 means the number of the mount, which also applies if it is greater. Default:
+    /// 0.
     #[serde(default, deserialize_with = "given")]
     max_versions: Option<Int>,
-    /// Change the settings only if this is their revision, `current_metadata_version`; 0 if the secret must be new.
+    /// Check-and-set of the metadata: the `current_metadata_version` that the change replaces; 0 if the secret must not
+    /// exist.
     #[serde(default, deserialize_with = "given")]
     metadata_cas: Option<Int>,
-    /// Whether each change of these settings must give their revision, in `metadata_cas`. The mount can require it too.
+    /// Whether changes of the metadata require `metadata_cas`. The mount can require it too. Default: false.
     #[serde(default, deserialize_with = "given")]
     metadata_cas_required: Option<Flag>,
-    /// For lists, which have the same path.
+    /// Ignored; for lists, which have the same path.
     #[allow(dead_code, reason = "a known parameter is type-checked")]
     after: Option<Text>,
-    /// For lists.
+    /// Ignored; for lists, which have the same path.
     #[allow(dead_code, reason = "a known parameter is type-checked")]
     limit: Option<Int>,
 }
@@ -100,10 +105,10 @@ impl MetadataResponse {
 pub(super) struct Read {
     /// Location of the secret.
     path: Text,
-    /// For lists.
+    /// Ignored; for lists, which have the same path.
     #[allow(dead_code, reason = "a known parameter is type-checked")]
     after: Option<Text>,
-    /// For lists.
+    /// Ignored; for lists, which have the same path.
     #[allow(dead_code, reason = "a known parameter is type-checked")]
     limit: Option<Int>,
 }

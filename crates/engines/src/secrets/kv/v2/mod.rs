@@ -174,7 +174,8 @@ async fn unknown(_: &V2, cx: &mut Cx, _: Nothing) -> Result<WithStatus<()>> {
     Ok(WithStatus(Status::NOT_FOUND, ()))
 }
 
-const CONFIG_HELP: Help = Help { synopsis: "Settings that apply to every secret of the mount.", description: "" };
+const CONFIG_HELP: Help =
+    Help { synopsis: "Reads or changes the settings of the mount, which apply to every secret.", description: "" };
 const DATA_HELP: Help = Help {
     synopsis: "Reads, writes, patches and deletes versions of a secret.",
     description: "A read returns the current version, or the one in `version`. A write creates the next version; with \

@@ -16,9 +16,9 @@ use crate::secrets::raw_json;
 pub(super) struct Read {
     /// Location of the secret.
     path: Text,
-    /// The number of the version; the current one if it is not positive.
+    /// Version to return. Default: the current version.
     version: Option<Int>,
-    /// The maximum number of levels; 0 for all.
+    /// Maximum number of levels; 0 for all. Default: 0.
     depth: Option<Int>,
 }
 
