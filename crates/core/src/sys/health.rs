@@ -1,6 +1,7 @@
 //! `sys/health`: the state of the server as a status code, for load balancers.
 
 use keepfast_framework::fields::{Flag, Int, truth};
+use keepfast_framework::reply::SentStatus;
 use keepfast_framework::routes::Help;
 use keepfast_framework::sealed::SealedAnswer;
 use keepfast_framework::{Error, Result, Routes, Status};
@@ -9,6 +10,7 @@ use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::System;
+use super::seal_status::has_lease_quarantine;
 
 const HELP: Help = Help {
     synopsis: "The state of the server in the status of the answer.",
@@ -147,13 +149,13 @@ async fn health(sys: &System, req: HealthRequest) -> Result<SealedAnswer<Health>
     let sealed = server.is_sealed();
     req.check()?;
     let standby = !server.parts.is_active();
-    let (chosen, decided) = match (config.is_some(), sealed) {
+    let (chosen, counted) = match (config.is_some(), sealed) {
         (false, _) => (&req.uninitcode, Status(501)),
         (true, true) => (&req.sealedcode, Status(503)),
         (true, false) if standby && !req.counts_standby_as_active() => (&req.standbycode, Status(429)),
         (true, false) => (&req.activecode, Status::OK),
     };
-    let sent = chosen.status()?.unwrap_or(decided);
+    let status = SentStatus { sent: chosen.status()?.unwrap_or(counted), counted };
     let initialized = config.is_some();
     let (cluster_name, cluster_id) = config.filter(|_| !sealed).map(|c| (c.cluster_name, c.cluster_id)).unzip();
     let document = Health {
@@ -170,7 +172,7 @@ async fn health(sys: &System, req: HealthRequest) -> Result<SealedAnswer<Health>
         version: server.parts.settings.version.clone(),
         cluster_name,
         cluster_id,
-        lease_quarantine: server.unsealed().is_some_and(|unsealed| unsealed.leases.store.is_quarantined()),
+        lease_quarantine: has_lease_quarantine(&server),
     };
-    Ok(SealedAnswer::Document { decided, sent, document })
+    Ok(SealedAnswer::Document { status, document })
 }
