@@ -21,6 +21,7 @@ use super::options::DeviceOptions;
 use super::own_files::OwnFiles;
 use super::target;
 use crate::follow::{Applied, Follower};
+use crate::layout::AUDIT_DEVICES;
 use crate::settings::{AuditSettings, Settings};
 
 /// The most devices that `sys/audit` creates.
@@ -36,7 +37,7 @@ struct Stored {
     local: bool,
 }
 
-const STORED: Records<Stored> = Records::at("device/");
+const STORED: Records<Stored> = Records::at(AUDIT_DEVICES);
 
 impl Stored {
     fn settings(&self) -> AuditSettings {

@@ -15,6 +15,7 @@ use super::{Acl, Policy, builtin};
 use crate::damaged::{self, Stored};
 use crate::follow::{Applied, Follower};
 use crate::identity::{self, Identity};
+use crate::layout;
 use crate::metrics::{Metrics, Timing};
 use crate::stamps::{Stamp, Stamps};
 use crate::token::{Authority, Token};
@@ -61,7 +62,7 @@ impl PolicyRecord {
     }
 }
 
-const POLICIES: Records<PolicyRecord> = Records::at("policy/");
+const POLICIES: Records<PolicyRecord> = Records::at(layout::POLICIES);
 
 /// The compiled policies of a token, valid until an input of them changes.
 pub(crate) struct CompiledAcl {

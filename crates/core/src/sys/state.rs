@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{System, call, unsealed};
-use crate::layout::{IDENTITY_STORAGE, TOKEN_STORAGE};
+use crate::layout::{ENTITIES, IDENTITY_STORAGE, TOKEN_STORAGE, TOKENS};
 use crate::settings::{Settings, TelemetrySettings};
 use crate::unsealed::Unsealed;
 use crate::versions;
@@ -106,13 +106,13 @@ async fn namespaces(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Value>> 
 
 async fn tokens(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Value>> {
     let unsealed = unsealed(cx)?;
-    let total = records(&unsealed, &unsealed.barrier.view(TOKEN_STORAGE), "id/").await?;
+    let total = records(&unsealed, &unsealed.barrier.view(TOKEN_STORAGE), TOKENS).await?;
     Ok(Data(json!({ "counters": { "service_tokens": { "total": total } } })))
 }
 
 async fn entities(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Value>> {
     let unsealed = unsealed(cx)?;
-    let total = records(&unsealed, &unsealed.barrier.view(IDENTITY_STORAGE), "entity/").await?;
+    let total = records(&unsealed, &unsealed.barrier.view(IDENTITY_STORAGE), ENTITIES).await?;
     Ok(Data(json!({ "counters": { "entities": { "total": total } } })))
 }
 

@@ -17,13 +17,14 @@ use super::record::TokenRecord;
 use crate::audit::Marks;
 use crate::damaged::{self, Stored};
 use crate::follow::{Applied, Follower};
+use crate::layout;
 use crate::lease::Leases;
 use crate::metrics::Metrics;
 use crate::namespace::NamespaceId;
 use crate::policy::store::CompiledAcl;
 use crate::stamps::{Stamp, Stamps};
 
-pub(super) const RECORDS: Records<TokenRecord> = Records::at("id/");
+pub(super) const RECORDS: Records<TokenRecord> = Records::at(layout::TOKENS);
 /// The secrets of keyed hashes and of batch tokens: 160 random bytes, created once.
 const SECRETS: &str = "secrets";
 /// Their size in bytes.
