@@ -17,6 +17,7 @@ use super::allowed::Allowed;
 use super::broker::{Broker, Recorder, salt_key};
 use super::device::{Device, Ticket};
 use super::device_error::DeviceError;
+use super::line::Line;
 use super::options::DeviceOptions;
 use super::own_files::OwnFiles;
 use super::target;
@@ -227,7 +228,7 @@ struct Unopened {
 }
 
 impl Device for Unopened {
-    fn submit(&self, line: Vec<u8>) -> Ticket<'_> {
+    fn submit(&self, line: Line) -> Ticket<'_> {
         match self.opened.get() {
             Some(device) => device.submit(line),
             None => Ticket::Done(Err(io::Error::other("it could not be opened at unseal"))),
