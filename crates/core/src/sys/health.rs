@@ -144,10 +144,10 @@ struct Health {
 
 /// The status code reports the state of the server to load balancers; callers may choose the codes.
 async fn health(sys: &System, req: HealthRequest) -> Result<SealedAnswer<Health>> {
+    req.check()?;
     let server = sys.lifecycle()?;
     let config = server.parts.seal_config().await?;
     let sealed = server.is_sealed();
-    req.check()?;
     let standby = !server.parts.is_active();
     let (chosen, counted) = match (config.is_some(), sealed) {
         (false, _) => (&req.uninitcode, Status(501)),

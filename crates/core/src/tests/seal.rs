@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::seal::SealShape;
 use crate::{Node, Settings};
 use keepfast_framework::clock::TestClock;
-use keepfast_storage::MemoryBackend;
+use keepfast_storage::{Backend as _, Batch, Key, MemoryBackend, Write};
 use serde_json::{Value, json};
 
 use crate::tests::fixture::{Ask, House, ROOT, incoming};
@@ -140,6 +140,14 @@ async fn health_refuses_what_is_no_status_code_in_every_state() {
     health_refuses_what_is_no_code(&house.node, "active").await;
     house.node.lifecycle.seal().await;
     health_refuses_what_is_no_code(&house.node, "sealed").await;
+    // Its record is read only after the parameters are checked.
+    let damaged = Batch {
+        reads: Vec::new(),
+        writes: vec![Write::Put { key: Key::new("barrier/seal").unwrap(), value: "{".into() }],
+    };
+    house.backend.commit(damaged).await.unwrap();
+    assert_eq!(house.get("sys/health", "").await.status, 500);
+    health_refuses_what_is_no_code(&house.node, "damaged").await;
 }
 
 #[tokio::test]
