@@ -5,8 +5,7 @@
 //! and returned, and the next attempt sends the same pending password again.
 
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::{Cx, Error, Page, Result, Timestamp};
-use parking_lot::Mutex;
+use keepfast_framework::{Cx, Error, Page, ReadCache, Result, Timestamp};
 use zeroize::Zeroize;
 
 use super::config::Config;
@@ -71,10 +70,10 @@ pub(super) async fn rotate_now(engine: &DatabaseEngine, cx: &mut Cx, req: Static
 /// # Errors
 /// The first error of storage; an error of a database is stored in its role, and the rotation is retried.
 pub(super) async fn tick(engine: &DatabaseEngine, cx: &mut Cx) -> Result<()> {
-    if !engine.next_rotation.may_be_due(cx.now()) {
+    if engine.next_rotation.get(&()).is_some_and(|next| next > cx.now()) {
         return Ok(());
     }
-    let revision = engine.next_rotation.revision();
+    let read_in = engine.next_rotation.epoch();
     let mut earliest = NEVER;
     for name in STATIC_ROLES.list(cx, "", &Page::all()).await? {
         let now = cx.now();
@@ -89,38 +88,12 @@ pub(super) async fn tick(engine: &DatabaseEngine, cx: &mut Cx) -> Result<()> {
         }
         earliest = STATIC_ROLES.get(cx, &name).await?.map_or(earliest, |role| earliest.min(role.due(now)));
     }
-    engine.next_rotation.set(revision, earliest);
+    engine.next_rotation.insert(read_in, (), earliest);
     Ok(())
 }
 
-/// The time of the next rotation, so that earlier ticks read no role.
-#[derive(Default)]
-pub(super) struct NextRotation(Mutex<(u64, Timestamp)>);
-
-impl NextRotation {
-    fn may_be_due(&self, now: Timestamp) -> bool {
-        self.0.lock().1 <= now
-    }
-
-    /// The revision for [`NextRotation::set`], read before the roles.
-    fn revision(&self) -> u64 {
-        self.0.lock().0
-    }
-
-    /// Sets the time, unless a role has changed since `revision`.
-    fn set(&self, revision: u64, at: Timestamp) {
-        let mut next = self.0.lock();
-        if next.0 == revision {
-            next.1 = at;
-        }
-    }
-
-    /// Invalidates the time after a change of a role.
-    pub(super) fn invalidate(&self) {
-        let mut next = self.0.lock();
-        *next = (next.0 + 1, Timestamp::EPOCH);
-    }
-}
+/// The time of the next rotation, so that earlier ticks read no role. A change of a role invalidates it.
+pub(super) type NextRotation = ReadCache<(), Timestamp>;
 
 /// Rotates a password in two steps; a failure delays the next attempt.
 ///
