@@ -10,14 +10,11 @@ use zeroize::Zeroize;
 
 use super::config::Config;
 use super::connection::{ChangePasswordError, Database, DatabaseError};
-use super::rotation::{self, Outcome, check_password, has_old_only, within};
+use super::rotation::{self, Attempts, Outcome, check_password, has_old_only, within};
 use super::statement::are_blank;
 use super::static_roles::{NEVER, STATIC_ROLES, StaticRole, StaticRolePath};
 use super::undecided::pause;
 use super::{DatabaseEngine, username};
-
-/// The maximum attempts of a commit that conflicts.
-const MAX_ATTEMPTS: usize = 64;
 
 /// Why a password was not rotated.
 pub(super) enum Failure {
@@ -173,7 +170,8 @@ async fn change(
 
 /// Makes the pending password the current one, or discards it.
 async fn settle(cx: &mut Cx, name: &str, password: &SecretString, is_new: bool) -> Result<()> {
-    for _ in 0..MAX_ATTEMPTS {
+    let mut attempts = Attempts::default();
+    loop {
         let Some(mut role) = STATIC_ROLES.get(cx, name).await? else { return Ok(()) };
         if role.pending.as_ref() != Some(password.expose()) {
             // The role was deleted and created again.
@@ -189,11 +187,8 @@ async fn settle(cx: &mut Cx, name: &str, password: &SecretString, is_new: bool) 
         role.pending.zeroize();
         role.pending = None;
         STATIC_ROLES.put(cx, name, &role)?;
-        match cx.checkpoint().await {
-            // A request changed the role meanwhile.
-            Err(error) if error.is_conflict() => {}
-            done => return done.map(drop),
+        if attempts.commit(cx).await? {
+            return Ok(());
         }
     }
-    Err(Error::internal("a rotation was not stored: too many conflicts"))
 }
