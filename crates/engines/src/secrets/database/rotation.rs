@@ -49,6 +49,9 @@ pub(super) struct Pending {
     #[serde(default)]
     username: String,
     password: String,
+    /// A random id of the password; empty in records of older versions.
+    #[serde(default)]
+    revision: String,
     /// Whether this is the password before an acknowledged rotation. Otherwise it is the new one of an unacknowledged
     /// rotation.
     #[serde(default)]
@@ -63,7 +66,15 @@ impl Drop for Pending {
 
 impl Pending {
     pub(super) fn new(username: &str, password: &SecretString) -> Self {
-        Pending { username: username.to_owned(), password: password.expose().clone(), is_old: false }
+        let (username, password) = (username.to_owned(), password.expose().clone());
+        Pending { username, password, revision: random::uuid(), is_old: false }
+    }
+
+    /// The settings of a connection with this password. Their revision differs from that with any other password.
+    fn settings(&self, config: &Config) -> Config {
+        let mut settings = config.with_password(&self.password());
+        settings.revision = format!("{}/{}", config.revision, self.revision);
+        settings
     }
 
     fn password(&self) -> SecretString {
@@ -293,7 +304,7 @@ pub(super) async fn database(
 ) -> Result<Arc<dyn Database>> {
     let database = engine.connections.get(name, config, cx.clock())?;
     let Some(pending) = PENDING.get(cx, name).await? else { return Ok(database) };
-    let other = engine.connections.second(name, &config.with_password(&pending.password()), cx.clock())?;
+    let other = engine.connections.second(name, &pending.settings(config), cx.clock())?;
     // The password that worked last is tried first, so that not every use starts with a failed login.
     let second_first = engine.undecided.second_works(name);
     let [first, then] = if second_first { [&other, &database] } else { [&database, &other] };
