@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -10,6 +9,7 @@ use http::StatusCode;
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use keepfast_framework::{Body, offload};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::budget;
 use super::edge_response::EdgeResponse;
@@ -43,18 +43,18 @@ const FORM_PARAMETERS: usize = 10_000;
 /// more: its name, its entry, and its entries in the sets that find repeated names.
 pub(super) const PARAMETER: usize = 192;
 
-/// The memory for large bodies that are received or processed, shared by all listeners.
+/// The memory for large bodies that are received or processed, shared by all listeners. A permit is a byte.
 pub struct BodyMemory {
-    left: AtomicUsize,
-    left_for_unauthenticated: AtomicUsize,
+    left: Arc<Semaphore>,
+    left_for_unauthenticated: Arc<Semaphore>,
 }
 
 /// The part of the server's memory that a body holds, released when dropped.
 pub(crate) struct Share {
     memory: Arc<BodyMemory>,
-    /// Determines the limits of the body, and the memory that `taken` counts.
+    /// Determines the limits of the body, and the memory of `taken`.
     sender: Sender,
-    taken: usize,
+    taken: Option<OwnedSemaphorePermit>,
     /// The bytes that count against the limit of unauthenticated connections.
     charge: Option<Charge>,
 }
@@ -64,38 +64,26 @@ pub(crate) enum Sender {
     /// A caller with a live token.
     Authenticated,
     /// A caller with any token and a small body on an authenticated connection. The body has the limits of an
-    /// authenticated caller and uses the memory for unauthenticated ones.
-    Unchecked(Unchecked),
+    /// authenticated caller and uses the memory for unauthenticated ones; `_text` is that of a text of more than a few KiB.
+    Unchecked { _text: Option<OwnedSemaphorePermit> },
     /// A caller without a live token.
     Unauthenticated,
-}
-
-/// The memory for unauthenticated callers that the text of a body holds whose token is not looked up, released when
-/// dropped.
-pub(crate) struct Unchecked {
-    memory: Arc<BodyMemory>,
-    taken: usize,
-}
-
-impl Drop for Unchecked {
-    fn drop(&mut self) {
-        self.memory.left_for_unauthenticated.fetch_add(self.taken, Ordering::AcqRel);
-    }
 }
 
 impl BodyMemory {
     /// Creates the memory with this number of bytes for large bodies.
     pub fn new(bytes: usize) -> Arc<Self> {
+        let bytes = bytes.min(Semaphore::MAX_PERMITS);
         Arc::new(BodyMemory {
-            left: AtomicUsize::new(bytes),
-            left_for_unauthenticated: AtomicUsize::new(bytes / UNAUTHENTICATED_PART),
+            left: Arc::new(Semaphore::new(bytes)),
+            left_for_unauthenticated: Arc::new(Semaphore::new(bytes / UNAUTHENTICATED_PART)),
         })
     }
 
-    fn of(&self, sender: &Sender) -> &AtomicUsize {
+    fn of(&self, sender: &Sender) -> &Arc<Semaphore> {
         match sender {
             Sender::Authenticated => &self.left,
-            Sender::Unchecked(_) | Sender::Unauthenticated => &self.left_for_unauthenticated,
+            Sender::Unchecked { .. } | Sender::Unauthenticated => &self.left_for_unauthenticated,
         }
     }
 
@@ -103,15 +91,16 @@ impl BodyMemory {
     /// token. `None` when the length is unknown or not small, or when no memory is left.
     pub(super) fn unchecked(self: &Arc<Self>, announced: Option<u64>) -> Option<Sender> {
         let length = usize::try_from(announced?).ok().filter(|length| *length <= FREE)?;
-        let taken = if length <= MAX_UNCHECKED { 0 } else { length };
-        take(&self.left_for_unauthenticated, taken)
-            .then(|| Sender::Unchecked(Unchecked { memory: self.clone(), taken }))
+        match length <= MAX_UNCHECKED {
+            true => Some(Sender::Unchecked { _text: None }),
+            false => take(&self.left_for_unauthenticated, length).map(|taken| Sender::Unchecked { _text: Some(taken) }),
+        }
     }
 
     fn share(self: &Arc<Self>, sender: Sender, peer: &Arc<Peer>) -> Share {
         let unauthenticated = matches!(sender, Sender::Unauthenticated);
         let charge = (unauthenticated && !peer.is_authenticated()).then(|| Charge::new(peer, 0));
-        Share { memory: self.clone(), sender, taken: 0, charge }
+        Share { memory: self.clone(), sender, taken: None, charge }
     }
 }
 
@@ -121,19 +110,13 @@ impl Share {
     }
 
     fn is_unchecked(&self) -> bool {
-        matches!(self.sender, Sender::Unchecked(_))
+        matches!(self.sender, Sender::Unchecked { .. })
     }
 
     /// Uses the memory of authenticated callers from now on, after the token was looked up.
     fn set_authenticated(&mut self) {
-        self.release();
+        self.taken = None;
         self.sender = Sender::Authenticated;
-    }
-
-    fn release(&mut self) {
-        if self.taken > 0 {
-            self.memory.of(&self.sender).fetch_add(std::mem::take(&mut self.taken), Ordering::AcqRel);
-        }
     }
 
     /// Reserves the memory of a body of `length` bytes in all; false when the server has not enough.
@@ -142,25 +125,23 @@ impl Share {
             charge.set(length);
             return true;
         }
-        let more = length.saturating_sub(FREE).saturating_sub(self.taken);
+        let taken = self.taken.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = length.saturating_sub(FREE).saturating_sub(taken);
         if more == 0 {
             return true;
         }
-        let taken = take(self.memory.of(&self.sender), more);
-        self.taken += if taken { more } else { 0 };
-        taken
+        let Some(more) = take(self.memory.of(&self.sender), more) else { return false };
+        match &mut self.taken {
+            Some(taken) => taken.merge(more),
+            None => self.taken = Some(more),
+        }
+        true
     }
 }
 
-/// Takes bytes from a counter; false when it has not enough.
-fn take(left: &AtomicUsize, bytes: usize) -> bool {
-    left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(bytes)).is_ok()
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.release();
-    }
+/// Takes bytes, fewer than 4 GiB at once; `None` when not enough are left.
+fn take(left: &Arc<Semaphore>, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    left.clone().try_acquire_many_owned(u32::try_from(bytes).ok()?).ok()
 }
 
 /// The parameters of receiving a body.
