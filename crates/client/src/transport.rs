@@ -1,6 +1,6 @@
 //! Converts the configuration of a client to the settings of its calls.
 
-use keepfast_outbound::{Authorities, ClientCertificate, Proxies, Proxy, Settings, Trust};
+use keepfast_outbound::{Authorities, ClientCertificate, Proxies, Proxy, Settings, SettingsError, Trust};
 
 use crate::{Address, Config, Error, environment};
 
@@ -55,15 +55,12 @@ fn trust(config: &Config) -> Trust {
 /// # Errors
 /// When a variable is not the URL of a proxy.
 pub(crate) fn proxies(source: &impl Fn(&str) -> Option<String>) -> Result<Proxies, Error> {
-    let general = Proxies::from_variables(source).map_err(|error| Error::Config(error.to_string()))?;
+    let refused = |error: SettingsError| Error::Config(error.to_string());
+    let general = Proxies::from_variables(source).map_err(refused)?;
     let named = environment::find("PROXY_ADDR", source).or_else(|| environment::find("HTTP_PROXY", source));
-    let Some((name, value)) = named else { return Ok(general) };
-    match Proxy::parse(&value) {
-        Some(proxy) => Ok(general.with_proxy_for_all(proxy)),
-        None => {
-            let why = "is not the URL of an http:// or https:// proxy; other kinds are not supported";
-            Err(Error::Config(format!("{name} {why}")))
-        }
+    match named {
+        Some((name, value)) => Ok(general.with_proxy_for_all(Proxy::of_variable(&name, &value).map_err(refused)?)),
+        None => Ok(general),
     }
 }
 

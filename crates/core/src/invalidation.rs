@@ -10,8 +10,10 @@ use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use keepfast_storage::{Barrier, Index, StorageError, Watch, Write};
-use parking_lot::RwLock;
+use futures_util::future::BoxFuture;
+use keepfast_framework::Result;
+use keepfast_storage::{Barrier, Index, ReadTx, StorageError, Watch, Write};
+use parking_lot::{MappedMutexGuard, Mutex, MutexGuard, RwLock};
 use serde::de::DeserializeOwned;
 
 use crate::unreadable::Stored;
@@ -58,10 +60,66 @@ impl CommittedChange<'_> {
     }
 }
 
+/// State in memory that is read from storage and then follows the commits.
+#[derive(Default)]
+pub(crate) struct Followed<T>(Mutex<Counted<T>>);
+
+#[derive(Default)]
+struct Counted<T> {
+    state: T,
+    /// The number of applied commits.
+    applied: u64,
+}
+
+impl<T> Followed<T> {
+    /// The state before it is read.
+    pub(crate) fn new(state: T) -> Self {
+        Followed(Mutex::new(Counted { state, applied: 0 }))
+    }
+
+    /// The state.
+    pub(crate) fn lock(&self) -> MappedMutexGuard<'_, T> {
+        MutexGuard::map(self.0.lock(), |counted| &mut counted.state)
+    }
+
+    /// The state, to apply a commit to it.
+    pub(crate) fn follow(&self) -> MappedMutexGuard<'_, T> {
+        let mut counted = self.0.lock();
+        counted.applied += 1;
+        MutexGuard::map(counted, |counted| &mut counted.state)
+    }
+
+    /// Replaces the state by that which `read` reads for `owner`, again if a commit was applied meanwhile. Returns the
+    /// locked state.
+    pub(crate) async fn load<O: Sync>(
+        &self,
+        owner: &O,
+        tx: &mut ReadTx,
+        read: for<'a> fn(&'a O, &'a mut ReadTx) -> BoxFuture<'a, Result<T>>,
+    ) -> Result<MappedMutexGuard<'_, T>> {
+        loop {
+            let before = self.0.lock().applied;
+            let state = read(owner, tx).await?;
+            let mut counted = self.0.lock();
+            if counted.applied == before {
+                counted.state = state;
+                return Ok(MutexGuard::map(counted, |counted| &mut counted.state));
+            }
+        }
+    }
+}
+
 /// Passes committed keys to their owners.
 pub(crate) struct Invalidator {
     barrier: Arc<Barrier>,
-    followers: RwLock<Vec<(&'static str, Arc<dyn CacheOwner>)>>,
+    followers: RwLock<Vec<Entry>>,
+}
+
+/// An owner, and the storage and the prefix in it of its records.
+struct Entry {
+    storage: &'static str,
+    prefix: &'static str,
+    follower: Arc<dyn CacheOwner>,
 }
 
 impl Invalidator {
@@ -73,22 +131,27 @@ impl Invalidator {
         follow
     }
 
-    /// Registers the owner of the records below `prefix`, before it reads them.
-    pub(crate) fn add(&self, prefix: &'static str, follower: Arc<dyn CacheOwner>) {
-        self.followers.write().push((prefix, follower));
+    /// Registers the owner of the records below `prefix` in a storage, before it reads them.
+    pub(crate) fn add(&self, storage: &'static str, prefix: &'static str, follower: Arc<dyn CacheOwner>) {
+        self.followers.write().push(Entry { storage, prefix, follower });
     }
 
     /// Passes a change to an owner. A panic in the owner must not end the storage thread, on which all commits depend:
     /// the owner drops its caches, or the barrier fails closed.
-    fn pass(&self, prefix: &'static str, follower: &dyn CacheOwner, change: &CommittedChange<'_>) {
+    fn pass(&self, Entry { storage, prefix, follower }: &Entry, change: &CommittedChange<'_>) {
         if catch_unwind(AssertUnwindSafe(|| follower.applied(change))).is_ok() {
             return;
         }
         let is_dropped = catch_unwind(AssertUnwindSafe(|| follower.drop_stale(change))).unwrap_or(false);
         if is_dropped {
-            tracing::error!(prefix, key = change.key, "a panic while a commit was followed: the engine is opened anew");
+            tracing::error!(
+                storage,
+                prefix,
+                key = change.key,
+                "a panic while a commit was followed: the engine is opened anew"
+            );
         } else {
-            tracing::error!(prefix, key = change.key, "a panic while a commit was followed: this node seals");
+            tracing::error!(storage, prefix, key = change.key, "a panic while a commit was followed: this node seals");
             self.barrier.fail_closed();
         }
     }
@@ -123,9 +186,10 @@ impl Watch for Invalidator {
                 return;
             }
             let path = write.key().as_str();
-            for (prefix, follower) in followers.iter() {
-                if let Some(key) = path.strip_prefix(prefix) {
-                    self.pass(prefix, &**follower, &CommittedChange { key, write, barrier: &self.barrier });
+            for entry in followers.iter() {
+                let within = path.strip_prefix(entry.storage).and_then(|name| name.strip_prefix(entry.prefix));
+                if let Some(key) = within {
+                    self.pass(entry, &CommittedChange { key, write, barrier: &self.barrier });
                 }
             }
         }
@@ -134,6 +198,7 @@ impl Watch for Invalidator {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
     use keepfast_crypto::random;
     use keepfast_storage::MemoryBackend;
 
@@ -155,15 +220,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_commit_during_a_read_is_read_again() {
+        let (backend, root) = (Arc::new(MemoryBackend::new()), random::key());
+        Barrier::create(backend.clone(), &root, "seal".into(), 0).await.unwrap();
+        let tx = &mut Barrier::open(backend, &root).await.unwrap().begin_read();
+        let followed = Followed::new(0);
+        let read = |followed: &'_ Followed<u32>, _: &mut ReadTx| {
+            let read = *followed.lock();
+            if read < 2 {
+                // A commit after the read.
+                *followed.follow() += 1;
+            }
+            async move { Ok(10 + read) }.boxed()
+        };
+        assert_eq!(*followed.load(&followed, tx, read).await.unwrap(), 12);
+        let failing = |_: &'_ (), _: &mut ReadTx| async { Err(keepfast_framework::Error::sealed()) }.boxed();
+        assert!(followed.load(&(), tx, failing).await.is_err());
+        assert_eq!(*followed.lock(), 12, "after an error it stays");
+    }
+
+    #[tokio::test]
     async fn a_panic_of_an_owner_fails_no_commit_and_leaves_nothing_stale() {
         for can_drop in [true, false] {
             let (backend, root) = (Arc::new(MemoryBackend::new()), random::key());
             Barrier::create(backend.clone(), &root, "seal".into(), 0).await.unwrap();
             let barrier = Barrier::open(backend, &root).await.unwrap();
             let follow = Invalidator::new(barrier.clone());
-            follow.add("t/", Arc::new(Panicking { can_drop }));
+            follow.add("t/", "k/", Arc::new(Panicking { can_drop }));
             let mut tx = barrier.begin();
-            tx.put(&barrier.view("t/"), "k", "v".into());
+            tx.put(&barrier.view("t/"), "k/1", "v".into());
             tx.commit().await.unwrap();
             assert_eq!(barrier.is_closed(), !can_drop);
             assert_eq!(barrier.has_failed_closed(), !can_drop);

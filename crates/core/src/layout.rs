@@ -14,19 +14,20 @@ pub(crate) const IDENTITY_STORAGE: &str = "identity/";
 /// Salts and audit devices that the API has created.
 pub(crate) const AUDIT_STORAGE: &str = "audit/";
 
-/// The entries of the mounts.
-pub(crate) const MOUNT_ENTRIES: &str = "sys/mount/";
-/// Policies.
-pub(crate) const POLICIES: &str = "sys/policy/";
-/// Locks of users.
-pub(crate) const LOCKS: &str = "sys/lockout/";
-/// Locks of names without a user.
-pub(crate) const UNKNOWN_LOCKS: &str = "sys/lockout-unknown/";
-/// Entities.
-pub(crate) const ENTITIES: &str = "identity/entity/";
-/// Tokens by their keys.
-pub(crate) const TOKENS: &str = "token/id/";
 /// The storage of secrets engines, and of auth methods.
 pub(crate) const ENGINE_STORAGE: [&str; 2] = ["logical/", "auth/"];
-/// Audit devices that the API has created.
-pub(crate) const AUDIT_DEVICES: &str = "audit/device/";
+
+/// The entries of the mounts, in [`SYSTEM_STORAGE`].
+pub(crate) const MOUNT_ENTRIES: &str = "mount/";
+/// Policies, in [`SYSTEM_STORAGE`].
+pub(crate) const POLICIES: &str = "policy/";
+/// Locks of users, in [`SYSTEM_STORAGE`].
+pub(crate) const LOCKS: &str = "lockout/";
+/// Locks of names without a user, in [`SYSTEM_STORAGE`].
+pub(crate) const UNKNOWN_LOCKS: &str = "lockout-unknown/";
+/// Entities, by id, in [`IDENTITY_STORAGE`].
+pub(crate) const ENTITIES: &str = "entity/";
+/// Tokens by their keys, in [`TOKEN_STORAGE`].
+pub(crate) const TOKENS: &str = "id/";
+/// Audit devices that the API has created, in [`AUDIT_STORAGE`].
+pub(crate) const AUDIT_DEVICES: &str = "device/";

@@ -9,6 +9,7 @@ use keepfast_storage::Barrier;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
+use crate::audit::target::OpenedDevice;
 use crate::background::BackgroundTasks;
 use crate::parts::ServerParts;
 use crate::request::Pipeline;
@@ -168,9 +169,7 @@ impl Lifecycle {
         let root = config.unwrap(&*seal).await?.ok_or_else(Error::sealed)?;
         let devices = parts.open_devices()?;
         let barrier = parts.open_barrier(parts.backend.clone(), &root).await?;
-        let current_seal = CurrentSeal::new(seal, parts.backend.clone());
-        let rules = parts.admission.source();
-        let unsealed = Unsealed::open(parts, OpenInputs { barrier, current_seal, devices, rules }).await?;
+        let unsealed = open_services(parts, barrier, devices, seal).await?;
         self.serve(unsealed, config.cluster_name, None);
         Ok(())
     }
@@ -196,6 +195,16 @@ async fn open_to_lead(parts: &ServerParts, root: &Key256, seal: Arc<dyn Seal>) -
     let devices = parts.open_devices()?;
     let barrier = parts.open_barrier(parts.backend.clone(), root).await?;
     parts.take_over(&barrier).await?;
+    open_services(parts, barrier, devices, seal).await
+}
+
+/// Opens all services over an open barrier. Their rules of admission are cleared after an error.
+async fn open_services(
+    parts: &ServerParts,
+    barrier: Arc<Barrier>,
+    devices: Vec<OpenedDevice>,
+    seal: Arc<dyn Seal>,
+) -> Result<Arc<Unsealed>> {
     let current_seal = CurrentSeal::new(seal, parts.backend.clone());
     let rules = parts.admission.source();
     let opened = Unsealed::open(parts, OpenInputs { barrier, current_seal, devices, rules }).await;

@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use self::failed_logins::FailedLogins;
 pub(crate) use self::failed_logins::NameHash;
-use crate::invalidation::{CacheOwner, CommittedChange};
+use crate::invalidation::{CacheOwner, CommittedChange, Followed};
+use crate::layout;
 use crate::mount::MountEntry;
 use crate::mount::entry::or_inherited;
 use crate::namespace::NamespaceId;
@@ -33,10 +34,10 @@ const FIRST_PRUNING: usize = 1024;
 const PAGE: usize = 500;
 
 /// Locks by the accessor of the mount and a hash of the alias name, which may have any characters.
-const LOCKS: Records<Lock> = Records::at("lockout/");
+const LOCKS: Records<Lock> = Records::at(layout::LOCKS);
 /// Locks of unknown names, by the accessor of the mount and a hash, in a fixed number of slots for each mount: a lock
 /// replaces the former one of its slot. They survive a restart as those of users do, and their writes take as long.
-const UNKNOWN: Records<Lock> = Records::at("lockout-unknown/");
+const UNKNOWN: Records<Lock> = Records::at(layout::UNKNOWN_LOCKS);
 
 /// Failed logins of users, by the accessor of the mount and the name of the alias.
 pub(crate) struct Lockout {
@@ -44,7 +45,7 @@ pub(crate) struct Lockout {
     pub(crate) namespace: NamespaceId,
     barrier: Arc<Barrier>,
     view: View,
-    failed: Mutex<Counts>,
+    failed: Followed<Counts>,
     /// The key of the lock record that this node is writing: memory is more recent than the record.
     own: Mutex<Option<String>>,
     /// Held during an update of the stored lock of a user, so that the last writer has the latest change.
@@ -58,8 +59,6 @@ struct Counts {
     users: HashMap<(String, String), Failed>,
     /// The names of users with stored locks, by the key of the record.
     names_of_records: HashMap<String, String>,
-    /// The number of applied changes of stored locks.
-    changes: u64,
     /// The number of users at which ended counts are removed, if above [`FIRST_PRUNING`].
     prune_at: usize,
     /// By accessor of the mount: names, known or not. An attack at one mount does not fill the table of another.
@@ -147,7 +146,7 @@ impl Lockout {
             namespace: NamespaceId::root(),
             barrier: barrier.clone(),
             view,
-            failed: Mutex::default(),
+            failed: Followed::default(),
             own: Mutex::default(),
             storing: tokio::sync::Mutex::default(),
         }
@@ -155,16 +154,8 @@ impl Lockout {
 
     /// Reads the stored locks.
     pub(crate) async fn load(&self, tx: &mut ReadTx, now: Timestamp) -> Result<()> {
-        loop {
-            let seen = self.failed.lock().changes;
-            let mut counts = self.stored_locks(tx, now).await?;
-            let mut present = self.failed.lock();
-            if present.changes == seen {
-                counts.changes = seen;
-                *present = counts;
-                return Ok(());
-            }
-        }
+        let owner = (self, now);
+        self.failed.load(&owner, tx, |(lockout, now), tx| Box::pin(lockout.stored_locks(tx, *now))).await.map(drop)
     }
 
     /// The stored locks that have not ended.
@@ -371,8 +362,7 @@ impl CacheOwner for Lockout {
         let Some((accessor, _)) = change.key.split_once('/') else { return };
         let is_own = self.own.lock().as_deref() == Some(change.key);
         let lock = change.record::<Lock>("lock of a user").readable().filter(|lock| self.owns(lock));
-        let mut counts = self.failed.lock();
-        counts.changes += 1;
+        let mut counts = self.failed.follow();
         match lock {
             Some(Lock { name, failed, .. }) => {
                 counts.names_of_records.insert(change.key.to_owned(), name.clone());
@@ -401,8 +391,7 @@ impl CacheOwner for UnknownNames {
         let is_own = self.0.own.lock().as_deref() == Some(change.key);
         let lock = change.record::<Lock>("lock of a name").readable().filter(|lock| self.0.owns(lock));
         let Some(lock) = lock else { return };
-        let mut counts = self.0.failed.lock();
-        counts.changes += 1;
+        let mut counts = self.0.failed.follow();
         if let Some(name) = NameHash::parse(&lock.name).filter(|_| !is_own) {
             counts.names.entry(accessor.to_owned()).or_default().restore(name, lock.failed);
         }

@@ -131,31 +131,31 @@ impl Unsealed {
         let follow = Invalidator::new(barrier.clone());
         let own_files = settings.own_files.clone();
         let stored_devices = Arc::new(StoredDevices::new(barrier.clone(), salts.clone(), own_files.clone()));
-        follow.add(AUDIT_DEVICES, stored_devices.clone());
+        follow.add(AUDIT_STORAGE, AUDIT_DEVICES, stored_devices.clone());
         stored_devices::open_all(&audit, tx, &salts, &own_files).await?;
         let secrets = TokenSecrets::load(tx, &token_view).await?;
 
         let mounts = Mounts::new(barrier.view(""), system.clone(), parts.engines.clone(), settings.clone());
         let mounts = follow_mounts(mounts, &follow, tx).await?;
         let rules = Arc::new(StoredRules::new(system.clone(), rules));
-        follow.add(SYSTEM_STORAGE, rules.clone());
+        follow.add(SYSTEM_STORAGE, "", rules.clone());
         rules.load(tx).await?;
 
         let entities = Arc::<Stamps>::default();
-        follow.add(ENTITIES, entities.clone());
+        follow.add(IDENTITY_STORAGE, ENTITIES, entities.clone());
         let policies = Policies::new(&barrier, system.clone(), entities.clone(), clock.clone(), metrics.clone());
-        follow.add(POLICIES, policies.clone());
+        follow.add(SYSTEM_STORAGE, POLICIES, policies.clone());
         let identity = Arc::new(Identity::new(barrier.view(IDENTITY_STORAGE), metrics.clone(), entities));
 
         let leases = Leases::new(&barrier, token_view.clone(), settings.home.clone(), clock.clone(), metrics.clone());
-        follow.add(TOKEN_STORAGE, leases.clone());
-        follow.add(MOUNT_ENTRIES, Arc::new(DeletedMounts(leases.clone())));
+        follow.add(TOKEN_STORAGE, "", leases.clone());
+        follow.add(SYSTEM_STORAGE, MOUNT_ENTRIES, Arc::new(DeletedMounts(leases.clone())));
         leases.load(tx).await?;
 
         let cubbyhole = mounts.router().all().find(|m| m.traits.per_token).map(|m| m.view.clone());
         let cubbyhole = cubbyhole.ok_or_else(|| Error::internal("no mount stores what belongs to a token"))?;
         let tokens = Tokens::new(&barrier, token_view, &secrets, cubbyhole, leases.clone());
-        follow.add(TOKENS, tokens.clone());
+        follow.add(TOKEN_STORAGE, TOKENS, tokens.clone());
 
         let lockout = Lockout::new(&barrier, system.clone());
         let lockout = follow_lockouts(lockout, &follow, tx, clock.now()).await?;
@@ -242,9 +242,9 @@ fn lease_services(
 /// Reads the mounts, which follow commits from now on.
 async fn follow_mounts(mounts: Mounts, follow: &Invalidator, tx: &mut ReadTx) -> Result<Arc<Mounts>> {
     let mounts = Arc::new(mounts);
-    follow.add(MOUNT_ENTRIES, mounts.clone());
+    follow.add(SYSTEM_STORAGE, MOUNT_ENTRIES, mounts.clone());
     for storage in ENGINE_STORAGE {
-        follow.add(storage, Arc::new(EngineRecords(mounts.clone())));
+        follow.add(storage, "", Arc::new(EngineRecords(mounts.clone())));
     }
     mounts.load(tx).await?;
     Ok(mounts)
@@ -258,8 +258,8 @@ async fn follow_lockouts(
     now: Timestamp,
 ) -> Result<Arc<Lockout>> {
     let lockout = Arc::new(lockout);
-    follow.add(LOCKS, lockout.clone());
-    follow.add(UNKNOWN_LOCKS, Arc::new(UnknownNames(lockout.clone())));
+    follow.add(SYSTEM_STORAGE, LOCKS, lockout.clone());
+    follow.add(SYSTEM_STORAGE, UNKNOWN_LOCKS, Arc::new(UnknownNames(lockout.clone())));
     lockout.load(tx, now).await?;
     Ok(lockout)
 }

@@ -77,8 +77,8 @@ pub struct Traits {
     pub built_in: Option<BuiltIn>,
     /// See [`Engine::FORMER_TYPE`].
     pub former_type: Option<&'static str>,
-    /// Whether it has [`Engine::plugins`].
-    pub has_plugins: bool,
+    /// See [`Engine::plugins`].
+    pub plugins: fn() -> Vec<&'static str>,
     /// See [`Engine::IN_CORE`].
     pub in_core: bool,
     /// See [`Engine::PER_TOKEN`].
@@ -92,7 +92,7 @@ impl Traits {
         Traits {
             built_in: E::BUILT_IN,
             former_type: E::FORMER_TYPE,
-            has_plugins: !E::plugins().is_empty(),
+            plugins: E::plugins,
             in_core: E::IN_CORE,
             per_token: E::PER_TOKEN,
             locks_out: E::LOCKS_OUT,
@@ -294,8 +294,6 @@ pub struct Registered {
     pub kind: Kind,
     /// See [`Engine::VARIANT`].
     pub variant: Option<(&'static str, &'static str)>,
-    /// See [`Engine::plugins`].
-    pub plugins: Vec<&'static str>,
     /// The other properties that it declares.
     pub traits: Traits,
     table: Arc<Table>,
@@ -330,8 +328,8 @@ impl Registered {
                 Ok(opened)
             })
         });
-        let (engine, kind, variant, plugins) = (Cow::Borrowed(E::TYPE), E::KIND, E::VARIANT, E::plugins());
-        Registered { engine, kind, variant, plugins, traits: Traits::of::<E>(), table, open }
+        let (engine, kind, variant) = (Cow::Borrowed(E::TYPE), E::KIND, E::VARIANT);
+        Registered { engine, kind, variant, traits: Traits::of::<E>(), table, open }
     }
 
     /// Its routing table.

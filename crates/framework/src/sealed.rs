@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::error::{Result, Status};
 use crate::input::Input;
 use crate::path::Operation;
+use crate::reply::SentStatus;
 use crate::routes::{Compiled, HandlerFuture, Request, Row, RowBuilder};
 use crate::rows::OperationInfo;
 
@@ -15,10 +16,8 @@ use crate::rows::OperationInfo;
 pub enum SealedResponse<T> {
     /// A JSON document.
     Document {
-        /// The status that the server determined, for metrics.
-        decided: Status,
-        /// The status of the response: callers of `sys/health` choose it.
-        sent: Status,
+        /// The status: callers of `sys/health` choose that of the response.
+        status: SentStatus,
         /// The document.
         document: T,
     },
@@ -31,16 +30,14 @@ pub enum SealedResponse<T> {
 impl<T> SealedResponse<T> {
     /// 200 with a document.
     pub fn ok(document: T) -> Self {
-        SealedResponse::Document { decided: Status::OK, sent: Status::OK, document }
+        SealedResponse::Document { status: Status::OK.into(), document }
     }
 }
 
 /// A type-erased [`SealedResponse`].
 pub struct SealedReply {
-    /// The status that the server determined, for metrics.
-    pub decided: Status,
-    /// The status of the response.
-    pub sent: Status,
+    /// The status.
+    pub status: SentStatus,
     /// JSON and a line feed; empty with 204.
     pub body: Vec<u8>,
 }
@@ -139,14 +136,12 @@ where
 
 fn reply<T: Serialize>(answer: SealedResponse<T>) -> Result<Option<SealedReply>> {
     Ok(match answer {
-        SealedResponse::Document { decided, sent, document } => {
+        SealedResponse::Document { status, document } => {
             let mut body = serde_json::to_vec(&document)?;
             body.push(b'\n');
-            Some(SealedReply { decided, sent, body })
+            Some(SealedReply { status, body })
         }
-        SealedResponse::Empty => {
-            Some(SealedReply { decided: Status::NO_CONTENT, sent: Status::NO_CONTENT, body: Vec::new() })
-        }
+        SealedResponse::Empty => Some(SealedReply { status: Status::NO_CONTENT.into(), body: Vec::new() }),
         SealedResponse::Passed => None,
     })
 }
@@ -158,10 +153,11 @@ mod tests {
     use crate::{Cx, Error};
 
     const HELP: Help = Help { synopsis: "A thing.", description: "" };
+    const CHOSEN: SentStatus = SentStatus { sent: Status(299), counted: Status(503) };
 
     async fn whole(state: &bool, _: Nothing) -> Result<SealedResponse<u8>> {
         match state {
-            true => Ok(SealedResponse::Document { decided: Status(503), sent: Status(299), document: 7 }),
+            true => Ok(SealedResponse::Document { status: CHOSEN, document: 7 }),
             false => Err(Error::sealed()),
         }
     }
@@ -186,12 +182,12 @@ mod tests {
         assert_eq!(rows.iter().map(|row| row.operations.len()).collect::<Vec<_>>(), [1, 1, 1]);
         let input = Input::default();
         let reply = compiled.handle_sealed(&true, 0, Operation::Read, &input).unwrap().await.unwrap().unwrap();
-        assert_eq!((reply.decided, reply.sent, &reply.body[..]), (Status(503), Status(299), &b"7\n"[..]));
+        assert_eq!((reply.status, &reply.body[..]), (CHOSEN, &b"7\n"[..]));
         assert!(compiled.handle_sealed(&false, 0, Operation::Read, &input).unwrap().await.is_err());
         assert!(compiled.handle_sealed(&true, 0, Operation::Update, &input).is_none(), "no handler");
         assert!(compiled.handle_sealed(&true, 2, Operation::Update, &input).is_none(), "no sealed handler");
         let empty = compiled.handle_sealed(&true, 1, Operation::Update, &input).unwrap().await.unwrap().unwrap();
-        assert_eq!((empty.decided, empty.sent, empty.body.len()), (Status::NO_CONTENT, Status::NO_CONTENT, 0));
+        assert_eq!((empty.status, empty.body.len()), (Status::NO_CONTENT.into(), 0));
         assert!(compiled.handle_sealed(&false, 1, Operation::Update, &input).unwrap().await.unwrap().is_none());
     }
 }

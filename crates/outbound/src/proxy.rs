@@ -70,6 +70,16 @@ impl Proxy {
         Some(Self { secure, host, port: uri.port_u16().unwrap_or(if secure { 443 } else { 80 }), authorization })
     }
 
+    /// Parses the value of an environment variable.
+    ///
+    /// # Errors
+    /// When the value is not the URL of a proxy. The text contains the name of the variable, not its value, which may
+    /// contain a password.
+    pub fn of_variable(name: &str, value: &str) -> Result<Self, SettingsError> {
+        let why = "is not the URL of an http:// or https:// proxy; other kinds are not supported";
+        Self::parse(value).ok_or_else(|| SettingsError(format!("{name} {why}")))
+    }
+
     /// The URI of the proxy, without user and password.
     pub fn uri(&self) -> Option<Uri> {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
@@ -90,26 +100,18 @@ impl Proxies {
     /// `source` returns the value of a variable.
     ///
     /// # Errors
-    /// When a variable is not the URL of a proxy. The text contains the name of the variable, not its value, which may
-    /// contain a password.
+    /// Those of [`Proxy::of_variable`].
     pub fn from_variables(source: &impl Fn(&str) -> Option<String>) -> Result<Self, SettingsError> {
         let general = |name: &str| {
             let find = |name: String| source(&name).filter(|value| !value.trim().is_empty()).map(|value| (name, value));
             find(name.to_owned()).or_else(|| find(name.to_ascii_lowercase()))
         };
-        let read = |found: Option<(String, String)>| match found {
-            None => Ok(None),
-            Some((name, value)) => Proxy::parse(&value).map(Some).ok_or_else(|| {
-                SettingsError(format!(
-                    "{name} is not the URL of an http:// or https:// proxy; other kinds are not supported"
-                ))
-            }),
-        };
+        let proxy = |name: &str| general(name).map(|(name, value)| Proxy::of_variable(&name, &value)).transpose();
         let except = general("NO_PROXY").map(|(_, value)| value).unwrap_or_default();
         Ok(Self {
             every: None,
-            http: read(general("HTTP_PROXY"))?,
-            https: read(general("HTTPS_PROXY"))?,
+            http: proxy("HTTP_PROXY")?,
+            https: proxy("HTTPS_PROXY")?,
             except: except.split(',').filter_map(Exception::parse).collect(),
         })
     }

@@ -1,5 +1,8 @@
 //! The log of the server: formatted on the caller's thread, written by another thread, so that a pipe without a reader
 //! cannot stop the server.
+//!
+//! Own code and not the `NonBlocking` writer of `tracing-appender`: that cannot reopen a file between two queued lines
+//! (SIGHUP), waits a fixed time for its queue at the end, and does not log how many lines it has dropped.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};

@@ -33,6 +33,6 @@ pub use memory::MemoryBackend;
 pub use page::Page;
 pub use role::{Leader, Role};
 pub use transact::{Tries, TxError};
-pub use tx::{ReadTx, Tx};
+pub use tx::{OwnedReadTx, ReadTx, Tx};
 pub use view::View;
 pub use watch::Watch;

@@ -30,7 +30,22 @@ use crate::{Barrier, Digest, Index, Key, Page, Read, StorageError, View, barrier
 /// barrier.begin_read().commit().await;
 /// # }
 /// ```
-pub struct ReadTx {
+///
+/// The type is unsized, so code that borrows the reads of a [`Tx`] cannot move them out of it, or swap them with those of
+/// another transaction:
+///
+/// ```compile_fail,E0277
+/// fn example(one: &mut keepfast_storage::Tx, other: &mut keepfast_storage::Tx) {
+///     std::mem::swap(&mut **one, &mut **other);
+/// }
+/// ```
+///
+/// ```compile_fail,E0277
+/// fn example(tx: &mut keepfast_storage::Tx, own: &mut keepfast_storage::OwnedReadTx) {
+///     std::mem::swap(&mut **tx, &mut **own);
+/// }
+/// ```
+pub struct ReadTx<Unsized: ?Sized = [()]> {
     barrier: Arc<Barrier>,
     /// Whether the commit verifies that all reads are unchanged.
     verifies: bool,
@@ -40,6 +55,24 @@ pub struct ReadTx {
     writes: BTreeMap<Key, Option<Bytes>>,
     /// The current path; kept to avoid allocations.
     path: String,
+    _unsized: Unsized,
+}
+
+/// A [`ReadTx`] by value.
+pub type OwnedReadTx = ReadTx<[(); 0]>;
+
+impl Deref for OwnedReadTx {
+    type Target = ReadTx;
+
+    fn deref(&self) -> &ReadTx {
+        self
+    }
+}
+
+impl DerefMut for OwnedReadTx {
+    fn deref_mut(&mut self) -> &mut ReadTx {
+        self
+    }
 }
 
 /// Reads and writes through views, and commits once: all writes or none, provided that all reads are unchanged.
@@ -47,7 +80,7 @@ pub struct ReadTx {
 /// Reads see the transaction's own writes. Writes stay in memory until [`commit`](Self::commit); dropping the
 /// transaction drops them. On [`StorageError::Conflict`] the request starts again with a new transaction.
 pub struct Tx {
-    reading: ReadTx,
+    reading: OwnedReadTx,
     accepts_writes: bool,
     /// Why the transaction can no longer be committed.
     refused: Option<StorageError>,
@@ -67,7 +100,7 @@ impl DerefMut for Tx {
     }
 }
 
-impl ReadTx {
+impl OwnedReadTx {
     pub(crate) fn new(barrier: Arc<Barrier>, verifies: bool) -> Self {
         Self {
             barrier,
@@ -76,6 +109,7 @@ impl ReadTx {
             listings: Vec::new(),
             writes: BTreeMap::new(),
             path: String::new(),
+            _unsized: [],
         }
     }
 
@@ -83,7 +117,9 @@ impl ReadTx {
     pub fn refusing_writes(self) -> Tx {
         Tx { reading: self, accepts_writes: false, refused: None }
     }
+}
 
+impl ReadTx {
     /// Reads the record `key` of a view.
     ///
     /// # Errors
@@ -220,7 +256,7 @@ impl ReadTx {
 
 impl Tx {
     pub(crate) fn new(barrier: Arc<Barrier>) -> Self {
-        Self { reading: ReadTx::new(barrier, true), accepts_writes: true, refused: None }
+        Self { reading: OwnedReadTx::new(barrier, true), accepts_writes: true, refused: None }
     }
 
     /// Creates or replaces a record at commit. An invalid path makes the commit fail.
@@ -240,7 +276,7 @@ impl Tx {
 
     /// Whether the transaction writes a record that it has read as absent.
     pub fn creates(&self) -> bool {
-        let ReadTx { writes, seen, .. } = &self.reading;
+        let OwnedReadTx { writes, seen, .. } = &self.reading;
         writes.iter().any(|(key, value)| value.is_some() && seen.get(key) == Some(&None))
     }
 
@@ -253,7 +289,7 @@ impl Tx {
         if let Some(refused) = self.refused {
             return Err(refused);
         }
-        let ReadTx { barrier, seen, listings, writes, .. } = self.reading;
+        let OwnedReadTx { barrier, seen, listings, writes, .. } = self.reading;
         if writes.is_empty() {
             return Ok(None);
         }

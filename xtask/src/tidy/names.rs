@@ -49,8 +49,9 @@ impl Names {
     }
 
     fn read(&mut self, file: &File) {
-        for (_, line) in file.production() {
-            let first = |call: &str| Some(literals(line.split_once(call)?.1).into_iter().next()?.1.to_owned());
+        let lines: Vec<&str> = file.production().map(|(_, line)| line).collect();
+        for (at, line) in lines.iter().enumerate() {
+            let first = |call: &str| first_literal(line.split_once(call)?.1, &lines[at + 1..]).map(str::to_owned);
             let constant = ["const TYPE:", "const FORMER_TYPE:"].into_iter().find_map(first);
             self.engines.extend(constant);
             let paths = ["r.path(", "BuiltIn::at(", "_MOUNT: &str"].into_iter().filter_map(first);
@@ -64,6 +65,20 @@ impl Names {
         let is_engine = self.engines.contains(text) && !PARAMETERS.iter().any(|call| before.ends_with(call));
         is_engine || text.split_once('/').is_some_and(|(segment, _)| self.segments.contains(segment))
     }
+}
+
+/// The first text literal of a declaration, which may stand on a later line.
+fn first_literal<'a>(rest: &'a str, later: &[&'a str]) -> Option<&'a str> {
+    for line in std::iter::once(rest).chain(later.iter().copied()) {
+        if let Some((_, text)) = literals(line).first() {
+            return Some(text);
+        }
+        let code = line.split("//").next().unwrap_or_default();
+        if code.contains([';', ')', '}']) {
+            return None;
+        }
+    }
+    None
 }
 
 /// The text literals of a line of code, each with what stands before it.
@@ -93,7 +108,11 @@ mod tests {
         let file = |path: &str, text: &str| File { path: path.to_owned(), text: text.to_owned() };
         let engine =
             "const TYPE: &'static str = \"kv\";\nr.path(\"mounts/{path...}\", HELP);\nBuiltIn::at(\"sys/\", \"\")\n";
-        let files = vec![file("crates/engines/src/kv.rs", engine), file("crates/core/src/request/route.rs", journey)];
+        let long = "const TYPE: &'static str =\n    \"database\";\nr.path(\n    // The roles.\n    \"roles/{name}\",\n    HELP,\n);\n\
+            r.path(PATTERN, HELP);\nlet text = \"other/x\";\nconst FORMER_TYPE: Option<&str>;\nlet text = \"former\";\n";
+        let engines = [("kv", engine), ("database", long)];
+        let mut files: Vec<_> = engines.map(|(name, text)| file(&format!("crates/engines/src/{name}.rs"), text)).into();
+        files.push(file("crates/core/src/request/route.rs", journey));
         Repository { files }
     }
 
@@ -105,6 +124,9 @@ mod tests {
             ("[\"x\", \"mounts/\"]", true),
             ("format!(\"a\\\" {}\", \"sys/health\")", true),
             ("body.field(\"kv\")", false),
+            ("entry.engine == \"database\"", true),
+            ("[\"roles/x\"]", true),
+            ("[\"other/x\", \"former\"]", false),
             ("/// At `kv`, \"sys/\".", false),
             ("let c = '\"'; // \"kv\"", false),
             ("\"application/json\"", false),

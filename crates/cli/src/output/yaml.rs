@@ -1,4 +1,9 @@
 //! YAML output: block style, sorted keys, strings quoted where YAML would read another type.
+//!
+//! Own code and not `serde-saphyr`, because scripts compare this output and its bytes are those of OpenBao, which uses
+//! Go's yaml.v3: the tests here and in `tests/it/formats.rs` contain what `bao` writes. Of the same values
+//! `serde-saphyr` writes `"- a"` for `'- a'`, `1.0e-7` for `1e-07`, `|+` for `|2+` and a plain emoji for an escaped one.
+//! Only `=` and `<<`, which YAML 1.1 does not read as strings, are quoted here and plain in OpenBao.
 
 use serde_json::Value;
 
@@ -292,6 +297,11 @@ mod tests {
         }
         assert_eq!(string("a\tb", 0, false), "\"a\\tb\"");
         assert_eq!(string("😀", 0, false), "\"\\U0001F600\"");
+    }
+
+    #[test]
+    fn numbers_and_the_order_of_keys_are_those_of_openbao() {
+        assert_eq!(document(&json!({"k10": 1e-7, "k9": 1.5, "y": 5})), "k9: 1.5\nk10: 1e-07\n\"y\": 5\n");
     }
 
     #[test]

@@ -5,12 +5,11 @@ use std::sync::Arc;
 
 use keepfast_framework::{Records, Result};
 use keepfast_storage::{Page, ReadTx, View};
-use parking_lot::Mutex;
 
 use super::cors::Cors;
 use super::quota::{QuotaConfig, Quotas, RateLimit};
 use super::{Rules, RulesSource};
-use crate::invalidation::{CacheOwner, CommittedChange};
+use crate::invalidation::{CacheOwner, CommittedChange, Followed};
 use crate::namespace::NamespaceId;
 use crate::unreadable::{self, Stored};
 
@@ -29,6 +28,11 @@ pub(crate) const RATE_LIMITS: Records<RateLimit> = Records::at(RATE_LIMITS_AT);
 pub(crate) const RATE_LIMITS_AT: &str = "quotas/rate-limit/";
 
 impl Rules {
+    /// Whether a record below `sys/` is one of them.
+    fn are_at(key: &str) -> bool {
+        [CORS_AT, HEADERS_AT, QUOTA_CONFIG_AT].contains(&key) || key.starts_with(RATE_LIMITS_AT)
+    }
+
     /// The stored rules. An unreadable record counts as absent: no other origin is allowed, no header is audited, and
     /// that quota is not in force until it is written again.
     async fn load(tx: &mut ReadTx, view: &View, namespace: &NamespaceId) -> Result<Self> {
@@ -58,42 +62,31 @@ pub(crate) struct StoredRules {
     namespace: NamespaceId,
     view: View,
     source: RulesSource,
-    present: Mutex<Present>,
-}
-
-#[derive(Default)]
-struct Present {
-    rules: Rules,
-    /// The number of applied changes.
-    changes: u64,
+    rules: Followed<Rules>,
 }
 
 impl StoredRules {
     /// The rules under `view`. Reads nothing.
     pub(crate) fn new(view: View, source: RulesSource) -> Self {
-        StoredRules { namespace: NamespaceId::root(), view, source, present: Mutex::default() }
+        StoredRules { namespace: NamespaceId::root(), view, source, rules: Followed::default() }
     }
 
     /// Reads the rules and puts them in force.
     pub(crate) async fn load(&self, tx: &mut ReadTx) -> Result<()> {
-        loop {
-            let seen = self.present.lock().changes;
-            let rules = Rules::load(tx, &self.view, &self.namespace).await?;
-            let mut present = self.present.lock();
-            if present.changes == seen {
-                present.rules = rules;
-                self.source.apply(present.rules.clone());
-                return Ok(());
-            }
-        }
+        let load = self.rules.load(self, tx, |own, tx| Box::pin(Rules::load(tx, &own.view, &own.namespace)));
+        let rules = load.await?;
+        self.source.apply(rules.clone());
+        Ok(())
     }
 }
 
 /// Follows all records below `sys/`.
 impl CacheOwner for StoredRules {
     fn applied(&self, change: &CommittedChange<'_>) {
-        let mut present = self.present.lock();
-        let rules = &mut present.rules;
+        if !Rules::are_at(change.key) {
+            return;
+        }
+        let mut rules = self.rules.follow();
         match change.key {
             CORS_AT => rules.cors = change.record("CORS").readable().map(Arc::new),
             HEADERS_AT => {
@@ -111,7 +104,6 @@ impl CacheOwner for StoredRules {
                 }
             }
         }
-        present.changes += 1;
-        self.source.apply(present.rules.clone());
+        self.source.apply(rules.clone());
     }
 }

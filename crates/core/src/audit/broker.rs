@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use super::device::{Device, Ticket};
 use super::entry::{Entry, Format};
+use super::line::Line;
 use super::redact;
 use super::target::OpenedDevice;
 use super::token_members::{TokenMembers, TokenMembersByDevice};
@@ -67,7 +68,7 @@ struct Submitted<'a> {
 #[derive(Default)]
 pub(crate) struct SerializedRequest {
     generation: u64,
-    by_device: Vec<Box<[u8]>>,
+    by_device: Vec<Line>,
 }
 
 /// A device in the response of `sys/audit`.
@@ -164,11 +165,11 @@ impl Broker {
             let (line, request) = offload::run(entry.input_length(earlier.is_some()), || {
                 let mut line = Vec::with_capacity(entry.expected_length());
                 let request = entry.line(&recorder.key, &recorder.format, mark, earlier, &mut line);
-                (line, request)
+                (Line::new(line, recorder.format.log_raw), request)
             })
             .await;
             if !is_response {
-                serialized.by_device.push(Box::from(&line[request]));
+                serialized.by_device.push(Line::new(&line[request], recorder.format.log_raw));
             }
             let submitted = Submitted { recorder, started, is_response, ticket: recorder.device.submit(line) };
             match first {

@@ -7,6 +7,7 @@ pub(crate) mod device;
 mod device_error;
 pub(crate) mod entry;
 pub(crate) mod entry_size;
+pub(crate) mod line;
 pub(crate) mod mount_members;
 pub(crate) mod options;
 pub(crate) mod own_files;

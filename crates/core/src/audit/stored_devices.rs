@@ -17,10 +17,12 @@ use super::allowed_targets::AllowedTargets;
 use super::broker::{Broker, Recorder, salt_key};
 use super::device::{Device, Ticket};
 use super::device_error::DeviceError;
+use super::line::Line;
 use super::options::DeviceOptions;
 use super::own_files::OwnFiles;
 use super::target;
 use crate::invalidation::{CacheOwner, CommittedChange};
+use crate::layout::AUDIT_DEVICES;
 use crate::settings::{AuditSettings, Settings};
 
 /// The most devices that `sys/audit` creates.
@@ -36,7 +38,7 @@ struct Stored {
     local: bool,
 }
 
-const STORED: Records<Stored> = Records::at("device/");
+const STORED: Records<Stored> = Records::at(AUDIT_DEVICES);
 
 impl Stored {
     fn settings(&self) -> AuditSettings {
@@ -226,7 +228,7 @@ struct Unopened {
 }
 
 impl Device for Unopened {
-    fn submit(&self, line: Vec<u8>) -> Ticket<'_> {
+    fn submit(&self, line: Line) -> Ticket<'_> {
         match self.opened.get() {
             Some(device) => device.submit(line),
             None => Ticket::Done(Err(io::Error::other("it could not be opened at unseal"))),

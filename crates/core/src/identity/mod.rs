@@ -16,6 +16,7 @@ use keepfast_storage::{Barrier, ReadTx, Tx, View};
 use serde::{Deserialize, Serialize};
 
 use self::policies::PolicyCache;
+use crate::layout;
 use crate::metrics::Metrics;
 use crate::namespace::NamespaceId;
 use crate::stamps::Stamps;
@@ -81,9 +82,7 @@ struct AliasRecord {
     metadata: BTreeMap<String, String>,
 }
 
-/// The folder of entities, by id.
-pub(crate) const ENTITY: &str = "entity/";
-const ENTITIES: Records<Entity> = Records::at(ENTITY);
+const ENTITIES: Records<Entity> = Records::at(layout::ENTITIES);
 const ALIASES: Records<AliasRecord> = Records::at("alias/");
 
 /// All entities.
@@ -164,7 +163,7 @@ impl Identity {
 
     /// The number of entities, and the number of aliases of each mount that has any, by accessor.
     pub(crate) async fn count(&self, barrier: &Arc<Barrier>, pace: &mut Throttle) -> Result<(u64, Vec<(String, u64)>)> {
-        let entities = self.count_names(barrier, ENTITY, pace).await?;
+        let entities = self.count_names(barrier, layout::ENTITIES, pace).await?;
         let mut aliases = Vec::new();
         for folder in barrier.begin_read().list(&self.view, "alias/", &Page::all()).await? {
             let count = self.count_names(barrier, &format!("alias/{folder}"), pace).await?;

@@ -99,15 +99,28 @@ impl ExpiryWorker {
     }
 
     /// Makes the intents of failed requests due.
+    ///
+    /// Fails when storage fails; the next call continues with the same intent.
     pub(crate) async fn queue_abandoned(&self) -> Result<()> {
-        let abandoned = std::mem::take(&mut *self.leases.abandoned.lock());
-        for id in abandoned {
-            let found = self.leases.record(&mut self.leases.begin_read(), &id).await;
-            if found.is_ok_and(|r| r.is_some_and(|r| r.state == State::Pending)) {
-                self.revoker.queue(&[id]).await?;
+        let mut abandoned = std::mem::take(&mut *self.leases.abandoned.lock());
+        while let Some(id) = abandoned.last() {
+            if let Err(error) = self.queue_if_pending(id).await {
+                self.leases.abandoned.lock().append(&mut abandoned);
+                return Err(error);
             }
+            abandoned.pop();
         }
         Ok(())
+    }
+
+    async fn queue_if_pending(&self, id: &LeaseId) -> Result<()> {
+        match self.leases.record(&mut self.leases.begin_read(), id).await {
+            Ok(Some(record)) if record.state == State::Pending => self.revoker.queue(std::slice::from_ref(id)).await,
+            Ok(_) => Ok(()),
+            // It is set aside when it is due.
+            Err(error) if unreadable(&error) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Revokes the leases of one mount that have expired at `now`.

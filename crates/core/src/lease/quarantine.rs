@@ -10,10 +10,10 @@
 
 use keepfast_framework::{Records, Result, Timestamp};
 use keepfast_storage::{Page, ReadTx, Tx, View};
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::store::Leases;
+use crate::invalidation::Followed;
 use crate::settings::DataDirectory;
 use crate::unreadable::{self, Stored};
 
@@ -81,46 +81,34 @@ async fn note_data_directory(tx: &mut Tx, view: &View, home: &DataDirectory) -> 
 }
 
 /// Whether leases are under quarantine. True until the record is read.
-pub(super) struct QuarantineFlag(Mutex<Flag>);
-
-struct Flag {
-    holds: bool,
-    /// The number of applied changes.
-    changes: u64,
-}
+pub(super) struct QuarantineFlag(Followed<bool>);
 
 impl Default for QuarantineFlag {
     fn default() -> Self {
-        QuarantineFlag(Mutex::new(Flag { holds: true, changes: 0 }))
+        QuarantineFlag(Followed::new(true))
     }
+}
+
+/// Whether a quarantine is stored. An unreadable record counts as one.
+async fn is_stored(view: &View, tx: &mut ReadTx) -> Result<bool> {
+    Ok(!matches!(unreadable::read((&QUARANTINE, "quarantine"), tx, view, "").await?, Stored::Absent))
 }
 
 impl QuarantineFlag {
     pub(super) async fn load(&self, tx: &mut ReadTx, view: &View) -> Result<()> {
-        loop {
-            let seen = self.0.lock().changes;
-            // An unreadable record counts as a quarantine.
-            let holds = !matches!(unreadable::read((&QUARANTINE, "quarantine"), tx, view, "").await?, Stored::Absent);
-            let mut flag = self.0.lock();
-            if flag.changes == seen {
-                flag.holds = holds;
-                return Ok(());
-            }
-        }
+        self.0.load(view, tx, |view, tx| Box::pin(is_stored(view, tx))).await.map(drop)
     }
 
     /// Applies a commit that started or ended the quarantine.
     pub(super) fn set(&self, holds: bool) {
-        let mut flag = self.0.lock();
-        flag.holds = holds;
-        flag.changes += 1;
+        *self.0.follow() = holds;
     }
 }
 
 impl Leases {
     /// Whether leases are under quarantine now, so that none may be revoked.
     pub(crate) fn is_quarantined(&self) -> bool {
-        self.quarantined.0.lock().holds
+        *self.quarantined.0.lock()
     }
 
     /// The quarantine, if there is one.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use keepfast_framework::lease::LeaseClaim;
 use keepfast_framework::{Clock, Error, Records, Result, Timestamp};
-use keepfast_storage::{Barrier, Page, ReadTx, Tx, View};
+use keepfast_storage::{Barrier, OwnedReadTx, Page, ReadTx, Tx, View};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 
@@ -88,7 +88,7 @@ impl Leases {
     }
 
     /// A read transaction.
-    pub(crate) fn begin_read(&self) -> ReadTx {
+    pub(crate) fn begin_read(&self) -> OwnedReadTx {
         self.barrier.begin_read()
     }
 

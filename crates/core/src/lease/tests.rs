@@ -1,5 +1,6 @@
 //! Leases of an engine that creates users, with a test clock; no test sleeps.
 
+mod abandoned;
 mod claims;
 mod expiry_queue;
 mod fairness;

@@ -9,16 +9,16 @@ use keepfast_framework::engine::{BuiltIn, Registered, Registry};
 use keepfast_framework::mount::MountInfo;
 use keepfast_framework::{Error, Kind, Records, Result, Status};
 use keepfast_storage::{Page, ReadTx, Tx, View};
-use parking_lot::Mutex;
 
 use super::entry::{MountConfig, MountEntry};
 use super::router::{Mounted, Router, storage_prefix};
-use crate::invalidation::{CacheOwner, CommittedChange};
+use crate::invalidation::{CacheOwner, CommittedChange, Followed};
+use crate::layout::MOUNT_ENTRIES;
 use crate::namespace::NamespaceId;
 use crate::settings::Settings;
 use crate::unreadable;
 
-const ENTRIES: Records<MountEntry> = Records::at("mount/");
+const ENTRIES: Records<MountEntry> = Records::at(MOUNT_ENTRIES);
 
 /// All mounts. The router follows the stored entries.
 pub(crate) struct Mounts {
@@ -29,19 +29,14 @@ pub(crate) struct Mounts {
     view: View,
     registry: Arc<Registry>,
     settings: Arc<Settings>,
-    entries: Mutex<Entries>,
+    entries: Followed<Entries>,
     router: ArcSwap<Router>,
     /// Serializes changes of mounts.
     pub(crate) changing: tokio::sync::Mutex<()>,
 }
 
 /// The stored entries, by the names of their records.
-#[derive(Default)]
-struct Entries {
-    by_name: BTreeMap<String, MountEntry>,
-    /// The number of applied changes.
-    changes: u64,
-}
+type Entries = BTreeMap<String, MountEntry>;
 
 impl Mounts {
     /// A table under `view`, without mounts.
@@ -52,7 +47,7 @@ impl Mounts {
             view,
             registry,
             settings,
-            entries: Mutex::default(),
+            entries: Followed::default(),
             router: ArcSwap::default(),
             changing: tokio::sync::Mutex::new(()),
         }
@@ -60,20 +55,17 @@ impl Mounts {
 
     /// Reads the table.
     pub(crate) async fn load(&self, tx: &mut ReadTx) -> Result<()> {
-        loop {
-            let seen = self.entries.lock().changes;
-            let mut by_name = BTreeMap::new();
-            for name in ENTRIES.list_in(tx, &self.view, "", &Page::all()).await? {
-                let entry = unreadable::read((&ENTRIES, "mount"), tx, &self.view, &name).await?.readable();
-                by_name.extend(entry.filter(|entry| entry.namespace == self.namespace).map(|entry| (name, entry)));
-            }
-            let mut entries = self.entries.lock();
-            if entries.changes == seen {
-                entries.by_name = by_name;
-                self.route(&entries);
-                return Ok(());
-            }
+        self.route(&*self.entries.load(self, tx, |mounts, tx| Box::pin(mounts.stored_entries(tx))).await?);
+        Ok(())
+    }
+
+    async fn stored_entries(&self, tx: &mut ReadTx) -> Result<Entries> {
+        let mut entries = Entries::new();
+        for name in ENTRIES.list_in(tx, &self.view, "", &Page::all()).await? {
+            let entry = unreadable::read((&ENTRIES, "mount"), tx, &self.view, &name).await?.readable();
+            entries.extend(entry.filter(|entry| entry.namespace == self.namespace).map(|entry| (name, entry)));
         }
+        Ok(entries)
     }
 
     /// Writes the built-in mounts into a storage that has no mounts.
@@ -104,8 +96,8 @@ impl Mounts {
 
     fn route_without(&self, entries: &Entries, stale: Option<&str>) {
         let before = self.router.load_full();
-        let mut mounted = Vec::with_capacity(entries.by_name.len());
-        for entry in entries.by_name.values().filter(|entry| !entry.leaving) {
+        let mut mounted = Vec::with_capacity(entries.len());
+        for entry in entries.values().filter(|entry| !entry.leaving) {
             let earlier = before.at(&entry.path);
             let keeps = |m: &&Arc<Mounted>| same_engine(&m.entry, entry) && stale != Some(&*entry.uuid);
             match earlier.filter(keeps).cloned() {
@@ -162,7 +154,7 @@ impl Mounts {
 
     /// Entries of mounts whose unmount an earlier process began.
     pub(crate) fn leaving(&self) -> Vec<MountEntry> {
-        self.entries.lock().by_name.values().filter(|entry| entry.leaving).cloned().collect()
+        self.entries.lock().values().filter(|entry| entry.leaving).cloned().collect()
     }
 
     /// The mount of this uuid, also while it is being unmounted.
@@ -199,12 +191,11 @@ impl Mounts {
 
 impl CacheOwner for Mounts {
     fn applied(&self, change: &CommittedChange<'_>) {
-        let mut entries = self.entries.lock();
-        entries.changes += 1;
+        let mut entries = self.entries.follow();
         // A mount with an unreadable entry handles no requests.
         match change.record::<MountEntry>("mount").readable().filter(|entry| entry.namespace == self.namespace) {
-            Some(entry) => drop(entries.by_name.insert(change.key.to_owned(), entry)),
-            None => drop(entries.by_name.remove(change.key)),
+            Some(entry) => drop(entries.insert(change.key.to_owned(), entry)),
+            None => drop(entries.remove(change.key)),
         }
         self.route(&entries);
     }

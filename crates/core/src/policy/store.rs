@@ -14,6 +14,7 @@ use super::template::{Alias, Entity, Subject, TemplateOptions};
 use super::{Acl, Policy, builtin};
 use crate::identity::{self, Identity};
 use crate::invalidation::{CacheOwner, CommittedChange};
+use crate::layout;
 use crate::metrics::{Metrics, Timing};
 use crate::stamps::{Stamp, Stamps};
 use crate::token::{Authority, Token};
@@ -61,7 +62,7 @@ impl PolicyRecord {
     }
 }
 
-const POLICIES: Records<PolicyRecord> = Records::at("policy/");
+const POLICIES: Records<PolicyRecord> = Records::at(layout::POLICIES);
 
 /// The compiled policies of a token, valid until an input of them changes.
 pub(crate) struct CompiledAcl {

@@ -1,7 +1,7 @@
 //! The response of a request. Only `audit.rs` makes one for an audited request.
 
 use bytes::Bytes;
-use keepfast_framework::reply::Raw;
+use keepfast_framework::reply::{Raw, SentStatus};
 use keepfast_framework::sealed::SealedReply;
 use keepfast_framework::{Error, Status};
 
@@ -10,9 +10,7 @@ use super::wiped;
 
 /// A response that may be sent: an audit device has it, or its path is exempt.
 pub struct Response {
-    status: Status,
-    /// The status for metrics; the caller may have chosen the one of the response.
-    decided: Status,
+    status: SentStatus,
     content_type: &'static str,
     body: Bytes,
 }
@@ -20,7 +18,7 @@ pub struct Response {
 impl Response {
     /// The response of a path that works on a sealed server, which is exempt.
     pub(crate) fn exempt(reply: SealedReply) -> Self {
-        Response { decided: reply.decided, ..Self::json(reply.sent, reply.body) }
+        Self::json(reply.status, reply.body)
     }
 
     /// Bytes without an audit entry: metrics of a listener that serves them without a token.
@@ -30,17 +28,17 @@ impl Response {
 
     /// The same without a copy of the bytes.
     pub(crate) fn document(status: Status, content_type: &'static str, body: Bytes) -> Self {
-        Response { status, decided: status, content_type, body }
+        Response { status: status.into(), content_type, body }
     }
 
     /// The response of an error.
     pub(crate) fn failed(error: &Error) -> Self {
         log(error);
-        Self::json(error.status(), envelope::failure(error))
+        Self::json(error.status().into(), envelope::failure(error))
     }
 
-    fn json(status: Status, body: Vec<u8>) -> Self {
-        Response { status, decided: status, content_type: "application/json", body: wiped::body(body) }
+    fn json(status: SentStatus, body: Vec<u8>) -> Self {
+        Response { status, content_type: "application/json", body: wiped::body(body) }
     }
 
     /// The response of a request that an audit device has.
@@ -53,19 +51,19 @@ impl Response {
                 let fallback = if is_empty { Status::NO_CONTENT } else { Status::OK };
                 let status = envelope.status.unwrap_or(fallback.into());
                 let body = if is_empty { Vec::new() } else { envelope.to_json() };
-                Response { decided: status.counted, ..Response::json(status.sent, body) }
+                Response::json(status, body)
             }
         }
     }
 
     /// The status code.
     pub fn status(&self) -> Status {
-        self.status
+        self.status.sent
     }
 
     /// The status code that metrics count.
     pub fn decided(&self) -> Status {
-        self.decided
+        self.status.counted
     }
 
     /// The `Content-Type` of a body that is not empty.

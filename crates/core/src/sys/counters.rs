@@ -6,7 +6,7 @@ use keepfast_storage::{Page, View};
 use serde_json::{Value, json};
 
 use super::{System, unsealed};
-use crate::layout::{IDENTITY_STORAGE, TOKEN_STORAGE};
+use crate::layout::{ENTITIES, IDENTITY_STORAGE, TOKEN_STORAGE, TOKENS};
 use crate::unsealed::Unsealed;
 
 const COUNTERS: Help = Help {
@@ -31,13 +31,13 @@ async fn removed(_: &System, _: &mut Cx, _: Nothing) -> Result<()> {
 
 async fn tokens(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Value>> {
     let unsealed = unsealed(cx)?;
-    let total = records(&unsealed, &unsealed.barrier.view(TOKEN_STORAGE), "id/").await?;
+    let total = records(&unsealed, &unsealed.barrier.view(TOKEN_STORAGE), TOKENS).await?;
     Ok(Data(json!({ "counters": { "service_tokens": { "total": total } } })))
 }
 
 async fn entities(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Value>> {
     let unsealed = unsealed(cx)?;
-    let total = records(&unsealed, &unsealed.barrier.view(IDENTITY_STORAGE), "entity/").await?;
+    let total = records(&unsealed, &unsealed.barrier.view(IDENTITY_STORAGE), ENTITIES).await?;
     Ok(Data(json!({ "counters": { "entities": { "total": total } } })))
 }
 

@@ -1,6 +1,7 @@
 //! `sys/health`: the state of the server as a status code, for load balancers.
 
 use keepfast_framework::fields::{Flag, Int, truth};
+use keepfast_framework::reply::SentStatus;
 use keepfast_framework::routes::Help;
 use keepfast_framework::sealed::SealedResponse;
 use keepfast_framework::{Error, Result, Routes, Status};
@@ -9,6 +10,7 @@ use serde::de::{IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::System;
+use super::seal_status::has_lease_quarantine;
 
 const HELP: Help = Help {
     synopsis: "Returns the health of the server as a status code.",
@@ -142,18 +144,18 @@ struct Health {
 
 /// The status code reports the state of the server to load balancers; callers may choose the codes.
 async fn health(sys: &System, req: HealthRequest) -> Result<SealedResponse<Health>> {
+    req.check()?;
     let server = sys.lifecycle()?;
     let config = server.parts.seal_config().await?;
     let sealed = server.is_sealed();
-    req.check()?;
     let standby = !server.parts.is_active();
-    let (chosen, decided) = match (config.is_some(), sealed) {
+    let (chosen, counted) = match (config.is_some(), sealed) {
         (false, _) => (&req.uninitcode, Status(501)),
         (true, true) => (&req.sealedcode, Status(503)),
         (true, false) if standby && !req.counts_standby_as_active() => (&req.standbycode, Status(429)),
         (true, false) => (&req.activecode, Status::OK),
     };
-    let sent = chosen.status()?.unwrap_or(decided);
+    let status = SentStatus { sent: chosen.status()?.unwrap_or(counted), counted };
     let initialized = config.is_some();
     let (cluster_name, cluster_id) = config.filter(|_| !sealed).map(|c| (c.cluster_name, c.cluster_id)).unzip();
     let document = Health {
@@ -170,7 +172,7 @@ async fn health(sys: &System, req: HealthRequest) -> Result<SealedResponse<Healt
         version: server.parts.settings.version.clone(),
         cluster_name,
         cluster_id,
-        lease_quarantine: server.unsealed().is_some_and(|unsealed| unsealed.leases.store.is_quarantined()),
+        lease_quarantine: has_lease_quarantine(&server),
     };
-    Ok(SealedResponse::Document { decided, sent, document })
+    Ok(SealedResponse::Document { status, document })
 }

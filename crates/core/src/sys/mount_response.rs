@@ -75,7 +75,7 @@ impl MountResponse {
     pub(super) fn new(mounted: &Mounted, path: Option<String>) -> Self {
         let (entry, traits) = (&mounted.entry, &mounted.traits);
         let is_former = traits.former_type == Some(entry.engine.as_str());
-        let without_status = traits.built_in.is_some() || traits.has_plugins || is_former;
+        let without_status = traits.built_in.is_some() || !(traits.plugins)().is_empty() || is_former;
         MountResponse {
             accessor: entry.accessor.clone(),
             config: config(entry),

@@ -122,11 +122,12 @@ fn built_in(unsealed: &Unsealed) -> BTreeMap<&'static str, BTreeSet<String>> {
     for registered in unsealed.engines.mounts.registry().all() {
         let kind = if registered.kind == Kind::Auth { "auth" } else { "secret" };
         // An engine that works through plugins is listed by them.
-        let own = registered.traits.built_in.is_none() && registered.plugins.is_empty();
+        let plugins = (registered.traits.plugins)();
+        let own = registered.traits.built_in.is_none() && plugins.is_empty();
         if own {
             out.entry(kind).or_default().insert(registered.engine.to_string());
         }
-        out.entry("database").or_default().extend(registered.plugins.iter().map(|&p| p.to_owned()));
+        out.entry("database").or_default().extend(plugins.into_iter().map(str::to_owned));
     }
     out
 }

@@ -71,9 +71,14 @@ impl SealStatus {
             cluster_name,
             cluster_id,
             storage_type: server.parts.settings.storage_type.clone(),
-            lease_quarantine: server.unsealed().is_some_and(|unsealed| unsealed.leases.store.is_quarantined()),
+            lease_quarantine: has_lease_quarantine(server),
         }
     }
+}
+
+/// Whether leases are under quarantine; false while sealed.
+pub(super) fn has_lease_quarantine(server: &Lifecycle) -> bool {
+    server.unsealed().is_some_and(|unsealed| unsealed.leases.store.is_quarantined())
 }
 
 async fn read(sys: &System, _: Nothing) -> Result<SealedResponse<SealStatus>> {

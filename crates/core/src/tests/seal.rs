@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::seal::SealShape;
 use crate::{Node, Settings};
 use keepfast_framework::clock::TestClock;
-use keepfast_storage::MemoryBackend;
+use keepfast_storage::{Backend as _, Batch, Key, MemoryBackend, Write};
 use serde_json::{Value, json};
 
 use crate::tests::fixture::{ROOT, RequestOptions, TestServer, incoming};
@@ -145,6 +145,14 @@ async fn health_refuses_what_is_no_status_code_in_every_state() {
     health_refuses_what_is_no_code(&server.node, "active").await;
     server.node.lifecycle.seal().await;
     health_refuses_what_is_no_code(&server.node, "sealed").await;
+    // Its record is read only after the parameters are checked.
+    let unreadable = Batch {
+        reads: Vec::new(),
+        writes: vec![Write::Put { key: Key::new("barrier/seal").unwrap(), value: "{".into() }],
+    };
+    server.backend.commit(unreadable).await.unwrap();
+    assert_eq!(server.get("sys/health", "").await.status, 500);
+    health_refuses_what_is_no_code(&server.node, "unreadable").await;
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use super::id::{BATCH, Ids, TokenKey};
 use super::record::TokenRecord;
 use crate::audit::TokenMembersByDevice;
 use crate::invalidation::{CacheOwner, CommittedChange};
+use crate::layout;
 use crate::lease::Leases;
 use crate::metrics::Metrics;
 use crate::namespace::NamespaceId;
@@ -23,7 +24,7 @@ use crate::policy::store::CompiledAcl;
 use crate::stamps::{Stamp, Stamps};
 use crate::unreadable::{self, Stored};
 
-pub(super) const RECORDS: Records<TokenRecord> = Records::at("id/");
+pub(super) const RECORDS: Records<TokenRecord> = Records::at(layout::TOKENS);
 /// The secrets of keyed hashes and of batch tokens: 160 random bytes, created once.
 const SECRETS: &str = "secrets";
 /// Their size in bytes.

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -10,6 +9,7 @@ use http::StatusCode;
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use keepfast_framework::{Body, offload};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::edge_response::EdgeResponse;
 use super::json_limits;
@@ -38,109 +38,110 @@ const FORM_LENGTH: usize = 10 << 20;
 
 /// The most parameters of a form.
 const FORM_PARAMETERS: usize = 10_000;
-/// The memory of a parameter of a form beside its text, in bytes: two strings with their allocations, and an entry in
-/// the object and its index. A field of a JSON object takes no more: its name, its entry, and its entries in the sets
-/// that find repeated names.
-const PARAMETER: usize = 192;
+/// The memory of a parameter of a form or a query beside its text, in bytes: two strings with their allocations, and an
+/// entry in the object and its index, or both twice during the conversion to a map. A field of a JSON object takes no
+/// more: its name, its entry, and its entries in the sets that find repeated names.
+pub(super) const PARAMETER: usize = 192;
 
-/// The memory for large bodies that are received or processed, shared by all listeners.
+/// The memory for large bodies that are received or processed, shared by all listeners. A permit is a byte.
 pub struct BodyMemory {
-    left: AtomicUsize,
-    left_for_unauthenticated: AtomicUsize,
+    left: Arc<Semaphore>,
+    left_for_unauthenticated: Arc<Semaphore>,
 }
 
 /// The part of the server's memory that a body holds, released when dropped.
 pub(crate) struct Share {
     memory: Arc<BodyMemory>,
-    unauthenticated: bool,
-    taken: usize,
+    /// Determines the limits of the body, and the memory of `taken`.
+    sender: Sender,
+    taken: Option<OwnedSemaphorePermit>,
     /// The bytes that count against the limit of unauthenticated connections.
     charge: Option<Charge>,
-    _unchecked: Option<Unchecked>,
 }
 
 /// The sender of a request.
 pub(crate) enum Sender {
-    /// A caller with a live token, or with any token and a body of a few KiB on an authenticated connection.
+    /// A caller with a live token.
     Authenticated,
-    /// A caller with any token on an authenticated connection, whose body uses the memory for unauthenticated callers.
-    Unchecked(Unchecked),
+    /// A caller with any token and a small body on an authenticated connection. The body has the limits of an
+    /// authenticated caller and uses the memory for unauthenticated ones; `_text` is that of a text of more than a few KiB.
+    Unchecked { _text: Option<OwnedSemaphorePermit> },
     /// A caller without a live token.
     Unauthenticated,
-}
-
-/// The memory for unauthenticated callers that a body holds whose token is not looked up, released when dropped.
-pub(crate) struct Unchecked {
-    memory: Arc<BodyMemory>,
-    taken: usize,
-}
-
-impl Drop for Unchecked {
-    fn drop(&mut self) {
-        self.memory.left_for_unauthenticated.fetch_add(self.taken, Ordering::AcqRel);
-    }
 }
 
 impl BodyMemory {
     /// Creates the memory with this number of bytes for large bodies.
     pub fn new(bytes: usize) -> Arc<Self> {
+        let bytes = bytes.min(Semaphore::MAX_PERMITS);
         Arc::new(BodyMemory {
-            left: AtomicUsize::new(bytes),
-            left_for_unauthenticated: AtomicUsize::new(bytes / UNAUTHENTICATED_PART),
+            left: Arc::new(Semaphore::new(bytes)),
+            left_for_unauthenticated: Arc::new(Semaphore::new(bytes / UNAUTHENTICATED_PART)),
         })
     }
 
-    fn of(&self, unauthenticated: bool) -> &AtomicUsize {
-        if unauthenticated { &self.left_for_unauthenticated } else { &self.left }
+    fn of(&self, sender: &Sender) -> &Arc<Semaphore> {
+        match sender {
+            Sender::Authenticated => &self.left,
+            Sender::Unchecked { .. } | Sender::Unauthenticated => &self.left_for_unauthenticated,
+        }
     }
 
     /// The sender of a body of the announced length on an authenticated connection, if the body needs no look at its
     /// token. `None` when the length is unknown or not small, or when no memory is left.
     pub(super) fn unchecked(self: &Arc<Self>, announced: Option<u64>) -> Option<Sender> {
         let length = usize::try_from(announced?).ok().filter(|length| *length <= FREE)?;
-        if length <= MAX_UNCHECKED {
-            return Some(Sender::Authenticated);
+        match length <= MAX_UNCHECKED {
+            true => Some(Sender::Unchecked { _text: None }),
+            false => take(&self.left_for_unauthenticated, length).map(|taken| Sender::Unchecked { _text: Some(taken) }),
         }
-        take(&self.left_for_unauthenticated, length)
-            .then(|| Sender::Unchecked(Unchecked { memory: self.clone(), taken: length }))
     }
 
     fn share(self: &Arc<Self>, sender: Sender, peer: &Arc<Peer>) -> Share {
         let unauthenticated = matches!(sender, Sender::Unauthenticated);
         let charge = (unauthenticated && !peer.is_authenticated()).then(|| Charge::new(peer, 0));
-        let unchecked = if let Sender::Unchecked(unchecked) = sender { Some(unchecked) } else { None };
-        Share { memory: self.clone(), unauthenticated, taken: 0, charge, _unchecked: unchecked }
+        Share { memory: self.clone(), sender, taken: None, charge }
     }
 }
 
 impl Share {
+    fn is_unauthenticated(&self) -> bool {
+        matches!(self.sender, Sender::Unauthenticated)
+    }
+
+    fn is_unchecked(&self) -> bool {
+        matches!(self.sender, Sender::Unchecked { .. })
+    }
+
+    /// Uses the memory of authenticated callers from now on, after the token was looked up.
+    fn set_authenticated(&mut self) {
+        self.taken = None;
+        self.sender = Sender::Authenticated;
+    }
+
     /// Reserves the memory of a body of `length` bytes in all; false when the server has not enough.
     fn reserve(&mut self, length: usize) -> bool {
         if let Some(charge) = &mut self.charge {
             charge.set(length);
             return true;
         }
-        let more = length.saturating_sub(FREE).saturating_sub(self.taken);
+        let taken = self.taken.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = length.saturating_sub(FREE).saturating_sub(taken);
         if more == 0 {
             return true;
         }
-        let taken = take(self.memory.of(self.unauthenticated), more);
-        self.taken += if taken { more } else { 0 };
-        taken
-    }
-}
-
-/// Takes bytes from a counter; false when it has not enough.
-fn take(left: &AtomicUsize, bytes: usize) -> bool {
-    left.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(bytes)).is_ok()
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        if self.taken > 0 {
-            self.memory.of(self.unauthenticated).fetch_add(self.taken, Ordering::AcqRel);
+        let Some(more) = take(self.memory.of(&self.sender), more) else { return false };
+        match &mut self.taken {
+            Some(taken) => taken.merge(more),
+            None => self.taken = Some(more),
         }
+        true
     }
+}
+
+/// Takes bytes, fewer than 4 GiB at once; `None` when not enough are left.
+fn take(left: &Arc<Semaphore>, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    left.clone().try_acquire_many_owned(u32::try_from(bytes).ok()?).ok()
 }
 
 /// The parameters of receiving a body.
@@ -155,11 +156,13 @@ pub(crate) struct Receiving<'a> {
 
 impl Receiving<'_> {
     /// Receives a body and splits it into fields, form or JSON. The caller keeps the share as long as the body. `body`
-    /// is `None` afterwards when it was received to its end. Returns `None` when the body is longer than allowed
-    /// without a live token.
+    /// is `None` afterwards when it was received to its end. `is_live` looks the token up, if that was not done and the
+    /// memory for unauthenticated callers is not sufficient. Returns `None` when the body is longer than allowed without
+    /// a live token.
     pub(crate) async fn receive(
         self,
         body: &mut Option<hyper::body::Incoming>,
+        is_live: impl Future<Output = bool>,
     ) -> Result<Option<(Body, Share)>, EdgeResponse> {
         let Receiving { limits, memory, peer, sender, form } = self;
         let mut share = memory.share(sender, peer);
@@ -169,19 +172,35 @@ impl Receiving<'_> {
             Err(BodyError::TooLarge) => return Err(too_large()),
             Err(BodyError::Refused(response)) => return Err(response),
         };
-        let is_form = form && !looks_like_json(&text);
-        let json = limits.json;
-        offload::run(text.len(), move || {
-            if is_form { parse_form(text, json, &mut share) } else { parse_json(text, &json, &mut share) }
-                .map(|body| Some((body, share)))
-        })
-        .await
+        let shape = if form && !looks_like_json(&text) { parse_form } else { parse_json };
+        parse(shape, text, limits.json, share, is_live).await.map(Some)
+    }
+}
+
+/// Splits a text into fields. The text of an unchecked sender is parsed again with the memory of authenticated callers
+/// when that for unauthenticated ones is not sufficient and the token is live.
+async fn parse(
+    shape: fn(Bytes, JsonLimits, &mut Share) -> Result<Body, EdgeResponse>,
+    text: Bytes,
+    limits: JsonLimits,
+    mut share: Share,
+    is_live: impl Future<Output = bool>,
+) -> Result<(Body, Share), EdgeResponse> {
+    let again = share.is_unchecked().then(|| text.clone());
+    let parsed = offload::run(text.len(), || shape(text, limits, &mut share)).await;
+    match (parsed, again) {
+        (Err(response), Some(text)) if is_too_many(&response) && is_live.await => {
+            share.set_authenticated();
+            let body = offload::run(text.len(), || shape(text, limits, &mut share)).await?;
+            Ok((body, share))
+        }
+        (parsed, _) => Ok((parsed?, share)),
     }
 }
 
 /// Whether the limit for unauthenticated callers is the one that applies.
 fn limits_unauthenticated(limits: &Limits, share: &Share) -> bool {
-    share.unauthenticated && MAX_UNAUTHENTICATED_BODY < limits.body
+    share.is_unauthenticated() && MAX_UNAUTHENTICATED_BODY < limits.body
 }
 
 /// Receives all bytes of the body, and refuses as soon as it is too long or too slow. A body of one frame is not
@@ -222,7 +241,7 @@ async fn collect(
             None => {
                 // Memory follows the received bytes; an announced length reserves at most the free part.
                 let room = usize::try_from(announced).unwrap_or(FREE).min(FREE).max(length);
-                let mut buffer = BytesMut::with_capacity(if share.unauthenticated { length } else { room });
+                let mut buffer = BytesMut::with_capacity(if share.is_unauthenticated() { length } else { room });
                 buffer.extend_from_slice(&std::mem::take(&mut first));
                 buffer.extend_from_slice(&data);
                 joined = Some(buffer);
@@ -260,6 +279,11 @@ fn too_many() -> EdgeResponse {
     EdgeResponse::error(StatusCode::SERVICE_UNAVAILABLE, "too many large request bodies at once")
 }
 
+/// Whether the response is [`too_many`]: a body itself is never a reason for its status.
+fn is_too_many(response: &EdgeResponse) -> bool {
+    response.status == StatusCode::SERVICE_UNAVAILABLE
+}
+
 pub(super) fn too_large_without_token() -> EdgeResponse {
     let text =
         format!("http: request body too large: without a valid token it may have {MAX_UNAUTHENTICATED_BODY} bytes");
@@ -271,8 +295,8 @@ fn too_large() -> EdgeResponse {
 }
 
 /// Counts the memory of a JSON text and of its fields, then splits it into fields.
-fn parse_json(text: Bytes, limits: &JsonLimits, share: &mut Share) -> Result<Body, EdgeResponse> {
-    let fields = json_limits::check(&text, limits)? * PARAMETER;
+fn parse_json(text: Bytes, limits: JsonLimits, share: &mut Share) -> Result<Body, EdgeResponse> {
+    let fields = json_limits::check(&text, &limits)? * PARAMETER;
     if !share.reserve(text.len() + fields) {
         return Err(too_many());
     }
@@ -303,8 +327,9 @@ fn as_utf8(text: Bytes, fields: usize, share: &mut Share) -> Result<Bytes, EdgeR
 fn parse_form(text: Bytes, limits: JsonLimits, share: &mut Share) -> Result<Body, EdgeResponse> {
     let parameters = bounded_parameters(&text)?;
     let strings = 2 * FORM_PARAMETERS;
-    let limits = if share.unauthenticated { limits } else { JsonLimits { strings, object_entries: strings, ..limits } };
-    if share.unauthenticated {
+    let limits =
+        if share.is_unauthenticated() { limits } else { JsonLimits { strings, object_entries: strings, ..limits } };
+    if share.is_unauthenticated() {
         json_limits::check_form(parameters, &limits)?;
     }
     let object_length = text.len() + parameters * PARAMETER;

@@ -85,12 +85,12 @@ fn sec_kf56_the_fields_of_a_json_object_count_before_they_are_built() {
     let text = Bytes::from(format!("{{{}}}", (0..900).map(|n| format!("\"{n}\":1")).collect::<Vec<_>>().join(",")));
     let mut share = memory.share(Sender::Unauthenticated, place.peer());
     let before = all.held_unauthenticated();
-    let body = parse_json(text.clone(), &JsonLimits::default(), &mut share).unwrap();
+    let body = parse_json(text.clone(), JsonLimits::default(), &mut share).unwrap();
     let held = all.held_unauthenticated() - before;
     assert_eq!((body.fields().count(), held), (900, text.len() + 900 * PARAMETER));
     let refused = parse_json(
         text,
-        &JsonLimits::default(),
+        JsonLimits::default(),
         &mut BodyMemory::new(100_000).share(Sender::Authenticated, place.peer()),
     );
     assert!(refused.is_err_and(|response| response.status == 503));
@@ -101,14 +101,14 @@ fn sec_ds02_bytes_that_are_not_utf8_count_as_their_replacement() {
     let text = || Bytes::from([b"{\"a\":\"".to_vec(), vec![0xff; FREE], b"\"}".to_vec()].concat());
     let body = parse_json(
         text(),
-        &JsonLimits::default(),
+        JsonLimits::default(),
         &mut BodyMemory::new(1 << 20).share(Sender::Authenticated, place(true).peer()),
     )
     .unwrap();
     assert_eq!(body.raw().len(), 3 * FREE + 8);
     let refusal = parse_json(
         text(),
-        &JsonLimits::default(),
+        JsonLimits::default(),
         &mut BodyMemory::new(2 * FREE).share(Sender::Authenticated, place(true).peer()),
     )
     .err()
@@ -134,7 +134,7 @@ fn sec_ds02_large_bodies_share_one_budget_and_release_it() {
     drop(a);
     assert!(b.reserve(FREE + 700_000));
     drop(b);
-    assert_eq!(memory.left.load(Ordering::Acquire), 1 << 20);
+    assert_eq!(memory.left.available_permits(), 1 << 20);
 }
 
 #[test]
@@ -154,9 +154,9 @@ fn sec_kf09_unauthenticated_bodies_use_no_authenticated_memory() {
     // On an unauthenticated connection all of their memory counts against it.
     let mut alone = memory.share(Sender::Unauthenticated, unauthenticated.peer());
     assert!(alone.reserve(MAX_UNAUTHENTICATED_BODY));
-    assert_eq!(memory.left.load(Ordering::Acquire), 32 << 20);
+    assert_eq!(memory.left.available_permits(), 32 << 20);
     drop(behind);
-    assert_eq!(memory.left_for_unauthenticated.load(Ordering::Acquire), 1 << 20);
+    assert_eq!(memory.left_for_unauthenticated.available_permits(), 1 << 20);
 }
 
 #[test]
@@ -167,9 +167,43 @@ fn sec_kf09_bodies_with_unchecked_tokens_share_bounded_memory() {
     let mut shares: Vec<_> = std::iter::from_fn(|| of(FREE)).map(|sender| memory.share(sender, place.peer())).collect();
     assert_eq!(shares.len(), (1 << 20) / FREE);
     assert!(shares.iter_mut().all(|share| share.reserve(FREE)));
-    assert_eq!(memory.left.load(Ordering::Acquire), 32 << 20);
+    assert_eq!(memory.left.available_permits(), 32 << 20);
     // From here the token decides, except for very small bodies.
-    assert!(of(MAX_UNCHECKED + 1).is_none() && matches!(of(MAX_UNCHECKED), Some(Sender::Authenticated)));
+    assert!(of(MAX_UNCHECKED + 1).is_none() && of(MAX_UNCHECKED).is_some());
     drop(shares);
-    assert_eq!(memory.left_for_unauthenticated.load(Ordering::Acquire), 1 << 20);
+    assert_eq!(memory.left_for_unauthenticated.available_permits(), 1 << 20);
+}
+
+/// 3.6 KB of JSON whose 900 fields use more than the free memory.
+fn many_fields() -> Bytes {
+    format!("{{{}}}", (0..900).map(|n| format!("\"{n:x}\":1")).collect::<Vec<_>>().join(",")).into()
+}
+
+#[test]
+fn sec_kf56_fields_with_an_unchecked_token_use_no_authenticated_memory() {
+    let (memory, place, text) = (BodyMemory::new(32 << 20), place(true), many_fields());
+    for length in [MAX_UNCHECKED, FREE] {
+        let mut share = memory.share(memory.unchecked(Some(length as u64)).unwrap(), place.peer());
+        parse_json(text.clone(), JsonLimits::default(), &mut share).unwrap();
+        let used = text.len() + 900 * PARAMETER - FREE + if length == FREE { FREE } else { 0 };
+        assert_eq!(memory.left.available_permits(), 32 << 20, "{length}");
+        assert_eq!(memory.left_for_unauthenticated.available_permits(), (1 << 20) - used, "{length}");
+    }
+    assert_eq!(memory.left_for_unauthenticated.available_permits(), 1 << 20);
+}
+
+#[tokio::test]
+async fn sec_kf56_a_live_token_keeps_its_memory_when_the_other_part_is_used() {
+    let (memory, place) = (BodyMemory::new(32 << 20), place(true));
+    let unchecked = || memory.share(memory.unchecked(Some(MAX_UNCHECKED as u64)).unwrap(), place.peer());
+    let parsed = |share, live| parse(parse_json, many_fields(), JsonLimits::default(), share, async move { live });
+    let mut full = memory.share(Sender::Unauthenticated, place.peer());
+    assert!(full.reserve(FREE + (1 << 20)));
+    assert_eq!(parsed(unchecked(), false).await.err().unwrap().status, 503);
+    let (body, share) = parsed(unchecked(), true).await.unwrap();
+    assert_eq!(body.fields().count(), 900);
+    assert_eq!(memory.left.available_permits(), (32 << 20) - (many_fields().len() + 900 * PARAMETER - FREE));
+    drop((share, full));
+    assert_eq!(memory.left.available_permits(), 32 << 20);
+    assert_eq!(memory.left_for_unauthenticated.available_permits(), 1 << 20);
 }

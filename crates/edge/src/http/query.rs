@@ -26,7 +26,7 @@ impl Query {
     pub(crate) fn parse(text: Option<&str>, choosing: bool) -> Result<Self, EdgeResponse> {
         let mut query = Query::default();
         let Some(text) = text else { return Ok(query) };
-        if text.bytes().filter(|b| *b == b'&').count() >= PARAMETERS {
+        if count(text) > PARAMETERS {
             return Err(EdgeResponse::error(StatusCode::BAD_REQUEST, "the query has too many parameters"));
         }
         let (mut list, mut scan) = (None, None);
@@ -55,6 +55,11 @@ impl Query {
     }
 }
 
+/// An upper bound of the number of parameters of a query.
+pub(super) fn count(text: &str) -> usize {
+    text.bytes().filter(|byte| *byte == b'&').count() + 1
+}
+
 /// Decodes a name or value: `+` is a blank, then percent-encoding. Refuses a malformed one, which OpenBao drops.
 fn component(raw: &str) -> Result<String, EdgeResponse> {
     let refused = || EdgeResponse::error(StatusCode::BAD_REQUEST, "malformed query");
@@ -80,6 +85,14 @@ mod tests {
 
     fn parsed(text: &str) -> Result<Query, u16> {
         Query::parse(Some(text), true).map_err(|a| a.status.as_u16())
+    }
+
+    #[test]
+    fn every_parameter_counts_also_the_only_one() {
+        for text in ["a", "a=b", "a=b&c", "&a&", "a=1&a=2&a=3"] {
+            assert!(count(text) >= parsed(text).unwrap().parameters.len(), "{text}");
+        }
+        assert_eq!(["a", "a&b", "a&b&c"].map(count), [1, 2, 3]);
     }
 
     #[test]

@@ -15,16 +15,12 @@ use keepfast_framework::{CanonicalPath, Incoming, Input, Operation, UnauthedEndp
 
 use super::body::{self, BodyMemory, Receiving, Sender, Share};
 use super::edge_response::{EdgeResponse, ResponseExtras};
-use super::query::Query;
+use super::query::{self, Query};
 use super::{FIRST_STREAMS, cors, discard_body, headers, path, quota};
 use crate::config::{Forwarded, Limits};
 use crate::connection::HEAD_INCLUDED;
 use crate::connections::{Charge, Peer};
 use crate::kernel::Kernel;
-
-/// The memory of a query parameter beside its text, in bytes: two strings with their allocations, twice during the
-/// conversion to a map.
-const PARAMETER: usize = 192;
 
 /// The settings of one listener.
 pub(crate) struct Rules {
@@ -90,7 +86,13 @@ async fn admit_parts<K: Kernel>(
     }
     let Admitting { kernel, rules, memory, peer, .. } = admitting;
     let receiving = Receiving { limits: &rules.limits, memory, peer, sender, form };
-    match receiving.receive(body).await? {
+    let is_live = async {
+        match &head.token {
+            Some(token) => kernel.is_live_token(token, head.remote.map(|a| a.ip())).await,
+            None => false,
+        }
+    };
+    match receiving.receive(body, is_live).await? {
         Some((body, share)) => {
             head.input.body = body;
             Ok(Admitted { incoming: head, share: Some(share) })
@@ -119,7 +121,7 @@ fn charge<K>(
         let text = "the header fields of the requests without a live token on this connection are too long";
         return Err(EdgeResponse::error(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, text));
     }
-    let parameters = head.uri.query().map_or(0, |query| query.matches('&').count() * PARAMETER);
+    let parameters = head.uri.query().map_or(0, query::count) * body::PARAMETER;
     // A short head of HTTP/1 counts with the connection.
     admitting.held.add(if expands { length } else { length.saturating_sub(HEAD_INCLUDED) } + parameters);
     Ok(())

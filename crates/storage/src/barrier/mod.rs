@@ -19,8 +19,8 @@ use self::current_keyring::CurrentKeyring;
 use self::keyring::{Keyring, Unusable};
 pub use self::seal_record::SealRecord;
 use crate::{
-    Backend, Batch, Digest, Index, Key, MemoryBackend, Page, Read, ReadTx, StorageError, Tries, Tx, View, Watch, Write,
-    cache::Cache,
+    Backend, Batch, Digest, Index, Key, MemoryBackend, OwnedReadTx, Page, Read, StorageError, Tries, Tx, View, Watch,
+    Write, cache::Cache,
 };
 
 /// The key that encrypts the keyring. The seal protects it.
@@ -159,8 +159,8 @@ impl Barrier {
     }
 
     /// Begins a read-only transaction.
-    pub fn begin_read(self: &Arc<Self>) -> ReadTx {
-        ReadTx::new(self.clone(), false)
+    pub fn begin_read(self: &Arc<Self>) -> OwnedReadTx {
+        OwnedReadTx::new(self.clone(), false)
     }
 
     /// Returns the status of the active key.

@@ -12,6 +12,7 @@ use zeroize::Zeroize as _;
 use super::line_writer::LineWriter;
 use super::{Device, Ticket};
 use crate::audit::allowed_targets::{AllowedTargets, append_to};
+use crate::audit::line::Line;
 
 /// The length of a line in bytes from which a copy into a batch costs more than a separate write.
 const LARGE: usize = 16 << 10;
@@ -28,7 +29,7 @@ pub(crate) struct FileDevice {
     mode: Option<u32>,
     /// Checked at each open.
     allowed: AllowedTargets,
-    /// Whether lines hold secrets (`log_raw`), so that this device wipes its own buffers of them.
+    /// Whether lines hold secrets (`log_raw`), so that this device wipes its copies of them.
     wipes: bool,
     log: Mutex<LineWriter<File>>,
     open: Mutex<OpenBatch>,
@@ -97,7 +98,7 @@ impl FileDevice {
         Ok(FileDevice { path, mode, allowed, wipes: false, log, open: Mutex::default() })
     }
 
-    /// The same device; with `wipes` it wipes the buffers of its lines.
+    /// The same device; with `wipes` it wipes its copies of lines.
     pub(crate) fn wiping(self, wipes: bool) -> Self {
         FileDevice { wipes, ..self }
     }
@@ -143,18 +144,14 @@ impl FileDevice {
 }
 
 impl Device for FileDevice {
-    fn submit(&self, mut line: Vec<u8>) -> Ticket<'_> {
-        let ticket = if line.len() >= LARGE {
+    fn submit(&self, line: Line) -> Ticket<'_> {
+        if line.len() >= LARGE {
             Ticket::Done(self.write_large(&line))
         } else {
             let mut open = self.open.lock();
             open.append(&line, self.wipes);
             Ticket::Batched(BatchedLine { device: self, batch: open.batch.clone() })
-        };
-        if self.wipes {
-            line.as_mut_slice().zeroize();
         }
-        ticket
     }
 
     fn reopen(&self) -> io::Result<()> {
@@ -243,6 +240,10 @@ mod tests {
         crate::audit::target::open(settings, &AllowedTargets::default()).map(|(_, device)| device)
     }
 
+    fn line(text: &str) -> Line {
+        Line::new(text, false)
+    }
+
     fn settings(options: &[(&str, &str)]) -> AuditSettings {
         AuditSettings {
             device: "file".into(),
@@ -265,11 +266,11 @@ mod tests {
         assert!(open(&settings(&[])).is_err());
         assert!(open(&AuditSettings { device: "socket".into(), ..settings(&[]) }).is_err());
         let device = open(&settings(&[("file_path", &path("log"))])).unwrap();
-        device.submit(b"one\n".to_vec()).written().await.unwrap();
+        device.submit(line("one\n")).written().await.unwrap();
         assert_eq!(std::fs::metadata(path("log")).unwrap().mode() & 0o777, 0o600);
         std::fs::rename(path("log"), path("log.1")).unwrap();
         device.reopen().unwrap();
-        device.submit(b"two\n".to_vec()).written().await.unwrap();
+        device.submit(line("two\n")).written().await.unwrap();
         assert_eq!(std::fs::read_to_string(path("log")).unwrap(), "two\n");
         assert_eq!(std::fs::metadata(path("log")).unwrap().mode() & 0o777, 0o600);
         assert_eq!(std::fs::read_to_string(path("log.1")).unwrap(), "one\n");
@@ -281,16 +282,16 @@ mod tests {
         let path = dir.path().join("log").to_string_lossy().into_owned();
         std::fs::write(&path, "one\nhalf of an ent").unwrap();
         let device = open(&settings(&[("file_path", &path)])).unwrap();
-        device.submit(b"two\n".to_vec()).written().await.unwrap();
+        device.submit(line("two\n")).written().await.unwrap();
         device.reopen().unwrap();
-        device.submit(b"three\n".to_vec()).written().await.unwrap();
+        device.submit(line("three\n")).written().await.unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\nhalf of an ent\ntwo\nthree\n");
     }
 
     #[tokio::test]
     async fn lines_of_concurrent_requests_are_one_batch() {
         let log = LogFile::new();
-        let [one, two] = ["one\n", "two\n"].map(|line| log.device.submit(line.into()));
+        let [one, two] = ["one\n", "two\n"].map(|text| log.device.submit(line(text)));
         let (Ticket::Batched(one), Ticket::Batched(two)) = (one, two) else { panic!("a short line joins a batch") };
         assert!(Arc::ptr_eq(&one.batch, &two.batch));
         one.written().await.unwrap();
@@ -308,7 +309,7 @@ mod tests {
             let options = DeviceOptions::of(&settings(&options)).unwrap();
             let device = open_file(path.as_ref(), &options, &AllowedTargets::default()).unwrap();
             for length in lengths {
-                device.submit(b"s3cr3t1\n".to_vec()).written().await.unwrap();
+                device.submit(line("s3cr3t1\n")).written().await.unwrap();
                 let open = device.open.lock();
                 assert!(open.lines.is_empty() && open.spare.capacity() > 0);
                 assert_eq!(open.spare, vec![0; length], "log_raw = {raw}");

@@ -10,6 +10,8 @@ use std::io;
 
 use tokio::sync::oneshot;
 
+use super::line::Line;
+
 pub(super) use self::file::FileDevice;
 pub(super) use self::stream::StreamDevice;
 
@@ -17,7 +19,7 @@ pub(super) use self::stream::StreamDevice;
 pub(crate) trait Device: Send + Sync {
     /// Queues a whole line and never waits. Lines are written whole, in the order in which they were submitted, also
     /// those whose ticket is dropped.
-    fn submit(&self, line: Vec<u8>) -> Ticket<'_>;
+    fn submit(&self, line: Line) -> Ticket<'_>;
     /// Opens its target again, after the file was moved.
     fn reopen(&self) -> io::Result<()>;
     /// Whether a submitted line can wait for another program. The broker waits for such a device only when no other one
@@ -72,7 +74,7 @@ pub(crate) fn discard() -> Box<dyn Device> {
 struct Discard;
 
 impl Device for Discard {
-    fn submit(&self, _: Vec<u8>) -> Ticket<'_> {
+    fn submit(&self, _: Line) -> Ticket<'_> {
         Ticket::Done(Ok(()))
     }
 

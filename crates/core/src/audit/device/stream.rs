@@ -7,18 +7,19 @@ use tokio::sync::oneshot;
 
 use super::line_writer::LineWriter;
 use super::{Device, Ticket};
+use crate::audit::line::Line;
 
 /// The most queued entries of a pipe.
 pub(super) const QUEUE: usize = 1024;
 
 /// A stream with a queue. When the queue is full, entries are refused.
 pub(crate) struct StreamDevice {
-    lines: mpsc::SyncSender<(Vec<u8>, oneshot::Sender<io::Result<()>>)>,
+    lines: mpsc::SyncSender<(Line, oneshot::Sender<io::Result<()>>)>,
 }
 
 impl StreamDevice {
     pub(crate) fn new(target: Box<dyn io::Write + Send>) -> io::Result<Self> {
-        let (lines, incoming) = mpsc::sync_channel::<(Vec<u8>, oneshot::Sender<io::Result<()>>)>(QUEUE);
+        let (lines, incoming) = mpsc::sync_channel::<(Line, oneshot::Sender<io::Result<()>>)>(QUEUE);
         let mut target = LineWriter::new(target, false);
         std::thread::Builder::new().name("audit-stream".into()).spawn(move || {
             while let Ok((line, done)) = incoming.recv() {
@@ -36,7 +37,7 @@ pub(super) fn ended() -> io::Error {
 }
 
 impl Device for StreamDevice {
-    fn submit(&self, line: Vec<u8>) -> Ticket<'_> {
+    fn submit(&self, line: Line) -> Ticket<'_> {
         let (done, written) = oneshot::channel();
         match self.lines.try_send((line, done)) {
             Ok(()) => Ticket::Queued(written),

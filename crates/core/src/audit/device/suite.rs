@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 use parking_lot::MutexGuard;
 
 use super::{Device, Ticket};
+use crate::audit::line::Line;
 
 /// The target of a device under test.
 pub(crate) trait Target: Sized + Sync {
@@ -45,11 +46,11 @@ macro_rules! device_suite {
 pub(crate) use device_suite;
 
 /// A line of this length, line feed included, with its writer and number.
-fn line(writer: usize, number: usize, length: usize) -> Vec<u8> {
+fn line(writer: usize, number: usize, length: usize) -> Line {
     let mut line = format!("{writer} {number} ").into_bytes();
     line.resize(length.max(line.len() + 1) - 1, b'x');
     line.push(b'\n');
-    line
+    Line::new(line, number.is_multiple_of(2))
 }
 
 /// The arguments of each [`line`] in order; fails for a line that is torn or mixed.

@@ -10,10 +10,7 @@ use ipnet::IpNet;
 use keepfast_framework::fields::{SecretText, Text};
 use keepfast_framework::reply::{Alias, ClaimedAlias};
 use keepfast_framework::token_params::{TokenTerms, parse_cidrs};
-use keepfast_framework::{Cx, Error, Login, LoginAttempt, Result};
-use parking_lot::Mutex;
-use quick_cache::UnitWeighter;
-use quick_cache::sync::Cache;
+use keepfast_framework::{Cx, Error, Login, LoginAttempt, ReadCache, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +19,7 @@ use super::secret_id::{self, SecretId};
 use super::{AppRole, cidr};
 
 /// The capacity of the cache of roles.
-const CAPACITY: u64 = 10_000;
+const CAPACITY: usize = 10_000;
 /// The initial capacity of the cache.
 const INITIAL_CAPACITY: usize = 64;
 /// The store for lookups of an unknown role id: as long as that of a role, and never one.
@@ -44,7 +41,7 @@ struct Internal {
 }
 
 /// A role prepared for logins: with parsed networks and canonical policies.
-struct LoginRole {
+pub(super) struct LoginRole {
     name: String,
     role: Role,
     cidrs: Vec<IpNet>,
@@ -52,39 +49,12 @@ struct LoginRole {
     terms: TokenTerms,
 }
 
-/// A cache of roles by keyed hash of the role id.
-///
-/// A change of any role clears it. A login that read a role before the change must not insert it afterwards, so an
-/// insert succeeds only in the epoch of the read.
-pub(super) struct LoginRoles {
-    roles: Cache<String, Arc<LoginRole>>,
-    epoch: Mutex<u64>,
-}
+/// A cache of roles by keyed hash of the role id. A change of any role clears it.
+pub(super) type LoginRoles = ReadCache<String, Arc<LoginRole>>;
 
-impl Default for LoginRoles {
-    fn default() -> Self {
-        LoginRoles { roles: Cache::with_weighter(INITIAL_CAPACITY, CAPACITY, UnitWeighter), epoch: Mutex::new(0) }
-    }
-}
-
-impl LoginRoles {
-    /// Clears the cache.
-    pub(super) fn clear(&self) {
-        let mut epoch = self.epoch.lock();
-        *epoch += 1;
-        self.roles.clear();
-    }
-
-    fn epoch(&self) -> u64 {
-        *self.epoch.lock()
-    }
-
-    fn insert(&self, key: &str, role: &Arc<LoginRole>, read_epoch: u64) {
-        let epoch = self.epoch.lock();
-        if *epoch == read_epoch {
-            self.roles.insert(key.to_owned(), role.clone());
-        }
-    }
+/// An empty cache.
+pub(super) fn no_login_roles() -> LoginRoles {
+    ReadCache::new(INITIAL_CAPACITY, CAPACITY)
 }
 
 /// POST `login`.
@@ -95,7 +65,7 @@ pub(super) async fn login(method: &AppRole, cx: &mut Cx, req: Credentials) -> Re
     }
     let secret_id = req.secret_id.as_ref().map(SecretText::expose).unwrap_or_default().trim();
     let key = method.keys.role_id(role_id);
-    let cached = method.login_roles.roles.get(&key);
+    let cached = method.login_roles.get(&key);
     let is_cached = cached.is_some();
     let role = match cached {
         Some(role) => Some(role),
@@ -138,7 +108,7 @@ async fn load(method: &AppRole, cx: &mut Cx, key: &str) -> Result<Option<Arc<Log
         terms: role.token.terms(),
         role,
     });
-    method.login_roles.insert(key, &role, epoch);
+    method.login_roles.insert(epoch, key.to_owned(), role.clone());
     Ok(Some(role))
 }
 

@@ -64,7 +64,7 @@ impl Engine for AppRole {
     }
 
     async fn open(cx: &mut Cx) -> Result<Self> {
-        Ok(AppRole { keys: IdHasher::open(cx).await?, login_roles: LoginRoles::default(), queue: Queue::default() })
+        Ok(AppRole { keys: IdHasher::open(cx).await?, login_roles: login::no_login_roles(), queue: Queue::default() })
     }
 
     async fn tick(&self, cx: &mut Cx) -> Result<()> {

@@ -3,6 +3,7 @@
 use keepfast_crypto::random;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::fields::{CommaList, Flag, Quoted, RawObject, Text};
+use keepfast_framework::read_cache::Epoch;
 use keepfast_framework::routes::{Exists, Nothing};
 use keepfast_framework::{Cx, Data, Error, Keys, Page, Records, Result, Status};
 use schemars::JsonSchema;
@@ -10,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
-use super::connection::{DatabaseError, Epoch, OpenError};
+use super::connection::{DatabaseError, OpenError};
 use super::details::{self, Details, SettingType, text};
 use super::kinds::Kind;
 use super::statement::Statements;

@@ -1,14 +1,13 @@
 //! The interface of the database kinds, and the open connections.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::engine::Gauge;
-use keepfast_framework::{Clock, Result, Timestamp};
-use parking_lot::Mutex;
+use keepfast_framework::read_cache::Epoch;
+use keepfast_framework::{Clock, ReadCache, Result, Timestamp};
 
 use super::config::Config;
 use super::credential::Login;
@@ -135,24 +134,14 @@ pub(super) fn dial_error(address: &str, error: &std::io::Error) -> String {
     }
 }
 
+/// The most open connections of a mount; beyond them the least used ones close.
+const CAPACITY: usize = 10_000;
+
 /// The open connections, each for one revision of its settings.
-#[derive(Default)]
 pub(super) struct Connections {
-    pools: Mutex<Pools>,
+    open: ReadCache<String, OpenConnection>,
     files: FileDirectories,
 }
-
-#[derive(Default)]
-struct Pools {
-    open: HashMap<String, OpenConnection>,
-    /// Changes with each close. A connection is kept only if its settings were read in the current epoch: those of an
-    /// earlier one may have been changed or deleted.
-    epoch: Epoch,
-}
-
-/// The number of closes of connections.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Epoch(u64);
 
 /// The key of a connection that uses the second password. No connection has such a name.
 fn second(name: &str) -> String {
@@ -165,12 +154,12 @@ type OpenConnection = (String, Arc<dyn Database>);
 impl Connections {
     /// No open connections; settings may name files below these directories.
     pub(super) fn new(files: FileDirectories) -> Self {
-        Connections { pools: Mutex::default(), files }
+        Connections { open: ReadCache::new(16, CAPACITY), files }
     }
 
     /// The current epoch, to be taken before settings are read.
     pub(super) fn epoch(&self) -> Epoch {
-        self.pools.lock().epoch
+        self.open.epoch()
     }
 
     /// Opens a connection that is not kept; sends nothing to the database yet.
@@ -187,23 +176,19 @@ impl Connections {
     /// # Errors
     /// 500 when a setting is invalid.
     pub(super) fn get(&self, name: &str, config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Database>> {
-        if let Some((revision, open)) = self.pools.lock().open.get(name)
-            && *revision == config.revision
+        if let Some((revision, open)) = self.open.get(name)
+            && revision == config.revision
         {
-            return Ok(open.clone());
+            return Ok(open);
         }
         let opened = self.open(config, clock).map_err(|unusable| DatabaseError::new(unusable.text()).internal())?;
-        let mut pools = self.pools.lock();
-        if pools.epoch == config.read_in {
-            pools.open.insert(name.to_owned(), (config.revision.clone(), opened.clone()));
-        }
+        self.open.insert(config.read_in, name.to_owned(), (config.revision.clone(), opened.clone()));
         Ok(opened)
     }
 
     /// The metrics of all open pools, labelled with the connection.
     pub(super) fn gauges(&self) -> Vec<Gauge> {
-        let pools = self.pools.lock();
-        let of_one = |(name, (_, database)): (&String, &OpenConnection)| {
+        let of_one = |(name, (_, database)): (String, OpenConnection)| {
             let PoolStats { open, in_use, idle, waits, opened } = database.pool_stats();
             let numbers = [
                 ("database.pool.open", open as f64),
@@ -212,10 +197,10 @@ impl Connections {
                 ("database.pool.waits", waits as f64),
                 ("database.pool.opened", opened as f64),
             ];
-            let labels = vec![("connection", name.clone())];
+            let labels = vec![("connection", name)];
             numbers.map(|(name, value)| Gauge { name, value, labels: labels.clone() })
         };
-        pools.open.iter().flat_map(of_one).collect()
+        self.open.iter().flat_map(of_one).collect()
     }
 
     /// The connection with the second password of an undecided rotation.
@@ -228,9 +213,7 @@ impl Connections {
 
     /// Closes a connection; the next use opens it again.
     pub(super) fn close(&self, name: &str) {
-        let mut pools = self.pools.lock();
-        pools.epoch.0 += 1;
-        pools.open.remove(name);
-        pools.open.remove(&second(name));
+        self.open.invalidate(name);
+        self.open.invalidate(&second(name));
     }
 }

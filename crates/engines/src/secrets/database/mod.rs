@@ -107,7 +107,7 @@ impl Engine for DatabaseEngine {
             rotating: RunningRotations::default(),
             rotating_static: RunningRotations::default(),
             undecided: RotationBackoff::default(),
-            next_rotation: NextRotation::default(),
+            next_rotation: NextRotation::new(1, 1),
             limits_logged: AtomicBool::default(),
         })
     }
@@ -117,7 +117,7 @@ impl Engine for DatabaseEngine {
             self.connections.close(name);
         }
         if key.starts_with(static_roles::FOLDER) {
-            self.next_rotation.invalidate();
+            self.next_rotation.clear();
         }
     }
 

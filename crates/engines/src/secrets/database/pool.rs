@@ -1,5 +1,8 @@
 //! A small connection pool: opens connections on demand and keeps them while they work. All roles of a connection share
 //! it.
+//!
+//! Own code and not `deadpool`: that has no maximum of idle connections (`max_idle_connections`), measures the age of a
+//! connection by `Instant` and not by a [`Clock`], and counts no waits.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -23,6 +23,25 @@ pub(super) const PENDING: Records<Pending> = Records::at("rotating/");
 /// The maximum attempts of a commit that conflicts.
 const MAX_ATTEMPTS: usize = 64;
 
+/// The attempts to store a step of a rotation. A request may change the same records meanwhile.
+#[derive(Default)]
+pub(super) struct Attempts(usize);
+
+impl Attempts {
+    /// Commits the step. Returns false after a conflict: then the step reads and writes again.
+    ///
+    /// # Errors
+    /// When storage fails; after too many conflicts.
+    pub(super) async fn commit(&mut self, cx: &mut Cx) -> Result<bool> {
+        self.0 += 1;
+        match cx.checkpoint().await {
+            Err(error) if !error.is_conflict() => Err(error),
+            Err(_) if self.0 >= MAX_ATTEMPTS => Err(Error::internal("a rotation was not stored: too many conflicts")),
+            committed => Ok(committed.is_ok()),
+        }
+    }
+}
+
 /// A second password of an administrator, beside that of the connection.
 #[derive(Default, Serialize, Deserialize)]
 pub(super) struct Pending {
@@ -30,6 +49,9 @@ pub(super) struct Pending {
     #[serde(default)]
     username: String,
     password: String,
+    /// A random id of the password; empty in records of older versions.
+    #[serde(default)]
+    revision: String,
     /// Whether this is the password before an acknowledged rotation. Otherwise it is the new one of an unacknowledged
     /// rotation.
     #[serde(default)]
@@ -44,7 +66,15 @@ impl Drop for Pending {
 
 impl Pending {
     pub(super) fn new(username: &str, password: &SecretString) -> Self {
-        Pending { username: username.to_owned(), password: password.expose().clone(), is_old: false }
+        let (username, password) = (username.to_owned(), password.expose().clone());
+        Pending { username, password, revision: random::uuid(), is_old: false }
+    }
+
+    /// The settings of a connection with this password. Their revision differs from that with any other password.
+    fn settings(&self, config: &Config) -> Config {
+        let mut settings = config.with_password(&self.password());
+        settings.revision = format!("{}/{}", config.revision, self.revision);
+        settings
     }
 
     fn password(&self) -> SecretString {
@@ -162,7 +192,8 @@ pub(super) fn within(what: &str, text: &str) -> String {
 /// Makes an acknowledged password that of the connection, and keeps the old one beside it until [`check_acknowledged`]
 /// has decided.
 async fn acknowledge(engine: &DatabaseEngine, cx: &mut Cx, name: &str, password: &SecretString) -> Result<()> {
-    for _ in 0..MAX_ATTEMPTS {
+    let mut attempts = Attempts::default();
+    loop {
         let mut config = Config::require(engine, cx, name).await?;
         let administrator = text(&config.details, "username").unwrap_or_default();
         let mut old = Pending::new(&administrator, &config.password());
@@ -170,18 +201,16 @@ async fn acknowledge(engine: &DatabaseEngine, cx: &mut Cx, name: &str, password:
         config.replace_password(password);
         config.save(cx, name)?;
         PENDING.put(cx, name, &old)?;
-        match cx.checkpoint().await {
-            // A request changed the connection meanwhile.
-            Err(error) if error.is_conflict() => {}
-            done => return done.map(drop),
+        if attempts.commit(cx).await? {
+            return Ok(());
         }
     }
-    Err(Error::internal("a rotation was not stored: too many conflicts"))
 }
 
 /// Checks an acknowledged rotation with a login, because statements of an operator can succeed without an effect.
 async fn check_acknowledged(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<Outcome> {
-    for _ in 0..MAX_ATTEMPTS {
+    let mut attempts = Attempts::default();
+    loop {
         let Some(old) = PENDING.get(cx, name).await?.filter(|pending| pending.is_old) else {
             return Ok(Outcome::Settled);
         };
@@ -205,12 +234,10 @@ async fn check_acknowledged(engine: &DatabaseEngine, cx: &mut Cx, name: &str) ->
             Outcome::New | Outcome::Settled => {}
         }
         PENDING.delete(cx, name);
-        match cx.checkpoint().await {
-            Err(error) if error.is_conflict() => {}
-            done => return done.map(|_| outcome),
+        if attempts.commit(cx).await? {
+            return Ok(outcome);
         }
     }
-    Err(Error::internal("a rotation was not stored: too many conflicts"))
 }
 
 /// Decides a rotation that an earlier request or process left undecided, and keeps the password that the database has.
@@ -277,7 +304,7 @@ pub(super) async fn database(
 ) -> Result<Arc<dyn Database>> {
     let database = engine.connections.get(name, config, cx.clock())?;
     let Some(pending) = PENDING.get(cx, name).await? else { return Ok(database) };
-    let other = engine.connections.second(name, &config.with_password(&pending.password()), cx.clock())?;
+    let other = engine.connections.second(name, &pending.settings(config), cx.clock())?;
     // The password that worked last is tried first, so that not every use starts with a failed login.
     let second_first = engine.undecided.second_works(name);
     let [first, then] = if second_first { [&other, &database] } else { [&database, &other] };

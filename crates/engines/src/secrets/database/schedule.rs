@@ -1,4 +1,10 @@
 //! Rotation schedules with the five fields of cron, in UTC: minute, hour, day of month, month, day of week.
+//!
+//! The fields are those of Vault, whose parser is Go's `robfig/cron`; OpenBao has no schedules. Own code and not the
+//! crate `croner`: of `0 0 */1 * MON` croner makes every day and Vault the Mondays, it refuses `? 0 * * *`, and it
+//! accepts `L`, `W`, `#` and `+`, which Vault refuses. A date that no year has is found only by a search of 0.2 s, and
+//! it needs `darling`, `derive_builder` and `strum`. One case differs from Vault: a day field `*/2` counts as
+//! unrestricted, as in Vixie's cron, so `0 0 */2 * MON` is every Monday of an odd date and not every day of either.
 
 use jiff::Span;
 use jiff::civil::date;
@@ -205,6 +211,10 @@ mod tests {
             ("1,2,58 23 * * *", "2026-11-28T23:02:00Z", "2026-11-28T23:58:00Z"),
             // Both days restricted: one of them must match.
             ("0 0 13 * FRI", "2026-11-28T00:00:00Z", "2026-12-04T00:00:00Z"),
+            ("0 0 1-31 * MON", "2026-11-28T00:00:00Z", "2026-11-29T00:00:00Z"),
+            ("0 0 */1 * MON", "2026-11-28T00:00:00Z", "2026-11-30T00:00:00Z"),
+            ("0 0 ? * MON", "2026-11-28T00:00:00Z", "2026-11-30T00:00:00Z"),
+            ("? 0 * * *", "2026-11-28T00:59:00Z", "2026-11-29T00:00:00Z"),
             ("0 0 1 1 *", "1969-12-31T23:59:30Z", "1970-01-01T00:00:00Z"),
         ] {
             assert_eq!(next(schedule, after), expected, "{schedule} after {after}");
@@ -228,6 +238,10 @@ mod tests {
             ("-1 * * * *", "minute: \"\""),
             ("0 0 30 2 *", "no day"),
             ("@reboot", "found 1"),
+            ("0 0 L * *", "day of month: \"L\""),
+            ("0 0 15W * *", "day of month: \"15W\""),
+            ("0 0 * * FRI#2", "day of week: \"FRI#2\""),
+            ("0 0 1 * +MON", "day of week: \"+MON\""),
             ("TZ=UTC * * * *", "minute"),
         ] {
             let error = Schedule::parse(schedule).unwrap_err();

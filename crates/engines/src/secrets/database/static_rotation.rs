@@ -5,20 +5,16 @@
 //! and returned, and the next attempt sends the same pending password again.
 
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::{Cx, Error, Page, Result, Timestamp};
-use parking_lot::Mutex;
+use keepfast_framework::{Cx, Error, Page, ReadCache, Result, Timestamp};
 use zeroize::Zeroize;
 
 use super::config::Config;
 use super::connection::{ChangePasswordError, Database, DatabaseError};
-use super::rotation::{self, Outcome, check_password, has_old_only, within};
+use super::rotation::{self, Attempts, Outcome, check_password, has_old_only, within};
 use super::rotation_backoff::pause;
 use super::statement::are_blank;
 use super::static_roles::{NEVER, STATIC_ROLES, StaticRole, StaticRolePath};
 use super::{DatabaseEngine, username};
-
-/// The maximum attempts of a commit that conflicts.
-const MAX_ATTEMPTS: usize = 64;
 
 /// Why a password was not rotated.
 pub(super) enum Failure {
@@ -71,10 +67,10 @@ pub(super) async fn rotate_now(engine: &DatabaseEngine, cx: &mut Cx, req: Static
 /// # Errors
 /// The first error of storage; an error of a database is stored in its role, and the rotation is retried.
 pub(super) async fn tick(engine: &DatabaseEngine, cx: &mut Cx) -> Result<()> {
-    if !engine.next_rotation.may_be_due(cx.now()) {
+    if engine.next_rotation.get(&()).is_some_and(|next| next > cx.now()) {
         return Ok(());
     }
-    let revision = engine.next_rotation.revision();
+    let read_in = engine.next_rotation.epoch();
     let mut earliest = NEVER;
     for name in STATIC_ROLES.list(cx, "", &Page::all()).await? {
         let now = cx.now();
@@ -89,38 +85,12 @@ pub(super) async fn tick(engine: &DatabaseEngine, cx: &mut Cx) -> Result<()> {
         }
         earliest = STATIC_ROLES.get(cx, &name).await?.map_or(earliest, |role| earliest.min(role.due(now)));
     }
-    engine.next_rotation.set(revision, earliest);
+    engine.next_rotation.insert(read_in, (), earliest);
     Ok(())
 }
 
-/// The time of the next rotation, so that earlier ticks read no role.
-#[derive(Default)]
-pub(super) struct NextRotation(Mutex<(u64, Timestamp)>);
-
-impl NextRotation {
-    fn may_be_due(&self, now: Timestamp) -> bool {
-        self.0.lock().1 <= now
-    }
-
-    /// The revision for [`NextRotation::set`], read before the roles.
-    fn revision(&self) -> u64 {
-        self.0.lock().0
-    }
-
-    /// Sets the time, unless a role has changed since `revision`.
-    fn set(&self, revision: u64, at: Timestamp) {
-        let mut next = self.0.lock();
-        if next.0 == revision {
-            next.1 = at;
-        }
-    }
-
-    /// Invalidates the time after a change of a role.
-    pub(super) fn invalidate(&self) {
-        let mut next = self.0.lock();
-        *next = (next.0 + 1, Timestamp::EPOCH);
-    }
-}
+/// The time of the next rotation, so that earlier ticks read no role. A change of a role invalidates it.
+pub(super) type NextRotation = ReadCache<(), Timestamp>;
 
 /// Rotates a password in two steps; a failure delays the next attempt.
 ///
@@ -200,7 +170,8 @@ async fn change(
 
 /// Makes the pending password the current one, or discards it.
 async fn settle(cx: &mut Cx, name: &str, password: &SecretString, is_new: bool) -> Result<()> {
-    for _ in 0..MAX_ATTEMPTS {
+    let mut attempts = Attempts::default();
+    loop {
         let Some(mut role) = STATIC_ROLES.get(cx, name).await? else { return Ok(()) };
         if role.pending.as_ref() != Some(password.expose()) {
             // The role was deleted and created again.
@@ -216,11 +187,8 @@ async fn settle(cx: &mut Cx, name: &str, password: &SecretString, is_new: bool) 
         role.pending.zeroize();
         role.pending = None;
         STATIC_ROLES.put(cx, name, &role)?;
-        match cx.checkpoint().await {
-            // A request changed the role meanwhile.
-            Err(error) if error.is_conflict() => {}
-            done => return done.map(drop),
+        if attempts.commit(cx).await? {
+            return Ok(());
         }
     }
-    Err(Error::internal("a rotation was not stored: too many conflicts"))
 }

@@ -3,9 +3,7 @@
 
 use std::sync::Arc;
 
-use keepfast_framework::{Cx, Result};
-use parking_lot::Mutex;
-use quick_cache::sync::Cache;
+use keepfast_framework::{Cx, ReadCache, Result};
 
 use super::named_key::{KEYS, NamedKey};
 
@@ -15,16 +13,14 @@ const DEFAULT_SIZE: usize = 8192;
 
 /// The prepared keys of a mount.
 pub(super) struct KeyCache {
-    cache: Cache<Box<str>, Arc<NamedKey>>,
-    /// Counts invalidations. A ring that was read from storage before an invalidation must not enter the cache after
-    /// it.
-    epoch: Mutex<u64>,
+    cache: ReadCache<Box<str>, Arc<NamedKey>>,
 }
 
 impl KeyCache {
     /// An empty cache for `size` keys; 0 means the default.
     pub(super) fn new(size: usize) -> Self {
-        KeyCache { cache: Cache::new(if size == 0 { DEFAULT_SIZE } else { size }), epoch: Mutex::new(0) }
+        let size = if size == 0 { DEFAULT_SIZE } else { size };
+        KeyCache { cache: ReadCache::new(size, size) }
     }
 
     /// The key of this name, from the cache or storage.
@@ -32,20 +28,15 @@ impl KeyCache {
         if let Some(named_key) = self.cache.get(name) {
             return Ok(Some(named_key));
         }
-        let epoch = *self.epoch.lock();
+        let epoch = self.cache.epoch();
         let Some(record) = KEYS.get(cx, name).await? else { return Ok(None) };
         let named_key = Arc::new(NamedKey::new(record));
-        let now = self.epoch.lock();
-        if *now == epoch {
-            self.cache.insert(name.into(), named_key.clone());
-        }
+        self.cache.insert(epoch, name.into(), named_key.clone());
         Ok(Some(named_key))
     }
 
     /// Removes a key from the cache.
     pub(super) fn invalidate(&self, name: &str) {
-        let mut epoch = self.epoch.lock();
-        *epoch += 1;
-        self.cache.remove(name);
+        self.cache.invalidate(name);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use keepfast_crypto::secret::SecretString;
+use keepfast_framework::Engine as _;
 use keepfast_framework::clock::{Clock, SystemClock};
 use keepfast_framework::testing::Bench;
 use serde_json::{Value, json};
@@ -12,6 +14,8 @@ use super::redis::RedisServer;
 use super::servers::PostgresServer;
 use super::suite::Kit;
 use crate::secrets::database::DatabaseEngine;
+use crate::secrets::database::config::Config;
+use crate::secrets::database::rotation::{PENDING, Pending, database};
 
 /// A mounted engine with a connection `db` as `boss`, an administrator with the password `first`, through a port.
 async fn rig(kit: &dyn Kit, port: u16, more: Value) -> Bench {
@@ -154,6 +158,28 @@ async fn an_administrator_without_free_sessions_keeps_its_connection() {
     server.admin("ALTER ROLE boss CONNECTION LIMIT -1");
     bench.tick_after(Duration::from_secs(1)).await.unwrap();
     bench.read("creds/app").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_second_password_gets_a_connection_of_its_own() {
+    let Some(server) = PostgresServer::start() else { return };
+    let bench = rig(&server, server.port, json!({})).await;
+    let (_, mut cx) = bench.engine_and_cx();
+    let engine = DatabaseEngine::open(&mut cx).await.unwrap();
+    let config = Config::require(&engine, &mut cx, "db").await.unwrap();
+    // Both rotations were sent under the same revision of the settings; the first one was undone.
+    for password in ["second", "third"] {
+        let pending = Pending::new("boss", &SecretString::new(password.to_owned()));
+        let (_, mut writing) = bench.engine_and_cx();
+        PENDING.put(&mut writing, "db", &pending).unwrap();
+        writing.commit().await.unwrap();
+        if password == "third" {
+            server.admin("ALTER ROLE boss PASSWORD 'third'");
+            server.admin("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'boss'");
+        }
+        let (_, mut cx) = bench.engine_and_cx();
+        database(&engine, &mut cx, "db", &config).await.unwrap().verify().await.expect(password);
+    }
 }
 
 #[tokio::test]
