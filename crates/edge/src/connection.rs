@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use http::Version;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -56,7 +58,7 @@ pub(crate) async fn serve<K: Kernel>(
     builder: Arc<Builder<TokioExecutor>>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let mut timeouts = PhaseTimeouts::new(edge.limits());
+    let timeouts = PhaseTimeouts::new(edge.limits());
     let (head, unsent) = (Charge::new(&peer, 0), Charge::new(&peer, 0));
     let io = TokioIo::new(CheckedStream {
         stream,
@@ -84,8 +86,14 @@ pub(crate) async fn serve<K: Kernel>(
         }
     });
     let mut connection = pin!(builder.serve_connection(io, service));
-    let mut ticks = timeouts.ticks();
-    let mut stopping = false;
+    // A connection is polled several times for each request; these futures only when one of them was woken.
+    let mut events = FuturesUnordered::<Pin<Box<dyn Future<Output = Event> + Send>>>::new();
+    events.push(Box::pin(async move {
+        // The stop of a server that has ended counts, too.
+        let _ = stop.wait_for(|stop| *stop).await;
+        Event::Stop
+    }));
+    events.push(Box::pin(ended(peer.clone(), timeouts)));
     loop {
         tokio::select! {
             biased;
@@ -94,18 +102,39 @@ pub(crate) async fn serve<K: Kernel>(
                 peer.activity.turn_begins();
                 connection.as_mut().poll(cx)
             }) => return,
-            _ = ticks.tick() => {
-                peer.activity.ticked();
-                if timeouts.is_expired(&peer.activity) {
-                    return;
-                }
-            }
-            _ = stop.wait_for(|stop| *stop), if !stopping => {
-                stopping = true;
-                connection.as_mut().graceful_shutdown();
+            event = events.next() => match event {
+                Some(Event::Stop) => connection.as_mut().graceful_shutdown(),
+                Some(Event::End) | None => return,
             }
         }
     }
+}
+
+/// An event of a connection besides its bytes.
+enum Event {
+    /// The server stops.
+    Stop,
+    /// The connection ends: it exceeds a timeout, or its memory is needed.
+    End,
+}
+
+/// Completes when the connection is to end.
+async fn ended(peer: Arc<Peer>, mut timeouts: PhaseTimeouts) -> Event {
+    let mut ticks = timeouts.ticks();
+    let expired = async {
+        loop {
+            ticks.tick().await;
+            peer.activity.ticked();
+            if timeouts.is_expired(&peer.activity) {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        () = peer.closed() => {}
+        () = expired => {}
+    }
+    Event::End
 }
 
 /// The memory of a request in addition to its connection, in bytes. An HTTP/1 request counts with the connection.

@@ -74,30 +74,28 @@ impl<K: Kernel> Listener<K> {
         let (edge, protocols, stop) = (self.edge.clone(), protocols.clone(), self.stop.clone());
         let tls = self.tls.clone();
         tokio::spawn(async move {
-            let serve = async {
-                let _ = stream.set_nodelay(true);
-                let Some(tls) = tls else {
-                    connection::serve(stream, place.peer().clone(), edge, protocols, stop).await;
-                    return;
-                };
-                let handshake = async {
-                    if sends_plain_http(&stream).await {
-                        refuse_plain_http(stream).await;
-                        return None;
-                    }
-                    let acceptor = TlsAcceptor::from(tls.current());
-                    acceptor.accept_with(stream, |tls| tls.set_buffer_limit(Some(TLS_BUFFER))).await.ok()
-                };
-                if let Ok(Some(stream)) = tokio::time::timeout(edge.limits().handshake_timeout, handshake).await {
-                    let session = tls.session(stream.get_ref().1);
-                    session.into_iter().for_each(|session| place.peer().set_tls(session));
-                    connection::serve(stream, place.peer().clone(), edge, protocols, stop).await;
-                }
+            let _ = stream.set_nodelay(true);
+            let Some(tls) = tls else {
+                connection::serve(stream, place.peer().clone(), edge, protocols, stop).await;
+                return;
             };
-            tokio::select! {
+            let handshake = async {
+                if sends_plain_http(&stream).await {
+                    refuse_plain_http(stream).await;
+                    return None;
+                }
+                let acceptor = TlsAcceptor::from(tls.current());
+                acceptor.accept_with(stream, |tls| tls.set_buffer_limit(Some(TLS_BUFFER))).await.ok()
+            };
+            let stream = tokio::select! {
                 biased;
-                () = place.peer().closed() => {}
-                () = serve => {}
+                () = place.peer().closed() => None,
+                done = tokio::time::timeout(edge.limits().handshake_timeout, handshake) => done.ok().flatten(),
+            };
+            if let Some(stream) = stream {
+                let session = tls.session(stream.get_ref().1);
+                session.into_iter().for_each(|session| place.peer().set_tls(session));
+                connection::serve(stream, place.peer().clone(), edge, protocols, stop).await;
             }
         });
     }
@@ -106,11 +104,7 @@ impl<K: Kernel> Listener<K> {
         let Some(place) = self.connections.admit(Source::default()) else { return };
         let (edge, protocols, stop) = (self.edge.clone(), protocols.clone(), self.stop.clone());
         tokio::spawn(async move {
-            tokio::select! {
-                biased;
-                () = place.peer().closed() => {}
-                () = connection::serve(stream, place.peer().clone(), edge, protocols, stop) => {}
-            }
+            connection::serve(stream, place.peer().clone(), edge, protocols, stop).await;
         });
     }
 }

@@ -1,11 +1,13 @@
 //! Timeouts of the phases of a connection. The only file of the server that reads the system clock for waits.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use http::Version;
-use tokio::time::{Interval, MissedTickBehavior};
+use parking_lot::Mutex;
+use tokio::time::{Interval, MissedTickBehavior, Sleep};
 
 use crate::config::Limits;
 use crate::connections::Peer;
@@ -139,6 +141,40 @@ impl Drop for OpenRequest {
         if self.peer.activity.open.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.peer.activity.enter(self.after);
             self.peer.touch();
+        }
+    }
+}
+
+/// The timer of the requests of a connection. To set a timer later costs less than to create one for each request.
+#[derive(Default)]
+pub(crate) struct RequestTimer(Mutex<Option<Pin<Box<Sleep>>>>);
+
+/// A wait without an end.
+const FOREVER: Duration = Duration::from_secs(30 * 365 * 86_400);
+
+impl RequestTimer {
+    /// The output of `work`; `None` when it takes longer than `span`.
+    pub(crate) async fn limit<F: Future>(&self, span: Duration, work: F) -> Option<F::Output> {
+        let mut timer = self.take(span);
+        let output = tokio::select! {
+            biased;
+            output = work => Some(output),
+            () = &mut timer => None,
+        };
+        *self.0.lock() = Some(timer);
+        output
+    }
+
+    /// The timer, or a new one where another request of the connection has it, set to `span` from now.
+    #[allow(clippy::disallowed_methods, reason = "requests time out by the machine's clock, not the product's")]
+    fn take(&self, span: Duration) -> Pin<Box<Sleep>> {
+        let span = span.min(FOREVER);
+        match self.0.lock().take() {
+            Some(mut timer) => {
+                timer.as_mut().reset(tokio::time::Instant::now() + span);
+                timer
+            }
+            None => Box::pin(tokio::time::sleep(span)),
         }
     }
 }

@@ -100,8 +100,11 @@ impl CanonicalPath {
         if decoded.len() > Self::MAX {
             return Err(PathError::TooLong);
         }
-        if decoded.chars().any(char::is_control) {
+        if has_control_character(&decoded) {
             return Err(PathError::Control);
+        }
+        if !may_have_unclean_segment(decoded.as_bytes()) {
+            return Ok(CanonicalPath(decoded));
         }
         let body = decoded.strip_suffix('/').unwrap_or(&decoded);
         for segment in body.split('/') {
@@ -124,6 +127,20 @@ impl CanonicalPath {
     pub fn as_folder(&self) -> Self {
         if self.0.is_empty() || self.0.ends_with('/') { self.clone() } else { CanonicalPath(format!("{}/", self.0)) }
     }
+}
+
+fn has_control_character(text: &str) -> bool {
+    if text.is_ascii() {
+        // Without an early end the compiler checks many bytes at once.
+        return text.bytes().fold(false, |found, byte| found | byte.is_ascii_control());
+    }
+    text.chars().any(char::is_control)
+}
+
+/// Whether a segment is empty or begins with a dot.
+fn may_have_unclean_segment(path: &[u8]) -> bool {
+    let mut before = b'/';
+    path.iter().any(|byte| std::mem::replace(&mut before, *byte) == b'/' && matches!(byte, b'/' | b'.'))
 }
 
 impl fmt::Display for CanonicalPath {
@@ -301,8 +318,8 @@ fn take(segments: &[Segment], path: &str, folder: bool, found: &mut Captures) ->
     if path.is_empty() {
         return false;
     }
-    let (head, tail) = match path.split_once('/') {
-        Some((head, tail)) => (head, Some(tail)),
+    let (head, tail) = match memchr::memchr(b'/', path.as_bytes()) {
+        Some(at) => (&path[..at], Some(&path[at + 1..])),
         None => (path, None),
     };
     let kept = found.len();

@@ -107,6 +107,15 @@ impl<'a> Tokens<'a> {
         None
     }
 
+    /// Skips the next token if it is this comma or colon.
+    #[inline]
+    pub fn skip_separator(&mut self, separator: u8) {
+        if matches!(separator, b',' | b':') && self.peek() == Some(separator) {
+            self.at += 1;
+            self.behind = self.at;
+        }
+    }
+
     /// The offset at which the search for the next token starts; after [`Tokens::peek`], that of its first byte.
     #[must_use]
     pub fn position(&self) -> usize {

@@ -112,22 +112,20 @@ impl Walk<'_> {
     fn object(&mut self, public: &dyn Fn(&str) -> bool) {
         let is_outermost = self.tokens.depth() == 1;
         let mut separator = b'{';
-        while let Some(name) = self.tokens.next() {
-            match name.kind {
-                Kind::String { .. } => {}
-                Kind::Comma => continue,
-                _ => break,
-            }
+        while let Some(name) = self.tokens.next()
+            && matches!(name.kind, Kind::String { .. })
+        {
             self.out.push(separator);
             separator = b',';
             self.out.extend_from_slice(name.text);
             self.out.push(b':');
-            self.tokens.next();
+            self.tokens.skip_separator(b':');
             if is_outermost && public(&unescaped(&name)) {
                 one_line(self.tokens.skip_value(), self.out);
             } else {
                 self.value(&|_| false);
             }
+            self.tokens.skip_separator(b',');
         }
         self.out.extend_from_slice(if separator == b'{' { b"{}" } else { b"}" });
     }
@@ -137,13 +135,9 @@ impl Walk<'_> {
     fn array(&mut self) {
         let mut separator = b'[';
         loop {
-            match self.tokens.peek() {
-                Some(b',') => {
-                    self.tokens.next();
-                    continue;
-                }
-                Some(b']') | None => break,
-                Some(_) => {}
+            self.tokens.skip_separator(b',');
+            if matches!(self.tokens.peek(), Some(b']') | None) {
+                break;
             }
             self.out.push(separator);
             separator = b',';

@@ -108,7 +108,7 @@ impl Router {
     /// A path without its trailing slash reaches the mount of that name too (`GET secret` is the root of `secret/`).
     pub(crate) fn find<'p>(&self, path: &'p str) -> Option<(&Arc<Mounted>, &'p str)> {
         let mut found = None;
-        for (at, _) in path.match_indices('/').take(self.deepest) {
+        for at in memchr::memchr_iter(b'/', path.as_bytes()).take(self.deepest) {
             if let Some(mounted) = self.by_path.get(&path[..=at]) {
                 found = Some((mounted, &path[at + 1..]));
             }

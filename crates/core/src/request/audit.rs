@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use keepfast_framework::{Clock, Error, Incoming, Status};
+use keepfast_framework::{Clock, Error, Incoming, Status, Timestamp};
 
 use super::authenticate::RequestCaller;
 use super::authorize::{Authorized, AuthorizedParts};
@@ -49,16 +49,17 @@ impl RequestAuditor {
         }
     }
 
-    /// Audits a request, authorized or refused.
+    /// Audits a request, authorized or refused at this time.
     pub(super) async fn record_request(
         &self,
         admitted: Result<Authorized, Box<Refused>>,
+        now: Timestamp,
     ) -> Result<Audited, Box<Refused>> {
         match admitted {
             Ok(authorized) => {
                 let routed = authorized.routed();
                 let mounted = Some(&**routed.destination.mounted());
-                let entry = self.entry(&routed.incoming, mounted, authorized.caller(), None);
+                let entry = self.entry(now, &routed.incoming, mounted, authorized.caller(), None);
                 let recorded = self.record(&entry, &SerializedRequest::default()).await;
                 let parts = authorized.into_parts();
                 match recorded {
@@ -76,7 +77,7 @@ impl RequestAuditor {
                 }
                 let routed = &refused.routed;
                 let mounted = routed.destination.mounted().map(|mounted| &**mounted);
-                let entry = self.entry(&routed.incoming, mounted, &refused.caller, Some(&refused.error));
+                let entry = self.entry(now, &routed.incoming, mounted, &refused.caller, Some(&refused.error));
                 match self.record(&entry, &SerializedRequest::default()).await {
                     Ok(serialized) => refused.serialized = serialized,
                     Err(error) => refused.error = error,
@@ -115,7 +116,7 @@ impl RequestAuditor {
         let path = routed.incoming.path.as_str();
         let error = Error::new(Status::TOO_MANY_REQUESTS, format!("request path {path:?}: rate limit quota exceeded"));
         let (caller, mounted) = (RequestCaller::default(), routed.destination.mounted().map(|mounted| &**mounted));
-        let entry = self.entry(&routed.incoming, mounted, &caller, Some(&error));
+        let entry = self.entry(self.clock.now(), &routed.incoming, mounted, &caller, Some(&error));
         // The broker logs devices that fail; the request is refused all the same.
         let _ = self.record(&entry, &SerializedRequest::default()).await;
     }
@@ -143,12 +144,13 @@ impl RequestAuditor {
             part.wrap = envelope.wrap.as_deref();
             part.warnings = &envelope.warnings;
         }
-        let entry = self.entry(incoming, mounted, caller, outcome.as_ref().err());
+        let entry = self.entry(self.clock.now(), incoming, mounted, caller, outcome.as_ref().err());
         self.record(&Entry { response: Some(part), ..entry }, serialized).await.map(drop)
     }
 
     fn entry<'a>(
         &self,
+        time: Timestamp,
         incoming: &'a Incoming,
         mounted: Option<&'a Mounted>,
         caller: &'a RequestCaller,
@@ -157,7 +159,7 @@ impl RequestAuditor {
         let mount = mounted;
         let data = incoming.input.body.raw();
         Entry {
-            time: self.clock.now(),
+            time,
             request: RequestPart {
                 id: &incoming.id,
                 // A namespace that does not exist has no id.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::{Clock, Error, Incoming, Operation, QueryValue, Status};
+use keepfast_framework::{Clock, Error, Incoming, Operation, QueryValue, Status, Timestamp};
 
 use super::Refused;
 use super::route::Routed;
@@ -64,15 +64,15 @@ impl Authenticator {
         }
     }
 
-    /// Authenticates the caller of a routed request.
-    pub(super) async fn authenticate(&self, routed: Routed) -> Result<Authenticated, Box<Refused>> {
-        match self.caller_of(&routed).await {
+    /// Authenticates the caller of a routed request, with a token that is valid at `now`.
+    pub(super) async fn authenticate(&self, routed: Routed, now: Timestamp) -> Result<Authenticated, Box<Refused>> {
+        match self.caller_of(&routed, now).await {
             Ok(caller) => Ok(Authenticated { routed, caller }),
             Err(error) => Err(Box::new(Refused::new(routed, RequestCaller::default(), error))),
         }
     }
 
-    async fn caller_of(&self, routed: &Routed) -> Result<RequestCaller, Error> {
+    async fn caller_of(&self, routed: &Routed, now: Timestamp) -> Result<RequestCaller, Error> {
         let Some(namespace) = &routed.namespace else {
             return Err(Error::new(Status::NOT_FOUND, "namespace not found"));
         };
@@ -97,7 +97,6 @@ impl Authenticator {
             None => Err("the request has no token"),
             Some(token) => {
                 let remote = incoming.remote.map(|a| a.ip());
-                let now = self.clock.now();
                 let found = self.tokens.find(token.expose(), namespace, remote, now).await?;
                 self.metrics.tokens.lookup.record(self.clock.now().since(now));
                 match found {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use keepfast_framework::cx::Caller;
 use keepfast_framework::routes::Access;
-use keepfast_framework::{Error, Incoming, Operation, Result, Status};
+use keepfast_framework::{Error, Incoming, Operation, Result, Status, Timestamp};
 
 use super::Refused;
 use super::authenticate::{Authenticated, RequestCaller};
@@ -70,10 +70,14 @@ impl Authorizer {
         }
     }
 
-    /// Authorizes a request, or refuses it.
-    pub(super) async fn authorize(&self, authenticated: Authenticated) -> Result<Authorized, Box<Refused>> {
+    /// Authorizes a request by the policies in force, with the rules that depend on time as of `now`, or refuses it.
+    pub(super) async fn authorize(
+        &self,
+        authenticated: Authenticated,
+        now: Timestamp,
+    ) -> Result<Authorized, Box<Refused>> {
         let (routed, mut caller) = authenticated.into_parts();
-        let (decision, compiled) = match self.evaluate(&routed, &mut caller).await {
+        let (decision, compiled) = match self.evaluate(&routed, now, &mut caller).await {
             Ok(allowed) => allowed,
             Err(error) => return Err(Box::new(Refused::new(routed, caller, error))),
         };
@@ -89,6 +93,7 @@ impl Authorizer {
     async fn evaluate(
         &self,
         routed: &Routed,
+        now: Timestamp,
         request_caller: &mut RequestCaller,
     ) -> Result<(Decision, Option<Arc<CompiledAcl>>)> {
         let policy_results = &mut request_caller.policy_results;
@@ -107,7 +112,6 @@ impl Authorizer {
         let path = routed.policy_path();
         let parameters = || parameters_of(&routed.incoming);
         let declared = routed.destination.call().map(Call::operation);
-        let now = self.host.clock.now();
         let decide = |creates: bool| {
             compiled.acl.allow(&AclRequest {
                 path,

@@ -60,22 +60,28 @@ impl Pipeline {
     ) -> (Response, bool) {
         let routed = route(&self.unsealed.engines.mounts, incoming);
         let is_login = routed.destination.call().is_some_and(|call| call.row().login);
-        let admitted = self.admit(routed, listed).await;
-        self.unsealed.observability.metrics.check_token.record(self.unsealed.clock.now().since(started));
-        let answered = match self.recorder.record_request(admitted).await {
+        let admitted = self.admit(routed, started, listed).await;
+        let admitted_at = self.unsealed.clock.now();
+        self.unsealed.observability.metrics.check_token.record(admitted_at.since(started));
+        let answered = match self.recorder.record_request(admitted, admitted_at).await {
             Ok(recorded) => self.dispatcher.dispatch(&self.unsealed, recorded).await,
             Err(refused) => Handled::refused(*refused),
         };
         (self.recorder.record_response(answered).await, is_login)
     }
 
-    /// Authenticates the caller of a routed request, then authorizes the request.
-    async fn admit(&self, routed: Routed, listed: &InFlightGuard<'_>) -> Result<Authorized, Box<Refused>> {
-        let authenticated = self.authenticator.authenticate(routed).await?;
+    /// Authenticates the caller of a routed request that has started at this time, then authorizes the request.
+    async fn admit(
+        &self,
+        routed: Routed,
+        started: Timestamp,
+        listed: &InFlightGuard<'_>,
+    ) -> Result<Authorized, Box<Refused>> {
+        let authenticated = self.authenticator.authenticate(routed, started).await?;
         if let Some(token) = authenticated.token() {
             listed.set_caller(token.clone());
         }
-        self.authorizer.authorize(authenticated).await
+        self.authorizer.authorize(authenticated, started).await
     }
 
     /// Audits a request that a quota has refused before it was read.

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{Connections, network};
-use crate::timeouts::{Activity, Stopwatch};
+use crate::timeouts::{Activity, RequestTimer, Stopwatch};
 
 /// The bytes of request heads that an HTTP/2 connection may have without a live token, and how many more for each
 /// received byte.
@@ -26,6 +26,8 @@ pub(crate) struct Peer {
     tls: OnceLock<Arc<TlsSession>>,
     /// The activity of the connection.
     pub(crate) activity: Activity,
+    /// The timer of its requests.
+    pub(crate) timer: RequestTimer,
     stopwatch: Stopwatch,
     /// The time of the last begin or end of a request, in milliseconds of the server's stopwatch.
     since: AtomicU64,
@@ -69,6 +71,7 @@ impl Peer {
             address,
             tls: OnceLock::new(),
             activity: Activity::default(),
+            timer: RequestTimer::default(),
             stopwatch,
             since: AtomicU64::new(stopwatch.millis()),
             authenticated: AtomicBool::new(false),

@@ -136,9 +136,9 @@ impl<K: Kernel> Edge<K> {
                 outcome.unwrap_or_else(|_| EdgeResponse::error(StatusCode::INTERNAL_SERVER_ERROR, "internal error"));
             (response, held)
         });
-        match tokio::time::timeout(self.rules.limits.duration, work).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
+        match peer.timer.limit(self.rules.limits.duration, work).await {
+            Some(outcome) => outcome,
+            None => {
                 let text = "the request took longer than max_request_duration";
                 (EdgeResponse::error(StatusCode::SERVICE_UNAVAILABLE, text), Charge::new(peer, UNREAD))
             }

@@ -82,6 +82,11 @@ pub(crate) fn decode(raw: &str) -> Result<String, Undecodable> {
 
 /// Resolves empty, `.` and `..` segments; borrowed when there are none. Keeps a trailing slash.
 fn clean(raw: &str) -> Cow<'_, str> {
+    // Only a segment that is empty or begins with a dot can be unclean.
+    if raw.as_bytes().windows(2).all(|pair| pair[0] != b'/' || !matches!(pair[1], b'/' | b'.')) && raw.starts_with('/')
+    {
+        return Cow::Borrowed(raw);
+    }
     let unclean = |segment: &str| matches!(segment, "" | "." | "..");
     let body = raw.strip_prefix('/').unwrap_or(raw);
     if !body.strip_suffix('/').unwrap_or(body).split('/').any(unclean) || body.is_empty() {

@@ -131,8 +131,7 @@ fn charge<K>(
 /// in a response that repeats them.
 fn kept_length(head: &Parts, recorded: &BTreeMap<String, bool>) -> usize {
     let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
-    let values = headers::kept(&head.headers, recorded).map(headers::text_length);
-    target + values.sum::<usize>()
+    target + headers::kept_length(&head.headers, recorded)
 }
 
 impl<K: Kernel> Admitting<'_, K> {
@@ -213,7 +212,7 @@ fn read_head<K: Kernel>(
         open: rules.open,
         accepts_prometheus,
     });
-    Ok((incoming, headers::is_form(&head.headers)))
+    Ok((incoming, writes && headers::is_form(&head.headers)))
 }
 
 /// A request with only its head, to record its refusal.
