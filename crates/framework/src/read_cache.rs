@@ -71,8 +71,6 @@ impl<K: Eq + Hash + Clone, V: Clone> ReadCache<K, V> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
-
     use super::*;
 
     #[test]
@@ -107,32 +105,32 @@ mod tests {
         assert!((1..=8).contains(&few.iter().count()));
     }
 
-    /// A writer commits and invalidates while readers fill the cache: after each invalidation no reader finds an
-    /// earlier value.
+    /// Every order of the steps of two commits and of a read: no order leaves a stale value.
     #[test]
-    fn no_interleaving_leaves_a_stale_value() {
-        let (cache, stored, invalidated) = (ReadCache::new(1, 4), AtomicU64::new(0), AtomicU64::new(0));
-        std::thread::scope(|scope| {
-            for _ in 0..2 {
-                scope.spawn(|| {
-                    while stored.load(Ordering::SeqCst) < 20_000 {
-                        let least = invalidated.load(Ordering::SeqCst);
-                        if let Some(value) = cache.get("k") {
-                            assert!(value >= least, "{value} after the invalidation of all before {least}");
-                            continue;
-                        }
-                        let read_in = cache.epoch();
-                        let read = stored.load(Ordering::SeqCst);
-                        std::thread::yield_now();
-                        cache.insert(read_in, "k".to_owned(), read);
+    fn no_order_of_a_read_and_commits_leaves_a_stale_value() {
+        const STEPS: u32 = 7;
+        let mut cached = 0;
+        for order in (0_u32..1 << STEPS).filter(|order| order.count_ones() == 3) {
+            let cache: ReadCache<(), u8> = ReadCache::new(1, 1);
+            let (mut stored, mut read_in, mut read) = (0, Epoch::default(), 0);
+            let (mut of_reader, mut of_writer) = (0..3, 0..4);
+            for step in 0..STEPS {
+                if order >> step & 1 == 1 {
+                    match of_reader.next().unwrap() {
+                        0 => read_in = cache.epoch(),
+                        1 => read = stored,
+                        _ => cache.insert(read_in, (), read),
                     }
-                });
+                } else if of_writer.next().unwrap() % 2 == 0 {
+                    stored += 1;
+                } else {
+                    cache.invalidate(&());
+                }
             }
-            for value in 1..=20_000 {
-                stored.store(value, Ordering::SeqCst);
-                cache.invalidate("k");
-                invalidated.store(value, Ordering::SeqCst);
-            }
-        });
+            let value = cache.get(&());
+            assert!(value.is_none_or(|value| value == stored), "order {order:07b}");
+            cached += usize::from(value.is_some());
+        }
+        assert_eq!(cached, 1, "only a read after the last invalidation is kept");
     }
 }
