@@ -3,8 +3,7 @@
 //! The fields are those of Vault, whose parser is Go's `robfig/cron`; OpenBao has no schedules. Own code and not the
 //! crate `croner`: of `0 0 */1 * MON` croner makes every day and Vault the Mondays, it refuses `? 0 * * *`, and it
 //! accepts `L`, `W`, `#` and `+`, which Vault refuses. A date that no year has is found only by a search of 0.2 s, and
-//! it needs `darling`, `derive_builder` and `strum`. One case differs from Vault: a day field `*/2` counts as
-//! unrestricted, as in Vixie's cron, so `0 0 */2 * MON` is every Monday of an odd date and not every day of either.
+//! it needs `darling`, `derive_builder` and `strum`.
 
 use jiff::Span;
 use jiff::civil::date;
@@ -87,7 +86,7 @@ impl Schedule {
             days: FIELDS[2].parse(days)?,
             months: FIELDS[3].parse(months)?,
             weekdays: weekday_bits & 0x7f,
-            either_day: !days.starts_with(['*', '?']) && !weekdays.starts_with(['*', '?']),
+            either_day: is_restricted(days) && is_restricted(weekdays),
         };
         match schedule.next(Timestamp::EPOCH) {
             Some(_) => Ok(schedule),
@@ -118,6 +117,16 @@ impl Schedule {
         let (by_date, by_weekday) = (has_bit(self.days, of_month), has_bit(self.weekdays, (day + 4).rem_euclid(7)));
         has_bit(self.months, month) && if self.either_day { by_date || by_weekday } else { by_date && by_weekday }
     }
+}
+
+/// Whether a day field selects days: no part of it is `*` or `?`. With a step above 1 it selects days, as in
+/// `robfig/cron` v3 and unlike in Vixie's cron.
+fn is_restricted(days: &str) -> bool {
+    let is_every_day = |part: &str| match part.split_once('/') {
+        None => matches!(part, "*" | "?"),
+        Some((range, step)) => matches!(range, "*" | "?") && step.parse() == Ok(1),
+    };
+    !days.split(',').any(is_every_day)
 }
 
 fn has_bit(bits: u64, at: i64) -> bool {
@@ -214,6 +223,8 @@ mod tests {
             ("0 0 1-31 * MON", "2026-11-28T00:00:00Z", "2026-11-29T00:00:00Z"),
             ("0 0 */1 * MON", "2026-11-28T00:00:00Z", "2026-11-30T00:00:00Z"),
             ("0 0 ? * MON", "2026-11-28T00:00:00Z", "2026-11-30T00:00:00Z"),
+            ("0 0 */2 * MON", "2026-11-28T00:00:00Z", "2026-11-29T00:00:00Z"),
+            ("0 0 */2 * *", "2026-11-29T00:00:00Z", "2026-12-01T00:00:00Z"),
             ("? 0 * * *", "2026-11-28T00:59:00Z", "2026-11-29T00:00:00Z"),
             ("0 0 1 1 *", "1969-12-31T23:59:30Z", "1970-01-01T00:00:00Z"),
         ] {
