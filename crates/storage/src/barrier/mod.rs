@@ -391,6 +391,11 @@ fn damaged(path: &str) -> StorageError {
     StorageError::corrupt(format!("the record at '{path}' does not authenticate"))
 }
 
+/// The term of the key that encrypted a stored value; `None` for the keyring and for plaintext.
+pub(crate) fn key_term(value: &[u8]) -> Option<u32> {
+    value::term(value).filter(|term| *term != 0)
+}
+
 /// The digest that a transaction stores in its read set.
 pub(crate) fn digest(record: Option<&Bytes>) -> Option<Digest> {
     record.map(|record| Digest::of(record))
