@@ -21,7 +21,7 @@ macro_rules! backend_suite {
                 lists_one_level, lists_a_name_twice_when_it_is_both, pages_listings, pages_behind_names_that_do_not_exist,
                 skips_large_subtrees, conflicts_on_a_changed_value, conflicts_on_presence_and_absence,
                 conflicts_on_a_changed_listing, a_conflict_writes_nothing, a_batch_without_writes_only_checks,
-                keeps_large_and_empty_values, tells_watchers_in_order, loses_no_concurrent_increment,
+                keeps_large_and_empty_values, tells_watchers_in_order, counts_encryptions_by_key_term, loses_no_concurrent_increment,
                 leads_its_cluster_if_it_has_one);
         }
     };
@@ -251,6 +251,19 @@ pub async fn tells_watchers_in_order(store: Store) {
     assert!(indexes.is_sorted_by(|earlier, later| earlier < later), "{indexes:?}");
     returned.sort_unstable();
     assert_eq!(indexes, returned);
+}
+
+pub async fn counts_encryptions_by_key_term(store: Store) {
+    let sealed = |path: &str, term: u32| {
+        let value = [&[1], &term.to_le_bytes()[..], &[0; 28]].concat();
+        Write::Put { key: key(path), value: value.into() }
+    };
+    let count = |term| store.encryptions(term).unwrap();
+    write(&store, vec![sealed("a", 1), sealed("a", 1), sealed("b", 2), put("plain", "text"), delete("a")]).await;
+    assert_eq!((count(1), count(2), count(3)), (2, 1, 0));
+    write(&store, vec![sealed("a", 4), sealed("b", 1), sealed("keyring", 0)]).await;
+    write(&store, vec![sealed("a", 4)]).await;
+    assert_eq!((count(0), count(1), count(2), count(4)), (0, 3, 1, 2));
 }
 
 pub async fn loses_no_concurrent_increment(store: Store) {

@@ -228,6 +228,10 @@ impl Backend for LocalBackend {
         answered.await.unwrap_or_else(|_| Err(self.gone()))
     }
 
+    fn encryptions(&self, key_term: u32) -> Result<u64, StorageError> {
+        self.applier.state.encryptions(key_term)
+    }
+
     fn watch(&self, watcher: Weak<dyn Watch>) {
         self.applier.watchers.add(watcher);
     }
