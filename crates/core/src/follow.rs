@@ -130,6 +130,10 @@ impl Watch for Follow {
             }
         }
     }
+
+    /// The barrier has closed, and no owner is used any more: [`Lifecycle`](crate::lifecycle::Lifecycle) opens all
+    /// services anew.
+    fn replaced(&self, _: Index) {}
 }
 
 #[cfg(test)]

@@ -45,9 +45,15 @@ impl Serving {
     fn usable(&self) -> Option<&Arc<Pipeline>> {
         (!self.pipeline.server().barrier.has_failed_closed()).then_some(&self.pipeline)
     }
+
+    /// Whether it serves with this barrier.
+    fn has(&self, barrier: &Arc<Barrier>) -> bool {
+        Arc::ptr_eq(&self.pipeline.server().barrier, barrier)
+    }
 }
 
-/// Seals the server when its barrier has failed closed, until it is dropped.
+/// Seals the server when its barrier has failed closed, until it is dropped. After a replacement of all records the
+/// server is opened anew, if its seal opens the new ones.
 struct SealGuard(tokio::task::JoinHandle<()>);
 
 impl Drop for SealGuard {
@@ -60,10 +66,12 @@ impl SealGuard {
     fn start(lifecycle: Weak<Lifecycle>, barrier: Arc<Barrier>) -> Self {
         SealGuard(tokio::spawn(async move {
             barrier.failed_closed().await;
-            if let Some(lifecycle) = lifecycle.upgrade() {
-                tracing::warn!("the storage has closed on this node, which seals");
-                lifecycle.seal().await;
-            }
+            // In its own task: the seal drops this guard.
+            tokio::spawn(async move {
+                if let Some(lifecycle) = lifecycle.upgrade() {
+                    lifecycle.after_failure(&barrier).await;
+                }
+            });
         }))
     }
 }
@@ -175,11 +183,41 @@ impl Lifecycle {
         Ok(())
     }
 
+    /// Seals the server whose barrier has failed closed, and opens it anew if all records were replaced.
+    async fn after_failure(&self, barrier: &Arc<Barrier>) {
+        let seal = barrier.is_replaced().then(|| self.seal_of(barrier)).flatten();
+        tracing::warn!(replaced = barrier.is_replaced(), "the storage has closed on this node, which seals");
+        self.seal_if(|serving| serving.has(barrier)).await;
+        let Some(seal) = seal else { return };
+        match self.unseal_by(|_| Some(seal)).await {
+            Ok(true) => {}
+            Ok(false) => tracing::warn!("the storage was replaced: this node needs the shares of the new one"),
+            Err(error) => tracing::error!(%error, "the storage was replaced, and this node cannot open it"),
+        }
+    }
+
+    /// The seal of the server that serves with this barrier.
+    fn seal_of(&self, barrier: &Arc<Barrier>) -> Option<Arc<dyn Seal>> {
+        let serving = self.serving.read();
+        serving.as_ref().filter(|serving| serving.has(barrier)).map(|s| s.pipeline.server().custody.seal())
+    }
+
     /// Seals the server: the keys are erased, and requests in flight fail at their next access to storage.
     pub(crate) async fn seal(&self) {
+        self.seal_if(|_| true).await;
+    }
+
+    async fn seal_if(&self, is_meant: impl Fn(&Serving) -> bool) {
         let begun = self.parts.clock.now();
         let _changing = self.changing.lock().await;
-        let serving = self.serving.write().take();
+        let serving = {
+            let mut serving = self.serving.write();
+            // An unseal may have replaced it in the meantime.
+            if serving.as_ref().is_some_and(|serving| !is_meant(serving)) {
+                return;
+            }
+            serving.take()
+        };
         self.unsealing.lock().reset();
         self.parts.admission.clear();
         if let Some(serving) = serving {

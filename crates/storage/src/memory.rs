@@ -37,6 +37,15 @@ impl MemoryBackend {
         Self::default()
     }
 
+    /// Replaces all records by those of `other`, as a restore of a snapshot does.
+    pub fn replace_with(&self, other: &Self) {
+        let records = other.state.read().records.clone();
+        let mut state = self.state.write();
+        state.records = records;
+        state.last += 1;
+        self.watchers.tell_replaced(Index(state.last));
+    }
+
     /// All records as stored, by key.
     pub(crate) fn records(&self) -> Vec<(Key, Bytes)> {
         self.state.read().records.iter().map(|(key, value)| (key.clone(), value.clone())).collect()

@@ -225,6 +225,10 @@ impl Watch for Notified {
         let paths = writes.iter().map(|write| write.key().to_string()).collect();
         self.0.lock().push((index.0, paths));
     }
+
+    fn replaced(&self, index: Index) {
+        panic!("no case replaces the records: {index:?}");
+    }
 }
 
 pub async fn tells_watchers_in_order(store: Store) {

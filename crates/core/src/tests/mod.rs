@@ -25,6 +25,7 @@ mod mounts;
 mod namespaces;
 mod panics;
 mod policies;
+mod replaced;
 mod seal;
 mod tls_session;
 mod token_roles;

@@ -181,6 +181,12 @@ impl Barrier {
         self.keyring.has_failed_closed()
     }
 
+    /// Whether it has failed closed because a snapshot has replaced all records. The root key may open the storage
+    /// again, with the keyring of the snapshot.
+    pub fn is_replaced(&self) -> bool {
+        self.keyring.is_replaced()
+    }
+
     /// Waits until [`has_failed_closed`](Self::has_failed_closed).
     pub async fn failed_closed(&self) {
         self.keyring.failed_closed().await;

@@ -342,6 +342,27 @@ async fn the_seal_record_is_stored_as_it_is() {
     assert_eq!(SealRecord::load(&backend).await.unwrap().unwrap(), "{}");
 }
 
+#[tokio::test]
+async fn a_replacement_of_all_records_closes_the_barrier() {
+    let (backend, root, barrier) = created().await;
+    write(&barrier, "k", "before").await;
+    let snapshot = MemoryBackend::new();
+    snapshot.replace_with(&backend);
+    barrier.rotate(8).await.unwrap();
+    write(&barrier, "k", "after").await;
+    assert_eq!(read(&barrier, "k").await.unwrap().unwrap(), "after");
+    assert!(!barrier.is_replaced());
+    backend.replace_with(&snapshot);
+    assert!(barrier.is_replaced() && barrier.has_failed_closed() && barrier.is_closed());
+    assert!(matches!(read(&barrier, "k").await, Err(StorageError::Closed)));
+    let again = Barrier::open(backend.clone(), &root).await.unwrap();
+    assert_eq!((read(&again, "k").await.unwrap().unwrap(), again.key_status().unwrap().term), ("before".into(), 1));
+    // A closed barrier stays closed.
+    again.close();
+    backend.replace_with(&snapshot);
+    assert!(!again.is_replaced() && !again.has_failed_closed());
+}
+
 /// Records that were written by format version 1, as `path hex` lines, under the root key 00 01 02 … 1f.
 const GOLDEN: &str = include_str!("../../tests/golden/barrier-v1.txt");
 

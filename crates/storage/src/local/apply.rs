@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::{
     entry::{Entry, Kind, LogId},
     log::ReadLog,
+    restore,
     state::{Change, Position, Records, State},
 };
 use crate::{Batch, Index, Read, StorageError, Write, barrier, watch::Watchers};
@@ -44,12 +45,16 @@ pub(crate) enum Verdict {
     Passed,
     /// A read of the batch no longer held: the entry has changed nothing.
     Conflict,
+    /// The entry does not fit to the restore before it, and has changed nothing.
+    Refused,
 }
 
 /// What a watcher receives for an entry.
 pub(crate) enum Told {
     /// The writes of a batch.
     Writes(Vec<Write>),
+    /// All records were replaced.
+    Replaced,
 }
 
 /// Entries that are being applied: an uncommitted change and its position.
@@ -88,6 +93,7 @@ impl Applier {
             for (index, told) in &told {
                 match told {
                     Told::Writes(writes) => applier.watchers.tell(*index, writes),
+                    Told::Replaced => applier.watchers.tell_replaced(*index),
                 }
             }
         })?;
@@ -151,16 +157,21 @@ impl<'c> Group<'c> {
             let last = self.position.id.index;
             return Err(StorageError::corrupt(format!("entry {} after entry {last}", id.index)));
         }
-        match kind {
-            Kind::Blank => {}
+        let verdict = match kind {
+            Kind::Blank => Verdict::Passed,
             Kind::Batch => return self.batch(id, Batch::decode(body)?),
-            Kind::Members => self.change.set_members(id.index, &body)?,
-            Kind::RestoreBegin | Kind::RestorePart | Kind::RestoreEnd | Kind::RestoreAbort => {
-                return Err(StorageError::Layout("its log has a restore, which this program does not know".into()));
+            Kind::Members => {
+                self.change.set_members(id.index, &body)?;
+                Verdict::Passed
             }
-        }
+            Kind::RestoreBegin => restore::begin(self.change, &body)?,
+            Kind::RestorePart => restore::part(self.change, &body)?,
+            Kind::RestoreEnd => restore::end(self.change, &body, &mut self.records)?,
+            Kind::RestoreAbort => restore::abort(self.change)?,
+        };
         self.position.id = id;
-        Ok((Verdict::Passed, None))
+        let is_replaced = kind == Kind::RestoreEnd && verdict == Verdict::Passed;
+        Ok((verdict, is_replaced.then_some(Told::Replaced)))
     }
 
     fn batch(&mut self, id: LogId, batch: Batch) -> Result<(Verdict, Option<Told>), StorageError> {

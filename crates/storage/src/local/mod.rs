@@ -13,6 +13,7 @@ mod log_index;
 mod log_model;
 #[cfg(test)]
 mod log_suite;
+mod restore;
 mod scan;
 mod scanned;
 mod segment;

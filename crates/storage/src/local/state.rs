@@ -9,6 +9,7 @@
 //! | `position` | `applied` to the term and the index of the last applied entry, the newest key term and its encryptions |
 //! | `terms` | earlier key terms to their encryptions |
 //! | `members` | index to the body of the last applied entry of that kind |
+//! | `restore` | the staged parts of a restore, see `restore` |
 //! | `meta` | format 1 only: `applied` to an index |
 
 use std::{io, ops::Bound, sync::Arc};
@@ -22,7 +23,7 @@ use super::{
     entry::{FOUNDING, LogId},
 };
 use crate::{
-    Digest, Page, Read, StorageError, Write,
+    Digest, Key, Page, Read, StorageError, Write,
     listing::{self, Cursor},
 };
 
@@ -144,7 +145,6 @@ impl State {
     }
 
     /// The index and the body of the last applied [`Kind::Members`](super::entry::Kind::Members).
-    #[cfg_attr(not(test), expect(dead_code, reason = "for a node of a cluster"))]
     pub(crate) fn members(&self) -> Result<Option<(u64, Bytes)>, StorageError> {
         let txn = self.database.begin_read().map_err(fault)?;
         let members = match txn.open_table(MEMBERS) {
@@ -220,12 +220,28 @@ impl Change {
         Ok(())
     }
 
+    /// Stores the position for a program that reads format 1. Returns the position for this format, which continues the
+    /// count of encryptions after another upgrade.
+    pub(crate) fn downgrade(&self, position: Position) -> Result<Position, StorageError> {
+        self.set_applied_v1(position.id.index)?;
+        self.add_encryptions(position.key_term, position.encryptions)?;
+        Ok(Position { key_term: 0, encryptions: 0, ..position })
+    }
+
     /// Replaces the members.
     pub(crate) fn set_members(&self, index: u64, body: &[u8]) -> Result<(), StorageError> {
         let mut members = self.0.open_table(MEMBERS).map_err(fault)?;
         members.retain(|_, _| false).map_err(fault)?;
         members.insert(index, body).map_err(fault)?;
         Ok(())
+    }
+
+    /// Opens a table for changes.
+    pub(super) fn table<K: redb::Key + 'static, V: redb::Value + 'static>(
+        &self,
+        table: TableDefinition<'_, K, V>,
+    ) -> Result<redb::Table<'_, K, V>, StorageError> {
+        self.0.open_table(table).map_err(fault)
     }
 
     fn set_applied_v1(&self, applied: u64) -> Result<(), StorageError> {
@@ -260,11 +276,21 @@ impl Records<'_> {
         Ok(true)
     }
 
+    /// Deletes all records.
+    pub(crate) fn clear(&mut self) -> Result<(), StorageError> {
+        self.0.retain(|_, _| false).map_err(fault)
+    }
+
+    /// Creates or replaces a record.
+    pub(crate) fn put(&mut self, key: &Key, value: &[u8]) -> Result<(), StorageError> {
+        self.0.insert(key.as_str(), value).map_err(fault).map(drop)
+    }
+
     /// Applies writes in order.
     pub(crate) fn apply(&mut self, writes: &[Write]) -> Result<(), StorageError> {
         for write in writes {
             match write {
-                Write::Put { key, value } => drop(self.0.insert(key.as_str(), &value[..]).map_err(fault)?),
+                Write::Put { key, value } => self.put(key, value)?,
                 Write::Delete { key } => drop(self.0.remove(key.as_str()).map_err(fault)?),
             }
         }
@@ -339,7 +365,7 @@ impl StorageBackend for RedbFile {
     }
 }
 
-fn fault(error: impl Into<redb::Error>) -> StorageError {
+pub(super) fn fault(error: impl Into<redb::Error>) -> StorageError {
     match error.into() {
         redb::Error::Io(error) => StorageError::io("use the state", error),
         redb::Error::PreviousIo => StorageError::Stopped("an operation on the state has failed".into()),

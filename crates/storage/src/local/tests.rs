@@ -3,6 +3,7 @@
 mod apply;
 mod faults;
 mod golden;
+mod restore;
 mod upgrade;
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};

@@ -61,6 +61,11 @@ impl Watch for Told {
         let applied = self.1.lock().as_ref().map_or(0, |applier| applier.applied.borrow().0);
         self.0.lock().extend(writes.iter().map(|write| (index.0, write.key().to_string(), applied)));
     }
+
+    fn replaced(&self, index: Index) {
+        let applied = self.1.lock().as_ref().map_or(0, |applier| applier.applied.borrow().0);
+        self.0.lock().push((index.0, "everything".into(), applied));
+    }
 }
 
 #[test]
@@ -85,6 +90,21 @@ fn every_replica_decides_alike_however_entries_are_grouped() {
         assert_eq!(told.iter().map(|told| told.0).collect::<Vec<_>>(), [3, 5, 7]);
         assert!(told.iter().all(|(index, _, applied)| applied < index), "watchers come before the applied index");
     }
+}
+
+#[test]
+fn a_restore_is_told_before_it_is_published() {
+    let applier = applier(&SimDisk::new(1));
+    let told = Arc::new(Told::default());
+    *told.1.lock() = Some(applier.clone());
+    let watcher: Arc<dyn Watch> = told.clone();
+    applier.watchers.add(Arc::downgrade(&watcher));
+    let digest = keepfast_crypto::hash::sha256(b"head");
+    let end = entry(4, Kind::RestoreEnd, Bytes::copy_from_slice(&digest));
+    let begun = vec![batch(2, &swap("a", None, "one")), entry(3, Kind::RestoreBegin, "head"), end];
+    assert_eq!(applier.apply(begun).unwrap(), [Verdict::Passed; 3]);
+    assert_eq!(*told.0.lock(), [(2, "a".to_owned(), 1), (4, "everything".to_owned(), 1)]);
+    assert_eq!((applier.state.get("a").unwrap(), *applier.applied.borrow()), (None, Index(4)));
 }
 
 #[test]
