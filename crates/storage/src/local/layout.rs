@@ -25,7 +25,8 @@ use crate::StorageError;
 const FORMAT: u32 = 2;
 /// The format that an upgrade reads.
 const FORMAT_BEFORE: u32 = 1;
-const META: &str = "meta.json";
+/// The file with the format.
+pub(super) const META: &str = "meta.json";
 const META_NEW: &str = "meta.json.new";
 
 /// The content of `meta.json`.
@@ -103,6 +104,12 @@ impl Layout {
     /// Changes the format to 2, durably. The log and the state must have it already.
     pub(crate) fn upgrade(&mut self, disk: &dyn Disk) -> Result<(), StorageError> {
         self.format = FORMAT;
+        self.write(disk)
+    }
+
+    /// Changes the format to 1, durably. The log and the state must have it already.
+    pub(crate) fn downgrade(&mut self, disk: &dyn Disk) -> Result<(), StorageError> {
+        self.format = FORMAT_BEFORE;
         self.write(disk)
     }
 

@@ -126,6 +126,25 @@ impl LocalBackend {
         Self::open_on(Arc::new(disk), options, Some(lock))
     }
 
+    /// Changes a data directory back to format 1, which earlier programs read. No process may use it.
+    ///
+    /// A program of format 1 does not know the encryptions that were counted since the upgrade: the barrier's key should
+    /// be rotated afterwards.
+    ///
+    /// # Errors
+    /// [`StorageError::Layout`] when it belongs to a member of a cluster or has format 1; otherwise as
+    /// [`open`](Self::open).
+    pub fn downgrade(path: &Path) -> Result<(), StorageError> {
+        if !path.join(layout::META).exists() {
+            return Err(StorageError::Layout("it has no meta.json".into()));
+        }
+        let disk = RealDisk::open(path)
+            .map_err(|error| StorageError::io(format!("open data directory {}", path.display()), error))?;
+        let _lock = DirectoryLock::take(path)?;
+        let disk: Arc<dyn Disk> = Arc::new(disk);
+        upgrade::revert(&disk)
+    }
+
     fn open_on(disk: Arc<dyn Disk>, options: LocalOptions, lock: Option<DirectoryLock>) -> Result<Self, StorageError> {
         let mut layout = Layout::open(&*disk, options.node_id.as_deref())?;
         if layout.needs_upgrade() {

@@ -32,6 +32,12 @@ pub(crate) fn list(disk: &dyn Disk) -> Result<Vec<(u64, String)>, StorageError> 
     Ok(segments)
 }
 
+/// Deletes all segments.
+pub(crate) fn delete(disk: &dyn Disk) -> Result<(), StorageError> {
+    let removed = |(_, name): (_, String)| disk.remove(&path(&name));
+    list(disk)?.into_iter().try_for_each(removed).map_err(|error| StorageError::io("delete the log", error))
+}
+
 pub(crate) fn open(disk: &dyn Disk, name: &str) -> Result<Arc<dyn DiskFile>, StorageError> {
     let failed = |error| StorageError::io("open a log segment", error);
     disk.open(&path(name), false).map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))

@@ -11,9 +11,7 @@
 
 use std::io;
 
-#[cfg(test)]
-use bytes::BufMut;
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes};
 
 use super::{
     disk::Disk,
@@ -44,7 +42,6 @@ impl Head {
         Some(Self { salt: rest.get_u32_le(), first: rest.get_u64_le() })
     }
 
-    #[cfg(test)]
     fn encode(&self) -> [u8; HEADER] {
         let mut out = [0; HEADER];
         let mut rest = &mut out[..];
@@ -162,7 +159,6 @@ pub(crate) fn delete(disk: &dyn Disk) -> io::Result<()> {
 }
 
 /// Creates a log without batches, durably; the next batch has the index `first`.
-#[cfg(test)]
 pub(crate) fn create(disk: &dyn Disk, salt: u32, first: u64) -> io::Result<()> {
     let file = disk.open(&path(&format!("{first:020}{SUFFIX}")), true)?.ok_or(io::ErrorKind::NotFound)?;
     file.set_len(0)?;

@@ -1,4 +1,4 @@
-//! The upgrade of a directory of format 1, interrupted at every operation.
+//! The upgrade of a directory of format 1 and its reverse, interrupted at every operation.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use super::super::{
     layout::Layout,
     sim::{Fault, SimDisk},
     state::State,
-    v1,
+    upgrade, v1,
 };
 use crate::{Backend, Batch, Key, LocalBackend, LocalOptions, StorageError};
 
@@ -153,4 +153,64 @@ async fn segments_of_format_1_are_deleted_after_the_upgrade() {
     assert!(!is_format_1(&disk));
     let meta = String::from_utf8(disk.content("meta.json")).unwrap();
     assert!(meta.starts_with(r#"{"format":2,"node_id":"n1","incarnation":"i","cluster_id":null"#), "{meta}");
+}
+
+/// Commits sealed values, whose encryptions are counted, and ends without a flush.
+async fn written(batches: u64) -> SimDisk {
+    let disk = SimDisk::new(6);
+    append(&disk, "meta.json", br#"{"format":2,"node_id":"n1","incarnation":"i"}"#);
+    let store = open(&disk).unwrap();
+    for number in 1..=batches {
+        store.commit(batch(number)).await.unwrap();
+    }
+    let sealed = [&[1], &7_u32.to_le_bytes()[..], &[0; 28]].concat();
+    store.commit(Batch::put(Key::new("sealed").unwrap(), sealed)).await.unwrap();
+    let killed = disk.copy();
+    drop(store);
+    killed
+}
+
+#[tokio::test]
+async fn rl03_a_downgrade_is_interrupted_at_every_operation() {
+    let before = written(5).await;
+    for fault in [Fault::Crash, Fault::Error, Fault::Short, Fault::Full] {
+        for step in 0.. {
+            let what = format!("{fault:?} at {step}");
+            let disk = before.copy();
+            disk.fail_at(step, fault);
+            let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+            let reverted = upgrade::revert(&shared);
+            let is_reached = disk.operations() > step;
+            disk.lose_power();
+            assert!(is_format_1(&disk) || reverted.is_err(), "{what}");
+            if is_format_1(&disk) {
+                // Two more than the batches: the founding entry and the sealed value.
+                assert_eq!(read_v1(&disk.copy()).unwrap(), 7, "{what}");
+            }
+            // Each format continues, and so does the count after another upgrade.
+            check(&disk, 5, &what).await;
+            assert_eq!(open(&disk).unwrap().encryptions(7).unwrap(), 1, "{what}");
+            if !is_reached {
+                assert!(step > 10 && reverted.is_ok(), "{what}");
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn only_a_lone_node_of_format_2_is_downgraded() {
+    let shared = |disk: SimDisk| -> Arc<dyn Disk> { Arc::new(disk) };
+    let member = written(1).await;
+    let state = State::open(&member, CACHE, false).unwrap();
+    let change = state.begin().unwrap();
+    change.set_members(1, b"members").unwrap();
+    state.commit(change, state.position()).unwrap();
+    state.flush().unwrap();
+    drop(state);
+    for disk in [member, version_1(2, 0)] {
+        let before = disk.content("meta.json");
+        assert!(matches!(upgrade::revert(&shared(disk.clone())), Err(StorageError::Layout(_))));
+        assert_eq!(disk.content("meta.json"), before);
+    }
 }
