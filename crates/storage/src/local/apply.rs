@@ -62,7 +62,7 @@ pub(crate) struct Group<'c> {
     change: &'c Change,
     records: Records<'c>,
     position: Position,
-    /// Encryptions per key term that are not yet in the change.
+    /// Encryptions under other key terms than that of the position.
     encryptions: Vec<(u32, u64)>,
 }
 
@@ -190,6 +190,10 @@ impl<'c> Group<'c> {
         for write in writes {
             let Write::Put { value, .. } = write else { continue };
             let Some(term) = barrier::key_term(value) else { continue };
+            if term == self.position.key_term {
+                self.position.encryptions += 1;
+                continue;
+            }
             match self.encryptions.iter_mut().find(|(known, _)| *known == term) {
                 Some((_, count)) => *count += 1,
                 None => self.encryptions.push((term, 1)),

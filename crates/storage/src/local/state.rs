@@ -14,7 +14,7 @@
 
 use std::{io, ops::Bound, sync::Arc};
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes};
 use parking_lot::Mutex;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, WriteTransaction};
 
@@ -32,11 +32,13 @@ pub(crate) const FILE: &str = "state.redb";
 const FILE_NEW: &str = "state.redb.new";
 
 const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
-const POSITION: TableDefinition<'_, &str, (u64, u64, u32, u64)> = TableDefinition::new("position");
+const POSITION: TableDefinition<'_, &str, &[u8; ROW]> = TableDefinition::new("position");
 const TERMS: TableDefinition<'_, u32, u64> = TableDefinition::new("terms");
 const MEMBERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("members");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const APPLIED: &str = "applied";
+/// Length of a stored position.
+const ROW: usize = 28;
 
 /// The tree on disk.
 pub(crate) struct State {
@@ -60,12 +62,21 @@ impl Position {
     /// The position of a new state.
     const NEW: Self = Self { id: FOUNDING, key_term: 0, encryptions: 0 };
 
-    fn as_row(self) -> (u64, u64, u32, u64) {
-        (self.id.term, self.id.index, self.key_term, self.encryptions)
+    /// The stored form: little-endian, without an allocation, because each group writes it.
+    fn as_row(self) -> [u8; ROW] {
+        let mut row = [0; ROW];
+        let mut rest = &mut row[..];
+        rest.put_u64_le(self.id.term);
+        rest.put_u64_le(self.id.index);
+        rest.put_u32_le(self.key_term);
+        rest.put_u64_le(self.encryptions);
+        row
     }
 
-    fn from_row((term, index, key_term, encryptions): (u64, u64, u32, u64)) -> Self {
-        Self { id: LogId { term, index }, key_term, encryptions }
+    fn from_row(row: &[u8; ROW]) -> Self {
+        let mut rest = &row[..];
+        let id = LogId { term: rest.get_u64_le(), index: rest.get_u64_le() };
+        Self { id, key_term: rest.get_u32_le(), encryptions: rest.get_u64_le() }
     }
 }
 
@@ -83,9 +94,8 @@ impl State {
         };
         let txn = state.database.begin_read().map_err(fault)?;
         let table = txn.open_table(POSITION).map_err(fault)?;
-        let row = table.get(APPLIED).map_err(fault)?.map(|row| row.value());
-        let row = row.ok_or_else(|| StorageError::corrupt("state: it has no position"))?;
-        *state.position.lock() = Position::from_row(row);
+        let position = table.get(APPLIED).map_err(fault)?.map(|row| Position::from_row(row.value()));
+        *state.position.lock() = position.ok_or_else(|| StorageError::corrupt("state: it has no position"))?;
         Ok(state)
     }
 
@@ -182,7 +192,7 @@ impl State {
     pub(crate) fn commit(&self, change: Change, position: Position) -> Result<(), StorageError> {
         {
             let mut table = change.0.open_table(POSITION).map_err(fault)?;
-            table.insert(APPLIED, position.as_row()).map_err(fault)?;
+            table.insert(APPLIED, &position.as_row()).map_err(fault)?;
         }
         change.0.commit().map_err(fault)?;
         *self.position.lock() = position;
