@@ -29,7 +29,8 @@ pub trait Backend: Send + Sync + 'static {
     /// Applies every write in order, or none of them when one of the reads no longer holds.
     ///
     /// Returns the index of the batch in the log once the batch is durable. Indexes grow, and may leave numbers out. A
-    /// batch without writes only checks its reads and returns an index that is not before that of an acknowledged batch. Dropping the future does not undo the commit.
+    /// batch without writes only checks its reads and returns an index that is not before that of an acknowledged
+    /// batch. Dropping the future does not undo the commit.
     ///
     /// # Errors
     /// [`StorageError::Conflict`] when a read no longer holds, [`StorageError::NotLeader`] on a standby or follower.

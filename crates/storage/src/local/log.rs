@@ -93,6 +93,10 @@ pub(crate) struct Keep {
 }
 
 impl Keep {
+    /// For a node of a cluster: a follower that is further behind gets a snapshot.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for a node of a cluster"))]
+    pub(crate) const FOR_FOLLOWERS: Self = Self { trailing: 10_000, bytes: 256 << 20 };
+
     /// For a node without followers.
     pub(crate) const NOTHING: Self = Self { trailing: 0, bytes: 0 };
 }

@@ -258,6 +258,7 @@ pub(crate) fn a_purge_keeps_trailing_entries_within_bounds<K: LogKit>() {
         (Keep { trailing: 1_000, bytes: u64::MAX }, 101, 1..=1),
         (Keep { trailing: 1_000, bytes: 1_000 }, 101, 60..=100),
         (Keep { trailing: 1_000, bytes: 1_000 }, 20, 12..=20),
+        (Keep::FOR_FOLLOWERS, 101, 1..=1),
         (Keep::NOTHING, 101, 101..=101),
     ] {
         let kit = K::new(3);

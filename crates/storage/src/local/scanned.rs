@@ -44,10 +44,10 @@ impl Scanned {
             let segment = Arc::new(Segment { number: *number, salt: head.salt, file: reader.file.clone() });
             let mut frame = reader.frame(head.salt)?;
             if let Some(found) = &mut found
-                && found.index.last() != head.before()
                 && frame.is_none()
+                && found.is_replaced_by(&head)
             {
-                // Its first frame would have replaced entries.
+                // Its first frame was not written.
                 if !is_last {
                     return Err(reader.damaged(HEADER as u64));
                 }
@@ -62,6 +62,12 @@ impl Scanned {
             found = Some(entered);
         }
         Ok(found)
+    }
+
+    /// Whether the segment with this header replaces entries. One behind a gap does not: the state has what is missing,
+    /// and its header may have the only copy of the vote.
+    fn is_replaced_by(&self, head: &Head) -> bool {
+        head.before() != self.index.last() && head.first <= self.index.last().index + 1
     }
 
     /// Enters a segment, behind what the segments before it hold.
