@@ -194,6 +194,10 @@ impl Watch for Invalidator {
             }
         }
     }
+
+    /// The barrier has closed, and no owner is used any more: [`Lifecycle`](crate::lifecycle::Lifecycle) opens all
+    /// services anew.
+    fn replaced(&self, _: Index) {}
 }
 
 #[cfg(test)]

@@ -46,9 +46,15 @@ impl Serving {
     fn usable(&self) -> Option<&Arc<Pipeline>> {
         (!self.pipeline.server().barrier.has_failed_closed()).then_some(&self.pipeline)
     }
+
+    /// Whether it serves with this barrier.
+    fn has(&self, barrier: &Arc<Barrier>) -> bool {
+        Arc::ptr_eq(&self.pipeline.server().barrier, barrier)
+    }
 }
 
-/// Seals the server when its barrier has failed closed, until it is dropped.
+/// Seals the server when its barrier has failed closed, until it is dropped. After a replacement of all records the
+/// server is opened anew, if its seal opens the new ones.
 struct SealGuard(tokio::task::JoinHandle<()>);
 
 impl Drop for SealGuard {
@@ -61,10 +67,12 @@ impl SealGuard {
     fn start(lifecycle: Weak<Lifecycle>, barrier: Arc<Barrier>) -> Self {
         SealGuard(tokio::spawn(async move {
             barrier.failed_closed().await;
-            if let Some(lifecycle) = lifecycle.upgrade() {
-                tracing::warn!("the storage has closed on this node, which seals");
-                lifecycle.seal().await;
-            }
+            // In its own task: the seal drops this guard.
+            tokio::spawn(async move {
+                if let Some(lifecycle) = lifecycle.upgrade() {
+                    after_failure(&lifecycle, &barrier).await;
+                }
+            });
         }))
     }
 }
@@ -176,17 +184,48 @@ impl Lifecycle {
 
     /// Seals the server: the keys are erased, and requests in flight fail at their next access to storage.
     pub(crate) async fn seal(&self) {
-        let started = self.parts.clock.now();
-        let _changing = self.changing.lock().await;
-        let serving = self.serving.write().take();
-        self.unsealing.lock().reset();
-        self.parts.admission.clear();
-        if let Some(serving) = serving {
-            serving.pipeline.server().barrier.close();
-            self.parts.metrics.seal.record(self.parts.clock.now().since(started));
-            tracing::info!("vault is sealed");
-        }
+        seal_if(self, |_| true).await;
     }
+}
+
+/// Seals the server if `is_meant` is true of what it serves with.
+async fn seal_if(lifecycle: &Lifecycle, is_meant: impl Fn(&Serving) -> bool) {
+    let started = lifecycle.parts.clock.now();
+    let _changing = lifecycle.changing.lock().await;
+    let serving = {
+        let mut serving = lifecycle.serving.write();
+        // An unseal may have replaced it in the meantime.
+        if serving.as_ref().is_some_and(|serving| !is_meant(serving)) {
+            return;
+        }
+        serving.take()
+    };
+    lifecycle.unsealing.lock().reset();
+    lifecycle.parts.admission.clear();
+    if let Some(serving) = serving {
+        serving.pipeline.server().barrier.close();
+        lifecycle.parts.metrics.seal.record(lifecycle.parts.clock.now().since(started));
+        tracing::info!("vault is sealed");
+    }
+}
+
+/// Seals the server whose barrier has failed closed, and opens it anew if all records were replaced.
+async fn after_failure(lifecycle: &Lifecycle, barrier: &Arc<Barrier>) {
+    let seal = barrier.is_replaced().then(|| seal_of(lifecycle, barrier)).flatten();
+    tracing::warn!(replaced = barrier.is_replaced(), "the storage has closed on this node, which seals");
+    seal_if(lifecycle, |serving| serving.has(barrier)).await;
+    let Some(seal) = seal else { return };
+    match lifecycle.unseal_by(|_| Some(seal)).await {
+        Ok(true) => {}
+        Ok(false) => tracing::warn!("the storage was replaced: this node needs the shares of the new one"),
+        Err(error) => tracing::error!(%error, "the storage was replaced, and this node cannot open it"),
+    }
+}
+
+/// The seal of the server that serves with this barrier.
+fn seal_of(lifecycle: &Lifecycle, barrier: &Arc<Barrier>) -> Option<Arc<dyn Seal>> {
+    let serving = lifecycle.serving.read();
+    serving.as_ref().filter(|serving| serving.has(barrier)).map(|s| s.pipeline.server().current_seal.seal())
 }
 
 /// Opens all services after the writes of the leader. The audit devices are opened before both, because they depend on

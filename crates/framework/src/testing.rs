@@ -55,6 +55,9 @@ impl Watch for EngineRecords {
             }
         }
     }
+
+    /// The barrier closes: an engine is not used afterwards.
+    fn replaced(&self, _: Index) {}
 }
 
 /// All leases that were offered so far.

@@ -22,7 +22,7 @@ mod signals;
 
 pub use args::{DevArgs, DevKv, ServerArgs};
 pub use keepfast_edge::TlsError;
-pub use run::{StartError, run, validate};
+pub use run::{StartError, downgrade_storage, run, validate};
 
 #[cfg(test)]
 mod tests;

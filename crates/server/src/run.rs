@@ -122,6 +122,20 @@ fn preflight(
     Ok(warnings.iter().map(ToString::to_string).chain(found.warnings).collect())
 }
 
+/// Changes the data directory of a stopped server back to the format that earlier versions read. Returns its path; `None`
+/// for a storage without a directory.
+///
+/// # Errors
+/// [`StartError`] for an invalid configuration, and when the storage is in use, has the earlier format, or belongs to a
+/// member of a cluster.
+pub fn downgrade_storage(paths: &[PathBuf], environment: &Environment) -> Result<Option<PathBuf>, StartError> {
+    let (config, _) = config::load(paths, environment)?;
+    let kind = config.storage.kind();
+    let (Storage::Raft { path, .. } | Storage::File { path }) = config.storage else { return Ok(None) };
+    LocalBackend::downgrade(&path).map_err(|reason| StartError::Storage { kind, reason })?;
+    Ok(Some(path))
+}
+
 /// Runs `keepfast server` until a signal stops it. Blocks; creates its own runtime.
 ///
 /// # Errors

@@ -8,7 +8,8 @@ use tokio::sync::watch;
 
 use crate::{Batch, Key, Page, Role, StorageError, Watch};
 
-/// Position of a batch in the log of all batches. The first is 1; 0 is the empty store.
+/// Position of an entry in the log. Batches are entries, and so are changes of a cluster's members. 0 is before the
+/// first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Index(pub u64);
 
@@ -27,14 +28,23 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Applies every write in order, or none of them when one of the reads no longer holds.
     ///
-    /// Returns the index of the batch in the log once the batch is durable. A batch without writes only checks its
-    /// reads and returns the index of the last batch. Dropping the future does not undo the commit.
+    /// Returns the index of the batch in the log once the batch is durable. Indexes grow, and may leave numbers out. A
+    /// batch without writes only checks its reads and returns an index that is not before that of an acknowledged
+    /// batch. Dropping the future does not undo the commit.
     ///
     /// # Errors
     /// [`StorageError::Conflict`] when a read no longer holds, [`StorageError::NotLeader`] on a standby or follower.
     /// After any other error except [`StorageError::Full`] and [`StorageError::TooLarge`] the batch may or may not be
     /// present after a restart.
     async fn commit(&self, batch: Batch) -> Result<Index, StorageError>;
+
+    /// Number of values that were encrypted under a term of the barrier's keys, by the batches of the log. Each stored
+    /// value names its term, so that every node counts alike; a node that takes over continues the count.
+    ///
+    /// The default is for backends that wrap another one in tests.
+    fn encryptions(&self, _key_term: u32) -> Result<u64, StorageError> {
+        Ok(0)
+    }
 
     /// Registers a watcher. It receives every later batch until it is dropped; see [`Watch`].
     fn watch(&self, watcher: Weak<dyn Watch>);

@@ -93,6 +93,10 @@ impl Watch for Cache {
             }
         }
     }
+
+    fn replaced(&self, _: Index) {
+        self.clear();
+    }
 }
 
 fn stripe(path: &str) -> usize {
@@ -126,6 +130,16 @@ mod tests {
         let ticket = cache.ticket("a");
         cache.fill(&ticket, Key::new("a").unwrap(), "kept".into());
         assert_eq!(cache.get("a").unwrap(), "kept");
+    }
+
+    #[test]
+    fn a_replacement_of_all_records_leaves_no_value_and_no_ticket() {
+        let cache = Cache::new(1 << 20);
+        cache.applied(Index(1), &put("a", "old"));
+        let ticket = cache.ticket("b");
+        cache.replaced(Index(2));
+        cache.fill(&ticket, Key::new("b").unwrap(), "old".into());
+        assert_eq!((cache.get("a"), cache.get("b")), (None, None));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 
 use crate::{
-    Backend, Batch, Digest, Index, Key, Page, Read, StorageError, Watch, Write,
+    Backend, Batch, Digest, Index, Key, Page, Read, StorageError, Watch, Write, barrier,
     listing::{self, Cursor},
     watch::Watchers,
 };
@@ -27,12 +27,23 @@ pub struct MemoryBackend {
 struct State {
     records: BTreeMap<Key, Bytes>,
     last: u64,
+    /// Encryptions per key term.
+    encryptions: BTreeMap<u32, u64>,
 }
 
 impl MemoryBackend {
     /// An empty store.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Replaces all records by those of `other`, as a restore of a snapshot does.
+    pub fn replace_with(&self, other: &Self) {
+        let records = other.state.read().records.clone();
+        let mut state = self.state.write();
+        state.records = records;
+        state.last += 1;
+        self.watchers.notify_replaced(Index(state.last));
     }
 
     /// All records as stored, by key.
@@ -60,6 +71,11 @@ impl Backend for MemoryBackend {
             return Ok(Index(state.last));
         }
         for write in &batch.writes {
+            if let Write::Put { value, .. } = write
+                && let Some(term) = barrier::key_term(value)
+            {
+                *state.encryptions.entry(term).or_default() += 1;
+            }
             match write {
                 Write::Put { key, value } => state.records.insert(key.clone(), value.clone()),
                 Write::Delete { key } => state.records.remove(key),
@@ -70,6 +86,10 @@ impl Backend for MemoryBackend {
         // Still under the lock, so that watchers receive batches in order; readers may wait for a moment.
         self.watchers.notify(index, &batch.writes);
         Ok(index)
+    }
+
+    fn encryptions(&self, key_term: u32) -> Result<u64, StorageError> {
+        Ok(self.state.read().encryptions.get(&key_term).copied().unwrap_or_default())
     }
 
     fn watch(&self, watcher: Weak<dyn Watch>) {

@@ -17,11 +17,11 @@ macro_rules! backend_suite {
             #[allow(unused_imports)]
             use super::*;
             $crate::backend_suite!(@cases $new;
-                reads_what_was_committed, deletes, applies_writes_in_order, indexes_count_up,
+                reads_what_was_committed, deletes, applies_writes_in_order, indexes_grow,
                 lists_one_level, lists_a_name_twice_when_it_is_both, pages_listings, pages_behind_names_that_do_not_exist,
                 skips_large_subtrees, conflicts_on_a_changed_value, conflicts_on_presence_and_absence,
                 conflicts_on_a_changed_listing, a_conflict_writes_nothing, a_batch_without_writes_only_checks,
-                keeps_large_and_empty_values, notifies_watchers_in_order, loses_no_concurrent_increment,
+                keeps_large_and_empty_values, notifies_watchers_in_order, counts_encryptions_by_key_term, loses_no_concurrent_increment,
                 leads_its_cluster_if_it_has_one);
         }
     };
@@ -98,11 +98,12 @@ pub async fn applies_writes_in_order(store: Store) {
     assert_eq!(get(&store, "c").await, None);
 }
 
-pub async fn indexes_count_up(store: Store) {
+pub async fn indexes_grow(store: Store) {
     let first = write(&store, vec![put("a", "1")]).await;
     let second = write(&store, vec![put("a", "2")]).await;
-    assert_eq!(second.0, first.0 + 1);
-    assert_eq!(store.commit(Batch::default()).await.unwrap(), second);
+    assert!(second > first);
+    // A batch without writes needs no entry, but other entries may have followed.
+    assert!(store.commit(Batch::default()).await.unwrap() >= second);
 }
 
 pub async fn lists_one_level(store: Store) {
@@ -196,9 +197,9 @@ pub async fn a_conflict_writes_nothing(store: Store) {
 pub async fn a_batch_without_writes_only_checks(store: Store) {
     let index = write(&store, vec![put("a", "a")]).await;
     let check = |seen| Batch { reads: vec![saw("a", seen)], writes: vec![] };
-    assert_eq!(store.commit(check(Some("a"))).await.unwrap(), index);
+    assert!(store.commit(check(Some("a"))).await.unwrap() >= index);
     assert!(matches!(store.commit(check(None)).await, Err(StorageError::Conflict)));
-    assert_eq!(write(&store, vec![put("b", "b")]).await.0, index.0 + 1);
+    assert!(write(&store, vec![put("b", "b")]).await > index);
 }
 
 pub async fn keeps_large_and_empty_values(store: Store) {
@@ -224,6 +225,10 @@ impl Watch for Notified {
         let paths = writes.iter().map(|write| write.key().to_string()).collect();
         self.0.lock().push((index.0, paths));
     }
+
+    fn replaced(&self, index: Index) {
+        panic!("no case replaces the records: {index:?}");
+    }
 }
 
 pub async fn notifies_watchers_in_order(store: Store) {
@@ -242,11 +247,27 @@ pub async fn notifies_watchers_in_order(store: Store) {
             tokio::spawn(async move { write(&store, vec![put(&format!("c/{number}"), "1")]).await })
         })
         .collect();
+    let mut returned = vec![first.0];
     for commit in commits {
-        commit.await.unwrap();
+        returned.push(commit.await.unwrap().0);
     }
     let indexes: Vec<u64> = notified.0.lock().iter().map(|(index, _)| *index).collect();
-    assert_eq!(indexes, (first.0..=first.0 + 50).collect::<Vec<_>>());
+    assert!(indexes.is_sorted_by(|earlier, later| earlier < later), "{indexes:?}");
+    returned.sort_unstable();
+    assert_eq!(indexes, returned);
+}
+
+pub async fn counts_encryptions_by_key_term(store: Store) {
+    let sealed = |path: &str, term: u32| {
+        let value = [&[1], &term.to_le_bytes()[..], &[0; 28]].concat();
+        Write::Put { key: key(path), value: value.into() }
+    };
+    let count = |term| store.encryptions(term).unwrap();
+    write(&store, vec![sealed("a", 1), sealed("a", 1), sealed("b", 2), put("plain", "text"), delete("a")]).await;
+    assert_eq!((count(1), count(2), count(3)), (2, 1, 0));
+    write(&store, vec![sealed("a", 4), sealed("b", 1), sealed("keyring", 0)]).await;
+    write(&store, vec![sealed("a", 4)]).await;
+    assert_eq!((count(0), count(1), count(2), count(4)), (0, 3, 1, 2));
 }
 
 pub async fn loses_no_concurrent_increment(store: Store) {

@@ -13,6 +13,10 @@ pub trait Watch: Send + Sync {
     /// Calls come in the order of the indexes, after `get` sees the writes and before the commit is acknowledged, on
     /// the one thread that applies batches: an implementation must be fast and must not wait for the backend.
     fn applied(&self, index: Index, writes: &[Write]);
+
+    /// Called after a snapshot has replaced all records, at `index`: nothing that was read or received before holds.
+    /// Under the same conditions as [`applied`](Self::applied). There is no default, because each cache must follow.
+    fn replaced(&self, index: Index);
 }
 
 /// The watchers of one backend.
@@ -29,9 +33,19 @@ impl Watchers {
 
     /// Passes a batch to every watcher that still exists.
     pub(crate) fn notify(&self, index: Index, writes: &[Write]) {
-        let watchers: Vec<Arc<dyn Watch>> = self.0.read().iter().filter_map(Weak::upgrade).collect();
-        for watcher in watchers {
+        for watcher in self.live() {
             watcher.applied(index, writes);
         }
+    }
+
+    /// Tells every watcher that still exists that all records were replaced.
+    pub(crate) fn notify_replaced(&self, index: Index) {
+        for watcher in self.live() {
+            watcher.replaced(index);
+        }
+    }
+
+    fn live(&self) -> Vec<Arc<dyn Watch>> {
+        self.0.read().iter().filter_map(Weak::upgrade).collect()
     }
 }

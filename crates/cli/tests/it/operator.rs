@@ -1,5 +1,7 @@
 //! `status`, `operator …`.
 
+use std::path::Path;
+
 use crate::server::Server;
 
 #[test]
@@ -175,4 +177,26 @@ fn configuration_is_checked_without_a_server() {
     assert!(bad.code == 1 && bad.stderr.contains("/nonexistent/c.pem"), "{bad:?}");
     assert!(bad.stderr.contains("storage path: /dev/null: not a directory"), "every error is printed: {bad:?}");
     server.fails(&["operator", "validate-config"], 1, "Must specify a configuration file using -config.");
+}
+
+#[test]
+fn a_data_directory_is_downgraded_once() {
+    let server = Server::find();
+    let golden = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../storage/tests/golden/local-v2"));
+    let data = server.home().join("data");
+    std::fs::create_dir_all(data.join("log")).unwrap();
+    let file = server.home().join("storage.hcl");
+    let text = format!("storage \"file\" {{\n  path = {:?}\n}}\nlistener \"tcp\" {{\n  tls_disable = true\n}}\n", data);
+    std::fs::write(&file, text).unwrap();
+    let config = format!("-config={}", file.display());
+    let arguments = ["operator", "storage", "downgrade", &config];
+    server.fails(&arguments, 1, "it has no meta.json");
+    for name in ["meta.json", "log/00000000000000000001.log"] {
+        std::fs::copy(golden.join(name), data.join(name)).unwrap();
+    }
+    assert_eq!(server.ok(&arguments), format!("Success! Changed the format of {}.", data.display()));
+    assert!(std::fs::read_to_string(data.join("meta.json")).unwrap().starts_with(r#"{"format":1,"#));
+    assert!(data.join("log/00000000000000000005.seg").exists());
+    server.fails(&arguments, 1, "it has format 1 already");
+    server.fails(&["operator", "storage", "downgrade"], 1, "Must specify a configuration file using -config.");
 }

@@ -101,6 +101,10 @@ impl Backend for Timed {
         outcome
     }
 
+    fn encryptions(&self, key_term: u32) -> Result<u64, StorageError> {
+        self.inner.encryptions(key_term)
+    }
+
     fn watch(&self, watcher: Weak<dyn Watch>) {
         self.inner.watch(watcher);
     }

@@ -41,6 +41,11 @@ impl CurrentSeal {
         }
     }
 
+    /// The current seal.
+    pub(crate) fn seal(&self) -> Arc<dyn Seal> {
+        self.seal.lock().clone()
+    }
+
     /// The stored seal configuration.
     pub(crate) async fn seal_config(&self) -> Result<SealConfig> {
         SealConfig::load(&*self.backend).await?.ok_or_else(Error::sealed)
@@ -49,7 +54,7 @@ impl CurrentSeal {
     /// Encrypts the keyring under a fresh root key. The shares stay the same.
     pub(crate) async fn change_root(&self, barrier: &Barrier) -> Result<()> {
         let _changing = self.changing.lock().await;
-        let seal = self.seal.lock().clone();
+        let seal = self.seal();
         let root = random::key();
         let next = self.seal_config().await?.rewrapped(&*seal, &root).await?;
         Ok(barrier.rewrap_root(&root, Some(next.to_bytes()?)).await?)

@@ -48,6 +48,11 @@ impl Gated {
         Gated { is_alone: true, ..Gated::leading() }
     }
 
+    /// The records.
+    pub(crate) fn memory(&self) -> &MemoryBackend {
+        &self.memory
+    }
+
     /// Refuses from now on the commits for which `refuses` returns an error.
     pub(crate) fn refuse(&self, refuses: Refuses) {
         *self.refuses.lock() = Some(refuses);

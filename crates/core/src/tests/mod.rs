@@ -23,6 +23,7 @@ mod pipeline;
 mod policies;
 mod policy_paths;
 mod rekey;
+mod replaced;
 mod seal;
 mod shares;
 mod tls_session;

@@ -18,6 +18,8 @@ pub(super) struct CurrentKeyring {
     /// The keyring that this barrier is committing, until its record is applied. Locked while `keyring` changes.
     committing: Mutex<Option<Keyring>>,
     failed_closed: AtomicBool,
+    /// Whether it failed closed because all records were replaced.
+    replaced: AtomicBool,
     seal_demanded: Notify,
 }
 
@@ -27,6 +29,7 @@ impl CurrentKeyring {
             keyring: ArcSwap::from_pointee(keyring),
             committing: Mutex::new(None),
             failed_closed: AtomicBool::new(false),
+            replaced: AtomicBool::new(false),
             seal_demanded: Notify::new(),
         }
     }
@@ -107,6 +110,11 @@ impl CurrentKeyring {
         self.failed_closed.load(Ordering::Acquire)
     }
 
+    /// Whether the keys were dropped because all records were replaced.
+    pub(super) fn is_replaced(&self) -> bool {
+        self.replaced.load(Ordering::Acquire)
+    }
+
     /// Waits until [`has_failed_closed`](Self::has_failed_closed).
     pub(super) async fn failed_closed(&self) {
         let notified = self.seal_demanded.notified();
@@ -140,6 +148,17 @@ impl Watch for CurrentKeyring {
             {
                 self.follow(value);
             }
+        }
+    }
+
+    /// The records are encrypted under another keyring, which only a new barrier reads.
+    fn replaced(&self, _: Index) {
+        let mut committing = self.committing.lock();
+        // A barrier that was closed before is not opened again.
+        if self.keyring.load().active().is_some() {
+            self.replaced.store(true, Ordering::Release);
+            self.drop_keys(&mut committing);
+            self.demand_seal();
         }
     }
 }

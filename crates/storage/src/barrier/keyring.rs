@@ -7,10 +7,7 @@
 //! entry   = term:u32  installed:i64 (Unix seconds)  key:32           numbers little-endian
 //! ```
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::{Arc, atomic::AtomicU64};
 
 use keepfast_crypto::{
     aead::AeadKey,
@@ -39,10 +36,9 @@ pub(crate) struct Term {
     pub(crate) number: u32,
     pub(crate) installed: i64,
     pub(crate) key: AeadKey,
-    /// Number of encryptions under this key.
-    pub(crate) encryptions: AtomicU64,
-    /// The last number of encryptions that was stored.
-    pub(crate) recorded: AtomicU64,
+    /// Encryptions under this key that the backend has not counted: those of an earlier version, and those of batches
+    /// that failed since the barrier was opened.
+    pub(crate) uncounted: AtomicU64,
     /// The key bytes as stored in the keyring.
     bytes: Key256,
 }
@@ -124,19 +120,7 @@ impl Keyring {
 
 impl Term {
     fn new(number: u32, installed: i64, bytes: Key256) -> Self {
-        Self {
-            number,
-            installed,
-            key: AeadKey::new(&bytes),
-            encryptions: AtomicU64::new(0),
-            recorded: AtomicU64::new(0),
-            bytes,
-        }
-    }
-
-    /// Adds `more` encryptions and returns the new count.
-    pub(crate) fn count(&self, more: u64) -> u64 {
-        self.encryptions.fetch_add(more, Ordering::Relaxed) + more
+        Self { number, installed, key: AeadKey::new(&bytes), uncounted: AtomicU64::new(0), bytes }
     }
 }
 

@@ -80,7 +80,8 @@ pub struct KeyStatus {
     pub term: u32,
     /// When the key was installed, in Unix seconds.
     pub installed_unix: i64,
-    /// Upper bound on the number of encryptions; each restart adds up to 2,000. To compare with [`MAX_ENCRYPTIONS`].
+    /// Number of encryptions, to compare with [`MAX_ENCRYPTIONS`]. An upper bound, except that a restart forgets those of
+    /// batches that failed.
     pub encryptions: u64,
 }
 
@@ -170,11 +171,7 @@ impl Barrier {
     pub fn key_status(&self) -> Result<KeyStatus, StorageError> {
         let keyring = self.keyring.load();
         let term = keyring.active().ok_or(StorageError::Closed)?;
-        Ok(KeyStatus {
-            term: term.number,
-            installed_unix: term.installed,
-            encryptions: term.encryptions.load(Ordering::Relaxed),
-        })
+        Ok(KeyStatus { term: term.number, installed_unix: term.installed, encryptions: self.encryptions(term)? })
     }
 
     /// Whether the barrier has closed without a call of [`close`](Self::close): another node has encrypted the keyring
@@ -182,6 +179,12 @@ impl Barrier {
     /// opened again with the current root key.
     pub fn has_failed_closed(&self) -> bool {
         self.keyring.has_failed_closed()
+    }
+
+    /// Whether it has failed closed because a snapshot has replaced all records. The root key may open the storage
+    /// again, with the keyring of the snapshot.
+    pub fn is_replaced(&self) -> bool {
+        self.keyring.is_replaced()
     }
 
     /// Waits until [`has_failed_closed`](Self::has_failed_closed).
@@ -348,7 +351,6 @@ impl Barrier {
         writes: impl ExactSizeIterator<Item = (Key, Option<Bytes>)>,
     ) -> Result<Index, StorageError> {
         let term = self.keyring.load().active().ok_or(StorageError::Closed)?.clone();
-        let count = term.count(writes.len() as u64);
         let seal = |(key, plain): (Key, Option<Bytes>)| match plain {
             Some(plain) => {
                 let value = record_format::seal(&term.key, term.number, key.as_str(), &plain).into();
@@ -356,12 +358,15 @@ impl Barrier {
             }
             None => Write::Delete { key },
         };
-        let mut batch = Batch { reads, writes: writes.map(seal).collect() };
+        let batch = Batch { reads, writes: writes.map(seal).collect() };
         let puts = batch.writes.iter().filter(|w| matches!(w, Write::Put { .. })).count();
         Counts::add(&self.counts.puts, puts);
         Counts::add(&self.counts.deletes, batch.writes.len() - puts);
-        batch.writes.extend(usage::due(&term, count)?);
-        self.backend.commit(batch).await
+        let committed = self.backend.commit(batch).await;
+        if committed.is_err() {
+            term.uncounted.fetch_add(puts as u64, Ordering::Relaxed);
+        }
+        committed
     }
 }
 
@@ -389,6 +394,11 @@ fn decrypt(keyring: &Keyring, term: u32, path: &str, record: &[u8]) -> Result<Op
 
 fn damaged(path: &str) -> StorageError {
     StorageError::corrupt(format!("the record at '{path}' does not authenticate"))
+}
+
+/// The term of the key that encrypted a stored value; `None` for the keyring and for plaintext.
+pub(crate) fn key_term(value: &[u8]) -> Option<u32> {
+    record_format::term(value).filter(|term| *term != 0)
 }
 
 /// The digest that a transaction stores in its read set.

@@ -1,11 +1,13 @@
 //! The layout and the lock of a data directory.
 //!
 //! ```text
-//! meta.json            {"format":1,"node_id":"…","incarnation":"…"}     node_id is null where the configuration has none
+//! meta.json            {"format":2,"node_id":"…","incarnation":"…","cluster_id":…,"home":…,"joining":false,"removed":false}
 //! LOCK                 locked while a process uses the directory; holds its process id
-//! log/<first>.seg      batches, see `log`             <first> is the index of the first batch, 20 digits
+//! log/<number>.log     entries, see `segment`         numbers go up, 20 digits
 //! state.redb           the records, see `state`
 //! ```
+//!
+//! A directory of format 1 has only the first three fields, and segments as in `v1`; `upgrade` changes it to format 2.
 
 use std::{
     io::{self, Read},
@@ -20,26 +22,43 @@ use super::disk::{self, Disk};
 use crate::StorageError;
 
 /// The format version of the whole directory.
-const FORMAT: u32 = 1;
-const META: &str = "meta.json";
+const FORMAT: u32 = 2;
+/// The format that an upgrade reads.
+const FORMAT_BEFORE: u32 = 1;
+/// The file with the format.
+pub(super) const META: &str = "meta.json";
 const META_NEW: &str = "meta.json.new";
 
 /// The content of `meta.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Layout {
     format: u32,
+    /// Null where the configuration has none.
     pub(crate) node_id: Option<String>,
-    /// Random name of the directory, set once. Older versions wrote none.
+    /// Random name of the directory, set once. Older versions of format 1 wrote none.
     #[serde(default)]
     pub(crate) incarnation: String,
+    /// The cluster that the directory belongs to, once it is known.
+    #[serde(default)]
+    pub(crate) cluster_id: Option<String>,
+    /// Where the directory was at the last start, once it is known.
+    #[serde(default)]
+    pub(crate) home: Option<String>,
+    /// Whether the node joins a cluster and has no complete state yet.
+    #[serde(default)]
+    pub(crate) joining: bool,
+    /// Whether the node was removed from its cluster.
+    #[serde(default)]
+    pub(crate) removed: bool,
 }
 
 impl Layout {
-    /// Reads the layout of a directory, or creates one in an empty directory.
+    /// Reads the layout of a directory, or creates one in an empty directory. The layout of a directory of format 1 is
+    /// not stored before [`upgrade`](Self::upgrade).
     ///
     /// A node id in the configuration must equal the stored one; a directory without a node id accepts one later.
     pub(crate) fn open(disk: &dyn Disk, node_id: Option<&str>) -> Result<Self, StorageError> {
-        let layout = match read(disk)? {
+        let mut layout = match read(disk)? {
             Some(layout) => layout,
             None => return Self::create(disk, node_id),
         };
@@ -49,12 +68,14 @@ impl Layout {
             return Err(StorageError::Layout(format!("it belongs to node '{stored}', not to '{given}'").into()));
         }
         let is_named_now = layout.node_id.is_none() && node_id.is_some();
-        if !is_named_now && !layout.incarnation.is_empty() {
-            return Ok(layout);
+        layout.node_id = layout.node_id.or_else(|| node_id.map(str::to_owned));
+        if layout.incarnation.is_empty() {
+            layout.incarnation = random::uuid();
         }
-        let node_id = layout.node_id.or_else(|| node_id.map(str::to_owned));
-        let incarnation = if layout.incarnation.is_empty() { random::uuid() } else { layout.incarnation };
-        Self { format: FORMAT, node_id, incarnation }.write(disk)
+        if is_named_now && !layout.needs_upgrade() {
+            layout.write(disk)?;
+        }
+        Ok(layout)
     }
 
     fn create(disk: &dyn Disk, node_id: Option<&str>) -> Result<Self, StorageError> {
@@ -62,13 +83,39 @@ impl Layout {
         if names.iter().any(|name| name == super::state::FILE) {
             return Err(StorageError::Layout("it has data, but meta.json is missing".into()));
         }
-        Self { format: FORMAT, node_id: node_id.map(str::to_owned), incarnation: random::uuid() }.write(disk)
+        let layout = Self {
+            format: FORMAT,
+            node_id: node_id.map(str::to_owned),
+            incarnation: random::uuid(),
+            cluster_id: None,
+            home: None,
+            joining: false,
+            removed: false,
+        };
+        layout.write(disk)?;
+        Ok(layout)
     }
 
-    fn write(self, disk: &dyn Disk) -> Result<Self, StorageError> {
-        let text = serde_json::to_vec(&self).map_err(|error| StorageError::corrupt(error.to_string()))?;
-        replace(disk, &text).map_err(|error| StorageError::io("write meta.json", error))?;
-        Ok(self)
+    /// Whether the directory has format 1.
+    pub(crate) fn needs_upgrade(&self) -> bool {
+        self.format == FORMAT_BEFORE
+    }
+
+    /// Changes the format to 2, durably. The log and the state must have it already.
+    pub(crate) fn upgrade(&mut self, disk: &dyn Disk) -> Result<(), StorageError> {
+        self.format = FORMAT;
+        self.write(disk)
+    }
+
+    /// Changes the format to 1, durably. The log and the state must have it already.
+    pub(crate) fn downgrade(&mut self, disk: &dyn Disk) -> Result<(), StorageError> {
+        self.format = FORMAT_BEFORE;
+        self.write(disk)
+    }
+
+    fn write(&self, disk: &dyn Disk) -> Result<(), StorageError> {
+        let text = serde_json::to_vec(self).map_err(|error| StorageError::corrupt(error.to_string()))?;
+        replace(disk, &text).map_err(|error| StorageError::io("write meta.json", error))
     }
 }
 
@@ -85,9 +132,9 @@ fn read(disk: &dyn Disk) -> Result<Option<Layout>, StorageError> {
     }
     let unreadable = |error: serde_json::Error| StorageError::corrupt(format!("meta.json: {error}"));
     let version: Version = serde_json::from_slice(&text).map_err(unreadable)?;
-    if version.format != FORMAT {
+    if ![FORMAT_BEFORE, FORMAT].contains(&version.format) {
         let found = version.format;
-        let text = format!("it has format {found}; this program reads format {FORMAT}");
+        let text = format!("it has format {found}; this program reads format {FORMAT} and upgrades {FORMAT_BEFORE}");
         return Err(StorageError::Layout(text.into()));
     }
     serde_json::from_slice(&text).map(Some).map_err(unreadable)

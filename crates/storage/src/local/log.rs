@@ -1,60 +1,104 @@
-//! The order of all batches, below the state: a batch is acknowledged when it is durable in the log.
+//! The log of entries, below the state: what an entry changes is acknowledged when the entry is durable in the log.
 //!
-//! The log does not interpret batches. The state machine above it is [`State`](super::state::State), which checks
-//! (`hold`) and applies them. Another log, such as a replicated one, works with the same state.
+//! The log does not interpret entries; [`apply`](super::apply) does. It also keeps the hard state of the node.
 
-use bytes::Bytes;
+use std::ops::Range;
 
-use crate::{Batch, StorageError};
+use super::{
+    entry::{Entry, HardState, LogId},
+    segment::Frame,
+};
+use crate::StorageError;
 
-/// A durable sequence of batches, numbered from 1 on.
+/// A durable sequence of entries with consecutive indexes, and the hard state.
 ///
-/// Batches are appended in groups: all batches of a group are durable, or none. Each implementation passes
-/// `log_suite!`.
+/// All of a frame is durable, or nothing of it. Each implementation passes `log_suite!`.
 pub(crate) trait Log: Sized + Send + 'static {
     /// The storage medium of the log.
     type Medium: Send;
+    /// Its reading side.
+    type Reader: ReadLog;
 
-    /// Reads the batches after `applied`, in order, and passes each to `apply`, with its index and encoded by
-    /// [`Batch::encode`]. Returns the index of the last one.
-    ///
-    /// The last group may be torn: it was then never acknowledged, and is skipped.
-    ///
-    /// # Errors
-    /// [`StorageError::Corrupt`] when anything else is missing or damaged; those of `apply`.
-    fn replay(
-        medium: &Self::Medium,
-        applied: u64,
-        apply: impl FnMut(u64, Bytes) -> Result<(), StorageError>,
-    ) -> Result<u64, StorageError>;
-
-    /// Opens the log for the batches from `next` on. The state must be durable up to `next`: a torn group is not read
-    /// again.
+    /// Creates a log without entries, durably: the next entry follows `base`. Deletes a log that exists.
     ///
     /// # Errors
     /// Those of the medium.
-    fn open(medium: Self::Medium, next: u64) -> Result<Self, StorageError>;
+    fn create(medium: Self::Medium, base: LogId, hard: HardState) -> Result<Self, StorageError>;
 
-    /// Index of the next batch to be appended.
-    fn next(&self) -> u64;
+    /// Opens a log. The state is durable up to `applied`: the log is begun anew after it when it does not reach it.
+    ///
+    /// The last frame may be torn: it was then never acknowledged, and is left out. Everything that a reader returns
+    /// after the opening is durable.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] when an entry after `applied` is missing or damaged; those of the medium.
+    fn open(medium: Self::Medium, applied: LogId) -> Result<Self, StorageError>;
 
-    /// Begins a group; drops batches that were pushed and not appended.
-    fn clear(&mut self);
+    /// Its reading side, which can be used while another thread appends.
+    fn reader(&self) -> Self::Reader;
 
-    /// Adds a batch to the group.
-    fn push(&mut self, batch: &Batch);
-
-    /// Makes the group durable. Returns its size in the log, in bytes.
-    fn append(&mut self) -> Result<u64, AppendError>;
+    /// Makes a frame durable, and returns its size in the log, in bytes.
+    ///
+    /// A frame with entries that do not follow the last one replaces the entries from its first index on. Without
+    /// entries it stores the hard state.
+    fn append(&mut self, frame: &mut Frame) -> Result<u64, AppendError>;
 
     /// Whether `bytes` can be logged and applied while `reserve` bytes stay free.
     fn has_room(&self, reserve: u64, bytes: u64) -> bool;
 
-    /// Deletes log entries. The state is durable up to the last batch, so a replay no longer needs the log.
+    /// Deletes entries that are no longer needed. The state is durable up to the entry `flushed`.
     ///
     /// # Errors
     /// When the content of the medium is unknown: no further append is allowed.
-    fn compact(&mut self) -> Result<(), StorageError>;
+    fn purge(&mut self, flushed: u64, keep: Keep) -> Result<(), StorageError>;
+
+    /// Deletes all entries, durably: the next one follows `base`. The state is durable up to it.
+    ///
+    /// # Errors
+    /// Those of the medium: no further append is allowed.
+    fn restart(&mut self, base: LogId) -> Result<(), StorageError>;
+}
+
+/// The reading side of a [`Log`]. It shows what is durable.
+pub(crate) trait ReadLog: Clone + Send + Sync + 'static {
+    /// The id before the first entry.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for a node of a cluster"))]
+    fn base(&self) -> LogId;
+
+    /// The id of the last entry, or that of the base.
+    fn last(&self) -> LogId;
+
+    /// The hard state. Its committed index is not after the last entry.
+    fn hard_state(&self) -> HardState;
+
+    /// The term of an entry or of the base; `None` for an entry before the base or after the last.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for a node of a cluster"))]
+    fn term(&self, index: u64) -> Option<u64>;
+
+    /// Reads entries in order until `bytes` are exceeded, at least one.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] when an entry is damaged or not in the log; [`StorageError::Layout`] for an entry of an
+    /// unknown kind.
+    fn entries(&self, range: Range<u64>, bytes: usize) -> Result<Vec<Entry>, StorageError>;
+}
+
+/// Which entries a purge keeps, although the state is durable.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Keep {
+    /// Number of last entries, for followers that are behind.
+    pub(crate) trailing: u64,
+    /// The size of the log in bytes above which fewer than `trailing` are kept.
+    pub(crate) bytes: u64,
+}
+
+impl Keep {
+    /// For a node of a cluster: a follower that is further behind gets a snapshot.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for a node of a cluster"))]
+    pub(crate) const FOR_FOLLOWERS: Self = Self { trailing: 10_000, bytes: 256 << 20 };
+
+    /// For a node without followers.
+    pub(crate) const NOTHING: Self = Self { trailing: 0, bytes: 0 };
 }
 
 /// Why an append failed.

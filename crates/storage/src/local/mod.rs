@@ -1,26 +1,37 @@
-//! The embedded durable store: a log of batches in front of a tree that holds the state.
+//! The embedded durable store: a log of entries in front of a tree that holds the state.
 //!
 //! A commit is acknowledged when it is durable in the log; commits that wait at the same time share one sync. The tree
 //! is made durable about once a second; opening replays the rest of the log into it.
 
+mod apply;
 mod disk;
+mod entry;
 mod layout;
 mod log;
+mod log_index;
+#[cfg(test)]
+mod log_model;
 #[cfg(test)]
 mod log_suite;
+mod restore;
+mod scan;
+mod scanned;
 mod segment;
+mod segment_files;
 mod segmented_log;
 #[cfg(test)]
 mod sim_disk;
 mod state;
 #[cfg(test)]
 mod tests;
+mod upgrade;
+mod v1;
 mod writer;
 
 use std::{
     path::Path,
     sync::{
-        Arc, OnceLock, Weak,
+        Arc, Weak,
         mpsc::{self, Sender},
     },
     thread::JoinHandle,
@@ -33,14 +44,16 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use self::{
+    apply::{Applier, Upto},
     disk::{Disk, RealDisk},
     layout::{DirectoryLock, Layout},
-    log::Log,
+    log::{Keep, Log, ReadLog},
+    segment::Frame,
     segmented_log::{SegmentedLog, Segments},
     state::State,
-    writer::{Request, Shared, Writer},
+    writer::{Request, Writer},
 };
-use crate::{Backend, Batch, Index, Key, Page, Role, StorageError, Watch, watch::Watchers};
+use crate::{Backend, Batch, Index, Key, Page, Role, StorageError, Watch};
 
 /// Options of a [`LocalBackend`].
 #[derive(Debug, Clone)]
@@ -88,7 +101,7 @@ impl Default for LocalOptions {
 /// After a failed write or sync it accepts no commit until it is opened again, because the content of the disk is then
 /// unknown; reads still work. Dropping it makes the tree durable and blocks until then.
 pub struct LocalBackend {
-    shared: Arc<Shared>,
+    applier: Arc<Applier>,
     node_id: Option<String>,
     incarnation: String,
     clustered: bool,
@@ -113,14 +126,42 @@ impl LocalBackend {
         Self::open_on(Arc::new(disk), options, Some(lock))
     }
 
+    /// Changes a data directory back to format 1, which earlier programs read. No process may use it.
+    ///
+    /// A program of format 1 does not know the encryptions that were counted since the upgrade: the barrier's key should
+    /// be rotated afterwards.
+    ///
+    /// # Errors
+    /// [`StorageError::Layout`] when it belongs to a member of a cluster or has format 1; otherwise as
+    /// [`open`](Self::open).
+    pub fn downgrade(path: &Path) -> Result<(), StorageError> {
+        if !path.join(layout::META).exists() {
+            return Err(StorageError::Layout("it has no meta.json".into()));
+        }
+        let disk = RealDisk::open(path)
+            .map_err(|error| StorageError::io(format!("open data directory {}", path.display()), error))?;
+        let _lock = DirectoryLock::take(path)?;
+        let disk: Arc<dyn Disk> = Arc::new(disk);
+        upgrade::revert(&disk)
+    }
+
     fn open_on(disk: Arc<dyn Disk>, options: LocalOptions, lock: Option<DirectoryLock>) -> Result<Self, StorageError> {
-        let layout = Layout::open(&*disk, options.node_id.as_deref())?;
+        let mut layout = Layout::open(&*disk, options.node_id.as_deref())?;
+        if layout.needs_upgrade() {
+            upgrade::run(&disk, &mut layout, &options)?;
+        }
+        // What an upgrade has left; nothing reads it.
+        let _ = v1::delete(&*disk);
         let state = State::open(&*disk, options.cache_bytes, options.verify)?;
-        let log = recover::<SegmentedLog>(Segments { disk, bytes: options.flush_bytes }, &state)?;
-        let shared = Arc::new(Shared { state, watchers: Watchers::default(), stopped: OnceLock::new() });
+        let mut log = SegmentedLog::open(Segments { disk, bytes: options.flush_bytes }, state.position().id)?;
+        let applier = Arc::new(Applier::new(state));
+        applier.replay(&log.reader(), Upto::Last)?;
+        log.purge(applier.state.position().id.index, Keep::NOTHING)?;
         let writer = Writer {
-            shared: shared.clone(),
+            applier: applier.clone(),
+            hard: log.reader().hard_state(),
             log,
+            frame: Frame::new(),
             flush_interval: options.flush_interval,
             flush_bytes: options.flush_bytes,
             reserve_bytes: options.reserve_bytes,
@@ -132,7 +173,7 @@ impl LocalBackend {
             .spawn(move || writer.run(&requests))
             .map_err(|error| StorageError::io("start the storage thread", error))?;
         Ok(Self {
-            shared,
+            applier,
             node_id: layout.node_id,
             incarnation: layout.incarnation,
             clustered: options.clustered,
@@ -165,7 +206,7 @@ impl LocalBackend {
 
     /// Why the writer does not respond.
     fn gone(&self) -> StorageError {
-        if let Some(reason) = self.shared.stopped.get() {
+        if let Some(reason) = self.applier.stopped.get() {
             return StorageError::Stopped(reason.clone());
         }
         match *self.requests.lock() {
@@ -184,11 +225,11 @@ impl Drop for LocalBackend {
 #[async_trait]
 impl Backend for LocalBackend {
     async fn get(&self, key: &Key) -> Result<Option<Bytes>, StorageError> {
-        self.shared.state.get(key.as_str())
+        self.applier.state.get(key.as_str())
     }
 
     async fn list(&self, prefix: &Key, page: &Page) -> Result<Vec<String>, StorageError> {
-        self.shared.state.list(prefix.as_str(), page)
+        self.applier.state.list(prefix.as_str(), page)
     }
 
     async fn commit(&self, batch: Batch) -> Result<Index, StorageError> {
@@ -207,27 +248,16 @@ impl Backend for LocalBackend {
         answered.await.unwrap_or_else(|_| Err(self.gone()))
     }
 
+    fn encryptions(&self, key_term: u32) -> Result<u64, StorageError> {
+        self.applier.state.encryptions(key_term)
+    }
+
     fn watch(&self, watcher: Weak<dyn Watch>) {
-        self.shared.watchers.add(watcher);
+        self.applier.watchers.add(watcher);
     }
 
     fn roles(&self) -> Option<watch::Receiver<Role>> {
         // There is no sender: the role of a single node does not change.
         self.clustered.then(|| watch::channel(Role::Leading).1)
     }
-}
-
-/// Replays the log into the state, makes the state durable, and opens the log after the last batch.
-fn recover<L: Log>(medium: L::Medium, state: &State) -> Result<L, StorageError> {
-    let change = state.begin()?;
-    let last = {
-        let mut records = change.records()?;
-        let applied = state.applied()?;
-        L::replay(&medium, applied, |_, bytes| records.apply(&Batch::decode(bytes)?.writes))?
-    };
-    change.commit(last)?;
-    state.flush()?;
-    let mut log = L::open(medium, last + 1)?;
-    log.compact()?;
-    Ok(log)
 }

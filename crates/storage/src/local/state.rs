@@ -1,16 +1,29 @@
-//! The state: a redb tree with all records and the index of the last applied batch, always changed together.
+//! The state: a redb tree with all records and the position of the last applied entry, always changed together.
 //!
 //! Ordinary changes are not durable by themselves, because the log is; [`State::flush`] makes them durable from time to
-//! time. Tables: `records` (path to value) and `meta` (`applied` to index, a u64).
+//! time. Tables:
+//!
+//! | table | contents |
+//! |---|---|
+//! | `records` | path to value |
+//! | `position` | `applied` to the term and the index of the last applied entry, the newest key term and its encryptions |
+//! | `terms` | earlier key terms to their encryptions |
+//! | `members` | index to the body of the last applied entry of that kind |
+//! | `restore` | the staged parts of a restore, see `restore` |
+//! | `meta` | format 1 only: `applied` to an index |
 
 use std::{io, ops::Bound, sync::Arc};
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes};
+use parking_lot::Mutex;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, WriteTransaction};
 
-use super::disk::{Disk, DiskFile};
+use super::{
+    disk::{Disk, DiskFile},
+    entry::{FOUNDING, LogId},
+};
 use crate::{
-    Digest, Page, Read, StorageError, Write,
+    Digest, Key, Page, Read, StorageError, Write,
     listing::{self, Cursor},
 };
 
@@ -19,12 +32,52 @@ pub(crate) const FILE: &str = "state.redb";
 const FILE_NEW: &str = "state.redb.new";
 
 const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
+const POSITION: TableDefinition<'_, &str, &[u8; ROW]> = TableDefinition::new("position");
+const TERMS: TableDefinition<'_, u32, u64> = TableDefinition::new("terms");
+const MEMBERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("members");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const APPLIED: &str = "applied";
+/// Length of a stored position.
+const ROW: usize = 28;
 
 /// The tree on disk.
 pub(crate) struct State {
     database: Database,
+    /// As in the table.
+    position: Mutex<Position>,
+}
+
+/// What the state has applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Position {
+    /// The last applied entry.
+    pub(crate) id: LogId,
+    /// The newest term of the barrier's keys under which a record was encrypted; 0 before the first.
+    pub(crate) key_term: u32,
+    /// Number of encryptions under it.
+    pub(crate) encryptions: u64,
+}
+
+impl Position {
+    /// The position of a new state.
+    const NEW: Self = Self { id: FOUNDING, key_term: 0, encryptions: 0 };
+
+    /// The stored form: little-endian, without an allocation, because each group writes it.
+    fn as_row(self) -> [u8; ROW] {
+        let mut row = [0; ROW];
+        let mut rest = &mut row[..];
+        rest.put_u64_le(self.id.term);
+        rest.put_u64_le(self.id.index);
+        rest.put_u32_le(self.key_term);
+        rest.put_u64_le(self.encryptions);
+        row
+    }
+
+    fn from_row(row: &[u8; ROW]) -> Self {
+        let mut rest = &row[..];
+        let id = LogId { term: rest.get_u64_le(), index: rest.get_u64_le() };
+        Self { id, key_term: rest.get_u32_le(), encryptions: rest.get_u64_le() }
+    }
 }
 
 /// An uncommitted change; no effect until the commit.
@@ -34,30 +87,83 @@ pub(crate) struct Change(WriteTransaction);
 pub(crate) struct Records<'txn>(redb::Table<'txn, &'static str, &'static [u8]>);
 
 impl State {
-    /// Opens the tree, or creates an empty one.
+    /// Opens the tree of a directory of format 2, or creates an empty one.
     pub(crate) fn open(disk: &dyn Disk, cache_bytes: usize, verify: bool) -> Result<Self, StorageError> {
-        let failed = |error| StorageError::io("open the state", error);
-        if let Some(file) = disk.open(FILE, false).map_err(failed)? {
-            return Ok(Self { database: database(file, cache_bytes, verify)? });
-        }
-        // Created under another name until complete, so that a crash does not leave a partial tree.
+        let Some(state) = Self::open_file(disk, cache_bytes, verify)? else {
+            return Self::create(disk, cache_bytes, |_| Ok(()));
+        };
+        let txn = state.database.begin_read().map_err(fault)?;
+        let table = txn.open_table(POSITION).map_err(fault)?;
+        let position = table.get(APPLIED).map_err(fault)?.map(|row| Position::from_row(row.value()));
+        *state.position.lock() = position.ok_or_else(|| StorageError::corrupt("state: it has no position"))?;
+        Ok(state)
+    }
+
+    /// Opens the tree of a directory of format 1, or creates an empty one. Also returns the index of the last applied
+    /// batch. Its position follows from [`Change::commit_v1`].
+    pub(crate) fn open_v1(disk: &dyn Disk, cache_bytes: usize, verify: bool) -> Result<(Self, u64), StorageError> {
+        let state = match Self::open_file(disk, cache_bytes, verify)? {
+            Some(state) => state,
+            None => Self::create(disk, cache_bytes, |change| change.set_applied_v1(0))?,
+        };
+        let txn = state.database.begin_read().map_err(fault)?;
+        let applied = txn.open_table(META).map_err(fault)?.get(APPLIED).map_err(fault)?;
+        let applied = applied.map_or(0, |applied| applied.value());
+        Ok((state, applied))
+    }
+
+    fn open_file(disk: &dyn Disk, cache_bytes: usize, verify: bool) -> Result<Option<Self>, StorageError> {
+        let file = disk.open(FILE, false).map_err(|error| StorageError::io("open the state", error))?;
+        let opened = |file| Ok(Self { database: database(file, cache_bytes, verify)?, position: Position::NEW.into() });
+        file.map(opened).transpose()
+    }
+
+    /// Creates the tree under another name until it is complete, so that a crash does not leave a partial tree.
+    fn create(
+        disk: &dyn Disk,
+        cache_bytes: usize,
+        fill: impl FnOnce(&Change) -> Result<(), StorageError>,
+    ) -> Result<Self, StorageError> {
+        let failed = |error| StorageError::io("create the state", error);
         let file = disk.open(FILE_NEW, true).map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
         file.set_len(0).map_err(failed)?;
-        let state = Self { database: database(file, cache_bytes, false)? };
+        let state = Self { database: database(file, cache_bytes, false)?, position: Position::NEW.into() };
         let change = state.begin()?;
         change.records()?;
-        change.commit(0)?;
+        fill(&change)?;
+        state.commit(change, Position::NEW)?;
         state.flush()?;
         disk.rename(FILE_NEW, FILE).and_then(|()| disk.sync_directory("")).map_err(failed)?;
         Ok(state)
     }
 
-    /// Index of the last applied batch.
-    pub(crate) fn applied(&self) -> Result<u64, StorageError> {
+    /// What is applied.
+    pub(crate) fn position(&self) -> Position {
+        *self.position.lock()
+    }
+
+    /// Number of encryptions under a key term of the barrier.
+    pub(crate) fn encryptions(&self, key_term: u32) -> Result<u64, StorageError> {
         let txn = self.database.begin_read().map_err(fault)?;
-        let meta = txn.open_table(META).map_err(fault)?;
-        let applied = meta.get(APPLIED).map_err(fault)?;
-        Ok(applied.map_or(0, |applied| applied.value()))
+        let position = self.position();
+        let earlier = match txn.open_table(TERMS) {
+            Ok(terms) => terms.get(key_term).map_err(fault)?.map_or(0, |count| count.value()),
+            Err(redb::TableError::TableDoesNotExist(_)) => 0,
+            Err(error) => return Err(fault(error)),
+        };
+        Ok(earlier + if position.key_term == key_term { position.encryptions } else { 0 })
+    }
+
+    /// The index and the body of the last applied [`Kind::Members`](super::entry::Kind::Members).
+    pub(crate) fn members(&self) -> Result<Option<(u64, Bytes)>, StorageError> {
+        let txn = self.database.begin_read().map_err(fault)?;
+        let members = match txn.open_table(MEMBERS) {
+            Ok(members) => members,
+            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+            Err(error) => return Err(fault(error)),
+        };
+        let last = members.last().map_err(fault)?;
+        Ok(last.map(|(index, body)| (index.value(), Bytes::copy_from_slice(body.value()))))
     }
 
     /// Returns the value at a path.
@@ -82,6 +188,25 @@ impl State {
         Ok(Change(txn))
     }
 
+    /// Makes a change visible, with its position.
+    pub(crate) fn commit(&self, change: Change, position: Position) -> Result<(), StorageError> {
+        {
+            let mut table = change.0.open_table(POSITION).map_err(fault)?;
+            table.insert(APPLIED, &position.as_row()).map_err(fault)?;
+        }
+        change.0.commit().map_err(fault)?;
+        *self.position.lock() = position;
+        Ok(())
+    }
+
+    /// Makes a change visible that has applied the batches up to `applied` of a log of format 1: for a program that
+    /// reads format 1, and for the log that continues in format 2.
+    pub(crate) fn commit_v1(&self, change: Change, applied: u64) -> Result<(), StorageError> {
+        change.set_applied_v1(applied)?;
+        let index = applied.max(FOUNDING.index);
+        self.commit(change, Position { id: LogId { index, ..FOUNDING }, ..Position::NEW })
+    }
+
     /// Makes all committed changes durable.
     pub(crate) fn flush(&self) -> Result<(), StorageError> {
         let mut txn = self.database.begin_write().map_err(fault)?;
@@ -97,13 +222,42 @@ impl Change {
         self.0.open_table(RECORDS).map(Records).map_err(fault)
     }
 
-    /// Makes the change visible, together with the index of its last batch.
-    pub(crate) fn commit(self, applied: u64) -> Result<(), StorageError> {
-        {
-            let mut meta = self.0.open_table(META).map_err(fault)?;
-            meta.insert(APPLIED, applied).map_err(fault)?;
-        }
-        self.0.commit().map_err(fault)
+    /// Adds encryptions under a key term that is not that of the position.
+    pub(crate) fn add_encryptions(&self, key_term: u32, more: u64) -> Result<(), StorageError> {
+        let mut terms = self.0.open_table(TERMS).map_err(fault)?;
+        let count = terms.get(key_term).map_err(fault)?.map_or(0, |count| count.value());
+        terms.insert(key_term, count + more).map_err(fault)?;
+        Ok(())
+    }
+
+    /// Stores the position for a program that reads format 1. Returns the position for this format, which continues the
+    /// count of encryptions after another upgrade.
+    pub(crate) fn downgrade(&self, position: Position) -> Result<Position, StorageError> {
+        self.set_applied_v1(position.id.index)?;
+        self.add_encryptions(position.key_term, position.encryptions)?;
+        Ok(Position { key_term: 0, encryptions: 0, ..position })
+    }
+
+    /// Replaces the members.
+    pub(crate) fn set_members(&self, index: u64, body: &[u8]) -> Result<(), StorageError> {
+        let mut members = self.0.open_table(MEMBERS).map_err(fault)?;
+        members.retain(|_, _| false).map_err(fault)?;
+        members.insert(index, body).map_err(fault)?;
+        Ok(())
+    }
+
+    /// Opens a table for changes.
+    pub(super) fn table<K: redb::Key + 'static, V: redb::Value + 'static>(
+        &self,
+        table: TableDefinition<'_, K, V>,
+    ) -> Result<redb::Table<'_, K, V>, StorageError> {
+        self.0.open_table(table).map_err(fault)
+    }
+
+    fn set_applied_v1(&self, applied: u64) -> Result<(), StorageError> {
+        let mut meta = self.0.open_table(META).map_err(fault)?;
+        meta.insert(APPLIED, applied).map_err(fault)?;
+        Ok(())
     }
 
     /// Drops the change.
@@ -132,11 +286,21 @@ impl Records<'_> {
         Ok(true)
     }
 
+    /// Deletes all records.
+    pub(crate) fn clear(&mut self) -> Result<(), StorageError> {
+        self.0.retain(|_, _| false).map_err(fault)
+    }
+
+    /// Creates or replaces a record.
+    pub(crate) fn put(&mut self, key: &Key, value: &[u8]) -> Result<(), StorageError> {
+        self.0.insert(key.as_str(), value).map_err(fault).map(drop)
+    }
+
     /// Applies writes in order.
     pub(crate) fn apply(&mut self, writes: &[Write]) -> Result<(), StorageError> {
         for write in writes {
             match write {
-                Write::Put { key, value } => drop(self.0.insert(key.as_str(), &value[..]).map_err(fault)?),
+                Write::Put { key, value } => self.put(key, value)?,
                 Write::Delete { key } => drop(self.0.remove(key.as_str()).map_err(fault)?),
             }
         }
@@ -211,7 +375,7 @@ impl StorageBackend for RedbFile {
     }
 }
 
-fn fault(error: impl Into<redb::Error>) -> StorageError {
+pub(super) fn fault(error: impl Into<redb::Error>) -> StorageError {
     match error.into() {
         redb::Error::Io(error) => StorageError::io("use the state", error),
         redb::Error::PreviousIo => StorageError::Stopped("an operation on the state has failed".into()),

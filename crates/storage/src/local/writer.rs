@@ -1,12 +1,13 @@
 //! The single writer thread.
 //!
 //! It takes all waiting commits, checks and applies them in order to an uncommitted change of the state, appends those
-//! that passed to the log as one group, commits the change, calls the watchers, and sends the results. A failed write
-//! or sync stops it permanently: nothing is acknowledged afterwards.
+//! that passed to the log as one frame, commits the change, calls the watchers, and sends the results. The check before
+//! the append keeps conflicts out of the log; a replay evaluates the batches again. A failed write or sync stops it
+//! permanently: nothing is acknowledged afterwards.
 
 use std::{
     sync::{
-        Arc, OnceLock,
+        Arc,
         mpsc::{Receiver, RecvTimeoutError},
     },
     time::Duration,
@@ -15,21 +16,16 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    log::{AppendError, Log},
-    state::{Change, State},
+    apply::{Applier, Group},
+    entry::HardState,
+    log::{AppendError, Keep, Log},
+    segment::Frame,
+    state::{Change, Position},
 };
-use crate::{Batch, Index, StorageError, Write, watch::Watchers};
+use crate::{Batch, Index, StorageError, Write};
 
 /// A group is closed at this size in bytes; the batch that exceeds it is the last.
 const GROUP_BYTES: usize = 4 << 20;
-
-/// The state shared by the writer and the store.
-pub(crate) struct Shared {
-    pub(crate) state: State,
-    pub(crate) watchers: Watchers,
-    /// Why the writer has stopped.
-    pub(crate) stopped: OnceLock<Arc<str>>,
-}
 
 /// A waiting commit.
 pub(crate) struct Request {
@@ -40,8 +36,12 @@ pub(crate) struct Request {
 type CommitResult = Result<Index, StorageError>;
 
 pub(crate) struct Writer<L> {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) applier: Arc<Applier>,
     pub(crate) log: L,
+    /// The group that is being written.
+    pub(crate) frame: Frame,
+    /// The vote for this node, which is the only voter.
+    pub(crate) hard: HardState,
     pub(crate) flush_interval: Duration,
     pub(crate) flush_bytes: u64,
     pub(crate) reserve_bytes: u64,
@@ -85,10 +85,10 @@ impl<L: Log> Writer<L> {
     }
 
     /// Commits a group and sends the result of each request.
-    fn commit(&mut self, mut group: Vec<Request>) {
-        let results = match self.shared.stopped.get() {
+    fn commit(&mut self, group: Vec<Request>) {
+        let results = match self.applier.stopped.get() {
             Some(reason) => Err(StorageError::Stopped(reason.clone())),
-            None => self.try_commit(&mut group).map_err(|failure| match failure {
+            None => self.try_commit(&group).map_err(|failure| match failure {
                 Failure::Full => StorageError::Full,
                 Failure::Broken(error) => self.stop(&error),
             }),
@@ -108,15 +108,17 @@ impl<L: Log> Writer<L> {
         }
     }
 
-    fn try_commit(&mut self, group: &mut [Request]) -> Result<Vec<CommitResult>, Failure> {
-        let shared = self.shared.clone();
-        let change = shared.state.begin()?;
-        let (results, last) = self.apply(&change, group)?;
-        if last < self.log.next() {
+    fn try_commit(&mut self, group: &[Request]) -> Result<Vec<CommitResult>, Failure> {
+        let applier = self.applier.clone();
+        let change = applier.state.begin()?;
+        let (results, position) = self.apply(&change, group)?;
+        if self.frame.count() == 0 {
             change.abort()?;
             return Ok(results);
         }
-        match self.log.append() {
+        // The only voter: what is durable here is committed.
+        self.frame.hard.committed = position.id.index;
+        match self.log.append(&mut self.frame) {
             Ok(bytes) => self.unflushed += bytes,
             Err(AppendError::Full) => {
                 change.abort()?;
@@ -124,28 +126,28 @@ impl<L: Log> Writer<L> {
             }
             Err(AppendError::Broken(error)) => return Err(error.into()),
         }
-        change.commit(last)?;
-        for (request, answer) in group.iter().zip(&results) {
-            if let (Ok(index), false) = (answer, request.batch.writes.is_empty()) {
-                self.shared.watchers.notify(*index, &request.batch.writes);
+        applier.publish(change, position, |applier| {
+            for (request, answer) in group.iter().zip(&results) {
+                if let (Ok(index), false) = (answer, request.batch.writes.is_empty()) {
+                    applier.watchers.notify(*index, &request.batch.writes);
+                }
             }
-        }
+        })?;
         Ok(results)
     }
 
-    /// Checks each batch and applies it when it passes. A batch sees the earlier batches of the group. Returns the
-    /// results, and the index of the last applied batch.
-    fn apply(&mut self, change: &Change, group: &mut [Request]) -> Result<(Vec<CommitResult>, u64), StorageError> {
-        let mut records = change.records()?;
-        let mut last = self.log.next() - 1;
-        self.log.clear();
-        let bytes: usize = group.iter().map(|request| request.batch.encoded_len()).sum();
+    /// Checks each batch; applies it and adds it to the frame when it passes. A batch sees the earlier batches of the
+    /// group. Returns the results, and the position after the last applied batch.
+    fn apply(&mut self, change: &Change, requests: &[Request]) -> Result<(Vec<CommitResult>, Position), StorageError> {
+        let state = &self.applier.state;
+        let mut group = Group::begin(state, change)?;
+        let mut last = state.position().id.index;
+        self.frame.begin(last + 1, self.hard);
+        let bytes: usize = requests.iter().map(|request| request.batch.encoded_len()).sum();
         let has_room = self.log.has_room(self.reserve_bytes, bytes as u64);
-        let mut results = Vec::with_capacity(group.len());
-        for request in group {
-            // A batch that passed the check is logged without its reads.
-            let reads = std::mem::take(&mut request.batch.reads);
-            if !records.hold(&reads)? {
+        let mut results = Vec::with_capacity(requests.len());
+        for request in requests {
+            if !group.holds(&request.batch.reads)? {
                 results.push(Err(StorageError::Conflict));
                 continue;
             }
@@ -154,27 +156,28 @@ impl<L: Log> Writer<L> {
                 continue;
             }
             if !request.batch.writes.is_empty() {
-                records.apply(&request.batch.writes)?;
-                self.log.push(&request.batch);
-                last += 1;
+                let id = self.frame.push_batch(self.hard.vote.term, &request.batch);
+                group.write(id, &request.batch.writes)?;
+                last = id.index;
             }
             results.push(Ok(Index(last)));
         }
-        Ok((results, last))
+        Ok((results, group.end()?))
     }
 
     /// Makes the state durable, so that the log before it is no longer needed.
     fn flush(&mut self) {
-        if self.shared.stopped.get().is_some() {
+        if self.applier.stopped.get().is_some() {
             self.unflushed = 0;
             return;
         }
-        if let Err(error) = self.shared.state.flush() {
+        if let Err(error) = self.applier.state.flush() {
             self.stop(&error);
             return;
         }
         self.unflushed = 0;
-        if let Err(error) = self.log.compact() {
+        let flushed = self.applier.state.position().id.index;
+        if let Err(error) = self.log.purge(flushed, Keep::NOTHING) {
             self.stop(&error);
         }
     }
@@ -183,7 +186,7 @@ impl<L: Log> Writer<L> {
     fn stop(&mut self, error: &StorageError) -> StorageError {
         let reason: Arc<str> = error.to_string().into();
         tracing::error!(error = &*reason, "the storage stops: what was written last may not be durable");
-        let reason = self.shared.stopped.get_or_init(|| reason);
+        let reason = self.applier.stopped.get_or_init(|| reason);
         self.unflushed = 0;
         StorageError::Stopped(reason.clone())
     }

@@ -8,10 +8,11 @@ mod rotate;
 mod rotate_keys;
 mod seal;
 mod shares;
+mod storage_downgrade;
 mod unseal;
 mod validate_config;
 
-use crate::args::Node;
+use crate::args::{Group, Node};
 
 pub(super) const COMMANDS: &[Node] = &[
     Node::Leaf(&generate_root::COMMAND),
@@ -22,6 +23,11 @@ pub(super) const COMMANDS: &[Node] = &[
     Node::Leaf(&rotate::COMMAND),
     Node::Leaf(&rotate_keys::COMMAND),
     Node::Leaf(&seal::COMMAND),
+    Node::Group(&Group {
+        name: "storage",
+        about: "Maintain the data directory of a stopped server.",
+        children: &[Node::Leaf(&storage_downgrade::COMMAND)],
+    }),
     Node::Leaf(&unseal::COMMAND),
     Node::Leaf(&validate_config::COMMAND),
 ];

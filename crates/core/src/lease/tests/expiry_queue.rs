@@ -68,6 +68,10 @@ impl Watch for Narrow {
             }
         }
     }
+
+    fn replaced(&self, index: Index) {
+        panic!("no test replaces the records: {index:?}");
+    }
 }
 
 fn narrow(fixture: &LeaseFixture, room: usize) -> Arc<Narrow> {

@@ -197,7 +197,7 @@ async fn killed(batches: usize) -> (SimDisk, String) {
     }
     let copy = disk.copy();
     drop(store);
-    (copy, "log/00000000000000000001.seg".into())
+    (copy, "log/00000000000000000001.log".into())
 }
 
 #[tokio::test]

@@ -3,20 +3,36 @@
 use std::{fs, path::Path};
 
 use super::{get, open};
-use crate::{Backend, Batch, Index, Key, LocalBackend, LocalOptions, Write};
+use crate::{Backend, Batch, Digest, Index, Key, LocalBackend, LocalOptions, Read, Write};
 
-const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/local-v1");
-const SEGMENT: &str = "log/00000000000000000001.seg";
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
+const SEGMENT: &str = "log/00000000000000000001.log";
+
+/// Opens a copy of a directory. It has no tree: all records come from the log.
+fn golden(version: &str, segment: &str) -> (tempfile::TempDir, LocalBackend) {
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir(directory.path().join("log")).unwrap();
+    for name in ["meta.json", segment] {
+        fs::copy(Path::new(GOLDEN).join(version).join(name), directory.path().join(name)).unwrap();
+    }
+    let store = open(directory.path());
+    (directory, store)
+}
+
+#[tokio::test]
+async fn golden_directory_v2_stays_readable() {
+    let (_directory, store) = golden("local-v2", SEGMENT);
+    assert_eq!(store.node_id(), Some("node-1"));
+    assert_eq!(store.incarnation().len(), 36);
+    assert_eq!(get(&store, "a/first").await.unwrap(), "one");
+    assert_eq!(get(&store, "a/ä").await.unwrap(), "two");
+    assert_eq!(get(&store, "gone").await, None);
+    assert_eq!(store.commit(Batch::default()).await.unwrap(), Index(4));
+}
 
 #[tokio::test]
 async fn golden_directory_v1_stays_readable() {
-    let directory = tempfile::tempdir().unwrap();
-    fs::create_dir(directory.path().join("log")).unwrap();
-    // Without the tree: all records come from the log.
-    for name in ["meta.json", SEGMENT] {
-        fs::copy(Path::new(GOLDEN).join(name), directory.path().join(name)).unwrap();
-    }
-    let store = open(directory.path());
+    let (_directory, store) = golden("local-v1", "log/00000000000000000001.seg");
     assert_eq!(store.node_id(), Some("node-1"));
     assert!(!store.incarnation().is_empty(), "made at the first start of a version that has them");
     assert_eq!(get(&store, "a/first").await.unwrap(), "one");
@@ -37,11 +53,14 @@ async fn write_golden_directory() {
         vec![put("a/ä", "two")],
         vec![Write::Delete { key: Key::new("gone").unwrap() }],
     ] {
-        store.commit(Batch { reads: vec![], writes }).await.unwrap();
+        let key = Key::new("gone").unwrap();
+        let seen = store.get(&key).await.unwrap().map(|value| Digest::of(&value));
+        store.commit(Batch { reads: vec![Read::Value { key, seen }], writes }).await.unwrap();
     }
     store.close();
-    fs::create_dir_all(Path::new(GOLDEN).join("log")).unwrap();
+    let golden = Path::new(GOLDEN).join("local-v2");
+    fs::create_dir_all(golden.join("log")).unwrap();
     for name in ["meta.json", SEGMENT] {
-        fs::copy(directory.path().join(name), Path::new(GOLDEN).join(name)).unwrap();
+        fs::copy(directory.path().join(name), golden.join(name)).unwrap();
     }
 }

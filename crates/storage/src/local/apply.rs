@@ -1,0 +1,223 @@
+//! Applies entries to the state, in the order of the log.
+//!
+//! Each replica evaluates a batch by the reads in its entry, and so decides alike. A group of entries becomes visible at
+//! once; then the watchers receive it, and then its last index is published as applied.
+
+use std::sync::{Arc, OnceLock};
+
+use tokio::sync::watch;
+
+use super::{
+    entry::{Entry, Kind, LogId},
+    log::ReadLog,
+    restore,
+    state::{Change, Position, Records, State},
+};
+use crate::{Batch, Index, Read, StorageError, Write, barrier, watch::Watchers};
+
+/// A replay reads about this many bytes of entries at a time.
+const REPLAY_BYTES: usize = 4 << 20;
+
+/// The last entry that a replay applies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Upto {
+    /// The last entry known to be committed: other voters may replace the later ones.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for a node of a cluster"))]
+    Committed,
+    /// The last entry: for the only voter of a cluster, what is durable is committed.
+    Last,
+}
+
+/// The state, and all that follows it.
+pub(crate) struct Applier {
+    pub(crate) state: State,
+    pub(crate) watchers: Watchers,
+    /// The index of the last entry that is visible and that every watcher has received.
+    pub(crate) applied: watch::Sender<Index>,
+    /// Why no more is applied.
+    pub(crate) stopped: OnceLock<Arc<str>>,
+}
+
+/// The result of applying an entry. It is the same on each replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The entry has taken effect.
+    Passed,
+    /// A read of the batch no longer held: the entry has changed nothing.
+    Conflict,
+    /// The entry does not fit to the restore before it, and has changed nothing.
+    Refused,
+}
+
+/// What a watcher receives for an entry.
+pub(crate) enum Notice {
+    /// The writes of a batch.
+    Writes(Vec<Write>),
+    /// All records were replaced.
+    Replaced,
+}
+
+/// Entries that are being applied: an uncommitted change and its position.
+pub(crate) struct Group<'c> {
+    change: &'c Change,
+    records: Records<'c>,
+    position: Position,
+    /// Encryptions under other key terms than that of the position.
+    encryptions: Vec<(u32, u64)>,
+}
+
+impl Applier {
+    /// What follows `state`.
+    pub(crate) fn new(state: State) -> Self {
+        let (applied, _) = watch::channel(Index(state.position().id.index));
+        Self { state, watchers: Watchers::default(), applied, stopped: OnceLock::new() }
+    }
+
+    /// Applies committed entries as one group, and returns a verdict for each.
+    ///
+    /// # Errors
+    /// Those of the state; [`StorageError::Corrupt`] for an entry that is not the next one or cannot be decoded.
+    pub(crate) fn apply(&self, entries: Vec<Entry>) -> Result<Vec<Verdict>, StorageError> {
+        let change = self.state.begin()?;
+        let mut verdicts = Vec::with_capacity(entries.len());
+        let mut notices = Vec::new();
+        let mut group = Group::begin(&self.state, &change)?;
+        for entry in entries {
+            let index = Index(entry.id.index);
+            let (verdict, change) = group.entry(entry)?;
+            verdicts.push(verdict);
+            notices.extend(change.map(|change| (index, change)));
+        }
+        let position = group.end()?;
+        self.publish(change, position, |applier| {
+            for (index, notice) in &notices {
+                match notice {
+                    Notice::Writes(writes) => applier.watchers.notify(*index, writes),
+                    Notice::Replaced => applier.watchers.notify_replaced(*index),
+                }
+            }
+        })?;
+        Ok(verdicts)
+    }
+
+    /// Applies the entries of a log after the position of the state, and makes the state durable.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply), and those of the log.
+    pub(crate) fn replay(&self, log: &impl ReadLog, upto: Upto) -> Result<(), StorageError> {
+        let last = match upto {
+            Upto::Committed => log.hard_state().committed,
+            Upto::Last => log.last().index,
+        };
+        loop {
+            let next = self.state.position().id.index + 1;
+            if next > last {
+                return self.state.flush();
+            }
+            self.apply(log.entries(next..last + 1, REPLAY_BYTES)?)?;
+        }
+    }
+
+    /// Makes a change visible, passes it to the watchers with `tell`, and then publishes its index.
+    pub(crate) fn publish(
+        &self,
+        change: Change,
+        position: Position,
+        tell: impl FnOnce(&Self),
+    ) -> Result<(), StorageError> {
+        self.state.commit(change, position)?;
+        tell(self);
+        self.applied.send_replace(Index(position.id.index));
+        Ok(())
+    }
+}
+
+impl<'c> Group<'c> {
+    /// Begins a group after what `state` has applied.
+    pub(crate) fn begin(state: &State, change: &'c Change) -> Result<Self, StorageError> {
+        Ok(Self { change, records: change.records()?, position: state.position(), encryptions: Vec::new() })
+    }
+
+    /// Whether reads hold after the entries so far.
+    pub(crate) fn holds(&self, reads: &[Read]) -> Result<bool, StorageError> {
+        self.records.hold(reads)
+    }
+
+    /// Applies the entry `id`, a batch whose reads [hold](Self::holds).
+    pub(crate) fn write(&mut self, id: LogId, writes: &[Write]) -> Result<(), StorageError> {
+        self.count(writes);
+        self.position.id = id;
+        self.records.apply(writes)
+    }
+
+    /// Applies an entry. Also returns what the watchers receive.
+    pub(crate) fn entry(&mut self, entry: Entry) -> Result<(Verdict, Option<Notice>), StorageError> {
+        let Entry { id, kind, body } = entry;
+        if id.index != self.position.id.index + 1 {
+            let last = self.position.id.index;
+            return Err(StorageError::corrupt(format!("entry {} after entry {last}", id.index)));
+        }
+        let verdict = match kind {
+            Kind::Blank => Verdict::Passed,
+            Kind::Batch => return self.batch(id, Batch::decode(body)?),
+            Kind::Members => {
+                self.change.set_members(id.index, &body)?;
+                Verdict::Passed
+            }
+            Kind::RestoreBegin => restore::begin(self.change, &body)?,
+            Kind::RestorePart => restore::part(self.change, &body)?,
+            Kind::RestoreEnd => restore::end(self.change, &body, &mut self.records)?,
+            Kind::RestoreAbort => restore::abort(self.change)?,
+        };
+        self.position.id = id;
+        let is_replaced = kind == Kind::RestoreEnd && verdict == Verdict::Passed;
+        Ok((verdict, is_replaced.then_some(Notice::Replaced)))
+    }
+
+    fn batch(&mut self, id: LogId, batch: Batch) -> Result<(Verdict, Option<Notice>), StorageError> {
+        if self.holds(&batch.reads)? {
+            self.write(id, &batch.writes)?;
+            return Ok((Verdict::Passed, Some(Notice::Writes(batch.writes))));
+        }
+        // The values were encrypted although they are not stored.
+        self.count(&batch.writes);
+        self.position.id = id;
+        Ok((Verdict::Conflict, None))
+    }
+
+    /// Counts the encryptions of an entry.
+    fn count(&mut self, writes: &[Write]) {
+        for write in writes {
+            let Write::Put { value, .. } = write else { continue };
+            let Some(term) = barrier::key_term(value) else { continue };
+            if term == self.position.key_term {
+                self.position.encryptions += 1;
+                continue;
+            }
+            match self.encryptions.iter_mut().find(|(known, _)| *known == term) {
+                Some((_, count)) => *count += 1,
+                None => self.encryptions.push((term, 1)),
+            }
+        }
+    }
+
+    /// Ends the group, and returns the position to be committed with its change.
+    pub(crate) fn end(self) -> Result<Position, StorageError> {
+        let Self { change, mut position, mut encryptions, .. } = self;
+        encryptions.sort_unstable();
+        for (term, count) in encryptions {
+            if term < position.key_term {
+                change.add_encryptions(term, count)?;
+                continue;
+            }
+            if term > position.key_term {
+                if position.encryptions > 0 {
+                    change.add_encryptions(position.key_term, position.encryptions)?;
+                }
+                (position.key_term, position.encryptions) = (term, 0);
+            }
+            position.encryptions += count;
+        }
+        Ok(position)
+    }
+}

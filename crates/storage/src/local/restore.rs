@@ -1,0 +1,116 @@
+//! Restores a snapshot through the log: its parts are staged, and replace all records at one entry.
+//!
+//! ```text
+//! RestoreBegin  bytes                        any description of the snapshot; drops what is staged
+//! RestorePart   number:u32  (text text)*     from 1 on: keys and values, as in a batch
+//! RestoreEnd    digest:32                    of all before
+//! digest        = SHA-256(bytes)  after RestoreBegin,  SHA-256(digest before, part)  after each part
+//! ```
+//!
+//! An entry that does not fit to those before it is refused, on every replica alike, and changes nothing.
+
+use bytes::{Buf, Bytes};
+use keepfast_crypto::hash::sha256;
+use redb::{ReadableTable, TableDefinition};
+
+use super::{
+    apply::Verdict,
+    state::{Change, Records, fault},
+};
+use crate::{Key, StorageError};
+
+/// Part numbers to bodies; 0 to the digest of all before.
+const RESTORE: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("restore");
+const DIGEST: u32 = 0;
+
+/// The staged parts of a restore.
+struct Staged<'c>(redb::Table<'c, u32, &'static [u8]>);
+
+/// Begins a restore; drops an earlier one.
+pub(super) fn begin(change: &Change, description: &[u8]) -> Result<Verdict, StorageError> {
+    let mut staged = Staged::open(change)?;
+    staged.clear()?;
+    staged.put(DIGEST, &sha256(description))?;
+    Ok(Verdict::Passed)
+}
+
+/// Stages a part.
+pub(super) fn part(change: &Change, body: &Bytes) -> Result<Verdict, StorageError> {
+    let mut staged = Staged::open(change)?;
+    let number = body.clone().try_get_u32_le().ok();
+    match (staged.last()?, staged.digest()?) {
+        (Some(last), Some(digest)) if number == last.checked_add(1) && records(body).is_some() => {
+            staged.put(last + 1, body)?;
+            staged.put(DIGEST, &sha256(&[&digest[..], body].concat()))?;
+            Ok(Verdict::Passed)
+        }
+        _ => Ok(Verdict::Refused),
+    }
+}
+
+/// Replaces all records by the staged ones.
+pub(super) fn end(change: &Change, digest: &[u8], records_now: &mut Records<'_>) -> Result<Verdict, StorageError> {
+    let mut staged = Staged::open(change)?;
+    let (Some(last), Some(expected)) = (staged.last()?, staged.digest()?) else { return Ok(Verdict::Refused) };
+    if expected != digest {
+        return Ok(Verdict::Refused);
+    }
+    records_now.clear()?;
+    for number in 1..=last {
+        let body = staged.get(number)?.ok_or_else(|| StorageError::corrupt("a staged part is missing"))?;
+        for (key, value) in records(&body).ok_or_else(|| StorageError::corrupt("a staged part is damaged"))? {
+            records_now.put(&key, &value)?;
+        }
+    }
+    staged.clear()?;
+    Ok(Verdict::Passed)
+}
+
+/// Drops the staged parts.
+pub(super) fn abort(change: &Change) -> Result<Verdict, StorageError> {
+    Staged::open(change)?.clear()?;
+    Ok(Verdict::Passed)
+}
+
+impl<'c> Staged<'c> {
+    fn open(change: &'c Change) -> Result<Self, StorageError> {
+        change.table(RESTORE).map(Self)
+    }
+
+    fn clear(&mut self) -> Result<(), StorageError> {
+        self.0.retain(|_, _| false).map_err(fault)
+    }
+
+    fn put(&mut self, number: u32, body: &[u8]) -> Result<(), StorageError> {
+        self.0.insert(number, body).map_err(fault).map(drop)
+    }
+
+    fn get(&self, number: u32) -> Result<Option<Bytes>, StorageError> {
+        let body = self.0.get(number).map_err(fault)?;
+        Ok(body.map(|body| Bytes::copy_from_slice(body.value())))
+    }
+
+    fn digest(&self) -> Result<Option<Bytes>, StorageError> {
+        self.get(DIGEST)
+    }
+
+    /// The number of the last part, 0 without one; `None` when no restore was begun.
+    fn last(&self) -> Result<Option<u32>, StorageError> {
+        Ok(self.0.last().map_err(fault)?.map(|(number, _)| number.value()))
+    }
+}
+
+/// The records of a part; `None` when it has another form.
+fn records(body: &Bytes) -> Option<Vec<(Key, Bytes)>> {
+    let (mut rest, mut found) = (body.clone(), Vec::new());
+    rest.try_get_u32_le().ok()?;
+    let text = |rest: &mut Bytes| {
+        let length = rest.try_get_u32_le().ok()? as usize;
+        (length <= rest.len()).then(|| rest.split_to(length))
+    };
+    while rest.has_remaining() {
+        let key = Key::new(std::str::from_utf8(&text(&mut rest)?).ok()?).ok()?;
+        found.push((key, text(&mut rest)?));
+    }
+    Some(found)
+}

@@ -1,0 +1,159 @@
+//! Tests of the segmented log on a simulated disk.
+
+use super::super::{
+    entry::{Kind, Vote},
+    log_suite::{LogKit, log_suite},
+    sim_disk::{Fault, SimDisk},
+};
+use super::*;
+
+struct Kit(SimDisk);
+
+impl Kit {
+    /// The only segment.
+    fn segment(&self) -> String {
+        let segments = list(&self.0).unwrap();
+        assert_eq!(segments.len(), 1);
+        path(&segments[0].1)
+    }
+}
+
+impl LogKit for Kit {
+    type Log = SegmentedLog;
+
+    fn new(seed: u64) -> Self {
+        Kit(SimDisk::new(seed))
+    }
+
+    fn medium(&self) -> Segments {
+        Segments { disk: Arc::new(self.0.clone()), bytes: 400 }
+    }
+
+    fn copy(&self) -> Self {
+        Kit(self.0.copy())
+    }
+
+    fn lose_power(&self) {
+        self.0.lose_power();
+    }
+
+    fn end_process(&self) {
+        self.0.heal();
+    }
+
+    fn fail_next_sync(&self) {
+        // The write comes first.
+        self.0.fail_at(self.0.operations() + 1, Fault::Error);
+    }
+
+    fn fail_after(&self, operations: usize, crash: bool) {
+        self.0.fail_at(self.0.operations() + operations, if crash { Fault::Crash } else { Fault::Error });
+    }
+
+    fn fill_up(&self) {
+        self.0.fail_at(self.0.operations(), Fault::FullOnce);
+    }
+
+    fn len(&self) -> usize {
+        self.0.content(&self.segment()).len()
+    }
+
+    fn size(&self) -> usize {
+        let segments = list(&self.0).unwrap();
+        segments.iter().map(|(_, name)| self.0.content(&path(name)).len()).sum()
+    }
+
+    fn truncate(&self, len: usize) {
+        let segment = self.segment();
+        let mut bytes = self.0.content(&segment);
+        bytes.truncate(len);
+        self.0.set_content(&segment, bytes);
+    }
+
+    fn flip_bit(&self, at: usize) {
+        let segment = self.segment();
+        let mut bytes = self.0.content(&segment);
+        bytes[at] ^= 1;
+        self.0.set_content(&segment, bytes);
+    }
+}
+
+log_suite!(segmented, Kit);
+
+fn log(disk: &SimDisk, bytes: u64) -> SegmentedLog {
+    SegmentedLog::open(Segments { disk: Arc::new(disk.clone()), bytes }, FOUNDING).unwrap()
+}
+
+fn append(log: &mut SegmentedLog, first: u64, term: u64) {
+    let mut frame = Frame::new();
+    frame.begin(first, HardState::default());
+    frame.push(term, Kind::Blank, &[0; 40]);
+    log.append(&mut frame).unwrap();
+}
+
+fn terms(log: &SegmentedLog) -> Vec<u64> {
+    let reader = log.reader();
+    (FOUNDING.index + 1..=reader.last().index).map(|index| reader.term(index).unwrap()).collect()
+}
+
+const ALL: Keep = Keep { trailing: u64::MAX, bytes: u64::MAX };
+
+#[test]
+fn a_segment_that_could_not_be_begun_hides_no_entry() {
+    for (fault, step) in [Fault::Error, Fault::FullOnce].into_iter().flat_map(|f| (0..6).map(move |s| (f, s))) {
+        let disk = SimDisk::new(3);
+        let mut begun = log(&disk, 1);
+        append(&mut begun, 2, 1);
+        disk.fail_at(disk.operations() + step, fault);
+        if begun.purge(2, ALL).is_err() {
+            continue;
+        }
+        disk.heal();
+        append(&mut begun, 3, 1);
+        drop(begun);
+        disk.lose_power();
+        assert_eq!(terms(&log(&disk, 1)), [1, 1], "{fault:?} at {step}");
+    }
+}
+
+#[test]
+fn a_deleted_segment_that_reappears_hides_no_vote() {
+    let disk = SimDisk::new(3);
+    let mut begun = log(&disk, 1);
+    append(&mut begun, 2, 1);
+    begun.purge(2, ALL).unwrap();
+    let mut frame = Frame::new();
+    let vote = Vote { term: 5, candidate: 6 };
+    frame.begin(3, HardState { vote, committed: 3 });
+    frame.push(1, Kind::Blank, &[0; 40]);
+    begun.append(&mut frame).unwrap();
+    begun.purge(2, ALL).unwrap();
+    drop(begun);
+    // Of the deletions of the first two segments, only the later one has become durable.
+    disk.remove(&path(&list(&disk).unwrap()[1].1)).unwrap();
+    let last = LogId { term: 1, index: 3 };
+    let kept = SegmentedLog::open(Segments { disk: Arc::new(disk.clone()), bytes: 1 }, last).unwrap();
+    assert_eq!((kept.reader().last(), kept.reader().hard_state().vote), (last, vote));
+}
+
+#[test]
+fn a_replacement_of_earlier_segments_outlives_them() {
+    let disk = SimDisk::new(3);
+    let mut begun = log(&disk, 1);
+    for first in 2..6 {
+        append(&mut begun, first, 1);
+        begun.purge(2, ALL).unwrap();
+    }
+    append(&mut begun, 3, 2);
+    assert_eq!(terms(&begun), [1, 2]);
+    assert_eq!(terms(&log(&disk, 1)), [1, 2]);
+    // The first segment has only the entry 2.
+    begun.purge(2, Keep::NOTHING).unwrap();
+    drop(begun);
+    let kept =
+        SegmentedLog::open(Segments { disk: Arc::new(disk.clone()), bytes: 1 }, LogId { term: 1, index: 2 }).unwrap();
+    assert_eq!(
+        (kept.reader().base(), kept.reader().last()),
+        (LogId { term: 1, index: 2 }, LogId { term: 2, index: 3 })
+    );
+}

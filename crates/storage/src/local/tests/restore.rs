@@ -1,0 +1,99 @@
+//! Restores through the log.
+
+use bytes::{BufMut, Bytes};
+use keepfast_crypto::hash::sha256;
+
+use super::super::{
+    apply::{Applier, Verdict},
+    entry::{Entry, Kind, LogId},
+    sim_disk::SimDisk,
+    state::State,
+};
+use crate::{Batch, Key, Page};
+
+fn open(disk: &SimDisk) -> Applier {
+    Applier::new(State::open(disk, 1 << 20, false).unwrap())
+}
+
+/// Applies an entry after the last one.
+fn apply(applier: &Applier, kind: Kind, body: impl Into<Bytes>) -> Verdict {
+    let id = LogId { term: 1, index: applier.state.position().id.index + 1 };
+    applier.apply(vec![Entry { id, kind, body: body.into() }]).unwrap()[0]
+}
+
+fn put(applier: &Applier, path: &str) {
+    let mut body = Vec::new();
+    Batch::put(Key::new(path).unwrap(), "batch").encode(&mut body);
+    assert_eq!(apply(applier, Kind::Batch, body), Verdict::Passed);
+}
+
+fn part(number: u32, keys: &[&str]) -> Vec<u8> {
+    let mut body = Vec::new();
+    body.put_u32_le(number);
+    for text in keys.iter().flat_map(|key| [*key, "restored"]) {
+        body.put_u32_le(text.len() as u32);
+        body.put_slice(text.as_bytes());
+    }
+    body
+}
+
+fn digest(parts: &[Vec<u8>]) -> Bytes {
+    let digest = parts.iter().fold(sha256(b"head"), |digest, part| sha256(&[&digest[..], part].concat()));
+    Bytes::copy_from_slice(&digest)
+}
+
+fn names(applier: &Applier) -> Vec<String> {
+    applier.state.list("", &Page::all()).unwrap()
+}
+
+#[test]
+fn the_staged_parts_replace_all_records_at_the_end() {
+    let disk = SimDisk::new(1);
+    let mut applier = open(&disk);
+    put(&applier, "old");
+    let parts = [part(1, &["a", "b"]), part(2, &[]), part(3, &["c"])];
+    assert_eq!(apply(&applier, Kind::RestoreBegin, "head"), Verdict::Passed);
+    for part in &parts {
+        assert_eq!(apply(&applier, Kind::RestorePart, part.clone()), Verdict::Passed);
+        // A node that restarts goes on.
+        applier.state.flush().unwrap();
+        drop(applier);
+        applier = open(&disk);
+    }
+    put(&applier, "meanwhile");
+    assert_eq!(names(&applier), ["meanwhile", "old"]);
+    assert_eq!(apply(&applier, Kind::RestoreEnd, digest(&parts)), Verdict::Passed);
+    assert_eq!(names(&applier), ["a", "b", "c"]);
+    assert_eq!(applier.state.get("c").unwrap().unwrap(), "restored");
+    assert_eq!(apply(&applier, Kind::RestoreEnd, digest(&parts)), Verdict::Refused, "nothing is staged any more");
+    put(&applier, "new");
+    assert_eq!(names(&applier), ["a", "b", "c", "new"]);
+}
+
+#[test]
+fn an_entry_that_does_not_fit_is_refused() {
+    let applier = open(&SimDisk::new(1));
+    put(&applier, "old");
+    let (first, second) = (part(1, &["a"]), part(2, &["b"]));
+    let whole = digest(&[first.clone(), second.clone()]);
+    assert_eq!(apply(&applier, Kind::RestorePart, first.clone()), Verdict::Refused, "before it was begun");
+    assert_eq!(apply(&applier, Kind::RestoreEnd, whole.clone()), Verdict::Refused);
+    apply(&applier, Kind::RestoreBegin, "head");
+    for bad in [second.clone(), first[..first.len() - 1].to_vec(), vec![], vec![1]] {
+        assert_eq!(apply(&applier, Kind::RestorePart, bad), Verdict::Refused);
+    }
+    apply(&applier, Kind::RestorePart, first.clone());
+    assert_eq!(apply(&applier, Kind::RestorePart, first.clone()), Verdict::Refused, "a part once more");
+    assert_eq!(apply(&applier, Kind::RestoreEnd, whole.clone()), Verdict::Refused, "a part is missing");
+    assert_eq!(apply(&applier, Kind::RestoreAbort, ""), Verdict::Passed);
+    assert_eq!(apply(&applier, Kind::RestorePart, second.clone()), Verdict::Refused, "after it was dropped");
+    // A later one is not mixed with what was staged before.
+    apply(&applier, Kind::RestoreBegin, "head");
+    apply(&applier, Kind::RestorePart, part(1, &["x"]));
+    apply(&applier, Kind::RestoreBegin, "head");
+    apply(&applier, Kind::RestorePart, first);
+    apply(&applier, Kind::RestorePart, second);
+    assert_eq!(names(&applier), ["old"]);
+    assert_eq!(apply(&applier, Kind::RestoreEnd, whole), Verdict::Passed);
+    assert_eq!(names(&applier), ["a", "b"]);
+}
