@@ -69,7 +69,7 @@ impl SealGuard {
             // In its own task: the seal drops this guard.
             tokio::spawn(async move {
                 if let Some(lifecycle) = lifecycle.upgrade() {
-                    lifecycle.after_failure(&barrier).await;
+                    after_failure(&lifecycle, &barrier).await;
                 }
             });
         }))
@@ -183,48 +183,47 @@ impl Lifecycle {
         Ok(())
     }
 
-    /// Seals the server whose barrier has failed closed, and opens it anew if all records were replaced.
-    async fn after_failure(&self, barrier: &Arc<Barrier>) {
-        let seal = barrier.is_replaced().then(|| self.seal_of(barrier)).flatten();
-        tracing::warn!(replaced = barrier.is_replaced(), "the storage has closed on this node, which seals");
-        self.seal_if(|serving| serving.has(barrier)).await;
-        let Some(seal) = seal else { return };
-        match self.unseal_by(|_| Some(seal)).await {
-            Ok(true) => {}
-            Ok(false) => tracing::warn!("the storage was replaced: this node needs the shares of the new one"),
-            Err(error) => tracing::error!(%error, "the storage was replaced, and this node cannot open it"),
-        }
-    }
-
-    /// The seal of the server that serves with this barrier.
-    fn seal_of(&self, barrier: &Arc<Barrier>) -> Option<Arc<dyn Seal>> {
-        let serving = self.serving.read();
-        serving.as_ref().filter(|serving| serving.has(barrier)).map(|s| s.pipeline.server().custody.seal())
-    }
-
     /// Seals the server: the keys are erased, and requests in flight fail at their next access to storage.
     pub(crate) async fn seal(&self) {
-        self.seal_if(|_| true).await;
+        seal_if(self, |_| true).await;
     }
+}
 
-    async fn seal_if(&self, is_meant: impl Fn(&Serving) -> bool) {
-        let begun = self.parts.clock.now();
-        let _changing = self.changing.lock().await;
-        let serving = {
-            let mut serving = self.serving.write();
-            // An unseal may have replaced it in the meantime.
-            if serving.as_ref().is_some_and(|serving| !is_meant(serving)) {
-                return;
-            }
-            serving.take()
-        };
-        self.unsealing.lock().reset();
-        self.parts.admission.clear();
-        if let Some(serving) = serving {
-            serving.pipeline.server().barrier.close();
-            self.parts.metrics.seal.record(self.parts.clock.now().since(begun));
-            tracing::info!("vault is sealed");
+/// Seals the server whose barrier has failed closed, and opens it anew if all records were replaced.
+async fn after_failure(lifecycle: &Lifecycle, barrier: &Arc<Barrier>) {
+    let seal = {
+        let serving = lifecycle.serving.read();
+        let serving = serving.as_ref().filter(|serving| serving.has(barrier) && barrier.is_replaced());
+        serving.map(|serving| serving.pipeline.server().custody.seal())
+    };
+    tracing::warn!(replaced = barrier.is_replaced(), "the storage has closed on this node, which seals");
+    seal_if(lifecycle, |serving| serving.has(barrier)).await;
+    let Some(seal) = seal else { return };
+    match lifecycle.unseal_by(|_| Some(seal)).await {
+        Ok(true) => {}
+        Ok(false) => tracing::warn!("the storage was replaced: this node needs the shares of the new one"),
+        Err(error) => tracing::error!(%error, "the storage was replaced, and this node cannot open it"),
+    }
+}
+
+/// Seals the server if it is the meant one: an unseal may have replaced it in the meantime.
+async fn seal_if(lifecycle: &Lifecycle, is_meant: impl Fn(&Serving) -> bool) {
+    let parts = &lifecycle.parts;
+    let begun = parts.clock.now();
+    let _changing = lifecycle.changing.lock().await;
+    let serving = {
+        let mut serving = lifecycle.serving.write();
+        if serving.as_ref().is_some_and(|serving| !is_meant(serving)) {
+            return;
         }
+        serving.take()
+    };
+    lifecycle.unsealing.lock().reset();
+    parts.admission.clear();
+    if let Some(serving) = serving {
+        serving.pipeline.server().barrier.close();
+        parts.metrics.seal.record(parts.clock.now().since(begun));
+        tracing::info!("vault is sealed");
     }
 }
 

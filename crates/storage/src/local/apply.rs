@@ -50,7 +50,7 @@ pub(crate) enum Verdict {
 }
 
 /// What a watcher receives for an entry.
-pub(crate) enum Told {
+pub(crate) enum Notification {
     /// The writes of a batch.
     Writes(Vec<Write>),
     /// All records were replaced.
@@ -80,20 +80,20 @@ impl Applier {
     pub(crate) fn apply(&self, entries: Vec<Entry>) -> Result<Vec<Verdict>, StorageError> {
         let change = self.state.begin()?;
         let mut verdicts = Vec::with_capacity(entries.len());
-        let mut told = Vec::new();
+        let mut notifications = Vec::new();
         let mut group = Group::begin(&self.state, &change)?;
         for entry in entries {
             let index = Index(entry.id.index);
             let (verdict, change) = group.entry(entry)?;
             verdicts.push(verdict);
-            told.extend(change.map(|change| (index, change)));
+            notifications.extend(change.map(|change| (index, change)));
         }
         let position = group.end()?;
         self.publish(change, position, |applier| {
-            for (index, told) in &told {
-                match told {
-                    Told::Writes(writes) => applier.watchers.tell(*index, writes),
-                    Told::Replaced => applier.watchers.tell_replaced(*index),
+            for (index, notification) in &notifications {
+                match notification {
+                    Notification::Writes(writes) => applier.watchers.tell(*index, writes),
+                    Notification::Replaced => applier.watchers.tell_replaced(*index),
                 }
             }
         })?;
@@ -151,7 +151,7 @@ impl<'c> Group<'c> {
     }
 
     /// Applies an entry. Also returns what the watchers receive.
-    pub(crate) fn entry(&mut self, entry: Entry) -> Result<(Verdict, Option<Told>), StorageError> {
+    pub(crate) fn entry(&mut self, entry: Entry) -> Result<(Verdict, Option<Notification>), StorageError> {
         let Entry { id, kind, body } = entry;
         if id.index != self.position.id.index + 1 {
             let last = self.position.id.index;
@@ -171,13 +171,13 @@ impl<'c> Group<'c> {
         };
         self.position.id = id;
         let is_replaced = kind == Kind::RestoreEnd && verdict == Verdict::Passed;
-        Ok((verdict, is_replaced.then_some(Told::Replaced)))
+        Ok((verdict, is_replaced.then_some(Notification::Replaced)))
     }
 
-    fn batch(&mut self, id: LogId, batch: Batch) -> Result<(Verdict, Option<Told>), StorageError> {
+    fn batch(&mut self, id: LogId, batch: Batch) -> Result<(Verdict, Option<Notification>), StorageError> {
         if self.holds(&batch.reads)? {
             self.write(id, &batch.writes)?;
-            return Ok((Verdict::Passed, Some(Told::Writes(batch.writes))));
+            return Ok((Verdict::Passed, Some(Notification::Writes(batch.writes))));
         }
         // The values were encrypted although they are not stored.
         self.count(&batch.writes);

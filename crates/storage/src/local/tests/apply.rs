@@ -54,9 +54,9 @@ fn entries() -> Vec<Entry> {
 
 /// The indexes and paths that a watcher received, with the applied index at that moment.
 #[derive(Default)]
-struct Told(Mutex<Vec<(u64, String, u64)>>, Mutex<Option<Arc<Applier>>>);
+struct Received(Mutex<Vec<(u64, String, u64)>>, Mutex<Option<Arc<Applier>>>);
 
-impl Watch for Told {
+impl Watch for Received {
     fn applied(&self, index: Index, writes: &[Write]) {
         let applied = self.1.lock().as_ref().map_or(0, |applier| applier.applied.borrow().0);
         self.0.lock().extend(writes.iter().map(|write| (index.0, write.key().to_string(), applied)));
@@ -73,9 +73,9 @@ fn every_replica_decides_alike_however_entries_are_grouped() {
     use Verdict::{Conflict, Passed};
     for size in 1..=6 {
         let applier = applier(&SimDisk::new(1));
-        let told = Arc::new(Told::default());
-        *told.1.lock() = Some(applier.clone());
-        let watcher: Arc<dyn Watch> = told.clone();
+        let received = Arc::new(Received::default());
+        *received.1.lock() = Some(applier.clone());
+        let watcher: Arc<dyn Watch> = received.clone();
         applier.watchers.add(Arc::downgrade(&watcher));
         let mut verdicts = Vec::new();
         for group in entries().chunks(size) {
@@ -86,24 +86,24 @@ fn every_replica_decides_alike_however_entries_are_grouped() {
         assert_eq!(applier.state.position().id, LogId { term: 1, index: 7 });
         assert_eq!(*applier.applied.borrow(), Index(7));
         assert_eq!(applier.state.members().unwrap().unwrap(), (6, "members".into()));
-        let told = told.0.lock();
-        assert_eq!(told.iter().map(|told| told.0).collect::<Vec<_>>(), [3, 5, 7]);
-        assert!(told.iter().all(|(index, _, applied)| applied < index), "watchers come before the applied index");
+        let received = received.0.lock();
+        assert_eq!(received.iter().map(|received| received.0).collect::<Vec<_>>(), [3, 5, 7]);
+        assert!(received.iter().all(|(index, _, applied)| applied < index), "watchers come before the applied index");
     }
 }
 
 #[test]
-fn a_restore_is_told_before_it_is_published() {
+fn a_restore_reaches_watchers_before_it_is_published() {
     let applier = applier(&SimDisk::new(1));
-    let told = Arc::new(Told::default());
-    *told.1.lock() = Some(applier.clone());
-    let watcher: Arc<dyn Watch> = told.clone();
+    let received = Arc::new(Received::default());
+    *received.1.lock() = Some(applier.clone());
+    let watcher: Arc<dyn Watch> = received.clone();
     applier.watchers.add(Arc::downgrade(&watcher));
     let digest = keepfast_crypto::hash::sha256(b"head");
     let end = entry(4, Kind::RestoreEnd, Bytes::copy_from_slice(&digest));
     let begun = vec![batch(2, &swap("a", None, "one")), entry(3, Kind::RestoreBegin, "head"), end];
     assert_eq!(applier.apply(begun).unwrap(), [Verdict::Passed; 3]);
-    assert_eq!(*told.0.lock(), [(2, "a".to_owned(), 1), (4, "everything".to_owned(), 1)]);
+    assert_eq!(*received.0.lock(), [(2, "a".to_owned(), 1), (4, "everything".to_owned(), 1)]);
     assert_eq!((applier.state.get("a").unwrap(), *applier.applied.borrow()), (None, Index(4)));
 }
 
