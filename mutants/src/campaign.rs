@@ -86,8 +86,8 @@ pub(crate) fn run(root: &Path, scope: &Scope, selection: &Selection) -> Result<V
     let mutants = list::mutants(root, scope)?;
     let tree = Tree::copy(root, scope, &mutants)?;
     let known = KnownUnviable::read(&tree, scope, &mutants)?;
-    let built = compile::build(&tree, scope, &mutants, known.numbers(&mutants))?;
-    known.write(&mutants, &built.unviable)?;
+    let remember = |unviable: &BTreeSet<u32>| known.write(&mutants, unviable);
+    let built = compile::build(&tree, scope, &mutants, known.numbers(&mutants), &remember)?;
     let program = Program { path: built.program.clone(), folder: tree.root.join(scope.folder) };
     let selected: Vec<Mutant> = mutants.iter().filter(|mutant| selection.has(mutant)).cloned().collect();
     let recorded = record(&tree, &program, selection)?;
@@ -203,7 +203,7 @@ impl Switched {
 
 /// The verdict of a mutant that no switch can select: it is built alone, and all tests run.
 fn alone(tree: &Tree, scope: &Scope, mutants: &[Mutant], mutant: &Mutant) -> Result<Verdict> {
-    let text = rewrite::mutated(&tree.original(&mutant.file)?, mutant);
+    let text = rewrite::mutated(tree.original(&mutant.file)?, mutant);
     tree.restore(mutants, Some((&mutant.file, &text)))?;
     let Ok(path) = compile::test_program(tree, scope)? else { return Ok(Verdict::Unviable) };
     let program = Program { path, folder: tree.root.join(scope.folder) };

@@ -23,10 +23,17 @@ pub(crate) struct Built {
     pub(crate) alone: BTreeSet<u32>,
 }
 
-/// Builds the tests of a crate with all its mutants, again and again without those that do not compile.
+/// Builds the tests of a crate with all its mutants, again and again without those that do not compile. `known` are
+/// some of these from an earlier run; `remember` gets all that are found.
 ///
 /// Fails when an error of the compiler is not at a mutant.
-pub(crate) fn build(tree: &Tree, scope: &Scope, mutants: &[Mutant], known: BTreeSet<u32>) -> Result<Built> {
+pub(crate) fn build(
+    tree: &Tree,
+    scope: &Scope,
+    mutants: &[Mutant],
+    known: BTreeSet<u32>,
+    remember: &dyn Fn(&BTreeSet<u32>) -> Result<()>,
+) -> Result<Built> {
     let (mut unviable, mut alone) = (known, BTreeSet::new());
     for attempt in 1.. {
         let left_out = |number: u32| unviable.contains(&number) || alone.contains(&number);
@@ -47,6 +54,7 @@ pub(crate) fn build(tree: &Tree, scope: &Scope, mutants: &[Mutant], known: BTree
                         alone.insert(number)
                     };
                 }
+                remember(&unviable)?;
             }
         }
     }

@@ -61,7 +61,7 @@ pub(crate) struct Node {
     pub(crate) range: Range<usize>,
     /// Its kind.
     pub(crate) shape: Shape,
-    /// Whether it is evaluated by the compiler, which knows no switch.
+    /// Whether the compiler evaluates it, or the exhaustiveness of its match: the compiler knows no switch.
     pub(crate) is_constant: bool,
     /// Whether it joins conditions that bind variables (`let … && …`), for which there is no other operator.
     pub(crate) is_let_chain: bool,
@@ -198,6 +198,18 @@ impl<'ast> Visit<'ast> for Finder<'_> {
         let (operator, whole) = (self.lines.of_span(item.op.span()), self.lines.of_span(item.span()));
         self.add(Genre::UnaryOperator, operator.start, whole, Shape::Operator, false);
         visit::visit_expr_unary(self, item);
+    }
+
+    fn visit_expr_match(&mut self, item: &'ast syn::ExprMatch) {
+        let has_rest = item.arms.iter().any(|arm| arm.guard.is_none() && matches!(arm.pat, syn::Pat::Wild(_)));
+        visit::visit_expr_match(self, item);
+        if !has_rest {
+            // Arms with guards leave the match without an arm for the rest.
+            for arm in &item.arms {
+                let at = self.lines.of_span(arm.span()).start;
+                self.nodes.entry((Genre::MatchArm, at)).and_modify(|node| node.is_constant = true);
+            }
+        }
     }
 
     fn visit_arm(&mut self, item: &'ast syn::Arm) {

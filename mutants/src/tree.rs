@@ -1,6 +1,6 @@
 //! The copy of the repository into which the mutants are written.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -15,8 +15,8 @@ const SWITCH: &str = include_str!("switch.txt");
 
 /// The copy.
 pub(crate) struct Tree {
-    /// The root of the repository.
-    pub(crate) origin: PathBuf,
+    /// The original texts of the files with mutants, and of the root of their crate, as they were at the start.
+    originals: BTreeMap<String, String>,
     /// The root of the copy.
     pub(crate) root: PathBuf,
     /// The target directory of the copy.
@@ -27,8 +27,13 @@ impl Tree {
     /// Copies the repository, except the files of `scope` that get mutants and what has not changed since the last
     /// copy: cargo builds a file that is written again.
     pub(crate) fn copy(origin: &Path, scope: &Scope, mutants: &[Mutant]) -> Result<Self> {
+        let lib = lib_of(scope);
+        let mut originals = BTreeMap::new();
+        for name in files_of(mutants).into_iter().chain([lib.as_str()]) {
+            originals.insert(name.to_owned(), std::fs::read_to_string(origin.join(name))?);
+        }
         let tree = Tree {
-            origin: origin.to_owned(),
+            originals,
             root: origin.join(".cache/mutants/source"),
             target: origin.join(".cache/mutants/target"),
         };
@@ -41,9 +46,7 @@ impl Tree {
         }
         let names = String::from_utf8(output.stdout)?;
         let mut files: Vec<&str> = names.split('\0').filter(|name| !name.is_empty()).collect();
-        let lib = lib_of(scope);
-        files.retain(|name| origin.join(name).is_file());
-        files.retain(|name| *name != lib && mutants.iter().all(|mutant| mutant.file != *name));
+        files.retain(|name| origin.join(name).is_file() && !tree.originals.contains_key(*name));
         for name in &files {
             let bytes = std::fs::read(origin.join(name))?;
             tree.write(name, &bytes)?;
@@ -64,8 +67,8 @@ impl Tree {
     }
 
     /// The original text of a file.
-    pub(crate) fn original(&self, name: &str) -> Result<String> {
-        std::fs::read_to_string(self.origin.join(name)).with_context(|| name.to_owned())
+    pub(crate) fn original(&self, name: &str) -> Result<&str> {
+        self.originals.get(name).map(String::as_str).with_context(|| name.to_owned())
     }
 
     /// Writes the mutants of a crate into its files, except those in `skip`; returns each file with its name.
@@ -78,7 +81,7 @@ impl Tree {
         let mut out = Vec::new();
         for name in files_of(mutants) {
             let own: Vec<Mutant> = mutants.iter().filter(|mutant| mutant.file == name).cloned().collect();
-            let rewritten = rewrite(&self.original(name)?, &own, skip).with_context(|| name.to_owned())?;
+            let rewritten = rewrite(self.original(name)?, &own, skip).with_context(|| name.to_owned())?;
             self.write(name, rewritten.text.as_bytes())?;
             out.push((name.to_owned(), rewritten));
         }
@@ -95,7 +98,7 @@ impl Tree {
         for name in files_of(mutants) {
             let text = match replaced {
                 Some((file, text)) if file == name => text.to_owned(),
-                _ => self.original(name)?,
+                _ => self.original(name)?.to_owned(),
             };
             self.write(name, text.as_bytes())?;
         }

@@ -430,3 +430,6 @@ impl Counts {
         begins_lock
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -76,6 +76,13 @@ fn arms_are_deleted_and_guards_replaced_by_guards() {
 }
 
 #[test]
+fn an_arm_of_a_match_without_a_plain_wildcard_is_deleted_alone() {
+    let text = "fn f() { match x { A => 1, _ if c => 2, B => 3 } }";
+    let out = rewrite(text, &[mutant(1, Genre::MatchArm, text, "A => 1,", 0, "")], &|_| false).unwrap();
+    assert_eq!((out.text.as_str(), out.alone), (text, vec![1]));
+}
+
+#[test]
 fn a_field_is_left_out_of_a_struct_expression() {
     let text = "fn f() { S { a: 1, b, ..base } }";
     let mutants = [mutant(1, Genre::StructField, text, "a: 1", 0, ""), mutant(2, Genre::StructField, text, "b", 0, "")];

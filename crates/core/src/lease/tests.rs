@@ -5,6 +5,7 @@ mod damage;
 mod expiry_queue;
 mod fairness;
 mod namespaces;
+mod revocation;
 mod tidy;
 mod top;
 
