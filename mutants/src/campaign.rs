@@ -21,7 +21,6 @@ use crate::viable::KnownUnviable;
 const TIMEOUT_OF_ALL: Duration = Duration::from_secs(900);
 
 /// Which mutants and tests to run.
-#[derive(Default)]
 pub(crate) struct Selection {
     /// Only mutants whose identity contains one of these texts; all if there is none.
     pub(crate) mutants: Vec<String>,
@@ -31,6 +30,8 @@ pub(crate) struct Selection {
     pub(crate) tests: Option<String>,
     /// The time for the tests of one mutant: one that no test has caught until then survives.
     pub(crate) budget: Option<Duration>,
+    /// The number of tests that run at a time.
+    pub(crate) jobs: usize,
 }
 
 impl Selection {
@@ -101,7 +102,7 @@ pub(crate) fn run(root: &Path, scope: &Scope, selection: &Selection) -> Result<V
         log: tree.root.with_file_name(format!("{}.log", scope.package)),
     };
     std::fs::write(&switched.log, "")?;
-    let mut verdicts = in_parallel(&selected, |mutant| {
+    let mut verdicts = in_parallel(&selected, selection.jobs, |mutant| {
         let verdict = match () {
             () if built.unviable.contains(&mutant.number) => Verdict::Unviable,
             () if built.alone.contains(&mutant.number) => Verdict::Survived(0),
@@ -124,7 +125,7 @@ fn record(tree: &Tree, program: &Program, selection: &Selection) -> Result<Recor
     std::fs::create_dir_all(&folder)?;
     let mut names: Vec<(usize, String)> = program.tests()?.into_iter().enumerate().collect();
     names.retain(|(_, name)| selection.tests.as_ref().is_none_or(|text| name.contains(text)));
-    let results = in_parallel(&names, |(number, name)| {
+    let results = in_parallel(&names, selection.jobs, |(number, name)| {
         let file = folder.join(number.to_string());
         let begun = Instant::now();
         let variables = [("MUTANT", "record"), ("MUTANT_REACHED", &file.display().to_string())];
@@ -188,17 +189,26 @@ impl Switched {
     }
 
     /// The tests that reach a mutant, the likeliest to fail first: those that caught another mutant of the file, then
-    /// quick tests that reach few.
+    /// those named like the file, then quick tests that reach few.
     fn order(&self, mutant: &Mutant) -> Vec<usize> {
         let mut tests = self.recorded.reached.get(&mutant.number).cloned().unwrap_or_default();
         let recent = self.catchers.lock().map(|catchers| catchers.get(&mutant.file).cloned()).ok().flatten();
         let recent = recent.unwrap_or_default();
-        let rank = |at: &usize| recent.iter().take(6).position(|other| other == at).unwrap_or(usize::MAX);
-        tests.sort_by_key(|at| {
-            (rank(at), self.recorded.tests[*at].takes.as_millis() * self.recorded.tests[*at].reaches as u128)
+        let words = words(&mutant.file);
+        tests.sort_by_cached_key(|at| {
+            let test = &self.recorded.tests[*at];
+            let rank = recent.iter().take(4).position(|other| other == at).unwrap_or(usize::MAX);
+            let named = words.iter().filter(|word| test.name.contains(**word)).count();
+            (rank, std::cmp::Reverse(named), test.takes.as_millis() * test.reaches as u128)
         });
         tests
     }
+}
+
+/// The words of the path of a file that may be in the names of its tests.
+fn words(file: &str) -> Vec<&str> {
+    let path = file.rsplit_once("src/").map_or(file, |(_, path)| path).trim_end_matches(".rs");
+    path.split(['/', '_']).filter(|word| word.len() > 2 && *word != "mod").collect()
 }
 
 /// The verdict of a mutant that no switch can select: it is built alone, and all tests run.

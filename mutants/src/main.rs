@@ -47,6 +47,9 @@ struct Options {
     /// The seconds that the tests of one mutant may take in all
     #[arg(long)]
     budget: Option<u64>,
+    /// The number of tests that run at a time; default: the number of processors
+    #[arg(long)]
+    jobs: Option<usize>,
 }
 
 fn main() -> ExitCode {
@@ -78,6 +81,7 @@ fn run(options: &Options) -> Result<bool> {
             identities: options.survivors.then(survivors),
             tests: options.tests.clone(),
             budget: options.budget.map(Duration::from_secs),
+            jobs: options.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
         };
         let tested = campaign::run(root, scope, &selection)?;
         if options.only.is_empty() {

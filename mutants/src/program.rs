@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 const MEMORY: u32 = 6 * 1024 * 1024;
 
 /// The time that a test has at least.
-const SHORTEST_TIMEOUT: Duration = Duration::from_secs(15);
+const SHORTEST_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The result of a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,13 +84,16 @@ fn ended(status: ExitStatus) -> Ended {
     if status.success() { Ended::Passed } else { Ended::Failed }
 }
 
-/// Runs `work` on each item, on all processors; results are in the order of the items.
-pub(crate) fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> Result<R> + Sync) -> Result<Vec<R>> {
+/// Runs `work` on each item, in `jobs` threads; results are in the order of the items.
+pub(crate) fn in_parallel<T: Sync, R: Send>(
+    items: &[T],
+    jobs: usize,
+    work: impl Fn(&T) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
     let next = std::sync::atomic::AtomicUsize::new(0);
     let results = std::sync::Mutex::new(Vec::new());
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
-        for _ in 0..threads {
+        for _ in 0..jobs {
             scope.spawn(|| {
                 loop {
                     let at = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);

@@ -1,5 +1,6 @@
 //! Leases of an engine that creates users, with a test clock; no test sleeps.
 
+mod by_path;
 mod claims;
 mod damage;
 mod expiry_queue;

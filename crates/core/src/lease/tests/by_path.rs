@@ -1,0 +1,104 @@
+//! Revocation by a path prefix and of a mount: what is revoked, when, and what an error stops.
+
+use async_trait::async_trait;
+use keepfast_storage::{Batch, Index, Key, Watch};
+
+use super::*;
+
+/// Storage whose reads of one key fail.
+#[derive(Default)]
+struct FailingReads {
+    memory: MemoryBackend,
+    key: Mutex<Option<String>>,
+}
+
+#[async_trait]
+impl Backend for FailingReads {
+    async fn get(&self, key: &Key) -> std::result::Result<Option<Bytes>, StorageError> {
+        let fails = self.key.lock().as_deref() == Some(key.as_str());
+        if fails {
+            return Err(StorageError::Stopped("as the test wants it".into()));
+        }
+        self.memory.get(key).await
+    }
+
+    async fn list(&self, prefix: &Key, page: &Page) -> std::result::Result<Vec<String>, StorageError> {
+        self.memory.list(prefix, page).await
+    }
+
+    async fn commit(&self, batch: Batch) -> std::result::Result<Index, StorageError> {
+        self.memory.commit(batch).await
+    }
+
+    fn watch(&self, watcher: std::sync::Weak<dyn Watch>) {
+        self.memory.watch(watcher);
+    }
+}
+
+async fn damage(rig: &Rig, id: &LeaseId) {
+    let mut tx = rig.unsealed.barrier.begin();
+    let view = rig.unsealed.barrier.view("token/");
+    tx.put(&view, &format!("secret/{}", id.as_str()), Bytes::from_static(b"{\"path\":7"));
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_prefix_revokes_the_tokens_that_its_paths_issued() {
+    let rig = Rig::new().await;
+    let inside = rig.token(None, reader(false, HOUR)).await;
+    let mut tx = rig.unsealed.barrier.begin();
+    let elsewhere = Spec { path: "auth/other/login".into(), ..reader(false, HOUR) };
+    let outside = rig.unsealed.access.tokens.create(&mut tx, elsewhere, rig.clock.now()).await.unwrap();
+    tx.commit().await.unwrap();
+    rig.unsealed.leases.revoker.revoke_prefix("auth/token/", RevokeMode::Now).await.unwrap();
+    assert_eq!(rig.ask(&inside.id, "a/creds").await.0, 403);
+    assert_eq!(rig.ask(&outside.id, "a/creds").await.0, 200);
+}
+
+#[tokio::test]
+async fn a_queued_prefix_leaves_the_engines_to_the_worker() {
+    let rig = Rig::new().await;
+    rig.user(&rig.root, "a").await;
+    rig.unsealed.leases.revoker.revoke_prefix("a", RevokeMode::Queued).await.unwrap();
+    assert_eq!((rig.users(), rig.world.revocations.load(Ordering::Relaxed)), (1, 0));
+    rig.pass(Duration::ZERO).await;
+    assert_eq!(rig.users(), 0);
+}
+
+#[tokio::test]
+async fn the_error_of_a_prefix_says_which_of_how_many_leases_failed() {
+    let rig = Rig::new().await;
+    for _ in 0..2 {
+        rig.user(&rig.root, "a").await;
+    }
+    rig.world.down.store(true, Ordering::Relaxed);
+    let refused = rig.unsealed.leases.revoker.revoke_prefix("a/creds", RevokeMode::Now).await.unwrap_err();
+    assert!(refused.public().contains(" (1 / 2): failed to revoke entry: connection refused"), "{}", refused.public());
+}
+
+#[tokio::test]
+async fn a_prefix_passes_over_an_unreadable_lease() {
+    let rig = Rig::new().await;
+    let (_, broken, _) = rig.user(&rig.root, "a").await;
+    rig.user(&rig.root, "a").await;
+    damage(&rig, &broken).await;
+    rig.unsealed.leases.revoker.revoke_prefix("a", RevokeMode::Now).await.unwrap();
+    assert_eq!(rig.users(), 1, "that of the other lease is gone");
+}
+
+#[tokio::test]
+async fn an_unmount_stops_at_an_unreadable_lease_and_when_storage_fails() {
+    let backend = Arc::new(FailingReads::default());
+    let mut rig = Rig::on(backend.clone(), "here").await;
+    let mounted = |rig: &Rig, path: &str| rig.unsealed.engines.mounts.router().at(path).unwrap().clone();
+    let (_, broken, _) = rig.user(&rig.root, "a").await;
+    damage(&rig, &broken).await;
+    let refused = rig.unsealed.leases.revoker.revoke_mount(&mounted(&rig, "a/")).await.unwrap_err();
+    assert_eq!(refused.public(), format!("the record of the lease {:?} cannot be read", broken.as_str()));
+    let (_, other, _) = rig.user(&rig.root, "b").await;
+    // A new barrier has no cached records.
+    rig.restart("here").await;
+    *backend.key.lock() = Some(format!("token/secret/{}", other.as_str()));
+    let failed = rig.unsealed.leases.revoker.revoke_mount(&mounted(&rig, "b/")).await;
+    assert!(failed.is_err_and(|error| crate::damaged::storage_fails(&error)));
+}
