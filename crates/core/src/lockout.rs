@@ -420,3 +420,6 @@ impl Counts {
         begins_lock
     }
 }
+
+#[cfg(test)]
+mod tests;

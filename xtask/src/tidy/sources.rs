@@ -10,12 +10,13 @@ use crate::skips;
 
 /// The only files that may read the time, sleep or create random numbers: the clock, the generator, and tools that
 /// measure from outside.
-const CLOCK_AND_RANDOMNESS: [&str; 8] = [
+const CLOCK_AND_RANDOMNESS: [&str; 9] = [
     "crates/framework/src/clock.rs",
     "crates/crypto/src/random.rs",
     "crates/client/src/timer.rs",
     "crates/edge/src/timeouts.rs",
     "conformance/",
+    "mutants/",
     "xtask/",
     "bench/",
     "fuzz/",

@@ -96,3 +96,24 @@ impl RulesSource {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use keepfast_framework::clock::TestClock;
+
+    #[test]
+    fn only_the_latest_source_puts_rules_in_force_and_none_after_the_end() {
+        let admission = Arc::new(Admission::without_rules(Arc::new(TestClock::default())));
+        let rules = || Rules { cors: Some(Arc::default()), ..Rules::default() };
+        let (first, second) = (admission.source(), admission.source());
+        first.apply(rules());
+        assert!(admission.rules().cors.is_none());
+        second.apply(rules());
+        assert!(admission.rules().cors.is_some());
+        admission.clear();
+        assert!(admission.rules().cors.is_none());
+        second.apply(rules());
+        assert!(admission.rules().cors.is_none());
+    }
+}

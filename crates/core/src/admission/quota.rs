@@ -321,4 +321,40 @@ mod tests {
         let generations = limiter.generations.lock();
         assert!(generations.current.len() + generations.previous.len() <= 2 * MOST);
     }
+
+    #[test]
+    fn an_exemption_is_a_whole_path_unless_it_ends_in_a_slash_or_a_star() {
+        let mut quotas = quotas(&[limit("", 9.0, 1, 0)]);
+        let exempt = ["kv/a", "kv/b/", "kv/c*"].map(str::to_owned).to_vec();
+        quotas.config = Arc::new(QuotaConfig { rate_limit_exempt_paths: exempt, ..QuotaConfig::default() });
+        let is_exempt = |path: &str| quotas.check_quota(path, A, at(0)).is_none();
+        assert_eq!(["kv/a", "kv/ab", "kv/a/b"].map(is_exempt), [true, false, false]);
+        assert_eq!(["kv/b", "kv/b/", "kv/b/x", "kv/bx"].map(is_exempt), [false, true, true, false]);
+        assert_eq!(["kv/c", "kv/cx", "kv/C"].map(is_exempt), [true, true, false]);
+    }
+
+    #[test]
+    fn after_a_block_the_retry_time_is_that_of_the_interval() {
+        let quotas = quotas(&[limit("", 1.0, 3, 5)]);
+        let ask = |second| {
+            let v = quotas.check_quota("a", A, at(second)).unwrap();
+            (v.refused, v.retry_after)
+        };
+        assert_eq!([ask(0), ask(0), ask(4), ask(5)], [(false, 3), (true, 5), (true, 1), (false, 2)]);
+    }
+
+    #[test]
+    fn a_count_is_kept_while_other_callers_come() {
+        let limiter = Limiter { limit: limit("", 1.0, 3600, 0), generations: Mutex::default() };
+        let ask = |last: u8, second| limiter.count(Some(IpAddr::from([10, 0, 0, last])), at(second)).refused;
+        let generations = || {
+            let generations = limiter.generations.lock();
+            (generations.current.len(), generations.previous.len())
+        };
+        assert!((1..9).all(|last| !ask(last, 0)));
+        assert!(ask(1, 3599), "its count is in the same generation");
+        assert_eq!(generations(), (8, 0));
+        assert!(!ask(1, 3600));
+        assert_eq!(generations(), (1, 7));
+    }
 }

@@ -1,10 +1,12 @@
 //! Leases of an engine that creates users, with a test clock; no test sleeps.
 
 mod abandoned;
+mod by_path;
 mod claims;
 mod expiry_queue;
 mod fairness;
 mod namespaces;
+mod revocation;
 mod tidy;
 mod top;
 mod unreadable_leases;

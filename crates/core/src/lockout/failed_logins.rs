@@ -210,4 +210,66 @@ mod tests {
         }
         assert!(table.len() <= 100);
     }
+
+    #[test]
+    fn a_full_table_keeps_its_counts_while_more_than_half_are_live() {
+        let fill = |over: u64| {
+            let mut table = table(10);
+            (0..over).for_each(|n| {
+                table.fail(name(n), &rules(), seconds(0));
+            });
+            (over..10).for_each(|n| {
+                table.fail(name(n), &rules(), seconds(900));
+            });
+            (table.len(), table.fail(name(100), &rules(), seconds(900)).refuses_all)
+        };
+        assert_eq!((fill(4), fill(5)), ((10, true), (5, false)));
+    }
+
+    #[test]
+    fn a_stored_count_is_restored_below_half_of_the_table_only() {
+        let mut table = table(10);
+        (0..8).for_each(|n| table.restore(name(n), Failed::none(&rules(), seconds(0))));
+        assert_eq!(table.len(), 5);
+        assert!(table.get(name(4)).is_some() && table.get(name(5)).is_none());
+        // The refusals last as long as the longest rules, also restored ones.
+        let long = LockoutSettings { duration: Duration::from_secs(5000), ..rules() };
+        let mut table = self::table(2);
+        table.restore(name(0), Failed::none(&long, seconds(0)));
+        table.fail(name(1), &rules(), seconds(0));
+        assert!(table.fail(name(2), &rules(), seconds(4999)).refuses_all);
+    }
+
+    #[test]
+    fn a_table_is_idle_when_its_counts_and_its_refusals_have_ended() {
+        let mut table = table(2);
+        assert!(table.is_idle(seconds(0)));
+        table.fail(name(0), &rules(), seconds(0));
+        assert!(!table.is_idle(seconds(899)) && table.is_idle(seconds(900)));
+        table.fail(name(1), &rules(), seconds(0));
+        table.fail(name(2), &rules(), seconds(500));
+        assert!(!table.is_idle(seconds(900)) && !table.is_idle(seconds(1399)) && table.is_idle(seconds(1400)));
+    }
+
+    #[test]
+    fn a_cleared_table_forgets_the_longest_rules() {
+        let long = LockoutSettings { duration: Duration::from_secs(5000), ..rules() };
+        let mut table = table(2);
+        (0..2).for_each(|n| {
+            table.fail(name(n), &long, seconds(0));
+        });
+        (0..2).for_each(|n| {
+            table.fail(name(n), &rules(), seconds(5000));
+        });
+        assert!(table.fail(name(3), &rules(), seconds(5899)).refuses_all);
+        assert!(!table.fail(name(3), &rules(), seconds(5899 + 900)).refuses_all);
+    }
+
+    #[test]
+    fn the_slot_of_a_name_is_one_of_4096_and_its_text_is_read_again() {
+        let name = NameHash([0xab, 0xcd, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]);
+        assert_eq!((name.slot().as_str(), name.hex().as_str()), ("bcd", "abcd030405060708090a0b0c0d0e0f10"));
+        assert!(NameHash::parse(&name.hex()).is_some_and(|read| read == name));
+        assert!(NameHash::parse("abcd").is_none() && NameHash::parse("no hexadecimal digits").is_none());
+    }
 }

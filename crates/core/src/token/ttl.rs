@@ -145,6 +145,48 @@ mod tests {
             let mut bound = if max_ttl == 0 { max } else { max.min(max_ttl) };
             if explicit > 0 { bound = bound.min(explicit); }
             prop_assert!(end <= issued.after(s(bound)).max(now));
+            let wish = [increment, ttl, default.min(max)].into_iter().find(|wish| *wish > 0).unwrap();
+            prop_assert_eq!(end, now.after(s(wish)).min(issued.after(s(bound)).max(now)));
         }
+    }
+
+    #[test]
+    fn a_period_is_capped_by_the_mount_and_by_the_explicit_bound_alone() {
+        let now = Timestamp::from_unix(1_800_000_000);
+        let periodic = |period: u32, explicit: u32| RequestedTtls {
+            period: HOUR * period,
+            max_ttl: HOUR,
+            explicit_max_ttl: HOUR * explicit,
+            ..RequestedTtls::default()
+        };
+        let warning = |bound: u32| {
+            format!(
+                "period of \"9h\" exceeded the effective max_ttl of \"{bound}h\"; period value is capped accordingly"
+            )
+        };
+        let out = |period: u32, explicit: u32, age: u32| {
+            let effective = effective_ttl(&periodic(period, explicit), bounds(2, 8), now, now.after(HOUR * age));
+            (effective.ttl.as_secs() / 3600, effective.warnings)
+        };
+        assert_eq!(out(8, 0, 100), (8, vec![]));
+        assert_eq!(out(9, 0, 0), (8, vec![warning(8)]));
+        assert_eq!(out(8, 8, 0), (8, vec![]), "exactly the bound");
+        assert_eq!(out(8, 12, 5).0, 7, "what is left of the explicit bound");
+        assert_eq!(out(8, 12, 13).0, 0);
+    }
+
+    #[test]
+    fn a_difference_of_less_than_half_a_second_is_no_warning() {
+        let now = Timestamp::from_unix(1_800_000_000);
+        let warned = |age_ms: u64| {
+            let requested = RequestedTtls { increment: HOUR * 8, ..RequestedTtls::default() };
+            let later = now.after(Duration::from_millis(age_ms));
+            let out = effective_ttl(&requested, bounds(2, 8), now, later);
+            assert_eq!(out.ttl, HOUR * 8 - Duration::from_millis(age_ms));
+            !out.warnings.is_empty()
+        };
+        assert_eq!([warned(0), warned(400), warned(500), warned(501), warned(1000)], [false, false, false, true, true]);
+        let shown = |ms: u64| shown(Duration::from_millis(ms));
+        assert_eq!([shown(1499), shown(1500), shown(2000)], [1, 2, 2]);
     }
 }
