@@ -3,8 +3,10 @@
 mod by_path;
 mod claims;
 mod damage;
+mod expiry;
 mod expiry_queue;
 mod fairness;
+mod issue;
 mod namespaces;
 mod revocation;
 mod tidy;

@@ -102,3 +102,33 @@ async fn an_unmount_stops_at_an_unreadable_lease_and_when_storage_fails() {
     let failed = rig.unsealed.leases.revoker.revoke_mount(&mounted(&rig, "b/")).await;
     assert!(failed.is_err_and(|error| crate::damaged::storage_fails(&error)));
 }
+
+#[tokio::test]
+async fn a_folder_that_looks_like_a_lease_id_is_a_prefix() {
+    let rig = Rig::new().await;
+    let mut tx = rig.unsealed.barrier.begin();
+    let path = "auth/x/000000aBcDeFgHiJkLmNoP12";
+    let spec = Spec { path: path.into(), ..reader(false, HOUR) };
+    let made = rig.unsealed.access.tokens.create(&mut tx, spec, rig.clock.now()).await.unwrap();
+    tx.commit().await.unwrap();
+    rig.unsealed.leases.revoker.revoke_prefix(path, RevokeMode::Now).await.unwrap();
+    assert_eq!(rig.ask(&made.id, "a/creds").await.0, 403);
+}
+
+#[tokio::test]
+async fn a_queue_and_a_tidy_fail_when_storage_fails() {
+    let backend = Arc::new(FailingReads::default());
+    let mut rig = Rig::on(backend.clone(), "here").await;
+    let (_, id, _) = rig.user(&rig.root, "a").await;
+    rig.restart("here").await;
+    *backend.key.lock() = Some(format!("token/secret/{}", id.as_str()));
+    let fails = |result: Result<()>| result.is_err_and(|error| crate::damaged::storage_fails(&error));
+    let leases = &rig.unsealed.leases;
+    assert!(fails(leases.revoker.revoker.queue(std::slice::from_ref(&id)).await));
+    assert!(fails(leases.tidier.tidy(rig.clock.now()).await.map(drop)));
+    rig.clock.advance(HOUR * 2);
+    let mount = rig.unsealed.engines.mounts.router().at("a/").unwrap().entry.uuid.clone();
+    assert!(fails(leases.expiry.revoke_due_of(&mount, rig.clock.now()).await));
+    *backend.key.lock() = None;
+    assert!(leases.store.irrevocable_mounts().await.unwrap().is_empty(), "it is not set aside");
+}
