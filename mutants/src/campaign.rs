@@ -2,7 +2,7 @@
 //! that reach it until one fails.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -24,8 +24,8 @@ const TIMEOUT_OF_ALL: Duration = Duration::from_secs(900);
 pub(crate) struct Selection {
     /// Only mutants whose identity contains one of these texts; all if there is none.
     pub(crate) mutants: Vec<String>,
-    /// Only these mutants, by identity.
-    pub(crate) identities: Option<BTreeSet<String>>,
+    /// Whether mutants that the last run caught keep their verdicts.
+    pub(crate) resume: bool,
     /// Only tests whose name contains this text.
     pub(crate) tests: Option<String>,
     /// The time for the tests of one mutant: one that no test has caught until then survives.
@@ -36,13 +36,12 @@ pub(crate) struct Selection {
 
 impl Selection {
     fn has(&self, mutant: &Mutant) -> bool {
-        let by_text = self.mutants.is_empty() || self.mutants.iter().any(|text| mutant.identity.contains(text));
-        by_text && self.identities.as_ref().is_none_or(|identities| identities.contains(&mutant.identity))
+        self.mutants.is_empty() || self.mutants.iter().any(|text| mutant.identity.contains(text))
     }
 
-    /// Whether all mutants run all tests.
+    /// Whether all mutants run all tests now.
     pub(crate) fn is_all(&self) -> bool {
-        self.mutants.is_empty() && self.identities.is_none() && self.tests.is_none() && self.budget.is_none()
+        self.mutants.is_empty() && !self.resume && self.tests.is_none() && self.budget.is_none()
     }
 }
 
@@ -94,26 +93,31 @@ pub(crate) fn run(root: &Path, scope: &Scope, selection: &Selection) -> Result<V
     let recorded = record(&tree, &program, selection)?;
     let (count, tests) = (selected.len(), recorded.tests.len());
     println!("{}: {} mutants, {count} of them selected, {tests} tests", scope.package, mutants.len());
-    let switched = Switched {
-        program,
-        recorded,
-        budget: selection.budget.unwrap_or(Duration::MAX),
-        catchers: Mutex::default(),
-        log: tree.root.with_file_name(format!("{}.log", scope.package)),
-    };
-    std::fs::write(&switched.log, "")?;
+    let log = tree.root.with_file_name(format!("{}.verdicts", scope.package));
+    let earlier = if selection.resume { report::caught(&log) } else { HashMap::new() };
+    if !selection.resume {
+        std::fs::write(&log, "")?;
+    }
+    let budget = selection.budget.unwrap_or(Duration::MAX);
+    let switched = Switched { program, recorded, budget, catchers: Mutex::default() };
     let mut verdicts = in_parallel(&selected, selection.jobs, |mutant| {
+        if let Some(verdict) = earlier.get(&mutant.identity) {
+            return Ok(verdict.clone());
+        }
         let verdict = match () {
             () if built.unviable.contains(&mutant.number) => Verdict::Unviable,
             () if built.alone.contains(&mutant.number) => Verdict::Survived(0),
             () => switched.verdict(mutant)?,
         };
-        report::append(&switched.log, mutant, &verdict)?;
+        report::append(&log, mutant, &verdict)?;
         Ok(verdict)
     })?;
-    let of_own_build = |(mutant, _): &(&Mutant, &mut Verdict)| built.alone.contains(&mutant.number);
+    let of_own_build = |(mutant, verdict): &(&Mutant, &mut Verdict)| {
+        built.alone.contains(&mutant.number) && matches!(verdict, Verdict::Survived(_))
+    };
     for (mutant, verdict) in selected.iter().zip(&mut verdicts).filter(of_own_build) {
         *verdict = alone(&tree, scope, &mutants, mutant)?;
+        report::append(&log, mutant, verdict)?;
     }
     Ok(selected.into_iter().zip(verdicts).map(|(mutant, verdict)| Tested { mutant, verdict }).collect())
 }
@@ -129,7 +133,7 @@ fn record(tree: &Tree, program: &Program, selection: &Selection) -> Result<Recor
         let file = folder.join(number.to_string());
         let begun = Instant::now();
         let variables = [("MUTANT", "record"), ("MUTANT_REACHED", &file.display().to_string())];
-        let ended = program.run(name, &variables, Duration::from_secs(20))?;
+        let ended = program.run(&[name], &variables, Duration::from_secs(20))?.ended;
         Ok((ended, begun.elapsed(), numbers(&file)))
     })?;
     let (mut tests, mut reached, mut failing) = (Vec::new(), HashMap::<u32, Vec<usize>>::new(), Vec::new());
@@ -159,8 +163,6 @@ struct Switched {
     budget: Duration,
     /// The tests that caught the last mutants of each file.
     catchers: Mutex<HashMap<String, Vec<usize>>>,
-    /// The file that shows how far the run is.
-    log: PathBuf,
 }
 
 impl Switched {
@@ -168,24 +170,29 @@ impl Switched {
         let order = self.order(mutant);
         let number = mutant.number.to_string();
         let begun = Instant::now();
-        for (count, at) in order.iter().enumerate() {
-            if begun.elapsed() > self.budget {
-                return Ok(Verdict::Survived(count));
-            }
-            let test = &self.recorded.tests[*at];
-            let ended = self.program.run(&test.name, &[("MUTANT", &number)], test.takes)?;
-            if ended == Ended::Passed {
+        let (mut rest, mut done) = (order.as_slice(), 0);
+        while !rest.is_empty() && begun.elapsed() <= self.budget {
+            // A process with several tests starts once; the likeliest tests run alone, because one failure is enough.
+            let (batch, after) = rest.split_at(rest.len().min(if done < 2 { 1 } else { 2 * done }));
+            (rest, done) = (after, done + batch.len());
+            let tests: Vec<&Test> = batch.iter().map(|at| &self.recorded.tests[*at]).collect();
+            let names: Vec<&str> = tests.iter().map(|test| test.name.as_str()).collect();
+            let takes = tests.iter().map(|test| test.takes).sum();
+            let ran = self.program.run(&names, &[("MUTANT", &number)], takes)?;
+            if ran.ended == Ended::Passed {
                 continue;
             }
+            let which = batch.iter().find(|at| Some(&self.recorded.tests[**at].name) == ran.failed.as_ref());
+            let at = *which.unwrap_or(&batch[0]);
             if let Ok(mut catchers) = self.catchers.lock() {
                 let recent = catchers.entry(mutant.file.clone()).or_default();
-                recent.retain(|other| other != at);
-                recent.insert(0, *at);
+                recent.retain(|other| *other != at);
+                recent.insert(0, at);
             }
-            let name = test.name.clone();
-            return Ok(if ended == Ended::TimedOut { Verdict::TimedOut(name) } else { Verdict::Caught(name) });
+            let name = self.recorded.tests[at].name.clone();
+            return Ok(if ran.ended == Ended::TimedOut { Verdict::TimedOut(name) } else { Verdict::Caught(name) });
         }
-        Ok(Verdict::Survived(order.len()))
+        Ok(Verdict::Survived(done))
     }
 
     /// The tests that reach a mutant, the likeliest to fail first: those that caught another mutant of the file, then
@@ -205,10 +212,12 @@ impl Switched {
     }
 }
 
-/// The words of the path of a file that may be in the names of its tests.
+/// The beginnings of the words of the path of a file, which may be in the names of its tests: `polic` is in `policy` and
+/// in `policies`.
 fn words(file: &str) -> Vec<&str> {
     let path = file.rsplit_once("src/").map_or(file, |(_, path)| path).trim_end_matches(".rs");
-    path.split(['/', '_']).filter(|word| word.len() > 2 && *word != "mod").collect()
+    let words = path.split(['/', '_']).filter(|word| word.len() > 2 && *word != "mod");
+    words.map(|word| word.get(..5).unwrap_or(word)).collect()
 }
 
 /// The verdict of a mutant that no switch can select: it is built alone, and all tests run.
@@ -218,7 +227,7 @@ fn alone(tree: &Tree, scope: &Scope, mutants: &[Mutant], mutant: &Mutant) -> Res
     let Ok(path) = compile::test_program(tree, scope)? else { return Ok(Verdict::Unviable) };
     let program = Program { path, folder: tree.root.join(scope.folder) };
     let all = "all tests".to_owned();
-    Ok(match program.run_all(&[], &[], TIMEOUT_OF_ALL)? {
+    Ok(match program.run_all(&[], &[], TIMEOUT_OF_ALL)?.ended {
         Ended::Passed => Verdict::Survived(program.tests()?.len()),
         Ended::Failed => Verdict::Caught(all),
         Ended::TimedOut => Verdict::TimedOut(all),

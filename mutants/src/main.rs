@@ -38,9 +38,9 @@ struct Options {
     /// Only mutants whose line contains this text (repeatable)
     #[arg(long)]
     only: Vec<String>,
-    /// Only the survivors of the last run
+    /// Keep the verdicts of the last run on the mutants that it caught, and test the others
     #[arg(long)]
-    survivors: bool,
+    resume: bool,
     /// Only tests whose name contains this text
     #[arg(long)]
     tests: Option<String>,
@@ -66,27 +66,22 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<bool> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("no repository")?;
     let accepted = Accepted::parse(&std::fs::read_to_string(root.join("mutants/accepted.txt"))?)?;
-    let folder = root.join(".cache/mutants");
-    std::fs::create_dir_all(&folder)?;
+    std::fs::create_dir_all(root.join(".cache/mutants"))?;
     let (mut all, mut is_all) = (Vec::new(), true);
     for scope in &scope::SCOPES {
         if options.package.as_ref().is_some_and(|text| !scope.package.contains(text)) {
             is_all = false;
             continue;
         }
-        let report = folder.join(format!("{}.verdicts", scope.package));
-        let survivors = || report::survivors(&report).into_iter().collect();
+        let jobs = options.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let selection = Selection {
             mutants: options.only.clone(),
-            identities: options.survivors.then(survivors),
+            resume: options.resume,
             tests: options.tests.clone(),
             budget: options.budget.map(Duration::from_secs),
-            jobs: options.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+            jobs,
         };
         let tested = campaign::run(root, scope, &selection)?;
-        if options.only.is_empty() {
-            report::write(&report, &tested)?;
-        }
         is_all &= selection.is_all();
         all.extend(tested);
     }

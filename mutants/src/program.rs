@@ -1,7 +1,8 @@
-//! Runs tests of a test program, each in its own process.
+//! Runs tests of a test program in processes of their own.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -18,6 +19,14 @@ pub(crate) enum Ended {
     Passed,
     Failed,
     TimedOut,
+}
+
+/// A run of some tests.
+pub(crate) struct Ran {
+    /// The result of all of them.
+    pub(crate) ended: Ended,
+    /// The test that failed or did not end, if the output names it.
+    pub(crate) failed: Option<String>,
 }
 
 /// The test program of a crate.
@@ -44,13 +53,14 @@ impl Program {
         Ok(list(&[])?.into_iter().filter(|name| !ignored.contains(name)).collect())
     }
 
-    /// Runs one test with these variables.
-    pub(crate) fn run(&self, test: &str, variables: &[(&str, &str)], expected: Duration) -> Result<Ended> {
-        self.run_all(&["--exact", test], variables, SHORTEST_TIMEOUT.max(expected * 5))
+    /// Runs these tests one after the other, with these variables.
+    pub(crate) fn run(&self, tests: &[&str], variables: &[(&str, &str)], expected: Duration) -> Result<Ran> {
+        let arguments: Vec<&str> = ["--exact", "--test-threads=1"].iter().chain(tests).copied().collect();
+        self.run_all(&arguments, variables, SHORTEST_TIMEOUT.max(expected * 5))
     }
 
     /// Runs the tests that the arguments select.
-    pub(crate) fn run_all(&self, arguments: &[&str], variables: &[(&str, &str)], timeout: Duration) -> Result<Ended> {
+    pub(crate) fn run_all(&self, arguments: &[&str], variables: &[(&str, &str)], timeout: Duration) -> Result<Ran> {
         let mut child = Command::new("sh")
             .args(["-c", &format!("ulimit -v {MEMORY}; exec \"$@\""), "sh"])
             .arg(&self.path)
@@ -59,29 +69,50 @@ impl Program {
             .env("CARGO_MANIFEST_DIR", &self.folder)
             .current_dir(&self.folder)
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
             .with_context(|| self.path.display().to_string())?;
-        let begun = Instant::now();
-        let mut pause = Duration::from_millis(1);
-        loop {
-            if let Some(status) = child.try_wait()? {
-                return Ok(ended(status));
-            }
-            if begun.elapsed() > timeout {
-                child.kill()?;
-                child.wait()?;
-                return Ok(Ended::TimedOut);
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(20));
-        }
+        let mut output = child.stdout.take().context("no output")?;
+        let reader = std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            // What was read before an error is enough.
+            let _ = output.read_to_end(&mut bytes);
+            String::from_utf8_lossy(&bytes).into_owned()
+        });
+        let ended = wait(&mut child, timeout)?;
+        let failed = failed_test(&reader.join().unwrap_or_default(), ended);
+        Ok(Ran { ended, failed })
     }
 }
 
-fn ended(status: ExitStatus) -> Ended {
-    if status.success() { Ended::Passed } else { Ended::Failed }
+/// Waits for a program, and kills it after the timeout.
+fn wait(child: &mut Child, timeout: Duration) -> Result<Ended> {
+    let begun = Instant::now();
+    let mut pause = Duration::from_millis(1);
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(if status.success() { Ended::Passed } else { Ended::Failed });
+        }
+        if begun.elapsed() > timeout {
+            child.kill()?;
+            child.wait()?;
+            return Ok(Ended::TimedOut);
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+}
+
+/// The test that failed, or the last one that began.
+fn failed_test(output: &str, ended: Ended) -> Option<String> {
+    let mut tests = output.lines().filter_map(|line| line.strip_prefix("test ")?.split_once(" ... "));
+    let failed = match ended {
+        Ended::Passed => None,
+        Ended::Failed => tests.find(|(_, result)| !result.ends_with("ok")),
+        Ended::TimedOut => tests.last(),
+    };
+    failed.map(|(name, _)| name.to_owned())
 }
 
 /// Runs `work` on each item, in `jobs` threads; results are in the order of the items.
@@ -115,4 +146,18 @@ pub(crate) fn in_parallel<T: Sync, R: Send>(
 pub(crate) fn numbers(path: &Path) -> Vec<u32> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     text.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_output_names_the_test_that_failed_or_did_not_end() {
+        let failed = |output: &str, ended| failed_test(output, ended);
+        let output = "running 3 tests\ntest a::b ... ok\ntest a::c ... FAILED\ntest a::d ... ok\n";
+        assert_eq!(failed(output, Ended::Failed).as_deref(), Some("a::c"));
+        assert_eq!(failed("test a::b ... ok\ntest a::c ... ", Ended::TimedOut).as_deref(), Some("a::c"));
+        assert_eq!((failed(output, Ended::Passed), failed("", Ended::Failed)), (None, None));
+    }
 }

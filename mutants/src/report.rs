@@ -1,11 +1,11 @@
 //! The result of a campaign: counts, survivors and the row of the ledger.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::accepted::Accepted;
 use crate::campaign::{Tested, Verdict};
@@ -97,33 +97,32 @@ pub(crate) fn failures(tested: &[Tested], accepted: &Accepted, is_all: bool) -> 
     failures
 }
 
-/// The file with the verdict of every mutant of a crate.
-pub(crate) fn write(path: &Path, tested: &[Tested]) -> Result<()> {
-    let text: String = tested.iter().map(|one| line(&one.mutant, &one.verdict)).collect();
-    std::fs::write(path, text).with_context(|| path.display().to_string())
-}
-
-/// Adds a verdict to the file that shows how far a run is.
+/// Adds a verdict to the file of a crate, which shows how far a run is and from which a later run continues.
 pub(crate) fn append(path: &Path, mutant: &Mutant, verdict: &Verdict) -> Result<()> {
-    let mut file = std::fs::OpenOptions::new().append(true).open(path)?;
-    Ok(file.write_all(line(mutant, verdict).as_bytes())?)
+    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
+    let (word, what) = match verdict {
+        Verdict::Caught(test) => ("caught", test.clone()),
+        Verdict::TimedOut(test) => ("timeout", test.clone()),
+        Verdict::Survived(tests) => ("survived", format!("{tests} tests; {}", mutant.name)),
+        Verdict::Unviable => ("unviable", String::new()),
+    };
+    Ok(file.write_all(format!("{word}\t{}\t{what}\n", mutant.identity).as_bytes())?)
 }
 
-fn line(mutant: &Mutant, verdict: &Verdict) -> String {
-    let identity = &mutant.identity;
-    match verdict {
-        Verdict::Caught(test) => format!("caught\t{identity}\t{test}\n"),
-        Verdict::TimedOut(test) => format!("timeout\t{identity}\t{test}\n"),
-        Verdict::Survived(tests) => format!("survived\t{identity}\t{tests} tests; {}\n", mutant.name),
-        Verdict::Unviable => format!("unviable\t{identity}\t\n"),
-    }
-}
-
-/// The identities of the survivors in such a file.
-pub(crate) fn survivors(path: &Path) -> Vec<String> {
+/// The mutants that the last run caught, by identity.
+pub(crate) fn caught(path: &Path) -> HashMap<String, Verdict> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
-    let survivors = text.lines().filter_map(|line| line.strip_prefix("survived\t")?.split('\t').next());
-    survivors.map(str::to_owned).collect()
+    let mut caught = HashMap::new();
+    for line in text.lines() {
+        let mut parts = line.split('\t');
+        let (Some(word), Some(identity), Some(test)) = (parts.next(), parts.next(), parts.next()) else { continue };
+        match word {
+            "caught" => drop(caught.insert(identity.to_owned(), Verdict::Caught(test.to_owned()))),
+            "timeout" => drop(caught.insert(identity.to_owned(), Verdict::TimedOut(test.to_owned()))),
+            _ => drop(caught.remove(identity)),
+        }
+    }
+    caught
 }
 
 /// Adds a row to the ledger.

@@ -209,4 +209,15 @@ mod tests {
         apply(&count, &[delete("irrevocable/m/2"), put("expiry/1"), put("elsewhere/1")]);
         assert_eq!(count.read(), Some(Counts { waiting: 3, irrevocable: 0 }));
     }
+
+    #[test]
+    fn the_last_entry_of_a_page_may_be_deleted_while_it_is_read() {
+        let count = LeaseCount::default();
+        count.0.lock().under_way = Some(Counting::default());
+        count.begin_page();
+        apply(&count, &[delete("ends/m/2"), put("ends/m/3")]);
+        count.end_page(page(&["ends/m/1", "ends/m/2"]), "ends/m/2".to_owned());
+        let counted = count.0.lock().under_way.take().unwrap().counts;
+        assert_eq!(counted, Counts { waiting: 1, irrevocable: 0 });
+    }
 }

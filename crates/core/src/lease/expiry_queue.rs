@@ -316,4 +316,13 @@ mod tests {
         }
         assert!(folder.is_spent(), "9 and 7 are on disk");
     }
+
+    #[test]
+    fn the_last_name_within_reach_is_within_reach() {
+        let mut folder = Folder { coverage: Coverage::To(name(5).into()), ..Folder::default() };
+        for second in [4, 5, 6] {
+            folder.note(&name(second), true, 9);
+        }
+        assert_eq!(kept(&folder), [4, 5]);
+    }
 }

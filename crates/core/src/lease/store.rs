@@ -239,6 +239,14 @@ impl Leases {
     }
 }
 
+#[cfg(test)]
+impl Leases {
+    /// The number of leases with a lock.
+    pub(super) fn locked(&self) -> usize {
+        self.ending.lock().len()
+    }
+}
+
 /// Follows the records below the token view: the expiry queue, the counts and the quarantine.
 impl CacheOwner for Leases {
     fn applied(&self, change: &CommittedChange<'_>) {

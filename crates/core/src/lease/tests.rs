@@ -3,8 +3,10 @@
 mod abandoned;
 mod by_path;
 mod claims;
+mod expiry;
 mod expiry_queue;
 mod fairness;
+mod issue;
 mod namespaces;
 mod revocation;
 mod tidy;

@@ -223,7 +223,7 @@ mod tests {
             });
             (table.len(), table.fail(name(100), &rules(), seconds(900)).refuses_all)
         };
-        assert_eq!((fill(4), fill(5)), ((10, true), (5, false)));
+        assert_eq!((fill(4), fill(5), fill(8)), ((10, true), (5, false), (2, false)));
     }
 
     #[test]

@@ -57,8 +57,6 @@ pub(crate) struct AclRequest<'a> {
 pub(crate) struct Decision {
     /// Whether the policies allow the request.
     pub(crate) allowed: bool,
-    /// All capabilities on the path; none for root, which needs no grant.
-    pub(crate) capabilities: Capabilities,
     /// Whether the caller has `sudo` on the path, which protected routes require in addition.
     pub(crate) sudo: bool,
     /// Whether the caller is root.
@@ -191,8 +189,7 @@ impl Rules {
             return Decision { allowed: request.operation == Operation::Help, ..Decision::default() };
         };
         let sudo = grant.capabilities.has(Capability::Sudo);
-        let capabilities = grant.capabilities;
-        let mut decision = Decision { allowed: capabilities.has(needed), capabilities, sudo, ..Decision::default() };
+        let mut decision = Decision { allowed: grant.capabilities.has(needed), sudo, ..Decision::default() };
         if let Some(conditions) = grant.conditions.as_deref().filter(|_| decision.allowed) {
             conditions.apply(request, &mut decision);
         }

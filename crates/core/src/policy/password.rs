@@ -239,4 +239,28 @@ mod tests {
             assert!(error.contains(message), "{text:?}: {error}");
         }
     }
+
+    #[test]
+    fn the_error_counts_its_faults() {
+        let text = |policy: &str| parse(policy).unwrap_err().to_string();
+        assert!(text(&format!("length = 0\n{LETTERS}")).contains(": 1 error occurred:\n\t* length must be > 0\n"));
+        assert!(text("length = 0").contains(": 2 errors occurred:"));
+    }
+
+    #[test]
+    fn the_content_of_a_rule_with_two_labels_is_ignored() {
+        let policy = parse(&format!("length = 8\n{LETTERS}rule \"charset\" \"x\" {{ charset = \"xyz\" }}"));
+        assert!(policy.unwrap_err().to_string().contains("no charset specified"));
+    }
+
+    #[test]
+    fn required_characters_may_be_at_every_place() {
+        let rules = ('a'..='t').map(|c| format!("rule \"charset\" {{ charset = \"{c}\" min-chars = 1 }}\n"));
+        let policy = parse(&format!("length = 20\n{}", rules.collect::<String>())).unwrap();
+        let drawn: Vec<String> = (0..500).map(|_| policy.generate().expose().to_owned()).collect();
+        // Each has a chance of 1 in 20 per password; all of 500 miss it once in 10^11 runs.
+        for (at, letter) in ('a'..='t').enumerate() {
+            assert!(drawn.iter().any(|password| password.chars().nth(at) == Some(letter)), "{letter} at {at}");
+        }
+    }
 }

@@ -175,3 +175,87 @@ fn field<T: Serialize + ?Sized>(out: &mut Vec<u8>, name: &str, value: &T) {
         out.extend_from_slice(b"null");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use keepfast_crypto::secret::SecretString;
+    use serde_json::value::RawValue;
+
+    use super::*;
+
+    fn block() -> AuthBlock {
+        let names = |letter: char| (0..300).map(|number| format!("{letter}{number:03}")).collect::<Vec<_>>();
+        let metadata = (0..300).map(|number| (format!("name{number:03}"), format!("value{number:03}")));
+        AuthBlock {
+            client_token: SecretString::new("hvs.".to_owned() + &"x".repeat(96)),
+            accessor: "a".repeat(24),
+            display_name: String::new(),
+            policies: names('p'),
+            token_policies: names('t'),
+            identity_policies: names('i'),
+            metadata: Some(metadata.collect::<BTreeMap<_, _>>()),
+            lease_duration: 3600,
+            renewable: true,
+            entity_id: "e".repeat(36),
+            entity_created: false,
+            no_default_policy: false,
+            token_type: "service",
+            orphan: false,
+            num_uses: 0,
+        }
+    }
+
+    #[test]
+    fn the_length_of_a_block_is_that_of_its_names_and_values() {
+        assert_eq!(length_of(&block()), 1024 + 100 + 900 * 7 + 300 * (7 + 8 + 6));
+    }
+
+    /// A buffer that grows leaves copies of its tokens behind.
+    #[test]
+    fn the_json_of_a_response_is_written_without_growth() {
+        let data = |text: &str| Some(RawValue::from_string(text.to_owned()).unwrap().into());
+        let long = format!("{{\"k\":\"{}\"}}", "v".repeat(5000));
+        let wrap = WrapInfo {
+            token: SecretString::new("hvs.".to_owned() + &"x".repeat(96)),
+            accessor: "a".repeat(24),
+            ttl: 60,
+            creation_time: "2026-01-01T00:00:00Z".to_owned(),
+            creation_path: "p".repeat(300),
+            wrapped_accessor: "a".repeat(24),
+        };
+        for (envelope, most) in [
+            (Envelope::default(), 256),
+            (Envelope { data: data(&long), ..Envelope::default() }, 256 + long.len()),
+            (Envelope { data: data(&long), flat: true, ..Envelope::default() }, 256 + 2 * long.len()),
+            (Envelope { auth: Some(Box::new(block())), ..Envelope::default() }, 256 + length_of(&block())),
+            (Envelope { wrap: Some(Box::new(wrap)), ..Envelope::default() }, 256 + 1024),
+        ] {
+            let json = envelope.to_json();
+            assert_eq!(json.capacity(), most, "{} bytes", json.len());
+            assert!(serde_json::from_slice::<serde_json::Value>(&json).is_ok());
+        }
+    }
+
+    #[test]
+    fn warnings_are_null_or_a_list_and_empty_is_204() {
+        let of = |warnings: &[&str]| {
+            let warnings = warnings.iter().map(|warning| (*warning).to_owned()).collect();
+            let envelope = Envelope { warnings, ..Envelope::default() };
+            let json: serde_json::Value = serde_json::from_slice(&envelope.to_json()).unwrap();
+            (json["warnings"].clone(), envelope.is_empty())
+        };
+        assert_eq!(of(&[]), (serde_json::Value::Null, true));
+        assert_eq!(of(&["w"]), (serde_json::json!(["w"]), false));
+    }
+
+    #[test]
+    fn the_token_of_a_login_is_found_also_in_a_wrapped_response() {
+        let accessor = |envelope: &Envelope| envelope.login_auth().map(|auth| auth.accessor.len());
+        let auth = || Some(Box::new(block()));
+        assert_eq!(accessor(&Envelope { auth: auth(), ..Envelope::default() }), None, "no login");
+        assert_eq!(accessor(&Envelope { auth: auth(), is_login: true, ..Envelope::default() }), Some(24));
+        assert_eq!(accessor(&Envelope { wrapped_login: auth(), ..Envelope::default() }), Some(24));
+    }
+}

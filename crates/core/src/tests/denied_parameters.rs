@@ -149,3 +149,21 @@ async fn sec_kf07_no_spelling_of_a_setting_of_a_connection_evades_a_denial() {
         assert_ne!(answer.status, 403, "{name}: {answer:?}");
     }
 }
+
+/// What a route stores unchanged is compared as it is, and only the parameter `batch_input` has parameters inside.
+#[tokio::test]
+async fn data_is_compared_as_it_is_stored_and_has_no_batch() {
+    let server = TestServer::new().await;
+    server.post("sys/mounts/old", ROOT, json!({ "type": "kv" })).await.ok();
+    let text = r#"
+        path "old/a" { capabilities = ["create", "update"] denied_parameters = { "k" = ["adm"] } }
+        path "auth/token/create" { capabilities = ["update"] denied_parameters = { "k" = ["adm"] } }
+    "#;
+    server.policy("constrained", text).await;
+    let token = server.token(json!({ "policies": ["constrained"] })).await;
+    server.post("old/a", &token, json!({ "k": "adm" })).await.is(403);
+    server.post("old/a", &token, json!({ "k": "ADM" })).await.is(204);
+    server.post("old/a", &token, json!({ "batch_input": [{ "k": "adm" }] })).await.is(204);
+    server.post("auth/token/create", &token, json!({ "k": "adm" })).await.is(403);
+    server.post("auth/token/create", &token, json!({ "meta": { "k": "adm" } })).await.ok();
+}

@@ -193,3 +193,38 @@ async fn help_needs_access_and_reveals_no_records() {
     }
     server.get("sys/audit", &token).await.is(403);
 }
+
+#[tokio::test]
+async fn engines_see_the_capabilities_of_the_caller_on_other_paths() {
+    let server = TestServer::new().await;
+    server.policy("reader", r#"path "secret/data/a" { capabilities = ["read", "list"] }"#).await;
+    let token = server.token(json!({ "policies": ["reader"] })).await;
+    let (unsealed, now) = (server.unsealed(), keepfast_framework::Clock::now(&server.clock));
+    let access = &unsealed.access;
+    let found = access.tokens.find_anywhere(&token, now).await.unwrap().unwrap();
+    let compiled = access.policies.acl_of(&found, &access.identity).await.unwrap();
+    let grants = compiled.caller.grants.as_ref().unwrap();
+    assert_eq!(grants.capabilities("secret/data/a"), ["list", "read"]);
+    assert_eq!(grants.capabilities("secret/data/b"), ["deny"]);
+}
+
+#[tokio::test]
+async fn reads_and_writes_of_policies_are_timed_and_listed() {
+    let server = TestServer::new().await;
+    server.policy("one", r#"path "a" { capabilities = ["read"] }"#).await;
+    let unsealed = server.unsealed();
+    let (policies, timings) = (&unsealed.access.policies, &unsealed.observability.metrics.policies);
+    let (sets, lists) = (timings.set.count(), timings.list.count());
+    server.policy("two", r#"path "a" { capabilities = ["read"] }"#).await;
+    assert_eq!(
+        server.list("sys/policies/acl", ROOT).await.ok().data()["keys"],
+        json!(["default", "one", "two", "root"])
+    );
+    assert_eq!((timings.set.count(), timings.list.count()), (sets + 1, lists + 1));
+    let mut tx = unsealed.barrier.begin_read();
+    assert!(policies.readable(&mut tx, "one").await.unwrap().is_some_and(|policy| policy.name == "one"));
+    assert!(policies.readable(&mut tx, "three").await.unwrap().is_none());
+    for (name, exists) in [("one", true), ("three", false), ("root", true), ("default", true)] {
+        assert_eq!(policies.exists(name).await.unwrap(), exists, "{name}");
+    }
+}

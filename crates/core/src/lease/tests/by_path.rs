@@ -103,3 +103,33 @@ async fn an_unmount_stops_at_an_unreadable_lease_and_when_storage_fails() {
     let failed = fixture.unsealed.leases.revoker.revoke_mount(&mounted(&fixture, "b/")).await;
     assert!(failed.is_err_and(|error| crate::unreadable::storage_fails(&error)));
 }
+
+#[tokio::test]
+async fn a_folder_that_looks_like_a_lease_id_is_a_prefix() {
+    let fixture = LeaseFixture::new().await;
+    let mut tx = fixture.unsealed.barrier.begin();
+    let path = "auth/x/000000aBcDeFgHiJkLmNoP12";
+    let spec = Spec { path: path.into(), ..reader(false, HOUR) };
+    let made = fixture.unsealed.access.tokens.create(&mut tx, spec, fixture.clock.now()).await.unwrap();
+    tx.commit().await.unwrap();
+    fixture.unsealed.leases.revoker.revoke_prefix(path, RevokeMode::Now).await.unwrap();
+    assert_eq!(fixture.send(&made.id, "a/creds").await.0, 403);
+}
+
+#[tokio::test]
+async fn a_queue_and_a_tidy_fail_when_storage_fails() {
+    let backend = Arc::new(FailingReads::default());
+    let mut fixture = LeaseFixture::on(backend.clone(), "here").await;
+    let (_, id, _) = fixture.user(&fixture.root, "a").await;
+    fixture.restart("here").await;
+    *backend.key.lock() = Some(format!("token/secret/{}", id.as_str()));
+    let fails = |result: Result<()>| result.is_err_and(|error| crate::unreadable::storage_fails(&error));
+    let leases = &fixture.unsealed.leases;
+    assert!(fails(leases.revoker.revoker.queue(std::slice::from_ref(&id)).await));
+    assert!(fails(leases.tidier.tidy(fixture.clock.now()).await.map(drop)));
+    fixture.clock.advance(HOUR * 2);
+    let mount = fixture.unsealed.engines.mounts.router().at("a/").unwrap().entry.uuid.clone();
+    assert!(fails(leases.expiry.revoke_expired_of(&mount, fixture.clock.now()).await));
+    *backend.key.lock() = None;
+    assert!(leases.store.irrevocable_mounts().await.unwrap().is_empty(), "it is not set aside");
+}

@@ -236,3 +236,29 @@ async fn under_quarantine_the_worker_rests_and_afterwards_does_what_is_left() {
     }
     assert_eq!(fixture.users(), 0);
 }
+
+#[tokio::test]
+async fn names_in_memory_are_not_read_from_disk_again() {
+    let (fixture, storage) = counted().await;
+    for _ in 0..3 {
+        fixture.user(&fixture.root, "a").await;
+    }
+    let mount = fixture.unsealed.engines.mounts.router().at("a/").unwrap().entry.uuid.clone();
+    let (folder, far) = (super::super::expiry_queue::folder_of(&mount), fixture.clock.now().after(HOUR * 9));
+    let queue = &narrow(&fixture, 2).0;
+    let due = async |after: &str| {
+        let before = storage.looks();
+        let names = queue.due(&folder, far, after, 9).await.unwrap();
+        (names, storage.looks() - before)
+    };
+    let (names, looks) = due("").await;
+    assert_eq!((names.len(), looks), (2, 1));
+    assert_eq!(due(&names[0]).await, (vec![names[1].clone()], 0), "in memory");
+    let (last, looks) = due(&names[1]).await;
+    assert_eq!((last.len(), looks), (1, 1), "beyond the reach of memory");
+    let queue = &fixture.unsealed.leases.store.expiry_queue;
+    let all = queue.due(&folder, far, "", 9).await.unwrap();
+    let before = storage.looks();
+    assert_eq!(queue.due(&folder, far, &all[2], 9).await.unwrap(), Vec::<String>::new());
+    assert_eq!(storage.looks(), before, "memory has all names");
+}

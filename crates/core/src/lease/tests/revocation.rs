@@ -105,3 +105,51 @@ async fn a_renewal_needs_a_live_renewable_lease_that_has_not_expired() {
     fixture.unsealed.leases.revoker.revoker.queue(std::slice::from_ref(&id)).await.unwrap();
     assert_eq!(renew(&path, &id).await, Err("lease not found".to_owned()), "it is to be revoked");
 }
+
+/// Whether the next commit of the test of a full disk fails.
+static IS_FULL: AtomicBool = AtomicBool::new(false);
+
+#[tokio::test]
+async fn a_failing_storage_is_no_failed_attempt_of_the_engine() {
+    let backend = Arc::new(crate::tests::gate::Gated::default());
+    let fixture = LeaseFixture::on(backend.clone(), "here").await;
+    backend.refuse(|_| IS_FULL.swap(false, Ordering::Relaxed).then_some(StorageError::Full));
+    let (path, id, _) = fixture.user(&fixture.root, "a").await;
+    let mounted = fixture.unsealed.engines.mounts.router().at("a/").unwrap().clone();
+    IS_FULL.store(true, Ordering::Relaxed);
+    assert!(fixture.unsealed.leases.revoker.revoker.revoke(Some(&mounted), &id, RevokeMode::Now).await.is_err());
+    assert_eq!(record(&fixture, &path, &id).await.unwrap().state, State::Live);
+}
+
+#[tokio::test]
+async fn locks_of_revoked_leases_are_dropped() {
+    let fixture = LeaseFixture::new().await;
+    for _ in 0..3 {
+        let (path, id, _) = fixture.user(&fixture.root, "a").await;
+        fixture.unsealed.leases.revoker.revoke_lease(&path, &id, RevokeMode::Now).await.unwrap();
+    }
+    assert_eq!(fixture.unsealed.leases.store.locked(), 0);
+}
+
+/// Whether the next commit of [`conflicting`] conflicts.
+static CONFLICTS: AtomicBool = AtomicBool::new(false);
+
+async fn conflicting() -> LeaseFixture {
+    let backend = Arc::new(crate::tests::gate::Gated::default());
+    let fixture = LeaseFixture::on(backend.clone(), "here").await;
+    backend.refuse(|_| CONFLICTS.swap(false, Ordering::Relaxed).then_some(StorageError::Conflict));
+    fixture
+}
+
+#[tokio::test]
+async fn a_renewal_and_a_revocation_run_again_after_a_conflict() {
+    let fixture = conflicting().await;
+    let (path, id, _) = fixture.user(&fixture.root, "a").await;
+    CONFLICTS.store(true, Ordering::Relaxed);
+    fixture.unsealed.leases.renewer.renew_lease(&RequestPermit::new(), &path, &id, HOUR * 2).await.unwrap();
+    assert!(!CONFLICTS.load(Ordering::Relaxed));
+    let mounted = fixture.unsealed.engines.mounts.router().at("a/").unwrap().clone();
+    CONFLICTS.store(true, Ordering::Relaxed);
+    fixture.unsealed.leases.revoker.revoker.revoke(Some(&mounted), &id, RevokeMode::Now).await.unwrap();
+    assert_eq!((fixture.users(), fixture.external.revocations.load(Ordering::Relaxed)), (0, 2));
+}

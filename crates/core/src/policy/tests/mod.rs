@@ -4,9 +4,11 @@
 
 mod conditions;
 mod differential;
+mod expiry;
 mod precedence;
 mod templates;
 mod text;
+mod values;
 
 use std::collections::BTreeMap;
 
