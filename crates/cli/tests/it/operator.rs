@@ -194,7 +194,7 @@ fn a_data_directory_is_downgraded_once() {
     for name in ["meta.json", "log/00000000000000000001.log"] {
         std::fs::copy(golden.join(name), data.join(name)).unwrap();
     }
-    assert_eq!(server.ok(&arguments), format!("Success! Changed the format of {}.", data.display()));
+    assert_eq!(server.ok(&arguments), format!("Success! Changed the format of {}.\n", data.display()));
     assert!(std::fs::read_to_string(data.join("meta.json")).unwrap().starts_with(r#"{"format":1,"#));
     assert!(data.join("log/00000000000000000005.seg").exists());
     server.fails(&arguments, 1, "it has format 1 already");
