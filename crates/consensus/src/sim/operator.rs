@@ -104,7 +104,10 @@ impl World {
             });
             in_log || waiting
         });
-        let healthy = list.iter().filter(|m| m.voter && m.id != victim.id && self.has_disk(m)).count();
+        // They also know that the list is committed; under the list before they might be too few.
+        let healthy =
+            list.iter().filter(|m| m.voter && m.id != victim.id && self.has_disk(m) && self.has_on_disk(m, at.index));
+        let healthy = healthy.count();
         let voters = list.iter().filter(|member| member.voter).count();
         if !is_open && victim.voter && self.has_disk(&victim) && healthy * 2 > voters {
             self.lose_disk(Node::number_of(&victim));
