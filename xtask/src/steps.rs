@@ -46,7 +46,7 @@ const ALL: [Step; 24] = [
     step("leases", 21, |shell| campaign(shell, &["leases", "--count", "21"])),
     step("due", 20_000, |shell| campaign(shell, &["due", "--count", "2500"])),
     step("tokens", 5000, |shell| campaign(shell, &["tokens", "--count", "5000"])),
-    step("fuzz", 15, fuzz),
+    step("fuzz", 16, fuzz),
 ];
 
 /// The names of all steps.

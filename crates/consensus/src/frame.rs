@@ -37,3 +37,38 @@ impl Frame {
         self.vote.is_none() && self.entries.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::entry::{LogId, RaftId};
+
+    fn frame(number: u64, term: u64, indexes: std::ops::RangeInclusive<u64>) -> Frame {
+        let entry = |index| Entry { id: LogId { term, index }, payload: Bytes::new() };
+        Frame { number, vote: None, entries: indexes.map(entry).collect(), committed: number }
+    }
+
+    #[test]
+    fn later_entries_void_earlier_ones_of_the_same_sync() {
+        let mut merged = frame(1, 3, 5..=8);
+        merged.merge(frame(2, 4, 7..=7));
+        let ids: Vec<_> = merged.entries.iter().map(|entry| (entry.id.index, entry.id.term)).collect();
+        assert_eq!(ids, [(5, 3), (6, 3), (7, 4)]);
+        merged.merge(frame(3, 5, 2..=3));
+        let ids: Vec<_> = merged.entries.iter().map(|entry| (entry.id.index, entry.id.term)).collect();
+        assert_eq!(ids, [(2, 5), (3, 5)]);
+        assert_eq!((merged.number, merged.committed), (3, 3));
+    }
+
+    #[test]
+    fn the_last_vote_counts_and_none_is_lost() {
+        let vote = |term| Some(Vote { term, candidate: RaftId(1) });
+        let mut merged = Frame { vote: vote(3), ..frame(1, 3, 5..=5) };
+        merged.merge(frame(2, 3, 6..=6));
+        assert_eq!(merged.vote, vote(3));
+        merged.merge(Frame { vote: vote(4), number: 3, ..Frame::default() });
+        assert_eq!((merged.vote, merged.entries.len(), merged.committed), (vote(4), 2, 2));
+    }
+}

@@ -171,3 +171,50 @@ pub(crate) fn changed(members: &[Member], change: &Change, index: u64) -> Result
     list.sort_by_key(|member| member.id);
     if list.iter().all(Member::is_bounded) { Ok(list) } else { Err(ChangeError::Field) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(number: u8, voter: bool) -> Member {
+        Member {
+            id: RaftId(number.into()),
+            node: format!("n{number}"),
+            incarnation: [number; 16],
+            cluster_addr: String::new(),
+            api_addr: String::new(),
+            voter,
+            wants_vote: true,
+            election_ms: 600,
+            version: String::new(),
+        }
+    }
+
+    #[test]
+    fn an_addition_has_the_index_as_its_id_and_no_vote() {
+        let list = changed(&[member(1, true)], &Change::AddLearner(member(9, true)), 40).unwrap();
+        assert_eq!((list[1].id, list[1].voter), (RaftId(40), false));
+        for known in
+            [Member { node: "n1".to_owned(), ..member(9, false) }, Member { node: "x".to_owned(), ..member(1, false) }]
+        {
+            assert_eq!(changed(&[member(1, true)], &Change::AddLearner(known), 40), Err(ChangeError::Known));
+        }
+        // The first members of a cluster have ids that no index may repeat.
+        assert_eq!(changed(&[member(1, true)], &Change::AddLearner(member(9, true)), 1), Err(ChangeError::Known));
+    }
+
+    #[test]
+    fn the_last_voter_stays_and_an_update_gives_no_vote() {
+        let list = [member(1, true), member(2, false)];
+        for change in [Change::Remove("n1".to_owned()), Change::Demote("n1".to_owned())] {
+            assert_eq!(changed(&list, &change, 9), Err(ChangeError::LastVoter));
+        }
+        let update = Change::Update(Member { id: RaftId(7), version: "2".to_owned(), ..member(2, true) });
+        assert_eq!(changed(&list, &update, 9).unwrap()[1], Member { version: "2".to_owned(), ..member(2, false) });
+        let other_disk = Change::Update(Member { incarnation: [8; 16], ..member(2, true) });
+        assert_eq!(changed(&list, &other_disk, 9), Err(ChangeError::Unknown));
+        assert_eq!(changed(&list, &Change::Promote("n3".to_owned()), 9), Err(ChangeError::Unknown));
+        let long = Change::Update(Member { api_addr: "x".repeat(MAX_TEXT + 1), ..member(2, false) });
+        assert_eq!(changed(&list, &long, 9), Err(ChangeError::Field));
+    }
+}

@@ -179,8 +179,8 @@ pub enum Refusal {
     /// Too many bytes wait for their commit.
     #[error("too much waits for its commit")]
     Busy,
-    /// An entry is too large.
-    #[error("the entry is too large")]
+    /// An entry is empty or too large.
+    #[error("an entry is empty or too large")]
     TooLarge,
     /// Another change of members is not applied yet.
     #[error("another change of members is open")]
