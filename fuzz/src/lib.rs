@@ -13,6 +13,7 @@ use std::sync::{Arc, LazyLock};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use keepfast_consensus::{Body as MessageBody, Message, Payload};
 use keepfast_core::for_tests::{CompiledPolicy, check_token};
 use keepfast_crypto::shamir;
 use keepfast_framework::input::Body;
@@ -25,7 +26,7 @@ use tokio::runtime::Runtime;
 pub type Target = (&'static str, fn(&[u8]), &'static [&'static str]);
 
 /// Every target.
-pub const TARGETS: [Target; 16] = [
+pub const TARGETS: [Target; 17] = [
     ("json", json, BODIES),
     ("hcl", hcl, HCL),
     ("policy", policy, HCL),
@@ -39,6 +40,7 @@ pub const TARGETS: [Target; 16] = [
         &["hvs.AAAAAAAAAAAAAAAAAAAAAAAA", "hvb.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "s.abc", ""],
     ),
     ("batch", batch, &["\u{1}\0\0\0"]),
+    ("message", message, MESSAGES),
     ("statement", statement, STATEMENTS),
     ("template", template, TEMPLATES),
     ("keys_filter", keys_filter, KEYS_FILTERS),
@@ -63,6 +65,12 @@ const BODIES: &[&str] = &[
     "null",
     "  ",
     "[]",
+];
+/// A heartbeat, an append with two entries, and the head of a snapshot.
+const MESSAGES: &[&str] = &[
+    "\u{1}\u{7}\u{1}\0\0\0\0\0\0\0\u{2}\0\0\0\0\0\0\0\u{3}\0\0\0\0\0\0\0\u{9}\0\0\0\0\0\0\0\0",
+    "\u{1}\u{1}\u{1}\0\0\0\0\0\0\0\u{2}\0\0\0\0\0\0\0\u{3}\0\0\0\0\0\0\0\u{9}\0\0\0\0\0\0\0\u{2}\0\0\0\0\0\0\0\u{9}\0\0\0\0\0\0\0\u{2}\0\0\0\u{3}\0\0\0\0\0\0\0\0\0\0\0\u{3}\0\0\0\0\0\0\0\u{2}\0\0\0\u{1}x",
+    "\u{1}\u{a}\u{1}\0\0\0\0\0\0\0\u{2}\0\0\0\0\0\0\0\u{3}\0\0\0\0\0\0\0\u{9}\0\0\0\0\0\0\0\u{2}\0\0\0\0\0\0\0\u{1}\0\0\0\u{1}\0\0\0\0\0\0\0\u{1}\0n0123456789abcdef\0\0\0\0\u{1}\0\u{58}\u{2}\0\0\0\0",
 ];
 
 const STATEMENTS: &[&str] = &[
@@ -237,6 +245,18 @@ pub fn share(data: &[u8]) {
 pub fn token(data: &[u8]) {
     check_token(&String::from_utf8_lossy(data));
     check_token(&format!("hvb.{}", URL_SAFE_NO_PAD.encode(data)));
+}
+
+/// Messages between nodes: any bytes are refused or a message that encodes to the same bytes, and so are its payloads.
+pub fn message(data: &[u8]) {
+    let Ok(message) = Message::decode(Bytes::copy_from_slice(data)) else { return };
+    assert_eq!(message.encode(), data, "one message, one encoding");
+    let MessageBody::Append { entries, .. } = &message.body else { return };
+    for payload in entries.iter().map(|entry| &entry.payload) {
+        if let Ok(decoded) = Payload::decode(payload) {
+            assert_eq!(decoded.encode(), payload, "one payload, one encoding");
+        }
+    }
 }
 
 /// Log entries: any bytes are refused or a batch that encodes to the same bytes.

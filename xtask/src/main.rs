@@ -21,7 +21,7 @@ cargo xtask verify                  what every commit needs: fmt, clippy, tidy, 
 cargo xtask fix                     fixes what tools can fix: fmt, clippy --fix
 cargo xtask test [--only A,B] [--skip A,B]
                                     everything; installs what it needs; the last line is `N passed, N failed`
-cargo xtask campaign NAME [options] a long run, entered in conformance/ledger.md: abuse, disk, due, http, kill, leases, tokens, fuzz, mutants, vaultrs
+cargo xtask campaign NAME [options] a long run, entered in conformance/ledger.md: abuse, consensus, disk, due, http, kill, leases, tokens, fuzz, mutants, vaultrs
 cargo xtask bench [options]         bench/compare.py on OpenBao and Keepfast
 cargo xtask bench creds [options]   bench/creds.py: credentials of a PostgreSQL a second, on both
 cargo xtask openapi                 the OpenAPI document of Keepfast, to target/openapi.json
@@ -125,12 +125,17 @@ fn fix() -> Result<bool> {
     Ok(shell::visible("cargo", &clippy)? && shell::visible("cargo", &["fmt", "--all"])?)
 }
 
-/// Campaigns run on a release build; that of mutants runs unit tests.
+/// Campaigns run on a release build, except for those without a server.
 fn campaign(rest: &[String]) -> Result<bool> {
-    if rest.first().is_some_and(|name| name == "mutants") {
-        let mut arguments = vec!["run", "-q", "-p", "mutants", "--"];
-        arguments.extend(rest[1..].iter().map(String::as_str));
-        return shell::visible("cargo", &arguments);
+    match rest.first().map(String::as_str) {
+        Some("mutants") => {
+            let mut arguments = vec!["run", "-q", "-p", "mutants", "--"];
+            arguments.extend(rest[1..].iter().map(String::as_str));
+            return shell::visible("cargo", &arguments);
+        }
+        // The crates of the simulator are always optimised.
+        Some("consensus") => return conformance_tool(&["campaign"], rest),
+        _ => {}
     }
     install::prepare(&Shell::for_step("install")?)?;
     shell::visible("cargo", &["build", "--release", "-p", "keepfast-cli"])?;

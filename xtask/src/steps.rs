@@ -22,7 +22,7 @@ const fn step(name: &'static str, at_least: usize, run: fn(&Shell) -> Result<Out
     Step { name, at_least, run }
 }
 
-const ALL: [Step; 23] = [
+const ALL: [Step; 24] = [
     step("install", 1, |shell| install::prepare(shell).map(|()| one(true))),
     step("fmt", 1, |shell| Ok(one(shell.run("cargo", &["fmt", "--all", "--check"])?.ok))),
     step("clippy", 1, clippy),
@@ -42,10 +42,11 @@ const ALL: [Step; 23] = [
     step("abuse", 27, |shell| campaign(shell, &["abuse", "--count", "150"])),
     step("kill", 300, |shell| campaign(shell, &["kill", "--count", "5"])),
     step("disk", 2000, |shell| campaign(shell, &["disk", "--count", "8"])),
+    step("consensus", 500, |shell| campaign(shell, &["consensus", "--count", "500"])),
     step("leases", 21, |shell| campaign(shell, &["leases", "--count", "21"])),
     step("due", 20_000, |shell| campaign(shell, &["due", "--count", "2500"])),
     step("tokens", 5000, |shell| campaign(shell, &["tokens", "--count", "5000"])),
-    step("fuzz", 15, fuzz),
+    step("fuzz", 16, fuzz),
 ];
 
 /// The names of all steps.

@@ -2,6 +2,7 @@
 //! million leases and tokens. A seed determines each run, and its result is entered in `ledger.md`.
 
 mod abuse;
+mod consensus;
 mod disk;
 mod due;
 mod http;
@@ -25,6 +26,8 @@ use crate::servers::Make;
 pub enum Campaign {
     /// Floods of unauthenticated bytes: memory and audit log stay within 4 bytes per byte sent, and others are served
     Abuse(Options),
+    /// Simulated clusters of Raft nodes under faults: no property of Raft is broken, and they serve again afterwards
+    Consensus(Options),
     /// Full and failing disks under concurrent writes: refused with an error, and no acknowledged write is lost
     Disk(Options),
     /// Many leases, and a tenth of them expiring within a minute: memory, unseal time, speed of revocation, read
@@ -43,7 +46,7 @@ pub enum Campaign {
 /// The options of every campaign.
 #[derive(Args, Clone)]
 pub struct Options {
-    /// Requests, kills, faults, operations, leases, tokens or connections of each attack
+    /// Simulated clusters, requests, kills, faults, operations, leases, tokens or connections of each attack
     #[arg(long)]
     pub count: u64,
     /// The seed of the run; printed, and entered in the ledger
@@ -80,6 +83,7 @@ pub struct Findings {
 pub fn run(campaign: &Campaign) -> Result<bool> {
     let (name, options, found) = match campaign {
         Campaign::Abuse(options) => ("abuse", options, abuse::run(options)?),
+        Campaign::Consensus(options) => ("consensus", options, consensus::run(options)),
         Campaign::Disk(options) => ("disk", options, disk::run(options)?),
         Campaign::Due(options) => ("due", options, due::run(options)?),
         Campaign::Http(options) => ("http", options, http::run(options)?),

@@ -9,7 +9,8 @@ use super::{Findings, Repository};
 use crate::shell::root;
 
 /// The workspace crates that each crate may depend on.
-const ALLOWED: [(&str, &[&str]); 13] = [
+const ALLOWED: [(&str, &[&str]); 14] = [
+    ("keepfast-consensus", &[]),
     ("keepfast-crypto", &[]),
     ("keepfast-go", &[]),
     ("keepfast-json", &[]),
@@ -37,11 +38,12 @@ const ALLOWED: [(&str, &[&str]); 13] = [
 ];
 
 /// Foreign crates that only some crates may name in production code.
-const RESERVED: [(&str, &[&str]); 5] = [
+const RESERVED: [(&str, &[&str]); 6] = [
     ("aws-lc-rs", &["keepfast-crypto"]),
     ("sha2", &["keepfast-crypto"]),
     ("hmac", &["keepfast-crypto"]),
     ("redb", &["keepfast-storage"]),
+    ("raft", &["keepfast-consensus"]),
     ("hyper", &["keepfast-edge", "keepfast-outbound"]),
 ];
 

@@ -1,0 +1,65 @@
+//! Positions in the log, entries and votes.
+
+use std::fmt;
+use std::ops::Add;
+
+use bytes::Bytes;
+
+/// The number of a member in votes and messages. It is the index of the entry that adds the member (the first member of
+/// a cluster has 1), so that it is never reused (the first members have ids up to the index at which their cluster begins): a member that is removed and added again is another one (obligation
+/// O7; Ongaro §4.1 presumes that a server keeps its log and its vote for as long as it has its identity).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RaftId(pub u64);
+
+impl fmt::Display for RaftId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A point of a clock that never goes back and counts while the machine sleeps (CLOCK_BOOTTIME), in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mono(pub u64);
+
+impl Mono {
+    /// The microseconds since an earlier point; 0 if it is later.
+    #[must_use]
+    pub fn since(self, earlier: Mono) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+impl Add<u64> for Mono {
+    type Output = Mono;
+
+    fn add(self, micros: u64) -> Mono {
+        Mono(self.0.saturating_add(micros))
+    }
+}
+
+/// The position of an entry: no two entries of a cluster have the same index and term (Ongaro §3.5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LogId {
+    /// The term in which a leader created the entry.
+    pub term: u64,
+    /// The position in the log. The first entry of a cluster has at least 2 (obligation O8).
+    pub index: u64,
+}
+
+/// An entry of the log.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Entry {
+    /// Its position.
+    pub id: LogId,
+    /// An encoded [`crate::Payload`]; empty for the blank entry with which a leader begins.
+    pub payload: Bytes,
+}
+
+/// The current term and the vote in it: what a node may not lose (Ongaro figure 3.1, "persistent state").
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Vote {
+    /// The newest term that the node has seen.
+    pub term: u64,
+    /// The candidate that it votes for in this term; 0 for none.
+    pub candidate: RaftId,
+}

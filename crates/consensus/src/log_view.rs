@@ -1,0 +1,138 @@
+//! The window of the log that is in memory, as the `Storage` of the crate `raft`. The driver's log on the disk is behind
+//! it: an entry is here as soon as it is in a frame, and leaves when the driver drops what is applied.
+
+use std::collections::VecDeque;
+
+use raft::eraftpb::{Entry as RaftEntry, Snapshot};
+use raft::{GetEntriesContext, RaftState, Storage, StorageError};
+
+use crate::convert;
+use crate::entry::{LogId, Vote};
+use crate::member::Member;
+
+/// The window, and what a snapshot of the applied state would contain.
+pub(crate) struct LogView {
+    /// The entry before the first of the window.
+    before: LogId,
+    entries: VecDeque<RaftEntry>,
+    /// For `initial_state` only.
+    vote: Vote,
+    committed: u64,
+    applied: LogId,
+    members: Vec<Member>,
+}
+
+impl LogView {
+    /// A window that begins after `before`. `committed` and `vote` are those at the start of the process.
+    pub(crate) fn new(before: LogId, vote: Vote, committed: u64, applied: LogId, members: Vec<Member>) -> Self {
+        Self { before, entries: VecDeque::new(), vote, committed, applied, members }
+    }
+
+    pub(crate) fn last(&self) -> LogId {
+        self.entries.back().map_or(self.before, |entry| LogId { term: entry.term, index: entry.index })
+    }
+
+    /// The term at an index of the window or just before it.
+    pub(crate) fn term_at(&self, index: u64) -> Option<u64> {
+        if index == self.before.index {
+            return Some(self.before.term);
+        }
+        self.at(index).map(|entry| entry.term)
+    }
+
+    pub(crate) fn at(&self, index: u64) -> Option<&RaftEntry> {
+        let offset = index.checked_sub(self.before.index + 1)?;
+        self.entries.get(usize::try_from(offset).ok()?)
+    }
+
+    /// Appends entries, which void those from the first of them on. Returns whether any was voided.
+    pub(crate) fn append(&mut self, entries: &[RaftEntry]) -> bool {
+        let Some(first) = entries.first() else { return false };
+        let kept = first.index.saturating_sub(self.before.index + 1);
+        let kept = usize::try_from(kept).unwrap_or(usize::MAX);
+        let voided = kept < self.entries.len();
+        self.entries.truncate(kept);
+        self.entries.extend(entries.iter().cloned());
+        voided
+    }
+
+    /// Sets the applied position.
+    pub(crate) fn set_applied(&mut self, applied: LogId) {
+        self.applied = applied;
+    }
+
+    /// Sets the members at the applied position.
+    pub(crate) fn set_members(&mut self, members: Vec<Member>) {
+        self.members = members;
+    }
+
+    /// Begins anew after a snapshot.
+    pub(crate) fn reset(&mut self, applied: LogId, members: Vec<Member>) {
+        (self.before, self.applied, self.members) = (applied, applied, members);
+        self.entries.clear();
+    }
+
+    /// Drops entries up to `index`, at most up to the applied one.
+    pub(crate) fn drop_until(&mut self, index: u64) {
+        while self.before.index < index.min(self.applied.index) {
+            let Some(entry) = self.entries.pop_front() else { return };
+            self.before = LogId { term: entry.term, index: entry.index };
+        }
+    }
+
+    pub(crate) fn before(&self) -> LogId {
+        self.before
+    }
+}
+
+impl Storage for LogView {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        let hard = convert::hard_state(self.vote, self.committed);
+        Ok(RaftState::new(hard, convert::conf_state(&self.members)))
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _: GetEntriesContext,
+    ) -> raft::Result<Vec<RaftEntry>> {
+        if low <= self.before.index {
+            return Err(StorageError::Compacted.into());
+        }
+        let offset = |index: u64| usize::try_from(index - self.before.index - 1).unwrap_or(usize::MAX);
+        let (from, to) = (offset(low), offset(high));
+        if to > self.entries.len() {
+            return Err(StorageError::Unavailable.into());
+        }
+        let (most, mut sum) = (max_size.into().unwrap_or(u64::MAX), 0_u64);
+        // At least one entry, whatever its size.
+        let fits = |entry: &&RaftEntry| {
+            let first = sum == 0;
+            sum = sum.saturating_add(convert::size_of(entry));
+            first || sum <= most
+        };
+        Ok(self.entries.range(from..to).take_while(fits).cloned().collect())
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        let missing = if index < self.before.index { StorageError::Compacted } else { StorageError::Unavailable };
+        self.term_at(index).ok_or_else(|| missing.into())
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.before.index + 1)
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.last().index)
+    }
+
+    fn snapshot(&self, request_index: u64, _: u64) -> raft::Result<Snapshot> {
+        if self.applied.index < request_index || self.applied.index == 0 {
+            return Err(StorageError::SnapshotTemporarilyUnavailable.into());
+        }
+        Ok(convert::snapshot(self.applied, &self.members))
+    }
+}

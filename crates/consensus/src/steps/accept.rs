@@ -1,0 +1,88 @@
+//! Which messages of a peer reach the crate (obligations O1 and O9). The crate trusts its callers: a field that does
+//! not fit lets it panic, and a vote that breaks a promise breaks the lease of a leader.
+
+use raft::StateRole;
+
+use super::{Origin, Steps};
+use crate::entry::{Entry, LogId, RaftId};
+use crate::member::Member;
+use crate::message::{Body, Message};
+use crate::payload::Payload;
+
+impl Steps {
+    /// Whether a message may be processed. A message that may not is lost.
+    pub(super) fn accepts(&self, origin: &Origin, message: &Message) -> bool {
+        message.to == self.id
+            && message.from != self.id
+            && message.from.0 != 0
+            && message.term != 0
+            && self.is_known_as(origin, message.from)
+            && self.fits(message)
+            && !self.breaks_promise(message)
+    }
+
+    /// Whether the certificate of the sender belongs to the id. An id that this node does not know yet is accepted: a
+    /// follower that lacks a part of the log may lack the entry that adds the leader (Ongaro §4.1).
+    fn is_known_as(&self, origin: &Origin, id: RaftId) -> bool {
+        if planted!(self.settings, IncarnationIgnored) {
+            return true;
+        }
+        let lists = std::iter::once(&self.members).chain(self.unapplied.iter().map(|(_, list)| list));
+        let mut members = lists.flatten();
+        let is_origin = |member: &Member| member.node == origin.node && member.incarnation == origin.incarnation;
+        members.all(|member| (member.id == id) == is_origin(member))
+    }
+
+    /// A promise is kept in every term, since a candidate may be in any; only a transfer by the leader overrides it,
+    /// and ends the lease.
+    fn breaks_promise(&self, message: &Message) -> bool {
+        let is_request = matches!(message.body, Body::Vote { forced: false, .. } | Body::PreVote { .. });
+        is_request && self.promise.holds(self.now) && !planted!(self.settings, NoPromise)
+    }
+
+    fn fits(&self, message: &Message) -> bool {
+        let raft = &self.node.raft;
+        let is_current = message.term == raft.term;
+        match &message.body {
+            Body::Append { previous, entries, .. } => are_entries(message.term, *previous, entries),
+            // A leader sends only what the follower has acknowledged; a follower without it has lost its log.
+            Body::Heartbeat { commit, .. } => *commit <= raft.raft_log.last_index(),
+            Body::AppendResponse { index, rejection, .. } => {
+                let is_stale = !is_current || raft.state != StateRole::Leader;
+                // A rejection repeats an index that the leader sent, and the hint is at most that.
+                let hint = rejection.map_or(0, |rejection| rejection.hint);
+                is_stale || (*index <= raft.raft_log.last_index() && hint <= *index)
+            }
+            Body::Snapshot { last, members } => {
+                last.index > 1 && last.term <= message.term && members.iter().any(|member| member.id == self.id)
+            }
+            // Only the leader transfers leadership, and only its own.
+            Body::TimeoutNow => is_current && raft.leader_id == message.from.0 && !self.is_only_voter(),
+            Body::Vote { last, .. } | Body::PreVote { last, .. } => last.term < message.term,
+            Body::VoteResponse { .. } | Body::PreVoteResponse { .. } | Body::HeartbeatResponse { .. } => true,
+        }
+    }
+
+    /// Contact with a leader of this term or a later one renews the promise.
+    pub(super) fn note_contact(&mut self, message: &Message) {
+        let is_of_leader = matches!(message.body, Body::Append { .. } | Body::Heartbeat { .. } | Body::Snapshot { .. });
+        if is_of_leader && message.term >= self.node.raft.term {
+            self.promise.renew(self.now, self.promised());
+        }
+    }
+}
+
+/// Whether entries follow `previous` without gaps, with terms that never decrease up to that of the leader, and lists
+/// of members can be read.
+fn are_entries(term: u64, previous: LogId, entries: &[Entry]) -> bool {
+    let mut before = previous;
+    for entry in entries {
+        let follows = entry.id.index == before.index + 1 && entry.id.term >= before.term && entry.id.term > 0;
+        let is_readable = !Payload::is_members(&entry.payload) || Payload::decode(&entry.payload).is_ok();
+        if !follows || !is_readable {
+            return false;
+        }
+        before = entry.id;
+    }
+    before.term <= term
+}

@@ -1,0 +1,206 @@
+//! What goes into a node and comes out of it.
+
+use bytes::Bytes;
+
+use crate::entry::{LogId, RaftId, Vote};
+use crate::frame::Frame;
+use crate::member::{Change, ChangeError, Incarnation, Member, NodeId};
+use crate::message::Message;
+
+/// A source of random numbers. The driver seeds it from the system, the simulator from its seed.
+pub trait Chance {
+    /// A number below `bound`, which is not 0.
+    fn below(&mut self, bound: u64) -> u64;
+}
+
+/// The sender of a message, as its certificate names it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Origin {
+    /// The name of the node.
+    pub node: NodeId,
+    /// Its data directory.
+    pub incarnation: Incarnation,
+}
+
+/// What happens to a node.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Time passes. At least one per tick of [`super::Settings::tick`].
+    Tick,
+    /// A message of another member, in the order of its connection; the rest of an older connection is dropped before.
+    Message {
+        /// The other end of the connection.
+        origin: Origin,
+        /// The message.
+        message: Message,
+    },
+    /// Encoded payloads to append; the response is `Proposed` or `Refused`.
+    Propose(Vec<Bytes>),
+    /// A caller, here or at a follower that asks this node, needs an index at which all commits acknowledged so far are
+    /// visible. The id differs for each call. The response is `ReadReady` or `ReadLost`.
+    ReadIndex(u64),
+    /// All frames up to this number are synced.
+    Persisted(u64),
+    /// The state machine contains all entries up to this index.
+    Applied(u64),
+    /// A change of members; the response is `Proposed` or `Refused`.
+    Change(Change),
+    /// Leadership goes to this voter, or to the one with the longest log.
+    Transfer(Option<NodeId>),
+    /// A leader that cannot do its work (its disk, its clock) becomes a follower.
+    StepDown,
+    /// The clock cannot be trusted: no lease from what was begun before.
+    VoidLease,
+    /// The connection to a member is lost, and messages with it.
+    Unreachable(RaftId),
+    /// A snapshot for a member has arrived there, or not. Each `SendSnapshot` needs one (obligation O4).
+    SnapshotDone {
+        /// The member.
+        to: RaftId,
+        /// Whether it has the snapshot.
+        ok: bool,
+    },
+    /// A snapshot of the leader is complete, verified and synced beside the current state; the message is its head. If
+    /// the effects contain `Install`, it takes the place of the current state, otherwise it is discarded.
+    Snapshot {
+        /// The other end of the connection.
+        origin: Origin,
+        /// A message with [`crate::Body::Snapshot`].
+        message: Message,
+    },
+    /// What `Install` asks for is done and synced.
+    Installed,
+}
+
+/// What a driver has to do.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// Write this with one sync, after each earlier frame. Frames that wait may be merged.
+    Persist(Frame),
+    /// Send a message. It may be lost. The list of members may lack the receiver, if it was added while this node lacked
+    /// a part of the log: then the message is a response, and goes where the receiver's last one came from.
+    Send(Message),
+    /// Entries up to this index are committed, and synced here: apply them.
+    Commit(u64),
+    /// A read that sees this index is linearizable.
+    ReadReady {
+        /// The id of the call.
+        id: u64,
+        /// The index.
+        index: u64,
+    },
+    /// This node cannot answer the call.
+    ReadLost(u64),
+    /// Entries from this index on were replaced. What was proposed there with another term is not committed, and never
+    /// will be.
+    Lost {
+        /// The first of them.
+        from: u64,
+    },
+    /// The role of this node is another one.
+    Role(Role),
+    /// Stream a snapshot of the applied state to a member, and report `SnapshotDone`.
+    SendSnapshot {
+        /// The member.
+        to: RaftId,
+        /// The index that the snapshot has at least.
+        at_least: u64,
+    },
+    /// Sync each earlier frame, then replace state and log by the received snapshot and write the vote, in one piece;
+    /// then `Installed`. Until then this node processes no other input, and messages are lost.
+    Install {
+        /// Counts as the number of a frame.
+        number: u64,
+        /// The term and vote from here on.
+        vote: Vote,
+        /// The last entry that the snapshot contains; the log begins after it.
+        last: LogId,
+        /// The members there.
+        members: Vec<Member>,
+    },
+    /// What was proposed has these positions, the first and those that follow. It is not committed yet.
+    Proposed {
+        /// The position of the first.
+        first: LogId,
+    },
+    /// What was proposed is not, and will not be, in the log.
+    Refused(Refusal),
+}
+
+/// Why something is not in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Refusal {
+    /// This node does not lead, or not yet.
+    #[error("this node is not the leader")]
+    NotLeader,
+    /// Leadership is being transferred.
+    #[error("leadership is being transferred")]
+    Transferring,
+    /// Too many bytes wait for their commit.
+    #[error("too much waits for its commit")]
+    Busy,
+    /// An entry is empty or too large.
+    #[error("an entry is empty or too large")]
+    TooLarge,
+    /// Another change of members is not applied yet.
+    #[error("another change of members is open")]
+    ChangeOpen,
+    /// There is no voter to transfer to.
+    #[error("there is no other voter")]
+    NoTarget,
+    /// The list of members does not allow the change.
+    #[error("the members cannot be changed so")]
+    Change(#[from] ChangeError),
+}
+
+/// The role of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// It follows, or campaigns.
+    Following {
+        /// The leader, if there is one.
+        leader: Option<RaftId>,
+        /// The term.
+        term: u64,
+    },
+    /// It has won an election. The blank entry of its term is not applied yet.
+    Elected {
+        /// The term.
+        term: u64,
+    },
+    /// It leads, and has applied every entry of earlier terms.
+    Leading {
+        /// The term.
+        term: u64,
+        /// The index of its blank entry.
+        since: u64,
+    },
+}
+
+/// What an operator may see.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// The role.
+    pub role: Role,
+    /// The term.
+    pub term: u64,
+    /// The last entry.
+    pub last: LogId,
+    /// The committed index.
+    pub committed: u64,
+    /// The applied index.
+    pub applied: u64,
+}
+
+/// How far a member has the log, as the leader knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerProgress {
+    /// The member.
+    pub id: RaftId,
+    /// The last index that is known to agree.
+    pub matched: u64,
+    /// The next index to send.
+    pub next: u64,
+    /// Whether it has responded within the last election timeout.
+    pub is_active: bool,
+}

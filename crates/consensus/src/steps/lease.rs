@@ -1,0 +1,80 @@
+//! Two sides of one promise. A voter that heard from a leader grants no vote for an election timeout (Ongaro §4.2.3),
+//! and a leader that a quorum has heard answers reads without another round for 0.8 of the shortest of these timeouts
+//! (Ongaro §6.4.1). Both sides measure with their own clocks, which may differ in rate by a fifth.
+
+use crate::entry::Mono;
+
+/// The side of the voter (obligation O1). The crate has this check, too, but only while it knows a leader: a restarted
+/// node knows none, and a late rejection of a pre-vote lets it forget.
+#[derive(Default)]
+pub(super) struct Promise {
+    until: Mono,
+}
+
+impl Promise {
+    /// This node hears from a leader, or starts.
+    pub(super) fn renew(&mut self, now: Mono, span: u64) {
+        self.until = self.until.max(now + span);
+    }
+
+    /// Whether this node grants no vote, to others or itself.
+    pub(super) fn holds(&self, now: Mono) -> bool {
+        now < self.until
+    }
+}
+
+/// The side of the leader.
+pub(super) struct Lease {
+    /// The term that this node leads.
+    term: Option<u64>,
+    /// When the newest round was begun that a quorum has acknowledged.
+    begun: Option<Mono>,
+    /// Rounds that were begun earlier do not count.
+    not_before: Mono,
+    is_barred: bool,
+}
+
+impl Lease {
+    pub(super) fn of(term: Option<u64>, now: Mono) -> Self {
+        Self { term, begun: None, not_before: now, is_barred: false }
+    }
+
+    pub(super) fn term(&self) -> Option<u64> {
+        self.term
+    }
+
+    /// A quorum has heard from this leader after `begun`.
+    pub(super) fn confirm(&mut self, begun: Mono) {
+        if begun >= self.not_before {
+            self.begun = self.begun.max(Some(begun));
+        }
+    }
+
+    /// Ends the lease for the rest of the term: a transfer makes voters break their promise (obligation O2). It may
+    /// do so long after it was given up, since its messages may be late.
+    pub(super) fn bar(&mut self) {
+        self.is_barred = true;
+    }
+
+    /// Ends the lease; rounds that begin after `now` give another one.
+    pub(super) fn void(&mut self, now: Mono) {
+        self.begun = None;
+        self.not_before = now + 1;
+    }
+
+    /// Whether no other leader can commit at `now`. `shortest` is the shortest promise of a voter.
+    pub(super) fn holds(&self, now: Mono, shortest: u64) -> bool {
+        let span = shortest / 5 * 4;
+        !self.is_barred && self.term.is_some() && self.begun.is_some_and(|begun| now < begun + span)
+    }
+
+    /// Whether half of the lease is over.
+    pub(super) fn is_old(&self, now: Mono, shortest: u64) -> bool {
+        !self.holds(now + shortest / 5 * 2, shortest)
+    }
+
+    /// Whether another round can give a lease.
+    pub(super) fn can_renew(&self) -> bool {
+        !self.is_barred && self.term.is_some()
+    }
+}

@@ -1,0 +1,264 @@
+//! One node of a Raft group: the `RawNode` of the crate `raft` and the rules around it. Nothing else uses the crate.
+//!
+//! The rules are obligations that the crate leaves to its caller; `docs/adr/0008-raft-by-raft-rs.md` lists them with
+//! their reasons, and the simulator (`sim`) finds each of them when it is left out:
+//!
+//! | | rule | place |
+//! |---|---|---|
+//! | O1 | no vote within an election timeout after contact with a leader, or after the start | `lease.rs`, `accept.rs` |
+//! | O2 | no lease for the rest of a term in which a transfer began | `lease.rs` |
+//! | O3 | messages leave when what they promise is synced; a leader's too while its vote is not | `output.rs` |
+//! | O4 | a snapshot is installed with no input in between | `output.rs` |
+//! | O5 | the only voter does not campaign while it has frames to sync | `tick.rs` |
+//! | O6 | a leader that is no voter any more steps down at once | `members.rs` |
+//! | O7 | each addition has its own id | `members.rs` |
+//! | O8 | at the start, committed is max(hint, applied), at most the last index; the first index is at least 2 | `boot.rs` |
+//! | O9 | only known types of messages, with fields that fit | `accept.rs` |
+//! | O10 | one frame per step, and frames merge | `output.rs`, `frame.rs` |
+
+mod accept;
+mod boot;
+mod interface;
+mod lease;
+mod members;
+mod output;
+mod propose;
+mod reads;
+#[cfg(test)]
+mod tests;
+mod tick;
+
+use std::collections::VecDeque;
+
+use raft::{RawNode, SnapshotStatus, StateRole};
+
+use crate::convert;
+use crate::entry::{Entry, LogId, Mono, RaftId};
+use crate::log_view::LogView;
+use crate::member::Member;
+use crate::message::{Body, Message};
+
+pub use boot::{Boot, BootError, Settings};
+pub use interface::{Chance, Effect, Input, Origin, PeerProgress, Refusal, Role, Status};
+
+use lease::{Lease, Promise};
+use output::Output;
+use propose::Proposals;
+use reads::Reads;
+use tick::Timer;
+
+/// A node.
+pub struct Steps {
+    settings: Settings,
+    id: RaftId,
+    node: RawNode<LogView>,
+    now: Mono,
+    timer: Timer,
+    /// The applied list.
+    members: Vec<Member>,
+    /// Committed lists that are not applied yet, with their indexes.
+    unapplied: VecDeque<(u64, Vec<Member>)>,
+    /// An index from which on the log contains no list.
+    newest_list: u64,
+    applied: u64,
+    promise: Promise,
+    lease: Lease,
+    reads: Reads,
+    proposals: Proposals,
+    output: Output,
+    role: Role,
+}
+
+impl Steps {
+    /// Processes one input that arrived at `now`, and appends what is to be done. Time never goes back: an earlier
+    /// `now` counts as the last one.
+    pub fn step(&mut self, now: Mono, input: Input, chance: &mut dyn Chance, out: &mut Vec<Effect>) {
+        self.now = self.now.max(now);
+        if self.output.is_installing() {
+            self.step_while_installing(&input, out);
+        } else {
+            self.process(input, chance, out);
+        }
+        if self.output.is_installing() {
+            return;
+        }
+        self.redraw(chance, false);
+        self.settle(out);
+    }
+
+    fn process(&mut self, input: Input, chance: &mut dyn Chance, out: &mut Vec<Effect>) {
+        match input {
+            Input::Tick => self.tick(chance, out),
+            Input::Message { origin, message } => self.message(&origin, message),
+            Input::Propose(payloads) => {
+                let result = self.propose(payloads);
+                out.push(respond(result));
+            }
+            Input::ReadIndex(id) => self.read_index(id, out),
+            Input::Persisted(number) => self.output.persisted(number),
+            Input::Applied(index) => self.apply(index),
+            Input::Change(change) => {
+                let result = self.change(&change);
+                out.push(respond(result));
+            }
+            Input::Transfer(to) => {
+                if let Err(refusal) = self.transfer(to.as_ref()) {
+                    out.push(Effect::Refused(refusal));
+                }
+            }
+            Input::StepDown => self.step_down(),
+            Input::VoidLease => self.lease.void(self.now),
+            Input::Unreachable(id) => self.node.report_unreachable(id.0),
+            Input::SnapshotDone { to, ok } => {
+                self.node.report_snapshot(to.0, if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure });
+            }
+            Input::Snapshot { origin, message } => self.snapshot(&origin, message),
+            Input::Installed => {}
+        }
+    }
+
+    fn message(&mut self, origin: &Origin, message: Message) {
+        if matches!(message.body, Body::Snapshot { .. }) || !self.accepts(origin, &message) {
+            return;
+        }
+        self.note_contact(&message);
+        // The crate refuses messages of nodes that it does not know; they are lost, as others are.
+        let _ = self.node.step(convert::message_to_raft(message));
+    }
+
+    fn snapshot(&mut self, origin: &Origin, message: Message) {
+        if !self.accepts(origin, &message) {
+            return;
+        }
+        self.note_contact(&message);
+        let Body::Snapshot { members, .. } = &message.body else { return };
+        let counted = self.settings.counted(members);
+        self.output.receive(members.clone());
+        let message = match message.body {
+            Body::Snapshot { last, .. } => Message { body: Body::Snapshot { last, members: counted }, ..message },
+            _ => return,
+        };
+        let _ = self.node.step(convert::message_to_raft(message));
+    }
+
+    /// Collects what the crate has to say until it has nothing more.
+    fn settle(&mut self, out: &mut Vec<Effect>) {
+        loop {
+            self.note_leadership(out);
+            self.collect(out);
+            if self.output.is_installing() {
+                return;
+            }
+            self.note_commits();
+            if !self.ask_reads() {
+                break;
+            }
+        }
+        self.output.emit(&self.settings, out);
+        self.note_role(out);
+    }
+
+    /// Keeps what belongs to a leadership as long as it lasts.
+    fn note_leadership(&mut self, out: &mut Vec<Effect>) {
+        let raft = &self.node.raft;
+        let is_leader = raft.state == StateRole::Leader;
+        if self.lease.term() == is_leader.then_some(raft.term) {
+            return;
+        }
+        self.proposals.clear();
+        self.reads.lose_all(out);
+        self.lease = Lease::of(is_leader.then_some(raft.term), self.now);
+        if is_leader {
+            // The blank entry; the election itself is the first round.
+            self.proposals.blank(raft.raft_log.last_index(), self.now);
+        }
+    }
+
+    fn note_role(&mut self, out: &mut Vec<Effect>) {
+        let raft = &self.node.raft;
+        let term = raft.term;
+        let role = if raft.state == StateRole::Leader {
+            let since = self.proposals.since();
+            if self.applied >= since { Role::Leading { term, since } } else { Role::Elected { term } }
+        } else {
+            Role::Following { leader: Some(RaftId(raft.leader_id)).filter(|id| id.0 != 0), term }
+        };
+        if role != self.role {
+            self.role = role;
+            out.push(Effect::Role(role));
+        }
+    }
+
+    fn is_leader(&self) -> bool {
+        self.node.raft.state == StateRole::Leader
+    }
+
+    fn step_down(&mut self) {
+        if self.is_leader() {
+            let term = self.node.raft.term;
+            self.node.raft.become_follower(term, 0);
+        }
+    }
+
+    /// Drops entries up to this index from memory. The driver keeps what followers still need.
+    pub fn drop_log_until(&mut self, index: u64) {
+        self.node.mut_store().drop_until(index);
+    }
+
+    /// An entry in memory.
+    #[must_use]
+    pub fn entry(&self, index: u64) -> Option<Entry> {
+        self.node.store().at(index).map(convert::entry_from_raft)
+    }
+
+    /// The entry before the first one in memory.
+    #[must_use]
+    pub fn before(&self) -> LogId {
+        self.node.store().before()
+    }
+
+    /// The id of this node.
+    #[must_use]
+    pub fn id(&self) -> RaftId {
+        self.id
+    }
+
+    /// The applied list of members.
+    #[must_use]
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// The current role.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Numbers for operators and tests.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let raft = &self.node.raft;
+        let last = LogId { term: raft.raft_log.last_term(), index: raft.raft_log.last_index() };
+        let (committed, applied) = (raft.raft_log.committed, self.applied);
+        Status { role: self.role, term: raft.term, last, committed, applied }
+    }
+
+    /// What a leader knows of the others; empty on other nodes.
+    pub fn progress(&self) -> impl Iterator<Item = PeerProgress> {
+        let peers = self.is_leader().then(|| self.node.raft.prs().iter()).into_iter().flatten();
+        peers.filter(|(id, _)| **id != self.id.0).map(|(id, progress)| PeerProgress {
+            id: RaftId(*id),
+            matched: progress.matched,
+            next: progress.next_idx,
+            is_active: progress.recent_active,
+        })
+    }
+}
+
+fn respond(result: Result<LogId, Refusal>) -> Effect {
+    match result {
+        Ok(first) => Effect::Proposed { first },
+        Err(refusal) => Effect::Refused(refusal),
+    }
+}

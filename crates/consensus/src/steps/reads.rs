@@ -1,0 +1,148 @@
+//! Linearizable reads (Ongaro §6.4): from the lease, or by a ReadIndex round that all callers share who waited when it
+//! began. One round is under way; it is repeated under a new name, because the crate answers a name that it knows with
+//! the index of its first use, which is too old for callers that came later.
+
+use std::collections::VecDeque;
+
+use super::{Effect, Steps};
+use crate::convert;
+use crate::entry::Mono;
+use crate::message::ReadContext;
+
+struct Caller {
+    id: u64,
+    deadline: Mono,
+}
+
+struct Round {
+    context: ReadContext,
+    begun: Mono,
+    callers: Vec<Caller>,
+}
+
+/// Callers and rounds.
+pub(super) struct Reads {
+    waiting: Vec<Caller>,
+    rounds: VecDeque<Round>,
+    epoch: u64,
+    count: u64,
+    /// Whether the lease is to be renewed although nobody waits.
+    renews: bool,
+}
+
+impl Reads {
+    pub(super) fn new(epoch: u64) -> Self {
+        Self { waiting: Vec::new(), rounds: VecDeque::new(), epoch, count: 0, renews: false }
+    }
+
+    /// Leadership is lost.
+    pub(super) fn lose_all(&mut self, out: &mut Vec<Effect>) {
+        let rounds = self.rounds.drain(..).flat_map(|round| round.callers);
+        out.extend(rounds.chain(self.waiting.drain(..)).map(|caller| Effect::ReadLost(caller.id)));
+        self.renews = false;
+    }
+
+    fn lose_late(&mut self, now: Mono, out: &mut Vec<Effect>) {
+        let lists = self.rounds.iter_mut().map(|round| &mut round.callers).chain([&mut self.waiting]);
+        for callers in lists {
+            callers.retain(|caller| {
+                let is_late = now >= caller.deadline;
+                if is_late {
+                    out.push(Effect::ReadLost(caller.id));
+                }
+                !is_late
+            });
+        }
+    }
+
+    /// A quorum has acknowledged a round, and with it every earlier one. Returns when it was begun.
+    fn confirmed(&mut self, context: ReadContext, index: u64, out: &mut Vec<Effect>) -> Option<Mono> {
+        let at = self.rounds.iter().position(|round| round.context == context)?;
+        let begun = self.rounds[at].begun;
+        let callers = self.rounds.drain(..=at).flat_map(|round| round.callers);
+        out.extend(callers.map(|caller| Effect::ReadReady { id: caller.id, index }));
+        Some(begun)
+    }
+}
+
+impl Steps {
+    /// Answers a call from the lease, or lets it wait for a round.
+    pub(super) fn read_index(&mut self, id: u64, out: &mut Vec<Effect>) {
+        if !self.is_leader() {
+            out.push(Effect::ReadLost(id));
+            return;
+        }
+        let shortest = self.shortest_promise();
+        if self.holds_lease_for(shortest) {
+            out.push(Effect::ReadReady { id, index: self.node.raft.raft_log.committed });
+            // Reads renew the lease before it ends; without reads it may end.
+            self.reads.renews |= self.lease.is_old(self.now, shortest);
+            return;
+        }
+        self.reads.waiting.push(Caller { id, deadline: self.now + self.settings.read_deadline });
+    }
+
+    /// Whether this node may answer a read without asking others, at the time of the last input. A leader knows which
+    /// commits others have seen only when it has committed an entry of its own term (Ongaro §6.4, step 1), and it has
+    /// applied it, so that it knows every list of members before it.
+    #[must_use]
+    pub fn holds_lease(&self) -> bool {
+        self.holds_lease_for(self.shortest_promise())
+    }
+
+    /// [`Self::holds_lease`] at a later time.
+    #[must_use]
+    pub fn holds_lease_at(&self, now: Mono) -> bool {
+        self.is_leader() && self.is_settled() && self.lease.holds(now.max(self.now), self.shortest_promise())
+    }
+
+    fn holds_lease_for(&self, shortest: u64) -> bool {
+        self.is_leader() && self.is_settled() && self.settings.read_lease && self.lease.holds(self.now, shortest)
+    }
+
+    fn is_settled(&self) -> bool {
+        self.applied >= self.proposals.since()
+    }
+
+    /// Begins a round if one is needed and possible. Returns whether the crate has something to say.
+    pub(super) fn ask_reads(&mut self) -> bool {
+        if !self.is_leader() || !self.node.raft.commit_to_current_term() {
+            return false;
+        }
+        let renews = self.reads.renews && self.settings.read_lease && self.lease.can_renew();
+        if self.reads.waiting.is_empty() && !(renews && self.reads.rounds.is_empty()) {
+            return false;
+        }
+        let newest = self.reads.rounds.back().map(|round| (round.begun, round.context));
+        if newest.is_some_and(|(begun, _)| self.now.since(begun) < self.settings.read_retry) {
+            return false;
+        }
+        let callers = std::mem::take(&mut self.reads.waiting);
+        self.reads.renews = false;
+        if planted!(self.settings, RetriedReadContext)
+            && let Some(round) = self.reads.rounds.back_mut()
+        {
+            (round.begun, round.callers) = (self.now, round.callers.drain(..).chain(callers).collect());
+            self.node.read_index(convert::context_to_raft(round.context));
+            return true;
+        }
+        self.reads.count += 1;
+        let context = ReadContext { epoch: self.reads.epoch, count: self.reads.count };
+        self.reads.rounds.push_back(Round { context, begun: self.now, callers });
+        self.node.read_index(convert::context_to_raft(context));
+        true
+    }
+
+    /// The crate has confirmed a round.
+    pub(super) fn note_read(&mut self, context: &[u8], index: u64, out: &mut Vec<Effect>) {
+        let Some(context) = convert::context_from_raft(context) else { return };
+        if let Some(begun) = self.reads.confirmed(context, index, out) {
+            self.lease.confirm(begun);
+        }
+    }
+
+    /// Calls whose time is over are lost.
+    pub(super) fn expire_reads(&mut self, out: &mut Vec<Effect>) {
+        self.reads.lose_late(self.now, out);
+    }
+}
