@@ -51,7 +51,7 @@ impl CommittedChange<'_> {
         match self.barrier.open_applied(key, value).and_then(|bytes| read(&bytes)) {
             Ok(record) => Stored::Record(record),
             Err(error) => {
-                tracing::error!(record = what, name = self.key, %error, "a record that was committed cannot be read");
+                tracing::error!(record = what, name = self.key, %error, "a committed record cannot be read");
                 Stored::Damaged
             }
         }
@@ -86,9 +86,9 @@ impl Invalidator {
         }
         let is_dropped = catch_unwind(AssertUnwindSafe(|| follower.drop_stale(change))).unwrap_or(false);
         if is_dropped {
-            tracing::error!(prefix, key = change.key, "a panic while a commit was followed: the engine is opened anew");
+            tracing::error!(prefix, key = change.key, "a panic during the invalidation of a cache: the engine is reopened");
         } else {
-            tracing::error!(prefix, key = change.key, "a panic while a commit was followed: this node seals");
+            tracing::error!(prefix, key = change.key, "a panic during the invalidation of a cache: this node seals");
             self.barrier.fail_closed();
         }
     }

@@ -61,7 +61,7 @@ impl SealGuard {
         SealGuard(tokio::spawn(async move {
             barrier.failed_closed().await;
             if let Some(lifecycle) = lifecycle.upgrade() {
-                tracing::warn!("the storage has closed on this node, which seals");
+                tracing::warn!("the barrier has closed: this node seals");
                 lifecycle.seal().await;
             }
         }))

@@ -48,7 +48,7 @@ pub(crate) async fn take_over(
     }
     if let Err(error) = Lockout::delete_ended(barrier, &barrier.view(SYSTEM_STORAGE), now).await {
         let cause = error.cause().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(%error, %cause, "locks of users that have ended are not all deleted");
+        tracing::error!(%error, %cause, "expired user locks could not all be deleted");
     }
     Ok(())
 }

@@ -310,7 +310,7 @@ impl Recorder {
         let timing = if is_response { &self.responses } else { &self.requests };
         timing.record(took);
         if let Some(error) = &failure {
-            tracing::error!(device = %self.settings.name, %error, "audit device did not take an entry");
+            tracing::error!(device = %self.settings.name, %error, "an audit device failed to write an entry");
         }
         failure.is_none()
     }

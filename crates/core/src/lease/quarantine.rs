@@ -142,8 +142,8 @@ impl Leases {
         }
         tx.commit().await?;
         match on {
-            true => tracing::warn!("leases are under quarantine: an operator began it"),
-            false => tracing::info!("the quarantine of leases has ended"),
+            true => tracing::warn!("an operator started the quarantine of leases"),
+            false => tracing::info!("an operator ended the quarantine of leases"),
         }
         Ok(())
     }

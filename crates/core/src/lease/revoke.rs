@@ -110,7 +110,7 @@ impl LeaseRevoker {
         mounted.timings.record(RouteOperation::Revoke, self.host.clock.now().since(started));
         if let Err(error) = outcome {
             if force {
-                tracing::warn!(lease = %record.path, %error, "a lease is forgotten by force although its engine failed");
+                tracing::warn!(lease = %record.path, %error, "a lease was removed by force although its revocation failed");
                 return self.delete_record(id).await;
             }
             return Err(refused("failed to revoke entry", error));

@@ -102,7 +102,7 @@ impl RequestAuditor {
             && let Some(key) = caller.token.as_ref().and_then(|t| t.key.as_ref())
             && let Err(error) = Box::pin(self.tokens.revoke(key)).await
         {
-            tracing::error!(%error, "a token whose uses are spent could not be deleted; it is not accepted any more");
+            tracing::error!(%error, "a token without remaining uses could not be deleted; it is no longer accepted");
         }
         if let Err(error) = recorded {
             return Response::failed(&error);

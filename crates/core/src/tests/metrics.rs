@@ -201,7 +201,7 @@ async fn every_metric_stands_in_the_catalogue_and_in_the_documentation() {
     }
     let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
     let before = std::fs::read_to_string(&page).unwrap();
-    let (begin, end) = ("<!-- made from the catalogue -->\n", "<!-- end -->");
+    let (begin, end) = ("<!-- generated from the catalogue -->\n", "<!-- end -->");
     let (head, rest) = before.split_once(begin).unwrap();
     let (_, tail) = rest.split_once(end).unwrap();
     let now = format!("{head}{begin}\n{}\n{end}{tail}", catalogue::table());

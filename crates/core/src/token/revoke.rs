@@ -62,7 +62,7 @@ impl Tokens {
     /// Revokes a token with an unreadable record, and all its descendants, at the second of its entry in the expiry
     /// index.
     async fn end_damaged(&self, key: &TokenKey, second: i64) -> Result<()> {
-        tracing::error!("the record of a token cannot be read; the token and what it created end");
+        tracing::error!("the record of a token cannot be read; the token, its children and its leases are revoked");
         let mut tx = self.barrier.begin();
         tx.delete(&self.view, &format!("id/{}", key.as_str()));
         tx.delete(&self.view, &index::expiry_key(second, key));

@@ -224,7 +224,7 @@ impl Reader<'_> {
         if !self.is_last || self.is_readable_behind(salt, next, length)? {
             return Err(self.damaged(self.offset));
         }
-        tracing::warn!(segment = self.name, offset = self.offset, "the log ends in a torn write, which is left out");
+        tracing::warn!(segment = self.name, offset = self.offset, "the log ends in a torn write, which is ignored");
         Ok(None)
     }
 
