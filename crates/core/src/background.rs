@@ -14,7 +14,7 @@ use crate::mount::permit::TickPermit;
 use crate::unreadable::confined;
 use crate::unsealed::Unsealed;
 
-/// The pause before due work is retried.
+/// The pause before failed work is retried.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// The interval of the ticks of engines.
 const TICK: Duration = Duration::from_secs(60);

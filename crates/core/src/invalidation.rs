@@ -86,7 +86,11 @@ impl Invalidator {
         }
         let is_dropped = catch_unwind(AssertUnwindSafe(|| follower.drop_stale(change))).unwrap_or(false);
         if is_dropped {
-            tracing::error!(prefix, key = change.key, "a panic during the invalidation of a cache: the engine is reopened");
+            tracing::error!(
+                prefix,
+                key = change.key,
+                "a panic during the invalidation of a cache: the engine is reopened"
+            );
         } else {
             tracing::error!(prefix, key = change.key, "a panic during the invalidation of a cache: this node seals");
             self.barrier.fail_closed();

@@ -128,7 +128,7 @@ impl Default for LockoutSettings {
 pub struct TelemetrySettings {
     /// The retention of metrics for Prometheus; zero turns the Prometheus format off.
     pub prometheus_retention: Duration,
-    /// Only shown: names never contain the host name.
+    /// Only returned by `sys/config/state/sanitized`: names never contain the host name.
     pub disable_hostname: bool,
     /// The prefix of metric names.
     pub prefix: String,

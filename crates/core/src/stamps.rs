@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_ends_the_stamps_of_its_record_only() {
+    fn a_change_invalidates_the_stamps_of_its_record_only() {
         let stamps = Stamps::default();
         let [one, again, other] = ["one", "one", "other"].map(|name| stamps.stamp(name));
         stamps.changed("new");
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn dropped_stamps_take_no_room_for_ever() {
+    fn dropped_stamps_are_purged() {
         let stamps = Stamps::default();
         let kept: Vec<_> = (0..100).map(|n| (n, stamps.stamp(&n.to_string()))).collect();
         for n in 100..10 * PURGED_FROM {

@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_is_made_when_it_is_asked_for_and_its_names_once() {
+    fn a_schema_is_generated_on_request_and_its_names_once() {
         let mut routes: Routes<()> = Routes::new();
         routes.path("thing/{name}", Help { synopsis: "Things.", description: "" }).update(write);
         let compiled = Compiled::new(routes);

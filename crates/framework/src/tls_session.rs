@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debug_shows_no_certificate_and_no_host_name() {
+    fn debug_output_has_no_certificate_and_no_host_name() {
         let chain = ClientChain {
             leaf: (*b"leaf-canary").into(),
             intermediates: vec![(*b"issuer-canary").into()],

@@ -1,4 +1,4 @@
-//! The life of a server process: configuration, sockets, storage, node, requests, signals, shutdown.
+//! Runs a server process: configuration, sockets, storage, node, requests, signals, shutdown.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};

@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_device_that_blocks_delays_nobody_when_another_takes_the_entry() {
+    async fn a_blocked_device_delays_no_request_when_another_writes_the_entry() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         for other in
@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pipe_takes_the_entry_when_the_file_is_full() {
+    async fn a_pipe_writes_the_entry_when_the_file_is_full() {
         let (mut reader, writer) = io::pipe().unwrap();
         let pipe = recorder(Box::new(StreamDevice::new(Box::new(writer)).unwrap()));
         let (broker, _) = broker(vec![pipe, file("/dev/full")]);

@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_of_the_entity_ends_its_entry_only() {
+    fn a_change_of_an_entity_invalidates_its_entry_only() {
         let stamps = Arc::new(Stamps::default());
         let cache = PolicyCache::new(stamps.clone());
         for entity in ["one", "other"] {

@@ -98,7 +98,7 @@ impl ExpiryWorker {
         outcome
     }
 
-    /// Makes the intents of failed requests due.
+    /// Marks the intents of failed requests as expired.
     pub(crate) async fn queue_abandoned(&self) -> Result<()> {
         let abandoned = std::mem::take(&mut *self.leases.abandoned.lock());
         for id in abandoned {

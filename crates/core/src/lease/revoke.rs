@@ -23,7 +23,7 @@ use crate::unreadable::{confined, storage_fails};
 /// When leases are revoked, and the effect of an error of their engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RevokeMode {
-    /// Later, by the worker. The leases become due durably.
+    /// Later, by the expiry worker. The leases are durably marked as expired.
     Queued,
     /// Before the call returns. The call fails when the engine fails.
     Now,
@@ -179,7 +179,7 @@ impl LeaseRevoker {
         }
     }
 
-    /// Makes leases due now, durably. The worker revokes them.
+    /// Marks leases as expired, durably. The expiry worker revokes them.
     pub(super) async fn queue(&self, ids: &[LeaseId]) -> Result<()> {
         loop {
             let mut tx = self.host.barrier.begin();

@@ -154,7 +154,7 @@ impl Leases {
         RECORDS.delete_in(tx, &self.view, id.as_str());
     }
 
-    /// Makes a lease due now, in `tx`. An unreadable lease is set aside instead and causes no error.
+    /// Marks a lease as expired, in `tx`. An unreadable lease is set aside instead and causes no error.
     pub(crate) async fn end_soon(&self, tx: &mut Tx, id: &LeaseId) -> Result<()> {
         let now = self.clock.now();
         let Some(mut record) = self.readable(tx, id).await? else { return Ok(()) };
@@ -166,7 +166,7 @@ impl Leases {
         })
     }
 
-    /// Makes at most `limit` leases of a token due, in `tx`. Returns whether there may be more.
+    /// Marks at most `limit` leases of a token as expired, in `tx`. Returns whether there may be more.
     pub(crate) async fn end_held(&self, tx: &mut Tx, owner: &TokenKey, limit: usize) -> Result<bool> {
         let ids = self.held(tx, owner, limit).await?;
         for id in &ids {

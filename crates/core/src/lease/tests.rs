@@ -321,7 +321,7 @@ fn reader(batch: bool, ttl: Duration) -> Spec {
 }
 
 #[tokio::test]
-async fn a_lease_ends_on_time_and_leaves_nothing_behind() {
+async fn a_lease_expires_on_time_and_leaves_no_record() {
     let fixture = LeaseFixture::new().await;
     let (_, _, ttl) = fixture.user(&fixture.root, "a").await;
     assert_eq!((ttl, fixture.users()), (3600, 1));
@@ -333,7 +333,7 @@ async fn a_lease_ends_on_time_and_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_renewal_counts_from_issue_and_never_passes_the_longest_life() {
+async fn a_renewal_counts_from_issue_and_never_exceeds_the_max_ttl() {
     let fixture = LeaseFixture::new().await;
     let (path, id, _) = fixture.user(&fixture.root, "a").await;
     fixture.clock.advance(HOUR / 2);
@@ -353,7 +353,7 @@ async fn a_renewal_counts_from_issue_and_never_passes_the_longest_life() {
 }
 
 #[tokio::test]
-async fn an_intent_is_undone_after_a_failure_and_after_a_crash() {
+async fn an_intent_is_revoked_after_a_failure_and_after_a_crash() {
     let mut fixture = LeaseFixture::new().await;
     fixture.external.fails_after.store(true, Ordering::Relaxed);
     assert_eq!(fixture.send(&fixture.root, "a/creds").await.0, 400);
@@ -385,7 +385,7 @@ async fn an_intent_is_undone_after_a_failure_and_after_a_crash() {
 }
 
 #[tokio::test]
-async fn what_a_failed_request_made_after_it_was_undone_is_undone_too() {
+async fn an_intent_is_revoked_again_for_late_effects_of_a_failed_request() {
     let fixture = LeaseFixture::new().await;
     fixture.external.fails_after.store(true, Ordering::Relaxed);
     assert_eq!(fixture.send(&fixture.root, "a/creds").await.0, 400);
@@ -400,7 +400,7 @@ async fn what_a_failed_request_made_after_it_was_undone_is_undone_too() {
 }
 
 #[tokio::test]
-async fn sec_tl02_a_lease_of_a_batch_token_ends_with_it() {
+async fn sec_tl02_a_lease_of_a_batch_token_expires_with_it() {
     let fixture = LeaseFixture::new().await;
     let batch = fixture.token(None, reader(true, Duration::from_secs(3))).await;
     let (path, id, ttl) = fixture.user(&batch.id, "a").await;
@@ -529,7 +529,7 @@ async fn a_mount_that_fails_leaves_the_others_alone() {
 }
 
 #[tokio::test]
-async fn a_restored_copy_takes_nothing_back_until_an_operator_says_so() {
+async fn a_restored_copy_revokes_nothing_until_an_operator_ends_quarantine() {
     let mut fixture = LeaseFixture::at_home("here").await;
     fixture.user(&fixture.root, "a").await;
     fixture.restart("here").await;

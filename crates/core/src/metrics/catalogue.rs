@@ -69,11 +69,17 @@ pub(crate) const METRICS: &[Metric] = &[
     ),
     gauge("core.mount_table.size", &["cluster", "local", "type"], "bytes of the stored entries of these mounts"),
     counter("core.response_status_code", &["code", "type"], "responses by status code and its class (`2xx`)"),
-    summary("core.handle_request", "handling of a request other than a login, from its arrival in the kernel to its response"),
+    summary(
+        "core.handle_request",
+        "handling of a request other than a login, from its arrival in the kernel to its response",
+    ),
     summary("core.handle_login_request", "handling of a login"),
     summary("core.check_token", "authentication and authorization of a request"),
     summary("core.unseal", "unsealing with a quorum of shares"),
-    summary("core.post_unseal", "the part of unsealing after the keys are available: opening mounts, policies, tokens and leases"),
+    summary(
+        "core.post_unseal",
+        "the part of unsealing after the keys are available: opening mounts, policies, tokens and leases",
+    ),
     summary("core.seal", "sealing"),
     summary(
         "route.<operation>.<mount>",
@@ -89,7 +95,10 @@ pub(crate) const METRICS: &[Metric] = &[
     summary("policy.set_policy", "writing a policy, without the commit"),
     summary("policy.delete_policy", "deleting a policy, without the commit"),
     summary("policy.list_policies", "listing policies"),
-    summary("token.create", "creating a service token, without the commit; batch tokens are counted by `token.creation`"),
+    summary(
+        "token.create",
+        "creating a service token, without the commit; batch tokens are counted by `token.creation`",
+    ),
     summary("token.store", "writing the record of a service token, without the commit"),
     summary("token.lookup", "looking up the token of a request"),
     summary("token.revoke", "revoking a token and making its children orphans"),
@@ -147,11 +156,7 @@ pub(crate) const METRICS: &[Metric] = &[
         &["auth_method", "cluster", "mount_point", "namespace"],
         "aliases of entities at a mount; counted at `usage_gauge_period`",
     ),
-    counter(
-        "identity.entity.creation",
-        &["auth_method", "cluster", "mount_point", "namespace"],
-        "created entities",
-    ),
+    counter("identity.entity.creation", &["auth_method", "cluster", "mount_point", "namespace"], "created entities"),
     counter("quota.rate_limit.violation", &[], "requests that a rate limit quota refused"),
     summary("barrier.get", "reading a record; a read from the cache counts as zero"),
     summary("barrier.list", "listing all names of a folder"),
@@ -175,11 +180,7 @@ pub(crate) const METRICS: &[Metric] = &[
         "free bytes of the file system of the data directory that the server may use; for the storages `raft` and `file`",
     ),
     gauge("storage.disk.total_bytes", &[], "size in bytes of the file system of the data directory"),
-    gauge(
-        "listener.certificate.not_after",
-        &["listener"],
-        "expiry of the certificate of a listener, in Unix seconds",
-    ),
+    gauge("listener.certificate.not_after", &["listener"], "expiry of the certificate of a listener, in Unix seconds"),
     gauge("database.pool.open", &["connection", "mount_point"], "open connections to a database"),
     gauge("database.pool.in_use", &["connection", "mount_point"], "connections in use"),
     gauge("database.pool.idle", &["connection", "mount_point"], "idle connections"),
@@ -238,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn every_name_stands_once_and_labels_are_sorted() {
+    fn every_metric_name_is_unique_and_labels_are_sorted() {
         for (at, metric) in METRICS.iter().enumerate() {
             assert!(METRICS[..at].iter().all(|other| other.name != metric.name), "{}", metric.name);
             assert!(metric.labels.is_sorted(), "{}", metric.name);

@@ -121,8 +121,8 @@ impl Authorizer {
         };
         let mut decision = decide(false);
         let mut creates = false;
-        // The engine says whether the thing exists only when that decides: a caller who may neither create nor update must not
-        // learn it.
+        // The engine checks whether the object exists only if the decision depends on it: a caller without `create` and
+        // `update` must not learn it.
         if routed.incoming.operation == Operation::Update && !decision.root {
             let creating = decide(true);
             if creating.allowed != decision.allowed && Box::pin(self.creates(routed, &compiled.caller)).await? {

@@ -24,7 +24,7 @@ pub(crate) struct Routed<D = Destination> {
     pub(crate) namespace: Option<NamespaceId>,
     /// The destination of the path.
     pub(crate) destination: D,
-    /// Who may call the path.
+    /// The callers that may use the path.
     pub(crate) access: Access,
     /// The path for policies, where it differs from that of the request.
     policy_path: Option<Box<str>>,

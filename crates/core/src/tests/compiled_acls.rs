@@ -134,7 +134,7 @@ async fn alias_metadata_of_a_login_counts_at_once_in_templates() {
 }
 
 #[tokio::test]
-async fn a_change_of_a_policy_compiles_the_acls_of_all_tokens_anew() {
+async fn a_change_of_a_policy_recompiles_the_acls_of_all_tokens() {
     let server = server().await;
     let (token, _) = login(&server, "one", "a").await;
     server.get("secret/data/a", &token).await.is(200);

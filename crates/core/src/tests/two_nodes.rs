@@ -192,7 +192,7 @@ async fn login(server: &TestServer, scope: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_is_decided_before_a_request_is_read_follows() {
+async fn admission_rules_follow_the_commits() {
     let pair = Pair::new().await;
     let rules = || pair.standby.node.admission().rules();
     let limit = || {
@@ -266,7 +266,7 @@ async fn lockouts_and_the_quarantine_follow() {
 }
 
 #[tokio::test]
-async fn the_ends_of_tokens_and_their_number_follow() {
+async fn the_expiry_queue_and_the_counts_follow_the_commits() {
     let pair = Pair::new().await;
     let next = async |server: &TestServer| server.unsealed().leases.store.expiry_queue.next(true).await.unwrap();
     let count = |server: &TestServer| server.unsealed().leases.store.counts.read().map(|counts| counts.waiting);
@@ -428,7 +428,7 @@ const OF_ONE_NODE: &[&str] = &[
 
 /// All reads of all engines after each kind of write, also of mounts that were created after the standby was opened.
 #[tokio::test]
-async fn every_read_answers_alike_on_both_nodes_whatever_is_written() {
+async fn every_read_is_equal_on_both_nodes_after_every_write() {
     let pair = Pair::beside(TestServer::new().await).await;
     furnish(&pair.leader).await;
     let all = routes(&pair.leader);

@@ -132,7 +132,7 @@ async fn mariadb_repeating_names_require_read_access_to_users() {
 }
 
 #[tokio::test]
-async fn redis_users_are_persisted_and_existing_users_are_not_taken_over() {
+async fn redis_users_are_persisted_and_existing_users_are_not_changed() {
     let Some(server) = RedisServer::start(false) else { return };
     let database = open(&server, &json!({}));
     let (password, expires) = (secret("p"), keepfast_framework::Timestamp::from_unix(4_000_000_000));
