@@ -4,6 +4,17 @@
 //! record at once, or marks its cache entries as stale. So the next request sees the change, on the committing node and
 //! on every other, and no handler updates a cache.
 //!
+//! | key | owner | does |
+//! |---|---|---|
+//! | `barrier/keyring` | the barrier itself | uses the new keyring; under another root key it closes, and the node seals |
+//! | `sys/mount/` | `Mounts`; the expiry queue | rebuilds the router; drops the queue entries of a removed mount |
+//! | `logical/`, `auth/` | the open engine of the mount | `Engine::invalidate` |
+//! | `sys/config/`, `sys/quotas/` | `StoredRules` | applies the rules of admission |
+//! | `sys/policy/`, `identity/entity/` | `Policies`, `Stamps` | invalidates compiled policies and policies of entities |
+//! | `token/id/`, `token/` | `Tokens`, `Leases` | drops the token; updates the expiry queue, counts and quarantine |
+//! | `sys/lockout/`, `sys/lockout-unknown/` | `Lockout` | locks and unlocks |
+//! | `audit/device/` | `StoredDevices` | opens or removes the device before the next entry |
+//!
 //! An owner is registered before it reads the stored records, and reads again if a record changed in the meantime.
 
 use std::ops::Deref;

@@ -1,4 +1,5 @@
-//! The negotiated parameters of a TLS connection, and the certificates that its client presented.
+//! The negotiated parameters of a TLS connection, and the certificates that its client presented, with the result of the
+//! listener's check. Handlers read it in `cx.request().tls`.
 
 use std::fmt;
 

@@ -37,10 +37,8 @@ use crate::mount::permit::RequestPermit;
 use crate::node::Node;
 use crate::policy::store::PolicyRecord;
 use crate::request::Pipeline;
-use crate::seal::CurrentSeal;
-use crate::seal::SealShape;
-use crate::settings::DataDirectory;
-use crate::settings::Settings;
+use crate::seal::{CurrentSeal, SealShape};
+use crate::settings::{DataDirectory, Settings};
 use crate::token::Authority;
 use crate::token::create::{CreatedToken, Spec};
 use crate::unsealed::{OpenInputs, Unsealed};
@@ -172,16 +170,16 @@ struct LeaseFixture {
 impl LeaseFixture {
     /// An unsealed server without background tasks; the tests run them.
     async fn new() -> Self {
-        Self::at_home("here").await
+        Self::in_directory("here").await
     }
 
-    async fn at_home(home: &str) -> Self {
-        Self::on(Arc::new(MemoryBackend::new()), home).await
+    async fn in_directory(data_directory: &str) -> Self {
+        Self::on(Arc::new(MemoryBackend::new()), data_directory).await
     }
 
-    async fn on(backend: Arc<dyn Backend>, home: &str) -> Self {
+    async fn on(backend: Arc<dyn Backend>, data_directory: &str) -> Self {
         let (clock, external) = (TestClock::default(), Arc::new(ExternalSystem::default()));
-        let node = node(&backend, &clock, &external, home);
+        let node = node(&backend, &clock, &external, data_directory);
         let made = crate::init::initialize(&node.lifecycle, SealShape { shares: 1, threshold: 1 }, None).await.unwrap();
         let share = made.shares.into_iter().next().unwrap();
         let unsealed = opened(&node, &share).await;
@@ -200,10 +198,10 @@ impl LeaseFixture {
         LeaseFixture { backend, clock, external, share, node, unsealed, root: made.root_token }
     }
 
-    /// Restarts the process after a kill, with the data directory at `home`.
-    async fn restart(&mut self, home: &str) {
+    /// Restarts the process after a kill, with the data directory at `data_directory`.
+    async fn restart(&mut self, data_directory: &str) {
         self.unsealed.barrier.close();
-        self.node = node(&self.backend, &self.clock, &self.external, home);
+        self.node = node(&self.backend, &self.clock, &self.external, data_directory);
         self.unsealed = opened(&self.node, &self.share).await;
     }
 
@@ -278,15 +276,20 @@ impl LeaseFixture {
     }
 }
 
-fn node(backend: &Arc<dyn Backend>, clock: &TestClock, external: &Arc<ExternalSystem>, home: &str) -> Arc<Node> {
+fn node(
+    backend: &Arc<dyn Backend>,
+    clock: &TestClock,
+    external: &Arc<ExternalSystem>,
+    data_directory: &str,
+) -> Arc<Node> {
     let external = external.clone();
     let users = Registered::with(move |_| {
         let external = external.clone();
         Box::pin(async move { Ok(Users(external)) })
     });
     let cubbyhole = Registered::with(|_| Box::pin(async { Ok(Cubbyhole) }));
-    let home = DataDirectory { node: "one".into(), place: home.into() };
-    let settings = Settings { home: Some(home), ..Settings::default() };
+    let data_directory = DataDirectory { node: "one".into(), place: data_directory.into() };
+    let settings = Settings { data_directory: Some(data_directory), ..Settings::default() };
     Node::new(backend.clone(), Registry::new(vec![users, cubbyhole]), Arc::new(clock.clone()), settings)
 }
 
@@ -530,7 +533,7 @@ async fn a_mount_that_fails_leaves_the_others_alone() {
 
 #[tokio::test]
 async fn a_restored_copy_revokes_nothing_until_an_operator_ends_quarantine() {
-    let mut fixture = LeaseFixture::at_home("here").await;
+    let mut fixture = LeaseFixture::in_directory("here").await;
     fixture.user(&fixture.root, "a").await;
     fixture.restart("here").await;
     assert!(!fixture.unsealed.leases.store.is_quarantined());
@@ -550,7 +553,7 @@ async fn a_restored_copy_revokes_nothing_until_an_operator_ends_quarantine() {
 #[tokio::test]
 async fn the_one_home_of_an_older_version_becomes_that_of_its_node() {
     for (place, quarantined) in [("here", false), ("elsewhere", true)] {
-        let mut fixture = LeaseFixture::at_home("here").await;
+        let mut fixture = LeaseFixture::in_directory("here").await;
         let view = fixture.unsealed.barrier.view("token/");
         let mut tx = fixture.unsealed.barrier.begin();
         assert!(tx.get(&view, "home/one").await.unwrap().is_some());

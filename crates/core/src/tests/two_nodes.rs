@@ -497,18 +497,20 @@ fn likely(route: &Route) -> Value {
 async fn a_node_of_a_cluster_that_takes_over_quarantines_nothing() {
     use crate::settings::DataDirectory;
 
-    let home = |node: &str, place: &str| Some(DataDirectory { node: node.to_owned(), place: place.to_owned() });
-    let at_home = |settings: &mut crate::Settings, _: &std::path::Path| settings.home = home("one", "there");
-    let mut leader = TestServer::on(Gated::leading(), at_home, keepfast_engines::all()).await;
+    let data_directory =
+        |node: &str, place: &str| Some(DataDirectory { node: node.to_owned(), place: place.to_owned() });
+    let in_directory =
+        |settings: &mut crate::Settings, _: &std::path::Path| settings.data_directory = data_directory("one", "there");
+    let mut leader = TestServer::on(Gated::leading(), in_directory, keepfast_engines::all()).await;
     for (node, place) in [("two", "elsewhere"), ("one", "there"), ("two", "elsewhere")] {
-        leader.settings.home = home(node, place);
+        leader.settings.data_directory = data_directory(node, place);
         leader.restarted().await;
         assert!(!leader.unsealed().leases.store.is_quarantined(), "{node}");
     }
-    leader.settings.home = home("two", "restored");
+    leader.settings.data_directory = data_directory("two", "restored");
     leader.restarted().await;
     assert!(leader.unsealed().leases.store.is_quarantined());
-    leader.settings.home = home("one", "there");
+    leader.settings.data_directory = data_directory("one", "there");
     leader.restarted().await;
     assert!(leader.unsealed().leases.store.is_quarantined(), "until an operator ends it");
 }
@@ -518,13 +520,17 @@ async fn a_node_of_a_cluster_that_takes_over_quarantines_nothing() {
 async fn sec_kf59_a_lone_node_that_storage_does_not_know_is_quarantined() {
     use crate::settings::DataDirectory;
 
-    let home = |node: &str| Some(DataDirectory { node: node.to_owned(), place: "there".to_owned() });
+    let data_directory = |node: &str| Some(DataDirectory { node: node.to_owned(), place: "there".to_owned() });
     for storage in [Gated::default(), Gated::leading_alone()] {
-        let mut server =
-            TestServer::on(storage, |settings, _| settings.home = home("one"), keepfast_engines::all()).await;
+        let mut server = TestServer::on(
+            storage,
+            |settings, _| settings.data_directory = data_directory("one"),
+            keepfast_engines::all(),
+        )
+        .await;
         server.restarted().await;
         assert!(!server.unsealed().leases.store.is_quarantined(), "it is where it was");
-        server.settings.home = home("two");
+        server.settings.data_directory = data_directory("two");
         for _ in 0..2 {
             server.restarted().await;
             assert!(server.unsealed().leases.store.is_quarantined(), "it lasts");
