@@ -59,7 +59,7 @@ mod tests {
         }
         assert_eq!(cache.get("one").as_deref(), Some(&["one".to_owned()][..]));
         let late = cache.stamp("one");
-        stamps.changed("one");
+        stamps.invalidate("one");
         assert!(cache.get("one").is_none() && cache.get("other").is_some());
         cache.insert("one", late, Arc::default());
         assert!(cache.get("one").is_none(), "policies that were read before the change");

@@ -54,19 +54,19 @@ pub(crate) async fn check_data_directory(
         Stored::Absent => unreadable::read((&OLDER_RECORD, "place of the data directory"), tx, view, "").await?,
         known => known,
     };
-    let is_elsewhere = match known {
+    let has_moved = match known {
         // The name of a lone node changes when its data directory loses `meta.json` or gets another one.
         Stored::Absent => is_lone && !DATA_DIRECTORIES.list_in(tx, view, "", &Page::first(1)).await?.is_empty(),
         Stored::Damaged => true,
         Stored::Record(place) => place != data_directory.place,
     };
-    if is_elsewhere {
-        let reason = "the data directory is not where it was: it was restored, copied or moved".to_owned();
+    if has_moved {
+        let reason = "the data directory was restored, copied or moved".to_owned();
         QUARANTINE.put_in(tx, view, "", &Quarantine { since: now, reason })?;
     } else {
         note_data_directory(tx, view, data_directory).await?;
     }
-    Ok(is_elsewhere)
+    Ok(has_moved)
 }
 
 /// Stores the place of a node in the format of this version.
@@ -88,14 +88,14 @@ async fn note_data_directory(tx: &mut Tx, view: &View, data_directory: &DataDire
 pub(super) struct QuarantineFlag(Mutex<Flag>);
 
 struct Flag {
-    holds: bool,
+    is_on: bool,
     /// The number of applied changes.
     changes: u64,
 }
 
 impl Default for QuarantineFlag {
     fn default() -> Self {
-        QuarantineFlag(Mutex::new(Flag { holds: true, changes: 0 }))
+        QuarantineFlag(Mutex::new(Flag { is_on: true, changes: 0 }))
     }
 }
 
@@ -104,19 +104,19 @@ impl QuarantineFlag {
         loop {
             let seen = self.0.lock().changes;
             // An unreadable record counts as a quarantine.
-            let holds = !matches!(unreadable::read((&QUARANTINE, "quarantine"), tx, view, "").await?, Stored::Absent);
+            let is_on = !matches!(unreadable::read((&QUARANTINE, "quarantine"), tx, view, "").await?, Stored::Absent);
             let mut flag = self.0.lock();
             if flag.changes == seen {
-                flag.holds = holds;
+                flag.is_on = is_on;
                 return Ok(());
             }
         }
     }
 
     /// Applies a commit that started or ended the quarantine.
-    pub(super) fn set(&self, holds: bool) {
+    pub(super) fn set(&self, is_on: bool) {
         let mut flag = self.0.lock();
-        flag.holds = holds;
+        flag.is_on = is_on;
         flag.changes += 1;
     }
 }
@@ -124,7 +124,7 @@ impl QuarantineFlag {
 impl Leases {
     /// Whether leases are under quarantine now, so that none may be revoked.
     pub(crate) fn is_quarantined(&self) -> bool {
-        self.quarantined.0.lock().holds
+        self.quarantined.0.lock().is_on
     }
 
     /// The quarantine, if there is one.
@@ -136,7 +136,7 @@ impl Leases {
     pub(crate) async fn set_quarantine(&self, on: bool, now: Timestamp) -> Result<()> {
         let mut tx = self.barrier.begin();
         if on {
-            let reason = "by an operator's word".to_owned();
+            let reason = "started by an operator".to_owned();
             QUARANTINE.put_in(&mut tx, &self.view, "", &Quarantine { since: now, reason })?;
         } else {
             QUARANTINE.delete_in(&mut tx, &self.view, "");

@@ -12,7 +12,7 @@ use keepfast_framework::{Error, Operation, Result, Status};
 use keepfast_storage::{StorageError, Tx};
 
 use super::record::{LeaseId, LeaseRecord, State};
-use super::renew::{bound, held, refused};
+use super::renew::{expiry_of, held, refused};
 use super::store::Leases;
 use crate::metrics::Metrics;
 use crate::metrics::routes::RouteOperation;
@@ -100,8 +100,8 @@ impl LeaseRevoker {
             };
         };
         let mut cx = self.host.context(mounted, Operation::Update, record.path.clone()).once();
-        let bound = bound(record, mounted.info.ttl, Duration::ZERO, self.host.clock.now());
-        let held = held(record, mounted, Duration::ZERO, bound);
+        let expiry_of = expiry_of(record, mounted.info.ttl, Duration::ZERO, self.host.clock.now());
+        let held = held(record, mounted, Duration::ZERO, expiry_of);
         // A panic counts as a failure of this lease; other leases are still revoked.
         let started = self.host.clock.now();
         let permit = RevocationPermit::new();
