@@ -148,7 +148,7 @@ pub struct RowInfo {
     /// Whether it has a handler for a sealed server, without audit.
     pub sealed: bool,
     /// Whether the engine can check if the object exists, so that `create` and `update` are distinguished.
-    pub tells_existence: bool,
+    pub has_existence_check: bool,
     /// The operations.
     pub operations: Vec<OperationInfo>,
 }

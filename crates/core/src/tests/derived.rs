@@ -255,7 +255,7 @@ async fn rows_with_an_existence_check_have_updates() {
     for mounted in server.unsealed().engines.mounts.router().all() {
         for row in mounted.table.rows() {
             let updates = row.operation(Operation::Update).is_some();
-            assert!(updates || !row.tells_existence, "{} {}", mounted.entry.path, row.patterns[0].source());
+            assert!(updates || !row.has_existence_check, "{} {}", mounted.entry.path, row.patterns[0].source());
         }
     }
 }

@@ -29,7 +29,7 @@ impl Barrier {
 }
 
 /// Returns the write that stores the count, when it is due.
-pub(super) fn due(term: &Term, count: u64) -> Result<Option<Write>, StorageError> {
+pub(super) fn write_if_due(term: &Term, count: u64) -> Result<Option<Write>, StorageError> {
     let recorded = term.recorded.load(Ordering::Relaxed);
     if recorded != 0 && count < recorded + STEP {
         return Ok(None);
@@ -44,5 +44,5 @@ pub(super) fn due(term: &Term, count: u64) -> Result<Option<Write>, StorageError
 }
 
 fn path(term: &Term) -> String {
-    format!("{}usage/{}", super::OWN, term.number)
+    format!("{}usage/{}", super::BARRIER_PREFIX, term.number)
 }

@@ -1,7 +1,7 @@
 //! The order of all batches, below the state: a batch is acknowledged when it is durable in the log.
 //!
 //! The log does not interpret batches. The state machine above it is [`State`](super::state::State), which checks
-//! (`hold`) and applies them. Another log, such as a replicated one, works with the same state.
+//! (`reads_hold`) and applies them. Another log, such as a replicated one, works with the same state.
 
 use bytes::Bytes;
 

@@ -54,71 +54,71 @@ impl State {
 
     /// Index of the last applied batch.
     pub(crate) fn applied(&self) -> Result<u64, StorageError> {
-        let txn = self.database.begin_read().map_err(fault)?;
-        let meta = txn.open_table(META).map_err(fault)?;
-        let applied = meta.get(APPLIED).map_err(fault)?;
+        let txn = self.database.begin_read().map_err(state_error)?;
+        let meta = txn.open_table(META).map_err(state_error)?;
+        let applied = meta.get(APPLIED).map_err(state_error)?;
         Ok(applied.map_or(0, |applied| applied.value()))
     }
 
     /// Returns the value at a path.
     pub(crate) fn get(&self, path: &str) -> Result<Option<Bytes>, StorageError> {
-        let txn = self.database.begin_read().map_err(fault)?;
-        let records = txn.open_table(RECORDS).map_err(fault)?;
-        let value = records.get(path).map_err(fault)?;
+        let txn = self.database.begin_read().map_err(state_error)?;
+        let records = txn.open_table(RECORDS).map_err(state_error)?;
+        let value = records.get(path).map_err(state_error)?;
         Ok(value.map(|value| Bytes::copy_from_slice(value.value())))
     }
 
     /// Lists the names one level below a prefix.
     pub(crate) fn list(&self, prefix: &str, page: &Page) -> Result<Vec<String>, StorageError> {
-        let txn = self.database.begin_read().map_err(fault)?;
-        let records = txn.open_table(RECORDS).map_err(fault)?;
+        let txn = self.database.begin_read().map_err(state_error)?;
+        let records = txn.open_table(RECORDS).map_err(state_error)?;
         names(&records, prefix, page)
     }
 
     /// Begins a change. At most one exists at a time.
     pub(crate) fn begin(&self) -> Result<Change, StorageError> {
-        let mut txn = self.database.begin_write().map_err(fault)?;
-        txn.set_durability(Durability::None).map_err(fault)?;
+        let mut txn = self.database.begin_write().map_err(state_error)?;
+        txn.set_durability(Durability::None).map_err(state_error)?;
         Ok(Change(txn))
     }
 
     /// Makes all committed changes durable.
     pub(crate) fn flush(&self) -> Result<(), StorageError> {
-        let mut txn = self.database.begin_write().map_err(fault)?;
+        let mut txn = self.database.begin_write().map_err(state_error)?;
         // With quick repair, opening after a crash takes milliseconds at any size.
         txn.set_quick_repair(true);
-        txn.commit().map_err(fault)
+        txn.commit().map_err(state_error)
     }
 }
 
 impl Change {
     /// The records, for reads and writes.
     pub(crate) fn records(&self) -> Result<Records<'_>, StorageError> {
-        self.0.open_table(RECORDS).map(Records).map_err(fault)
+        self.0.open_table(RECORDS).map(Records).map_err(state_error)
     }
 
     /// Makes the change visible, together with the index of its last batch.
     pub(crate) fn commit(self, applied: u64) -> Result<(), StorageError> {
         {
-            let mut meta = self.0.open_table(META).map_err(fault)?;
-            meta.insert(APPLIED, applied).map_err(fault)?;
+            let mut meta = self.0.open_table(META).map_err(state_error)?;
+            meta.insert(APPLIED, applied).map_err(state_error)?;
         }
-        self.0.commit().map_err(fault)
+        self.0.commit().map_err(state_error)
     }
 
     /// Drops the change.
     pub(crate) fn abort(self) -> Result<(), StorageError> {
-        self.0.abort().map_err(fault)
+        self.0.abort().map_err(state_error)
     }
 }
 
 impl Records<'_> {
     /// Whether all reads still hold.
-    pub(crate) fn hold(&self, reads: &[Read]) -> Result<bool, StorageError> {
+    pub(crate) fn reads_hold(&self, reads: &[Read]) -> Result<bool, StorageError> {
         for read in reads {
             let holds = match read {
                 Read::Value { key, seen } => {
-                    let value = self.0.get(key.as_str()).map_err(fault)?;
+                    let value = self.0.get(key.as_str()).map_err(state_error)?;
                     value.map(|value| Digest::of(value.value())) == *seen
                 }
                 Read::Listing { prefix, page, seen } => {
@@ -136,8 +136,8 @@ impl Records<'_> {
     pub(crate) fn apply(&mut self, writes: &[Write]) -> Result<(), StorageError> {
         for write in writes {
             match write {
-                Write::Put { key, value } => drop(self.0.insert(key.as_str(), &value[..]).map_err(fault)?),
-                Write::Delete { key } => drop(self.0.remove(key.as_str()).map_err(fault)?),
+                Write::Put { key, value } => drop(self.0.insert(key.as_str(), &value[..]).map_err(state_error)?),
+                Write::Delete { key } => drop(self.0.remove(key.as_str()).map_err(state_error)?),
             }
         }
         Ok(())
@@ -150,7 +150,7 @@ fn database(file: Arc<dyn DiskFile>, cache_bytes: usize, verify: bool) -> Result
     // The documentation of redb states that it may panic on a file that was modified externally.
     let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| builder.create_with_backend(RedbFile(file))));
     match opened {
-        Ok(opened) => opened.map_err(fault),
+        Ok(opened) => opened.map_err(state_error),
         Err(_) => Err(StorageError::corrupt("state: the tree cannot be read")),
     }
 }
@@ -170,7 +170,7 @@ struct TreeCursor<'t, T> {
 
 impl<T: ReadableTable<&'static str, &'static [u8]>> Cursor for TreeCursor<'_, T> {
     fn seek(&mut self, from: Bound<&str>) -> Result<(), StorageError> {
-        self.range = Some(self.records.range::<&str>((from, Bound::Unbounded)).map_err(fault)?);
+        self.range = Some(self.records.range::<&str>((from, Bound::Unbounded)).map_err(state_error)?);
         Ok(())
     }
 
@@ -178,7 +178,7 @@ impl<T: ReadableTable<&'static str, &'static [u8]>> Cursor for TreeCursor<'_, T>
         let Some(entry) = self.range.as_mut().and_then(Iterator::next) else {
             return Ok(false);
         };
-        let (key, _) = entry.map_err(fault)?;
+        let (key, _) = entry.map_err(state_error)?;
         path.clear();
         path.push_str(key.value());
         Ok(true)
@@ -211,7 +211,7 @@ impl StorageBackend for RedbFile {
     }
 }
 
-fn fault(error: impl Into<redb::Error>) -> StorageError {
+fn state_error(error: impl Into<redb::Error>) -> StorageError {
     match error.into() {
         redb::Error::Io(error) => StorageError::io("use the state", error),
         redb::Error::PreviousIo => StorageError::Stopped("an operation on the state has failed".into()),

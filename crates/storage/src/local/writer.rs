@@ -34,7 +34,7 @@ pub(crate) struct Shared {
 /// A waiting commit.
 pub(crate) struct Request {
     pub(crate) batch: Batch,
-    pub(crate) answer: oneshot::Sender<CommitResult>,
+    pub(crate) result: oneshot::Sender<CommitResult>,
 }
 
 type CommitResult = Result<Index, StorageError>;
@@ -95,14 +95,14 @@ impl<L: Log> Writer<L> {
         };
         match results {
             Ok(results) => {
-                for (request, answer) in group.into_iter().zip(results) {
+                for (request, result) in group.into_iter().zip(results) {
                     // The receiver may be dropped; the commit remains valid.
-                    let _ = request.answer.send(answer);
+                    let _ = request.result.send(result);
                 }
             }
             Err(error) => {
                 for request in group {
-                    let _ = request.answer.send(Err(error.clone()));
+                    let _ = request.result.send(Err(error.clone()));
                 }
             }
         }
@@ -125,8 +125,8 @@ impl<L: Log> Writer<L> {
             Err(AppendError::Broken(error)) => return Err(error.into()),
         }
         change.commit(last)?;
-        for (request, answer) in group.iter().zip(&results) {
-            if let (Ok(index), false) = (answer, request.batch.writes.is_empty()) {
+        for (request, result) in group.iter().zip(&results) {
+            if let (Ok(index), false) = (result, request.batch.writes.is_empty()) {
                 self.shared.watchers.notify(*index, &request.batch.writes);
             }
         }
@@ -145,7 +145,7 @@ impl<L: Log> Writer<L> {
         for request in group {
             // A batch that passed the check is logged without its reads.
             let reads = std::mem::take(&mut request.batch.reads);
-            if !records.hold(&reads)? {
+            if !records.reads_hold(&reads)? {
                 results.push(Err(StorageError::Conflict));
                 continue;
             }

@@ -191,7 +191,8 @@ fn lists_contain_the_names_that_the_filter_allows() {
         )]);
         let decision = ask(&acl, Operation::List, "kv/metadata/l/", &json!({}));
         assert!(decision.allowed);
-        let keys = ["1", "2", "4", "f/"].into_iter().filter(|key| acl.shows(&decision, "kv/metadata/l/", key, NOW));
+        let keys =
+            ["1", "2", "4", "f/"].into_iter().filter(|key| acl.lists_name(&decision, "kv/metadata/l/", key, NOW));
         assert_eq!(keys.collect::<Vec<_>>(), shown, "{filter}");
     }
 }
