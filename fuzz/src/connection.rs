@@ -1,4 +1,4 @@
-//! Connection strings with a known password: what answers show of them has no part of it.
+//! Connection strings with a known password: their masked form in responses contains no part of it.
 
 use keepfast_engines::fuzzing::masked_connection_url;
 
@@ -7,8 +7,8 @@ const ENDS: [&str; 2] = ["Kd7", "Wz4"];
 /// Names of parameters whose values are secrets.
 const NAMES: [&str; 6] = ["password", "%70assword", "PASSWORD", "sslpassword", "pwd", "connectionAttributes"];
 
-/// Connection strings: never a panic; what is shown is not much longer than the text, and has no part of a password that was
-/// written with or without its escapes.
+/// Connection strings: never a panic; the masked form is not much longer than the text, and contains no part of a password,
+/// whether it was written with escapes or without.
 pub fn connection_url(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     for plugin in ["postgresql", "mysql", "valkey"] {

@@ -73,7 +73,7 @@ pub fn schedule(data: &[u8]) {
     }
 }
 
-/// Password policies: never a panic; what is accepted generates passwords of a bounded length without control characters.
+/// Password policies: never a panic; an accepted policy generates passwords of a bounded length without control characters.
 pub fn password_policy(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Some(password) = password_after(text) else { return };

@@ -1,4 +1,4 @@
-//! What is fuzzed, and what must hold for every input. Each function takes any bytes and panics when a property is broken; cargo-fuzz and
+//! The fuzzed functions and the properties that hold for every input. Each function takes any bytes and panics when a property is broken; cargo-fuzz and
 //! the short form on stable Rust run the same functions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a broken property is a panic")]
 
@@ -118,7 +118,7 @@ const DENIED_PARAMETERS: &[&str] = &[
     "a=b=c\n{\"a\": {\"b\": \"c\"}}\nott",
 ];
 
-/// HCL and its JSON form: never a panic; what is formatted parses, and formatting it again changes nothing.
+/// HCL and its JSON form: never a panic; formatted text parses, and formatting it again changes nothing.
 pub fn hcl(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Err(error) = keepfast_hcl::parse(text) {
@@ -156,7 +156,7 @@ pub fn json(data: &[u8]) {
     }
 }
 
-/// Policies: never a panic; what is accepted can be compiled and asked about any path, and grants nothing that it does not name.
+/// Policies: never a panic; an accepted policy compiles and decides on any path, and grants only paths that it names.
 pub fn policy(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Some(policy) = CompiledPolicy::parse(text) else { return };
@@ -170,7 +170,7 @@ pub fn policy(data: &[u8]) {
     }
 }
 
-/// Canonical paths: what is accepted has no empty, relative or control parts and is accepted again unchanged.
+/// Canonical paths: an accepted path has no empty, relative or control parts and is accepted again unchanged.
 pub fn path(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let Ok(path) = CanonicalPath::new(text.to_owned()) else { return };
@@ -181,7 +181,7 @@ pub fn path(data: &[u8]) {
     assert!(CanonicalPath::new(folder.as_str().to_owned()).is_ok() || folder.as_str() == "/");
 }
 
-/// JSON bodies: never a panic; the fields of what is accepted are valid JSON and their names are unique.
+/// JSON bodies: never a panic; the fields of an accepted body are valid JSON and their names are unique.
 pub fn body(data: &[u8]) {
     let Ok(body) = Body::parse(Bytes::copy_from_slice(data)) else { return };
     let mut names = Vec::new();

@@ -131,10 +131,10 @@ fn record(tree: &Tree, program: &Program, selection: &Selection) -> Result<Recor
     names.retain(|(_, name)| selection.tests.as_ref().is_none_or(|text| name.contains(text)));
     let results = in_parallel(&names, selection.jobs, |(number, name)| {
         let file = folder.join(number.to_string());
-        let begun = Instant::now();
+        let started = Instant::now();
         let variables = [("MUTANT", "record"), ("MUTANT_REACHED", &file.display().to_string())];
         let ended = program.run(&[name], &variables, Duration::from_secs(20))?.ended;
-        Ok((ended, begun.elapsed(), numbers(&file)))
+        Ok((ended, started.elapsed(), numbers(&file)))
     })?;
     let (mut tests, mut reached, mut failing) = (Vec::new(), HashMap::<u32, Vec<usize>>::new(), Vec::new());
     for ((_, name), (ended, takes, mutants)) in names.into_iter().zip(results) {
@@ -169,9 +169,9 @@ impl Switched {
     fn verdict(&self, mutant: &Mutant) -> Result<Verdict> {
         let order = self.order(mutant);
         let number = mutant.number.to_string();
-        let begun = Instant::now();
+        let started = Instant::now();
         let (mut rest, mut done) = (order.as_slice(), 0);
-        while !rest.is_empty() && begun.elapsed() <= self.budget {
+        while !rest.is_empty() && started.elapsed() <= self.budget {
             // A process with several tests starts once; the likeliest tests run alone, because one failure is enough.
             let (batch, after) = rest.split_at(rest.len().min(if done < 2 { 1 } else { 2 * done }));
             (rest, done) = (after, done + batch.len());

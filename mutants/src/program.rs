@@ -88,13 +88,13 @@ impl Program {
 
 /// Waits for a program, and kills it after the timeout.
 fn wait(child: &mut Child, timeout: Duration) -> Result<Ended> {
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut pause = Duration::from_millis(1);
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(if status.success() { Ended::Passed } else { Ended::Failed });
         }
-        if begun.elapsed() > timeout {
+        if started.elapsed() > timeout {
             child.kill()?;
             child.wait()?;
             return Ok(Ended::TimedOut);
@@ -110,7 +110,7 @@ fn failed_test(output: &str, ended: Ended) -> Option<String> {
     let failed = match ended {
         Ended::Passed => None,
         Ended::Failed => tests.find(|(_, result)| !result.ends_with("ok")),
-        Ended::TimedOut => tests.last(),
+        Ended::TimedOut => tests.next_back(),
     };
     failed.map(|(name, _)| name.to_owned())
 }

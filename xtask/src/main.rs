@@ -86,7 +86,7 @@ fn run_steps(steps: &[Step]) -> Result<bool> {
     let mut total = Outcome::default();
     let mut broken = Vec::new();
     for step in steps {
-        let begun = std::time::Instant::now();
+        let started = std::time::Instant::now();
         let shell = Shell::for_step(step.name)?;
         let outcome = (step.run)(&shell).unwrap_or_else(|error| {
             shell.note(&format!("{error:#}"));
@@ -104,7 +104,7 @@ fn run_steps(steps: &[Step]) -> Result<bool> {
         println!(
             "{:<11}{passed:>6} passed {failed:>4} failed  {:>6.1} s{left_out}",
             step.name,
-            begun.elapsed().as_secs_f64()
+            started.elapsed().as_secs_f64()
         );
         if failed > 0 {
             println!("{}", shell.tail(80));

@@ -33,9 +33,9 @@ pub(super) fn run(options: &Options) -> Result<Findings> {
     let empty_rss = resident(&server)?;
     prepare(&server, &database)?;
     set_role(&server, "many", 100 * 3600)?;
-    let begun = Instant::now();
+    let started = Instant::now();
     create(&server, options.connections, options.count, "many")?;
-    let rate = options.count as f64 / begun.elapsed().as_secs_f64();
+    let rate = options.count as f64 / started.elapsed().as_secs_f64();
     let full_rss = resident(&server)?;
     let full_unseal = restart(&mut server)?;
     let after_rss = resident(&server)?;
@@ -130,12 +130,12 @@ fn read_while(server: &Server, goes_on: impl Fn() -> Result<bool>) -> Result<(Ti
         let (mut taken, mut next) = (Vec::new(), Instant::now());
         while !over.load(Ordering::Relaxed) {
             let path = format!("kv/data/k{}", (taken.len() as u64 * READERS + reader) % KEYS);
-            let begun = Instant::now();
+            let started = Instant::now();
             let response = client.call(Some(&server.root), "GET", &path, None)?;
             if response.status != 200 {
                 bail!("{path}: {}", response.status);
             }
-            taken.push(begun.elapsed().as_secs_f64() * 1000.0);
+            taken.push(started.elapsed().as_secs_f64() * 1000.0);
             next += PACE;
             std::thread::sleep(next.saturating_duration_since(Instant::now()));
         }
@@ -177,8 +177,8 @@ fn prepare(server: &Server, database: &Postgres) -> Result<()> {
     post(server, "database/config/pg", &config)?;
     post(server, "sys/mounts/kv", &json!({"type": "kv", "options": {"version": "2"}}))?;
     // A fresh mount of OpenBao is not ready at once.
-    let begun = Instant::now();
-    while post(server, "kv/data/k0", &json!({"data": {"v": 0}})).is_err() && begun.elapsed().as_secs() < 10 {
+    let started = Instant::now();
+    while post(server, "kv/data/k0", &json!({"data": {"v": 0}})).is_err() && started.elapsed().as_secs() < 10 {
         std::thread::sleep(Duration::from_millis(50));
     }
     (0..KEYS).try_for_each(|key| post(server, &format!("kv/data/k{key}"), &json!({"data": {"v": "x".repeat(200)}})))

@@ -31,7 +31,7 @@ struct Tally {
 pub(super) fn run(options: &Options) -> Result<Findings> {
     let mut server = Server::start_unsealed(options.on, Storage::Memory)?;
     prepare(&server)?;
-    let begun = Instant::now();
+    let started = Instant::now();
     let next = AtomicU64::new(0);
     let tally = Mutex::new(Tally::default());
     std::thread::scope(|scope| {
@@ -45,7 +45,7 @@ pub(super) fn run(options: &Options) -> Result<Findings> {
     } else if server.client()?.call(Some(&server.root), "GET", "auth/token/lookup-self", None)?.status != 200 {
         tally.failures.push("the server no longer responds to a valid request".to_owned());
     }
-    let seconds = begun.elapsed().as_secs_f64();
+    let seconds = started.elapsed().as_secs_f64();
     let statuses: Vec<String> = tally.statuses.iter().map(|(status, count)| format!("{status}x{count}")).collect();
     let numbers = format!("{} in {seconds:.0} s (0: closed without a response)", statuses.join(" "));
     let passed = options.count.saturating_sub(tally.failures.len() as u64);
@@ -105,10 +105,10 @@ fn exchange(url: &str, bytes: &[u8]) -> Result<u16> {
         let _ = stream.shutdown(Shutdown::Write);
     }
     stream.set_read_timeout(Some(TIMEOUT))?;
-    let begun = Instant::now();
+    let started = Instant::now();
     match read_response(&mut BufReader::new(stream), bytes.starts_with(b"HEAD ")) {
         Ok(response) => Ok(response.status),
-        Err(_) if begun.elapsed() < TIMEOUT => Ok(0),
+        Err(_) if started.elapsed() < TIMEOUT => Ok(0),
         Err(error) => Err(error.context("no response and no end of the connection")),
     }
 }

@@ -19,10 +19,10 @@ pub(super) fn run(options: &Options) -> Result<Findings> {
     for round in 0..options.count {
         let mut rng = Rng::of(options.seed, round);
         write_until_killed(&mut server, &mut logs, round, Duration::from_millis(20 + rng.below(280) as u64))?;
-        let begun = Instant::now();
+        let started = Instant::now();
         server.restart().with_context(|| format!("round {round}: it does not restart"))?;
         server.unseal().with_context(|| format!("round {round}: it does not unseal"))?;
-        slowest = slowest.max(begun.elapsed());
+        slowest = slowest.max(started.elapsed());
         // The writes of the last round each time; those of all rounds at the end.
         let everything = round + 1 == options.count;
         check(&server, &logs, round, everything, &mut found)?;

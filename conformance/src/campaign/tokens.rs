@@ -19,9 +19,9 @@ pub(super) fn run(options: &Options) -> Result<Findings> {
     let mut server = Server::start_unsealed(options.on, Storage::Durable)?;
     let empty_unseal = restart(&mut server)?;
     let empty_rss = resident(&server)?;
-    let begun = Instant::now();
+    let started = Instant::now();
     let sample = create(&server, options)?;
-    let create_seconds = begun.elapsed().as_secs_f64();
+    let create_seconds = started.elapsed().as_secs_f64();
     let full_rss = resident(&server)?;
     let before = look_up(&server, &sample, options)?;
     let full_unseal = restart(&mut server)?;
@@ -106,10 +106,10 @@ fn look_up(server: &Server, sample: &[String], options: &Options) -> Result<(f64
 /// Restarts the server; returns the time from its start until it responds unsealed.
 pub(super) fn restart(server: &mut Server) -> Result<Duration> {
     server.terminate()?;
-    let begun = Instant::now();
+    let started = Instant::now();
     server.restart()?;
     server.unseal()?;
-    Ok(begun.elapsed())
+    Ok(started.elapsed())
 }
 
 /// Resident memory in bytes.

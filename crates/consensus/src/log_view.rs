@@ -66,7 +66,7 @@ impl LogView {
         self.members = members;
     }
 
-    /// Begins anew after a snapshot.
+    /// Begins again after a snapshot.
     pub(crate) fn reset(&mut self, applied: LogId, members: Vec<Member>) {
         (self.before, self.applied, self.members) = (applied, applied, members);
         self.entries.clear();

@@ -12,7 +12,7 @@ const MAX_TEXT: usize = 512;
 /// The name that an operator knows a node by.
 pub type NodeId = String;
 
-/// Drawn anew for every data directory: a node with another disk is another member, whatever its name is.
+/// Drawn again for every data directory: a node with another disk is another member, whatever its name is.
 pub type Incarnation = [u8; 16];
 
 /// A member of the cluster.

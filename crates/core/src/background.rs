@@ -14,7 +14,7 @@ use crate::mount::permit::TickPermit;
 use crate::unreadable::confined;
 use crate::unsealed::Unsealed;
 
-/// The pause before due work is retried.
+/// The pause before failed work is retried.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// The interval of the ticks of engines.
 const TICK: Duration = Duration::from_secs(60);
@@ -50,11 +50,11 @@ async fn run(unsealed: Arc<Unsealed>) {
     loop {
         let now = unsealed.clock.now();
         if !resumed {
-            resumed = attempt("finishing what an earlier process began", resume(&unsealed)).await;
+            resumed = attempt("finishing interrupted work", resume(&unsealed)).await;
         }
         running.remove_finished();
         running.revoke_tokens(&unsealed, now);
-        attempt("revoking what is due", running.revoke(&unsealed, now)).await;
+        attempt("revoking expired leases", running.revoke(&unsealed, now)).await;
         if reminder.is_due(unsealed.leases.store.is_quarantined(), now) {
             tracing::warn!(
                 "leases are under quarantine: none is revoked and nothing is rotated; see sys/leases/quarantine"
@@ -149,7 +149,7 @@ impl RunningTasks {
     fn revoke_tokens(&mut self, unsealed: &Arc<Unsealed>, now: Timestamp) {
         let unsealed = unsealed.clone();
         self.spawn("the tokens", async move {
-            attempt("ending what is due", unsealed.leases.expiry.revoke_expired_tokens(now)).await;
+            attempt("revoking expired tokens", unsealed.leases.expiry.revoke_expired_tokens(now)).await;
         });
     }
 
@@ -173,7 +173,7 @@ impl RunningTasks {
             }
             let unsealed = unsealed.clone();
             self.spawn(&mount.clone(), async move {
-                attempt("revoking what is due", unsealed.leases.expiry.revoke_expired_of(&mount, now)).await;
+                attempt("revoking expired leases", unsealed.leases.expiry.revoke_expired_of(&mount, now)).await;
             });
         }
         failed.map_or(Ok(()), Err)
@@ -203,7 +203,7 @@ async fn attempt(what: &str, work: impl Future<Output = Result<()>>) -> bool {
 fn report(what: &str, outcome: Result<()>) {
     if let Err(error) = outcome {
         let cause = error.cause().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(%error, %cause, "{what} failed; it is tried again");
+        tracing::error!(%error, %cause, "{what} failed and is retried");
     }
 }
 

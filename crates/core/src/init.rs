@@ -99,7 +99,7 @@ async fn fill(
     let devices = parts.settings.audit.iter().map(unopened).collect::<Result<_>>()?;
     let barrier = parts.open_barrier(staged.clone(), root).await?;
     parts.take_over(&barrier).await?;
-    // A storage that no server serves yet has no rules in force.
+    // No rules apply to a storage that no server serves yet.
     let rules = Arc::new(Admission::without_rules(parts.clock.clone())).source();
     let current_seal = CurrentSeal::new(seal, staged);
     let unsealed = Unsealed::open(parts, OpenInputs { barrier, current_seal, devices, rules }).await?;

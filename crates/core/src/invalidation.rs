@@ -4,6 +4,17 @@
 //! record at once, or marks its cache entries as stale. So the next request sees the change, on the committing node and
 //! on every other, and no handler updates a cache.
 //!
+//! | key | owner | does |
+//! |---|---|---|
+//! | `barrier/keyring` | the barrier itself | uses the new keyring; under another root key it closes, and the node seals |
+//! | `sys/mount/` | `Mounts`; the expiry queue | rebuilds the router; drops the queue entries of a removed mount |
+//! | `logical/`, `auth/` | the open engine of the mount | `Engine::invalidate` |
+//! | `sys/config/`, `sys/quotas/` | `StoredRules` | applies the rules of admission |
+//! | `sys/policy/`, `identity/entity/` | `Policies`, `Stamps` | invalidates compiled policies and policies of entities |
+//! | `token/id/`, `token/` | `Tokens`, `Leases` | drops the token; updates the expiry queue, counts and quarantine |
+//! | `sys/lockout/`, `sys/lockout-unknown/` | `Lockout` | locks and unlocks |
+//! | `audit/device/` | `StoredDevices` | opens or removes the device before the next entry |
+//!
 //! An owner is registered before it reads the stored records, and reads again if a record changed in the meantime.
 
 use std::ops::Deref;
@@ -53,7 +64,7 @@ impl CommittedChange<'_> {
         match self.barrier.open_applied(key, value).and_then(|bytes| read(&bytes)) {
             Ok(record) => Stored::Record(record),
             Err(error) => {
-                tracing::error!(record = what, name = self.key, %error, "a record that was committed cannot be read");
+                tracing::error!(record = what, name = self.key, %error, "a committed record cannot be read");
                 Stored::Damaged
             }
         }
@@ -148,7 +159,7 @@ impl Invalidator {
                 storage,
                 prefix,
                 key = change.key,
-                "a panic while a commit was followed: the engine is opened anew"
+                "a panic while a commit was followed: the engine is opened again"
             );
         } else {
             tracing::error!(storage, prefix, key = change.key, "a panic while a commit was followed: this node seals");
@@ -196,7 +207,7 @@ impl Watch for Invalidator {
     }
 
     /// The barrier has closed, and no owner is used any more: [`Lifecycle`](crate::lifecycle::Lifecycle) opens all
-    /// services anew.
+    /// services again.
     fn replaced(&self, _: Index) {}
 }
 

@@ -1,4 +1,12 @@
 //! The layout of core: the paths of its mounts and the prefixes of its storage.
+//!
+//! | prefix | contents |
+//! |---|---|
+//! | `barrier/keyring`, `barrier/seal` | the keyring under the root key; the seal configuration, the only plaintext |
+//! | `sys/` | mounts, policies, migrations, locked users |
+//! | `token/` | tokens, their expiries and children, token roles; leases, their expiries by mount, and their claims |
+//! | `identity/`, `audit/` | entities and aliases; salts of the audit devices, and devices of `sys/audit` |
+//! | `logical/<uuid>/`, `auth/<uuid>/` | the data of one mount each |
 
 /// The mount of the server's own API.
 pub(crate) const SYSTEM_MOUNT: &str = "sys/";

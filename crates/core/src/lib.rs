@@ -8,7 +8,7 @@
 //! ```
 //! use keepfast_core::{Node, Response};
 //! use keepfast_framework::Incoming;
-//! async fn ask(node: &Node, incoming: Box<Incoming>) -> Response {
+//! async fn handle(node: &Node, incoming: Box<Incoming>) -> Response {
 //!     node.handle(incoming).await
 //! }
 //! ```

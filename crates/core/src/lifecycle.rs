@@ -54,7 +54,7 @@ impl Serving {
 }
 
 /// Seals the server when its barrier has failed closed, until it is dropped. After a replacement of all records the
-/// server is opened anew, if its seal opens the new ones.
+/// server is opened again, if its seal opens the new ones.
 struct SealGuard(tokio::task::JoinHandle<()>);
 
 impl Drop for SealGuard {
@@ -209,7 +209,7 @@ async fn seal_if(lifecycle: &Lifecycle, is_meant: impl Fn(&Serving) -> bool) {
     }
 }
 
-/// Seals the server whose barrier has failed closed, and opens it anew if all records were replaced.
+/// Seals the server whose barrier has failed closed, and opens it again if all records were replaced.
 async fn after_failure(lifecycle: &Lifecycle, barrier: &Arc<Barrier>) {
     let seal = barrier.is_replaced().then(|| seal_of(lifecycle, barrier)).flatten();
     tracing::warn!(replaced = barrier.is_replaced(), "the storage has closed on this node, which seals");

@@ -103,9 +103,9 @@ impl Node {
     }
 
     /// Audits a request that a quota refused before it was read.
-    pub async fn record_refusal(&self, refused: Box<Incoming>) {
+    pub async fn audit_refusal(&self, refused: Box<Incoming>) {
         if let Some(pipeline) = self.lifecycle.pipeline() {
-            pipeline.record_refusal(refused).await;
+            pipeline.audit_refusal(refused).await;
         }
     }
 

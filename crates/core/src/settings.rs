@@ -28,7 +28,7 @@ pub struct Settings {
     pub storage_type: String,
     /// The seal of a storage that this server initialises.
     pub seal: SealKind,
-    /// The declared audit devices (invariant 12).
+    /// The declared audit devices (invariant 12 of `docs/invariants.md`).
     pub audit: Vec<AuditSettings>,
     /// The files that no audit device may write to.
     pub own_files: Arc<OwnFiles>,
@@ -60,7 +60,7 @@ pub struct Settings {
     pub database_file_directories: Vec<PathBuf>,
     /// The place of the storage of this node; `None` if it cannot be distinguished from a copy. See
     /// [`crate::lease::quarantine`].
-    pub home: Option<DataDirectory>,
+    pub data_directory: Option<DataDirectory>,
 }
 
 /// The place of the data directory of a node.
@@ -128,7 +128,7 @@ impl Default for LockoutSettings {
 pub struct TelemetrySettings {
     /// The retention of metrics for Prometheus; zero turns the Prometheus format off.
     pub prometheus_retention: Duration,
-    /// Only shown: names never contain the host name.
+    /// Only returned by `sys/config/state/sanitized`: names never contain the host name.
     pub disable_hostname: bool,
     /// The prefix of metric names.
     pub prefix: String,
@@ -220,7 +220,7 @@ impl Default for Settings {
             host_gauges: None,
             log: None,
             database_file_directories: Vec::new(),
-            home: None,
+            data_directory: None,
         }
     }
 }

@@ -1,4 +1,7 @@
 //! Stamps of records: cached data that is derived from a record is current as long as its stamp is.
+//!
+//! A cache takes the stamp of a record, reads the record and stores the stamp with the data. A commit that changes the
+//! record invalidates the stamp, so the cache finds out without a search for its entry.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +14,7 @@ use crate::invalidation::{CacheOwner, CommittedChange};
 /// The number of entries from which unused stamps are removed.
 const PURGED_FROM: usize = 1024;
 
-/// A stamp of a record: data that was derived from the record is current as long as the stamp is.
+/// A stamp of a record. True when a commit has changed the record.
 #[derive(Clone)]
 pub(crate) struct Stamp(Arc<AtomicBool>);
 
@@ -22,8 +25,7 @@ impl Stamp {
     }
 }
 
-/// The stamps in use, by the names of their records. A change of a record ends only its own stamps, and a new record
-/// has none.
+/// The stamps in use, by the names of their records. A change of a record invalidates only its own stamps.
 #[derive(Default)]
 pub(crate) struct Stamps(Mutex<InUse>);
 
@@ -50,8 +52,8 @@ impl Stamps {
         Stamp(fresh)
     }
 
-    /// Ends the stamps of the record, which a commit has changed or deleted.
-    pub(crate) fn changed(&self, name: &str) {
+    /// Invalidates the stamps of a record that a commit has changed or deleted.
+    pub(crate) fn invalidate(&self, name: &str) {
         let stamp = self.0.lock().by_name.remove(name);
         if let Some(stamp) = stamp.and_then(|stamp| stamp.upgrade()) {
             stamp.store(true, Ordering::Release);
@@ -59,10 +61,10 @@ impl Stamps {
     }
 }
 
-/// Follows the records of the stamps.
+/// Invalidates stamps when a commit changes their records.
 impl CacheOwner for Stamps {
     fn applied(&self, change: &CommittedChange<'_>) {
-        self.changed(change.key);
+        self.invalidate(change.key);
     }
 }
 
@@ -71,21 +73,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_ends_the_stamps_of_its_record_only() {
+    fn a_change_invalidates_the_stamps_of_its_record_only() {
         let stamps = Stamps::default();
         let [one, again, other] = ["one", "one", "other"].map(|name| stamps.stamp(name));
-        stamps.changed("new");
+        stamps.invalidate("new");
         assert!(one.is_current() && again.is_current() && other.is_current());
-        stamps.changed("one");
+        stamps.invalidate("one");
         assert!(!one.is_current() && !again.is_current() && other.is_current());
         let fresh = stamps.stamp("one");
         assert!(fresh.is_current() && !one.is_current());
-        stamps.changed("one");
+        stamps.invalidate("one");
         assert!(!fresh.is_current());
     }
 
     #[test]
-    fn dropped_stamps_take_no_room_for_ever() {
+    fn dropped_stamps_are_purged() {
         let stamps = Stamps::default();
         let kept: Vec<_> = (0..100).map(|n| (n, stamps.stamp(&n.to_string()))).collect();
         for n in 100..10 * PURGED_FROM {
@@ -94,7 +96,7 @@ mod tests {
         assert!(stamps.0.lock().by_name.len() <= PURGED_FROM);
         for (n, stamp) in kept {
             assert!(stamp.is_current());
-            stamps.changed(&n.to_string());
+            stamps.invalidate(&n.to_string());
             assert!(!stamp.is_current(), "{n}");
         }
     }

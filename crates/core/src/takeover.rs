@@ -2,7 +2,8 @@
 //! need.
 //!
 //! At init it runs on the storage that is prepared in memory. At an unseal it adds the records that an older version or
-//! an older configuration did not write. It uses only storage, and runs before the services are opened.
+//! an older configuration did not write. It uses only storage, and runs before the services are opened, which then only
+//! read: `Unsealed::open` gets a [`keepfast_storage::ReadTx`].
 
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use crate::settings::Settings;
 use crate::token::TokenSecrets;
 use crate::version_history;
 
-/// Writes missing and due records in one transaction; commits nothing when there are none. Then it deletes the locks of
+/// Writes missing and changed records in one transaction; commits nothing when there are none. Then it deletes the locks of
 /// users that have ended: there may be many, and serving does not depend on it. `is_lone` states that no other node
 /// ever leads this storage.
 pub(crate) async fn take_over(
@@ -35,8 +36,9 @@ pub(crate) async fn take_over(
             bootstrap(barrier, &mut tx, (settings, engines), now).await?;
             let system = barrier.view(SYSTEM_STORAGE);
             version_history::note(&mut tx, &system, &settings.version, now).await?;
-            let (home, tokens) = (settings.home.as_ref(), barrier.view(TOKEN_STORAGE));
-            let is_quarantined = quarantine::check_data_directory(&mut tx, &tokens, home, is_lone, now).await?;
+            let (data_directory, tokens) = (settings.data_directory.as_ref(), barrier.view(TOKEN_STORAGE));
+            let is_quarantined =
+                quarantine::check_data_directory(&mut tx, &tokens, data_directory, is_lone, now).await?;
             Ok::<_, keepfast_framework::Error>((tx, is_quarantined))
         })
         .await?;
@@ -48,7 +50,7 @@ pub(crate) async fn take_over(
     }
     if let Err(error) = Lockout::delete_ended(barrier, &barrier.view(SYSTEM_STORAGE), now).await {
         let cause = error.cause().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(%error, %cause, "locks of users that have ended are not all deleted");
+        tracing::error!(%error, %cause, "expired user locks could not all be deleted");
     }
     Ok(())
 }

@@ -42,7 +42,7 @@ pub(crate) async fn read<T: Serialize + DeserializeOwned>(
         Ok(Some(record)) => Ok(Stored::Record(record)),
         Err(error) if unreadable(&error) => {
             let cause = error.cause().map(ToString::to_string).unwrap_or_default();
-            tracing::error!(record = what, name, %cause, "a stored record cannot be read; what depends on it is refused");
+            tracing::error!(record = what, name, %cause, "a stored record cannot be read; requests that depend on it are refused");
             Ok(Stored::Damaged)
         }
         Err(error) => Err(error),

@@ -147,7 +147,8 @@ impl Unsealed {
         follow.add(SYSTEM_STORAGE, POLICIES, policies.clone());
         let identity = Arc::new(Identity::new(barrier.view(IDENTITY_STORAGE), metrics.clone(), entities));
 
-        let leases = Leases::new(&barrier, token_view.clone(), settings.home.clone(), clock.clone(), metrics.clone());
+        let leases =
+            Leases::new(&barrier, token_view.clone(), settings.data_directory.clone(), clock.clone(), metrics.clone());
         follow.add(TOKEN_STORAGE, "", leases.clone());
         follow.add(SYSTEM_STORAGE, MOUNT_ENTRIES, Arc::new(DeletedMounts(leases.clone())));
         leases.load(tx).await?;

@@ -4,7 +4,7 @@ use super::*;
 use proptest::prelude::*;
 
 #[test]
-fn holds_what_it_is_given() {
+fn holds_its_bytes() {
     let mut key = Key256::new([7; 32]);
     assert_eq!(key.expose(), &[7; 32]);
     let copy = key.clone();

@@ -124,7 +124,7 @@ fn refuses_invalid_shares_and_thresholds() {
 
 proptest! {
     #[test]
-    fn any_threshold_of_shares_give_the_secret(
+    fn any_threshold_of_shares_combines_to_the_secret(
         secret in prop::collection::vec(any::<u8>(), 1..70),
         (shares, threshold) in (2_u8..=40).prop_flat_map(|n| (Just(n), 2..=n)),
         seed in any::<u64>(),

@@ -19,8 +19,8 @@ pub trait Kernel: Admission {
     /// Whether a token is valid and may be used from this address. Does not count a use of it.
     fn is_live_token(&self, token: &SecretString, remote: Option<IpAddr>) -> impl Future<Output = bool> + Send;
 
-    /// Records a request that a quota refuses.
-    fn record_refusal(&self, _refused: Box<Incoming>) -> impl Future<Output = ()> + Send {
+    /// Audits a request that a quota refuses.
+    fn audit_refusal(&self, _refused: Box<Incoming>) -> impl Future<Output = ()> + Send {
         std::future::ready(())
     }
 
@@ -44,7 +44,7 @@ pub trait Admission: Send + Sync + 'static {
     /// operation, and its response is never wrapped.
     fn is_served_sealed(&self, path: &str) -> bool;
 
-    /// The names of the headers that audit devices record, in lower case, and whether as HMAC.
+    /// The names of the audited headers in lower case, and whether audit entries contain the HMAC of their values.
     fn audited_headers(&self) -> Arc<BTreeMap<String, bool>>;
 
     /// Counts a request against its quota; `None` where no quota applies.
@@ -89,6 +89,6 @@ pub struct QuotaResult {
     pub retry_after: u64,
     /// Whether the response has these numbers as headers.
     pub with_headers: bool,
-    /// Whether a refusal is recorded.
+    /// Whether a refusal is audited.
     pub audits_refusal: bool,
 }

@@ -150,7 +150,7 @@ impl TestClock {
         *self.step.lock() = span;
     }
 
-    /// Advances the time and wakes the sleepers whose time has come.
+    /// Advances the time and wakes the sleepers whose deadline has passed.
     pub fn advance(&self, span: Duration) {
         let mut now = self.now.lock();
         *now = now.after(span);

@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn only_errors_of_fields_are_worded_as_failed_validation() {
+    fn only_errors_of_fields_have_the_text_of_failed_validation() {
         let text = |error: Error| error.in_field_validation().public().to_owned();
         let expected = "Field validation failed: error converting input for field \"ttl\": x";
         assert_eq!(text(Error::field("ttl", "x")), expected);

@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_to_a_text_what_was_written() {
+    fn a_text_field_gets_the_original_spelling_of_a_number() {
         #[derive(Deserialize)]
         struct Inner {
             flat: Option<Text>,

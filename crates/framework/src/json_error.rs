@@ -262,7 +262,7 @@ mod tests {
     use super::{has_endless_number, of};
 
     #[test]
-    fn numbers_beyond_every_float_are_found_wherever_they_stand() {
+    fn numbers_beyond_every_float_are_found_at_any_position() {
         let digits = format!("[{}]", "9".repeat(400));
         for endless in ["{\"a\":1e400}", "[-1e400]", "{\"a\":[{\"b\\\"\":1E309}]}", digits.as_str()] {
             assert!(has_endless_number(endless.as_bytes()), "{endless}");
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn sec_kf02_texts_that_nest_without_end_are_a_fault() {
+    fn sec_kf02_endlessly_nested_texts_are_an_error() {
         for opening in ["{\"a\":", "{\"a\":["] {
             for length in [64 * 1024, 1_000_000] {
                 assert_eq!(of(opening.repeat(length / opening.len()).as_bytes()), "exceeded max depth");
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_worded_as_openbao_words_them() {
+    fn errors_have_openbaos_texts() {
         for (text, expected) in [
             ("[]", "json: cannot unmarshal array into Go value of type map[string]interface {}"),
             ("\"x\"", "json: cannot unmarshal string into Go value of type map[string]interface {}"),

@@ -99,16 +99,16 @@ pub struct HeldLease {
     /// The TTL that the caller requests at a renewal; zero when it requests none.
     pub increment: Duration,
     /// Computes the expiry of a renewal under given terms, after core's limits.
-    pub bound: Bound,
+    pub expiry_of: ExpiryOf,
 }
 
 /// The function by which core computes an expiry from an engine's terms.
-pub type Bound = Arc<dyn Fn(&LeaseTerms) -> Timestamp + Send + Sync>;
+pub type ExpiryOf = Arc<dyn Fn(&LeaseTerms) -> Timestamp + Send + Sync>;
 
 impl HeldLease {
     /// The expiry of the lease if the engine returns these terms at a renewal.
     pub fn expiry_under(&self, terms: &LeaseTerms) -> Timestamp {
-        (self.bound)(terms)
+        (self.expiry_of)(terms)
     }
 }
 

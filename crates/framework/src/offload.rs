@@ -24,7 +24,7 @@ pub async fn run<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
     if bytes < LARGE || Handle::current().runtime_flavor() != RuntimeFlavor::MultiThread {
         return work();
     }
-    // The semaphore is never closed; without a permit the work runs all the same.
+    // The semaphore is never closed; without a permit the work runs anyway.
     let _permit = PROCESSORS.acquire().await.ok();
     tokio::task::block_in_place(work)
 }

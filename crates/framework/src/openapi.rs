@@ -72,7 +72,7 @@ fn add(paths: &mut Map<String, Value>, mount: &str, tag: &str, row: &RowInfo, pa
         Access::Unauthenticated => drop(entry.insert("x-vault-unauthenticated".to_owned(), Value::from(true))),
         Access::Policy => {}
     }
-    if row.tells_existence {
+    if row.has_existence_check {
         entry.insert("x-vault-createSupported".to_owned(), Value::from(true));
     }
     for operation in &row.operations {

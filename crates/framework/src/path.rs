@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_masked_path_shows_what_its_pattern_has() {
+    fn a_masked_path_has_the_literals_of_its_pattern() {
         for (pattern, path, masked) in [
             ("keys/{name}/config", "keys/a/config", Some("keys/***/config")),
             ("hash/{algorithm|sha2-256|sha2-512}", "hash/sha2-256", Some("hash/sha2-256")),

@@ -163,7 +163,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_taken_is_a_canonical_path(text in "[a-c./ \\x00\n\u{200b}]{0,8}") {
+        fn accepted_paths_are_canonical(text in "[a-c./ \\x00\n\u{200b}]{0,8}") {
             if let Ok(path) = serde_json::from_value::<PathText>(json!(text)) {
                 let kept = CanonicalPath::new(path.bare().to_owned());
                 prop_assert_eq!(kept.map(|p| p.as_str().to_owned()), Ok(path.bare().to_owned()));

@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_is_set_stands_for_every_spelling_of_the_name() {
+    fn a_set_value_replaces_every_spelling_of_the_name() {
         let mut query = query(&[("limit", "1"), ("LIMIT", "2"), ("limit", "3"), ("a", "")]);
         query.set("limit", "7".to_owned());
         let read: Vec<_> = query.iter().map(|(name, value)| (name, value.first())).collect();

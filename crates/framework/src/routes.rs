@@ -179,7 +179,7 @@ impl<E: Send + Sync + 'static> Routes<E> {
                 takes_wrapping_token: false,
                 token_in_body: false,
                 sealed: false,
-                tells_existence: false,
+                has_existence_check: false,
                 operations: Vec::new(),
             },
             handlers: Handlers { actions: Default::default(), sealed: Default::default(), exists: None },
@@ -243,7 +243,7 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
     where
         H: for<'a> Handler<'a, E, Q, Reply = Exists> + 'static,
     {
-        self.row.info.tells_existence = true;
+        self.row.info.has_existence_check = true;
         self.row.handlers.exists = Some(Box::new(move |engine, cx, input| match input.read::<Q>() {
             Err(error) => Box::pin(std::future::ready(Err(error))),
             Ok(request) => {
@@ -462,7 +462,7 @@ impl Table {
     }
 
     /// Whether a path without a row lies below an unauthenticated path, as in OpenBao.
-    pub fn is_open(&self, path: &str) -> bool {
+    pub fn is_unauthenticated(&self, path: &str) -> bool {
         let open = self.rows.iter().filter(|row| row.access == Access::Unauthenticated);
         open.flat_map(|row| &row.patterns).any(|pattern| pattern.covers(path))
     }

@@ -148,7 +148,7 @@ pub struct RowInfo {
     /// Whether it has a handler for a sealed server, without audit.
     pub sealed: bool,
     /// Whether the engine can check if the object exists, so that `create` and `update` are distinguished.
-    pub tells_existence: bool,
+    pub has_existence_check: bool,
     /// The operations.
     pub operations: Vec<OperationInfo>,
 }
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schema_is_made_when_it_is_asked_for_and_its_names_once() {
+    fn a_schema_is_generated_on_request_and_its_names_once() {
         let mut routes: Routes<()> = Routes::new();
         routes.path("thing/{name}", Help { synopsis: "Things.", description: "" }).update(write);
         let compiled = Compiled::new(routes);

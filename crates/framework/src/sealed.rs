@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_sealed_row_answers_without_a_context_or_leaves_the_request() {
+    async fn a_sealed_row_responds_without_a_context_or_passes_the_request_on() {
         let mut routes: Routes<bool> = Routes::new();
         routes.path("thing", HELP).read_sealed(whole);
         routes.path("seal", HELP).update(unsealed).update_sealed(seal);

@@ -433,6 +433,6 @@ pub fn held(path: &str, internal: Value, increment: Duration, clock: &TestClock)
         internal,
         until_confirmed: Value::Null,
         increment,
-        bound: Arc::new(move |terms: &LeaseTerms| now.after(terms.ttl)),
+        expiry_of: Arc::new(move |terms: &LeaseTerms| now.after(terms.ttl)),
     }
 }

@@ -42,7 +42,7 @@ mod tests {
     use crate::clock::TestClock;
 
     #[tokio::test]
-    async fn work_rests_nine_times_as_long_as_it_took() {
+    async fn work_pauses_nine_times_as_long_as_it_ran() {
         let clock = TestClock::at(Timestamp::EPOCH);
         let mut pace = Throttle::new(Arc::new(clock.clone()));
         clock.advance(Duration::from_millis(4));

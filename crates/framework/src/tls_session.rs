@@ -1,4 +1,5 @@
-//! The negotiated parameters of a TLS connection, and the certificates that its client presented.
+//! The negotiated parameters of a TLS connection, and the certificates that its client presented, with the result of the
+//! listener's check. Handlers read it in `cx.request().tls`.
 
 use std::fmt;
 
@@ -80,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debug_shows_no_certificate_and_no_host_name() {
+    fn debug_output_has_no_certificate_and_no_host_name() {
         let chain = ClientChain {
             leaf: (*b"leaf-canary").into(),
             intermediates: vec![(*b"issuer-canary").into()],

@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_kept_as_written_and_null_changes_nothing() {
+    fn parameters_are_stored_as_written_and_null_changes_nothing() {
         let params = write(r#"{"token_policies":"B, a,b,,","token_bound_cidrs":"1.2.3.4/32,FE80::/10,10.1.2.3/8,::1/128","token_ttl":null,"token_type":""}"#).unwrap();
         assert_eq!(params.token_policies, ["B", "a", "b", "", ""]);
         assert_eq!(params.policies(), ["a", "b"]);
@@ -409,7 +409,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn stored_parameters_come_back_as_they_were(params in any_params()) {
+        fn stored_parameters_are_read_unchanged(params in any_params()) {
             let stored = serde_json::to_vec(&params).unwrap();
             prop_assert_eq!(&serde_json::from_slice::<TokenParams>(&stored).unwrap(), &params);
             let canonical = canonical_cidrs(&params.token_bound_cidrs).unwrap();

@@ -116,7 +116,7 @@ impl EffectiveConfig {
             log: None,
             host_gauges: None,
             database_file_directories: config.database_file_directories.clone(),
-            home: None,
+            data_directory: None,
         }
     }
 }

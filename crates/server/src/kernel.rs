@@ -58,8 +58,8 @@ impl Kernel for Served {
         Box::pin(self.0.is_live_token(token, remote)).await
     }
 
-    async fn record_refusal(&self, refused: Box<Incoming>) {
-        Box::pin(self.0.record_refusal(refused)).await;
+    async fn audit_refusal(&self, refused: Box<Incoming>) {
+        Box::pin(self.0.audit_refusal(refused)).await;
     }
 
     fn metrics(&self, format: &str, accepts_prometheus: bool) -> EdgeResponse {

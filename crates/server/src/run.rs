@@ -1,4 +1,4 @@
-//! The life of a server process: configuration, sockets, storage, node, requests, signals, shutdown.
+//! Runs a server process: configuration, sockets, storage, node, requests, signals, shutdown.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -340,9 +340,9 @@ async fn open_node(effective: &EffectiveConfig, log: &Log, gauges: Gauges) -> Re
         Err(_) => return Err(StartError::System { what: "storage", reason: io::Error::other("opening it failed") }),
     };
     let place = directory_identity(&effective.config.storage);
-    let home = incarnation.zip(place).map(|(node, place)| DataDirectory { node, place });
+    let data_directory = incarnation.zip(place).map(|(node, place)| DataDirectory { node, place });
     let host_gauges: Option<Arc<dyn HostGauges>> = Some(Arc::new(gauges));
-    let settings = Settings { home, log: Some(log.levels()), host_gauges, ..effective.settings() };
+    let settings = Settings { data_directory, log: Some(log.levels()), host_gauges, ..effective.settings() };
     Ok(Node::new(backend, keepfast_engines::all(), Arc::new(SystemClock), settings))
 }
 

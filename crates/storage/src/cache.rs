@@ -12,7 +12,8 @@ use crate::{Index, Key, Watch, Write};
 
 /// Approximate overhead of a cache entry in addition to its key and value, in bytes.
 const ENTRY: u64 = 96;
-/// Number of independent change counters. More of them invalidate fewer tickets needlessly.
+/// Number of change counters, each for a part of the paths. A commit invalidates the tickets of its part; more parts
+/// invalidate fewer tickets of unchanged records.
 const STRIPES: usize = 64;
 
 /// A bounded map from storage path to ciphertext.

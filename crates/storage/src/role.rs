@@ -1,4 +1,4 @@
-//! The role of a node in the cluster that shares its storage.
+//! The role of a node in the cluster that shares its storage. `storage "raft"` is a cluster of one node, which leads.
 
 use std::sync::Arc;
 

@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn conflicts_without_end_are_an_error_that_is_no_conflict() {
+    async fn endless_conflicts_are_an_error_that_is_no_conflict() {
         let (barrier, _) = barrier().await;
         let mut tries = 0;
         let outcome = barrier.transact(|_| {

@@ -49,11 +49,12 @@ pub struct ReadTx<Unsized: ?Sized = [()]> {
     barrier: Arc<Barrier>,
     /// Whether the commit verifies that all reads are unchanged.
     verifies: bool,
-    seen: HashMap<Key, Option<Digest>>,
+    /// The records that were read, and their digests; `None` for a missing record.
+    read_set: HashMap<Key, Option<Digest>>,
     listings: Vec<Read>,
     /// The writes of the [`Tx`] that contains this.
     writes: BTreeMap<Key, Option<Bytes>>,
-    /// The current path; kept to avoid allocations.
+    /// The path of the record that is being accessed; kept to avoid allocations.
     path: String,
     _unsized: Unsized,
 }
@@ -105,7 +106,7 @@ impl OwnedReadTx {
         Self {
             barrier,
             verifies,
-            seen: HashMap::new(),
+            read_set: HashMap::new(),
             listings: Vec::new(),
             writes: BTreeMap::new(),
             path: String::new(),
@@ -126,13 +127,13 @@ impl ReadTx {
     /// [`StorageError::InvalidKey`]; [`StorageError::Corrupt`] when the record does not authenticate;
     /// [`StorageError::Conflict`] when it was changed since this transaction read it before; those of the backend.
     pub async fn get(&mut self, view: &View, key: &str) -> Result<Option<Bytes>, StorageError> {
-        self.locate(view, key)?;
+        self.set_path(view, key)?;
         if let Some(own) = self.writes.get(self.path.as_str()) {
             return Ok(own.clone());
         }
         let record = self.barrier.fetch(&self.path).await?;
         if self.verifies {
-            self.remember(record.as_ref())?;
+            self.add_to_read_set(record.as_ref())?;
         }
         match record {
             Some(record) => self.barrier.open_record(&self.path, &record).await.map(Some),
@@ -147,8 +148,8 @@ impl ReadTx {
     /// # Errors
     /// [`StorageError::InvalidKey`] and those of the backend.
     pub async fn list(&mut self, view: &View, prefix: &str, page: &Page) -> Result<Vec<String>, StorageError> {
-        let prefix = place(view, prefix)?;
-        self.names(&prefix, page, None).await
+        let prefix = folder_key(view, prefix)?;
+        self.list_names(&prefix, page, None).await
     }
 
     /// Like [`list`](Self::list); the commit fails with [`StorageError::Conflict`] when the names have changed by then.
@@ -156,45 +157,45 @@ impl ReadTx {
     /// # Errors
     /// As [`list`](Self::list).
     pub async fn list_verified(&mut self, view: &View, prefix: &str, page: &Page) -> Result<Vec<String>, StorageError> {
-        let prefix = place(view, prefix)?;
+        let prefix = folder_key(view, prefix)?;
         let mut reads = Vec::new();
-        let names = self.names(&prefix, page, Some(&mut reads)).await?;
+        let names = self.list_names(&prefix, page, Some(&mut reads)).await?;
         if self.verifies {
             self.listings.append(&mut reads);
         }
         Ok(names)
     }
 
-    /// Sets `self.path`.
-    fn locate(&mut self, view: &View, key: &str) -> Result<(), StorageError> {
+    /// Sets `self.path` to the path of a record of the view.
+    fn set_path(&mut self, view: &View, key: &str) -> Result<(), StorageError> {
         self.path.clear();
         self.path.reserve(view.prefix().len() + key.len());
         self.path.push_str(view.prefix());
         self.path.push_str(key);
-        admit(&self.path)
+        check_access(&self.path)
     }
 
     /// Adds the record at `self.path` to the read set.
-    fn remember(&mut self, record: Option<&Bytes>) -> Result<(), StorageError> {
-        let seen = barrier::digest(record);
-        match self.seen.get(self.path.as_str()) {
-            Some(before) if *before == seen => Ok(()),
+    fn add_to_read_set(&mut self, record: Option<&Bytes>) -> Result<(), StorageError> {
+        let digest = barrier::digest(record);
+        match self.read_set.get(self.path.as_str()) {
+            Some(before) if *before == digest => Ok(()),
             Some(_) => Err(StorageError::Conflict),
             None => {
-                self.seen.insert(Key::new(&self.path)?, seen);
+                self.read_set.insert(Key::new(&self.path)?, digest);
                 Ok(())
             }
         }
     }
 
     /// Lists the names below `prefix`, including own writes; adds the listings of the backend to `reads`.
-    async fn names(
+    async fn list_names(
         &self,
         prefix: &Key,
         page: &Page,
         mut reads: Option<&mut Vec<Read>>,
     ) -> Result<Vec<String>, StorageError> {
-        let own = Own::below(&self.writes, prefix, page);
+        let own = OwnWrites::below(&self.writes, prefix, page);
         let limit = page.limit.unwrap_or(usize::MAX);
         let mut names = Vec::new();
         let mut next = page.clone();
@@ -207,7 +208,7 @@ impl ReadTx {
             let is_last = chunk.len() < limit;
             next.after = chunk.last().cloned();
             for name in chunk {
-                if !own.deleted.contains(&name) || self.remains(prefix, &name).await? {
+                if !own.deleted.contains(&name) || self.has_remaining_records(prefix, &name).await? {
                     names.push(name);
                 }
             }
@@ -226,14 +227,14 @@ impl ReadTx {
 
     /// Whether records remain below a name under which this transaction has deleted one. Folders are on a list and not
     /// on the stack, because the depth of a path has no limit of its own.
-    async fn remains(&self, prefix: &Key, name: &str) -> Result<bool, StorageError> {
+    async fn has_remaining_records(&self, prefix: &Key, name: &str) -> Result<bool, StorageError> {
         const PAGE: usize = 64;
         let mut folders: Vec<Key> = Vec::new();
         if name.ends_with('/') {
             folders.push(Key::prefix(format!("{prefix}{name}"))?);
         }
         while let Some(folder) = folders.pop() {
-            let own = Own::below(&self.writes, &folder, &Page::all());
+            let own = OwnWrites::below(&self.writes, &folder, &Page::all());
             let mut page = Page::first(PAGE);
             loop {
                 let names = self.barrier.names(&folder, &page).await?;
@@ -276,8 +277,8 @@ impl Tx {
 
     /// Whether the transaction writes a record that it has read as absent.
     pub fn creates(&self) -> bool {
-        let OwnedReadTx { writes, seen, .. } = &self.reading;
-        writes.iter().any(|(key, value)| value.is_some() && seen.get(key) == Some(&None))
+        let OwnedReadTx { writes, read_set, .. } = &self.reading;
+        writes.iter().any(|(key, value)| value.is_some() && read_set.get(key) == Some(&None))
     }
 
     /// Makes the writes durable and visible. `None` when there are no writes; the reads are then not checked.
@@ -289,18 +290,18 @@ impl Tx {
         if let Some(refused) = self.refused {
             return Err(refused);
         }
-        let OwnedReadTx { barrier, seen, listings, writes, .. } = self.reading;
+        let OwnedReadTx { barrier, read_set, listings, writes, .. } = self.reading;
         if writes.is_empty() {
             return Ok(None);
         }
         let mut reads = listings;
-        reads.extend(seen.into_iter().map(|(key, seen)| Read::Value { key, seen }));
+        reads.extend(read_set.into_iter().map(|(key, seen)| Read::Value { key, seen }));
         Box::pin(barrier.commit(reads, writes.into_iter())).await.map(Some)
     }
 
     fn write(&mut self, view: &View, key: &str, value: Option<Bytes>) {
         let reading = &mut self.reading;
-        let key = reading.locate(view, key).and_then(|()| Key::new(&reading.path));
+        let key = reading.set_path(view, key).and_then(|()| Key::new(&reading.path));
         match key {
             _ if !self.accepts_writes => self.refused = Some(StorageError::ReadOnly),
             Ok(key) => drop(reading.writes.insert(key, value)),
@@ -310,13 +311,13 @@ impl Tx {
 }
 
 /// Names below a prefix that the transaction itself has written.
-struct Own {
+struct OwnWrites {
     added: BTreeSet<String>,
     /// Names below which a record was deleted and none added.
     deleted: BTreeSet<String>,
 }
 
-impl Own {
+impl OwnWrites {
     fn below(writes: &BTreeMap<Key, Option<Bytes>>, prefix: &Key, page: &Page) -> Self {
         let (mut added, mut deleted) = (BTreeSet::new(), BTreeSet::new());
         let from = (Bound::Included(prefix.as_str()), Bound::Unbounded);
@@ -336,7 +337,7 @@ impl Own {
     }
 }
 
-fn place(view: &View, prefix: &str) -> Result<Key, StorageError> {
+fn folder_key(view: &View, prefix: &str) -> Result<Key, StorageError> {
     let path = format!("{}{prefix}", view.prefix());
     let key = Key::prefix(path)?;
     if barrier::is_reserved(key.as_str()) {
@@ -346,7 +347,7 @@ fn place(view: &View, prefix: &str) -> Result<Key, StorageError> {
 }
 
 /// Checks that a transaction may access a path.
-fn admit(path: &str) -> Result<(), StorageError> {
+fn check_access(path: &str) -> Result<(), StorageError> {
     Key::check(path)?;
     if barrier::is_reserved(path) {
         return Err(StorageError::InvalidKey("reserved for the barrier"));

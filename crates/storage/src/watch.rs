@@ -1,4 +1,4 @@
-//! Watchers of committed batches.
+//! Watchers of committed batches: the ciphertext cache and the keyring of the barrier, and the caches of core.
 
 use std::sync::{Arc, Weak};
 

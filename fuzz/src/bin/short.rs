@@ -44,7 +44,7 @@ fn fuzz((name, function, corpus): &Target, seed: u64, time: Duration) -> bool {
     let end = Instant::now() + time;
     let mut item = 0;
     while Instant::now() < end {
-        // The clock is asked once for many inputs.
+        // The clock is read once for many inputs.
         for _ in 0..64 {
             let input = input(&mut Rng::of(seed, item), corpus, item);
             let begin = clock_gettime(ClockId::ThreadCPUTime).tv_sec;

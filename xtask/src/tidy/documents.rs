@@ -5,14 +5,14 @@ use anyhow::Result;
 use super::sources::ignored_tests;
 use super::{Findings, Repository};
 
-/// Each numbered invariant of `ARCHITECTURE.md` names at least one test in backticks, and every test it names exists.
+/// Each numbered invariant of `docs/invariants.md` names at least one test in backticks, and every test it names exists.
 pub(super) fn invariants(repository: &Repository) -> Result<Findings> {
-    let Some(page) = repository.file("ARCHITECTURE.md") else {
-        return Ok(vec!["ARCHITECTURE.md is missing".to_owned()]);
+    let Some(page) = repository.file("docs/invariants.md") else {
+        return Ok(vec!["docs/invariants.md is missing".to_owned()]);
     };
     let invariants = numbered(&page.text);
     if invariants.is_empty() {
-        return Ok(vec!["ARCHITECTURE.md has no numbered invariants".to_owned()]);
+        return Ok(vec!["docs/invariants.md has no numbered invariants".to_owned()]);
     }
     let mut findings = Vec::new();
     for (number, text) in invariants {

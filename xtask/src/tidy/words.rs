@@ -6,7 +6,7 @@ use anyhow::Result;
 use super::{File, Findings, Repository};
 
 /// Refused phrases in comments, names of functions and pages, and the words to write instead.
-const PHRASES: [(&str, &str); 9] = [
+const PHRASES: [(&str, &str); 16] = [
     ("whoever", "caller, operator, reader"),
     ("who asks", "caller"),
     ("take back", "revoke"),
@@ -16,10 +16,17 @@ const PHRASES: [(&str, &str); 9] = [
     ("are told", "get, read"),
     ("a fault in", "an error in"),
     ("the peer", "OpenBao"),
+    ("anew", "again"),
+    ("for ever", "forever"),
+    ("in force", "applies"),
+    ("in the making", "in progress"),
+    ("says so", "states it"),
+    ("taken away", "removed, unmounted"),
+    ("takes away", "removes, unmounts"),
 ];
 
 /// Refused names of types, and the names to use instead.
-const TYPES: [(&str, &str); 8] = [
+const TYPES: [(&str, &str); 17] = [
     ("Named", "the path parameter, such as RolePath"),
     ("Shown", "…Response"),
     ("Told", "…Response"),
@@ -28,7 +35,20 @@ const TYPES: [(&str, &str); 8] = [
     ("Desk", "LeaseIssuer"),
     ("Halt", "CommandError"),
     ("Ear", "BoundListener"),
+    ("Asked", "…Request"),
+    ("Custody", "CurrentSeal"),
+    ("Duties", "BackgroundTasks"),
+    ("Given", "EffectiveTtl"),
+    ("HandedOut", "…Response"),
+    ("House", "TestServer"),
+    ("Standing", "…Progress"),
+    ("Watched", "…Guard, or the watched thing"),
+    ("Who", "Caller, LoginIdentity"),
 ];
+
+/// Refused names of variables, and the names to use instead.
+const VARIABLES: [(&str, &str); 4] =
+    [("asked", "requested, request"), ("begun", "started"), ("house", "server"), ("told", "the name of the value")];
 
 /// Files in which a refused phrase is the right term: file, phrase, reason.
 const TERMS: [(&str, &str, &str); 2] = [
@@ -120,11 +140,13 @@ fn names_in(file: &File, number: usize, line: &str) -> Findings {
         return findings;
     }
     // No declaration follows a string on its line.
-    let words: Vec<&str> = line.split('"').next().unwrap_or_default().split_whitespace().collect();
+    let code = line.split('"').next().unwrap_or_default();
+    let words: Vec<&str> = code.split_whitespace().filter(|word| *word != "mut").collect();
     for [keyword, name] in words.array_windows() {
         let name = name.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
         let refused = match *keyword {
             "struct" | "enum" | "trait" | "type" => TYPES.iter().find(|(refused, _)| name == *refused),
+            "let" => VARIABLES.iter().find(|(refused, _)| name == *refused),
             "fn" if name.len() >= TOO_LONG => {
                 findings.push(format!("{}:{number}: {name} has {TOO_LONG} characters or more", file.path));
                 None
@@ -174,6 +196,14 @@ mod tests {
         assert_eq!(found("a.rs", rust), Findings::new());
         assert_eq!(found("CONTRIBUTING.md", "| OpenBao | the peer |\n"), Findings::new());
         assert_eq!(found("crates/edge/src/http/headers.rs", "// the peer of a connection\n"), Findings::new());
+    }
+
+    #[test]
+    fn refused_variables_are_found_where_they_are_declared() {
+        let rust = "let told = 1;\nlet mut asked = told;\nlet asked_for = \"let house = 1\";\nbegun.len();\n";
+        let findings = found("a.rs", rust);
+        assert_eq!(findings.len(), 2, "{findings:?}");
+        assert!(findings[0].starts_with("a.rs:1: told; ") && findings[1].starts_with("a.rs:2: asked; "));
     }
 
     #[test]

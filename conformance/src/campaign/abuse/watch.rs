@@ -95,9 +95,9 @@ fn probe(server: &Server, over: &AtomicBool) -> (Vec<Duration>, u64) {
     let (mut latencies, mut unanswered) = (Vec::new(), 0);
     let Ok(mut client) = server.client() else { return (latencies, 1) };
     while !over.load(Ordering::Relaxed) {
-        let begun = Instant::now();
+        let started = Instant::now();
         match client.call(None, "GET", "sys/health", None) {
-            Ok(_) => latencies.push(begun.elapsed()),
+            Ok(_) => latencies.push(started.elapsed()),
             Err(_) => unanswered += 1,
         }
         std::thread::sleep(SAMPLE_INTERVAL / 4);

@@ -20,7 +20,7 @@ const REST: Duration = Duration::from_secs(35);
 
 /// Waits until leases and users are stable and equally many; returns the time that it took.
 pub(super) fn settle(server: &Server, database: &Postgres, found: &mut Findings) -> Result<Duration> {
-    let begun = Instant::now();
+    let started = Instant::now();
     let (mut last, mut since) = ((BTreeSet::new(), BTreeSet::new()), Instant::now());
     loop {
         let now = (leases(server)?, users(database)?);
@@ -29,12 +29,12 @@ pub(super) fn settle(server: &Server, database: &Postgres, found: &mut Findings)
             (last, since) = (now, Instant::now());
         }
         if since.elapsed() > REST {
-            return Ok(begun.elapsed().saturating_sub(REST));
+            return Ok(started.elapsed().saturating_sub(REST));
         }
-        if begun.elapsed() > SETTLE {
+        if started.elapsed() > SETTLE {
             let text = format!("{} leases and {} users after {SETTLE:?}", last.0.len(), last.1.len());
             found.failures.push(text);
-            return Ok(begun.elapsed());
+            return Ok(started.elapsed());
         }
         std::thread::sleep(Duration::from_millis(500));
     }

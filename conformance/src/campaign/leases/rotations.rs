@@ -73,10 +73,10 @@ pub(super) fn cut_off(
 ) -> Result<Observed> {
     let mut seen = Observed::default();
     let minute = || database.sql("SELECT extract(epoch FROM now())::bigint / 60");
-    let begun = minute()?;
+    let started = minute()?;
     server.kill()?;
     faults::open(server)?;
-    while seen.kills < least || minute()? == begun {
+    while seen.kills < least || minute()? == started {
         let opened = Instant::now();
         let mut client = server.client()?;
         let mut middle = false;

@@ -56,12 +56,12 @@ pub(super) const METHODS: &[LoginMethod] = &[
         help: "
 Usage: login [TOKEN] [K=V...]
 
-  Takes a token as it is and checks it.
+  Looks up a token that exists already.
 
 Configuration:
 
   token=<string>    The token, when it is not the first argument.
-  lookup=<bool>     Whether to ask the server about it. Default: true.
+  lookup=<bool>     Whether to look the token up first. Default: true.
 ",
     },
     LoginMethod {

@@ -47,7 +47,7 @@ pub(super) struct Checks {
     entries: Map<LogId, (u64, LogId)>,
     /// The committed entries: index → term and payload.
     applied: Map<u64, (u64, u64)>,
-    /// Whose id it is, for ever (obligation O7).
+    /// Whose id it is, forever (obligation O7).
     ids: Map<u64, Incarnation>,
     /// Committed lists of members.
     pub(super) lists: BTreeMap<u64, (u64, Vec<Member>)>,

@@ -49,7 +49,7 @@ pub enum Input {
     Transfer(Option<NodeId>),
     /// A leader that cannot do its work (its disk, its clock) becomes a follower.
     StepDown,
-    /// The clock cannot be trusted: no lease from what was begun before.
+    /// The clock cannot be trusted: no lease from what was started before.
     VoidLease,
     /// The connection to a member is lost, and messages with it.
     Unreachable(RaftId),

@@ -27,26 +27,26 @@ impl Promise {
 pub(super) struct Lease {
     /// The term that this node leads.
     term: Option<u64>,
-    /// When the newest round was begun that a quorum has acknowledged.
-    begun: Option<Mono>,
-    /// Rounds that were begun earlier do not count.
+    /// When the newest round was started that a quorum has acknowledged.
+    started: Option<Mono>,
+    /// Rounds that were started earlier do not count.
     not_before: Mono,
     is_barred: bool,
 }
 
 impl Lease {
     pub(super) fn of(term: Option<u64>, now: Mono) -> Self {
-        Self { term, begun: None, not_before: now, is_barred: false }
+        Self { term, started: None, not_before: now, is_barred: false }
     }
 
     pub(super) fn term(&self) -> Option<u64> {
         self.term
     }
 
-    /// A quorum has heard from this leader after `begun`.
-    pub(super) fn confirm(&mut self, begun: Mono) {
-        if begun >= self.not_before {
-            self.begun = self.begun.max(Some(begun));
+    /// A quorum has heard from this leader after `started`.
+    pub(super) fn confirm(&mut self, started: Mono) {
+        if started >= self.not_before {
+            self.started = self.started.max(Some(started));
         }
     }
 
@@ -58,14 +58,14 @@ impl Lease {
 
     /// Ends the lease; rounds that begin after `now` give another one.
     pub(super) fn void(&mut self, now: Mono) {
-        self.begun = None;
+        self.started = None;
         self.not_before = now + 1;
     }
 
     /// Whether no other leader can commit at `now`. `shortest` is the shortest promise of a voter.
     pub(super) fn holds(&self, now: Mono, shortest: u64) -> bool {
         let span = shortest / 5 * 4;
-        !self.is_barred && self.term.is_some() && self.begun.is_some_and(|begun| now < begun + span)
+        !self.is_barred && self.term.is_some() && self.started.is_some_and(|started| now < started + span)
     }
 
     /// Whether half of the lease is over.

@@ -91,10 +91,10 @@ impl Steps {
         self.is_only_voter() && self.newest_list <= self.applied
     }
 
-    /// The shortest promise among the voters of all lists that may be in force, in microseconds.
+    /// The shortest promise among the voters of all lists that may be current, in microseconds.
     pub(super) fn shortest_promise(&self) -> u64 {
         let lists = std::iter::once(&self.members).chain(self.unapplied.iter().map(|(_, list)| list));
-        // A list that only this node has not synced yet may be in force elsewhere.
+        // A list that only this node has not synced yet may be current elsewhere.
         let voters = lists.flatten().chain(self.proposals.list()).filter(|member| member.voter);
         voters.map(|member| u64::from(member.election_ms) * 1000).min().unwrap_or(0)
     }

@@ -49,13 +49,13 @@ impl Proposals {
     /// Removes what is committed. Returns when the last of it was appended: since then a quorum has heard from this
     /// leader, because an acknowledgement of an entry of this term is later than the entry.
     fn commit(&mut self, committed: u64) -> Option<Mono> {
-        let mut begun = None;
+        let mut started = None;
         while self.open.front().is_some_and(|(last, ..)| *last <= committed) {
             let Some((_, bytes, appended)) = self.open.pop_front() else { break };
             self.bytes -= bytes;
-            begun = Some(appended);
+            started = Some(appended);
         }
-        begun
+        started
     }
 }
 
@@ -111,8 +111,8 @@ impl Steps {
     pub(super) fn note_commits(&mut self) {
         if self.is_leader() {
             let committed = self.node.raft.raft_log.committed;
-            if let Some(begun) = self.proposals.commit(committed) {
-                self.lease.confirm(begun);
+            if let Some(started) = self.proposals.commit(committed) {
+                self.lease.confirm(started);
             }
         }
     }

@@ -16,7 +16,7 @@ struct Caller {
 
 struct Round {
     context: ReadContext,
-    begun: Mono,
+    started: Mono,
     callers: Vec<Caller>,
 }
 
@@ -55,13 +55,13 @@ impl Reads {
         }
     }
 
-    /// A quorum has acknowledged a round, and with it every earlier one. Returns when it was begun.
+    /// A quorum has acknowledged a round, and with it every earlier one. Returns when it was started.
     fn confirmed(&mut self, context: ReadContext, index: u64, out: &mut Vec<Effect>) -> Option<Mono> {
         let at = self.rounds.iter().position(|round| round.context == context)?;
-        let begun = self.rounds[at].begun;
+        let started = self.rounds[at].started;
         let callers = self.rounds.drain(..=at).flat_map(|round| round.callers);
         out.extend(callers.map(|caller| Effect::ReadReady { id: caller.id, index }));
-        Some(begun)
+        Some(started)
     }
 }
 
@@ -113,8 +113,8 @@ impl Steps {
         if self.reads.waiting.is_empty() && !(renews && self.reads.rounds.is_empty()) {
             return false;
         }
-        let newest = self.reads.rounds.back().map(|round| (round.begun, round.context));
-        if newest.is_some_and(|(begun, _)| self.now.since(begun) < self.settings.read_retry) {
+        let newest = self.reads.rounds.back().map(|round| (round.started, round.context));
+        if newest.is_some_and(|(started, _)| self.now.since(started) < self.settings.read_retry) {
             return false;
         }
         let callers = std::mem::take(&mut self.reads.waiting);
@@ -122,13 +122,13 @@ impl Steps {
         if planted!(self.settings, RetriedReadContext)
             && let Some(round) = self.reads.rounds.back_mut()
         {
-            (round.begun, round.callers) = (self.now, round.callers.drain(..).chain(callers).collect());
+            (round.started, round.callers) = (self.now, round.callers.drain(..).chain(callers).collect());
             self.node.read_index(convert::context_to_raft(round.context));
             return true;
         }
         self.reads.count += 1;
         let context = ReadContext { epoch: self.reads.epoch, count: self.reads.count };
-        self.reads.rounds.push_back(Round { context, begun: self.now, callers });
+        self.reads.rounds.push_back(Round { context, started: self.now, callers });
         self.node.read_index(convert::context_to_raft(context));
         true
     }
@@ -136,8 +136,8 @@ impl Steps {
     /// The crate has confirmed a round.
     pub(super) fn note_read(&mut self, context: &[u8], index: u64, out: &mut Vec<Effect>) {
         let Some(context) = convert::context_from_raft(context) else { return };
-        if let Some(begun) = self.reads.confirmed(context, index, out) {
-            self.lease.confirm(begun);
+        if let Some(started) = self.reads.confirmed(context, index, out) {
+            self.lease.confirm(started);
         }
     }
 

@@ -96,8 +96,8 @@ impl Bench {
 
     /// Wins an election among three.
     fn lead(&mut self) {
-        let asked = self.wait(1_300_000);
-        let term = asked.iter().find_map(pre_vote_term).expect("it campaigns");
+        let requested = self.wait(1_300_000);
+        let term = requested.iter().find_map(pre_vote_term).expect("it campaigns");
         self.message(2, term, Body::PreVoteResponse { granted: true, commit: LogId::default() });
         self.message(2, term, Body::VoteResponse { granted: true, commit: LogId::default() });
         self.message(2, term, Body::AppendResponse { index: 12, commit: 10, rejection: None });
@@ -344,14 +344,14 @@ fn a_follower_reads_nothing_and_proposes_nothing() {
 
 /// The timeout of the crate comes from the seeded source: in 600 to 1,200 ms, another one each time.
 #[test]
-fn election_timeouts_are_drawn_anew_for_each_campaign() {
+fn election_timeouts_are_drawn_again_for_each_campaign() {
     let mut bench = Bench::new(boot(3), None);
     let mut waits = Vec::new();
-    let mut begun = bench.now;
+    let mut started = bench.now;
     for _ in 0..30_000 {
         if bench.wait(20_000).iter().any(|effect| pre_vote_term(effect).is_some()) {
-            waits.push(bench.now.since(begun) / 20_000);
-            begun = bench.now;
+            waits.push(bench.now.since(started) / 20_000);
+            started = bench.now;
         }
     }
     assert!(waits.len() > 400 && waits.iter().all(|ticks| (30..60).contains(ticks)), "{waits:?}");

@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn origins_are_whole_and_the_wildcard_stands_alone() {
+    fn origins_are_complete_and_the_wildcard_is_the_only_one() {
         let of = |origins: &[&str]| Cors::new(origins.iter().map(|&o| o.to_owned()).collect(), Vec::new());
         assert!(of(&[]).is_err() && of(&["*", "http://a"]).is_err());
         let named = of(&["http://a.com"]).unwrap();

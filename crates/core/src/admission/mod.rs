@@ -28,12 +28,12 @@ pub struct Rules {
     pub(crate) quotas: Quotas,
 }
 
-/// The rules in force.
+/// The current rules.
 pub struct Admission {
     rules: ArcSwap<Rules>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
-    /// The number of sources of rules: only the latest one puts rules in force.
+    /// The number of sources of rules: only the latest one can apply rules.
     source: Mutex<u64>,
 }
 
@@ -54,7 +54,7 @@ impl Admission {
         Admission { rules: ArcSwap::default(), clock, metrics, source: Mutex::new(0) }
     }
 
-    /// The rules in force.
+    /// The current rules.
     pub fn rules(&self) -> Guard<Arc<Rules>> {
         self.rules.load()
     }
@@ -72,7 +72,7 @@ impl Admission {
         result
     }
 
-    /// A new source of rules. From now on no earlier one puts rules in force.
+    /// A new source of rules. From now on no earlier source can apply rules.
     pub(crate) fn source(self: &Arc<Self>) -> RulesSource {
         let mut source = self.source.lock();
         *source += 1;
@@ -88,7 +88,7 @@ impl Admission {
 }
 
 impl RulesSource {
-    /// Puts these rules in force, unless the source has ended.
+    /// Applies these rules, unless the source has ended.
     pub(crate) fn apply(&self, rules: Rules) {
         let source = self.admission.source.lock();
         if *source == self.number {
@@ -103,7 +103,7 @@ mod tests {
     use keepfast_framework::clock::TestClock;
 
     #[test]
-    fn only_the_latest_source_puts_rules_in_force_and_none_after_the_end() {
+    fn only_the_latest_source_applies_rules_and_none_after_the_end() {
         let admission = Arc::new(Admission::without_rules(Arc::new(TestClock::default())));
         let rules = || Rules { cors: Some(Arc::default()), ..Rules::default() };
         let (first, second) = (admission.source(), admission.source());

@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asked_too_often_is_blocked_for_a_while() {
+    fn an_address_above_its_rate_is_blocked_for_the_block_interval() {
         let quotas = quotas(&[limit("", 1.0, 1, 5)]);
         let ask = |second| {
             let v = quotas.check_quota("a", A, at(second)).unwrap();

@@ -34,7 +34,7 @@ impl Rules {
     }
 
     /// The stored rules. An unreadable record counts as absent: no other origin is allowed, no header is audited, and
-    /// that quota is not in force until it is written again.
+    /// that quota does not apply until it is written again.
     async fn load(tx: &mut ReadTx, view: &View, namespace: &NamespaceId) -> Result<Self> {
         let mut quotas = Quotas::default();
         if let Stored::Record(config) = unreadable::read((&QUOTA_CONFIG, "quota configuration"), tx, view, "").await? {
@@ -71,7 +71,7 @@ impl StoredRules {
         StoredRules { namespace: NamespaceId::root(), view, source, rules: Followed::default() }
     }
 
-    /// Reads the rules and puts them in force.
+    /// Reads the rules and applies them.
     pub(crate) async fn load(&self, tx: &mut ReadTx) -> Result<()> {
         let load = self.rules.load(self, tx, |own, tx| Box::pin(Rules::load(tx, &own.view, &own.namespace)));
         let rules = load.await?;

@@ -311,7 +311,7 @@ impl Recorder {
         let timing = if is_response { &self.responses } else { &self.requests };
         timing.record(took);
         if let Some(error) = &failure {
-            tracing::error!(device = %self.settings.name, %error, "audit device did not take an entry");
+            tracing::error!(device = %self.settings.name, %error, "an audit device failed to write an entry");
         }
         failure.is_none()
     }
@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_device_that_blocks_delays_nobody_when_another_takes_the_entry() {
+    async fn a_blocked_device_delays_no_request_when_another_writes_the_entry() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         for other in
@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pipe_takes_the_entry_when_the_file_is_full() {
+    async fn a_pipe_writes_the_entry_when_the_file_is_full() {
         let (mut reader, writer) = io::pipe().unwrap();
         let pipe = recorder(Box::new(StreamDevice::new(Box::new(writer)).unwrap()));
         let (broker, _) = broker(vec![pipe, file("/dev/full")]);

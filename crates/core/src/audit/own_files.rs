@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn sec_kf49_what_links_in_own_directories_lead_to_is_the_servers_too() {
+    fn sec_kf49_targets_of_links_in_own_directories_are_own_files() {
         let tree = tree();
         let at = |name: &str| tree.dir.path().join(name);
         for directory in ["volume/deep", "mounted", "loop"] {
@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn sec_kf49_more_files_than_are_looked_at_refuse_every_device() {
+    fn sec_kf49_more_own_files_than_the_limit_refuse_every_device() {
         let tree = tree();
         let notes = tree.dir.path().join("elsewhere/notes").metadata().unwrap();
         // data: raft, raft/log-1; conf: a.hcl; logs: keepfast.log.

@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_nested_too_deeply_is_hashed_whole() {
+    fn deeply_nested_json_is_hashed_as_a_whole() {
         for length in [64 * 1024, 500_000] {
             json(&("[".repeat(length) + &"]".repeat(length)), &HmacKey::new(b"salt"), &|_| false, &mut Vec::new());
         }

@@ -125,14 +125,14 @@ async fn open_stored(
     let settings = stored.settings();
     // A device declared later under the same path has precedence.
     if broker.collides(&settings.name) {
-        tracing::warn!(device = %settings.name, "a declared audit device has the path of a created one, which is not opened");
+        tracing::warn!(device = %settings.name, "an audit device of the configuration has the path of one of sys/audit, which is not opened");
         return Ok(None);
     }
     let allowed = AllowedTargets::created(own);
     let (opened, failure) = match target::open(&settings, &allowed) {
         Ok(opened) => (opened, None),
         Err(error) => {
-            tracing::error!(%error, "an audit device that sys/audit created takes no entries");
+            tracing::error!(%error, "an audit device of sys/audit cannot be opened and gets no entries");
             // Options that an older version accepted: the device writes nothing until they are corrected.
             let options = DeviceOptions::of(&settings).unwrap_or_else(|_| DeviceOptions::unusable());
             let unopened = Unopened { settings: settings.clone(), allowed, opened: OnceLock::new() };

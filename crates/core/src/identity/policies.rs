@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_of_the_entity_ends_its_entry_only() {
+    fn a_change_of_an_entity_invalidates_its_entry_only() {
         let stamps = Arc::new(Stamps::default());
         let cache = PolicyCache::new(stamps.clone());
         for entity in ["one", "other"] {
@@ -59,7 +59,7 @@ mod tests {
         }
         assert_eq!(cache.get("one").as_deref(), Some(&["one".to_owned()][..]));
         let late = cache.stamp("one");
-        stamps.changed("one");
+        stamps.invalidate("one");
         assert!(cache.get("one").is_none() && cache.get("other").is_some());
         cache.insert("one", late, Arc::default());
         assert!(cache.get("one").is_none(), "policies that were read before the change");

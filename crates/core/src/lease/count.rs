@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_committed_while_it_is_counted_counts_once() {
+    fn entries_committed_during_the_count_are_counted_once() {
         let count = LeaseCount::default();
         count.0.lock().under_way = Some(Counting::default());
         apply(&count, &[put("ends/m/1"), put("lease/x/1"), put("expiry/9")]);

@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_room_is_out_of_reach() {
+    fn expiries_without_room_are_outside_the_coverage() {
         let mut folder = Folder { coverage: Coverage::All, ..Folder::default() };
         for second in [5, 1, 9, 3] {
             folder.note(&name(second), true, 3);

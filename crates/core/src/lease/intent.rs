@@ -112,7 +112,7 @@ impl LeaseIssuer {
         };
         let now = self.leases.clock.now();
         let (owner, bound) = self.owner(tx).await?;
-        let ttl = renew::asked_or_default(offer.ttl, self.mount.ttl);
+        let ttl = renew::requested_or_default(offer.ttl, self.mount.ttl);
         let requested =
             RequestedTtls { ttl, max_ttl: offer.max_ttl.min(self.mount.ttl.max), ..RequestedTtls::default() };
         let effective = ttl::effective_ttl(&requested, self.mount.ttl, now, now);

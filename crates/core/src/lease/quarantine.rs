@@ -2,7 +2,7 @@
 //! because the users that its leases name may be those of the original.
 //!
 //! Storage has the place of the data directory of each node: a file on a file system, which the server passes in
-//! [`crate::Settings::home`]. A node that becomes leader at another place than its stored one puts the leases under
+//! [`crate::Settings::data_directory`]. A node that becomes leader at another place than its stored one puts the leases under
 //! quarantine. The same applies when storage has places of other nodes and not of this one, unless the storage belongs
 //! to a cluster, which new nodes join. A copy that is the same file by all properties, such as a clone of the whole
 //! disk, cannot be distinguished from its original. In this case the operator starts the quarantine before the first
@@ -18,9 +18,9 @@ use crate::settings::DataDirectory;
 use crate::unreadable::{self, Stored};
 
 /// The place of the data directory of each node, by the name of the node.
-const HOMES: Records<String> = Records::at("home/");
+const DATA_DIRECTORIES: Records<String> = Records::at("home/");
 /// The place of the one data directory, as older versions stored it.
-const ONLY_HOME: Records<String> = Records::at("home");
+const OLDER_RECORD: Records<String> = Records::at("home");
 const QUARANTINE: Records<Quarantine> = Records::at(RECORD);
 /// The key of the quarantine, under the token view.
 pub(super) const RECORD: &str = "quarantine";
@@ -39,7 +39,7 @@ pub(crate) struct Quarantine {
 pub(crate) async fn check_data_directory(
     tx: &mut Tx,
     view: &View,
-    home: Option<&DataDirectory>,
+    data_directory: Option<&DataDirectory>,
     is_lone: bool,
     now: Timestamp,
 ) -> Result<bool> {
@@ -47,35 +47,39 @@ pub(crate) async fn check_data_directory(
     if !matches!(unreadable::read((&QUARANTINE, "quarantine"), tx, view, "").await?, Stored::Absent) {
         return Ok(true);
     }
-    let Some(home) = home else { return Ok(false) };
-    let known = match unreadable::read((&HOMES, "place of a data directory"), tx, view, &home.node).await? {
-        Stored::Absent => unreadable::read((&ONLY_HOME, "place of the data directory"), tx, view, "").await?,
+    let Some(data_directory) = data_directory else { return Ok(false) };
+    let known = match unreadable::read((&DATA_DIRECTORIES, "place of a data directory"), tx, view, &data_directory.node)
+        .await?
+    {
+        Stored::Absent => unreadable::read((&OLDER_RECORD, "place of the data directory"), tx, view, "").await?,
         known => known,
     };
-    let is_elsewhere = match known {
+    let has_moved = match known {
         // The name of a lone node changes when its data directory loses `meta.json` or gets another one.
-        Stored::Absent => is_lone && !HOMES.list_in(tx, view, "", &Page::first(1)).await?.is_empty(),
+        Stored::Absent => is_lone && !DATA_DIRECTORIES.list_in(tx, view, "", &Page::first(1)).await?.is_empty(),
         Stored::Damaged => true,
-        Stored::Record(place) => place != home.place,
+        Stored::Record(place) => place != data_directory.place,
     };
-    if is_elsewhere {
-        let reason = "the data directory is not where it was: it was restored, copied or moved".to_owned();
+    if has_moved {
+        let reason = "the data directory was restored, copied or moved".to_owned();
         QUARANTINE.put_in(tx, view, "", &Quarantine { since: now, reason })?;
     } else {
-        note_data_directory(tx, view, home).await?;
+        note_data_directory(tx, view, data_directory).await?;
     }
-    Ok(is_elsewhere)
+    Ok(has_moved)
 }
 
 /// Stores the place of a node in the format of this version.
-async fn note_data_directory(tx: &mut Tx, view: &View, home: &DataDirectory) -> Result<()> {
-    let known = unreadable::read((&HOMES, "place of a data directory"), tx, view, &home.node).await?.readable();
-    if known.as_ref() != Some(&home.place) {
-        HOMES.put_in(tx, view, &home.node, &home.place)?;
+async fn note_data_directory(tx: &mut Tx, view: &View, data_directory: &DataDirectory) -> Result<()> {
+    let known = unreadable::read((&DATA_DIRECTORIES, "place of a data directory"), tx, view, &data_directory.node)
+        .await?
+        .readable();
+    if known.as_ref() != Some(&data_directory.place) {
+        DATA_DIRECTORIES.put_in(tx, view, &data_directory.node, &data_directory.place)?;
     }
-    let old = unreadable::read((&ONLY_HOME, "place of the data directory"), tx, view, "").await?;
+    let old = unreadable::read((&OLDER_RECORD, "place of the data directory"), tx, view, "").await?;
     if !matches!(old, Stored::Absent) {
-        ONLY_HOME.delete_in(tx, view, "");
+        OLDER_RECORD.delete_in(tx, view, "");
     }
     Ok(())
 }
@@ -120,18 +124,18 @@ impl Leases {
     pub(crate) async fn set_quarantine(&self, on: bool, now: Timestamp) -> Result<()> {
         let mut tx = self.barrier.begin();
         if on {
-            let reason = "by an operator's word".to_owned();
+            let reason = "started by an operator".to_owned();
             QUARANTINE.put_in(&mut tx, &self.view, "", &Quarantine { since: now, reason })?;
         } else {
             QUARANTINE.delete_in(&mut tx, &self.view, "");
-            if let Some(home) = &self.home {
-                note_data_directory(&mut tx, &self.view, home).await?;
+            if let Some(data_directory) = &self.data_directory {
+                note_data_directory(&mut tx, &self.view, data_directory).await?;
             }
         }
         tx.commit().await?;
         match on {
-            true => tracing::warn!("leases are under quarantine: an operator began it"),
-            false => tracing::info!("the quarantine of leases has ended"),
+            true => tracing::warn!("an operator started the quarantine of leases"),
+            false => tracing::info!("an operator ended the quarantine of leases"),
         }
         Ok(())
     }

@@ -1,9 +1,9 @@
-//! Renewal: a new expiry within all bounds, counted from issue.
+//! Renewal of leases: the engine returns terms, which core limits by the bounds of the mount, counted from issue.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use keepfast_framework::lease::{Bound, HeldLease};
+use keepfast_framework::lease::{ExpiryOf, HeldLease};
 use keepfast_framework::mount::TtlBounds;
 use keepfast_framework::{Error, LeaseTerms, Operation, Result, Timestamp};
 use keepfast_storage::StorageError;
@@ -65,11 +65,12 @@ impl Renewer {
         if !record.renewable {
             return Err(Error::invalid("lease is not renewable"));
         }
+        // A mount whose unmount is in progress still renews its leases.
         let mounted = self.mounts.with_leaving(&record.mount);
         let mounted = mounted.ok_or_else(|| Error::invalid("the engine of this lease is not mounted"))?;
         let engine = mounted.engine(&self.host).await?;
         let mut cx = self.host.context(&mounted, Operation::Update, record.path.clone()).once();
-        let held = held(&record, &mounted, increment, bound(&record, mounted.info.ttl, increment, now));
+        let held = held(&record, &mounted, increment, expiry_of(&record, mounted.info.ttl, increment, now));
         let terms = engine.renew_lease(permit, &mut cx, &held).await;
         mounted.timings.record(RouteOperation::Renew, self.host.clock.now().since(now));
         let terms = terms.map_err(|error| refused("failed to renew entry", error))?;
@@ -78,10 +79,11 @@ impl Renewer {
         // The lease may have been revoked while its engine ran.
         let current = self.leases.record(&mut tx, id).await?.filter(|r| r.state == State::Live);
         let mut record = current.ok_or_else(|| Error::invalid("lease not found"))?;
-        let effective = terms_given(&record, mounted.info.ttl, increment, &terms, now);
+        let effective = effective_under(&record, mounted.info.ttl, increment, &terms, now);
         let end = now.after(effective.ttl);
         self.leases.change(&mut tx, id, &mut record, |r| {
             r.end = end;
+            // The worker revokes it then.
             r.due = end;
             r.last_renewal = Some(now);
         })?;
@@ -92,23 +94,24 @@ impl Renewer {
 }
 
 /// The lease as its engine gets it.
-pub(super) fn held(record: &LeaseRecord, mounted: &Mounted, increment: Duration, bound: Bound) -> HeldLease {
+pub(super) fn held(record: &LeaseRecord, mounted: &Mounted, increment: Duration, expiry_of: ExpiryOf) -> HeldLease {
     HeldLease {
         path: record.path_within(&mounted.entry.path).to_owned(),
         internal: record.internal.clone(),
         until_confirmed: record.until_confirmed.clone(),
         increment,
-        bound,
+        expiry_of,
     }
 }
 
-/// The expiry of a renewal at `now`.
-pub(super) fn bound(record: &LeaseRecord, bounds: TtlBounds, increment: Duration, now: Timestamp) -> Bound {
+/// Computes the expiry of a renewal at `now` from the terms of the engine.
+pub(super) fn expiry_of(record: &LeaseRecord, bounds: TtlBounds, increment: Duration, now: Timestamp) -> ExpiryOf {
     let record = LeaseRecord { internal: serde_json::Value::Null, ..record.clone() };
-    Arc::new(move |terms| now.after(terms_given(&record, bounds, increment, terms, now).ttl))
+    Arc::new(move |terms| now.after(effective_under(&record, bounds, increment, terms, now).ttl))
 }
 
-fn terms_given(
+/// The TTL of a renewal at `now` if the engine returns these terms.
+fn effective_under(
     record: &LeaseRecord,
     bounds: TtlBounds,
     increment: Duration,
@@ -117,9 +120,10 @@ fn terms_given(
 ) -> EffectiveTtl {
     // Clamped here to the bound of the mount, so that it causes no warning.
     let max_ttl = terms.max_ttl.min(bounds.max);
-    let ttl = asked_or_default(terms.ttl, bounds);
+    let ttl = requested_or_default(terms.ttl, bounds);
     let requested = RequestedTtls { increment, ttl, max_ttl, ..RequestedTtls::default() };
     let mut effective = ttl::effective_ttl(&requested, bounds, record.issued, now);
+    // The expiry of the batch token that requested the lease.
     if let Some(bound) = record.bound {
         effective.ttl = effective.ttl.min(bound.since(now));
     }
@@ -128,7 +132,7 @@ fn terms_given(
 
 /// The TTL that an engine requests, else the default of the mount, so that the response has a warning when the lease
 /// gets less.
-pub(super) fn asked_or_default(ttl: Duration, bounds: TtlBounds) -> Duration {
+pub(super) fn requested_or_default(ttl: Duration, bounds: TtlBounds) -> Duration {
     if ttl.is_zero() { bounds.default.min(bounds.max) } else { ttl }
 }
 

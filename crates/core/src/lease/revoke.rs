@@ -12,7 +12,7 @@ use keepfast_framework::{Error, Operation, Result, Status};
 use keepfast_storage::{StorageError, Tx};
 
 use super::record::{LeaseId, LeaseRecord, State};
-use super::renew::{bound, held, refused};
+use super::renew::{expiry_of, held, refused};
 use super::store::Leases;
 use crate::metrics::Metrics;
 use crate::metrics::routes::RouteOperation;
@@ -23,7 +23,7 @@ use crate::unreadable::{confined, storage_fails};
 /// When leases are revoked, and the effect of an error of their engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RevokeMode {
-    /// Later, by the worker. The leases become due durably.
+    /// Later, by the expiry worker. The leases are durably marked as expired.
     Queued,
     /// Before the call returns. The call fails when the engine fails.
     Now,
@@ -100,8 +100,8 @@ impl LeaseRevoker {
             };
         };
         let mut cx = self.host.context(mounted, Operation::Update, record.path.clone()).once();
-        let bound = bound(record, mounted.info.ttl, Duration::ZERO, self.host.clock.now());
-        let held = held(record, mounted, Duration::ZERO, bound);
+        let expiry_of = expiry_of(record, mounted.info.ttl, Duration::ZERO, self.host.clock.now());
+        let held = held(record, mounted, Duration::ZERO, expiry_of);
         // A panic counts as a failure of this lease; other leases are still revoked.
         let started = self.host.clock.now();
         let permit = RevocationPermit::new();
@@ -110,7 +110,7 @@ impl LeaseRevoker {
         mounted.timings.record(RouteOperation::Revoke, self.host.clock.now().since(started));
         if let Err(error) = outcome {
             if force {
-                tracing::warn!(lease = %record.path, %error, "a lease is forgotten by force although its engine failed");
+                tracing::warn!(lease = %record.path, %error, "a lease was removed by force although its revocation failed");
                 return self.delete_record(id).await;
             }
             return Err(refused("failed to revoke entry", error));
@@ -179,7 +179,7 @@ impl LeaseRevoker {
         }
     }
 
-    /// Makes leases due now, durably. The worker revokes them.
+    /// Marks leases as expired, durably. The expiry worker revokes them.
     pub(super) async fn queue(&self, ids: &[LeaseId]) -> Result<()> {
         loop {
             let mut tx = self.host.barrier.begin();

@@ -43,7 +43,7 @@ pub(crate) struct Leases {
     ending: Mutex<HashMap<LeaseId, Arc<tokio::sync::Mutex<()>>>>,
     pub(super) quarantined: QuarantineFlag,
     /// The place of the storage of this node, if known.
-    pub(super) home: Option<DataDirectory>,
+    pub(super) data_directory: Option<DataDirectory>,
     pub(super) permits: Semaphore,
     /// The number of leases and tokens.
     pub(crate) counts: LeaseCount,
@@ -56,11 +56,11 @@ pub(crate) struct Leases {
 }
 
 impl Leases {
-    /// The leases under `view`, on a node at `home`. Reads nothing; no lease is revoked before [`Leases::load`].
+    /// The leases under `view`, on a node at `data_directory`. Reads nothing; no lease is revoked before [`Leases::load`].
     pub(crate) fn new(
         barrier: &Arc<Barrier>,
         view: View,
-        home: Option<DataDirectory>,
+        data_directory: Option<DataDirectory>,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
@@ -74,7 +74,7 @@ impl Leases {
             abandoned: Mutex::default(),
             ending: Mutex::default(),
             quarantined: QuarantineFlag::default(),
-            home,
+            data_directory,
             permits: Semaphore::new(AT_ONCE),
             counts: LeaseCount::default(),
             metrics,
@@ -154,7 +154,7 @@ impl Leases {
         RECORDS.delete_in(tx, &self.view, id.as_str());
     }
 
-    /// Makes a lease due now, in `tx`. An unreadable lease is set aside instead and causes no error.
+    /// Marks a lease as expired, in `tx`. An unreadable lease is set aside instead and causes no error.
     pub(crate) async fn end_soon(&self, tx: &mut Tx, id: &LeaseId) -> Result<()> {
         let now = self.clock.now();
         let Some(mut record) = self.readable(tx, id).await? else { return Ok(()) };
@@ -166,7 +166,7 @@ impl Leases {
         })
     }
 
-    /// Makes at most `limit` leases of a token due, in `tx`. Returns whether there may be more.
+    /// Marks at most `limit` leases of a token as expired, in `tx`. Returns whether there may be more.
     pub(crate) async fn end_held(&self, tx: &mut Tx, owner: &TokenKey, limit: usize) -> Result<bool> {
         let ids = self.held(tx, owner, limit).await?;
         for id in &ids {

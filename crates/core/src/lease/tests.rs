@@ -11,6 +11,7 @@ mod namespaces;
 mod revocation;
 mod tidy;
 mod top;
+mod unmount;
 mod unreadable_leases;
 
 use std::collections::BTreeSet;
@@ -42,10 +43,8 @@ use crate::mount::permit::RequestPermit;
 use crate::node::Node;
 use crate::policy::store::PolicyRecord;
 use crate::request::Pipeline;
-use crate::seal::CurrentSeal;
-use crate::seal::SealShape;
-use crate::settings::DataDirectory;
-use crate::settings::Settings;
+use crate::seal::{CurrentSeal, SealShape};
+use crate::settings::{DataDirectory, Settings};
 use crate::token::Authority;
 use crate::token::create::{CreatedToken, Spec};
 use crate::unsealed::{OpenInputs, Unsealed};
@@ -177,16 +176,16 @@ struct LeaseFixture {
 impl LeaseFixture {
     /// An unsealed server without background tasks; the tests run them.
     async fn new() -> Self {
-        Self::at_home("here").await
+        Self::in_directory("here").await
     }
 
-    async fn at_home(home: &str) -> Self {
-        Self::on(Arc::new(MemoryBackend::new()), home).await
+    async fn in_directory(data_directory: &str) -> Self {
+        Self::on(Arc::new(MemoryBackend::new()), data_directory).await
     }
 
-    async fn on(backend: Arc<dyn Backend>, home: &str) -> Self {
+    async fn on(backend: Arc<dyn Backend>, data_directory: &str) -> Self {
         let (clock, external) = (TestClock::default(), Arc::new(ExternalSystem::default()));
-        let node = node(&backend, &clock, &external, home);
+        let node = node(&backend, &clock, &external, data_directory);
         let made = crate::init::initialize(&node.lifecycle, SealShape { shares: 1, threshold: 1 }, None).await.unwrap();
         let share = made.shares.into_iter().next().unwrap();
         let unsealed = opened(&node, &share).await;
@@ -205,10 +204,10 @@ impl LeaseFixture {
         LeaseFixture { backend, clock, external, share, node, unsealed, root: made.root_token }
     }
 
-    /// Restarts the process after a kill, with the data directory at `home`.
-    async fn restart(&mut self, home: &str) {
+    /// Restarts the process after a kill, with the data directory at `data_directory`.
+    async fn restart(&mut self, data_directory: &str) {
         self.unsealed.barrier.close();
-        self.node = node(&self.backend, &self.clock, &self.external, home);
+        self.node = node(&self.backend, &self.clock, &self.external, data_directory);
         self.unsealed = opened(&self.node, &self.share).await;
     }
 
@@ -283,15 +282,20 @@ impl LeaseFixture {
     }
 }
 
-fn node(backend: &Arc<dyn Backend>, clock: &TestClock, external: &Arc<ExternalSystem>, home: &str) -> Arc<Node> {
+fn node(
+    backend: &Arc<dyn Backend>,
+    clock: &TestClock,
+    external: &Arc<ExternalSystem>,
+    data_directory: &str,
+) -> Arc<Node> {
     let external = external.clone();
     let users = Registered::with(move |_| {
         let external = external.clone();
         Box::pin(async move { Ok(Users(external)) })
     });
     let cubbyhole = Registered::with(|_| Box::pin(async { Ok(Cubbyhole) }));
-    let home = DataDirectory { node: "one".into(), place: home.into() };
-    let settings = Settings { home: Some(home), ..Settings::default() };
+    let data_directory = DataDirectory { node: "one".into(), place: data_directory.into() };
+    let settings = Settings { data_directory: Some(data_directory), ..Settings::default() };
     Node::new(backend.clone(), Registry::new(vec![users, cubbyhole]), Arc::new(clock.clone()), settings)
 }
 
@@ -326,7 +330,7 @@ fn reader(batch: bool, ttl: Duration) -> Spec {
 }
 
 #[tokio::test]
-async fn a_lease_ends_on_time_and_leaves_nothing_behind() {
+async fn a_lease_expires_on_time_and_leaves_no_record() {
     let fixture = LeaseFixture::new().await;
     let (_, _, ttl) = fixture.user(&fixture.root, "a").await;
     assert_eq!((ttl, fixture.users()), (3600, 1));
@@ -338,7 +342,7 @@ async fn a_lease_ends_on_time_and_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_renewal_counts_from_issue_and_never_passes_the_longest_life() {
+async fn a_renewal_counts_from_issue_and_never_exceeds_the_max_ttl() {
     let fixture = LeaseFixture::new().await;
     let (path, id, _) = fixture.user(&fixture.root, "a").await;
     fixture.clock.advance(HOUR / 2);
@@ -358,7 +362,7 @@ async fn a_renewal_counts_from_issue_and_never_passes_the_longest_life() {
 }
 
 #[tokio::test]
-async fn an_intent_is_undone_after_a_failure_and_after_a_crash() {
+async fn an_intent_is_revoked_after_a_failure_and_after_a_crash() {
     let mut fixture = LeaseFixture::new().await;
     fixture.external.fails_after.store(true, Ordering::Relaxed);
     assert_eq!(fixture.send(&fixture.root, "a/creds").await.0, 400);
@@ -390,7 +394,7 @@ async fn an_intent_is_undone_after_a_failure_and_after_a_crash() {
 }
 
 #[tokio::test]
-async fn what_a_failed_request_made_after_it_was_undone_is_undone_too() {
+async fn an_intent_is_revoked_again_for_late_effects_of_a_failed_request() {
     let fixture = LeaseFixture::new().await;
     fixture.external.fails_after.store(true, Ordering::Relaxed);
     assert_eq!(fixture.send(&fixture.root, "a/creds").await.0, 400);
@@ -405,7 +409,7 @@ async fn what_a_failed_request_made_after_it_was_undone_is_undone_too() {
 }
 
 #[tokio::test]
-async fn sec_tl02_a_lease_of_a_batch_token_ends_with_it() {
+async fn sec_tl02_a_lease_of_a_batch_token_expires_with_it() {
     let fixture = LeaseFixture::new().await;
     let batch = fixture.token(None, reader(true, Duration::from_secs(3))).await;
     let (path, id, ttl) = fixture.user(&batch.id, "a").await;
@@ -534,8 +538,8 @@ async fn a_mount_that_fails_leaves_the_others_alone() {
 }
 
 #[tokio::test]
-async fn a_restored_copy_takes_nothing_back_until_an_operator_says_so() {
-    let mut fixture = LeaseFixture::at_home("here").await;
+async fn a_restored_copy_revokes_nothing_until_an_operator_ends_quarantine() {
+    let mut fixture = LeaseFixture::in_directory("here").await;
     fixture.user(&fixture.root, "a").await;
     fixture.restart("here").await;
     assert!(!fixture.unsealed.leases.store.is_quarantined());
@@ -555,7 +559,7 @@ async fn a_restored_copy_takes_nothing_back_until_an_operator_says_so() {
 #[tokio::test]
 async fn the_one_home_of_an_older_version_becomes_that_of_its_node() {
     for (place, quarantined) in [("here", false), ("elsewhere", true)] {
-        let mut fixture = LeaseFixture::at_home("here").await;
+        let mut fixture = LeaseFixture::in_directory("here").await;
         let view = fixture.unsealed.barrier.view("token/");
         let mut tx = fixture.unsealed.barrier.begin();
         assert!(tx.get(&view, "home/one").await.unwrap().is_some());
@@ -570,33 +574,4 @@ async fn the_one_home_of_an_older_version_becomes_that_of_its_node() {
         let known = tx.get(&view, "home/one").await.unwrap().unwrap();
         assert_eq!(known, format!("{place:?}"));
     }
-}
-
-#[tokio::test]
-async fn an_unmount_revokes_first_and_a_failure_leaves_the_mount() {
-    let fixture = LeaseFixture::new().await;
-    let (path, id, _) = fixture.user(&fixture.root, "a").await;
-    let entry = fixture.unsealed.engines.mounts.router().at("a/").unwrap().entry.clone();
-    fixture.external.down.store(true, Ordering::Relaxed);
-    let refused = fixture.unsealed.engines.changes.unmount(&entry).await.unwrap_err();
-    assert_eq!(
-        refused.public(),
-        format!("failed to revoke \"{path}/{}\": failed to revoke entry: connection refused", id.as_str())
-    );
-    assert!(fixture.unsealed.engines.mounts.router().at("a/").is_some());
-    fixture.external.down.store(false, Ordering::Relaxed);
-    fixture.unsealed.engines.changes.unmount(&entry).await.unwrap();
-    assert!(fixture.unsealed.engines.mounts.router().at("a/").is_none());
-    assert_eq!(fixture.users(), 0);
-    assert_eq!(fixture.stored().await, Vec::<String>::new());
-}
-
-#[tokio::test]
-async fn force_deletes_leases_that_cannot_be_revoked() {
-    let fixture = LeaseFixture::new().await;
-    fixture.user(&fixture.root, "a").await;
-    fixture.external.down.store(true, Ordering::Relaxed);
-    assert!(fixture.unsealed.leases.revoker.revoke_prefix("a", RevokeMode::Now).await.is_err());
-    fixture.unsealed.leases.revoker.revoke_prefix("a", RevokeMode::Forced).await.unwrap();
-    assert_eq!(fixture.stored().await, Vec::<String>::new());
 }

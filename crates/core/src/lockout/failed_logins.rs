@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_over_make_room_without_refusals() {
+    fn ended_counts_make_room_without_refusals() {
         let mut table = table(100);
         for n in 0..1000 {
             assert!(!table.fail(name(n), &rules(), seconds(n * 30)).is_refused(), "{n}");

@@ -54,7 +54,7 @@ fn entry(user_lockout: Option<LockoutConfig>) -> MountEntry {
 }
 
 #[test]
-fn the_rules_of_a_mount_are_its_own_then_those_of_its_type_then_those_of_all() {
+fn rules_of_a_mount_come_before_those_of_its_type_and_of_all() {
     let mut settings = Settings::default();
     assert_eq!(rules(&entry(None), &settings), LockoutSettings::default());
     settings.user_lockout.insert("all".to_owned(), LockoutSettings { threshold: 9, ..short() });

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn prometheus_reads_every_kind_and_no_series_stands_twice() {
+    fn prometheus_text_has_every_kind_and_unique_series() {
         let text = prometheus(&items(), "vault");
         let numbers: Vec<&str> = text.lines().filter(|line| !line.starts_with("# HELP")).collect();
         let bounds = |line: &str, least: f64, most: f64| {

@@ -107,7 +107,7 @@ fn own_numbers(server: &Lifecycle) -> Vec<Item> {
 
 /// Records the reads that the cache has served since the last call. They are not timed, so they count as zero.
 fn record_cache_hits(unsealed: &Unsealed) {
-    let hits = unsealed.barrier.traffic().hits;
+    let hits = unsealed.barrier.operation_counts().hits;
     let recorded = unsealed.observability.cache_hits_recorded.fetch_max(hits, Ordering::Relaxed);
     unsealed
         .observability
@@ -119,12 +119,12 @@ fn record_cache_hits(unsealed: &Unsealed) {
 
 /// The metrics of an unsealed server.
 fn of_unsealed(unsealed: &Unsealed) -> Vec<Item> {
-    let traffic = unsealed.barrier.traffic();
+    let operation_counts = unsealed.barrier.operation_counts();
     let locked = unsealed.access.lockout.count_locked(unsealed.clock.now());
     let quarantined = f64::from(u8::from(unsealed.leases.store.is_quarantined()));
     let mut out = vec![
-        Item::new("cache.hit", Value::Counter(traffic.hits)),
-        Item::new("cache.miss", Value::Counter(traffic.gets.saturating_sub(traffic.hits))),
+        Item::new("cache.hit", Value::Counter(operation_counts.hits)),
+        Item::new("cache.miss", Value::Counter(operation_counts.gets.saturating_sub(operation_counts.hits))),
         Item::new("core.locked_users", Value::Gauge(locked as f64)),
         Item::new("expire.lease_quarantine", Value::Gauge(quarantined)),
     ];

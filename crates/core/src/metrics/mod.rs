@@ -113,7 +113,7 @@ pub(crate) struct LeaseTimings {
     pub(crate) revoke_prefix: Timing,
     /// Forced revocation by prefix.
     pub(crate) revoke_force: Timing,
-    /// Making the leases of a token due.
+    /// Marking the leases of a revoked token as expired.
     pub(crate) revoke_by_token: Timing,
     /// Lookup of a lease.
     pub(crate) fetch_times: Timing,

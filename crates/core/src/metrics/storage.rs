@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_delete_takes_as_long_as_its_own_commits_and_not_as_those_of_others() {
+    async fn a_delete_is_timed_by_its_own_commit() {
         let (clock, metrics) = (TestClock::default(), Arc::<Metrics>::default());
         let slow = Slow(MemoryBackend::new(), clock.clone(), parking_lot::Mutex::new(vec![7, 500, 11, 3]));
         let timed = Timed::new(Arc::new(slow), Arc::new(clock), metrics.clone());

@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_takes_nothing_from_the_quantiles_of_the_first_minute() {
+    fn a_turn_keeps_the_quantiles_of_the_first_minute() {
         let timing = Timing::default();
         timing.record(Duration::from_secs(1));
         for _ in 1..COPIES {
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn quantiles_forget_what_is_older_than_a_minute_and_count_and_sum_do_not() {
+    fn quantiles_cover_a_minute_and_count_and_sum_all_time() {
         let timing = Timing::default();
         timing.record(Duration::from_secs(1));
         for _ in 0..COPIES {
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interval_has_what_was_done_in_it() {
+    fn an_interval_contains_its_own_records() {
         let timing = Timing::default();
         [10, 20, 30].into_iter().for_each(|n| timing.record(Duration::from_millis(n)));
         let open = timing.read().interval;

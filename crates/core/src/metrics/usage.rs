@@ -76,7 +76,7 @@ async fn keep_counting(server: &Lifecycle) {
             && !server.is_sealed()
         {
             let cause = error.cause().map(ToString::to_string).unwrap_or_default();
-            tracing::warn!(%error, %cause, "what is stored could not be counted for the metrics");
+            tracing::warn!(%error, %cause, "the usage gauges could not be counted");
         }
         let next = server.parts.clock.now().after(period);
         tokio::select! {

@@ -36,13 +36,13 @@ pub(crate) struct MountEntry {
     /// The tuned settings.
     #[serde(default)]
     pub(crate) config: MountConfig,
-    /// Only stored and shown.
+    /// Stored and returned, without effect.
     #[serde(default)]
     pub(crate) local: bool,
-    /// Only stored and shown: every value is encrypted twice anyway.
+    /// Stored and returned, without effect: the barrier encrypts every value.
     #[serde(default)]
     pub(crate) seal_wrap: bool,
-    /// Only stored and shown.
+    /// Stored and returned, without effect.
     #[serde(default)]
     pub(crate) external_entropy_access: bool,
     /// Whether it is being unmounted: it handles no requests, and its data is being deleted.
@@ -58,7 +58,7 @@ pub(crate) struct MountConfig {
     pub(crate) default_lease_ttl: u64,
     /// The max_ttl in seconds.
     pub(crate) max_lease_ttl: u64,
-    /// Only stored and shown.
+    /// Stored and returned, without effect.
     pub(crate) force_no_cache: bool,
     /// Request fields that audit entries have in plaintext.
     pub(crate) audit_non_hmac_request_keys: Vec<String>,
@@ -66,13 +66,13 @@ pub(crate) struct MountConfig {
     pub(crate) audit_non_hmac_response_keys: Vec<String>,
     /// `unauth`, `hidden` or empty.
     pub(crate) listing_visibility: String,
-    /// Request headers that the engine may read; only stored and shown.
+    /// Request headers that the engine may read. Stored and returned, without effect.
     pub(crate) passthrough_request_headers: Vec<String>,
-    /// Response headers that the engine may set; only stored and shown.
+    /// Response headers that the engine may set. Stored and returned, without effect.
     pub(crate) allowed_response_headers: Vec<String>,
     /// The type of the tokens of logins.
     pub(crate) token_type: TokenKind,
-    /// Shown if it was given.
+    /// Returned if it was set.
     pub(crate) plugin_version: String,
     /// The settings of the user lockout.
     pub(crate) user_lockout: Option<LockoutConfig>,

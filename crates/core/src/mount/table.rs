@@ -134,7 +134,7 @@ impl Mounts {
     ///
     /// Fails with 404 when the mount is deleted or being unmounted, and with 503 when its engine differs from that of
     /// `mounted`.
-    pub(crate) async fn hold(&self, tx: &mut Tx, mounted: &Mounted) -> Result<()> {
+    pub(crate) async fn conflict_with_unmount(&self, tx: &mut Tx, mounted: &Mounted) -> Result<()> {
         // A built-in mount always exists, with its engine.
         if !tx.is_dirty() || mounted.traits.built_in.is_some() {
             return Ok(());

@@ -63,7 +63,7 @@ pub(crate) struct Decision {
     pub(crate) root: bool,
     /// For lists: the most names in the response; the requested limit or that of the policy.
     pub(crate) limit: Option<u64>,
-    /// For lists: filters of the names in the response, see [`Acl::shows`].
+    /// For lists: filters of the names in the response, see [`Acl::lists_name`].
     pub(crate) keys_filters: Vec<Arc<KeysFilter>>,
 }
 
@@ -162,7 +162,7 @@ impl Acl {
     }
 
     /// Whether a list of `path` that `decision` allowed may include a name.
-    pub(crate) fn shows(&self, decision: &Decision, path: &str, key: &str, now: Timestamp) -> bool {
+    pub(crate) fn lists_name(&self, decision: &Decision, path: &str, key: &str, now: Timestamp) -> bool {
         let Self::Rules(rules) = self else { return true };
         let needed = if key.ends_with('/') { Capability::List } else { Capability::Read };
         decision.keys_filters.iter().all(|filter| {

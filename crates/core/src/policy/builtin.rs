@@ -11,7 +11,7 @@ pub(crate) const RESPONSE_WRAPPING: &str = "response-wrapping";
 
 /// The text of [`DEFAULT`] until an operator changes it.
 pub(crate) const DEFAULT_TEXT: &str = r#"
-# What a token may do with itself: look itself up, renew itself, give itself up.
+# Look up, renew and revoke this token itself.
 path "auth/token/lookup-self" {
     capabilities = ["read"]
 }
@@ -22,12 +22,12 @@ path "auth/token/revoke-self" {
     capabilities = ["update"]
 }
 
-# Ask what this token may do on a path.
+# Read the capabilities of this token on a path.
 path "sys/capabilities-self" {
     capabilities = ["update"]
 }
 
-# See the entity behind this token.
+# Read the entity of this token.
 path "identity/entity/id/{{identity.entity.id}}" {
     capabilities = ["read"]
 }
@@ -35,12 +35,12 @@ path "identity/entity/name/{{identity.entity.name}}" {
     capabilities = ["read"]
 }
 
-# For user interfaces: all that this token's policies come to. The form of the answer may change.
+# Read the union of this token's policies, for user interfaces. The format may change.
 path "sys/internal/ui/resultant-acl" {
     capabilities = ["read"]
 }
 
-# Renew a lease and look one up; whoever asks must know its id, and learns nothing secret.
+# Renew and look up leases whose ids the caller knows.
 path "sys/leases/renew" {
     capabilities = ["update"]
 }
@@ -48,12 +48,12 @@ path "sys/leases/lookup" {
     capabilities = ["update"]
 }
 
-# The storage that only this token sees.
+# Use the cubbyhole of this token.
 path "cubbyhole/*" {
     capabilities = ["create", "read", "update", "delete", "list"]
 }
 
-# Wrap a value, look at a wrapping token, unwrap one without taking its place.
+# Wrap a value; look up and unwrap a wrapping token.
 path "sys/wrapping/wrap" {
     capabilities = ["update"]
 }
@@ -72,7 +72,7 @@ path "sys/tools/hash/*" {
     capabilities = ["update"]
 }
 
-# Sign in to applications through an OIDC provider of this server.
+# Log in to applications through an OIDC provider of this server.
 path "identity/oidc/provider/+/authorize" {
     capabilities = ["read", "update"]
 }

@@ -179,7 +179,7 @@ mod tests {
     const LETTERS: &str = "rule \"charset\" { charset = \"abcdefghijklmnopqrstuvwxyz\" }\n";
 
     #[test]
-    fn both_syntaxes_say_the_same() {
+    fn both_syntaxes_give_the_same_policy() {
         let hcl = parse("length = 8\nrule \"charset\" {\n charset = \"cab\"\n min-chars = 2\n}").unwrap();
         let json = parse(r#"{"length": 8, "rule": [{"charset": [{"charset": "cab", "min-chars": 2}]}]}"#).unwrap();
         let short = parse(r#"{"length": 8, "rule": {"charset": {"charset": "abcc", "min-chars": 2}}}"#).unwrap();

@@ -272,10 +272,10 @@ impl Policies {
                 Ok(_) => tracing::warn!(
                     policy = name,
                     %error,
-                    "a stored policy exceeds a limit: it is in force, but a key filter beyond the limit shows no name"
+                    "a stored policy exceeds a limit: it applies, but a list filter beyond the limit returns no names"
                 ),
                 Err(error) => {
-                    tracing::error!(policy = name, %error, "a stored policy cannot be read; its tokens may do nothing")
+                    tracing::error!(policy = name, %error, "a stored policy cannot be read; tokens with it are denied everything")
                 }
             }
         }
@@ -306,7 +306,7 @@ impl Policies {
             None => None,
             Some(record) => {
                 let mut policy = super::parse_stored(&record.name, &record.text).unwrap_or_else(|error| {
-                    tracing::error!(policy = name, %error, "a stored policy cannot be read; its tokens may do nothing");
+                    tracing::error!(policy = name, %error, "a stored policy cannot be read; tokens with it are denied everything");
                     Policy { unreadable: true, ..Policy::empty(name) }
                 });
                 policy.expiration = record.expiration;

@@ -1,6 +1,6 @@
-//! Audit: a device has the request before it runs, and the response before it is sent.
+//! Audit: a device has written the request before it runs, and the response before it is sent.
 //!
-//! Only this file makes a [`Audited`], and the [`Response`] of an audited request.
+//! Only this file creates an [`Audited`], and the [`Response`] of an audited request.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::namespace::NamespaceId;
 use crate::token::Tokens;
 use crate::unsealed::Unsealed;
 
-/// An authorized request that an audit device has.
+/// An authorized request that an audit device has written.
 pub(crate) struct Audited {
     parts: AuthorizedParts,
     serialized: SerializedRequest,
@@ -50,7 +50,7 @@ impl RequestAuditor {
     }
 
     /// Audits a request, authorized or refused at this time.
-    pub(super) async fn record_request(
+    pub(super) async fn audit_request(
         &self,
         admitted: Result<Authorized, Box<Refused>>,
         now: Timestamp,
@@ -60,9 +60,9 @@ impl RequestAuditor {
                 let routed = authorized.routed();
                 let mounted = Some(&**routed.destination.mounted());
                 let entry = self.entry(now, &routed.incoming, mounted, authorized.caller(), None);
-                let recorded = self.record(&entry, &SerializedRequest::default()).await;
+                let written = self.write(&entry, &SerializedRequest::default()).await;
                 let parts = authorized.into_parts();
-                match recorded {
+                match written {
                     Ok(serialized) => Ok(Audited { parts, serialized }),
                     Err(error) => {
                         let routed = parts.routed.into_routed();
@@ -78,7 +78,7 @@ impl RequestAuditor {
                 let routed = &refused.routed;
                 let mounted = routed.destination.mounted().map(|mounted| &**mounted);
                 let entry = self.entry(now, &routed.incoming, mounted, &refused.caller, Some(&refused.error));
-                match self.record(&entry, &SerializedRequest::default()).await {
+                match self.write(&entry, &SerializedRequest::default()).await {
                     Ok(serialized) => refused.serialized = serialized,
                     Err(error) => refused.error = error,
                 }
@@ -87,50 +87,51 @@ impl RequestAuditor {
         }
     }
 
-    /// Audits an outcome and makes the response of it; revokes a token whose last use this was.
-    pub(super) async fn record_response(&self, answered: Handled) -> Response {
-        let mut answered = answered.into_parts();
-        let mut recorded = self.record_outcome(&answered).await;
-        if recorded.is_ok()
-            && let Some(step) = answered.last_step.take()
+    /// Audits an outcome and converts it to the response. Runs the last step of the handler, such as a commit that must
+    /// follow the audit, and revokes a token whose last use this was.
+    pub(super) async fn audit_response(&self, handled: Handled) -> Response {
+        let mut handled = handled.into_parts();
+        let mut written = self.write_response_entry(&handled).await;
+        if written.is_ok()
+            && let Some(step) = handled.last_step.take()
             && let Err(error) = step().await
         {
-            answered.outcome = Err(error);
-            recorded = self.record_outcome(&answered).await;
+            handled.outcome = Err(error);
+            written = self.write_response_entry(&handled).await;
         }
-        let caller = &answered.caller;
+        let caller = &handled.caller;
         if caller.last_use
             && let Some(key) = caller.token.as_ref().and_then(|t| t.key.as_ref())
             && let Err(error) = Box::pin(self.tokens.revoke(key)).await
         {
-            tracing::error!(%error, "a token whose uses are spent could not be deleted; it is not accepted any more");
+            tracing::error!(%error, "a token without remaining uses could not be deleted; it is no longer accepted");
         }
-        if let Err(error) = recorded {
+        if let Err(error) = written {
             return Response::failed(&error);
         }
-        Response::recorded(answered.outcome)
+        Response::audited(handled.outcome)
     }
 
     /// Audits a request that a quota has refused before it was read.
-    pub(super) async fn record_refusal(&self, routed: Routed) {
+    pub(super) async fn audit_refusal(&self, routed: Routed) {
         let path = routed.incoming.path.as_str();
         let error = Error::new(Status::TOO_MANY_REQUESTS, format!("request path {path:?}: rate limit quota exceeded"));
         let (caller, mounted) = (RequestCaller::default(), routed.destination.mounted().map(|mounted| &**mounted));
         let entry = self.entry(self.clock.now(), &routed.incoming, mounted, &caller, Some(&error));
         // The broker logs devices that fail; the request is refused all the same.
-        let _ = self.record(&entry, &SerializedRequest::default()).await;
+        let _ = self.write(&entry, &SerializedRequest::default()).await;
     }
 
     /// Writes an entry to the current devices.
-    async fn record(&self, entry: &Entry<'_>, serialized: &SerializedRequest) -> Result<SerializedRequest, Error> {
+    async fn write(&self, entry: &Entry<'_>, serialized: &SerializedRequest) -> Result<SerializedRequest, Error> {
         if self.stored_devices.is_behind() {
             Box::pin(self.stored_devices.follow(&self.audit)).await?;
         }
         self.audit.record(entry, serialized).await
     }
 
-    async fn record_outcome(&self, answered: &HandledParts) -> Result<(), Error> {
-        let HandledParts { incoming, mounted, caller, serialized, outcome, .. } = answered;
+    async fn write_response_entry(&self, handled: &HandledParts) -> Result<(), Error> {
+        let HandledParts { incoming, mounted, caller, serialized, outcome, .. } = handled;
         let mounted = mounted.as_deref();
         let keys = mounted.map_or(&[][..], |mounted| &mounted.entry.config.audit_non_hmac_response_keys);
         let public = |name: &str| keys.iter().any(|key| key == name);
@@ -145,7 +146,7 @@ impl RequestAuditor {
             part.warnings = &envelope.warnings;
         }
         let entry = self.entry(self.clock.now(), incoming, mounted, caller, outcome.as_ref().err());
-        self.record(&Entry { response: Some(part), ..entry }, serialized).await.map(drop)
+        self.write(&Entry { response: Some(part), ..entry }, serialized).await.map(drop)
     }
 
     fn entry<'a>(

@@ -1,4 +1,4 @@
-//! Authentication: the token is alive, and its use is counted.
+//! Authentication: the token and all its ancestors are valid, and its use is counted.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use crate::wrapping::{self, Wrapper};
 /// The caller of a request.
 #[derive(Default)]
 pub(crate) struct RequestCaller {
-    /// The live token; `None` for a request without one to a path that needs none.
+    /// The valid token; `None` for a request without one to a path that needs none.
     pub(crate) token: Option<Arc<Token>>,
     /// Whether this is the last use of the token, which is revoked after the request.
     pub(crate) last_use: bool,
@@ -38,7 +38,7 @@ impl Authenticated {
         self.caller.token.as_ref()
     }
 
-    /// Takes it apart, for the next stage.
+    /// The parts, for the next stage.
     pub(super) fn into_parts(self) -> (Routed, RequestCaller) {
         (self.routed, self.caller)
     }
@@ -83,7 +83,7 @@ impl Authenticator {
         }
         let incoming = &routed.incoming;
         let withheld = Error::new(Status::TOO_LARGE, "http: request body too large without a valid token");
-        if incoming.body_withheld && routed.is_open() {
+        if incoming.body_withheld && routed.is_unauthenticated() {
             return Err(withheld);
         }
         let row = routed.destination.row();
@@ -106,7 +106,7 @@ impl Authenticator {
                 }
             }
         };
-        if routed.is_open() {
+        if routed.is_unauthenticated() {
             return Ok(RequestCaller { token: found.ok(), ..RequestCaller::default() });
         }
         let token = found.map_err(|reason| Error::denied().because(reason))?;

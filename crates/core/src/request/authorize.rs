@@ -1,4 +1,4 @@
-//! Authorization. Only this file makes an [`Authorized`], and no engine runs without one.
+//! Authorization by policies. Only this file creates an [`Authorized`], and no engine runs for a request without one.
 
 use std::sync::Arc;
 
@@ -70,7 +70,7 @@ impl Authorizer {
         }
     }
 
-    /// Authorizes a request by the policies in force, with the rules that depend on time as of `now`, or refuses it.
+    /// Authorizes a request by the current policies, with the rules that depend on time as of `now`, or refuses it.
     pub(super) async fn authorize(
         &self,
         authenticated: Authenticated,
@@ -83,8 +83,8 @@ impl Authorizer {
         };
         match routed.into_target() {
             Ok(routed) => Ok(Authorized { routed, caller, compiled, decision, permit: RequestPermit::new() }),
-            Err(unreached) => {
-                let (routed, error) = *unreached;
+            Err(no_target) => {
+                let (routed, error) = *no_target;
                 Err(Box::new(Refused::new(routed, caller, error)))
             }
         }
@@ -104,7 +104,7 @@ impl Authorizer {
         if let Some(compiled) = &compiled {
             policy_results.identity_policies = compiled.identity_policies.clone();
         }
-        if routed.is_open() {
+        if routed.is_unauthenticated() {
             policy_results.allowed = Some(true);
             return Ok((Decision { allowed: true, ..Decision::default() }, compiled));
         }
@@ -125,8 +125,8 @@ impl Authorizer {
         };
         let mut decision = decide(false);
         let mut creates = false;
-        // The engine says whether the thing exists only when that decides: a caller who may neither create nor update must not
-        // learn it.
+        // The engine checks whether the object exists only if the decision depends on it: a caller without `create` and
+        // `update` must not learn it.
         if routed.incoming.operation == Operation::Update && !decision.root {
             let creating = decide(true);
             if creating.allowed != decision.allowed && Box::pin(self.creates(routed, &compiled.caller)).await? {
@@ -147,9 +147,11 @@ impl Authorizer {
         Ok((decision, Some(compiled)))
     }
 
-    /// Whether an update creates the thing, as far as its engine knows; the context cannot write.
+    /// Whether an update creates the object, as far as its engine knows; the context cannot write.
     async fn creates(&self, routed: &Routed, caller: &Arc<Caller>) -> Result<bool> {
-        let Some(call) = routed.destination.call().filter(|call| call.row().tells_existence) else { return Ok(false) };
+        let Some(call) = routed.destination.call().filter(|call| call.row().has_existence_check) else {
+            return Ok(false);
+        };
         let tx = self.host.barrier.begin_read().refusing_writes();
         let mut cx = self.host.request_context(&call.mounted, call.request.clone(), tx, caller.clone());
         let engine = call.mounted.engine(&self.host).await?;

@@ -62,7 +62,7 @@ impl Handled {
     }
 }
 
-/// What core's own engines know of a call, and other engines do not.
+/// The context of a call for core's own engines (`sys/`, `auth/token/`), in addition to that of every engine.
 pub(crate) struct CoreCall {
     /// The unsealed server that authorized it.
     pub(crate) unsealed: Arc<Unsealed>,
@@ -114,8 +114,8 @@ impl Dispatcher {
     }
 
     /// Runs a recorded request; `unsealed` is for core's own engines.
-    pub(super) async fn dispatch(&self, unsealed: &Arc<Unsealed>, recorded: Audited) -> Handled {
-        let (parts, serialized) = recorded.into_parts();
+    pub(super) async fn dispatch(&self, unsealed: &Arc<Unsealed>, audited: Audited) -> Handled {
+        let (parts, serialized) = audited.into_parts();
         let (outcome, last_step) = match self.run(unsealed, &parts).await {
             Ok((content, last_step)) => (Ok(content), last_step),
             Err(error) => (Err(error), None),
@@ -154,7 +154,7 @@ impl Dispatcher {
         outcome
     }
 
-    /// Runs the handler, again after conflicts; `creates` becomes whether it created the thing.
+    /// Runs the handler, and again after conflicts; sets `creates` if it created an object.
     async fn attempts(
         &self,
         unsealed: &Arc<Unsealed>,
@@ -189,29 +189,30 @@ impl Dispatcher {
         };
         let mut cx = self.context(unsealed, parts, call);
         if mounted.traits.per_token {
-            Box::pin(self.hold_store(&mut cx, parts)).await?;
+            Box::pin(self.conflict_with_revocation(&mut cx, parts)).await?;
         }
         // A handler that panics fails its own request, which is recorded like any other.
         let called =
             AssertUnwindSafe(engine.call(&parts.permit, call.row, operation, &mut cx, input)).catch_unwind().await;
         let called = called.unwrap_or_else(|_| Err(Error::internal("the handler panicked")));
-        let called = called.or_else(|error| warned_of(error, parts, call, input));
+        let called = called.or_else(|error| allow_empty_list(error, parts, call, input));
         let mut outcome = called?;
-        let done = cx.into_parts();
-        if done.checkpointed && matches!(outcome, Outcome::Leased { .. }) {
+        let context = cx.into_parts();
+        // A checkpoint has committed a part of the transaction before the engine acted on an external system.
+        if context.checkpointed && matches!(outcome, Outcome::Leased { .. }) {
             return Err(Error::internal("a lease must be offered before the handler acts"));
         }
-        let mut tx = done.tx;
-        *creates = call.row().tells_existence && tx.creates();
+        let mut tx = context.tx;
+        *creates = call.row().has_existence_check && tx.creates();
         if !parts.decision.keys_filters.is_empty() {
             self.filter_keys(parts, &mut outcome)?;
         }
-        if reads_wrapped(parts, mounted) {
-            Box::pin(self.take_wrapped(&mut tx, parts)).await?;
+        if reads_wrapped_response(parts, mounted) {
+            Box::pin(self.spend_wrapping_token(&mut tx, parts)).await?;
         }
         let Settled { content, intent } = self.settler.settle(&mut tx, parts, mounted, outcome).await?;
-        if !done.checkpointed && tx.is_dirty() {
-            Box::pin(self.mounts.hold(&mut tx, mounted)).await?;
+        if !context.checkpointed && tx.is_dirty() {
+            Box::pin(self.mounts.conflict_with_unmount(&mut tx, mounted)).await?;
         }
         let wraps = parts.routed.incoming.wrap_ttl.is_some();
         let mut envelope = match content {
@@ -221,20 +222,20 @@ impl Dispatcher {
                     false => ResponseContent::Raw(raw),
                 };
                 tx.commit().await?;
-                done.after_commit.into_iter().for_each(|action| action());
-                return Ok((content, done.last_step));
+                context.after_commit.into_iter().for_each(|action| action());
+                return Ok((content, context.last_step));
             }
             ResponseContent::Envelope(envelope) => envelope,
         };
-        if reads_wrapped(parts, mounted) {
+        if reads_wrapped_response(parts, mounted) {
             envelope.warnings.push(USE_UNWRAP.to_owned());
         }
-        add_warnings(&mut envelope, done.warnings, call, input);
+        add_warnings(&mut envelope, context.warnings, call, input);
         if wraps {
             Box::pin(wrap_envelope(&self.wrapper, &mut tx, parts, &mut envelope)).await?;
         }
         match tx.commit().await {
-            Err(StorageError::Conflict) if done.checkpointed => {
+            Err(StorageError::Conflict) if context.checkpointed => {
                 return Err(Error::internal("a conflict after a checkpoint"));
             }
             other => other?,
@@ -242,12 +243,13 @@ impl Dispatcher {
         if let Some(intent) = intent {
             intent.keep();
         }
-        done.after_commit.into_iter().for_each(|action| action());
-        Ok((ResponseContent::Envelope(envelope), done.last_step))
+        context.after_commit.into_iter().for_each(|action| action());
+        Ok((ResponseContent::Envelope(envelope), context.last_step))
     }
 
-    /// Makes a write to the storage of a token conflict with the revocation of the token, after which it would be left over.
-    async fn hold_store(&self, cx: &mut Cx, parts: &AuthorizedParts) -> Result<()> {
+    /// Makes a write to the storage of a token (the cubbyhole) conflict with the revocation of the token, which deletes that
+    /// storage: a write after it would remain.
+    async fn conflict_with_revocation(&self, cx: &mut Cx, parts: &AuthorizedParts) -> Result<()> {
         let operation = parts.routed.incoming.operation;
         let key = parts.caller.token.as_ref().and_then(|t| t.key.as_ref());
         if let Some(key) = key.filter(|_| matches!(operation, Operation::Update | Operation::Patch)) {
@@ -256,8 +258,8 @@ impl Dispatcher {
         Ok(())
     }
 
-    /// Revokes the wrapping token that reads its response, or refuses it: another request has read the response.
-    async fn take_wrapped(&self, tx: &mut Tx, parts: &AuthorizedParts) -> Result<()> {
+    /// Revokes the wrapping token that reads its response, or refuses the request because another one has read the response.
+    async fn spend_wrapping_token(&self, tx: &mut Tx, parts: &AuthorizedParts) -> Result<()> {
         let caller = &parts.caller;
         match caller.token.as_ref().and_then(|token| token.key.as_ref().map(|key| (token, key))) {
             Some((token, key)) if caller.last_use => self.wrapper.take(tx, key, token, TokenUse::Authentication).await,
@@ -268,7 +270,7 @@ impl Dispatcher {
     fn context(&self, unsealed: &Arc<Unsealed>, parts: &AuthorizedParts, call: &Call) -> Cx {
         let (incoming, mounted, once) = (&parts.routed.incoming, &call.mounted, call.row().once);
         let reads = incoming.operation == Operation::Read || incoming.operation.lists();
-        let read_only = reads && !once && incoming.wrap_ttl.is_none() && !reads_wrapped(parts, mounted);
+        let read_only = reads && !once && incoming.wrap_ttl.is_none() && !reads_wrapped_response(parts, mounted);
         let barrier = &self.host.barrier;
         let tx = if read_only { barrier.begin_read().refusing_writes() } else { barrier.begin() };
 
@@ -296,26 +298,27 @@ impl Dispatcher {
         cx
     }
 
-    /// Removes the names that the filters of the policies do not show.
+    /// Removes the names that the list filters of the policies exclude.
     fn filter_keys(&self, parts: &AuthorizedParts, outcome: &mut Outcome) -> Result<()> {
         let (Some(compiled), Some(data)) = (&parts.compiled, outcome.data_mut()) else { return Ok(()) };
         let mut value: serde_json::Map<String, serde_json::Value> = serde_json::from_str(data.get())?;
         let path = parts.routed.policy_path();
         let now = self.host.clock.now();
-        let shows = |name: &str| compiled.acl.shows(&parts.decision, path, name, now);
+        let lists_name = |name: &str| compiled.acl.lists_name(&parts.decision, path, name, now);
         if let Some(serde_json::Value::Array(keys)) = value.get_mut("keys") {
-            keys.retain(|k| k.as_str().is_some_and(shows));
+            keys.retain(|k| k.as_str().is_some_and(lists_name));
         }
         if let Some(serde_json::Value::Object(info)) = value.get_mut("key_info") {
-            info.retain(|name, _| shows(name));
+            info.retain(|name, _| lists_name(name));
         }
         *data = serde_json::value::to_raw_value(&value)?;
         Ok(())
     }
 }
 
-/// Whether a wrapping token reads its response by the deprecated way, without a check of the token.
-fn reads_wrapped(parts: &AuthorizedParts, mounted: &Mounted) -> bool {
+/// Whether a wrapping token reads its response from `cubbyhole/response`, the deprecated alternative to
+/// `sys/wrapping/unwrap`.
+fn reads_wrapped_response(parts: &AuthorizedParts, mounted: &Mounted) -> bool {
     mounted.traits.per_token && parts.caller.token.as_ref().is_some_and(|token| token.record.wrapping)
 }
 
@@ -366,7 +369,7 @@ fn unknown_parameters<'i>(call: &Call, input: &'i Input) -> Vec<&'i str> {
 }
 
 /// As on OpenBao an empty list with warnings is 200, and not 404.
-fn warned_of(error: Error, parts: &AuthorizedParts, call: &Call, input: &Input) -> Result<Outcome> {
+fn allow_empty_list(error: Error, parts: &AuthorizedParts, call: &Call, input: &Input) -> Result<Outcome> {
     let lists = call.request.operation.lists();
     let is_empty = error.kind() == ErrorKind::NotFound && error.warnings().is_empty() && error.reason().is_none();
     match (lists && is_empty, parts.routed.incoming.wrap_ttl.is_some_and(|ttl| !ttl.is_zero())) {

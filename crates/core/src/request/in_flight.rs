@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_shown_until_it_ends() {
+    fn a_request_is_listed_until_it_ends() {
         let registry = InFlight::default();
         let under_way = registry.begin(&incoming("a", "secret/data/x"), Timestamp::from_unix(1_767_225_600));
         let expected = serde_json::json!({"a": {

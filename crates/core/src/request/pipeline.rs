@@ -18,7 +18,7 @@ pub(crate) struct Pipeline {
     unsealed: Arc<Unsealed>,
     authenticator: Authenticator,
     authorizer: Authorizer,
-    recorder: RequestAuditor,
+    auditor: RequestAuditor,
     dispatcher: Dispatcher,
 }
 
@@ -28,7 +28,7 @@ impl Pipeline {
         Pipeline {
             authenticator: Authenticator::new(&unsealed),
             authorizer: Authorizer::new(&unsealed),
-            recorder: RequestAuditor::new(&unsealed),
+            auditor: RequestAuditor::new(&unsealed),
             dispatcher: Dispatcher::new(&unsealed),
             unsealed,
         }
@@ -44,48 +44,48 @@ impl Pipeline {
         let (observability, clock) = (&self.unsealed.observability, &self.unsealed.clock);
         let _counted = observability.metrics.in_flight();
         let started = clock.now();
-        let listed = observability.in_flight.begin(&incoming, started);
-        let (response, is_login) = self.travel(incoming, started, &listed).await;
+        let in_flight_guard = observability.in_flight.begin(&incoming, started);
+        let (response, is_login) = self.run_stages(incoming, started, &in_flight_guard).await;
         let timing = if is_login { &observability.metrics.login } else { &observability.metrics.request };
         timing.record(clock.now().since(started));
         response
     }
 
-    /// Runs the stages; also returns whether the request was a login.
-    async fn travel(
+    /// Runs the stages. Also returns whether the request was a login.
+    async fn run_stages(
         &self,
         incoming: Box<Incoming>,
         started: Timestamp,
-        listed: &InFlightGuard<'_>,
+        in_flight_guard: &InFlightGuard<'_>,
     ) -> (Response, bool) {
         let routed = route(&self.unsealed.engines.mounts, incoming);
         let is_login = routed.destination.call().is_some_and(|call| call.row().login);
-        let admitted = self.admit(routed, started, listed).await;
-        let admitted_at = self.unsealed.clock.now();
-        self.unsealed.observability.metrics.check_token.record(admitted_at.since(started));
-        let answered = match self.recorder.record_request(admitted, admitted_at).await {
-            Ok(recorded) => self.dispatcher.dispatch(&self.unsealed, recorded).await,
+        let authorized = self.authorize(routed, started, in_flight_guard).await;
+        let authorized_at = self.unsealed.clock.now();
+        self.unsealed.observability.metrics.check_token.record(authorized_at.since(started));
+        let handled = match self.auditor.audit_request(authorized, authorized_at).await {
+            Ok(written) => self.dispatcher.dispatch(&self.unsealed, written).await,
             Err(refused) => Handled::refused(*refused),
         };
-        (self.recorder.record_response(answered).await, is_login)
+        (self.auditor.audit_response(handled).await, is_login)
     }
 
     /// Authenticates the caller of a routed request that has started at this time, then authorizes the request.
-    async fn admit(
+    async fn authorize(
         &self,
         routed: Routed,
         started: Timestamp,
-        listed: &InFlightGuard<'_>,
+        in_flight_guard: &InFlightGuard<'_>,
     ) -> Result<Authorized, Box<Refused>> {
         let authenticated = self.authenticator.authenticate(routed, started).await?;
         if let Some(token) = authenticated.token() {
-            listed.set_caller(token.clone());
+            in_flight_guard.set_caller(token.clone());
         }
         self.authorizer.authorize(authenticated, started).await
     }
 
     /// Audits a request that a quota has refused before it was read.
-    pub(crate) async fn record_refusal(&self, refused: Box<Incoming>) {
-        self.recorder.record_refusal(route(&self.unsealed.engines.mounts, refused)).await;
+    pub(crate) async fn audit_refusal(&self, refused: Box<Incoming>) {
+        self.auditor.audit_refusal(route(&self.unsealed.engines.mounts, refused)).await;
     }
 }

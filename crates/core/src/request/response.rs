@@ -1,4 +1,4 @@
-//! The response of a request. Only `audit.rs` makes one for an audited request.
+//! The response of a request. Only `audit.rs` creates one for an audited request.
 
 use bytes::Bytes;
 use keepfast_framework::reply::{Raw, SentStatus};
@@ -8,7 +8,7 @@ use keepfast_framework::{Error, Status};
 use super::envelope::{self, ResponseContent};
 use super::wiped;
 
-/// A response that may be sent: an audit device has it, or its path is exempt.
+/// A response that may be sent: an audit device has written it, or its path is exempt from audit.
 pub struct Response {
     status: SentStatus,
     content_type: &'static str,
@@ -16,13 +16,13 @@ pub struct Response {
 }
 
 impl Response {
-    /// The response of a path that works on a sealed server, which is exempt.
+    /// The response of a path that works on a sealed server. These paths are exempt from audit.
     pub(crate) fn exempt(reply: SealedReply) -> Self {
         Self::json(reply.status, reply.body)
     }
 
     /// Bytes without an audit entry: metrics of a listener that serves them without a token.
-    pub(crate) fn unrecorded(raw: Raw) -> Self {
+    pub(crate) fn unaudited(raw: Raw) -> Self {
         Self::document(raw.status, raw.content_type, Bytes::from(raw.body))
     }
 
@@ -41,8 +41,8 @@ impl Response {
         Response { status, content_type: "application/json", body: wiped::body(body) }
     }
 
-    /// The response of a request that an audit device has.
-    pub(super) fn recorded(outcome: Result<ResponseContent, Error>) -> Self {
+    /// The response of an audited request.
+    pub(super) fn audited(outcome: Result<ResponseContent, Error>) -> Self {
         match outcome {
             Err(error) => Response::failed(&error),
             Ok(ResponseContent::Raw(raw)) => Response::document(raw.status, raw.content_type, wiped::body(raw.body)),

@@ -24,7 +24,7 @@ pub(crate) struct Routed<D = Destination> {
     pub(crate) namespace: Option<NamespaceId>,
     /// The destination of the path.
     pub(crate) destination: D,
-    /// Who may call the path.
+    /// The callers that may use the path.
     pub(crate) access: Access,
     /// The path for policies, where it differs from that of the request.
     policy_path: Option<Box<str>>,
@@ -129,8 +129,8 @@ impl Destination {
 }
 
 impl<D> Routed<D> {
-    /// Whether the path needs no token: as on OpenBao for every operation, and also where no row has it.
-    pub(crate) fn is_open(&self) -> bool {
+    /// Whether the path needs no token. As on OpenBao this applies to every operation of the path, also to unsupported ones.
+    pub(crate) fn is_unauthenticated(&self) -> bool {
         self.access == Access::Unauthenticated
     }
 
@@ -151,9 +151,9 @@ impl<D> Routed<D> {
         format!("{path}{slash}")
     }
 
-    /// An error in the wording of this path.
+    /// The error with the text that OpenBao returns here: on unauthenticated paths without the "1 error occurred" frame.
     pub(super) fn reword(&self, refusal: Error) -> Error {
-        if self.is_open() { refusal.without_frame() } else { refusal }
+        if self.is_unauthenticated() { refusal.without_frame() } else { refusal }
     }
 }
 
@@ -162,10 +162,10 @@ impl Routed {
     ///
     /// An open path without a row is refused only when it runs: its first audit entry has no error, as on OpenBao.
     pub(super) fn into_target(self) -> Result<Routed<Target>, Box<(Routed, Error)>> {
-        let is_open = self.is_open();
+        let is_unauthenticated = self.is_unauthenticated();
         let Routed { incoming, namespace, destination, access, policy_path, within } = self;
         let error = match destination {
-            Destination::Mount(target) if is_open || !matches!(target, Target::UnsupportedPath(_)) => {
+            Destination::Mount(target) if is_unauthenticated || !matches!(target, Target::UnsupportedPath(_)) => {
                 return Ok(Routed { incoming, namespace, destination: target, access, policy_path, within });
             }
             Destination::Mount(_) => Error::unsupported_path(),
@@ -245,8 +245,8 @@ fn find(mounts: &Mounts, operation: Operation, path: &str) -> Option<Found> {
     Some(Found { mounted: mounted.clone(), within, row: other.or(row), without_slash })
 }
 
-/// A path with the mount and the literal segments of its route, and `shown` in place of each captured segment. A path without
-/// a route is [`MASK`]: it could hold a token.
+/// A path with the mount and the literal segments of its route; `shown` renders each captured segment. A path without a
+/// route becomes [`MASK`], because it could contain a token.
 pub(crate) fn masked_path(mounts: &Mounts, operation: Operation, path: &str, shown: impl Fn(&str) -> String) -> String {
     let Some(Found { mounted, within, row, .. }) = find(mounts, operation, path) else { return MASK.to_owned() };
     let within = &path[within..];
@@ -283,12 +283,12 @@ fn policy_path(operation: Operation, path: &str, without_slash: bool) -> Option<
 
 /// The access of a path: that of its row; without a row, a path below an open one is open.
 fn access(mounted: &Mounted, operation: Operation, within: &str, row: Option<&Match>) -> Access {
-    let is_open = match row {
+    let is_unauthenticated = match row {
         Some(found) => return mounted.table.rows()[found.row].access,
-        None if operation.lists() => mounted.table.is_open(&format!("{}/", within.trim_end_matches('/'))),
-        None => mounted.table.is_open(within),
+        None if operation.lists() => mounted.table.is_unauthenticated(&format!("{}/", within.trim_end_matches('/'))),
+        None => mounted.table.is_unauthenticated(within),
     };
-    if is_open { Access::Unauthenticated } else { Access::Policy }
+    if is_unauthenticated { Access::Unauthenticated } else { Access::Policy }
 }
 
 /// The row of the path without its final slash (a list always has one), where that row ignores the slash and no row has the

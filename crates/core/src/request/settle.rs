@@ -1,4 +1,5 @@
-//! Settling: a login creates a token and leased data a lease, in the transaction of the request.
+//! Settling: converts the outcome of a handler to the content of a response, in the transaction of the request. A login
+//! creates a token, and leased data creates a lease.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +27,7 @@ use crate::token::ttl::{self, RequestedTtls};
 use crate::token::{Authority, BoundCidrs, Tokens, create};
 use crate::unsealed::Unsealed;
 
-/// An outcome that was settled.
+/// A settled outcome.
 pub(super) struct Settled {
     /// The response.
     pub(super) content: ResponseContent,
@@ -70,7 +71,7 @@ impl Settler {
         }
     }
 
-    /// Settles an outcome: the only place that makes an [`Envelope`] of it.
+    /// Settles an outcome: the only place that creates an [`Envelope`] from it.
     ///
     /// Steps that few requests take are boxed, because the future of every request has room for this one.
     pub(super) async fn settle(
@@ -95,6 +96,7 @@ impl Settler {
                 let issuer = self.lease_issuer(parts, mounted);
                 envelope.set_lease(Box::pin(issuer.grant(tx, &lease)).await?);
             }
+            // The lease was registered as an intent before the engine acted on an external system.
             Outcome::Intended { data, intent } => {
                 envelope.data = Some(data.into());
                 let issuer = self.lease_issuer(parts, mounted);
@@ -221,6 +223,8 @@ fn login_policies(login: &Login) -> Result<Vec<String>> {
     Ok(policies)
 }
 
+/// Whether a login creates a batch token. The role decides, but a mount of type `batch` overrides `service`; `default`
+/// leaves it to the mount.
 fn is_batch(role: TokenKind, mount: TokenKind) -> bool {
     match (role, mount) {
         (TokenKind::Batch | TokenKind::DefaultBatch, _) => true,

@@ -1,4 +1,4 @@
-//! Response wrapping of a request that asks for it.
+//! Wraps the response of a request with a wrap TTL.
 
 use keepfast_framework::reply::Raw;
 use keepfast_framework::{Error, Result, Status};

@@ -1,4 +1,4 @@
-//! The one plaintext record: the seal configuration with the wrapped root key.
+//! The seal configuration, the only plaintext record of the storage: the shares, and the root key wrapped by the seal.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use super::wrap::{Seal, SealError, Wrapped};
 pub(crate) struct SealConfig {
     /// Version of this record.
     pub(crate) version: u32,
-    /// The type of the seal.
+    /// The type of the seal. Records have it under its first name, `custody`.
     #[serde(rename = "custody")]
     pub(crate) kind: SealKind,
     /// The number of shares and the threshold.

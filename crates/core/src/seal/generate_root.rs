@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_comes_back_with_its_pad_and_with_no_other() {
+    fn a_token_decodes_with_its_pad_only() {
         let token = SecretString::new(format!("hvs.{}", "a".repeat(SERVICE_LENGTH - 4)));
         let made = RootGeneration::new(None).unwrap();
         let encoded = made.encode(&token);

@@ -75,7 +75,7 @@ mod tests {
     });
 
     #[tokio::test]
-    async fn any_quorum_of_shares_makes_the_key_and_fewer_do_not() {
+    async fn any_quorum_of_shares_combines_and_fewer_do_not() {
         let root = random::key();
         let shape = SealShape::new(5, 3).unwrap();
         let (seal, shares) = Shamir::generate(shape).unwrap();

@@ -49,7 +49,7 @@ fn under_way(unsealed: Option<&Unsealed>, in_flight: &InFlight, name: impl Fn(&s
 pub(crate) fn open(server: &Lifecycle, incoming: &Incoming) -> Response {
     let _under_way = server.parts.in_flight.begin(incoming, server.parts.clock.now());
     match under_way(server.unsealed().as_deref(), &server.parts.in_flight, |_| MASK.to_owned()) {
-        Ok(raw) => Response::unrecorded(raw),
+        Ok(raw) => Response::unaudited(raw),
         Err(error) => Response::failed(&error),
     }
 }

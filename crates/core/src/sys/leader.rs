@@ -68,7 +68,7 @@ async fn step_down(sys: &System, _: Nothing) -> Result<SealedResponse<()>> {
     }
 }
 
-/// Not supported: a node of a cluster does not give up leading.
+/// Not supported: a node of a cluster does not step down.
 async fn step_down_in_cluster(_: &System, _: &mut Cx, _: Nothing) -> Result<()> {
     Err(Error::unsupported_path())
 }

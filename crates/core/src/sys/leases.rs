@@ -284,7 +284,7 @@ async fn tidy(_: &System, cx: &mut Cx, _: Nothing) -> Result<WithStatus<()>> {
     let now = cx.now();
     tokio::spawn(async move {
         match unsealed.leases.tidier.tidy(now).await {
-            Ok(dropped) => tracing::info!(dropped, "leases are tidy"),
+            Ok(dropped) => tracing::info!(dropped, "the tidy of leases has finished"),
             Err(error) => tracing::error!(%error, "tidying leases failed"),
         }
     });

@@ -66,7 +66,7 @@ impl OpenMetrics {
             ("", false) => &self.json,
             (unknown, _) => {
                 return document(server, unknown, accepts_prometheus)
-                    .map_or_else(|e| Response::failed(&e), Response::unrecorded);
+                    .map_or_else(|e| Response::failed(&e), Response::unaudited);
             }
         };
         // Concurrent requests wait here for the new document.

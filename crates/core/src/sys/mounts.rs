@@ -46,7 +46,7 @@ struct MountPath {
     path: Text,
 }
 
-/// What the caller asks of a new mount.
+/// The parameters of a new mount.
 #[derive(Deserialize, JsonSchema)]
 struct Enable {
     /// Path of the mount.

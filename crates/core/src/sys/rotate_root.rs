@@ -86,7 +86,7 @@ impl Status {
 async fn rotate(_: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
     let unsealed = unsealed(cx)?;
     unsealed.current_seal.change_root(&unsealed.barrier).await?;
-    tracing::info!("root key rotated; the shares stay the same");
+    tracing::info!("root key rotated; the shares stay valid");
     Ok(())
 }
 

@@ -1,5 +1,9 @@
 //! Handles the rows of `sys/` that work on a sealed server, outside the request pipeline: without a token, and without
 //! audit, because a sealed server has no audit devices.
+//!
+//! These are health, seal-status, init, unseal and leader, `sys/seal` on a sealed server, and a step-down on a server
+//! without a cluster. Such a row also refuses an unsupported method here, with 405, whether or not its own methods pass
+//! through the stages.
 
 use std::sync::{Arc, LazyLock};
 

@@ -61,7 +61,7 @@ async fn sec_al06_the_exempt_paths_are_five() {
 }
 
 #[tokio::test]
-async fn sec_al07_when_no_device_takes_an_entry_nothing_happens() {
+async fn sec_al07_without_a_written_entry_a_request_has_no_effect() {
     // Every write to this pipe fails once its reader is gone.
     let dir = tempfile::tempdir().unwrap();
     let pipe = dir.path().join("pipe");
@@ -125,7 +125,7 @@ async fn sec_al03_log_raw_of_one_device_changes_no_other() {
 }
 
 #[tokio::test]
-async fn sec_al03_what_one_device_shows_raw_cannot_fake_an_entry() {
+async fn sec_al03_a_raw_value_cannot_fake_an_entry() {
     let server = TestServer::with(
         |settings, dir| settings.audit.push(device(dir, "raw", &[("log_raw", "true")])),
         keepfast_engines::all(),

@@ -130,7 +130,7 @@ async fn policies_of_the_entity_are_in_both_entries() {
 }
 
 #[tokio::test]
-async fn sec_kf41_a_refusal_tells_its_reason_to_the_audit_log_alone() {
+async fn sec_kf41_the_reason_of_a_refusal_is_in_the_audit_log_only() {
     let server = server().await;
     let elsewhere: SocketAddr = "10.0.0.1:1".parse().unwrap();
     let bound = server.token(json!({ "policies": ["reads"] })).await;
@@ -178,7 +178,7 @@ async fn sec_kf41_a_refusal_tells_its_reason_to_the_audit_log_alone() {
 }
 
 #[tokio::test]
-async fn prefix_and_elided_lists_are_written_as_asked() {
+async fn prefix_and_elided_lists_are_written_as_configured() {
     let server = TestServer::with(
         |settings, dir| {
             settings.audit.push(device(dir, "prefixed", &[("prefix", "@cee: "), ("elide_list_responses", "true")]));
@@ -244,7 +244,7 @@ async fn sec_kf41_the_reason_of_a_refused_approle_login_is_only_audited() {
 }
 
 #[tokio::test]
-async fn entries_have_the_fields_that_rules_for_vault_look_at() {
+async fn entries_have_the_fields_that_rules_for_vault_read() {
     let server = server().await;
     let version = concat!("v", env!("CARGO_PKG_VERSION"), "+builtin.keepfast");
     let user = json!({ "password": "pw", "token_policies": "reads", "token_no_default_policy": true });

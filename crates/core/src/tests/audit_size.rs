@@ -71,7 +71,7 @@ async fn sec_al08_a_short_request_without_a_token_writes_entries_in_proportion()
 }
 
 #[tokio::test]
-async fn sec_al08_queries_and_answers_of_strangers_are_bounded() {
+async fn sec_al08_queries_and_responses_without_a_token_are_bounded() {
     let server = TestServer::with(
         |settings, dir| settings.audit.push(device(dir, "raw", &[("log_raw", "true")])),
         keepfast_engines::all(),

@@ -63,7 +63,7 @@ async fn first_logins_of_new_aliases_leave_compiled_acls_of_other_tokens() {
     for (token, before) in tokens.into_iter().zip(before) {
         let status = server.get("secret/data/a", token).await.status;
         assert_eq!(status, if token == of_nobody { 403 } else { 200 });
-        assert!(Arc::ptr_eq(&before, &compiled(&server, token).await), "compiled anew");
+        assert!(Arc::ptr_eq(&before, &compiled(&server, token).await), "compiled again");
     }
 }
 
@@ -113,7 +113,7 @@ async fn a_change_of_an_entity_counts_at_the_next_request_of_its_tokens() {
         let added = again.body["auth"].get("identity_policies").cloned().unwrap_or(json!([]));
         assert_eq!(added, policies);
     }
-    assert!(server.unsealed().access.policies.is_current(&before), "compiled anew");
+    assert!(server.unsealed().access.policies.is_current(&before), "compiled again");
 }
 
 #[tokio::test]
@@ -129,12 +129,12 @@ async fn alias_metadata_of_a_login_counts_at_once_in_templates() {
             server.get(&format!("secret/data/{name}"), &token).await.is(if name == scope { 200 } else { 403 });
         }
         server.get("secret/data/a", &other).await.is(200);
-        assert!(server.unsealed().access.policies.is_current(&before), "compiled anew");
+        assert!(server.unsealed().access.policies.is_current(&before), "compiled again");
     }
 }
 
 #[tokio::test]
-async fn a_change_of_a_policy_compiles_the_acls_of_all_tokens_anew() {
+async fn a_change_of_a_policy_recompiles_the_acls_of_all_tokens() {
     let server = server().await;
     let (token, _) = login(&server, "one", "a").await;
     server.get("secret/data/a", &token).await.is(200);

@@ -68,7 +68,7 @@ async fn sec_kf07_no_spelling_of_any_parameter_evades_a_denial() {
 }
 
 #[tokio::test]
-async fn sec_kf07_a_denied_policy_is_given_under_no_name_and_case() {
+async fn sec_kf07_a_denied_policy_is_assigned_under_no_name_or_case() {
     let server = TestServer::new().await;
     server.post("sys/auth/up", ROOT, json!({ "type": "userpass" })).await.ok();
     for denied in ["token_policies", "policies"] {

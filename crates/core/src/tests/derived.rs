@@ -140,7 +140,7 @@ fn example(pattern: &str) -> String {
 }
 
 #[tokio::test]
-async fn sec_ac08_every_route_refuses_who_has_no_token_no_policy_or_no_sudo() {
+async fn sec_ac08_every_route_requires_a_token_a_policy_and_sudo() {
     let server = furnished().await;
     let empty = server.token(json!({ "policies": ["nothing"], "no_default_policy": true })).await;
     let all = r#"path "*" { capabilities = ["create", "read", "update", "patch", "delete", "list", "scan"] }"#;
@@ -188,7 +188,7 @@ async fn sec_ac08_every_route_refuses_who_has_no_token_no_policy_or_no_sudo() {
 
 /// Calls every row of every table: those that work on a sealed server write no audit entry.
 #[tokio::test]
-async fn sec_ac08_a_sealed_server_answers_the_sealed_rows_only() {
+async fn sec_ac08_a_sealed_server_serves_the_sealed_rows_only() {
     let tables = furnished().await;
     let server = TestServer::sealed(SealShape { shares: 3, threshold: 2 }).await;
     let mut answered = 0;
@@ -250,12 +250,12 @@ async fn sec_ac07_no_route_is_added_or_opened_unreviewed() {
 
 /// The existence check serves updates, so its row must have one.
 #[tokio::test]
-async fn rows_that_tell_existence_take_updates() {
+async fn rows_with_an_existence_check_have_updates() {
     let server = furnished().await;
     for mounted in server.unsealed().engines.mounts.router().all() {
         for row in mounted.table.rows() {
             let updates = row.operation(Operation::Update).is_some();
-            assert!(updates || !row.tells_existence, "{} {}", mounted.entry.path, row.patterns[0].source());
+            assert!(updates || !row.has_existence_check, "{} {}", mounted.entry.path, row.patterns[0].source());
         }
     }
 }
@@ -359,7 +359,7 @@ fn bad_values() -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn sec_ds06_no_parameter_makes_a_route_fail_as_a_fault_of_the_server() {
+async fn sec_ds06_no_parameter_causes_a_server_error() {
     let server = furnished().await;
     let mut faults = Vec::new();
     for route in routes(&server) {

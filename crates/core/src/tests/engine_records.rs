@@ -114,7 +114,7 @@ impl Engine for Panicking {
 }
 
 #[tokio::test]
-async fn an_engine_that_panics_at_a_commit_is_opened_anew() {
+async fn an_engine_that_panics_at_a_commit_is_reopened() {
     let engines = keepfast_engines::all().preceded_by(vec![Registered::of::<Panicking>()]);
     let server = TestServer::with(|_, _| {}, engines).await;
     server.post("sys/mounts/p", ROOT, json!({ "type": "panicking" })).await.ok();

@@ -140,7 +140,7 @@ async fn left(server: &TestServer) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_child_whose_parent_is_revoked_before_its_commit_is_never_made() {
+async fn a_child_whose_parent_is_revoked_before_its_commit_is_not_created() {
     let (server, parent) = family().await;
     let (made, revoked) = overtaken(
         &server,
@@ -154,7 +154,7 @@ async fn a_child_whose_parent_is_revoked_before_its_commit_is_never_made() {
 }
 
 #[tokio::test]
-async fn a_child_that_is_made_before_its_parents_end_is_committed_ends_with_it() {
+async fn a_child_created_before_its_parent_is_revoked_is_revoked_with_it() {
     let (server, parent) = family().await;
     let (revoked, made) = overtaken(
         &server,
@@ -168,7 +168,7 @@ async fn a_child_that_is_made_before_its_parents_end_is_committed_ends_with_it()
 }
 
 #[tokio::test]
-async fn a_child_that_is_made_while_its_parent_leaves_orphans_is_one_of_them() {
+async fn a_child_created_during_revoke_orphan_becomes_an_orphan() {
     let (server, parent) = family().await;
     let (revoked, made) = overtaken(
         &server,
@@ -182,7 +182,7 @@ async fn a_child_that_is_made_while_its_parent_leaves_orphans_is_one_of_them() {
 }
 
 #[tokio::test]
-async fn sec_tl07_what_a_token_stores_while_it_is_revoked_does_not_stay() {
+async fn sec_tl07_records_of_a_token_written_during_revocation_are_deleted() {
     let (server, parent) = family().await;
     let (stored, revoked) = overtaken(
         &server,
@@ -257,7 +257,7 @@ async fn a_request_whose_caller_is_revoked_meanwhile_is_the_last_one() {
 }
 
 #[tokio::test]
-async fn what_is_written_while_its_mount_is_taken_away_does_not_stay() {
+async fn records_written_during_unmount_are_deleted() {
     let server = Arc::new(TestServer::new().await);
     server.post("sys/mounts/one", ROOT, json!({ "type": "kv", "options": { "version": "1" } })).await.ok();
     server.post("sys/auth/approle", ROOT, json!({ "type": "approle" })).await.ok();

@@ -254,7 +254,7 @@ impl Backend for LosesAuditPipe {
 }
 
 #[tokio::test]
-async fn sec_kf40_new_shares_count_only_once_their_answer_is_recorded() {
+async fn sec_kf40_new_shares_are_valid_only_after_their_response_is_audited() {
     let dir = tempfile::tempdir().unwrap();
     let pipe = dir.path().join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());

@@ -12,7 +12,7 @@ fn path(tag: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_tables_of_the_router_are_shown_where_the_configuration_says_so() {
+async fn the_router_tables_need_introspection_endpoint() {
     let server = TestServer::with(|settings, _| settings.introspection_endpoint = true, keepfast_engines::all()).await;
     for tag in TAGS {
         let answer = server.get(&path(tag), ROOT).await.ok();
@@ -39,7 +39,7 @@ async fn without_the_setting_only_unknown_tables_differ() {
 }
 
 #[tokio::test]
-async fn a_request_under_way_is_shown_without_its_token() {
+async fn a_request_in_flight_is_listed_without_its_token() {
     let server = TestServer::new().await;
     let shown = server.get("sys/in-flight-req", ROOT).await.ok();
     let requests: Vec<_> = shown.body.as_object().unwrap().values().collect();
@@ -76,7 +76,7 @@ async fn seen(server: &TestServer, path: &str) -> (Vec<String>, Vec<String>) {
 }
 
 #[tokio::test]
-async fn sec_kf51_paths_of_requests_under_way_show_no_token() {
+async fn sec_kf51_paths_of_requests_in_flight_contain_no_token() {
     let server = TestServer::new().await;
     for (path, known, open) in [
         // A custom token and forms with a prefix, where no route has a segment.

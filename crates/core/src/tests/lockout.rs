@@ -61,7 +61,7 @@ async fn a_right_password_or_a_while_clears_the_count() {
 }
 
 #[tokio::test]
-async fn sec_kf14_an_unknown_name_gets_the_answers_of_a_known_one() {
+async fn sec_kf14_an_unknown_name_gets_the_responses_of_a_known_one() {
     let mut server = server(|_| {}).await;
     let answers = async |server: &TestServer, name: &str, times: usize| {
         let mut answers = Vec::new();
@@ -89,7 +89,7 @@ async fn sec_kf14_an_unknown_name_gets_the_answers_of_a_known_one() {
 }
 
 #[tokio::test]
-async fn sec_kf14_an_unknown_role_id_gets_the_answers_of_a_known_one() {
+async fn sec_kf14_an_unknown_role_id_gets_the_responses_of_a_known_one() {
     let server = TestServer::new().await;
     server.approle("r", json!({})).await.ok();
     let known = server.get("auth/approle/role/r/role-id", ROOT).await.ok().data()["role_id"].clone();
@@ -162,7 +162,7 @@ async fn an_operator_unlocks_and_decides_when_users_are_locked() {
 }
 
 #[tokio::test]
-async fn sec_au01_a_lock_outlives_a_restart_and_ends_when_it_should() {
+async fn sec_au01_a_lock_survives_a_restart_and_ends_on_time() {
     let mut server = server(|_| {}).await;
     server.post("auth/up/users/otto", ROOT, json!({ "password": "right" })).await.ok();
     for name in ["anna", "otto"] {
@@ -187,7 +187,7 @@ async fn sec_au01_a_lock_outlives_a_restart_and_ends_when_it_should() {
 }
 
 #[tokio::test]
-async fn sec_kf14_an_attack_at_one_mount_refuses_nobody_at_another() {
+async fn sec_kf14_an_attack_at_one_mount_does_not_affect_another() {
     let mut server = server(|_| {}).await;
     server.post("sys/auth/other", ROOT, json!({ "type": "userpass" })).await.ok();
     server.post("auth/other/users/otto", ROOT, json!({ "password": "right" })).await.ok();
@@ -272,7 +272,7 @@ async fn server_with_ended_locks() -> TestServer {
 }
 
 #[tokio::test]
-async fn sec_kf58_ended_locks_are_deleted_in_pages_behind_the_takeover() {
+async fn sec_kf58_expired_locks_are_deleted_in_pages_after_the_takeover() {
     let mut server = server_with_ended_locks().await;
     server.backend.refuse(|batch| {
         let size = batch.reads.len() + batch.writes.len();

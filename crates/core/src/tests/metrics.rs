@@ -180,7 +180,7 @@ impl HostGauges for Machine {
 /// Every reported metric is in the catalogue, with its kind and its labels; the page of the documentation is generated
 /// from the catalogue.
 #[tokio::test]
-async fn every_metric_stands_in_the_catalogue_and_in_the_documentation() {
+async fn every_metric_is_in_the_catalogue_and_in_the_documentation() {
     let machine =
         |settings: &mut Settings, _: &std::path::Path| settings.host_gauges = Some(std::sync::Arc::new(Machine));
     let server = TestServer::with(machine, engines()).await;
@@ -201,7 +201,7 @@ async fn every_metric_stands_in_the_catalogue_and_in_the_documentation() {
     }
     let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
     let before = std::fs::read_to_string(&page).unwrap();
-    let (begin, end) = ("<!-- made from the catalogue -->\n", "<!-- end -->");
+    let (begin, end) = ("<!-- generated from the catalogue -->\n", "<!-- end -->");
     let (head, rest) = before.split_once(begin).unwrap();
     let (_, tail) = rest.split_once(end).unwrap();
     let now = format!("{head}{begin}\n{}\n{end}{tail}", catalogue::table());
@@ -210,7 +210,7 @@ async fn every_metric_stands_in_the_catalogue_and_in_the_documentation() {
     }
     assert!(
         before == now || std::env::var_os("KEEPFAST_BLESS").is_some(),
-        "docs/metrics.md is not the catalogue: KEEPFAST_BLESS=1 cargo test -p keepfast-core every_metric_stands"
+        "docs/metrics.md is not the catalogue: KEEPFAST_BLESS=1 cargo test -p keepfast-core every_metric_is"
     );
 }
 
@@ -254,7 +254,7 @@ async fn prometheus_can_be_turned_off() {
 }
 
 #[tokio::test]
-async fn json_tells_of_the_last_whole_interval() {
+async fn json_covers_the_last_complete_interval() {
     let server = TestServer::new().await;
     crate::metrics::gather::turn(&server.node.lifecycle);
     server.clock.advance(Duration::from_secs(10));
@@ -305,7 +305,7 @@ async fn leases_are_counted_in_memory_as_they_are_on_disk() {
 }
 
 #[tokio::test]
-async fn usage_gauges_tell_what_is_stored() {
+async fn usage_gauges_count_the_stored_records() {
     let server = TestServer::with(|_, _| {}, engines()).await;
     server.post("sys/mounts/old", ROOT, json!({ "type": "kv" })).await.ok();
     for path in ["old/a", "old/b/c", "old/b/d/e"] {

@@ -6,7 +6,7 @@ use crate::tests::fixture::{ROOT, RequestOptions, TestServer};
 use crate::tests::tokens::stored;
 
 #[tokio::test]
-async fn a_mount_comes_is_tuned_moves_and_goes_with_all_it_held() {
+async fn a_mount_is_created_tuned_moved_and_deleted_with_its_data() {
     let server = TestServer::new().await;
     server
         .post("sys/mounts/team/kv", ROOT, json!({ "type": "kv", "description": "d", "options": { "version": "1" } }))
@@ -100,7 +100,7 @@ async fn tokens_of_a_removed_auth_mount_are_dead_batch_tokens_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tuning_does_not_bring_back_a_mount_that_is_taken_away() {
+async fn tuning_does_not_recreate_a_mount_during_unmount() {
     let server = std::sync::Arc::new(TestServer::new().await);
     for n in 0..20 {
         let path = format!("sys/mounts/m{n}");
@@ -135,7 +135,7 @@ async fn sec_kf09_a_request_whose_body_was_not_received_runs_no_handler() {
 }
 
 #[tokio::test]
-async fn sec_ac09_who_has_no_token_learns_nothing_of_mounts() {
+async fn sec_ac09_a_caller_without_a_token_learns_nothing_of_mounts() {
     let server = TestServer::new().await;
     for method in ["GET", "POST", "LIST", "DELETE", "PATCH", "SCAN", "HELP"] {
         for (there, absent) in [
@@ -153,7 +153,7 @@ async fn sec_ac09_who_has_no_token_learns_nothing_of_mounts() {
 }
 
 #[tokio::test]
-async fn the_openapi_document_names_mounts_to_those_who_reach_them_only() {
+async fn the_openapi_document_has_only_mounts_that_the_caller_reaches() {
     let server = TestServer::new().await;
     let stranger = server.get("sys/internal/specs/openapi", "").await;
     assert_eq!(stranger.status, 200);

@@ -76,7 +76,7 @@ async fn sec_ns03_an_alias_of_another_namespace_is_not_found() {
 }
 
 #[tokio::test]
-async fn sec_ns03_a_lock_of_another_namespace_locks_nobody() {
+async fn sec_ns03_a_lock_of_another_namespace_has_no_effect() {
     let mut server = with_user().await;
     for _ in 0..5 {
         login(&server, "wrong").await;
@@ -91,7 +91,7 @@ async fn sec_ns03_a_lock_of_another_namespace_locks_nobody() {
 }
 
 #[tokio::test]
-async fn sec_ns03_a_quota_of_another_namespace_is_not_in_force() {
+async fn sec_ns03_a_quota_of_another_namespace_does_not_apply() {
     const SOMEBODY: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
     let mut server = TestServer::new().await;
     server.post("sys/quotas/rate-limit/all", ROOT, json!({ "rate": 7 })).await.is(204);
@@ -106,7 +106,7 @@ async fn sec_ns03_a_quota_of_another_namespace_is_not_in_force() {
 }
 
 #[tokio::test]
-async fn sec_ns03_an_answer_wrapped_in_another_namespace_is_not_found() {
+async fn sec_ns03_a_response_wrapped_in_another_namespace_is_not_found() {
     let server = TestServer::new().await;
     let wrapping = server.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": "v" }), 60).await.ok().wrapping();
     server.post("sys/wrapping/lookup", "", json!({ "token": wrapping })).await.ok();

@@ -37,7 +37,7 @@ async fn a_change_of_a_policy_holds_for_the_next_request() {
 }
 
 #[tokio::test]
-async fn a_policy_keeps_its_template_options_and_each_write_says_them_anew() {
+async fn a_policy_has_template_options_which_each_write_sets_again() {
     let server = TestServer::new().await;
     let policy = r#"path "a" { capabilities = ["read"] }"#;
     server

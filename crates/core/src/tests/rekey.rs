@@ -72,7 +72,7 @@ async fn sec_cs05_exactly_one_of_old_and_new_shares_unseals_at_every_moment() {
 }
 
 #[tokio::test]
-async fn wrong_shares_make_nothing_and_begin_anew() {
+async fn wrong_shares_create_nothing_and_restart_the_collection() {
     let server = server().await;
     let init = json!({ "secret_shares": 1, "secret_threshold": 1 });
     let nonce = server.post("sys/rotate/root/init", ROOT, init).await.ok().data()["nonce"].clone();
@@ -91,7 +91,7 @@ async fn wrong_shares_make_nothing_and_begin_anew() {
 }
 
 #[tokio::test]
-async fn a_quorum_makes_a_root_token_that_only_the_otp_opens() {
+async fn a_quorum_creates_a_root_token_that_only_the_otp_decodes() {
     let server = server().await;
     let attempt = server.post("sys/generate-root-token/attempt", ROOT, json!({})).await.ok();
     let (otp, nonce) = (attempt.data()["otp"].as_str().unwrap().to_owned(), attempt.data()["nonce"].clone());

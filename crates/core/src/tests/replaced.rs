@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::tests::fixture::{ROOT, TestServer};
 
-/// Waits until the node has opened its storage anew.
+/// Waits until the node has opened its storage again.
 async fn opened(server: &TestServer) {
     let lifecycle = &server.node.lifecycle;
     let opened = async {
@@ -38,7 +38,7 @@ async fn a_replacement_of_all_records_leaves_nothing_of_before() {
     assert!(server.accepts(&dropped).await);
 
     server.backend.memory().replace_with(&snapshot);
-    assert!(server.node.lifecycle.is_sealed(), "nothing is served before the services are open anew");
+    assert!(server.node.lifecycle.is_sealed(), "nothing is served before the services are open again");
     opened(&server).await;
     assert_eq!(server.get("secret/data/k", ROOT).await.ok().data()["data"]["v"], "first");
     assert!(server.accepts(&kept).await && !server.accepts(&dropped).await);

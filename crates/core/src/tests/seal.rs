@@ -264,7 +264,7 @@ async fn sec_ds05_unauthenticated_callers_do_not_stop_an_operator() {
             "sys/seal",
             "sys/rotate/config",
         ] {
-            // Operations that need no token on OpenBao are off here, with an error that says so.
+            // Operations that need no token on OpenBao are off here, with an error that states it.
             let answer = server.call(method, path, "", json!({})).await;
             assert!(matches!(answer.status, 403 | 405), "{method} {path}: {answer:?}");
         }
@@ -281,7 +281,7 @@ async fn sec_ds05_unauthenticated_callers_do_not_stop_an_operator() {
 }
 
 #[tokio::test]
-async fn duties_end_what_is_due_and_end_with_the_seal() {
+async fn background_tasks_revoke_expired_tokens_and_stop_at_seal() {
     let server = TestServer::new().await;
     let token = server.token(json!({ "policies": ["default"], "ttl": "5s" })).await;
     server.clock.advance(Duration::from_secs(7));

@@ -86,7 +86,7 @@ fn shares_of(body: &Value) -> Vec<SecretBytes> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sec_kf16_parallel_shares_make_one_root_token_and_foreign_ones_none() {
+async fn sec_kf16_parallel_shares_create_one_root_token_and_foreign_ones_none() {
     let server = server().await;
     for _ in 0..4 {
         let nonce = open(&server, "POST", "sys/generate-root/attempt", json!({})).await.ok().body["nonce"].clone();
@@ -155,7 +155,7 @@ async fn sec_kf16_strangers_see_no_secret_and_shares_serve_no_other_nonce() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sec_kf16_a_share_counts_once_and_a_forged_coordinate_is_no_fault() {
+async fn sec_kf16_a_share_counts_once_and_a_forged_one_is_no_server_error() {
     let server = server().await;
     let nonce = open(&server, "POST", "sys/generate-root/attempt", json!({})).await.ok().body["nonce"].clone();
     let same = vec![hexed(&server.shares[0]); PARALLEL];

@@ -58,7 +58,7 @@ async fn a_token_is_looked_up_renewed_and_revoked_in_every_form() {
 }
 
 #[tokio::test]
-async fn policies_of_a_child_are_a_subset_unless_sudo_says_more() {
+async fn policies_of_a_child_are_a_subset_without_sudo() {
     let server = TestServer::new().await;
     let create = r#"path "auth/token/create" { capabilities = ["update"] } path "auth/token/create-orphan" { capabilities = ["update"] }"#;
     server.policy("maker", create).await;
@@ -189,7 +189,7 @@ async fn ttl_limits_hold_and_a_periodic_token_lives_while_it_is_renewed() {
 }
 
 #[tokio::test]
-async fn sec_tl01_a_renewal_at_the_very_end_is_not_for_ever() {
+async fn sec_tl01_a_renewal_at_the_max_ttl_is_not_unlimited() {
     let server = TestServer::new().await;
     for left in [1100u64, 900, 500, 100, 1, 0] {
         let token = server.token(json!({ "policies": ["default"], "ttl": "10s", "explicit_max_ttl": "10s" })).await;
@@ -242,7 +242,7 @@ async fn uses_are_shown_counted_and_no_child_comes_of_a_counted_token() {
 }
 
 #[tokio::test]
-async fn a_batch_token_costs_no_write_and_ends_with_its_parent() {
+async fn a_batch_token_needs_no_write_and_is_revoked_with_its_parent() {
     let server = TestServer::new().await;
     server.policy("maker", r#"path "auth/token/create" { capabilities = ["update"] }"#).await;
     let parent = server.token(json!({ "policies": ["maker"] })).await;
@@ -401,7 +401,7 @@ async fn sec_tl04_more_than_a_page_of_orphans_survives_their_parent() {
 }
 
 #[tokio::test]
-async fn sec_tl04_an_interrupted_collection_is_taken_up_at_the_next_unseal() {
+async fn sec_tl04_an_interrupted_revocation_continues_at_the_next_unseal() {
     let mut server = TestServer::new().await;
     server.policy("maker", r#"path "auth/token/create" { capabilities = ["update"] }"#).await;
     let parent = server.token(json!({ "policies": ["maker"] })).await;
@@ -435,7 +435,7 @@ async fn sec_tl04_an_interrupted_collection_is_taken_up_at_the_next_unseal() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sec_tl04_a_child_made_while_its_parent_is_revoked_leaves_nothing() {
+async fn sec_tl04_a_child_created_during_revocation_leaves_nothing() {
     let server = Arc::new(TestServer::new().await);
     server.policy("maker", r#"path "auth/token/create" { capabilities = ["update"] } path "cubbyhole/*" { capabilities = ["update"] }"#).await;
     for _ in 0..30 {
@@ -482,7 +482,7 @@ async fn a_token_that_stored_much_can_still_be_revoked() {
 }
 
 #[tokio::test]
-async fn tokens_live_on_after_a_restart_and_end_when_they_should() {
+async fn tokens_survive_a_restart_and_expire_on_time() {
     let mut server = TestServer::new().await;
     let short = server.token(json!({ "policies": ["default"], "ttl": "1m" })).await;
     let long = server.token(json!({ "policies": ["default"], "ttl": "1h" })).await;
@@ -522,7 +522,7 @@ async fn sec_tl09_one_damaged_record_stops_neither_unseal_nor_the_others() {
 }
 
 #[tokio::test]
-async fn a_stale_entry_of_the_index_does_not_come_up_for_ever() {
+async fn a_stale_index_entry_is_removed() {
     let server = TestServer::new().await;
     let unsealed = server.unsealed();
     let view = unsealed.barrier.view("token/");
@@ -536,7 +536,7 @@ async fn a_stale_entry_of_the_index_does_not_come_up_for_ever() {
 }
 
 #[tokio::test]
-async fn sec_ns03_an_id_means_nothing_in_another_namespace() {
+async fn sec_ns03_a_token_id_is_unknown_in_another_namespace() {
     let server =
         TestServer::with(|settings, dir| settings.audit = vec![device(dir, "audit", &[])], keepfast_engines::all())
             .await;

@@ -192,7 +192,7 @@ async fn login(server: &TestServer, scope: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_is_decided_before_a_request_is_read_follows() {
+async fn admission_rules_follow_the_commits() {
     let pair = Pair::new().await;
     let rules = || pair.standby.node.admission().rules();
     let limit = || {
@@ -266,7 +266,7 @@ async fn lockouts_and_the_quarantine_follow() {
 }
 
 #[tokio::test]
-async fn the_ends_of_tokens_and_their_number_follow() {
+async fn the_expiry_queue_and_the_counts_follow_the_commits() {
     let pair = Pair::new().await;
     let next = async |server: &TestServer| server.unsealed().leases.store.expiry_queue.next(true).await.unwrap();
     let count = |server: &TestServer| server.unsealed().leases.store.counts.read().map(|counts| counts.waiting);
@@ -428,7 +428,7 @@ const OF_ONE_NODE: &[&str] = &[
 
 /// All reads of all engines after each kind of write, also of mounts that were created after the standby was opened.
 #[tokio::test]
-async fn every_read_answers_alike_on_both_nodes_whatever_is_written() {
+async fn every_read_is_equal_on_both_nodes_after_every_write() {
     let pair = Pair::beside(TestServer::new().await).await;
     furnish(&pair.leader).await;
     let all = routes(&pair.leader);
@@ -497,18 +497,20 @@ fn likely(route: &Route) -> Value {
 async fn a_node_of_a_cluster_that_takes_over_quarantines_nothing() {
     use crate::settings::DataDirectory;
 
-    let home = |node: &str, place: &str| Some(DataDirectory { node: node.to_owned(), place: place.to_owned() });
-    let at_home = |settings: &mut crate::Settings, _: &std::path::Path| settings.home = home("one", "there");
-    let mut leader = TestServer::on(Gated::leading(), at_home, keepfast_engines::all()).await;
+    let data_directory =
+        |node: &str, place: &str| Some(DataDirectory { node: node.to_owned(), place: place.to_owned() });
+    let in_directory =
+        |settings: &mut crate::Settings, _: &std::path::Path| settings.data_directory = data_directory("one", "there");
+    let mut leader = TestServer::on(Gated::leading(), in_directory, keepfast_engines::all()).await;
     for (node, place) in [("two", "elsewhere"), ("one", "there"), ("two", "elsewhere")] {
-        leader.settings.home = home(node, place);
+        leader.settings.data_directory = data_directory(node, place);
         leader.restarted().await;
         assert!(!leader.unsealed().leases.store.is_quarantined(), "{node}");
     }
-    leader.settings.home = home("two", "restored");
+    leader.settings.data_directory = data_directory("two", "restored");
     leader.restarted().await;
     assert!(leader.unsealed().leases.store.is_quarantined());
-    leader.settings.home = home("one", "there");
+    leader.settings.data_directory = data_directory("one", "there");
     leader.restarted().await;
     assert!(leader.unsealed().leases.store.is_quarantined(), "until an operator ends it");
 }
@@ -518,13 +520,17 @@ async fn a_node_of_a_cluster_that_takes_over_quarantines_nothing() {
 async fn sec_kf59_a_lone_node_that_storage_does_not_know_is_quarantined() {
     use crate::settings::DataDirectory;
 
-    let home = |node: &str| Some(DataDirectory { node: node.to_owned(), place: "there".to_owned() });
+    let data_directory = |node: &str| Some(DataDirectory { node: node.to_owned(), place: "there".to_owned() });
     for storage in [Gated::default(), Gated::leading_alone()] {
-        let mut server =
-            TestServer::on(storage, |settings, _| settings.home = home("one"), keepfast_engines::all()).await;
+        let mut server = TestServer::on(
+            storage,
+            |settings, _| settings.data_directory = data_directory("one"),
+            keepfast_engines::all(),
+        )
+        .await;
         server.restarted().await;
         assert!(!server.unsealed().leases.store.is_quarantined(), "it is where it was");
-        server.settings.home = home("two");
+        server.settings.data_directory = data_directory("two");
         for _ in 0..2 {
             server.restarted().await;
             assert!(server.unsealed().leases.store.is_quarantined(), "it lasts");

@@ -88,7 +88,7 @@ async fn sec_kf02_a_policy_that_cannot_be_read_denies() {
 }
 
 #[tokio::test]
-async fn a_stored_policy_that_no_longer_parses_denies_and_is_shown() {
+async fn a_stored_policy_that_no_longer_parses_denies_and_is_returned() {
     let mut server = TestServer::new().await;
     let rule = json!({ "policy": "path \"secret/*\" { capabilities = [\"read\"] }" });
     server.post("sys/policies/acl/old", ROOT, rule).await.ok();
@@ -120,7 +120,7 @@ async fn store_policy(server: &mut TestServer, name: &str, text: &str) {
 }
 
 #[tokio::test]
-async fn a_stored_policy_beyond_a_limit_is_in_force_and_grants_no_more() {
+async fn a_stored_policy_beyond_a_limit_applies_and_grants_no_more() {
     let mut server = TestServer::new().await;
     server.post("secret/data/a", ROOT, json!({ "data": { "k": "v" } })).await.ok();
     let list = |filter: &str| {
@@ -193,7 +193,7 @@ async fn a_damaged_quarantine_record_keeps_the_quarantine() {
 }
 
 #[tokio::test]
-async fn a_damaged_token_record_ends_alone_and_on_time() {
+async fn a_damaged_token_record_is_revoked_alone_and_on_time() {
     for way in WAYS {
         let mut server = TestServer::new().await;
         let parent = token(&server, &["default", "root"]).await;

@@ -47,7 +47,7 @@ async fn sec_tl06_of_100_parallel_unwraps_exactly_one_succeeds() {
 
 /// All ways to read a wrapped response at once, for many tokens: the old way by its own storage, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn sec_tl06_of_all_ways_to_an_answer_at_once_exactly_one_gets_it() {
+async fn sec_tl06_of_parallel_unwraps_by_any_path_exactly_one_succeeds() {
     let server = Arc::new(TestServer::new().await);
     for round in 0..150 {
         let wrapping =
@@ -79,7 +79,7 @@ async fn sec_tl06_of_all_ways_to_an_answer_at_once_exactly_one_gets_it() {
 }
 
 #[tokio::test]
-async fn sec_tl06_the_use_in_the_record_decides_who_takes_an_answer() {
+async fn sec_tl06_the_stored_use_decides_which_unwrap_succeeds() {
     let server = TestServer::new().await;
     let unsealed = server.unsealed();
     let wrapped = async || {
@@ -108,7 +108,7 @@ async fn sec_tl06_the_use_in_the_record_decides_who_takes_an_answer() {
 }
 
 #[tokio::test]
-async fn sec_tl06_reading_the_old_way_ends_the_token_with_the_answer() {
+async fn sec_tl06_a_read_of_cubbyhole_response_revokes_the_token() {
     let server = TestServer::new().await;
     let token = server.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": 1 }), 60).await.ok().wrapping();
     assert!(
@@ -122,7 +122,7 @@ async fn sec_tl06_reading_the_old_way_ends_the_token_with_the_answer() {
 }
 
 #[tokio::test]
-async fn sec_tl06_lookup_tells_the_path_and_consumes_nothing() {
+async fn sec_tl06_lookup_returns_the_path_and_spends_no_use() {
     let server = TestServer::new().await;
     server.post("secret/data/a", ROOT, json!({ "data": { "k": "v" } })).await.ok();
     let wrapped = server.wrapped("GET", "secret/data/a", ROOT, Value::Null, 90).await.ok();
@@ -153,7 +153,7 @@ async fn sec_tl06_lookup_tells_the_path_and_consumes_nothing() {
 }
 
 #[tokio::test]
-async fn sec_tl06_rewrap_kills_the_old_token_and_keeps_the_answer() {
+async fn sec_tl06_rewrap_revokes_the_old_token_and_keeps_the_response() {
     let server = TestServer::new().await;
     let first = server.wrapped("POST", "sys/wrapping/wrap", ROOT, json!({ "k": 1 }), 60).await.ok().wrapping();
     let second = server.post("sys/wrapping/rewrap", ROOT, json!({ "token": first })).await.ok();
@@ -202,7 +202,7 @@ async fn sec_tl06_a_wrapping_token_can_do_nothing_else() {
 }
 
 #[tokio::test]
-async fn sec_tl06_nothing_but_a_wrapping_token_is_taken_for_one() {
+async fn sec_tl06_only_a_wrapping_token_unwraps() {
     let server = TestServer::new().await;
     let token = server.token(json!({ "policies": ["default"] })).await;
     let forged = json!({ "response": "{\"data\":{\"k\":1}}", "created": 1, "ttl": 60, "path": "x" });
@@ -254,7 +254,7 @@ async fn an_unwrapped_response_can_be_wrapped_again_as_policies_require() {
 }
 
 #[tokio::test]
-async fn sec_kf17_a_wrapped_answer_lives_no_longer_than_the_system_allows() {
+async fn sec_kf17_the_ttl_of_a_wrapped_response_is_bounded() {
     let server = TestServer::new().await;
     let max = server.settings.max_lease_ttl.as_secs();
     let wrapped = server.wrapped("GET", "sys/mounts", ROOT, Value::Null, 3_600_000_000).await.ok();

@@ -34,7 +34,7 @@ impl Tokens {
     }
 
     /// Revokes a token that has expired at `now`. `second` is that of its entry in the expiry index. An entry without a
-    /// token is deleted, or it would stay due for ever.
+    /// token is deleted, or it would stay expired forever.
     pub(crate) async fn revoke_expired(&self, key: &TokenKey, second: i64, now: Timestamp) -> Result<()> {
         let started = self.now();
         match self.revoke_if(key, |record| !record.is_valid_at(now)).await {
@@ -62,7 +62,7 @@ impl Tokens {
     /// Revokes a token with an unreadable record, and all its descendants, at the second of its entry in the expiry
     /// index.
     async fn end_damaged(&self, key: &TokenKey, second: i64) -> Result<()> {
-        tracing::error!("the record of a token cannot be read; the token and what it created end");
+        tracing::error!("the record of a token cannot be read; the token, its children and its leases are revoked");
         let mut tx = self.barrier.begin();
         tx.delete(&self.view, &format!("id/{}", key.as_str()));
         tx.delete(&self.view, &index::expiry_key(second, key));
@@ -169,7 +169,8 @@ impl Tokens {
         Ok(tx.get(&self.view, &pending(key)).await?.is_some())
     }
 
-    /// Deletes the records of all descendants of `root`, whose own record is deleted, and makes their leases due.
+    /// Deletes the records of all descendants of `root`, whose own record is deleted, and marks their leases as
+    /// expired.
     async fn collect(&self, root: &TokenKey) -> Result<()> {
         let mut below = vec![root.clone()];
         while let Some(parent) = below.last().cloned() {
@@ -185,7 +186,7 @@ impl Tokens {
         Ok(())
     }
 
-    /// Deletes a page of the children of a revoked token and makes a page of its leases due.
+    /// Deletes a page of the children of a revoked token and marks a page of its leases as expired.
     async fn collect_in(&self, mut tx: Tx, parent: &TokenKey) -> Result<(Tx, Collected)> {
         let started = self.now();
         let more_leases = self.leases.end_held(&mut tx, parent, BATCH).await?;

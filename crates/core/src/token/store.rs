@@ -236,7 +236,7 @@ impl Tokens {
 
     /// Removes a token from the cache, because a commit changed or deleted its record.
     fn forget(&self, key: &TokenKey) {
-        self.stamps.changed(key.as_str());
+        self.stamps.invalidate(key.as_str());
         if let Some((_, cached)) = self.cache.remove(key) {
             self.by_hash.remove(&cached.token.record.hash);
         }

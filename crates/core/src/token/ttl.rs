@@ -132,7 +132,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn sec_tl01_tl03_no_life_passes_any_bound(
+        fn sec_tl01_tl03_no_ttl_exceeds_any_bound(
             increment in 0u64..4000, ttl in 0u64..4000, max_ttl in 0u64..4000, explicit in 0u64..4000,
             default in 1u64..3000, max in 1u64..3000, age_ms in 0u64..5_000_000,
         ) {

@@ -97,7 +97,7 @@ impl Pkey {
 
     /// Reads and checks a private key from DER of PKCS#8 (RFC 5208).
     pub(super) fn from_pkcs8(der: &[u8]) -> Result<Self, KeyError> {
-        // SAFETY: `parse` hands over a valid reader of `der`.
+        // SAFETY: `parse` passes a valid reader of `der`.
         let key = parse(der, |reader| unsafe { c::EVP_parse_private_key(reader) })?;
         // A curve's key that came without its public half must be written with it.
         // SAFETY: nothing else refers to the key yet; the `get0` pointer is checked and lives as long as it.
@@ -112,7 +112,7 @@ impl Pkey {
 
     /// Reads a public key from DER of a SubjectPublicKeyInfo (RFC 5280).
     pub(super) fn from_spki(der: &[u8]) -> Result<Self, KeyError> {
-        // SAFETY: `parse` hands over a valid reader of `der`.
+        // SAFETY: `parse` passes a valid reader of `der`.
         parse(der, |reader| unsafe { c::EVP_parse_public_key(reader) })
     }
 
@@ -134,7 +134,7 @@ impl Pkey {
 
     /// The private key as DER of PKCS#8.
     pub(super) fn to_pkcs8(&self) -> Result<SecretBytes, KeyError> {
-        // SAFETY: the key is valid, and so is the writer that `marshal` hands over.
+        // SAFETY: the key is valid, and so is the writer that `marshal` passes.
         marshal(|writer| unsafe { c::EVP_marshal_private_key(writer, self.0.as_ptr()) }).map(SecretBytes::new)
     }
 
@@ -266,7 +266,7 @@ impl Context {
     /// SAFETY: after `sign_init` or `verify_init` on this context.
     unsafe fn set(&self, scheme: Scheme) -> Result<(), KeyError> {
         let context = self.0.as_ptr();
-        // SAFETY: the context is valid, and the digests live for ever.
+        // SAFETY: the context is valid, and the digests are static.
         unsafe {
             match scheme {
                 Scheme::Ecdsa => Ok(()),

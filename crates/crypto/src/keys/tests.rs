@@ -8,7 +8,7 @@ use super::symmetric::{Cipher, SymmetricKey};
 use super::*;
 
 #[test]
-fn every_kind_makes_loads_and_works() {
+fn every_kind_generates_loads_and_works() {
     for (kind, name) in KeyKind::ALL {
         assert_eq!(KeyKind::from_name(name), Some(kind));
         assert_eq!(kind.name(), name);

@@ -118,9 +118,9 @@ fn go_name(algorithm: ObjectIdentifier) -> &'static str {
 fn check_chain(chain: &[TbsCertificate]) -> Result<(), X509Error> {
     for (at, pair) in chain.windows(2).enumerate() {
         let [issued, issuer] = pair else { continue };
-        let asked = issued.get::<AuthorityKeyIdentifier>()?.and_then(|(_, id)| id.key_identifier);
+        let wanted_id = issued.get::<AuthorityKeyIdentifier>()?.and_then(|(_, id)| id.key_identifier);
         let has = issuer.get::<SubjectKeyIdentifier>()?.map(|(_, SubjectKeyIdentifier(id))| id);
-        let is_same_key = asked.is_none() || has.is_none() || asked == has;
+        let is_same_key = wanted_id.is_none() || has.is_none() || wanted_id == has;
         if issued.issuer != issuer.subject || !is_same_key {
             return Err(X509Error::Chain(at + 1));
         }

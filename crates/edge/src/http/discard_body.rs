@@ -11,7 +11,7 @@ use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use hyper::body::Incoming;
 
-use super::UNREAD;
+use super::DISCARD_MEMORY;
 use crate::connections::{Charge, Peer};
 
 /// The most bytes that are received and dropped. They use no memory.
@@ -21,7 +21,7 @@ const MAX_DISCARDED: usize = 256 << 20;
 /// connection.
 pub(crate) fn discard(body: Incoming, longest: Duration, peer: &Arc<Peer>) {
     if !body.is_end_stream() {
-        let held = Charge::new(peer, UNREAD);
+        let held = Charge::new(peer, DISCARD_MEMORY);
         tokio::spawn(async move {
             let _ = tokio::time::timeout(longest, drain(body)).await;
             drop(held);

@@ -31,7 +31,7 @@ use crate::connections::{Charge, Peer};
 use crate::kernel::Kernel;
 
 /// The memory of the task that drops the rest of a body, in bytes.
-const UNREAD: usize = 12 << 10;
+const DISCARD_MEMORY: usize = 12 << 10;
 /// The most concurrent requests without a live token of a connection before its first request with a live one.
 const FIRST_STREAMS: u32 = 32;
 
@@ -40,8 +40,11 @@ pub struct Edge<K> {
     kernel: Arc<K>,
     memory: Arc<BodyMemory>,
     rules: Rules,
+    /// `custom_response_headers`.
     headers: Vec<CustomHeader>,
+    /// Whether `sys/metrics` needs no token.
     open_metrics: bool,
+    /// Whether `sys/in-flight-req` needs no token.
     open_in_flight: bool,
 }
 
@@ -76,7 +79,8 @@ impl<K: Kernel> Edge<K> {
         }
     }
 
-    /// Handles one request, from its head to its response. `held` is its memory, held until the response is sent.
+    /// Handles one request, from its head to its response. `held` is the memory that the request counts against the limit
+    /// of its connection, until the response is sent.
     pub(crate) async fn serve(
         &self,
         request: Request<hyper::body::Incoming>,
@@ -116,8 +120,9 @@ impl<K: Kernel> Edge<K> {
     ) -> Result<Admitted, EdgeResponse> {
         let admitting = Admitting { kernel: &*self.kernel, rules: &self.rules, memory: &self.memory, peer, held };
         let admitted = request::admit(request, admitting, extras).await;
+        // A request that a quota refused and that the quota configuration requires to be audited.
         if let Some(refused) = extras.refused.take() {
-            self.kernel.record_refusal(refused).await;
+            self.kernel.audit_refusal(refused).await;
         }
         admitted
     }
@@ -140,7 +145,7 @@ impl<K: Kernel> Edge<K> {
             Some(outcome) => outcome,
             None => {
                 let text = "the request took longer than max_request_duration";
-                (EdgeResponse::error(StatusCode::SERVICE_UNAVAILABLE, text), Charge::new(peer, UNREAD))
+                (EdgeResponse::error(StatusCode::SERVICE_UNAVAILABLE, text), Charge::new(peer, DISCARD_MEMORY))
             }
         }
     }

@@ -75,10 +75,10 @@ async fn admit_parts<K: Kernel>(
     mut admitting: Admitting<'_, K>,
     extras: &mut ResponseExtras,
 ) -> Result<Admitted, EdgeResponse> {
-    let recorded = admitting.kernel.audited_headers();
-    charge(&head, &mut admitting, &recorded)?;
+    let audited = admitting.kernel.audited_headers();
+    charge(&head, &mut admitting, &audited)?;
     cors::check(&head, admitting.kernel, extras)?;
-    let (mut head, form) = read_head(head, &admitting, &recorded, extras)?;
+    let (mut head, form) = read_head(head, &admitting, &audited, extras)?;
     let announced = body.as_ref().map_or(Some(0), |body| body.size_hint().exact());
     let sender = admitting.sender(head.token.as_ref(), head.remote, announced).await?;
     if !matches!(head.operation, Operation::Update | Operation::Patch) {
@@ -97,7 +97,7 @@ async fn admit_parts<K: Kernel>(
             head.input.body = body;
             Ok(Admitted { incoming: head, share: Some(share) })
         }
-        // The kernel refuses the invalid token and records that: clients log in again after a 403.
+        // The kernel refuses the invalid token and audits that: clients log in again after a 403.
         None if head.token.is_some() && !kernel.is_served_sealed(head.path.as_str()) => {
             head.body_withheld = true;
             Ok(Admitted { incoming: head, share: None })
@@ -106,16 +106,16 @@ async fn admit_parts<K: Kernel>(
     }
 }
 
-/// Counts the memory of a request's head, before the request is answered or recorded.
+/// Counts the memory of a request's head, before the request is handled or audited.
 ///
 /// # Errors
 /// 431 when the heads of an HTTP/2 connection are out of proportion to its received bytes.
 fn charge<K>(
     head: &Parts,
     admitting: &mut Admitting<'_, K>,
-    recorded: &BTreeMap<String, bool>,
+    audited: &BTreeMap<String, bool>,
 ) -> Result<(), EdgeResponse> {
-    let length = kept_length(head, recorded);
+    let length = head_length(head, audited);
     let expands = head.version == Version::HTTP_2;
     if expands && !admitting.peer.count_head(length) {
         let text = "the header fields of the requests without a live token on this connection are too long";
@@ -129,9 +129,9 @@ fn charge<K>(
 
 /// An upper bound of the bytes that a request keeps of its head: in the audit entry, in memory while it is handled, and
 /// in a response that repeats them.
-fn kept_length(head: &Parts, recorded: &BTreeMap<String, bool>) -> usize {
+fn head_length(head: &Parts, audited: &BTreeMap<String, bool>) -> usize {
     let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
-    target + headers::kept_length(&head.headers, recorded)
+    target + headers::kept_length(&head.headers, audited)
 }
 
 impl<K: Kernel> Admitting<'_, K> {
@@ -169,28 +169,28 @@ impl<K: Kernel> Admitting<'_, K> {
 fn read_head<K: Kernel>(
     head: Parts,
     admitting: &Admitting<'_, K>,
-    recorded: &BTreeMap<String, bool>,
+    audited: &BTreeMap<String, bool>,
     extras: &mut ResponseExtras,
 ) -> Result<(Box<Incoming>, bool), EdgeResponse> {
     let Admitting { rules, kernel, peer, .. } = admitting;
     headers::check_unambiguous(&head)?;
     let remote = headers::remote(&head.headers, peer.address(), &rules.forwarded)?;
     headers::check_consistency(&head.headers)?;
-    let reads = head.method == Method::GET;
-    let path = path::canonical(&head.uri).map_err(|refusal| if reads { refusal.with_page() } else { refusal })?;
+    let is_get = head.method == Method::GET;
+    let path = path::canonical(&head.uri).map_err(|refusal| if is_get { refusal.with_page() } else { refusal })?;
     // Paths of a sealed server wrap no response.
     let is_sealed_path = kernel.is_served_sealed(path.as_str());
-    if let Some(verdict) = kernel.count_request(path.as_str(), remote.map(|a| a.ip())) {
-        if verdict.refused && verdict.audits_refusal {
+    if let Some(quota) = kernel.count_request(path.as_str(), remote.map(|a| a.ip())) {
+        if quota.refused && quota.audits_refusal {
             extras.refused = Some(of_head(&head, path.clone(), is_sealed_path, remote)?);
         }
-        quota::apply(&path, verdict, extras)?;
+        quota::apply(&path, quota, extras)?;
     }
-    let query = Query::parse(head.uri.query(), reads)?;
+    let query = Query::parse(head.uri.query(), is_get)?;
     let operation = operation(&head, &path, is_sealed_path, &query)?;
     let token = headers::token(&head.headers, rules.limits.token)?;
     let wrap_ttl = if is_sealed_path { None } else { headers::wrap_ttl(&head.headers)? };
-    let writes = matches!(operation, Operation::Update | Operation::Patch);
+    let is_write = matches!(operation, Operation::Update | Operation::Patch);
     let accepts_prometheus = super::is_metrics_path(&path) && headers::accepts_prometheus(&head.headers);
     let incoming = Box::new(Incoming {
         id: random::request_id(),
@@ -199,23 +199,23 @@ fn read_head<K: Kernel>(
         path,
         input: Input {
             // Writes have parameters in the body only.
-            query: if writes { keepfast_framework::Query::default() } else { query.parameters.into_iter().collect() },
+            query: if is_write { keepfast_framework::Query::default() } else { query.parameters.into_iter().collect() },
             ..Input::default()
         },
         body_withheld: false,
         token,
         namespace: headers::namespace(&head.headers),
-        headers: headers::recorded(&head.headers, recorded),
+        headers: headers::recorded(&head.headers, audited),
         wrap_ttl,
         remote,
         tls: peer.tls().cloned(),
         open: rules.open,
         accepts_prometheus,
     });
-    Ok((incoming, writes && headers::is_form(&head.headers)))
+    Ok((incoming, is_write && headers::is_form(&head.headers)))
 }
 
-/// A request with only its head, to record its refusal.
+/// A request with only its head, to audit its refusal.
 fn of_head(
     head: &Parts,
     path: CanonicalPath,

@@ -74,7 +74,7 @@ async fn an_idle_connection_is_closed() {
 }
 
 #[tokio::test]
-async fn sec_ds04_a_body_that_does_not_come_is_408() {
+async fn sec_ds04_a_body_that_does_not_arrive_is_408() {
     let server = Server::with(|c| c.limits = short_timeouts()).await;
     let response = server.send("POST /v1/a", &["Content-Length: 10"], b"{").await;
     assert_eq!(response.status, 408);
@@ -155,7 +155,7 @@ async fn sec_ds06_a_panic_fails_only_its_request_without_its_message() {
 }
 
 #[tokio::test]
-async fn a_request_beyond_its_timeout_is_answered_and_finished() {
+async fn a_request_beyond_its_timeout_gets_a_response_and_runs_to_its_end() {
     let server = Server::with(|c| c.limits.duration = Duration::from_millis(20)).await;
     assert_eq!(server.get("/v1/test/wait").await.status, 503);
     server.kernel.go.notify_one();
@@ -175,7 +175,7 @@ async fn a_request_whose_client_disconnects_is_finished() {
 }
 
 #[tokio::test]
-async fn stop_answers_requests_in_flight_and_closes_idle_connections() {
+async fn stop_finishes_requests_in_flight_and_closes_idle_connections() {
     let server = Server::start().await;
     let mut idle = server.connect().await;
     idle.write_all(b"GET /v1/a HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();

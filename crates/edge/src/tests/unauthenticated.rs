@@ -119,7 +119,7 @@ async fn sec_kf56_the_parameters_of_a_query_count_before_they_are_built() {
 }
 
 #[tokio::test]
-async fn sec_kf56_what_a_request_keeps_of_its_head_counts_until_its_response() {
+async fn sec_kf56_kept_heads_count_until_the_response() {
     const COUNT: usize = 20;
     let server = Server::start().await;
     let head = format!(

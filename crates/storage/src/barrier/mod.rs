@@ -31,7 +31,7 @@ pub type RootKey = keepfast_crypto::locked::Key256;
 pub const MAX_ENCRYPTIONS: u64 = 3_865_470_566;
 
 /// Prefix of the records of the barrier itself; no view reaches it.
-const OWN: &str = "barrier/";
+const BARRIER_PREFIX: &str = "barrier/";
 const KEYRING: &str = "barrier/keyring";
 const SEAL: &str = "barrier/seal";
 
@@ -42,7 +42,7 @@ pub struct Barrier {
     cache: Arc<Cache>,
     counts: Counts,
     /// Held while the keyring changes.
-    changing: tokio::sync::Mutex<()>,
+    keyring_lock: tokio::sync::Mutex<()>,
 }
 
 /// Options of a barrier.
@@ -142,7 +142,7 @@ impl Barrier {
             backend.watch(Arc::downgrade(watcher));
         }
         let barrier =
-            Self { backend, keyring, cache, counts: Counts::default(), changing: tokio::sync::Mutex::new(()) };
+            Self { backend, keyring, cache, counts: Counts::default(), keyring_lock: tokio::sync::Mutex::new(()) };
         // Reads the keyring again: no watcher saw a change between the first read and the registration.
         barrier.refresh().await?;
         barrier.load_usage().await?;
@@ -210,7 +210,7 @@ impl Barrier {
     /// # Errors
     /// [`StorageError::Conflict`] when the keyring was changed elsewhere; the call can be retried.
     pub async fn rotate(&self, now_unix: i64) -> Result<u32, StorageError> {
-        let _changing = self.changing.lock().await;
+        let _changing = self.keyring_lock.lock().await;
         let known = self.keyring.load_full();
         let next = known.rotated(KEYRING, now_unix).ok_or(StorageError::Closed)?;
         self.replace(&known, next, None).await
@@ -223,7 +223,7 @@ impl Barrier {
     /// # Errors
     /// [`StorageError::Closed`], [`StorageError::Contended`] and those of the backend.
     pub async fn rewrap_root(&self, new_root: &RootKey, seal: Option<Bytes>) -> Result<(), StorageError> {
-        let _changing = self.changing.lock().await;
+        let _changing = self.keyring_lock.lock().await;
         let mut tries = Tries::default();
         loop {
             let known = self.keyring.load_full();
@@ -242,7 +242,7 @@ impl Barrier {
     }
 
     /// Counts of operations since the barrier was opened.
-    pub fn traffic(&self) -> OperationCounts {
+    pub fn operation_counts(&self) -> OperationCounts {
         self.counts.read()
     }
 
@@ -281,6 +281,7 @@ impl Barrier {
         }
         let batch = Batch { reads: vec![Read::Value { key, seen }], writes };
         let term = next.active().map_or(0, |term| term.number);
+        // The watcher of the keyring switches to the announced one when the backend applies its record.
         if !self.keyring.announce(next) {
             return Err(StorageError::Closed);
         }
@@ -372,7 +373,7 @@ impl Barrier {
 
 /// Whether `path` belongs to the barrier itself.
 pub(crate) fn is_reserved(path: &str) -> bool {
-    path.starts_with(OWN)
+    path.starts_with(BARRIER_PREFIX)
 }
 
 async fn load(backend: &dyn Backend, root: &RootKey) -> Result<Keyring, BarrierError> {

@@ -239,7 +239,7 @@ async fn an_announced_keyring_stays_only_while_its_commit_is_unknown() {
 }
 
 #[tokio::test]
-async fn a_closed_barrier_takes_no_keyring_that_is_applied_later() {
+async fn a_closed_barrier_ignores_a_later_keyring() {
     let (backend, root, barrier) = created().await;
     let other = Barrier::open(backend, &root).await.unwrap();
     barrier.close();
@@ -280,7 +280,7 @@ async fn rewrapping_leaves_exactly_one_root_key_that_opens() {
 }
 
 #[tokio::test]
-async fn a_closed_barrier_answers_nothing() {
+async fn a_closed_barrier_serves_no_operation() {
     let (_, _, barrier) = created().await;
     write(&barrier, "k", "v").await;
     let mut started = barrier.begin();

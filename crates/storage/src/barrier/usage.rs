@@ -16,7 +16,7 @@ impl Barrier {
     /// Loads the count that an earlier version has stored, and adds an upper bound for what it did not store.
     pub(super) async fn load_usage(&self) -> Result<(), StorageError> {
         let term = self.keyring.load().active().ok_or(StorageError::Closed)?.clone();
-        let path = format!("{}usage/{}", super::OWN, term.number);
+        let path = format!("{}usage/{}", super::BARRIER_PREFIX, term.number);
         let Some(record) = self.fetch(&path).await? else {
             return Ok(());
         };

@@ -140,7 +140,7 @@ impl<'c> Group<'c> {
 
     /// Whether reads hold after the entries so far.
     pub(crate) fn holds(&self, reads: &[Read]) -> Result<bool, StorageError> {
-        self.records.hold(reads)
+        self.records.reads_hold(reads)
     }
 
     /// Applies the entry `id`, a batch whose reads [hold](Self::holds).

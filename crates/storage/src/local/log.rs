@@ -25,7 +25,7 @@ pub(crate) trait Log: Sized + Send + 'static {
     /// Those of the medium.
     fn create(medium: Self::Medium, base: LogId, hard: HardState) -> Result<Self, StorageError>;
 
-    /// Opens a log. The state is durable up to `applied`: the log is begun anew after it when it does not reach it.
+    /// Opens a log. The state is durable up to `applied`: the log is started again after it when it does not reach it.
     ///
     /// The last frame may be torn: it was then never acknowledged, and is left out. Everything that a reader returns
     /// after the opening is durable.

@@ -21,7 +21,7 @@ pub(crate) struct Segment {
 pub(crate) struct FrameRef {
     /// Index of the first entry.
     pub(crate) first: u64,
-    /// Number of entries that are in force.
+    /// Number of entries that are current.
     pub(crate) count: u64,
     pub(crate) segment: Arc<Segment>,
     pub(crate) offset: u64,
@@ -131,13 +131,13 @@ impl LogIndex {
         self.frames.range(from..).take_while(|frame| frame.first < range.end).cloned().collect()
     }
 
-    /// The first segment that has entries in force.
+    /// The first segment that has current entries.
     pub(crate) fn first_segment(&self) -> Option<u64> {
-        // A later frame can be in an earlier segment only if it is not in force.
+        // A later frame can be in an earlier segment only if it is not current.
         self.frames.front().map(|frame| frame.segment.number)
     }
 
-    /// The last entry in force in a segment.
+    /// The last current entry of a segment.
     pub(crate) fn last_in(&self, segment: u64) -> Option<u64> {
         let frame = self.frames.iter().take_while(|frame| frame.segment.number <= segment).last()?;
         Some(frame.first + frame.count - 1)

@@ -42,13 +42,13 @@ macro_rules! log_suite {
         mod $name {
             use super::*;
             $crate::local::log_suite::log_suite!(@cases $kit;
-                reads_what_was_appended_in_order, goes_on_behind_what_is_there, a_frame_that_is_begun_anew_leaves_nothing,
+                reads_what_was_appended_in_order, goes_on_behind_what_is_there, a_frame_that_starts_again_leaves_nothing,
                 a_torn_tail_is_left_out, damage_before_the_tail_is_an_error, a_failed_sync_breaks_the_log,
                 an_append_without_room_leaves_the_log_as_before, a_purge_keeps_the_ids_and_the_vote,
                 a_purge_keeps_trailing_entries_within_bounds, a_frame_replaces_the_entries_from_its_first_on,
                 a_torn_replacement_replaces_nothing, a_frame_without_entries_stores_the_vote,
                 gaps_and_changes_of_what_is_committed_are_refused, a_restart_begins_after_its_base,
-                a_log_behind_the_state_is_begun_anew, missing_entries_are_an_error,
+                a_log_behind_the_state_starts_again, missing_entries_are_an_error,
                 what_an_opening_reads_outlives_a_power_loss);
             #[test]
             fn agrees_with_a_model_under_faults() {
@@ -160,7 +160,7 @@ pub(crate) fn goes_on_behind_what_is_there<K: LogKit>() {
     }
 }
 
-pub(crate) fn a_frame_that_is_begun_anew_leaves_nothing<K: LogKit>() {
+pub(crate) fn a_frame_that_starts_again_leaves_nothing<K: LogKit>() {
     let (kit, mut log) = three::<K>();
     let mut frame = Frame::new();
     frame.begin(5, HardState::default());
@@ -357,8 +357,8 @@ pub(crate) fn a_restart_begins_after_its_base<K: LogKit>() {
     }
 }
 
-pub(crate) fn a_log_behind_the_state_is_begun_anew<K: LogKit>() {
-    // The state was replaced by a snapshot, and the log was not yet begun anew: it ends before, or is another one.
+pub(crate) fn a_log_behind_the_state_starts_again<K: LogKit>() {
+    // The state was replaced by a snapshot, and the log was not yet started again: it ends before, or is another one.
     for applied in [id(2, 9), id(2, 3)] {
         let (kit, mut log) = three::<K>();
         append_with(&mut log, 5, &[], hard(2, 4, 2)).unwrap();

@@ -205,7 +205,7 @@ impl LocalBackend {
     }
 
     /// Why the writer does not respond.
-    fn gone(&self) -> StorageError {
+    fn stopped_error(&self) -> StorageError {
         if let Some(reason) = self.applier.stopped.get() {
             return StorageError::Stopped(reason.clone());
         }
@@ -237,15 +237,15 @@ impl Backend for LocalBackend {
         if size > self.max_batch_bytes {
             return Err(StorageError::TooLarge { size, limit: self.max_batch_bytes });
         }
-        let (answer, answered) = oneshot::channel();
+        let (result, receiver) = oneshot::channel();
         let sent = match &*self.requests.lock() {
-            Some(requests) => requests.send(Request { batch, answer }).is_ok(),
+            Some(requests) => requests.send(Request { batch, result }).is_ok(),
             None => false,
         };
         if !sent {
-            return Err(self.gone());
+            return Err(self.stopped_error());
         }
-        answered.await.unwrap_or_else(|_| Err(self.gone()))
+        receiver.await.unwrap_or_else(|_| Err(self.stopped_error()))
     }
 
     fn encryptions(&self, key_term: u32) -> Result<u64, StorageError> {

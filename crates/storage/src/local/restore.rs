@@ -15,7 +15,7 @@ use redb::{ReadableTable, TableDefinition};
 
 use super::{
     apply::Verdict,
-    state::{Change, Records, fault},
+    state::{Change, Records, state_error},
 };
 use crate::{Key, StorageError};
 
@@ -78,15 +78,15 @@ impl<'c> Staged<'c> {
     }
 
     fn clear(&mut self) -> Result<(), StorageError> {
-        self.0.retain(|_, _| false).map_err(fault)
+        self.0.retain(|_, _| false).map_err(state_error)
     }
 
     fn put(&mut self, number: u32, body: &[u8]) -> Result<(), StorageError> {
-        self.0.insert(number, body).map_err(fault).map(drop)
+        self.0.insert(number, body).map_err(state_error).map(drop)
     }
 
     fn get(&self, number: u32) -> Result<Option<Bytes>, StorageError> {
-        let body = self.0.get(number).map_err(fault)?;
+        let body = self.0.get(number).map_err(state_error)?;
         Ok(body.map(|body| Bytes::copy_from_slice(body.value())))
     }
 
@@ -94,9 +94,9 @@ impl<'c> Staged<'c> {
         self.get(DIGEST)
     }
 
-    /// The number of the last part, 0 without one; `None` when no restore was begun.
+    /// The number of the last part, 0 without one; `None` when no restore was started.
     fn last(&self) -> Result<Option<u32>, StorageError> {
-        Ok(self.0.last().map_err(fault)?.map(|(number, _)| number.value()))
+        Ok(self.0.last().map_err(state_error)?.map(|(number, _)| number.value()))
     }
 }
 

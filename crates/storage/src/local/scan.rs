@@ -30,7 +30,7 @@ pub(crate) struct SegmentReader {
 }
 
 impl SegmentReader {
-    /// Decodes the header of the segment, which is before the first frame; `None` when the segment was never begun.
+    /// Decodes the header of the segment, which is before the first frame; `None` when the segment was never started.
     ///
     /// # Errors
     /// [`StorageError::Corrupt`] when the header is damaged.

@@ -22,7 +22,7 @@ pub(crate) struct Scanned {
     pub(crate) end: u64,
     /// Earlier segments, and their sizes in bytes.
     pub(crate) old: Vec<(u64, u64)>,
-    /// A segment that was not begun.
+    /// A segment that was not started.
     unbegun: Option<String>,
 }
 

@@ -15,7 +15,7 @@
 //! entries has the next index. Every frame has the hard state, and so has the header of a segment, because the segments
 //! before it are deleted.
 //!
-//! A segment whose `first` is not the next index is in force once it has a frame. It replaces the entries from `first`
+//! A segment whose `first` is not the next index is valid once it has a frame. It replaces the entries from `first`
 //! on, or all of them when the entry before `first` is another one.
 
 use bytes::{Buf, BufMut, Bytes};

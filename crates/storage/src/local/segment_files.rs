@@ -43,10 +43,10 @@ pub(crate) fn open(disk: &dyn Disk, name: &str) -> Result<Arc<dyn DiskFile>, Sto
     disk.open(&path(name), false).map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
 }
 
-/// Begins a log anew after `base`, durably. Returns its only segment and the end of that.
+/// Begins a log again after `base`, durably. Returns its only segment and the end of that.
 ///
-/// A segment that does not follow the last entry is in force from its first frame on.
-pub(crate) fn begin_anew(
+/// A segment that does not follow the last entry is valid from its first frame on.
+pub(crate) fn begin_again(
     disk: &dyn Disk,
     number: u64,
     base: LogId,
@@ -54,13 +54,13 @@ pub(crate) fn begin_anew(
 ) -> Result<(Arc<Segment>, u64), StorageError> {
     let mut frame = Frame::new();
     frame.begin(base.index + 1, hard);
-    let begun = begin(disk, number, base, hard).and_then(|segment| {
+    let started = begin(disk, number, base, hard).and_then(|segment| {
         let bytes = frame.finish(segment.salt);
         segment.file.write_at(HEADER as u64, bytes)?;
         segment.file.sync()?;
         Ok((segment, (HEADER + bytes.len()) as u64))
     });
-    begun.map_err(|error| StorageError::io("begin the log anew", error))
+    started.map_err(|error| StorageError::io("begin the log again", error))
 }
 
 /// Creates an empty segment durably. One left by an earlier attempt has no frame and is overwritten.

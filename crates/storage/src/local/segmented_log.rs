@@ -15,7 +15,7 @@ use super::{
     scan::FrameForm,
     scanned::Scanned,
     segment::{FRAME, Frame, FrameHead, HEADER},
-    segment_files::{DIRECTORY, begin, begin_anew, list, name, path},
+    segment_files::{DIRECTORY, begin, begin_again, list, name, path},
 };
 use crate::StorageError;
 
@@ -53,7 +53,7 @@ impl Log for SegmentedLog {
     fn create(segments: Segments, base: LogId, hard: HardState) -> Result<Self, StorageError> {
         let old: Vec<_> = list(&*segments.disk)?.into_iter().map(|(number, _)| (number, 0)).collect();
         let number = old.last().map_or(1, |(number, _)| number + 1);
-        let (current, end) = begin_anew(&*segments.disk, number, base, hard)?;
+        let (current, end) = begin_again(&*segments.disk, number, base, hard)?;
         let index = Arc::new(RwLock::new(LogIndex::new(base, hard)));
         let mut log = Self { segments, current, first: base.index + 1, end, old, index };
         log.delete_before(number);
@@ -134,7 +134,7 @@ impl Log for SegmentedLog {
 
     fn restart(&mut self, base: LogId) -> Result<(), StorageError> {
         let hard = self.index.read().hard().merged(HardState { committed: base.index, ..HardState::default() });
-        let (current, end) = begin_anew(&*self.segments.disk, self.current.number + 1, base, hard)?;
+        let (current, end) = begin_again(&*self.segments.disk, self.current.number + 1, base, hard)?;
         self.enter(current, base.index + 1, end);
         *self.index.write() = LogIndex::new(base, hard);
         self.delete_before(self.current.number);
@@ -184,13 +184,13 @@ impl SegmentedLog {
     fn append_in_new_segment(&mut self, frame: &mut Frame) -> Result<u64, AppendError> {
         let first = frame.first();
         let (before, hard) = self.before(first);
-        let begun = begin(&*self.segments.disk, self.current.number + 1, before, hard).and_then(|segment| {
+        let started = begin(&*self.segments.disk, self.current.number + 1, before, hard).and_then(|segment| {
             let bytes = frame.finish(segment.salt);
             segment.file.write_at(HEADER as u64, bytes)?;
             segment.file.sync()?;
             Ok((segment, bytes.len()))
         });
-        match begun {
+        match started {
             Ok((segment, length)) => {
                 self.enter(segment, first, HEADER as u64);
                 self.note(frame, length);
@@ -204,7 +204,7 @@ impl SegmentedLog {
         }
     }
 
-    /// Removes a segment that was begun and not entered: the next opening would take the current one for complete.
+    /// Removes a segment that was started and not entered: the next opening would take the current one for complete.
     fn remove_unentered(&self) -> io::Result<()> {
         let (disk, name) = (&*self.segments.disk, name(self.current.number + 1));
         match disk.remove(&path(&name)).and_then(|()| disk.sync_directory(DIRECTORY)) {

@@ -92,9 +92,9 @@ impl State {
         let Some(state) = Self::open_file(disk, cache_bytes, verify)? else {
             return Self::create(disk, cache_bytes, |_| Ok(()));
         };
-        let txn = state.database.begin_read().map_err(fault)?;
-        let table = txn.open_table(POSITION).map_err(fault)?;
-        let position = table.get(APPLIED).map_err(fault)?.map(|row| Position::from_row(row.value()));
+        let txn = state.database.begin_read().map_err(state_error)?;
+        let table = txn.open_table(POSITION).map_err(state_error)?;
+        let position = table.get(APPLIED).map_err(state_error)?.map(|row| Position::from_row(row.value()));
         *state.position.lock() = position.ok_or_else(|| StorageError::corrupt("state: it has no position"))?;
         Ok(state)
     }
@@ -106,8 +106,8 @@ impl State {
             Some(state) => state,
             None => Self::create(disk, cache_bytes, |change| change.set_applied_v1(0))?,
         };
-        let txn = state.database.begin_read().map_err(fault)?;
-        let applied = txn.open_table(META).map_err(fault)?.get(APPLIED).map_err(fault)?;
+        let txn = state.database.begin_read().map_err(state_error)?;
+        let applied = txn.open_table(META).map_err(state_error)?.get(APPLIED).map_err(state_error)?;
         let applied = applied.map_or(0, |applied| applied.value());
         Ok((state, applied))
     }
@@ -144,57 +144,57 @@ impl State {
 
     /// Number of encryptions under a key term of the barrier.
     pub(crate) fn encryptions(&self, key_term: u32) -> Result<u64, StorageError> {
-        let txn = self.database.begin_read().map_err(fault)?;
+        let txn = self.database.begin_read().map_err(state_error)?;
         let position = self.position();
         let earlier = match txn.open_table(TERMS) {
-            Ok(terms) => terms.get(key_term).map_err(fault)?.map_or(0, |count| count.value()),
+            Ok(terms) => terms.get(key_term).map_err(state_error)?.map_or(0, |count| count.value()),
             Err(redb::TableError::TableDoesNotExist(_)) => 0,
-            Err(error) => return Err(fault(error)),
+            Err(error) => return Err(state_error(error)),
         };
         Ok(earlier + if position.key_term == key_term { position.encryptions } else { 0 })
     }
 
     /// The index and the body of the last applied [`Kind::Members`](super::entry::Kind::Members).
     pub(crate) fn members(&self) -> Result<Option<(u64, Bytes)>, StorageError> {
-        let txn = self.database.begin_read().map_err(fault)?;
+        let txn = self.database.begin_read().map_err(state_error)?;
         let members = match txn.open_table(MEMBERS) {
             Ok(members) => members,
             Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
-            Err(error) => return Err(fault(error)),
+            Err(error) => return Err(state_error(error)),
         };
-        let last = members.last().map_err(fault)?;
+        let last = members.last().map_err(state_error)?;
         Ok(last.map(|(index, body)| (index.value(), Bytes::copy_from_slice(body.value()))))
     }
 
     /// Returns the value at a path.
     pub(crate) fn get(&self, path: &str) -> Result<Option<Bytes>, StorageError> {
-        let txn = self.database.begin_read().map_err(fault)?;
-        let records = txn.open_table(RECORDS).map_err(fault)?;
-        let value = records.get(path).map_err(fault)?;
+        let txn = self.database.begin_read().map_err(state_error)?;
+        let records = txn.open_table(RECORDS).map_err(state_error)?;
+        let value = records.get(path).map_err(state_error)?;
         Ok(value.map(|value| Bytes::copy_from_slice(value.value())))
     }
 
     /// Lists the names one level below a prefix.
     pub(crate) fn list(&self, prefix: &str, page: &Page) -> Result<Vec<String>, StorageError> {
-        let txn = self.database.begin_read().map_err(fault)?;
-        let records = txn.open_table(RECORDS).map_err(fault)?;
+        let txn = self.database.begin_read().map_err(state_error)?;
+        let records = txn.open_table(RECORDS).map_err(state_error)?;
         names(&records, prefix, page)
     }
 
     /// Begins a change. At most one exists at a time.
     pub(crate) fn begin(&self) -> Result<Change, StorageError> {
-        let mut txn = self.database.begin_write().map_err(fault)?;
-        txn.set_durability(Durability::None).map_err(fault)?;
+        let mut txn = self.database.begin_write().map_err(state_error)?;
+        txn.set_durability(Durability::None).map_err(state_error)?;
         Ok(Change(txn))
     }
 
     /// Makes a change visible, with its position.
     pub(crate) fn commit(&self, change: Change, position: Position) -> Result<(), StorageError> {
         {
-            let mut table = change.0.open_table(POSITION).map_err(fault)?;
-            table.insert(APPLIED, &position.as_row()).map_err(fault)?;
+            let mut table = change.0.open_table(POSITION).map_err(state_error)?;
+            table.insert(APPLIED, &position.as_row()).map_err(state_error)?;
         }
-        change.0.commit().map_err(fault)?;
+        change.0.commit().map_err(state_error)?;
         *self.position.lock() = position;
         Ok(())
     }
@@ -209,24 +209,24 @@ impl State {
 
     /// Makes all committed changes durable.
     pub(crate) fn flush(&self) -> Result<(), StorageError> {
-        let mut txn = self.database.begin_write().map_err(fault)?;
+        let mut txn = self.database.begin_write().map_err(state_error)?;
         // With quick repair, opening after a crash takes milliseconds at any size.
         txn.set_quick_repair(true);
-        txn.commit().map_err(fault)
+        txn.commit().map_err(state_error)
     }
 }
 
 impl Change {
     /// The records, for reads and writes.
     pub(crate) fn records(&self) -> Result<Records<'_>, StorageError> {
-        self.0.open_table(RECORDS).map(Records).map_err(fault)
+        self.0.open_table(RECORDS).map(Records).map_err(state_error)
     }
 
     /// Adds encryptions under a key term that is not that of the position.
     pub(crate) fn add_encryptions(&self, key_term: u32, more: u64) -> Result<(), StorageError> {
-        let mut terms = self.0.open_table(TERMS).map_err(fault)?;
-        let count = terms.get(key_term).map_err(fault)?.map_or(0, |count| count.value());
-        terms.insert(key_term, count + more).map_err(fault)?;
+        let mut terms = self.0.open_table(TERMS).map_err(state_error)?;
+        let count = terms.get(key_term).map_err(state_error)?.map_or(0, |count| count.value());
+        terms.insert(key_term, count + more).map_err(state_error)?;
         Ok(())
     }
 
@@ -240,9 +240,9 @@ impl Change {
 
     /// Replaces the members.
     pub(crate) fn set_members(&self, index: u64, body: &[u8]) -> Result<(), StorageError> {
-        let mut members = self.0.open_table(MEMBERS).map_err(fault)?;
-        members.retain(|_, _| false).map_err(fault)?;
-        members.insert(index, body).map_err(fault)?;
+        let mut members = self.0.open_table(MEMBERS).map_err(state_error)?;
+        members.retain(|_, _| false).map_err(state_error)?;
+        members.insert(index, body).map_err(state_error)?;
         Ok(())
     }
 
@@ -251,28 +251,28 @@ impl Change {
         &self,
         table: TableDefinition<'_, K, V>,
     ) -> Result<redb::Table<'_, K, V>, StorageError> {
-        self.0.open_table(table).map_err(fault)
+        self.0.open_table(table).map_err(state_error)
     }
 
     fn set_applied_v1(&self, applied: u64) -> Result<(), StorageError> {
-        let mut meta = self.0.open_table(META).map_err(fault)?;
-        meta.insert(APPLIED, applied).map_err(fault)?;
+        let mut meta = self.0.open_table(META).map_err(state_error)?;
+        meta.insert(APPLIED, applied).map_err(state_error)?;
         Ok(())
     }
 
     /// Drops the change.
     pub(crate) fn abort(self) -> Result<(), StorageError> {
-        self.0.abort().map_err(fault)
+        self.0.abort().map_err(state_error)
     }
 }
 
 impl Records<'_> {
     /// Whether all reads still hold.
-    pub(crate) fn hold(&self, reads: &[Read]) -> Result<bool, StorageError> {
+    pub(crate) fn reads_hold(&self, reads: &[Read]) -> Result<bool, StorageError> {
         for read in reads {
             let holds = match read {
                 Read::Value { key, seen } => {
-                    let value = self.0.get(key.as_str()).map_err(fault)?;
+                    let value = self.0.get(key.as_str()).map_err(state_error)?;
                     value.map(|value| Digest::of(value.value())) == *seen
                 }
                 Read::Listing { prefix, page, seen } => {
@@ -288,12 +288,12 @@ impl Records<'_> {
 
     /// Deletes all records.
     pub(crate) fn clear(&mut self) -> Result<(), StorageError> {
-        self.0.retain(|_, _| false).map_err(fault)
+        self.0.retain(|_, _| false).map_err(state_error)
     }
 
     /// Creates or replaces a record.
     pub(crate) fn put(&mut self, key: &Key, value: &[u8]) -> Result<(), StorageError> {
-        self.0.insert(key.as_str(), value).map_err(fault).map(drop)
+        self.0.insert(key.as_str(), value).map_err(state_error).map(drop)
     }
 
     /// Applies writes in order.
@@ -301,7 +301,7 @@ impl Records<'_> {
         for write in writes {
             match write {
                 Write::Put { key, value } => self.put(key, value)?,
-                Write::Delete { key } => drop(self.0.remove(key.as_str()).map_err(fault)?),
+                Write::Delete { key } => drop(self.0.remove(key.as_str()).map_err(state_error)?),
             }
         }
         Ok(())
@@ -314,7 +314,7 @@ fn database(file: Arc<dyn DiskFile>, cache_bytes: usize, verify: bool) -> Result
     // The documentation of redb states that it may panic on a file that was modified externally.
     let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| builder.create_with_backend(RedbFile(file))));
     match opened {
-        Ok(opened) => opened.map_err(fault),
+        Ok(opened) => opened.map_err(state_error),
         Err(_) => Err(StorageError::corrupt("state: the tree cannot be read")),
     }
 }
@@ -334,7 +334,7 @@ struct TreeCursor<'t, T> {
 
 impl<T: ReadableTable<&'static str, &'static [u8]>> Cursor for TreeCursor<'_, T> {
     fn seek(&mut self, from: Bound<&str>) -> Result<(), StorageError> {
-        self.range = Some(self.records.range::<&str>((from, Bound::Unbounded)).map_err(fault)?);
+        self.range = Some(self.records.range::<&str>((from, Bound::Unbounded)).map_err(state_error)?);
         Ok(())
     }
 
@@ -342,7 +342,7 @@ impl<T: ReadableTable<&'static str, &'static [u8]>> Cursor for TreeCursor<'_, T>
         let Some(entry) = self.range.as_mut().and_then(Iterator::next) else {
             return Ok(false);
         };
-        let (key, _) = entry.map_err(fault)?;
+        let (key, _) = entry.map_err(state_error)?;
         path.clear();
         path.push_str(key.value());
         Ok(true)
@@ -375,7 +375,7 @@ impl StorageBackend for RedbFile {
     }
 }
 
-pub(super) fn fault(error: impl Into<redb::Error>) -> StorageError {
+pub(super) fn state_error(error: impl Into<redb::Error>) -> StorageError {
     match error.into() {
         redb::Error::Io(error) => StorageError::io("use the state", error),
         redb::Error::PreviousIo => StorageError::Stopped("an operation on the state has failed".into()),

@@ -121,7 +121,7 @@ async fn sec_cs04_directories_are_0700_and_files_0600() {
 }
 
 #[tokio::test]
-async fn one_process_only_and_the_error_says_which() {
+async fn a_second_process_is_refused_with_the_id_of_the_first() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
     let error = LocalBackend::open(directory.path(), LocalOptions::default()).err().unwrap();

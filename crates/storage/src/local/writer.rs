@@ -30,7 +30,7 @@ const GROUP_BYTES: usize = 4 << 20;
 /// A waiting commit.
 pub(crate) struct Request {
     pub(crate) batch: Batch,
-    pub(crate) answer: oneshot::Sender<CommitResult>,
+    pub(crate) result: oneshot::Sender<CommitResult>,
 }
 
 type CommitResult = Result<Index, StorageError>;
@@ -95,14 +95,14 @@ impl<L: Log> Writer<L> {
         };
         match results {
             Ok(results) => {
-                for (request, answer) in group.into_iter().zip(results) {
+                for (request, result) in group.into_iter().zip(results) {
                     // The receiver may be dropped; the commit remains valid.
-                    let _ = request.answer.send(answer);
+                    let _ = request.result.send(result);
                 }
             }
             Err(error) => {
                 for request in group {
-                    let _ = request.answer.send(Err(error.clone()));
+                    let _ = request.result.send(Err(error.clone()));
                 }
             }
         }

@@ -82,7 +82,7 @@ async fn a_stale_read_conflicts_and_a_stale_cache_does_not_last() {
 }
 
 #[tokio::test]
-async fn a_second_look_at_something_changed_conflicts_at_once() {
+async fn a_second_read_of_a_changed_record_conflicts_at_once() {
     let (barrier, _) = barrier().await;
     let view = barrier.view("a");
     let mut tx = barrier.begin();

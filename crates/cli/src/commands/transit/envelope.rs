@@ -42,7 +42,7 @@ pub(super) fn read_header(from: &mut dyn Read) -> io::Result<(String, [u8; 32])>
     Ok((key, sha256(&header)))
 }
 
-/// Seals all of `from`. `progress` gets the number of bytes that each step read.
+/// Encrypts all of `from`; `header` is the digest of [`write_header`]. `progress` gets the number of bytes that each step read.
 pub(super) fn seal(
     key: &AeadKey,
     header: &[u8; 32],
@@ -55,7 +55,7 @@ pub(super) fn seal(
     })
 }
 
-/// Opens all of `from`. After an error, `to` contains authentic but incomplete data.
+/// Decrypts all of `from`. After an error, `to` contains authentic but incomplete data.
 pub(super) fn open(
     key: &AeadKey,
     header: &[u8; 32],
@@ -72,11 +72,11 @@ pub(super) fn open(
 
 /// The associated data of a chunk.
 fn associated_data(header: &[u8; 32], number: u64, last: bool) -> [u8; 41] {
-    let mut bound = [0; 41];
-    bound[..32].copy_from_slice(header);
-    bound[32..40].copy_from_slice(&number.to_be_bytes());
-    bound[40] = u8::from(last);
-    bound
+    let mut data = [0; 41];
+    data[..32].copy_from_slice(header);
+    data[32..40].copy_from_slice(&number.to_be_bytes());
+    data[40] = u8::from(last);
+    data
 }
 
 /// Calls `step` with each chunk of `size` bytes, its number, and whether it is the last. There is always a last chunk.

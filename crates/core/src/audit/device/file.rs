@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_entry_after_a_torn_one_stands_on_a_line_of_its_own() {
+    async fn an_entry_after_a_torn_one_is_on_its_own_line() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log").to_string_lossy().into_owned();
         std::fs::write(&path, "one\nhalf of an ent").unwrap();

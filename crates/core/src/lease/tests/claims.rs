@@ -55,7 +55,7 @@ async fn of_many_that_claim_one_name_at_once_one_gets_it() {
 }
 
 #[tokio::test]
-async fn an_undone_intent_keeps_its_claim_until_the_second_revocation() {
+async fn a_revoked_intent_keeps_its_claim_until_the_second_revocation() {
     let fixture = fixture().await;
     fixture.external.fails_after.store(true, Ordering::Relaxed);
     assert_eq!(fixture.send(&fixture.root, "a/creds").await.0, 400);
@@ -72,7 +72,7 @@ async fn an_undone_intent_keeps_its_claim_until_the_second_revocation() {
 }
 
 #[tokio::test]
-async fn what_is_withdrawn_is_not_undone() {
+async fn a_withdrawn_intent_is_not_revoked() {
     let mut fixture = fixture().await;
     fixture.external.withdraws.store(true, Ordering::Relaxed);
     fixture.external.users.lock().insert("same".to_owned());

@@ -87,7 +87,7 @@ fn seconds(rng: &mut TestRng, most: usize) -> Duration {
 }
 
 #[tokio::test]
-async fn while_nothing_is_due_nothing_is_read() {
+async fn without_expired_leases_nothing_is_read() {
     let (mut fixture, storage) = counted().await;
     fixture.user(&fixture.root, "a").await;
     fixture.restart("here").await;
@@ -107,7 +107,7 @@ async fn while_nothing_is_due_nothing_is_read() {
 }
 
 #[tokio::test]
-async fn whatever_is_committed_the_near_future_is_what_is_on_disk() {
+async fn the_queue_equals_the_disk_after_any_commits() {
     let (mut fixture, mut rng) = (LeaseFixture::new().await, seeded());
     let mut other = narrow(&fixture, 5);
     let parent = fixture.token(None, reader(false, HOUR * 1000)).await;
@@ -162,7 +162,7 @@ async fn whatever_is_committed_the_near_future_is_what_is_on_disk() {
 }
 
 #[tokio::test]
-async fn more_than_there_is_room_for_ends_in_order_and_a_page_at_a_time() {
+async fn more_expiries_than_room_are_revoked_in_order_page_by_page() {
     let (fixture, storage) = counted().await;
     let (other, mut rng) = (narrow(&fixture, 8), seeded());
     fixture.pass(Duration::ZERO).await;
@@ -191,7 +191,7 @@ async fn more_than_there_is_room_for_ends_in_order_and_a_page_at_a_time() {
 }
 
 #[tokio::test]
-async fn the_worker_sleeps_until_the_next_end_and_is_woken_by_a_sooner_one() {
+async fn the_worker_sleeps_until_the_next_expiry_and_an_earlier_one_wakes_it() {
     let (fixture, storage) = counted().await;
     let _duties = BackgroundTasks::start(fixture.unsealed.clone());
     let settle = || async {
@@ -218,7 +218,7 @@ async fn the_worker_sleeps_until_the_next_end_and_is_woken_by_a_sooner_one() {
 }
 
 #[tokio::test]
-async fn under_quarantine_the_worker_rests_and_afterwards_does_what_is_left() {
+async fn the_worker_pauses_under_quarantine_and_continues_afterwards() {
     let (mut fixture, _) = counted().await;
     fixture.user(&fixture.root, "a").await;
     fixture.restart("elsewhere").await;

@@ -7,7 +7,7 @@ use crate::lease::revoke_by_path::OF_ONE_MOUNT;
 use keepfast_framework::Clock;
 
 #[tokio::test]
-async fn a_mount_that_stands_still_holds_no_more_than_its_share() {
+async fn a_stalled_mount_holds_only_its_share() {
     let fixture = LeaseFixture::new().await;
     for _ in 0..100 {
         fixture.user(&fixture.root, "a").await;

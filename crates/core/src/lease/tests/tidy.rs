@@ -70,7 +70,7 @@ async fn more_strays_than_a_page_go_in_one_run() {
 }
 
 #[tokio::test]
-async fn tokens_that_are_due_end_and_the_worker_is_called_for_leases() {
+async fn tidy_revokes_expired_tokens_and_wakes_the_worker_for_leases() {
     let fixture = LeaseFixture::new().await;
     let parent = fixture.token(None, reader(false, Duration::from_secs(60))).await;
     fixture.user(&parent.id, "a").await;
@@ -89,7 +89,7 @@ async fn tokens_that_are_due_end_and_the_worker_is_called_for_leases() {
 }
 
 #[tokio::test]
-async fn what_is_made_and_ended_meanwhile_is_left_alone() {
+async fn leases_created_or_revoked_during_tidy_are_not_changed() {
     let (fixture, mut rng) = (LeaseFixture::new().await, seeded());
     let work = async {
         for _ in 0..40 {

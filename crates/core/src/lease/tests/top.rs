@@ -50,7 +50,7 @@ async fn mounts_paths_and_entities_are_ranked_by_their_leases() {
 }
 
 #[tokio::test]
-async fn a_record_that_cannot_be_read_is_counted_for_nobody() {
+async fn an_unreadable_record_is_counted_for_no_entity() {
     let fixture = LeaseFixture::new().await;
     users(&fixture, "a", "ada", 1).await;
     let (_, broken, _) = fixture.user(&fixture.root, "b").await;
@@ -68,7 +68,7 @@ async fn a_record_that_cannot_be_read_is_counted_for_nobody() {
 }
 
 #[tokio::test]
-async fn an_engine_learns_what_all_mounts_of_its_type_have_leased() {
+async fn an_engine_sees_the_leases_of_all_mounts_of_its_type() {
     let fixture = LeaseFixture::new().await;
     users(&fixture, "a", "ada", 2).await;
     users(&fixture, "b", "bob", 3).await;

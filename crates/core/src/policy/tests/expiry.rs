@@ -94,7 +94,7 @@ fn a_filtered_list_shows_names_to_read_and_folders_to_list() {
     let decision = ask(&acl, Operation::List, "kv", &json!({}));
     let shown: Vec<&str> = ["both", "listed", "none", "folder/", "secret/", "empty/", "bare/"]
         .into_iter()
-        .filter(|name| acl.shows(&decision, "kv/", name, NOW))
+        .filter(|name| acl.lists_name(&decision, "kv/", name, NOW))
         .collect();
     assert!(decision.allowed);
     assert_eq!(shown, ["both", "folder/", "bare/"]);

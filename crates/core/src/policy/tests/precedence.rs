@@ -178,7 +178,7 @@ fn expired_rules_are_as_if_not_written() {
 
 /// The names of a list that OpenBao 2.7.2 shows.
 #[test]
-fn lists_show_what_the_filter_lets_through() {
+fn lists_contain_the_names_that_the_filter_allows() {
     for (filter, shown) in [
         ("kv/data/l/{{ .key }}", vec!["1"]),
         ("{{ .path }}{{.key}}", vec!["4", "f/"]),
@@ -191,7 +191,8 @@ fn lists_show_what_the_filter_lets_through() {
         )]);
         let decision = ask(&acl, Operation::List, "kv/metadata/l/", &json!({}));
         assert!(decision.allowed);
-        let keys = ["1", "2", "4", "f/"].into_iter().filter(|key| acl.shows(&decision, "kv/metadata/l/", key, NOW));
+        let keys =
+            ["1", "2", "4", "f/"].into_iter().filter(|key| acl.lists_name(&decision, "kv/metadata/l/", key, NOW));
         assert_eq!(keys.collect::<Vec<_>>(), shown, "{filter}");
     }
 }
@@ -227,7 +228,7 @@ fn sec_ns02_no_spelling_of_root_is_root() {
 
 /// The grants of OpenBao 2.7.2's default policy.
 #[test]
-fn built_in_policies_grant_what_the_peers_do() {
+fn built_in_policies_grant_the_same_as_openbaos() {
     let default = parse("default", builtin::DEFAULT_TEXT).unwrap();
     let acl = Acl::compile([&default], &subject("e-1"));
     for (path, answer) in [

@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_family_is_what_a_distribution_is_made_from() {
+    fn the_family_is_the_base_of_the_distribution() {
         let family = |text: &str| Release::parse(text).family();
         assert_eq!(family("ID=debian\nVERSION_ID=\"12\"\n"), "debian");
         assert_eq!(family("ID=ubuntu\nID_LIKE=debian\n"), "debian");

@@ -64,7 +64,7 @@ pub(super) async fn login(method: &AppRole, cx: &mut Cx, req: Credentials) -> Re
         return Err(Error::invalid("missing role_id"));
     }
     let secret_id = req.secret_id.as_ref().map(SecretText::expose).unwrap_or_default().trim();
-    let key = method.keys.role_id(role_id);
+    let key = method.id_hasher.role_id(role_id);
     let cached = method.login_roles.get(&key);
     let is_cached = cached.is_some();
     let role = match cached {
@@ -90,7 +90,7 @@ async fn attempt(
     };
     if is_cached {
         // An unknown role id costs a read without a result; a cached role costs the same.
-        load(method, cx, method.keys.no_role_id()).await?;
+        load(method, cx, method.id_hasher.no_role_id()).await?;
     }
     let text = if secret_id.is_empty() { "missing secret_id" } else { "invalid role or secret ID" };
     Err(Error::invalid(text).because(reason))
@@ -126,7 +126,7 @@ async fn authenticate(
     let found = if secret_id.is_empty() {
         None
     } else {
-        let hash = method.keys.secret_id(store, secret_id);
+        let hash = method.id_hasher.secret_id(store, secret_id);
         method.queue.turn(cx, &hash).await;
         secret_id::get(cx, store, &hash).await?.map(|found| (hash, found))
     };

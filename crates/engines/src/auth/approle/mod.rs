@@ -44,7 +44,7 @@ use settings::{clear, read, write};
 
 /// The auth method at one mount.
 pub struct AppRole {
-    keys: IdHasher,
+    id_hasher: IdHasher,
     /// The cache of roles.
     login_roles: LoginRoles,
     queue: Queue,
@@ -64,7 +64,11 @@ impl Engine for AppRole {
     }
 
     async fn open(cx: &mut Cx) -> Result<Self> {
-        Ok(AppRole { keys: IdHasher::open(cx).await?, login_roles: login::no_login_roles(), queue: Queue::default() })
+        Ok(AppRole {
+            id_hasher: IdHasher::open(cx).await?,
+            login_roles: login::no_login_roles(),
+            queue: Queue::default(),
+        })
     }
 
     async fn tick(&self, cx: &mut Cx) -> Result<()> {

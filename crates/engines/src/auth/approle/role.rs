@@ -18,7 +18,7 @@ pub(super) const ROLE_IDS: Records<RoleOfId> = Records::at("role-id/");
 pub(super) struct Role {
     /// Its id in logins.
     pub(super) role_id: String,
-    /// The store of its secret ids.
+    /// The random name of the storage folder of its secret ids. A deleted role leaves its folder to the tidy.
     pub(super) store: String,
     /// Whether a login needs a secret id.
     pub(super) bind_secret_id: bool,
@@ -40,12 +40,12 @@ pub(super) struct Role {
     /// Whether the policies were written under their deprecated name, so that a read returns that too.
     #[serde(default)]
     pub(super) shows_policies: bool,
-    /// The same for the period.
+    /// Whether the period was written under its deprecated name, so that a read returns that too.
     #[serde(default)]
     pub(super) shows_period: bool,
 }
 
-/// The role with a role id.
+/// The entry of the index by role id.
 #[derive(Serialize, Deserialize)]
 pub(super) struct RoleOfId {
     /// The role's name.
@@ -122,14 +122,14 @@ pub(super) async fn save(method: &AppRole, cx: &mut Cx, name: &str, role: &Role,
         return Err(Error::invalid("at least one constraint should be enabled on the role"));
     }
     if before != Some(role.role_id.as_str()) {
-        let place = method.keys.role_id(&role.role_id);
-        if ROLE_IDS.get(cx, &place).await?.is_some() {
+        let key = method.id_hasher.role_id(&role.role_id);
+        if ROLE_IDS.get(cx, &key).await?.is_some() {
             return Err(Error::invalid("role_id already in use"));
         }
         if let Some(before) = before {
-            ROLE_IDS.delete(cx, &method.keys.role_id(before));
+            ROLE_IDS.delete(cx, &method.id_hasher.role_id(before));
         }
-        ROLE_IDS.put(cx, &place, &RoleOfId { name: name.to_owned() })?;
+        ROLE_IDS.put(cx, &key, &RoleOfId { name: name.to_owned() })?;
     }
     ROLES.put(cx, name, role)
 }

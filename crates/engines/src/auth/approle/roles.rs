@@ -169,7 +169,7 @@ fn concrete_kind(cx: &mut Cx, kind: String) -> String {
 pub(super) async fn delete(method: &AppRole, cx: &mut Cx, req: RolePath) -> Result<()> {
     let name = role_name(&req.role_name)?;
     let Some(role) = ROLES.get(cx, &name).await? else { return Ok(()) };
-    ROLE_IDS.delete(cx, &method.keys.role_id(&role.role_id));
+    ROLE_IDS.delete(cx, &method.id_hasher.role_id(&role.role_id));
     ROLES.delete(cx, &name);
     expiry::mark_deleted(cx, &role.store)
 }

@@ -135,7 +135,7 @@ async fn register(method: &AppRole, cx: &mut Cx, secret_id: String, req: Create)
         return Err(Error::invalid("bind_secret_id is not set on the role"));
     }
     let draft = draft(cx, &role, req)?;
-    let hash = method.keys.secret_id(&role.store, &secret_id);
+    let hash = method.id_hasher.secret_id(&role.store, &secret_id);
     if secret_id::get(cx, &role.store, &hash).await?.is_some() {
         return Err(Error::invalid("failed to store secret_id: SecretID is already registered"));
     }
@@ -215,7 +215,7 @@ async fn find(method: &AppRole, cx: &mut Cx, req: SecretIdParams) -> Result<Opti
     let secret_id =
         req.secret_id.filter(|id| !id.expose().is_empty()).ok_or_else(|| Error::invalid("missing secret_id"))?;
     let role = role::require(cx, &req.role_name).await?;
-    let hash = method.keys.secret_id(&role.store, secret_id.expose());
+    let hash = method.id_hasher.secret_id(&role.store, secret_id.expose());
     let found = secret_id::get(cx, &role.store, &hash).await?;
     Ok(found.map(|found| (role, hash, found)))
 }

@@ -10,7 +10,7 @@ use super::Userpass;
 
 /// Users by name.
 pub(super) const USERS: Records<User> = Records::at("user/");
-/// The highest cost of a hash in the mount so far.
+/// The highest bcrypt cost of any hash that was stored in the mount.
 const COST: Records<u32> = Records::at("cost");
 
 /// A user. Not `Debug`, as a hash allows offline guessing of the password.
@@ -50,7 +50,8 @@ pub(super) fn username(given: &str) -> Result<String> {
     }
 }
 
-/// The bcrypt cost of the work in each login.
+/// The bcrypt cost of each login. A login of an unknown user, or of one with a cheaper hash, does as much work, so that
+/// its time does not reveal which users exist.
 ///
 /// # Errors
 /// When storage fails.
@@ -74,8 +75,8 @@ pub(super) async fn new_hash(
         (Some(_), Some(_)) => Err(Error::invalid("only one of password or password_hash may be provided")),
         (None, None) => Ok(None),
         (Some(password), None) => {
-            let made = method.hashing(move || password::hash(password.expose().as_bytes())).await?;
-            made.map(Some).map_err(|error| Error::invalid(error.to_string()))
+            let new_hash = method.hashing(move || password::hash(password.expose().as_bytes())).await?;
+            new_hash.map(Some).map_err(|error| Error::invalid(error.to_string()))
         }
         (None, Some(hash)) => {
             let cost = password::cost(hash.expose()).map_err(|error| match error {

@@ -77,7 +77,7 @@ pub(super) trait Database: Send + Sync {
     /// Whether no user has this name; an error when the server does not permit the query.
     async fn is_free(&self, name: &str) -> Result<bool, DatabaseError>;
     /// The error of creating a user with a name that exists, in OpenBao's words.
-    fn taken(&self, name: &str) -> DatabaseError;
+    fn name_exists_error(&self, name: &str) -> DatabaseError;
     /// Changes the expiry that the database itself enforces.
     async fn renew_user(&self, name: &str, expires: Timestamp, statements: &[String]) -> Result<(), DatabaseError>;
     /// Drops a user and ends its sessions; succeeds if the user does not exist.

@@ -104,7 +104,7 @@ async fn guard_name(
 ) -> Result<()> {
     let name = &held.username;
     if !database.is_free(name).await.map_err(DatabaseError::internal)? {
-        return Err(database.taken(name).bad_request());
+        return Err(database.name_exists_error(name).bad_request());
     }
     let taken = format!("1 error occurred:\n\t* another lease holds the user {name:?}\n\n");
     offer.claim = Some(LeaseClaim { key: format!("{}/{name}", held.db_name), taken });

@@ -2,6 +2,9 @@
 //!
 //! Changes in a database cannot be part of a storage transaction. So the lease of a user is durable before the user is
 //! created, and a new password is stored beside the old one until the database has accepted it.
+//!
+//! A kind of database is one folder here and one entry in `kinds.rs`, whose `certificates` declares how it identifies
+//! users by certificate, if it does. Credentials are generated in `credential/`.
 
 mod config;
 mod connection;

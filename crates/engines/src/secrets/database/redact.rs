@@ -198,8 +198,8 @@ impl Database for Redacted {
         self.database.is_free(name).await.map_err(|e| self.clean(e, None))
     }
 
-    fn taken(&self, name: &str) -> DatabaseError {
-        self.database.taken(name)
+    fn name_exists_error(&self, name: &str) -> DatabaseError {
+        self.database.name_exists_error(name)
     }
 
     async fn renew_user(&self, name: &str, expires: Timestamp, statements: &[String]) -> Result<(), DatabaseError> {

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 const PAUSE: Duration = Duration::from_secs(10);
 const MAX_PAUSE: Duration = Duration::from_secs(3600);
 
-/// The pause after so many failures.
+/// The pause after this number of failures.
 pub(super) fn pause(failures: u32) -> Duration {
     PAUSE.saturating_mul(2u32.saturating_pow(failures.saturating_sub(1))).min(MAX_PAUSE)
 }

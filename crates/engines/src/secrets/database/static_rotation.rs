@@ -143,7 +143,7 @@ async fn attempt(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<(),
     }
 }
 
-/// Sets the password of a user: `Ok` tells which password the user has.
+/// Sets the password of a user. `Ok` contains the password that the user has.
 async fn change(
     database: &dyn Database,
     role: &StaticRole,

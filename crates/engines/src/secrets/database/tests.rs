@@ -76,7 +76,7 @@ async fn a_user_has_its_rights_until_revocation() {
 }
 
 #[tokio::test]
-async fn revocation_ends_sessions_and_keeps_what_the_user_owned() {
+async fn revocation_ends_sessions_and_keeps_the_users_objects() {
     let Some((bench, server)) = rig().await else { return };
     bench
         .write(

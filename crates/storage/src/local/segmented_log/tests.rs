@@ -102,15 +102,15 @@ const ALL: Keep = Keep { trailing: u64::MAX, bytes: u64::MAX };
 fn a_segment_that_could_not_be_begun_hides_no_entry() {
     for (fault, step) in [Fault::Error, Fault::FullOnce].into_iter().flat_map(|f| (0..6).map(move |s| (f, s))) {
         let disk = SimDisk::new(3);
-        let mut begun = log(&disk, 1);
-        append(&mut begun, 2, 1);
+        let mut started = log(&disk, 1);
+        append(&mut started, 2, 1);
         disk.fail_at(disk.operations() + step, fault);
-        if begun.purge(2, ALL).is_err() {
+        if started.purge(2, ALL).is_err() {
             continue;
         }
         disk.heal();
-        append(&mut begun, 3, 1);
-        drop(begun);
+        append(&mut started, 3, 1);
+        drop(started);
         disk.lose_power();
         assert_eq!(terms(&log(&disk, 1)), [1, 1], "{fault:?} at {step}");
     }
@@ -119,16 +119,16 @@ fn a_segment_that_could_not_be_begun_hides_no_entry() {
 #[test]
 fn a_deleted_segment_that_reappears_hides_no_vote() {
     let disk = SimDisk::new(3);
-    let mut begun = log(&disk, 1);
-    append(&mut begun, 2, 1);
-    begun.purge(2, ALL).unwrap();
+    let mut started = log(&disk, 1);
+    append(&mut started, 2, 1);
+    started.purge(2, ALL).unwrap();
     let mut frame = Frame::new();
     let vote = Vote { term: 5, candidate: 6 };
     frame.begin(3, HardState { vote, committed: 3 });
     frame.push(1, Kind::Blank, &[0; 40]);
-    begun.append(&mut frame).unwrap();
-    begun.purge(2, ALL).unwrap();
-    drop(begun);
+    started.append(&mut frame).unwrap();
+    started.purge(2, ALL).unwrap();
+    drop(started);
     // Of the deletions of the first two segments, only the later one has become durable.
     disk.remove(&path(&list(&disk).unwrap()[1].1)).unwrap();
     let last = LogId { term: 1, index: 3 };
@@ -139,17 +139,17 @@ fn a_deleted_segment_that_reappears_hides_no_vote() {
 #[test]
 fn a_replacement_of_earlier_segments_outlives_them() {
     let disk = SimDisk::new(3);
-    let mut begun = log(&disk, 1);
+    let mut started = log(&disk, 1);
     for first in 2..6 {
-        append(&mut begun, first, 1);
-        begun.purge(2, ALL).unwrap();
+        append(&mut started, first, 1);
+        started.purge(2, ALL).unwrap();
     }
-    append(&mut begun, 3, 2);
-    assert_eq!(terms(&begun), [1, 2]);
+    append(&mut started, 3, 2);
+    assert_eq!(terms(&started), [1, 2]);
     assert_eq!(terms(&log(&disk, 1)), [1, 2]);
     // The first segment has only the entry 2.
-    begun.purge(2, Keep::NOTHING).unwrap();
-    drop(begun);
+    started.purge(2, Keep::NOTHING).unwrap();
+    drop(started);
     let kept =
         SegmentedLog::open(Segments { disk: Arc::new(disk.clone()), bytes: 1 }, LogId { term: 1, index: 2 }).unwrap();
     assert_eq!(

@@ -101,8 +101,8 @@ fn watchers_learn_of_a_restore_before_its_index() {
     applier.watchers.add(Arc::downgrade(&watcher));
     let digest = keepfast_crypto::hash::sha256(b"head");
     let end = entry(4, Kind::RestoreEnd, Bytes::copy_from_slice(&digest));
-    let begun = vec![batch(2, &swap("a", None, "one")), entry(3, Kind::RestoreBegin, "head"), end];
-    assert_eq!(applier.apply(begun).unwrap(), [Verdict::Passed; 3]);
+    let started = vec![batch(2, &swap("a", None, "one")), entry(3, Kind::RestoreBegin, "head"), end];
+    assert_eq!(applier.apply(started).unwrap(), [Verdict::Passed; 3]);
     assert_eq!(*notified.0.lock(), [(2, "a".to_owned(), 1), (4, "everything".to_owned(), 1)]);
     assert_eq!((applier.state.get("a").unwrap(), *applier.applied.borrow()), (None, Index(4)));
 }

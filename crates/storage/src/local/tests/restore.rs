@@ -76,7 +76,7 @@ fn an_entry_that_does_not_fit_is_refused() {
     put(&applier, "old");
     let (first, second) = (part(1, &["a"]), part(2, &["b"]));
     let whole = digest(&[first.clone(), second.clone()]);
-    assert_eq!(apply(&applier, Kind::RestorePart, first.clone()), Verdict::Refused, "before it was begun");
+    assert_eq!(apply(&applier, Kind::RestorePart, first.clone()), Verdict::Refused, "before it was started");
     assert_eq!(apply(&applier, Kind::RestoreEnd, whole.clone()), Verdict::Refused);
     apply(&applier, Kind::RestoreBegin, "head");
     for bad in [second.clone(), first[..first.len() - 1].to_vec(), vec![], vec![1]] {

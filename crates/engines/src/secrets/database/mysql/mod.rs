@@ -55,7 +55,9 @@ pub(super) struct MySql {
 /// The server and the administrator of a connection.
 struct Target {
     opts: Opts,
+    /// The options without TLS, for a server without TLS, if `tls=preferred` allows that.
     plaintext: Option<Opts>,
+    /// For error texts.
     address: String,
     socket: Option<LocalPath>,
 }
@@ -129,7 +131,7 @@ impl MySql {
         Ok(MySql { pool, clock })
     }
 
-    /// A connection that responds.
+    /// A pooled connection that responds to a ping.
     async fn conn(&self) -> Result<PooledConnection<Conn>, DatabaseError> {
         let mut conn = self.pool.get().await?;
         if conn.is_used && conn.ping().await.is_err() {
@@ -161,7 +163,7 @@ impl MySql {
     }
 
     /// Runs statements that change a password. The server rolls back only the one that fails.
-    async fn change(&self, statements: &[String]) -> Result<(), ChangePasswordError> {
+    async fn change_password(&self, statements: &[String]) -> Result<(), ChangePasswordError> {
         let mut conn = with_timeout(&self.clock, self.conn()).await.map_err(ChangePasswordError::Unchanged)?;
         with_timeout(&self.clock, async {
             let mut finished = 0;
@@ -273,11 +275,11 @@ impl Database for MySql {
         }
         // No transaction rolls back the creation of a user. A login with its password shows whether it was created; the
         // revocation of the lease's intent removes the rest.
-        let is_ours = match user.login {
+        let was_created = match user.login {
             Login::Password(password) => self.accepts(user.name, password).await.unwrap_or(false),
             Login::Certificate { .. } => false,
         };
-        if is_ours {
+        if was_created {
             let dropping = async { Ok::<_, DatabaseError>(drop_user(&mut conn, user.name).await) };
             let dropped = with_timeout(&self.clock, dropping).await?;
             if let Err(error) = self.release(conn, dropped) {
@@ -303,7 +305,7 @@ impl Database for MySql {
         .await
     }
 
-    fn taken(&self, name: &str) -> DatabaseError {
+    fn name_exists_error(&self, name: &str) -> DatabaseError {
         DatabaseError::new(format!("Error 1396 (HY000): Operation CREATE USER failed for {}@'%'", literal(name)))
     }
 
@@ -334,12 +336,13 @@ impl Database for MySql {
         if !are_blank(statements) {
             let values = [("name", name), ("username", name), ("password", password.expose().as_str())];
             return self
-                .change(&filled(Dialect::MySql, statements, &values).map_err(ChangePasswordError::Unchanged)?)
+                .change_password(&filled(Dialect::MySql, statements, &values).map_err(ChangePasswordError::Unchanged)?)
                 .await;
         }
         let accounts = self.accounts(name).await.map_err(ChangePasswordError::Unchanged)?;
-        let change = |account: &String| format!("ALTER USER {account} IDENTIFIED BY {}", literal(password.expose()));
-        self.change(&accounts.iter().map(change).collect::<Vec<_>>()).await
+        let change_password =
+            |account: &String| format!("ALTER USER {account} IDENTIFIED BY {}", literal(password.expose()));
+        self.change_password(&accounts.iter().map(change_password).collect::<Vec<_>>()).await
     }
 
     async fn set_own_password(
@@ -363,8 +366,9 @@ impl Database for MySql {
             ChangePasswordError::Unchanged(DatabaseError::new("the server does not return the account of the session"))
         };
         let (user, host) = own.rsplit_once('@').ok_or_else(unknown)?;
-        let change = format!("ALTER USER {} IDENTIFIED BY {}", account(user, host), literal(password.expose()));
-        self.change(&[change]).await
+        let change_password =
+            format!("ALTER USER {} IDENTIFIED BY {}", account(user, host), literal(password.expose()));
+        self.change_password(&[change_password]).await
     }
 
     async fn list_users(&self, prefix: &str) -> Result<Vec<String>, DatabaseError> {

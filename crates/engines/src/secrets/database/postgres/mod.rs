@@ -222,7 +222,7 @@ impl Database for Postgres {
         .await
     }
 
-    fn taken(&self, name: &str) -> DatabaseError {
+    fn name_exists_error(&self, name: &str) -> DatabaseError {
         DatabaseError::new(format!("{QUERY_FAILED}: ERROR: role {} already exists (SQLSTATE 42710)", identifier(name)))
     }
 

@@ -252,7 +252,7 @@ impl Database for Redis {
         with_timeout(&self.clock, async {
             // The command would change an existing user.
             if self.exists(user.name).await.map_err(CreateUserError::NotAttempted)? {
-                return Err(CreateUserError::NameExists(self.taken(user.name)));
+                return Err(CreateUserError::NameExists(self.name_exists_error(user.name)));
             }
             self.run(&[make]).await?;
             let Some(save) = self.persist_command() else { return Ok(()) };
@@ -269,7 +269,7 @@ impl Database for Redis {
         with_timeout(&self.clock, async { Ok(!self.exists(name).await?) }).await
     }
 
-    fn taken(&self, name: &str) -> DatabaseError {
+    fn name_exists_error(&self, name: &str) -> DatabaseError {
         DatabaseError::new(format!("user {name} already exists"))
     }
 

@@ -132,7 +132,7 @@ async fn mariadb_repeating_names_require_read_access_to_users() {
 }
 
 #[tokio::test]
-async fn redis_users_are_persisted_and_existing_users_are_not_taken_over() {
+async fn redis_users_are_persisted_and_existing_users_are_not_changed() {
     let Some(server) = RedisServer::start(false) else { return };
     let database = open(&server, &json!({}));
     let (password, expires) = (secret("p"), keepfast_framework::Timestamp::from_unix(4_000_000_000));
@@ -141,8 +141,8 @@ async fn redis_users_are_persisted_and_existing_users_are_not_taken_over() {
     database.create_user(&user("V_ONE"), &[]).await.unwrap();
     assert!(server.saved().contains("V_ONE"));
     server.read("V_ONE", "p").unwrap();
-    let taken = database.create_user(&user("vault_admin"), &[]).await.unwrap_err().into_error();
-    assert_eq!(taken.text(), "user vault_admin already exists");
+    let error = database.create_user(&user("vault_admin"), &[]).await.unwrap_err().into_error();
+    assert_eq!(error.text(), "user vault_admin already exists");
     database.drop_user("V_ONE", &[]).await.unwrap();
     assert!(!server.saved().contains("V_ONE"));
     // A server without such a file cannot keep a user, so no user remains.

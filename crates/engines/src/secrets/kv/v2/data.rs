@@ -46,43 +46,44 @@ pub(super) struct DataResponse<'a> {
 pub(super) async fn read(kv: &V2, cx: &mut Cx, req: Read) -> Result<Shaped<DataResponse<'static>>> {
     let render =
         |metadata: VersionResponse, data: Option<&RawValue>| Ok(to_raw_value(&DataResponse { data, metadata })?);
-    show(kv, cx, &req.path, req.version, render).await.map(Shaped::from)
+    respond_with_version(kv, cx, &req.path, req.version, render).await.map(Shaped::from)
 }
 
-/// Returns one version in the form that `render` gives it; a deleted or destroyed version is a 404 with its state only.
+/// Responds with one version, rendered by `render`. A deleted or destroyed version is a 404 with its metadata and without
+/// data. The current version needs one read of storage, an older one two.
 ///
 /// # Errors
 /// 404 when the version does not exist; when storage fails.
-pub(super) async fn show(
+pub(super) async fn respond_with_version(
     kv: &V2,
     cx: &mut Cx,
     path: &str,
-    wanted: Option<Int>,
+    requested: Option<Int>,
     render: impl FnOnce(VersionResponse, Option<&RawValue>) -> Result<Box<RawValue>> + Send,
 ) -> Result<Outcome> {
     let bytes = secret::bytes(kv, cx, path).await?.ok_or_else(Error::not_found)?;
     let mut record = Record::parse(&bytes)?;
-    let wanted = wanted.and_then(|n| u64::try_from(n.0).ok()).unwrap_or(0);
+    let requested = requested.and_then(|n| u64::try_from(n.0).ok()).unwrap_or(0);
     let now = cx.now();
     let respond = |record: &mut Record<'_>, number: u64, version: &Version, data: Option<&RawValue>| {
-        let gone = version.is_gone(now);
+        let is_gone = version.is_gone(now);
         let state = VersionResponse::new(&mut record.metadata, number, version);
-        let data = render(state, data.filter(|_| !gone))?;
-        Ok(payload(data, gone))
+        let data = render(state, data.filter(|_| !is_gone))?;
+        Ok(payload(data, is_gone))
     };
-    if wanted == 0 || wanted == record.metadata.current {
+    if requested == 0 || requested == record.metadata.current {
         let version = record.metadata.version.ok_or_else(Error::not_found)?;
         let (number, data) = (record.metadata.current, record.data);
         return respond(&mut record, number, &version, data);
     }
-    let past = record.past()?;
-    let at = past.binary_search_by_key(&wanted, |(number, _)| *number).map_err(|_| Error::not_found())?;
-    let (number, version) = past[at];
+    let older = record.older()?;
+    let at = older.binary_search_by_key(&requested, |(number, _)| *number).map_err(|_| Error::not_found())?;
+    let (number, version) = older[at];
     if version.is_gone(now) {
         return respond(&mut record, number, &version, None);
     }
     // A write may have pruned the version since the record was read.
-    let data = secret::past_data(cx, path, number).await?.ok_or_else(Error::not_found)?;
+    let data = secret::older_data(cx, path, number).await?.ok_or_else(Error::not_found)?;
     let data: Option<&RawValue> = serde_json::from_slice(&data)?;
     respond(&mut record, number, &version, data)
 }
@@ -95,7 +96,7 @@ pub(super) async fn write(kv: &V2, cx: &mut Cx, req: Write) -> Result<Described<
         None => Secret::new(cx.now()),
     };
     check_cas(req.options.as_ref(), &secret, &config)?;
-    secret.push(cx, &req.path, data, &config);
+    secret.add_version(cx, &req.path, data, &config);
     secret.save(kv, cx, &req.path)?;
     VersionResponse::current(secret).map(Described)
 }
@@ -118,7 +119,7 @@ pub(super) async fn patch(kv: &V2, cx: &mut Cx, req: Write) -> Result<Shaped<Ver
         Some(target) => raw_json::merge_patch(target, &patch)?,
         None => patch,
     };
-    secret.push(cx, &req.path, data, &config);
+    secret.add_version(cx, &req.path, data, &config);
     secret.save(kv, cx, &req.path)?;
     let data = to_raw_value(&VersionResponse::current(secret)?)?;
     Ok(Outcome::of(data).into())
@@ -130,8 +131,8 @@ pub(super) fn bare_not_found() -> Outcome {
 }
 
 /// Data with status 404 where the version is gone.
-fn payload(data: Box<RawValue>, gone: bool) -> Outcome {
-    Outcome::Data(Payload { status: gone.then(|| Status::NOT_FOUND.into()), ..Payload::of(data) })
+fn payload(data: Box<RawValue>, is_gone: bool) -> Outcome {
+    Outcome::Data(Payload { status: is_gone.then(|| Status::NOT_FOUND.into()), ..Payload::of(data) })
 }
 
 /// Marks the current version deleted.

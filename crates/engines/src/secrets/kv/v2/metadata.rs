@@ -75,7 +75,7 @@ struct VersionTimes {
 
 impl MetadataResponse {
     fn new(secret: Secret) -> Self {
-        let Secret { metadata, past, .. } = secret;
+        let Secret { metadata, older, .. } = secret;
         let current = metadata.version.map(|version| (metadata.current, version));
         let times = |version: Version| VersionTimes {
             created_time: version.created.rfc3339(),
@@ -95,7 +95,7 @@ impl MetadataResponse {
             metadata_cas_required: metadata.settings.metadata_cas_required,
             oldest_version: metadata.oldest,
             updated_time: metadata.updated.rfc3339(),
-            versions: past.into_iter().chain(current).map(|(number, version)| (number, times(version))).collect(),
+            versions: older.into_iter().chain(current).map(|(number, version)| (number, times(version))).collect(),
         }
     }
 }

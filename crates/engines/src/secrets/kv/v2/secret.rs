@@ -70,7 +70,7 @@ pub(super) struct Metadata {
 pub(super) struct Secret {
     pub metadata: Metadata,
     /// The states of the older versions, lowest number first.
-    pub past: Vec<(u64, Version)>,
+    pub older: Vec<(u64, Version)>,
     /// The data of the current version, if it exists and is not destroyed.
     pub data: Option<Box<RawValue>>,
 }
@@ -78,7 +78,7 @@ pub(super) struct Secret {
 /// A record for reads: the data and the older versions stay unparsed text.
 pub(super) struct Record<'a> {
     pub metadata: Metadata,
-    past: &'a [u8],
+    older: &'a [u8],
     pub data: Option<&'a RawValue>,
 }
 
@@ -88,13 +88,13 @@ const LENGTHS: usize = 9;
 
 impl<'a> Record<'a> {
     pub(super) fn parse(bytes: &'a [u8]) -> Result<Self> {
-        let (metadata, past, data) = parts(bytes).ok_or_else(|| Error::internal("malformed record of a secret"))?;
+        let (metadata, older, data) = parts(bytes).ok_or_else(|| Error::internal("malformed record of a secret"))?;
         let data = if data.is_empty() { None } else { Some(serde_json::from_slice(data)?) };
-        Ok(Record { metadata: serde_json::from_slice(metadata)?, past, data })
+        Ok(Record { metadata: serde_json::from_slice(metadata)?, older, data })
     }
 
-    pub(super) fn past(&self) -> Result<Vec<(u64, Version)>> {
-        Ok(serde_json::from_slice(self.past)?)
+    pub(super) fn older(&self) -> Result<Vec<(u64, Version)>> {
+        Ok(serde_json::from_slice(self.older)?)
     }
 }
 
@@ -104,8 +104,8 @@ fn parts(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
         return None;
     };
     let (metadata, rest) = rest.split_at_checked(u32::from_le_bytes([a, b, c, d]) as usize)?;
-    let (past, data) = rest.split_at_checked(u32::from_le_bytes([e, f, g, h]) as usize)?;
-    Some((metadata, past, data))
+    let (older, data) = rest.split_at_checked(u32::from_le_bytes([e, f, g, h]) as usize)?;
+    Some((metadata, older, data))
 }
 
 /// The bytes of the record at `path`.
@@ -115,16 +115,17 @@ fn parts(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
 pub(super) async fn bytes(kv: &V2, cx: &mut Cx, path: &str) -> Result<Option<Bytes>> {
     let (tx, view) = cx.store();
     match tx.get(view, &format!("{SECRETS}{path}")).await? {
+        // During an upgrade of the mount the secret may still be one of version 1.
         None => kv.upgrade.find(cx, path).await?.map(|secret| secret.encode()).transpose(),
         found => Ok(found),
     }
 }
 
-/// The data of an older version.
+/// The data of an older version, as JSON text.
 ///
 /// # Errors
 /// When storage fails.
-pub(super) async fn past_data(cx: &mut Cx, path: &str, number: u64) -> Result<Option<Bytes>> {
+pub(super) async fn older_data(cx: &mut Cx, path: &str, number: u64) -> Result<Option<Bytes>> {
     let (tx, view) = cx.store();
     Ok(tx.get(view, &version_key(path, number)).await?)
 }
@@ -145,7 +146,7 @@ impl Secret {
             revision: 0,
             settings: Settings::default(),
         };
-        Secret { metadata, past: Vec::new(), data: None }
+        Secret { metadata, older: Vec::new(), data: None }
     }
 
     /// The secret at `path`.
@@ -158,16 +159,16 @@ impl Secret {
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self> {
         let record = Record::parse(bytes)?;
-        Ok(Secret { past: record.past()?, data: record.data.map(ToOwned::to_owned), metadata: record.metadata })
+        Ok(Secret { older: record.older()?, data: record.data.map(ToOwned::to_owned), metadata: record.metadata })
     }
 
     pub(super) fn encode(&self) -> Result<Bytes> {
         let data = self.data.as_deref().map_or("", RawValue::get);
-        let mut out = Vec::with_capacity(LENGTHS + 256 + 48 * self.past.len() + data.len());
+        let mut out = Vec::with_capacity(LENGTHS + 256 + 48 * self.older.len() + data.len());
         out.resize(LENGTHS, FORMAT);
         serde_json::to_writer(&mut out, &self.metadata)?;
         let metadata_end = out.len();
-        serde_json::to_writer(&mut out, &self.past)?;
+        serde_json::to_writer(&mut out, &self.older)?;
         for (at, length) in [(1, metadata_end - LENGTHS), (5, out.len() - metadata_end)] {
             let length = u32::try_from(length).map_err(Error::internal)?;
             out[at..at + 4].copy_from_slice(&length.to_le_bytes());
@@ -193,7 +194,7 @@ impl Secret {
         kv.upgrade.delete_v1(cx, path);
         let (tx, view) = cx.store();
         tx.delete(view, &format!("{SECRETS}{path}"));
-        for (number, version) in self.past {
+        for (number, version) in self.older {
             if !version.destroyed {
                 tx.delete(view, &version_key(path, number));
             }
@@ -205,8 +206,8 @@ impl Secret {
         if number == self.metadata.current {
             return self.metadata.version.as_mut();
         }
-        let at = self.past.binary_search_by_key(&number, |(n, _)| *n).ok()?;
-        self.past.get_mut(at).map(|(_, version)| version)
+        let at = self.older.binary_search_by_key(&number, |(n, _)| *n).ok()?;
+        self.older.get_mut(at).map(|(_, version)| version)
     }
 
     /// Sets and returns the time of the last change; for a new secret that is the time of its creation.
@@ -221,15 +222,15 @@ impl Secret {
 
     /// Makes `data` the next version, moves the current one to the older versions and prunes those beyond the limit.
     /// The caller calls [`Secret::save`] afterwards.
-    pub(super) fn push(&mut self, cx: &mut Cx, path: &str, data: Box<RawValue>, config: &Config) {
+    pub(super) fn add_version(&mut self, cx: &mut Cx, path: &str, data: Box<RawValue>, config: &Config) {
         let now = self.touch(cx);
         let (tx, view) = cx.store();
         if let Some(version) = self.metadata.version {
-            self.past.push((self.metadata.current, version));
+            self.older.push((self.metadata.current, version));
             if !version.destroyed {
-                let before =
+                let data =
                     self.data.take().map_or_else(|| "null".to_owned(), |data| Box::<str>::from(data).into_string());
-                tx.put(view, &version_key(path, self.metadata.current), Bytes::from(before));
+                tx.put(view, &version_key(path, self.metadata.current), Bytes::from(data));
             }
         }
         self.metadata.current += 1;
@@ -238,14 +239,14 @@ impl Secret {
         self.data = Some(data);
 
         let keep = self.metadata.settings.versions_to_keep(config);
-        let excess = (self.past.len() as u64 + 1).saturating_sub(keep) as usize;
-        for (number, version) in self.past.drain(..excess) {
+        let excess = (self.older.len() as u64 + 1).saturating_sub(keep) as usize;
+        for (number, version) in self.older.drain(..excess) {
             if !version.destroyed {
                 tx.delete(view, &version_key(path, number));
             }
         }
         if excess > 0 {
-            self.metadata.oldest = self.past.first().map_or(self.metadata.current, |(number, _)| *number);
+            self.metadata.oldest = self.older.first().map_or(self.metadata.current, |(number, _)| *number);
         }
     }
 
@@ -316,18 +317,18 @@ mod tests {
 
     #[test]
     fn the_first_record_format_is_read_and_written() {
-        let past = r#"[[2,{"created":1767225600000000002}]]"#;
+        let older = r#"[[2,{"created":1767225600000000002}]]"#;
         let data = r#"{"n": 1.10}"#;
         let mut golden = vec![1];
         golden.extend_from_slice(&(GOLDEN.len() as u32).to_le_bytes());
-        golden.extend_from_slice(&(past.len() as u32).to_le_bytes());
-        golden.extend_from_slice(format!("{GOLDEN}{past}{data}").as_bytes());
+        golden.extend_from_slice(&(older.len() as u32).to_le_bytes());
+        golden.extend_from_slice(format!("{GOLDEN}{older}{data}").as_bytes());
         let secret = Secret::decode(&golden).unwrap();
         let at = |nanos: i64| Timestamp::from_nanos(1_767_225_600_000_000_000 + nanos);
         assert_eq!((secret.metadata.current, secret.metadata.oldest, secret.metadata.revision), (3, 2, 7));
         let current = Version { created: at(3), deleted: Some(at(9)), destroyed: true };
         assert_eq!(secret.metadata.version, Some(current));
-        assert_eq!(secret.past, [(2, Version { created: at(2), deleted: None, destroyed: false })]);
+        assert_eq!(secret.older, [(2, Version { created: at(2), deleted: None, destroyed: false })]);
         assert_eq!(secret.metadata.settings.custom_metadata.as_ref().unwrap()["a"], "b");
         assert_eq!(secret.data.as_ref().unwrap().get(), data);
         assert_eq!(secret.encode().unwrap(), golden);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
 use super::V2;
-use super::data::show;
+use super::data::respond_with_version;
 use super::secret::VersionResponse;
 use crate::secrets::raw_json;
 
@@ -36,7 +36,7 @@ pub(super) async fn read(kv: &V2, cx: &mut Cx, req: Read) -> Result<Shaped<Subke
         // OpenBao shows one level for a negative number.
         Some(Int(depth)) => usize::try_from(depth).unwrap_or(1),
     };
-    show(kv, cx, &req.path, req.version, |metadata, data| {
+    respond_with_version(kv, cx, &req.path, req.version, |metadata, data| {
         let subkeys = data.map(|data| raw_json::skeleton(data, depth)).transpose()?;
         Ok(to_raw_value(&SubkeysResponse { metadata, subkeys })?)
     })
