@@ -42,7 +42,7 @@ pub(crate) trait CacheOwner: Send + Sync {
 
 /// A committed change of one record.
 pub(crate) struct CommittedChange<'a> {
-    /// The key below the prefix that the owner follows.
+    /// The key below the prefix of the owner.
     pub(crate) key: &'a str,
     write: &'a Write,
     barrier: &'a Barrier,
@@ -72,30 +72,30 @@ impl CommittedChange<'_> {
 /// Passes committed keys to their owners.
 pub(crate) struct Invalidator {
     barrier: Arc<Barrier>,
-    followers: RwLock<Vec<(&'static str, Arc<dyn CacheOwner>)>>,
+    owners: RwLock<Vec<(&'static str, Arc<dyn CacheOwner>)>>,
 }
 
 impl Invalidator {
-    /// Follows the commits that the backend of this barrier applies, until it is dropped or the barrier is closed.
+    /// Gets the commits that the backend of this barrier applies, until it is dropped or the barrier is closed.
     pub(crate) fn new(barrier: Arc<Barrier>) -> Arc<Self> {
-        let follow = Arc::new(Invalidator { barrier, followers: RwLock::default() });
-        let watcher: Arc<dyn Watch> = follow.clone();
-        follow.barrier.watch(Arc::downgrade(&watcher));
-        follow
+        let invalidator = Arc::new(Invalidator { barrier, owners: RwLock::default() });
+        let watcher: Arc<dyn Watch> = invalidator.clone();
+        invalidator.barrier.watch(Arc::downgrade(&watcher));
+        invalidator
     }
 
     /// Registers the owner of the records below `prefix`, before it reads them.
-    pub(crate) fn add(&self, prefix: &'static str, follower: Arc<dyn CacheOwner>) {
-        self.followers.write().push((prefix, follower));
+    pub(crate) fn add(&self, prefix: &'static str, owner: Arc<dyn CacheOwner>) {
+        self.owners.write().push((prefix, owner));
     }
 
     /// Passes a change to an owner. A panic in the owner must not end the storage thread, on which all commits depend:
     /// the owner drops its caches, or the barrier fails closed.
-    fn pass(&self, prefix: &'static str, follower: &dyn CacheOwner, change: &CommittedChange<'_>) {
-        if catch_unwind(AssertUnwindSafe(|| follower.applied(change))).is_ok() {
+    fn pass(&self, prefix: &'static str, owner: &dyn CacheOwner, change: &CommittedChange<'_>) {
+        if catch_unwind(AssertUnwindSafe(|| owner.applied(change))).is_ok() {
             return;
         }
-        let is_dropped = catch_unwind(AssertUnwindSafe(|| follower.drop_stale(change))).unwrap_or(false);
+        let is_dropped = catch_unwind(AssertUnwindSafe(|| owner.drop_stale(change))).unwrap_or(false);
         if is_dropped {
             tracing::error!(
                 prefix,
@@ -112,13 +112,13 @@ impl Invalidator {
 /// The barrier of an unsealed server. While this is held, caches follow the commits.
 pub(crate) struct WatchedBarrier {
     barrier: Arc<Barrier>,
-    _follow: Arc<Invalidator>,
+    _invalidator: Arc<Invalidator>,
 }
 
 impl WatchedBarrier {
-    /// The barrier that `follow` follows.
-    pub(crate) fn new(follow: Arc<Invalidator>) -> Self {
-        WatchedBarrier { barrier: follow.barrier.clone(), _follow: follow }
+    /// The barrier that `invalidator` follows.
+    pub(crate) fn new(invalidator: Arc<Invalidator>) -> Self {
+        WatchedBarrier { barrier: invalidator.barrier.clone(), _invalidator: invalidator }
     }
 }
 
@@ -132,15 +132,15 @@ impl Deref for WatchedBarrier {
 
 impl Watch for Invalidator {
     fn applied(&self, _: Index, writes: &[Write]) {
-        let followers = self.followers.read();
+        let owners = self.owners.read();
         for write in writes {
             if self.barrier.is_closed() {
                 return;
             }
             let path = write.key().as_str();
-            for (prefix, follower) in followers.iter() {
+            for (prefix, owner) in owners.iter() {
                 if let Some(key) = path.strip_prefix(prefix) {
-                    self.pass(prefix, &**follower, &CommittedChange { key, write, barrier: &self.barrier });
+                    self.pass(prefix, &**owner, &CommittedChange { key, write, barrier: &self.barrier });
                 }
             }
         }
@@ -161,7 +161,7 @@ mod tests {
 
     impl CacheOwner for Panicking {
         fn applied(&self, _: &CommittedChange<'_>) {
-            panic!("while following");
+            panic!("during the invalidation");
         }
 
         fn drop_stale(&self, _: &CommittedChange<'_>) -> bool {
@@ -175,8 +175,8 @@ mod tests {
             let (backend, root) = (Arc::new(MemoryBackend::new()), random::key());
             Barrier::create(backend.clone(), &root, "seal".into(), 0).await.unwrap();
             let barrier = Barrier::open(backend, &root).await.unwrap();
-            let follow = Invalidator::new(barrier.clone());
-            follow.add("t/", Arc::new(Panicking { can_drop }));
+            let invalidator = Invalidator::new(barrier.clone());
+            invalidator.add("t/", Arc::new(Panicking { can_drop }));
             let mut tx = barrier.begin();
             tx.put(&barrier.view("t/"), "k", "v".into());
             tx.commit().await.unwrap();
