@@ -44,7 +44,7 @@ pub(crate) trait CacheOwner: Send + Sync {
 
 /// A committed change of one record.
 pub(crate) struct CommittedChange<'a> {
-    /// The key below the prefix that the owner follows.
+    /// The key below the prefix of the owner.
     pub(crate) key: &'a str,
     write: &'a Write,
     barrier: &'a Barrier,
@@ -123,46 +123,51 @@ impl<T> Followed<T> {
 /// Passes committed keys to their owners.
 pub(crate) struct Invalidator {
     barrier: Arc<Barrier>,
-    followers: RwLock<Vec<Entry>>,
+    owners: RwLock<Vec<Entry>>,
 }
 
 /// An owner, and the storage and the prefix in it of its records.
 struct Entry {
     storage: &'static str,
     prefix: &'static str,
-    follower: Arc<dyn CacheOwner>,
+    owner: Arc<dyn CacheOwner>,
 }
 
 impl Invalidator {
-    /// Follows the commits that the backend of this barrier applies, until it is dropped or the barrier is closed.
+    /// Gets the commits that the backend of this barrier applies, until it is dropped or the barrier is closed.
     pub(crate) fn new(barrier: Arc<Barrier>) -> Arc<Self> {
-        let follow = Arc::new(Invalidator { barrier, followers: RwLock::default() });
-        let watcher: Arc<dyn Watch> = follow.clone();
-        follow.barrier.watch(Arc::downgrade(&watcher));
-        follow
+        let invalidator = Arc::new(Invalidator { barrier, owners: RwLock::default() });
+        let watcher: Arc<dyn Watch> = invalidator.clone();
+        invalidator.barrier.watch(Arc::downgrade(&watcher));
+        invalidator
     }
 
     /// Registers the owner of the records below `prefix` in a storage, before it reads them.
-    pub(crate) fn add(&self, storage: &'static str, prefix: &'static str, follower: Arc<dyn CacheOwner>) {
-        self.followers.write().push(Entry { storage, prefix, follower });
+    pub(crate) fn add(&self, storage: &'static str, prefix: &'static str, owner: Arc<dyn CacheOwner>) {
+        self.owners.write().push(Entry { storage, prefix, owner });
     }
 
     /// Passes a change to an owner. A panic in the owner must not end the storage thread, on which all commits depend:
     /// the owner drops its caches, or the barrier fails closed.
-    fn pass(&self, Entry { storage, prefix, follower }: &Entry, change: &CommittedChange<'_>) {
-        if catch_unwind(AssertUnwindSafe(|| follower.applied(change))).is_ok() {
+    fn pass(&self, Entry { storage, prefix, owner }: &Entry, change: &CommittedChange<'_>) {
+        if catch_unwind(AssertUnwindSafe(|| owner.applied(change))).is_ok() {
             return;
         }
-        let is_dropped = catch_unwind(AssertUnwindSafe(|| follower.drop_stale(change))).unwrap_or(false);
+        let is_dropped = catch_unwind(AssertUnwindSafe(|| owner.drop_stale(change))).unwrap_or(false);
         if is_dropped {
             tracing::error!(
                 storage,
                 prefix,
                 key = change.key,
-                "a panic while a commit was followed: the engine is opened again"
+                "a panic during the invalidation of a cache: the engine is reopened"
             );
         } else {
-            tracing::error!(storage, prefix, key = change.key, "a panic while a commit was followed: this node seals");
+            tracing::error!(
+                storage,
+                prefix,
+                key = change.key,
+                "a panic during the invalidation of a cache: this node seals"
+            );
             self.barrier.fail_closed();
         }
     }
@@ -171,13 +176,13 @@ impl Invalidator {
 /// The barrier of an unsealed server. While this is held, caches follow the commits.
 pub(crate) struct WatchedBarrier {
     barrier: Arc<Barrier>,
-    _follow: Arc<Invalidator>,
+    _invalidator: Arc<Invalidator>,
 }
 
 impl WatchedBarrier {
-    /// The barrier that `follow` follows.
-    pub(crate) fn new(follow: Arc<Invalidator>) -> Self {
-        WatchedBarrier { barrier: follow.barrier.clone(), _follow: follow }
+    /// The barrier that `invalidator` follows.
+    pub(crate) fn new(invalidator: Arc<Invalidator>) -> Self {
+        WatchedBarrier { barrier: invalidator.barrier.clone(), _invalidator: invalidator }
     }
 }
 
@@ -191,13 +196,13 @@ impl Deref for WatchedBarrier {
 
 impl Watch for Invalidator {
     fn applied(&self, _: Index, writes: &[Write]) {
-        let followers = self.followers.read();
+        let owners = self.owners.read();
         for write in writes {
             if self.barrier.is_closed() {
                 return;
             }
             let path = write.key().as_str();
-            for entry in followers.iter() {
+            for entry in owners.iter() {
                 let within = path.strip_prefix(entry.storage).and_then(|name| name.strip_prefix(entry.prefix));
                 if let Some(key) = within {
                     self.pass(entry, &CommittedChange { key, write, barrier: &self.barrier });
@@ -226,7 +231,7 @@ mod tests {
 
     impl CacheOwner for Panicking {
         fn applied(&self, _: &CommittedChange<'_>) {
-            panic!("while following");
+            panic!("during the invalidation");
         }
 
         fn drop_stale(&self, _: &CommittedChange<'_>) -> bool {
@@ -260,8 +265,8 @@ mod tests {
             let (backend, root) = (Arc::new(MemoryBackend::new()), random::key());
             Barrier::create(backend.clone(), &root, "seal".into(), 0).await.unwrap();
             let barrier = Barrier::open(backend, &root).await.unwrap();
-            let follow = Invalidator::new(barrier.clone());
-            follow.add("t/", "k/", Arc::new(Panicking { can_drop }));
+            let invalidator = Invalidator::new(barrier.clone());
+            invalidator.add("t/", "k/", Arc::new(Panicking { can_drop }));
             let mut tx = barrier.begin();
             tx.put(&barrier.view("t/"), "k/1", "v".into());
             tx.commit().await.unwrap();

@@ -39,7 +39,7 @@ pub(crate) struct Unsealed {
     pub(crate) settings: Arc<Settings>,
     /// The clock.
     pub(crate) clock: Arc<dyn Clock>,
-    /// Holds the unseal key, and changes the root key and its shares.
+    /// The seal, which changes the root key and the shares.
     pub(crate) current_seal: CurrentSeal,
     /// Authentication and authorization.
     pub(crate) access: Access,
@@ -107,7 +107,7 @@ pub(crate) struct Observability {
 pub(crate) struct OpenInputs {
     /// The barrier, opened with the root key.
     pub(crate) barrier: Arc<Barrier>,
-    /// The unseal key that decrypted the root key.
+    /// The seal that unwrapped the root key.
     pub(crate) current_seal: CurrentSeal,
     /// The opened audit devices, in the order of the settings.
     pub(crate) devices: Vec<OpenedDevice>,
@@ -121,45 +121,45 @@ impl Unsealed {
     ///
     /// Fails when storage fails, or when it lacks records that [`crate::takeover`] writes: then the server stays
     /// sealed.
-    pub(crate) async fn open(parts: &ServerParts, given: OpenInputs) -> Result<Arc<Self>> {
-        let OpenInputs { barrier, current_seal, devices, rules } = given;
+    pub(crate) async fn open(parts: &ServerParts, inputs: OpenInputs) -> Result<Arc<Self>> {
+        let OpenInputs { barrier, current_seal, devices, rules } = inputs;
         let (settings, clock, metrics) = (&parts.settings, &parts.clock, &parts.metrics);
         let tx = &mut barrier.begin_read();
         let (system, salts, token_view) =
             (barrier.view(SYSTEM_STORAGE), barrier.view(AUDIT_STORAGE), barrier.view(TOKEN_STORAGE));
         let audit = Broker::open(tx, &salts, &settings.audit, devices, clock.clone(), metrics.clone()).await?;
-        let follow = Invalidator::new(barrier.clone());
+        let invalidator = Invalidator::new(barrier.clone());
         let own_files = settings.own_files.clone();
         let stored_devices = Arc::new(StoredDevices::new(barrier.clone(), salts.clone(), own_files.clone()));
-        follow.add(AUDIT_STORAGE, AUDIT_DEVICES, stored_devices.clone());
+        invalidator.add(AUDIT_STORAGE, AUDIT_DEVICES, stored_devices.clone());
         stored_devices::open_all(&audit, tx, &salts, &own_files).await?;
         let secrets = TokenSecrets::load(tx, &token_view).await?;
 
         let mounts = Mounts::new(barrier.view(""), system.clone(), parts.engines.clone(), settings.clone());
-        let mounts = follow_mounts(mounts, &follow, tx).await?;
+        let mounts = register_mounts(mounts, &invalidator, tx).await?;
         let rules = Arc::new(StoredRules::new(system.clone(), rules));
-        follow.add(SYSTEM_STORAGE, "", rules.clone());
+        invalidator.add(SYSTEM_STORAGE, "", rules.clone());
         rules.load(tx).await?;
 
         let entities = Arc::<Stamps>::default();
-        follow.add(IDENTITY_STORAGE, ENTITIES, entities.clone());
+        invalidator.add(IDENTITY_STORAGE, ENTITIES, entities.clone());
         let policies = Policies::new(&barrier, system.clone(), entities.clone(), clock.clone(), metrics.clone());
-        follow.add(SYSTEM_STORAGE, POLICIES, policies.clone());
+        invalidator.add(SYSTEM_STORAGE, POLICIES, policies.clone());
         let identity = Arc::new(Identity::new(barrier.view(IDENTITY_STORAGE), metrics.clone(), entities));
 
         let leases =
             Leases::new(&barrier, token_view.clone(), settings.data_directory.clone(), clock.clone(), metrics.clone());
-        follow.add(TOKEN_STORAGE, "", leases.clone());
-        follow.add(SYSTEM_STORAGE, MOUNT_ENTRIES, Arc::new(DeletedMounts(leases.clone())));
+        invalidator.add(TOKEN_STORAGE, "", leases.clone());
+        invalidator.add(SYSTEM_STORAGE, MOUNT_ENTRIES, Arc::new(DeletedMounts(leases.clone())));
         leases.load(tx).await?;
 
         let cubbyhole = mounts.router().all().find(|m| m.traits.per_token).map(|m| m.view.clone());
         let cubbyhole = cubbyhole.ok_or_else(|| Error::internal("no mount stores what belongs to a token"))?;
         let tokens = Tokens::new(&barrier, token_view, &secrets, cubbyhole, leases.clone());
-        follow.add(TOKEN_STORAGE, TOKENS, tokens.clone());
+        invalidator.add(TOKEN_STORAGE, TOKENS, tokens.clone());
 
         let lockout = Lockout::new(&barrier, system.clone());
-        let lockout = follow_lockouts(lockout, &follow, tx, clock.now()).await?;
+        let lockout = register_lockout(lockout, &invalidator, tx, clock.now()).await?;
         let services =
             EngineServices { system, leases: leases.clone(), mounts: mounts.clone(), settings: settings.clone() };
         let host = Arc::new(EngineHost {
@@ -177,7 +177,7 @@ impl Unsealed {
         let leases = lease_services(&host, &mounts, leases, &tokens, metrics);
         let changes = MountChanges { host: host.clone(), mounts: mounts.clone(), revoker: leases.revoker.clone() };
         Ok(Arc::new(Unsealed {
-            barrier: WatchedBarrier::new(follow),
+            barrier: WatchedBarrier::new(invalidator),
             settings: settings.clone(),
             clock: clock.clone(),
             current_seal,
@@ -241,26 +241,26 @@ fn lease_services(
 }
 
 /// Reads the mounts, which follow commits from now on.
-async fn follow_mounts(mounts: Mounts, follow: &Invalidator, tx: &mut ReadTx) -> Result<Arc<Mounts>> {
+async fn register_mounts(mounts: Mounts, invalidator: &Invalidator, tx: &mut ReadTx) -> Result<Arc<Mounts>> {
     let mounts = Arc::new(mounts);
-    follow.add(SYSTEM_STORAGE, MOUNT_ENTRIES, mounts.clone());
+    invalidator.add(SYSTEM_STORAGE, MOUNT_ENTRIES, mounts.clone());
     for storage in ENGINE_STORAGE {
-        follow.add(storage, "", Arc::new(EngineRecords(mounts.clone())));
+        invalidator.add(storage, "", Arc::new(EngineRecords(mounts.clone())));
     }
     mounts.load(tx).await?;
     Ok(mounts)
 }
 
 /// Reads the locks of users, which follow commits from now on.
-async fn follow_lockouts(
+async fn register_lockout(
     lockout: Lockout,
-    follow: &Invalidator,
+    invalidator: &Invalidator,
     tx: &mut ReadTx,
     now: Timestamp,
 ) -> Result<Arc<Lockout>> {
     let lockout = Arc::new(lockout);
-    follow.add(SYSTEM_STORAGE, LOCKS, lockout.clone());
-    follow.add(SYSTEM_STORAGE, UNKNOWN_LOCKS, Arc::new(UnknownNames(lockout.clone())));
+    invalidator.add(SYSTEM_STORAGE, LOCKS, lockout.clone());
+    invalidator.add(SYSTEM_STORAGE, UNKNOWN_LOCKS, Arc::new(UnknownNames(lockout.clone())));
     lockout.load(tx, now).await?;
     Ok(lockout)
 }
