@@ -5,9 +5,10 @@ use std::ops::Add;
 
 use bytes::Bytes;
 
-/// The number of a member in votes and messages. It is the index of the entry that adds the member (the first member of
-/// a cluster has 1), so that it is never reused (the first members have ids up to the index at which their cluster begins): a member that is removed and added again is another one (obligation
-/// O7; Ongaro §4.1 presumes that a server keeps its log and its vote for as long as it has its identity).
+/// The number of a member in votes and messages. It is the index of the entry that adds the member, so that it is never
+/// reused; the first members of a cluster have ids up to the index at which it begins. A member that is removed and
+/// added again is another one (obligation O7; Ongaro §4.1 presumes that a server keeps its log and its vote for as long
+/// as it has its identity).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RaftId(pub u64);
 

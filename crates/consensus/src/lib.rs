@@ -2,7 +2,7 @@
 //! answers reads from a lease and stores asynchronously, the form of messages between nodes, and a simulator.
 //!
 //! Nothing here performs I/O, reads a clock, draws random numbers of its own or knows a task: [`Steps::step`] takes one
-//! input with the time at which it arrived, and returns effects. The driver in `storage` performs them. It is a crate of
+//! input with the time at which it arrived, and returns effects, which a driver in `storage` will perform. It is a crate of
 //! its own, not a module of `storage`, because it builds in seconds and cannot reach a disk or a socket.
 //!
 //! Only `steps`, `log_view` and `convert` name the crate `raft`, and no type of it is public here.

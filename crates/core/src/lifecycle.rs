@@ -37,7 +37,7 @@ struct Serving {
     since: Timestamp,
     cluster_name: String,
     /// `None` on a standby.
-    _duties: Option<BackgroundTasks>,
+    _background: Option<BackgroundTasks>,
     _seal_guard: SealGuard,
 }
 
@@ -134,37 +134,15 @@ impl Lifecycle {
         &self,
         seal_of: impl FnOnce(&SealConfig) -> Option<Arc<dyn Seal>> + Send,
     ) -> Result<bool> {
-        let started = self.parts.clock.now();
         let _changing = self.changing.lock().await;
-        if !self.is_sealed() {
-            return Ok(true);
-        }
-        let Some(config) = self.parts.seal_config().await? else {
-            return Err(Error::invalid("Vault is not initialized"));
-        };
-        let Some(seal) = seal_of(&config) else { return Ok(false) };
-        let Some(root) = config.unwrap(&*seal).await? else { return Ok(false) };
-        let opening = self.parts.clock.now();
-        let unsealed = open_to_lead(&self.parts, &root, seal).await.map_err(|e| explained("unseal", e))?;
-        self.parts.metrics.post_unseal.record(self.parts.clock.now().since(opening));
-        let duties = BackgroundTasks::start(unsealed.clone());
-        self.unsealing.lock().reset();
-        self.serve(unsealed, config.cluster_name, Some(duties));
-        self.parts.metrics.unseal.record(self.parts.clock.now().since(started));
-        self.unsealed_now.notify_one();
-        // Shares that arrived during the unseal are dropped.
-        self.unsealing.lock().reset();
-        // Scripts and test harnesses wait for these log lines of OpenBao.
-        tracing::info!("post-unseal setup complete");
-        tracing::info!("vault is unsealed");
-        Ok(true)
+        unseal_locked(self, seal_of).await
     }
 
-    fn serve(&self, unsealed: Arc<Unsealed>, cluster_name: String, duties: Option<BackgroundTasks>) {
+    fn serve(&self, unsealed: Arc<Unsealed>, cluster_name: String, background: Option<BackgroundTasks>) {
         let guard = SealGuard::start(self.this.clone(), unsealed.barrier.clone());
         let since = self.parts.clock.now();
         let pipeline = Arc::new(Pipeline::new(unsealed));
-        let serving = Serving { pipeline, since, cluster_name, _duties: duties, _seal_guard: guard };
+        let serving = Serving { pipeline, since, cluster_name, _background: background, _seal_guard: guard };
         *self.serving.write() = Some(serving);
     }
 
@@ -184,22 +162,45 @@ impl Lifecycle {
 
     /// Seals the server: the keys are erased, and requests in flight fail at their next access to storage.
     pub(crate) async fn seal(&self) {
-        seal_if(self, |_| true).await;
+        let _changing = self.changing.lock().await;
+        seal_locked(self);
     }
 }
 
-/// Seals the server if `is_meant` is true of what it serves with.
-async fn seal_if(lifecycle: &Lifecycle, is_meant: impl Fn(&Serving) -> bool) {
+/// Unseals while `changing` is held; see [`Lifecycle::unseal_by`].
+async fn unseal_locked(
+    lifecycle: &Lifecycle,
+    seal_of: impl FnOnce(&SealConfig) -> Option<Arc<dyn Seal>> + Send,
+) -> Result<bool> {
     let started = lifecycle.parts.clock.now();
-    let _changing = lifecycle.changing.lock().await;
-    let serving = {
-        let mut serving = lifecycle.serving.write();
-        // An unseal may have replaced it in the meantime.
-        if serving.as_ref().is_some_and(|serving| !is_meant(serving)) {
-            return;
-        }
-        serving.take()
+    if !lifecycle.is_sealed() {
+        return Ok(true);
+    }
+    let Some(config) = lifecycle.parts.seal_config().await? else {
+        return Err(Error::invalid("Vault is not initialized"));
     };
+    let Some(seal) = seal_of(&config) else { return Ok(false) };
+    let Some(root) = config.unwrap(&*seal).await? else { return Ok(false) };
+    let opening = lifecycle.parts.clock.now();
+    let unsealed = open_to_lead(&lifecycle.parts, &root, seal).await.map_err(|e| explained("unseal", e))?;
+    lifecycle.parts.metrics.post_unseal.record(lifecycle.parts.clock.now().since(opening));
+    let background = BackgroundTasks::start(unsealed.clone());
+    lifecycle.unsealing.lock().reset();
+    lifecycle.serve(unsealed, config.cluster_name, Some(background));
+    lifecycle.parts.metrics.unseal.record(lifecycle.parts.clock.now().since(started));
+    lifecycle.unsealed_now.notify_one();
+    // Shares that arrived during the unseal are dropped.
+    lifecycle.unsealing.lock().reset();
+    // Scripts and test harnesses wait for these log lines of OpenBao.
+    tracing::info!("post-unseal setup complete");
+    tracing::info!("vault is unsealed");
+    Ok(true)
+}
+
+/// Seals the server while `changing` is held.
+fn seal_locked(lifecycle: &Lifecycle) {
+    let started = lifecycle.parts.clock.now();
+    let serving = lifecycle.serving.write().take();
     lifecycle.unsealing.lock().reset();
     lifecycle.parts.admission.clear();
     if let Some(serving) = serving {
@@ -209,20 +210,24 @@ async fn seal_if(lifecycle: &Lifecycle, is_meant: impl Fn(&Serving) -> bool) {
     }
 }
 
-/// Seals the server whose barrier has failed closed, and opens it again if all records were replaced.
+/// Seals the server whose barrier has failed closed, and opens it again if all records were replaced. Both happen
+/// without an interruption, so that a seal on request in the meantime seals the reopened server.
 async fn after_failure(lifecycle: &Lifecycle, barrier: &Arc<Barrier>) {
-    let seal = barrier.is_replaced().then(|| seal_of(lifecycle, barrier)).flatten();
+    let _changing = lifecycle.changing.lock().await;
+    let Some(seal) = seal_of(lifecycle, barrier) else { return };
     tracing::warn!(replaced = barrier.is_replaced(), "the storage has closed on this node, which seals");
-    seal_if(lifecycle, |serving| serving.has(barrier)).await;
-    let Some(seal) = seal else { return };
-    match lifecycle.unseal_by(|_| Some(seal)).await {
+    seal_locked(lifecycle);
+    if !barrier.is_replaced() {
+        return;
+    }
+    match unseal_locked(lifecycle, |_| Some(seal)).await {
         Ok(true) => {}
         Ok(false) => tracing::warn!("the storage was replaced: this node needs the shares of the new one"),
         Err(error) => tracing::error!(%error, "the storage was replaced, and this node cannot open it"),
     }
 }
 
-/// The seal of the server that serves with this barrier.
+/// The seal of the server that serves with this barrier; `None` when an unseal has replaced it.
 fn seal_of(lifecycle: &Lifecycle, barrier: &Arc<Barrier>) -> Option<Arc<dyn Seal>> {
     let serving = lifecycle.serving.read();
     serving.as_ref().filter(|serving| serving.has(barrier)).map(|s| s.pipeline.server().current_seal.seal())

@@ -76,9 +76,9 @@ impl EffectiveConfig {
     pub(crate) fn bound(&mut self, addresses: &[Option<SocketAddr>]) {
         for (listener, address) in self.config.listeners.iter_mut().zip(addresses) {
             if let (Bind::Tcp(given), Some(address)) = (&mut listener.bind, address)
-                && let Some(gauges) = given.strip_suffix(":0")
+                && let Some(host) = given.strip_suffix(":0")
             {
-                *given = format!("{gauges}:{}", address.port());
+                *given = format!("{host}:{}", address.port());
             }
         }
         self.follow_listener();
@@ -196,8 +196,8 @@ fn detected_address(config: &Config) -> String {
     let Some(listener) = config.listeners.iter().find(|l| l.kind() == "tcp") else { return String::new() };
     let scheme = if listener.tls.is_some() { "https" } else { "http" };
     let address = listener.address();
-    let gauges = if address.starts_with(':') { "127.0.0.1" } else { "" };
-    format!("{scheme}://{gauges}{address}")
+    let host = if address.starts_with(':') { "127.0.0.1" } else { "" };
+    format!("{scheme}://{host}{address}")
 }
 
 #[cfg(test)]

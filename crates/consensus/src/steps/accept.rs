@@ -9,6 +9,10 @@ use crate::member::Member;
 use crate::message::{Body, Message};
 use crate::payload::Payload;
 
+/// The most terms of a message beyond that of this node. No two members can be so far apart; a term near the bound of
+/// numbers would end all elections.
+const MAX_TERMS_AHEAD: u64 = 1 << 32;
+
 impl Steps {
     /// Whether a message may be processed. A message that may not is lost.
     pub(super) fn accepts(&self, origin: &Origin, message: &Message) -> bool {
@@ -16,6 +20,7 @@ impl Steps {
             && message.from != self.id
             && message.from.0 != 0
             && message.term != 0
+            && message.term <= self.node.raft.term.saturating_add(MAX_TERMS_AHEAD)
             && self.is_known_as(origin, message.from)
             && self.fits(message)
             && !self.breaks_promise(message)
@@ -44,7 +49,10 @@ impl Steps {
         let raft = &self.node.raft;
         let is_current = message.term == raft.term;
         match &message.body {
-            Body::Append { previous, entries, .. } => are_entries(message.term, *previous, entries),
+            // The crate takes a position of term 0 for any position beyond its log, and panics.
+            Body::Append { previous, entries, .. } => {
+                previous.term > 0 && are_entries(message.term, *previous, entries)
+            }
             // A leader sends only what the follower has acknowledged; a follower without it has lost its log.
             Body::Heartbeat { commit, .. } => *commit <= raft.raft_log.last_index(),
             Body::AppendResponse { index, rejection, .. } => {
@@ -54,7 +62,8 @@ impl Steps {
                 is_stale || (*index <= raft.raft_log.last_index() && hint <= *index)
             }
             Body::Snapshot { last, members } => {
-                last.index > 1 && last.term <= message.term && members.iter().any(|member| member.id == self.id)
+                let is_position = last.index > 1 && last.term > 0 && last.term <= message.term;
+                is_position && members.iter().any(|member| member.id == self.id)
             }
             // Only the leader transfers leadership, and only its own.
             Body::TimeoutNow => is_current && raft.leader_id == message.from.0 && !self.is_only_voter(),

@@ -1,12 +1,13 @@
-//! One node of a Raft group: the `RawNode` of the crate `raft` and the rules around it. Nothing else uses the crate.
+//! One node of a Raft group: the `RawNode` of the crate `raft` and the rules around it. Only this module, `log_view` and `convert` use
+//! the crate.
 //!
 //! The rules are obligations that the crate leaves to its caller; `docs/adr/0008-raft-by-raft-rs.md` lists them with
-//! their reasons, and the simulator (`sim`) finds each of them when it is left out:
+//! their reasons, and the simulator (`sim`) or a test of `tests.rs` fails for each one that is left out:
 //!
 //! | | rule | place |
 //! |---|---|---|
 //! | O1 | no vote within an election timeout after contact with a leader, or after the start | `lease.rs`, `accept.rs` |
-//! | O2 | no lease for the rest of a term in which a transfer began | `lease.rs` |
+//! | O2 | no lease for the rest of a term in which a transfer began, or the leader proposed its own removal or demotion | `lease.rs`, `members.rs` |
 //! | O3 | messages leave when what they promise is synced; a leader's too while its vote is not | `output.rs` |
 //! | O4 | a snapshot is installed with no input in between | `output.rs` |
 //! | O5 | the only voter does not campaign while it has frames to sync | `tick.rs` |

@@ -98,7 +98,7 @@ impl ExpiryWorker {
         outcome
     }
 
-    /// Makes the intents of failed requests due.
+    /// Marks the intents of failed requests as expired.
     ///
     /// Fails when storage fails; the next call continues with the same intent.
     pub(crate) async fn queue_abandoned(&self) -> Result<()> {

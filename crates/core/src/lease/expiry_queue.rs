@@ -2,9 +2,9 @@
 //! the disk.
 //!
 //! The disk has all expiries in order (see [`super::index`]), in one folder for the tokens and one for the leases of
-//! each mount. Memory has the first names of each folder, up to a reach: every name on disk within the reach is in
-//! memory, and no other name. Commits update the queue ([`crate::follow`]), so renewals, revocations, and restored or
-//! damaged entries need no code of their own. A page is read from disk when no name within the reach is left. Unseal
+//! each mount. Memory has the first names of each folder, up to a coverage: every name on disk within it is in
+//! memory, and no other name. Commits update the queue ([`crate::invalidation`]), so renewals, revocations, and restored or
+//! damaged entries need no code of their own. A page is read from disk when no name within the coverage is left. Unseal
 //! loads nothing.
 //!
 //! Memory: at most [`ROOM`] names of each folder, 80 to 100 bytes each, so up to 100 kB for the tokens and for each
@@ -178,7 +178,7 @@ impl ExpiryQueue {
         let mut upcoming = self.upcoming.lock();
         let of_one = |folder: &Folder| match folder.ends.first() {
             Some(name) => second(name),
-            // The folder has no name left within its reach, or is new: the disk must be read.
+            // The folder has no name left within its coverage, or is new: the disk must be read.
             None => folder.is_spent().then_some(0),
         };
         let next =
@@ -201,7 +201,7 @@ impl ExpiryQueue {
         Ok(())
     }
 
-    /// Reads the next page of a folder that has no name left within its reach.
+    /// Reads the next page of a folder that has no name left within its coverage.
     async fn fill(&self, folder: &str) -> Result<()> {
         let is_spent = |upcoming: &NextExpiries| upcoming.folders.get(folder).is_none_or(Folder::is_spent);
         if !is_spent(&self.upcoming.lock()) {
@@ -249,7 +249,7 @@ fn second(name: &str) -> Option<i64> {
 
 #[cfg(test)]
 impl ExpiryQueue {
-    /// Checks that memory has exactly the names that the disk has within the reach. Returns the number of names.
+    /// Checks that memory has exactly the names that the disk has within the coverage. Returns the number of names.
     pub(super) async fn check(&self) -> usize {
         let folders: Vec<Box<str>> = self.upcoming.lock().folders.keys().cloned().collect();
         let mut all = 0;
@@ -295,7 +295,7 @@ mod tests {
             let mut folder = Folder { noted: folder.noted.clone(), ..Folder::default() };
             let noted = folder.noted.take().unwrap();
             folder.extend(page.map(name).to_vec(), noted, 4);
-            // 5 temporarily took the room of 6, so 6 is out of reach.
+            // 5 temporarily took the room of 6, so 6 is not covered.
             assert_eq!((kept(&folder), &folder.coverage), (vec![1, 2, 4], &Coverage::To(name(5).into())));
         }
     }
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_name_within_reach_is_within_reach() {
+    fn the_last_covered_name_is_covered() {
         let mut folder = Folder { coverage: Coverage::To(name(5).into()), ..Folder::default() };
         for second in [4, 5, 6] {
             folder.note(&name(second), true, 9);

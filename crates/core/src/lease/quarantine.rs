@@ -104,8 +104,8 @@ impl QuarantineFlag {
     }
 
     /// Applies a commit that started or ended the quarantine.
-    pub(super) fn set(&self, holds: bool) {
-        *self.0.follow() = holds;
+    pub(super) fn set(&self, is_on: bool) {
+        *self.0.follow() = is_on;
     }
 }
 

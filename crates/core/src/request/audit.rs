@@ -118,7 +118,7 @@ impl RequestAuditor {
         let error = Error::new(Status::TOO_MANY_REQUESTS, format!("request path {path:?}: rate limit quota exceeded"));
         let (caller, mounted) = (RequestCaller::default(), routed.destination.mounted().map(|mounted| &**mounted));
         let entry = self.entry(self.clock.now(), &routed.incoming, mounted, &caller, Some(&error));
-        // The broker logs devices that fail; the request is refused all the same.
+        // The broker logs devices that fail; the request is refused anyway.
         let _ = self.write(&entry, &SerializedRequest::default()).await;
     }
 

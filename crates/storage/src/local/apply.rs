@@ -22,7 +22,7 @@ const REPLAY_BYTES: usize = 4 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Upto {
     /// The last entry known to be committed: other voters may replace the later ones.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for a node of a cluster"))]
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the driver of keepfast-consensus (ADR 8)"))]
     Committed,
     /// The last entry: for the only voter of a cluster, what is durable is committed.
     Last,
@@ -114,7 +114,14 @@ impl Applier {
             if next > last {
                 return self.state.flush();
             }
-            self.apply(log.entries(next..last + 1, REPLAY_BYTES)?)?;
+            let verdicts = self.apply(log.entries(next..last + 1, REPLAY_BYTES)?)?;
+            // A node that never was in a cluster logs only batches that pass.
+            if verdicts.contains(&Verdict::Conflict) && self.state.members()?.is_none() {
+                return Err(StorageError::corrupt(format!(
+                    "a batch after entry {} of the log does not apply",
+                    next - 1
+                )));
+            }
         }
     }
 

@@ -38,10 +38,10 @@ pub(crate) struct Layout {
     /// Random name of the directory, set once. Older versions of format 1 wrote none.
     #[serde(default)]
     pub(crate) incarnation: String,
-    /// The cluster that the directory belongs to, once it is known.
+    /// The cluster that the directory belongs to. Reserved: no code sets it yet.
     #[serde(default)]
     pub(crate) cluster_id: Option<String>,
-    /// Where the directory was at the last start, once it is known.
+    /// Where the directory was at the last start. Reserved: no code sets it yet.
     #[serde(default)]
     pub(crate) home: Option<String>,
     /// Whether the node joins a cluster and has no complete state yet.

@@ -72,7 +72,7 @@ impl SegmentReader {
         if !self.is_last || self.is_readable_behind::<F>(salt, length)? {
             return Err(self.damaged(self.offset));
         }
-        tracing::warn!(segment = self.name, offset = self.offset, "the log ends in a torn write, which is left out");
+        tracing::warn!(segment = self.name, offset = self.offset, "the log ends in a torn write, which is ignored");
         Ok(None)
     }
 

@@ -118,7 +118,7 @@ impl Frame {
     }
 
     /// Adds an entry, and returns its id.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for a node of a cluster"))]
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the driver of keepfast-consensus (ADR 8)"))]
     pub(crate) fn push(&mut self, term: u64, kind: Kind, body: &[u8]) -> LogId {
         let id = self.entry(term, kind, body.len());
         self.bytes.put_slice(body);

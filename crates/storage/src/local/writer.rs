@@ -185,7 +185,7 @@ impl<L: Log> Writer<L> {
     /// Stops all writes and logs the reason.
     fn stop(&mut self, error: &StorageError) -> StorageError {
         let reason: Arc<str> = error.to_string().into();
-        tracing::error!(error = &*reason, "the storage stops: what was written last may not be durable");
+        tracing::error!(error = &*reason, "the storage stops: the last writes may not be durable");
         let reason = self.applier.stopped.get_or_init(|| reason);
         self.unflushed = 0;
         StorageError::Stopped(reason.clone())

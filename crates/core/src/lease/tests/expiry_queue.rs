@@ -255,7 +255,7 @@ async fn names_in_memory_are_not_read_from_disk_again() {
     assert_eq!((names.len(), looks), (2, 1));
     assert_eq!(due(&names[0]).await, (vec![names[1].clone()], 0), "in memory");
     let (last, looks) = due(&names[1]).await;
-    assert_eq!((last.len(), looks), (1, 1), "beyond the reach of memory");
+    assert_eq!((last.len(), looks), (1, 1), "beyond the coverage of memory");
     let queue = &fixture.unsealed.leases.store.expiry_queue;
     let all = queue.due(&folder, far, "", 9).await.unwrap();
     let before = storage.looks();

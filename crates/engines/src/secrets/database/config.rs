@@ -250,7 +250,7 @@ pub(super) async fn write(engine: &DatabaseEngine, cx: &mut Cx, req: Write) -> R
         Err(error) => return Err(open_error(error.text())),
     }
     CONFIGS.put(cx, &req.name, &config)?;
-    engine.undecided.clear(&req.name);
+    engine.rotation_backoff.clear(&req.name);
     Ok(())
 }
 

@@ -53,7 +53,7 @@ pub struct DatabaseEngine {
     connections: Connections,
     rotating: RunningRotations,
     rotating_static: RunningRotations,
-    undecided: RotationBackoff,
+    rotation_backoff: RotationBackoff,
     next_rotation: NextRotation,
     /// Whether stored texts beyond the limits were logged.
     limits_logged: AtomicBool,
@@ -109,7 +109,7 @@ impl Engine for DatabaseEngine {
             connections: Connections::new(FileDirectories::new(&cx.file_directories())),
             rotating: RunningRotations::default(),
             rotating_static: RunningRotations::default(),
-            undecided: RotationBackoff::default(),
+            rotation_backoff: RotationBackoff::default(),
             next_rotation: NextRotation::new(1, 1),
             limits_logged: AtomicBool::default(),
         })

@@ -120,14 +120,14 @@ pub(super) enum Outcome {
     /// The old password.
     Old,
     /// Unknown; both passwords are kept.
-    RotationBackoff(DatabaseError),
+    Undecided(DatabaseError),
 }
 
 /// `rotate-root/`: sets an administrator's password that only this server knows.
 pub(super) async fn rotate_root(engine: &DatabaseEngine, cx: &mut Cx, req: ConnectionPath) -> Result<()> {
     let name = &*req.name;
     let _turn = engine.rotating.begin(name).ok_or_else(busy)?;
-    if let Outcome::RotationBackoff(error) = recover(engine, cx, name).await? {
+    if let Outcome::Undecided(error) = recover(engine, cx, name).await? {
         return Err(error.with_text(|text| within("an earlier rotation is undecided", &text)).internal());
     }
     let config = Config::require(engine, cx, name).await?;
@@ -148,7 +148,7 @@ pub(super) async fn rotate_root(engine: &DatabaseEngine, cx: &mut Cx, req: Conne
         Err(ChangePasswordError::Unknown(error)) => {
             return match recover(engine, cx, name).await? {
                 Outcome::New | Outcome::Settled => Ok(()),
-                Outcome::Old | Outcome::RotationBackoff(_) => Err(failed(error)),
+                Outcome::Old | Outcome::Undecided(_) => Err(failed(error)),
             };
         }
     }
@@ -156,7 +156,7 @@ pub(super) async fn rotate_root(engine: &DatabaseEngine, cx: &mut Cx, req: Conne
     record_outcome(engine, cx, name, outcome.as_ref().ok());
     match outcome? {
         Outcome::Old => Err(DatabaseError::new("the database does not accept the new password").internal()),
-        Outcome::RotationBackoff(error) => {
+        Outcome::Undecided(error) => {
             cx.warn(format!(
                 "The database has acknowledged the new password, but a login with it fails ({}). The old password is kept too, \
                  and both are tried until a login succeeds.",
@@ -222,11 +222,11 @@ async fn check_acknowledged(engine: &DatabaseEngine, cx: &mut Cx, name: &str) ->
         let outcome = match database.accepts(&old.username, &config.password()).await {
             Ok(true) => Outcome::New,
             Ok(false) if matches!(database.accepts(&old.username, &old.password()).await, Ok(true)) => Outcome::Old,
-            Ok(false) => Outcome::RotationBackoff(DatabaseError::new("the database does not accept the new password")),
-            Err(error) => Outcome::RotationBackoff(error),
+            Ok(false) => Outcome::Undecided(DatabaseError::new("the database does not accept the new password")),
+            Err(error) => Outcome::Undecided(error),
         };
         match outcome {
-            Outcome::RotationBackoff(_) => return Ok(outcome),
+            Outcome::Undecided(_) => return Ok(outcome),
             Outcome::Old => {
                 config.replace_password(&old.password());
                 config.save(cx, name)?;
@@ -246,7 +246,7 @@ async fn check_acknowledged(engine: &DatabaseEngine, cx: &mut Cx, name: &str) ->
 /// undone by it. So the pending password is kept even if the old one works.
 ///
 /// # Errors
-/// When storage fails. Errors of the database are [`Outcome::RotationBackoff`].
+/// When storage fails. Errors of the database are [`Outcome::Undecided`].
 pub(super) async fn recover(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<Outcome> {
     let outcome = decide(engine, cx, name).await;
     record_outcome(engine, cx, name, outcome.as_ref().ok());
@@ -256,8 +256,8 @@ pub(super) async fn recover(engine: &DatabaseEngine, cx: &mut Cx, name: &str) ->
 /// Starts a pause after a failure, or ends it after a success.
 fn record_outcome(engine: &DatabaseEngine, cx: &Cx, name: &str, outcome: Option<&Outcome>) {
     match outcome {
-        None | Some(Outcome::RotationBackoff(_)) => engine.undecided.failed(name, cx.now()),
-        Some(_) => engine.undecided.clear(name),
+        None | Some(Outcome::Undecided(_)) => engine.rotation_backoff.failed(name, cx.now()),
+        Some(_) => engine.rotation_backoff.clear(name),
     }
 }
 
@@ -285,7 +285,7 @@ async fn decide(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<Outc
                 error = error.log_text(),
                 "a rotation is undecided; both passwords are kept"
             );
-            return Ok(Outcome::RotationBackoff(error));
+            return Ok(Outcome::Undecided(error));
         }
     }
     acknowledge(engine, cx, name, &new).await?;
@@ -306,11 +306,11 @@ pub(super) async fn database(
     let Some(pending) = PENDING.get(cx, name).await? else { return Ok(database) };
     let other = engine.connections.second(name, &pending.settings(config), cx.clock())?;
     // The password that worked last is tried first, so that not every use starts with a failed login.
-    let second_first = engine.undecided.second_works(name);
+    let second_first = engine.rotation_backoff.second_works(name);
     let [first, then] = if second_first { [&other, &database] } else { [&database, &other] };
     for (tried, is_second) in [(first, second_first), (then, !second_first)] {
         if tried.verify().await.is_ok() {
-            engine.undecided.record_working(name, is_second);
+            engine.rotation_backoff.record_working(name, is_second);
             return Ok(tried.clone());
         }
     }
@@ -371,7 +371,7 @@ pub(super) fn delete_pending(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -
         return Err(busy());
     }
     PENDING.delete(cx, name);
-    engine.undecided.clear(name);
+    engine.rotation_backoff.clear(name);
     Ok(())
 }
 
@@ -395,7 +395,7 @@ pub(super) async fn recover_if_pending(engine: &DatabaseEngine, cx: &mut Cx, nam
 /// # Errors
 /// When storage fails.
 pub(super) async fn recover_if_due(engine: &DatabaseEngine, cx: &mut Cx, name: &str) -> Result<()> {
-    if engine.undecided.is_due(name, cx.now()) { recover_if_pending(engine, cx, name).await } else { Ok(()) }
+    if engine.rotation_backoff.is_due(name, cx.now()) { recover_if_pending(engine, cx, name).await } else { Ok(()) }
 }
 
 /// Which of two passwords a user has, according to logins; `None` if they prove neither.
@@ -456,7 +456,7 @@ async fn refuses_others(database: &dyn Database, user: &str) -> Result<bool, Dat
 pub(super) async fn recover_all(engine: &DatabaseEngine, cx: &mut Cx) -> Result<()> {
     let mut outcome = Ok(());
     for name in PENDING.list(cx, "", &Page::all()).await? {
-        if !engine.undecided.is_due(&name, cx.now()) {
+        if !engine.rotation_backoff.is_due(&name, cx.now()) {
             continue;
         }
         let Some(_turn) = engine.rotating.begin(&name) else { continue };

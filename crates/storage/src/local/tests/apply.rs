@@ -141,12 +141,16 @@ fn the_encryptions_of_every_entry_are_counted_by_key_term() {
 
 /// A disk with a log of [`entries`] that no state has applied, with the entries up to `committed` committed.
 fn logged(committed: u64) -> (SimDisk, SegmentedLog) {
+    log_of(entries(), committed)
+}
+
+fn log_of(entries: Vec<Entry>, committed: u64) -> (SimDisk, SegmentedLog) {
     let disk = SimDisk::new(1);
     let segments = Segments { disk: Arc::new(disk.clone()), bytes: 1 << 20 };
     let mut log = SegmentedLog::open(segments, FOUNDING).unwrap();
     let mut frame = Frame::new();
     frame.begin(2, HardState { committed, ..HardState::default() });
-    for Entry { id, kind, body } in entries() {
+    for Entry { id, kind, body } in entries {
         frame.push(id.term, kind, &body);
     }
     log.append(&mut frame).unwrap();
@@ -167,6 +171,15 @@ fn a_replay_applies_what_is_committed_or_all_of_a_lone_voter() {
         applier.replay(&log.reader(), upto).unwrap();
         assert_eq!(log.reader().last().index, 7);
     }
+}
+
+#[test]
+fn a_conflict_in_the_log_of_a_node_without_a_cluster_is_an_error() {
+    let (disk, log) = log_of(entries().into_iter().take(3).collect(), 4);
+    let failed = applier(&disk).replay(&log.reader(), Upto::Last).unwrap_err();
+    assert!(failed.to_string().contains("after entry 1"), "{failed}");
+    drop(log);
+    assert!(LocalBackend::open_on(Arc::new(disk), LocalOptions::default(), None).is_err());
 }
 
 #[tokio::test]
