@@ -49,13 +49,13 @@ async fn a_confirmed_lease_is_counted_and_not_abandoned() {
 }
 
 #[tokio::test]
-async fn a_quarantine_says_since_when_and_why() {
+async fn a_quarantine_has_its_start_and_its_reason() {
     let mut fixture = LeaseFixture::new().await;
     assert!(fixture.unsealed.leases.store.quarantine().await.unwrap().is_none());
     fixture.restart("elsewhere").await;
     let quarantine = fixture.unsealed.leases.store.quarantine().await.unwrap().unwrap();
     assert_eq!(quarantine.since, fixture.clock.now());
-    assert!(quarantine.reason.starts_with("the data directory is not where it was"));
+    assert_eq!(quarantine.reason, "the data directory was restored, copied or moved");
 }
 
 #[test]
