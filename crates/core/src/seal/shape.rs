@@ -59,4 +59,18 @@ mod tests {
             Some("invalid seal configuration: threshold must be greater than one for multiple shares")
         );
     }
+
+    #[test]
+    fn shares_and_threshold_are_from_1_to_255() {
+        let allowed = |shares, threshold| SealShape::check(shares, threshold).is_ok();
+        for (shares, threshold) in [(1, 1), (2, 2), (255, 2), (255, 255), (5, 3)] {
+            assert!(allowed(shares, threshold), "{shares} {threshold}");
+        }
+        for (shares, threshold) in [(0, 0), (0, 1), (-1, 1), (1, 0), (2, 1), (256, 2), (256, 256), (2, 3), (255, 256)] {
+            assert!(!allowed(shares, threshold), "{shares} {threshold}");
+        }
+        assert_eq!(SealShape::check(256, 2), Err("shares must be less than 256"));
+        assert_eq!(SealShape::check(255, 256), Err("threshold must be less than 256"));
+        assert_eq!(SealShape::check(0, 0), Err("shares must be at least one"));
+    }
 }

@@ -91,3 +91,71 @@ pub(crate) fn check_share(share: &SecretBytes) -> Result<()> {
         _ => Err(Error::invalid("invalid key: key is longer than maximum 33 bytes")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn share(byte: u8) -> SecretBytes {
+        SecretBytes::new(vec![byte; 33])
+    }
+
+    fn with(bytes: &[u8]) -> Unsealing {
+        let mut unsealing = Unsealing::default();
+        bytes.iter().for_each(|byte| unsealing.add(&share(*byte)));
+        unsealing
+    }
+
+    #[test]
+    fn a_share_counts_once_and_the_first_one_begins_an_attempt() {
+        let mut unsealing = Unsealing::default();
+        assert_eq!((unsealing.progress(), unsealing.nonce()), (0, ""));
+        unsealing.add(&share(1));
+        let nonce = unsealing.nonce().to_owned();
+        assert!(!nonce.is_empty());
+        unsealing.add(&share(1));
+        assert_eq!(unsealing.progress(), 1);
+        unsealing.add(&share(2));
+        assert_eq!((unsealing.progress(), unsealing.nonce()), (2, nonce.as_str()));
+        unsealing.reset();
+        assert_eq!((unsealing.progress(), unsealing.nonce()), (0, ""));
+    }
+
+    #[test]
+    fn shares_are_put_back_unless_others_came_or_they_were_reset() {
+        let mut unsealing = with(&[1, 2]);
+        let nonce = unsealing.nonce().to_owned();
+        let (attempt, shares) = unsealing.attempt();
+        assert_eq!((unsealing.progress(), unsealing.nonce(), shares.len()), (0, "", 2));
+        unsealing.restore(attempt, &shares);
+        assert_eq!((unsealing.progress(), unsealing.nonce()), (2, nonce.as_str()));
+        let (attempt, shares) = unsealing.attempt();
+        unsealing.reset();
+        unsealing.restore(attempt, &shares);
+        assert_eq!(unsealing.progress(), 0, "there was a reset");
+        let mut unsealing = with(&[1, 2]);
+        let (attempt, shares) = unsealing.attempt();
+        unsealing.add(&share(3));
+        unsealing.restore(attempt, &shares);
+        assert_eq!(unsealing.progress(), 1, "there are new shares");
+        let mut unsealing = with(&[1]);
+        let (attempt, _) = unsealing.attempt();
+        unsealing.restore(attempt, &[]);
+        assert_eq!(unsealing.nonce(), "", "no share begins no attempt");
+    }
+
+    #[test]
+    fn a_share_is_hexadecimal_or_base64_of_16_to_33_bytes() {
+        assert_eq!(decode_share(" 0a0B \n").unwrap().expose().as_slice(), &[10, 11]);
+        assert_eq!(decode_share("CgsM").unwrap().expose().as_slice(), &[10, 11, 12]);
+        for text in ["", "0a", "Cg==", "?"] {
+            let error = decode_share(text).err().unwrap();
+            assert_eq!(error.public(), "'key' must be a valid hex or base64 string", "{text}");
+        }
+        let fault =
+            |length: usize| check_share(&SecretBytes::new(vec![1; length])).err().map(|e| e.public().to_owned());
+        assert_eq!([fault(16), fault(33)], [None, None]);
+        assert_eq!(fault(15).as_deref(), Some("invalid key: key is shorter than minimum 16 bytes"));
+        assert_eq!(fault(34).as_deref(), Some("invalid key: key is longer than maximum 33 bytes"));
+    }
+}

@@ -74,6 +74,11 @@ fn a_folder_is_reached_by_a_rule_that_holds_and_denies_nothing() {
     let reaches = |text: &str| acl(&[text]).reaches("kv/", NOW);
     assert!(reaches(r#"path "kv/a" { capabilities = ["read"] }"#) && Acl::Root.reaches("kv/", NOW));
     assert!(!reaches(r#"path "kv/a" { capabilities = ["deny"] }"#));
+    assert!(
+        reaches(r#"path "kv*" { capabilities = ["read"] }"#) && reaches(r#"path "k*" { capabilities = ["read"] }"#)
+    );
+    assert!(!reaches(r#"path "other*" { capabilities = ["read"] }"#));
+    assert!(!reaches(r#"path "kv/+/x" { capabilities = ["deny"] }"#));
     assert!(reaches(r#"path "kv/+/x" { capabilities = ["read"] }"#));
     assert!(!reaches(r#"path "other/+/x" { capabilities = ["read"] }"#));
     assert!(!reaches(r#"path "other/a" { capabilities = ["read"] }"#));

@@ -114,3 +114,22 @@ fn unknown_expressions_grant_nothing_and_unpaired_braces_are_refused() {
         assert!(error.contains("failed to validate policy templating: unbalanced templating characters"), "{error}");
     }
 }
+
+#[test]
+fn a_rendered_path_has_the_length_of_a_value_at_most() {
+    use keepfast_framework::text_limits::{TEMPLATE_BYTES, VALUE_CHARACTERS};
+
+    use crate::policy::template::{Rendered, Template, TemplateOptions};
+    let of = |template: &str, value: usize| {
+        let template = Template::parse_stored(template).unwrap();
+        let rendered = template.render(&subject(&"b".repeat(value)), TemplateOptions::default());
+        matches!(rendered, Rendered::Path(path) if path.len() >= value)
+    };
+    let short = "x/{{identity.entity.name}}";
+    assert_eq!([1, VALUE_CHARACTERS - 2, VALUE_CHARACTERS - 1].map(|value| of(short, value)), [true, true, false]);
+    // A stored template may be longer than one that is written now, by the limit of which its path is longer.
+    let long = format!("{}{{{{identity.entity.name}}}}", "x".repeat(TEMPLATE_BYTES));
+    let beyond = long.len() - TEMPLATE_BYTES;
+    let room = VALUE_CHARACTERS + beyond - TEMPLATE_BYTES;
+    assert_eq!([1, room, room + 1].map(|value| of(&long, value)), [true, true, false]);
+}
