@@ -7,8 +7,8 @@ use keepfast_crypto::random;
 use keepfast_framework::{CanonicalPath, Operation, Timestamp};
 use serde_json::Value;
 
-use crate::policy::filter::KeysFilter;
-use crate::policy::reading::{self, Scope};
+use crate::policy::denied_values::{self, Scope};
+use crate::policy::list_filter::KeysFilter;
 use crate::policy::template::Subject;
 use crate::policy::{self, Acl, AclRequest, password};
 use crate::token::batch::BatchCipher;
@@ -60,7 +60,7 @@ impl CompiledPolicy {
 /// Whether a value of `denied_parameters` denies the value of a request. `is_declared` states whether the route
 /// declares the parameter: its handler then parses texts as lists, pairs, JSON or base64.
 pub fn is_denied(denied: &Value, given: &Value, is_declared: bool) -> bool {
-    reading::reaches(denied, given, if is_declared { Scope::Declared } else { Scope::Data })
+    denied_values::reaches(denied, given, if is_declared { Scope::Declared } else { Scope::Data })
 }
 
 /// A template of `list_scan_response_keys_filter_path`.
