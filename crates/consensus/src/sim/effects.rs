@@ -215,7 +215,7 @@ impl World {
 
     /// A leader streams its state at the time of sending.
     fn send_snapshot(&mut self, from: usize, to: RaftId) {
-        let Some((number, target)) = self.address(from, to) else { return };
+        let address = self.address(from, to);
         let node = &self.nodes[from];
         let Some(process) = node.process.as_ref() else { return };
         let term = process.steps.entry(process.applied).map_or(process.steps.before().term, |entry| entry.id.term);
@@ -223,12 +223,12 @@ impl World {
         let message = Message { from: process.steps.id(), to, term: process.steps.status().term, body };
         let run = node.run;
         let delay = self.rng.range(5_000, 400_000);
-        let ok = !self.rng.hits(self.weather.drop * 4);
-        if ok {
-            self.after(delay, Event::Snapshot { from, run, to: number, target, message });
-        } else {
-            self.report.faults += 1;
-            self.after(delay, Event::SnapshotDone { node: from, run, to, ok });
+        match address.filter(|_| !self.rng.hits(self.weather.drop * 4)) {
+            Some((to, target)) => self.after(delay, Event::Snapshot { from, run, to, target, message }),
+            None => {
+                self.report.faults += 1;
+                self.after(delay, Event::SnapshotDone { node: from, run, to, ok: false });
+            }
         }
     }
 

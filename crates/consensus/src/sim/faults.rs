@@ -124,8 +124,14 @@ impl World {
     pub(super) fn stop(&mut self, victim: usize) -> Option<Process> {
         let node = &mut self.nodes[victim];
         node.run += 1;
-        node.backlog.clear();
+        let backlog = std::mem::take(&mut node.backlog);
         let process = node.process.take();
+        // The sender of a snapshot sees that its connection ends.
+        for event in backlog {
+            if let Event::Snapshot { from, run, message, .. } = event {
+                self.after(1000, Event::SnapshotDone { node: from, run, to: message.to, ok: false });
+            }
+        }
         for peer in 0..self.weather.nodes {
             self.network.reset(victim, peer);
             self.network.reset(peer, victim);

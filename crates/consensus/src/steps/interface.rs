@@ -53,7 +53,8 @@ pub enum Input {
     VoidLease,
     /// The connection to a member is lost, and messages with it.
     Unreachable(RaftId),
-    /// A snapshot for a member has arrived there, or not. Each `SendSnapshot` needs one (obligation O4).
+    /// A snapshot for a member has arrived there, or not. Each `SendSnapshot` needs one (obligation O4), also when there
+    /// is nowhere to send it: until then the member gets no entries.
     SnapshotDone {
         /// The member.
         to: RaftId,
@@ -163,7 +164,7 @@ pub enum Role {
         /// The term.
         term: u64,
     },
-    /// It has won an election. The blank entry of its term is not applied yet.
+    /// It has won an election, and its vote is synced. The blank entry of its term is not applied yet.
     Elected {
         /// The term.
         term: u64,

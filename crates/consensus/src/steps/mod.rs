@@ -178,11 +178,12 @@ impl Steps {
     fn note_role(&mut self, out: &mut Vec<Effect>) {
         let raft = &self.node.raft;
         let term = raft.term;
-        let role = if raft.state == StateRole::Leader {
+        let role = if self.acts_as_leader() {
             let since = self.proposals.since();
             if self.applied >= since { Role::Leading { term, since } } else { Role::Elected { term } }
         } else {
-            Role::Following { leader: Some(RaftId(raft.leader_id)).filter(|id| id.0 != 0), term }
+            let leader = Some(RaftId(raft.leader_id)).filter(|id| id.0 != 0 && *id != self.id);
+            Role::Following { leader, term }
         };
         if role != self.role {
             self.role = role;
@@ -192,6 +193,12 @@ impl Steps {
 
     fn is_leader(&self) -> bool {
         self.node.raft.state == StateRole::Leader
+    }
+
+    /// A node leads for others when its own vote is on its disk. The only voter wins before that: if it crashes now, it
+    /// knows nothing of the term, and votes in it for another candidate under an older list.
+    fn acts_as_leader(&self) -> bool {
+        self.is_leader() && (!self.output.is_vote_unsynced() || planted!(self.settings, LeaderSendsBeforeVote))
     }
 
     fn step_down(&mut self) {

@@ -102,7 +102,8 @@ impl Output {
         }
     }
 
-    fn is_vote_unsynced(&self) -> bool {
+    /// Whether a term or vote is not synced.
+    pub(super) fn is_vote_unsynced(&self) -> bool {
         self.held.iter().any(|held| held.has_vote)
     }
 }

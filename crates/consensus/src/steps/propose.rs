@@ -95,7 +95,7 @@ impl Steps {
     }
 
     fn append(&mut self, message: RaftMessage, bytes: u64) -> Result<LogId, Refusal> {
-        if !self.is_leader() {
+        if !self.acts_as_leader() {
             return Err(Refusal::NotLeader);
         }
         if self.node.raft.lead_transferee.is_some() {

@@ -161,6 +161,20 @@ fn the_only_voter_leads_at_the_first_tick_and_reads_without_others() {
     assert_eq!(read, [Effect::ReadReady { id: 7, index: 12 }]);
 }
 
+/// Until its vote is synced, a crash would let it vote for another candidate of the same term.
+#[test]
+fn the_only_voter_leads_when_its_vote_is_synced() {
+    let mut bench = Bench::new(boot(1), None);
+    bench.now = bench.now + 20_000;
+    let effects = bench.only(Input::Tick);
+    let Some(Effect::Persist(frame)) = effects.first() else { panic!("{effects:?}") };
+    let payload = Payload::Batch(Bytes::from_static(b"x")).encode();
+    assert_eq!(bench.only(Input::Propose(vec![payload])), [Effect::Refused(Refusal::NotLeader)]);
+    assert_eq!(bench.steps.role(), Role::Following { leader: None, term: 4 });
+    let effects = bench.only(Input::Persisted(frame.number));
+    assert!(effects.contains(&Effect::Role(Role::Elected { term: 4 })), "{effects:?}");
+}
+
 /// Others may lead under a list that is in the log and not applied.
 #[test]
 fn a_node_with_an_open_list_does_not_lead_at_once() {
