@@ -65,7 +65,7 @@ impl CommittedChange<'_> {
             Ok(record) => Stored::Record(record),
             Err(error) => {
                 tracing::error!(record = what, name = self.key, %error, "a committed record cannot be read");
-                Stored::Damaged
+                Stored::Unreadable
             }
         }
     }

@@ -15,7 +15,7 @@ pub(crate) enum Stored<T> {
     /// No record.
     Absent,
     /// An unreadable record; it is logged.
-    Damaged,
+    Unreadable,
     /// A record.
     Record(T),
 }
@@ -25,7 +25,7 @@ impl<T> Stored<T> {
     pub(crate) fn readable(self) -> Option<T> {
         match self {
             Stored::Record(record) => Some(record),
-            Stored::Absent | Stored::Damaged => None,
+            Stored::Absent | Stored::Unreadable => None,
         }
     }
 }
@@ -43,7 +43,7 @@ pub(crate) async fn read<T: Serialize + DeserializeOwned>(
         Err(error) if unreadable(&error) => {
             let cause = error.cause().map(ToString::to_string).unwrap_or_default();
             tracing::error!(record = what, name, %cause, "a stored record cannot be read; requests that depend on it are refused");
-            Ok(Stored::Damaged)
+            Ok(Stored::Unreadable)
         }
         Err(error) => Err(error),
     }

@@ -87,7 +87,7 @@ pub struct Parts {
     pub warnings: Vec<String>,
     /// Actions to run after the commit.
     pub after_commit: Vec<Box<dyn FnOnce() + Send + Sync>>,
-    /// The step to run after the response is recorded in the audit log.
+    /// The step to run after the response is audited.
     pub last_step: Option<LastStep>,
     /// Whether the handler has committed a part of its work: it must not run again.
     pub checkpointed: bool,
@@ -157,7 +157,7 @@ impl Cx {
         self.services()?.password(&mut self.tx, policy).await
     }
 
-    /// Applies `pick` to the data that engines of this type stored with each of their leases, including pending and
+    /// Applies `extract` to the data that engines of this type stored with each of their leases, including pending and
     /// irrevocable ones, and returns the results. Reads the committed state, not the transaction of this request.
     ///
     /// The leases of all mounts are included, because two mounts may manage the same external system. An engine may use
@@ -165,8 +165,8 @@ impl Cx {
     ///
     /// # Errors
     /// When storage fails or a record cannot be read; 500 in a context without leases.
-    pub async fn leased(&self, pick: Extract<'_>) -> Result<Vec<String>> {
-        self.services()?.leased(&self.mount.engine, pick).await
+    pub async fn leased(&self, extract: Extract<'_>) -> Result<Vec<String>> {
+        self.services()?.leased(&self.mount.engine, extract).await
     }
 
     /// The directories that may contain the local files and sockets named in the settings of a database connection, as
@@ -223,8 +223,8 @@ impl Cx {
         self.after_commit.push(Box::new(action));
     }
 
-    /// Runs `step` after an audit device has recorded the response and before the response is sent. When `step` fails,
-    /// its error becomes the response. It is dropped when the response cannot be recorded. For irreversible effects
+    /// Runs `step` after an audit device has written the response and before the response is sent. When `step` fails,
+    /// its error becomes the response. It is dropped when the response cannot be audited. For irreversible effects
     /// whose response cannot be read again, such as new shares of the unseal key, in rows declared `.once()`.
     pub fn after_record<F>(&mut self, step: impl FnOnce() -> F + Send + Sync + 'static)
     where

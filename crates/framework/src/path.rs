@@ -137,8 +137,8 @@ fn has_control_character(text: &str) -> bool {
     text.chars().any(char::is_control)
 }
 
-/// Whether a segment is empty or begins with a dot.
-fn may_have_unclean_segment(path: &[u8]) -> bool {
+/// Whether a segment of a path without its leading slash is empty or begins with a dot; a final slash is allowed.
+pub fn may_have_unclean_segment(path: &[u8]) -> bool {
     let mut before = b'/';
     path.iter().any(|byte| std::mem::replace(&mut before, *byte) == b'/' && matches!(byte, b'/' | b'.'))
 }

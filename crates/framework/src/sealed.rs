@@ -128,14 +128,14 @@ where
     Box::new(move |engine, input| match input.read::<Q>() {
         Err(error) => Box::pin(std::future::ready(Err(error))),
         Ok(request) => {
-            let answer = handler.call(engine, request);
-            Box::pin(async move { reply(answer.await?) })
+            let response = handler.call(engine, request);
+            Box::pin(async move { reply(response.await?) })
         }
     })
 }
 
-fn reply<T: Serialize>(answer: SealedResponse<T>) -> Result<Option<SealedReply>> {
-    Ok(match answer {
+fn reply<T: Serialize>(response: SealedResponse<T>) -> Result<Option<SealedReply>> {
+    Ok(match response {
         SealedResponse::Document { status, document } => {
             let mut body = serde_json::to_vec(&document)?;
             body.push(b'\n');

@@ -18,12 +18,12 @@ pub trait Services: Send + Sync {
     /// 400 when there is no such policy; when storage fails.
     async fn password(&self, tx: &mut Tx, policy: &str) -> Result<SecretString>;
 
-    /// Applies `pick` to the data that engines of one type stored with their leases, for all their mounts and leases in
+    /// Applies `extract` to the data that engines of one type stored with their leases, for all their mounts and leases in
     /// any state, and returns the results.
     ///
     /// # Errors
     /// When storage fails, or when a record cannot be read: the set of leases is then unknown.
-    async fn leased(&self, engine: &str, pick: Extract<'_>) -> Result<Vec<String>>;
+    async fn leased(&self, engine: &str, extract: Extract<'_>) -> Result<Vec<String>>;
 
     /// The directories that may contain the local files and sockets named in the settings of a database connection.
     /// None by default.

@@ -44,11 +44,11 @@ mod tests {
     #[tokio::test]
     async fn work_pauses_nine_times_as_long_as_it_ran() {
         let clock = TestClock::at(Timestamp::EPOCH);
-        let mut pace = Throttle::new(Arc::new(clock.clone()));
+        let mut throttle = Throttle::new(Arc::new(clock.clone()));
         clock.advance(Duration::from_millis(4));
-        pace.step().await;
+        throttle.step().await;
         clock.advance(Duration::from_millis(2));
-        let resting = tokio::spawn(async move { pace.step().await });
+        let resting = tokio::spawn(async move { throttle.step().await });
         tokio::task::yield_now().await;
         clock.advance(Duration::from_millis(53));
         tokio::task::yield_now().await;

@@ -244,7 +244,7 @@ fn take_write(input: &mut Bytes) -> Option<Write> {
     })
 }
 
-fn take_text(input: &mut Bytes) -> Option<Bytes> {
+pub(crate) fn take_text(input: &mut Bytes) -> Option<Bytes> {
     let len = input.try_get_u32_le().ok()? as usize;
     (len <= input.len()).then(|| input.split_to(len))
 }
@@ -253,7 +253,7 @@ fn take_string(input: &mut Bytes) -> Option<String> {
     String::from_utf8(take_text(input)?.into()).ok()
 }
 
-fn take_key(input: &mut Bytes) -> Option<Key> {
+pub(crate) fn take_key(input: &mut Bytes) -> Option<Key> {
     Key::new(std::str::from_utf8(&take_text(input)?).ok()?).ok()
 }
 

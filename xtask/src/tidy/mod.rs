@@ -36,7 +36,7 @@ const RULES: [Rule; 20] = [
     ("every ignored test has its reason in xtask/skips.txt", sources::ignored_tests_are_listed),
     ("no paths of a machine", sources::no_machine_paths),
     ("each permit is made in one file", sources::permits_have_one_maker),
-    ("the journey and the mounts name no engine and no path", names::none_in_the_journey),
+    ("the stages and the mounts name no engine and no path", names::none_in_the_stages),
     ("no import cycle of core has more than three files", cycles::short),
     ("owners of core have at most 8 fields and 10 methods", owners::small),
     ("crates depend in one direction", graph::direction),

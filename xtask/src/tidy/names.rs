@@ -19,7 +19,7 @@ const NAMELESS: [&str; 5] = [
 /// What stands before a literal that is the name of a parameter, which may be that of an engine, too.
 const PARAMETERS: [&str; 3] = ["field(", "get(", "field(out, "];
 
-pub(super) fn none_in_the_journey(repository: &Repository) -> Result<Findings> {
+pub(super) fn none_in_the_stages(repository: &Repository) -> Result<Findings> {
     let known = Names::of(repository);
     let mut findings = Vec::new();
     for file in repository.rust().filter(|file| NAMELESS.iter().any(|place| file.path.starts_with(place))) {
@@ -104,7 +104,7 @@ fn literals(line: &str) -> Vec<(&str, &str)> {
 mod tests {
     use super::*;
 
-    fn repository(journey: &str) -> Repository {
+    fn repository(stages: &str) -> Repository {
         let file = |path: &str, text: &str| File { path: path.to_owned(), text: text.to_owned() };
         let engine =
             "const TYPE: &'static str = \"kv\";\nr.path(\"mounts/{path...}\", HELP);\nBuiltIn::at(\"sys/\", \"\")\n";
@@ -112,12 +112,12 @@ mod tests {
             r.path(PATTERN, HELP);\nlet text = \"other/x\";\nconst FORMER_TYPE: Option<&str>;\nlet text = \"former\";\n";
         let engines = [("kv", engine), ("database", long)];
         let mut files: Vec<_> = engines.map(|(name, text)| file(&format!("crates/engines/src/{name}.rs"), text)).into();
-        files.push(file("crates/core/src/request/route.rs", journey));
+        files.push(file("crates/core/src/request/route.rs", stages));
         Repository { files }
     }
 
     #[test]
-    fn names_of_engines_and_paths_are_found_in_the_journey() {
+    fn names_of_engines_and_paths_are_found_in_the_stages() {
         for (line, found) in [
             ("if entry.engine == \"kv\" {", true),
             ("path.starts_with(\"auth/\")", true),
@@ -132,7 +132,7 @@ mod tests {
             ("\"application/json\"", false),
             ("#[cfg(test)]\nlet path = \"sys/x\";", false),
         ] {
-            let findings = none_in_the_journey(&repository(line)).unwrap();
+            let findings = none_in_the_stages(&repository(line)).unwrap();
             assert_eq!(!findings.is_empty(), found, "{line}: {findings:?}");
         }
     }

@@ -32,8 +32,7 @@ impl Steps {
         if planted!(self.settings, IncarnationIgnored) {
             return true;
         }
-        let lists = std::iter::once(&self.members).chain(self.unapplied.iter().map(|(_, list)| list));
-        let mut members = lists.flatten();
+        let mut members = self.known_members();
         let is_origin = |member: &Member| member.node == origin.node && member.incarnation == origin.incarnation;
         members.all(|member| (member.id == id) == is_origin(member))
     }

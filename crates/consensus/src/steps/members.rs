@@ -91,11 +91,15 @@ impl Steps {
         self.is_only_voter() && self.newest_list <= self.applied
     }
 
+    /// The members of the applied list and of the committed lists after it.
+    pub(super) fn known_members(&self) -> impl Iterator<Item = &Member> {
+        std::iter::once(&self.members).chain(self.unapplied.iter().map(|(_, list)| list)).flatten()
+    }
+
     /// The shortest promise among the voters of all lists that may be current, in microseconds.
     pub(super) fn shortest_promise(&self) -> u64 {
-        let lists = std::iter::once(&self.members).chain(self.unapplied.iter().map(|(_, list)| list));
         // A list that only this node has not synced yet may be current elsewhere.
-        let voters = lists.flatten().chain(self.proposals.list()).filter(|member| member.voter);
+        let voters = self.known_members().chain(self.proposals.list()).filter(|member| member.voter);
         voters.map(|member| u64::from(member.election_ms) * 1000).min().unwrap_or(0)
     }
 

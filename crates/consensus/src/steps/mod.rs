@@ -132,13 +132,10 @@ impl Steps {
             return;
         }
         self.note_contact(&message);
-        let Body::Snapshot { members, .. } = &message.body else { return };
-        let counted = self.settings.counted(members);
-        self.output.receive(members.clone());
-        let message = match message.body {
-            Body::Snapshot { last, .. } => Message { body: Body::Snapshot { last, members: counted }, ..message },
-            _ => return,
-        };
+        let Message { from, to, term, body: Body::Snapshot { last, members } } = message else { return };
+        let counted = self.settings.counted(&members);
+        self.output.receive(members);
+        let message = Message { from, to, term, body: Body::Snapshot { last, members: counted } };
         let _ = self.node.step(convert::message_to_raft(message));
     }
 

@@ -92,7 +92,7 @@ impl Output {
             frame.committed = 0;
         }
         #[cfg(any(test, feature = "suite"))]
-        if planted!(settings, VoteInLaterFrame) && !(frame.vote.is_none() && frame.entries.is_empty()) {
+        if planted!(settings, VoteInLaterFrame) && !frame.is_empty() {
             frame.vote = std::mem::replace(&mut self.late_vote, frame.vote);
             out.push(Effect::Persist(frame));
             return;

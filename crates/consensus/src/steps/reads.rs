@@ -93,11 +93,15 @@ impl Steps {
     /// [`Self::holds_lease`] at a later time.
     #[must_use]
     pub fn holds_lease_at(&self, now: Mono) -> bool {
-        self.is_leader() && self.is_settled() && self.lease.holds(now.max(self.now), self.shortest_promise())
+        self.has_lease(now.max(self.now), self.shortest_promise())
     }
 
     fn holds_lease_for(&self, shortest: u64) -> bool {
-        self.is_leader() && self.is_settled() && self.settings.read_lease && self.lease.holds(self.now, shortest)
+        self.has_lease(self.now, shortest)
+    }
+
+    fn has_lease(&self, now: Mono, shortest: u64) -> bool {
+        self.is_leader() && self.is_settled() && self.settings.read_lease && self.lease.holds(now, shortest)
     }
 
     fn is_settled(&self) -> bool {

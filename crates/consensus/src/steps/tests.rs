@@ -274,7 +274,7 @@ fn an_open_update_of_addresses_refuses_other_changes() {
     assert!(third.iter().any(|effect| matches!(effect, Effect::Proposed { .. })), "{third:?}");
 }
 
-/// Each of these lets the crate panic, or count what nobody has (O9).
+/// The crate panics on each of these messages, or counts entries that no member has (O9).
 #[test]
 fn messages_that_do_not_fit_are_lost() {
     let mut bench = Bench::new(boot(3), None);

@@ -37,7 +37,7 @@ fn before_policies(text: &str, token: &TokenRecord, w: &mut Writer<'_>) {
 }
 
 /// The members of `auth` for a new token.
-pub(super) fn made(auth: &AuthBlock, w: &mut Writer<'_>) {
+pub(super) fn issued(auth: &AuthBlock, w: &mut Writer<'_>) {
     w.raw("\"token_type\":");
     w.json(auth.token_type);
     w.secret("client_token", auth.client_token.expose());

@@ -9,7 +9,7 @@ use keepfast_framework::reply::AuthBlock;
 use keepfast_framework::{AuditedHeader, Query, Timestamp};
 use serde::Serialize;
 
-use super::auth_members::made;
+use super::auth_members::issued;
 use super::entry_size::{self, Extent};
 use super::mount_members::{MountMembers, NO_MOUNT};
 use super::redact;
@@ -173,7 +173,7 @@ impl Entry<'_> {
         match (login, mark) {
             (Some(login), _) => {
                 let start = w.out.len();
-                made(login, w);
+                issued(login, w);
                 written = Some(start..w.out.len());
                 self.policy_results(w);
             }
@@ -277,7 +277,7 @@ impl Entry<'_> {
             w.raw(",\"auth\":{");
             match login.filter(|_| response.login.is_some_and(|login| std::ptr::eq(login, auth))) {
                 Some(written) => w.out.extend_from_within(written),
-                None => made(auth, w),
+                None => issued(auth, w),
             }
             w.raw("}");
         }

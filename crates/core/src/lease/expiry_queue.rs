@@ -4,7 +4,7 @@
 //! The disk has all expiries in order (see [`super::index`]), in one folder for the tokens and one for the leases of
 //! each mount. Memory has the first names of each folder, up to a coverage: every name on disk within it is in
 //! memory, and no other name. Commits update the queue ([`crate::invalidation`]), so renewals, revocations, and restored or
-//! damaged entries need no code of their own. A page is read from disk when no name within the coverage is left. Unseal
+//! unreadable entries need no code of their own. A page is read from disk when no name within the coverage is left. Unseal
 //! loads nothing.
 //!
 //! Memory: at most [`ROOM`] names of each folder, 80 to 100 bytes each, so up to 100 kB for the tokens and for each

@@ -43,8 +43,7 @@ pub(crate) async fn check_data_directory(
     is_lone: bool,
     now: Timestamp,
 ) -> Result<bool> {
-    // An unreadable record counts as a quarantine.
-    if !matches!(unreadable::read((&QUARANTINE, "quarantine"), tx, view, "").await?, Stored::Absent) {
+    if is_stored(view, tx).await? {
         return Ok(true);
     }
     let Some(data_directory) = data_directory else { return Ok(false) };
@@ -57,7 +56,7 @@ pub(crate) async fn check_data_directory(
     let has_moved = match known {
         // The name of a lone node changes when its data directory loses `meta.json` or gets another one.
         Stored::Absent => is_lone && !DATA_DIRECTORIES.list_in(tx, view, "", &Page::first(1)).await?.is_empty(),
-        Stored::Damaged => true,
+        Stored::Unreadable => true,
         Stored::Record(place) => place != data_directory.place,
     };
     if has_moved {

@@ -37,7 +37,7 @@ const TRIES: usize = 64;
 /// A request with its outcome: it has run, or was refused.
 pub(crate) struct Handled(HandledParts);
 
-/// The parts of an [`Handled`], for its audit entry.
+/// The parts of a [`Handled`], for its audit entry.
 pub(super) struct HandledParts {
     pub(super) incoming: Box<Incoming>,
     /// The mount that its path leads to, for the audit entry.
@@ -113,7 +113,7 @@ impl Dispatcher {
         }
     }
 
-    /// Runs a recorded request; `unsealed` is for core's own engines.
+    /// Runs an audited request; `unsealed` is for core's own engines.
     pub(super) async fn dispatch(&self, unsealed: &Arc<Unsealed>, audited: Audited) -> Handled {
         let (parts, serialized) = audited.into_parts();
         let (outcome, last_step) = match self.run(unsealed, &parts).await {
@@ -191,7 +191,7 @@ impl Dispatcher {
         if mounted.traits.per_token {
             Box::pin(self.conflict_with_revocation(&mut cx, parts)).await?;
         }
-        // A handler that panics fails its own request, which is recorded like any other.
+        // A handler that panics fails its own request, which is audited like any other.
         let called =
             AssertUnwindSafe(engine.call(&parts.permit, call.row, operation, &mut cx, input)).catch_unwind().await;
         let called = called.unwrap_or_else(|_| Err(Error::internal("the handler panicked")));

@@ -64,7 +64,7 @@ impl Pipeline {
         let authorized_at = self.unsealed.clock.now();
         self.unsealed.observability.metrics.check_token.record(authorized_at.since(started));
         let handled = match self.auditor.audit_request(authorized, authorized_at).await {
-            Ok(written) => self.dispatcher.dispatch(&self.unsealed, written).await,
+            Ok(audited) => self.dispatcher.dispatch(&self.unsealed, audited).await,
             Err(refused) => Handled::refused(*refused),
         };
         (self.auditor.audit_response(handled).await, is_login)

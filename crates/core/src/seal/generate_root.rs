@@ -66,11 +66,11 @@ mod tests {
     #[test]
     fn a_token_decodes_with_its_pad_only() {
         let token = SecretString::new(format!("hvs.{}", "a".repeat(SERVICE_LENGTH - 4)));
-        let made = RootGeneration::new(None).unwrap();
-        let encoded = made.encode(&token);
+        let generation = RootGeneration::new(None).unwrap();
+        let encoded = generation.encode(&token);
         assert!(!encoded.contains('='));
         let encoded = STANDARD_NO_PAD.decode(encoded).unwrap();
-        assert_eq!(decode(&encoded, made.pad().expose()).unwrap().expose(), token.expose());
+        assert_eq!(decode(&encoded, generation.pad().expose()).unwrap().expose(), token.expose());
         assert_eq!(decode(&encoded, &"x".repeat(3)).err().unwrap().status().0, 400);
         assert!(RootGeneration::new(Some(SecretString::new("short".into()))).is_err());
     }

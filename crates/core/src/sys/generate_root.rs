@@ -163,8 +163,8 @@ pub(super) async fn root_generation_progress(cx: &Cx) -> Result<Option<RootProgr
 
 pub(super) async fn begin_root(cx: &Cx, request: GenerateRootRequest) -> Result<RootProgress> {
     let pad = request.otp.map(|t| t.0).filter(|t| !t.expose().is_empty());
-    let is_made = pad.is_none();
-    if is_made && request.pgp_key.is_some_and(|k| !k.is_empty()) {
+    let is_generated = pad.is_none();
+    if is_generated && request.pgp_key.is_some_and(|k| !k.is_empty()) {
         return Err(Error::invalid("encrypting the token with a PGP key is not supported by this server; use an OTP"));
     }
     let current = RootGeneration::new(pad)?;
@@ -174,7 +174,7 @@ pub(super) async fn begin_root(cx: &Cx, request: GenerateRootRequest) -> Result<
         return Err(Error::invalid("root generation already in progress for this namespace"));
     }
     let current = generation.insert(current);
-    let otp = if is_made { current.pad().expose().clone() } else { String::new() };
+    let otp = if is_generated { current.pad().expose().clone() } else { String::new() };
     Ok(RootProgress { otp, ..RootProgress::of(current, 0) })
 }
 

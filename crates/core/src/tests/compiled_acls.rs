@@ -30,7 +30,7 @@ async fn login_response(server: &TestServer, role: &str, scope: &str) -> TestRes
     server.post("auth/approle/login", "", body).await.ok()
 }
 
-/// A house with the policy `own`, by which an alias reads the path in its metadata.
+/// A server with the policy `own`, by which an alias reads the path in its metadata.
 async fn server() -> TestServer {
     let server = TestServer::new().await;
     server.post("sys/auth/approle", ROOT, json!({ "type": "approle" })).await.ok();

@@ -4,7 +4,7 @@ use keepfast_framework::Operation;
 use keepfast_framework::routes::Access;
 use serde_json::{Map, Value, json};
 
-use crate::tests::derived::{Route, furnished, routes};
+use crate::tests::derived::{Route, routes, with_all_engines};
 use crate::tests::fixture::{ROOT, TestServer};
 
 const DENIED: &str = "1 error occurred:\n\t* permission denied\n\n";
@@ -35,7 +35,7 @@ async fn deny(server: &TestServer, route: &Route) {
 
 #[tokio::test]
 async fn sec_kf07_no_spelling_of_any_parameter_evades_a_denial() {
-    let server = furnished().await;
+    let server = with_all_engines().await;
     let token = server.token(json!({ "policies": ["constrained"] })).await;
     let (mut tried, mut faults) = (0, Vec::new());
     for route in routes(&server) {
@@ -104,7 +104,7 @@ async fn sec_kf07_a_batch_does_not_evade_a_denial() {
 /// The routes that take a whole body, by whether they only store it.
 #[tokio::test]
 async fn sec_kf07_only_routes_that_store_their_body_compare_it_as_data() {
-    let server = furnished().await;
+    let server = with_all_engines().await;
     let (mut stores, mut reads) = (Vec::new(), Vec::new());
     for mounted in server.unsealed().engines.mounts.router().all() {
         for row in mounted.table.rows() {
@@ -125,7 +125,7 @@ async fn sec_kf07_only_routes_that_store_their_body_compare_it_as_data() {
 
 #[tokio::test]
 async fn sec_kf07_no_spelling_of_a_setting_of_a_connection_evades_a_denial() {
-    let server = furnished().await;
+    let server = with_all_engines().await;
     for (name, denied, spellings) in [
         ("allowed_roles", json!("adm"), vec![json!("adm"), json!("ADM"), json!(["x", "Adm"]), json!("x, aDm")]),
         ("plugin_name", json!("mysql-*"), vec![json!("mysql-database-plugin"), json!("MySQL-x")]),

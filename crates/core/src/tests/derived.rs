@@ -58,15 +58,15 @@ impl Route {
     }
 }
 
-/// A house with every engine mounted, as the leader of a cluster: `sys/step-down` needs a token there.
-pub(crate) async fn furnished() -> TestServer {
+/// A server with every engine mounted, as the leader of a cluster: `sys/step-down` needs a token there.
+pub(crate) async fn with_all_engines() -> TestServer {
     let server = TestServer::on(Gated::leading(), |_, _| {}, keepfast_engines::all()).await;
-    furnish(&server).await;
+    mount_all_engines(&server).await;
     server
 }
 
 /// Mounts every engine.
-pub(crate) async fn furnish(server: &TestServer) {
+pub(crate) async fn mount_all_engines(server: &TestServer) {
     let mut mounted = vec![("kv".to_owned(), true)];
     for registered in keepfast_engines::all().all() {
         let kind = if registered.kind == keepfast_framework::Kind::Auth { "auth" } else { "mounts" };
@@ -141,7 +141,7 @@ fn example(pattern: &str) -> String {
 
 #[tokio::test]
 async fn sec_ac08_every_route_requires_a_token_a_policy_and_sudo() {
-    let server = furnished().await;
+    let server = with_all_engines().await;
     let empty = server.token(json!({ "policies": ["nothing"], "no_default_policy": true })).await;
     let all = r#"path "*" { capabilities = ["create", "read", "update", "patch", "delete", "list", "scan"] }"#;
     server.policy("all-but-sudo", all).await;
@@ -189,7 +189,7 @@ async fn sec_ac08_every_route_requires_a_token_a_policy_and_sudo() {
 /// Calls every row of every table: those that work on a sealed server write no audit entry.
 #[tokio::test]
 async fn sec_ac08_a_sealed_server_serves_the_sealed_rows_only() {
-    let tables = furnished().await;
+    let tables = with_all_engines().await;
     let server = TestServer::sealed(SealShape { shares: 3, threshold: 2 }).await;
     let mut answered = 0;
     for route in routes(&tables) {
@@ -210,7 +210,7 @@ async fn sec_ac08_a_sealed_server_serves_the_sealed_rows_only() {
 
 #[tokio::test]
 async fn every_sealed_row_has_help_and_is_in_the_openapi_document() {
-    let server = furnished().await;
+    let server = with_all_engines().await;
     let document = server.get("sys/internal/specs/openapi", ROOT).await.ok();
     let mut seen = 0;
     for route in routes(&server).iter().filter(|route| route.sealed) {
@@ -229,7 +229,7 @@ async fn every_sealed_row_has_help_and_is_in_the_openapi_document() {
 
 #[tokio::test]
 async fn sec_ac07_no_route_is_added_or_opened_unreviewed() {
-    let server = furnished().await;
+    let server = with_all_engines().await;
     let mut now: Vec<String> = routes(&server).iter().map(Route::shown).collect();
     now.sort();
     now.dedup();
@@ -251,7 +251,7 @@ async fn sec_ac07_no_route_is_added_or_opened_unreviewed() {
 /// The existence check serves updates, so its row must have one.
 #[tokio::test]
 async fn rows_with_an_existence_check_have_updates() {
-    let server = furnished().await;
+    let server = with_all_engines().await;
     for mounted in server.unsealed().engines.mounts.router().all() {
         for row in mounted.table.rows() {
             let updates = row.operation(Operation::Update).is_some();
@@ -262,7 +262,7 @@ async fn rows_with_an_existence_check_have_updates() {
 
 #[tokio::test]
 async fn a_parameter_of_the_wrong_type_is_named_and_not_quoted() {
-    let server = furnished().await;
+    let server = with_all_engines().await;
     let mut faults = Vec::new();
     for route in routes(&server) {
         for (name, schema) in &route.parameters {
@@ -292,7 +292,7 @@ async fn a_parameter_of_the_wrong_type_is_named_and_not_quoted() {
 
 #[tokio::test]
 async fn sec_al06_every_route_has_two_audit_entries_with_hashed_secrets() {
-    let server = furnished().await;
+    let server = with_all_engines().await;
     for route in routes(&server) {
         if route.pattern == "seal" {
             continue;
@@ -360,7 +360,7 @@ fn bad_values() -> Vec<Value> {
 
 #[tokio::test]
 async fn sec_ds06_no_parameter_causes_a_server_error() {
-    let server = furnished().await;
+    let server = with_all_engines().await;
     let mut faults = Vec::new();
     for route in routes(&server) {
         if route.pattern == "seal" {

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use crate::tests::gate::Gated;
 
 /// The id of the first token.
-pub(crate) const ROOT: &str = "root-of-the-house";
+pub(crate) const ROOT: &str = "root-token-server";
 
 /// The mount at `secret/` of every test server.
 const DEV_MOUNT: DevMount =

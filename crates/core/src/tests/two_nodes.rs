@@ -11,7 +11,7 @@ use keepfast_storage::{Backend, Batch, Index, Key, Leader, Page, Role, StorageEr
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::tests::derived::{Route, furnish, routes};
+use crate::tests::derived::{Route, mount_all_engines, routes};
 use crate::tests::fixture::{ROOT, TestResponse, TestServer, device};
 use crate::tests::gate::Gated;
 use crate::{Node, metrics};
@@ -430,7 +430,7 @@ const OF_ONE_NODE: &[&str] = &[
 #[tokio::test]
 async fn every_read_is_equal_on_both_nodes_after_every_write() {
     let pair = Pair::beside(TestServer::new().await).await;
-    furnish(&pair.leader).await;
+    mount_all_engines(&pair.leader).await;
     let all = routes(&pair.leader);
     let reads: Vec<&Route> = all.iter().filter(|route| is_compared(&pair, route)).collect();
     assert!(reads.len() > 60, "{}", reads.len());

@@ -32,7 +32,7 @@ impl fmt::Debug for EdgeResponse {
 pub(crate) struct ResponseExtras {
     /// The headers of quotas and CORS.
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
-    /// A request that a quota refuses and that is to be recorded.
+    /// A request that a quota refuses and that is to be audited.
     pub(crate) refused: Option<Box<Incoming>>,
 }
 

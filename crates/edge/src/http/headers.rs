@@ -118,10 +118,10 @@ pub(crate) fn token(headers: &HeaderMap, longest: usize) -> Result<Option<Secret
 
 /// An upper bound of the bytes of the header values that a request keeps: in memory or in its response, and again where
 /// an audit device records them.
-pub(crate) fn kept_length(headers: &HeaderMap, recorded: &BTreeMap<String, bool>) -> usize {
+pub(crate) fn kept_length(headers: &HeaderMap, audited: &BTreeMap<String, bool>) -> usize {
     const OWN: [HeaderName; 5] = [TOKEN, AUTHORIZATION, NAMESPACE, WRAP_TTL, ORIGIN];
     let length = |(name, value): (&HeaderName, &HeaderValue)| {
-        let copies = usize::from(OWN.contains(name)) + usize::from(recorded.contains_key(name.as_str()));
+        let copies = usize::from(OWN.contains(name)) + usize::from(audited.contains_key(name.as_str()));
         if copies == 0 { 0 } else { copies * text_length(value) }
     };
     headers.iter().map(length).sum()
@@ -142,7 +142,7 @@ pub(crate) fn namespace(headers: &HeaderMap) -> String {
 }
 
 /// The headers that audit devices record. Bytes that are not UTF-8 are replaced.
-pub(crate) fn recorded(headers: &HeaderMap, wanted: &BTreeMap<String, bool>) -> Vec<AuditedHeader> {
+pub(crate) fn audited(headers: &HeaderMap, wanted: &BTreeMap<String, bool>) -> Vec<AuditedHeader> {
     let mut out = Vec::new();
     for (name, &hmac) in wanted {
         let mut values =

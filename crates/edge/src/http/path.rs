@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use http::{StatusCode, Uri};
 use keepfast_framework::CanonicalPath;
-use keepfast_framework::path::PathError;
+use keepfast_framework::path::{PathError, may_have_unclean_segment};
 
 use super::edge_response::EdgeResponse;
 
@@ -82,9 +82,7 @@ pub(crate) fn decode(raw: &str) -> Result<String, Undecodable> {
 
 /// Resolves empty, `.` and `..` segments; borrowed when there are none. Keeps a trailing slash.
 fn clean(raw: &str) -> Cow<'_, str> {
-    // Only a segment that is empty or begins with a dot can be unclean.
-    if raw.as_bytes().windows(2).all(|pair| pair[0] != b'/' || !matches!(pair[1], b'/' | b'.')) && raw.starts_with('/')
-    {
+    if raw.strip_prefix('/').is_some_and(|path| !may_have_unclean_segment(path.as_bytes())) {
         return Cow::Borrowed(raw);
     }
     let unclean = |segment: &str| matches!(segment, "" | "." | "..");

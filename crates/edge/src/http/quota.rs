@@ -14,18 +14,18 @@ const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 /// Refuses a request when its quota is exceeded. `extras` receives the headers of the response, whatever its status.
 pub(crate) fn apply(
     path: &CanonicalPath,
-    verdict: QuotaResult,
+    result: QuotaResult,
     extras: &mut ResponseExtras,
 ) -> Result<(), EdgeResponse> {
-    if verdict.with_headers {
-        extras.headers.push((LIMIT, verdict.limit.into()));
-        extras.headers.push((REMAINING, verdict.remaining.into()));
-        extras.headers.push((RESET, verdict.reset.into()));
-        if verdict.refused {
-            extras.headers.push((RETRY_AFTER, verdict.retry_after.into()));
+    if result.with_headers {
+        extras.headers.push((LIMIT, result.limit.into()));
+        extras.headers.push((REMAINING, result.remaining.into()));
+        extras.headers.push((RESET, result.reset.into()));
+        if result.refused {
+            extras.headers.push((RETRY_AFTER, result.retry_after.into()));
         }
     }
-    if !verdict.refused {
+    if !result.refused {
         return Ok(());
     }
     let path = path.as_str();

@@ -205,7 +205,7 @@ fn read_head<K: Kernel>(
         body_withheld: false,
         token,
         namespace: headers::namespace(&head.headers),
-        headers: headers::recorded(&head.headers, audited),
+        headers: headers::audited(&head.headers, audited),
         wrap_ttl,
         remote,
         tls: peer.tls().cloned(),

@@ -34,7 +34,7 @@ impl Model {
     }
 }
 
-/// Appends, replacements, votes, purges and openings in random order, with a fault after some operations.
+/// Runs appends, replacements, votes, purges and openings in random order. A fault follows some of them.
 pub(crate) fn agrees_with_a_model_under_faults<K: LogKit>() {
     for seed in 1..=300_u64 {
         let kit = K::new(seed);

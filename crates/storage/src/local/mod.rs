@@ -111,6 +111,13 @@ pub struct LocalBackend {
     _lock: Option<DirectoryLock>,
 }
 
+/// Opens a data directory and excludes other processes from it.
+fn lock(path: &Path) -> Result<(Arc<dyn Disk>, DirectoryLock), StorageError> {
+    let disk = RealDisk::open(path)
+        .map_err(|error| StorageError::io(format!("open data directory {}", path.display()), error))?;
+    Ok((Arc::new(disk), DirectoryLock::take(path)?))
+}
+
 impl LocalBackend {
     /// Opens a data directory; creates one when it is missing or empty. Blocks during the replay of the log.
     ///
@@ -120,10 +127,8 @@ impl LocalBackend {
     /// [`StorageError::InUse`] when another process holds it; [`StorageError::Layout`] when it has another format or
     /// belongs to another node; [`StorageError::Corrupt`] when acknowledged data cannot be read.
     pub fn open(path: &Path, options: LocalOptions) -> Result<Self, StorageError> {
-        let disk = RealDisk::open(path)
-            .map_err(|error| StorageError::io(format!("open data directory {}", path.display()), error))?;
-        let lock = DirectoryLock::take(path)?;
-        Self::open_on(Arc::new(disk), options, Some(lock))
+        let (disk, lock) = lock(path)?;
+        Self::open_on(disk, options, Some(lock))
     }
 
     /// Changes a data directory back to format 1, which earlier programs read. No process may use it.
@@ -138,10 +143,7 @@ impl LocalBackend {
         if !path.join(layout::META).exists() {
             return Err(StorageError::Layout("it has no meta.json".into()));
         }
-        let disk = RealDisk::open(path)
-            .map_err(|error| StorageError::io(format!("open data directory {}", path.display()), error))?;
-        let _lock = DirectoryLock::take(path)?;
-        let disk: Arc<dyn Disk> = Arc::new(disk);
+        let (disk, _lock) = lock(path)?;
         upgrade::revert(&disk)
     }
 

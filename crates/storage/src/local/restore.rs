@@ -17,6 +17,7 @@ use super::{
     apply::Verdict,
     state::{Change, Records, state_error},
 };
+use crate::batch::{take_key, take_text};
 use crate::{Key, StorageError};
 
 /// Part numbers to bodies; 0 to the digest of all before.
@@ -104,13 +105,8 @@ impl<'c> Staged<'c> {
 fn records(body: &Bytes) -> Option<Vec<(Key, Bytes)>> {
     let (mut rest, mut found) = (body.clone(), Vec::new());
     rest.try_get_u32_le().ok()?;
-    let text = |rest: &mut Bytes| {
-        let length = rest.try_get_u32_le().ok()? as usize;
-        (length <= rest.len()).then(|| rest.split_to(length))
-    };
     while rest.has_remaining() {
-        let key = Key::new(std::str::from_utf8(&text(&mut rest)?).ok()?).ok()?;
-        found.push((key, text(&mut rest)?));
+        found.push((take_key(&mut rest)?, take_text(&mut rest)?));
     }
     Some(found)
 }

@@ -180,11 +180,7 @@ impl FrameForm for FrameHead {
     const LENGTH: usize = FRAME;
 
     fn decode(salt: u32, bytes: &[u8]) -> Option<Self> {
-        let (body, expected) = bytes.split_last_chunk::<4>()?;
-        if crc(salt, body) != u32::from_le_bytes(*expected) {
-            return None;
-        }
-        let mut rest = body;
+        let mut rest = checked(salt, bytes)?;
         Some(Self {
             length: rest.get_u32_le() as usize,
             count: rest.get_u32_le(),
@@ -255,7 +251,13 @@ fn take_hard(input: &mut impl Buf) -> HardState {
     HardState { vote, committed }
 }
 
-fn crc(salt: u32, bytes: &[u8]) -> u32 {
+/// The fields of the header of a frame before its checksum; `None` when the checksum is wrong.
+pub(crate) fn checked(salt: u32, header: &[u8]) -> Option<&[u8]> {
+    let (fields, expected) = header.split_last_chunk::<4>()?;
+    (crc(salt, fields) == u32::from_le_bytes(*expected)).then_some(fields)
+}
+
+pub(crate) fn crc(salt: u32, bytes: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new_with_initial(salt);
     hasher.update(bytes);
     hasher.finalize()

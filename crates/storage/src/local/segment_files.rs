@@ -25,8 +25,13 @@ pub(crate) fn path(name: &str) -> String {
 
 /// Lists the segments by their number.
 pub(crate) fn list(disk: &dyn Disk) -> Result<Vec<(u64, String)>, StorageError> {
+    numbered(disk, SUFFIX)
+}
+
+/// Lists the files that have a number and this suffix as their name, by number.
+pub(crate) fn numbered(disk: &dyn Disk, suffix: &str) -> Result<Vec<(u64, String)>, StorageError> {
     let names = disk.names(DIRECTORY).map_err(|error| StorageError::io("list the log", error))?;
-    let number = |name: &str| name.strip_suffix(SUFFIX)?.parse().ok();
+    let number = |name: &str| name.strip_suffix(suffix)?.parse().ok();
     let mut segments: Vec<_> = names.into_iter().filter_map(|name| Some((number(&name)?, name))).collect();
     segments.sort_unstable();
     Ok(segments)

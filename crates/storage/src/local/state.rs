@@ -16,7 +16,10 @@ use std::{io, ops::Bound, sync::Arc};
 
 use bytes::{Buf, BufMut, Bytes};
 use parking_lot::Mutex;
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition, WriteTransaction};
+use redb::{
+    Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
+    WriteTransaction,
+};
 
 use super::{
     disk::{Disk, DiskFile},
@@ -144,12 +147,14 @@ impl State {
 
     /// Number of encryptions under a key term of the barrier.
     pub(crate) fn encryptions(&self, key_term: u32) -> Result<u64, StorageError> {
+        // One transaction: a change that begins a key term moves the count from the position to the table.
         let txn = self.database.begin_read().map_err(state_error)?;
-        let position = self.position();
-        let earlier = match txn.open_table(TERMS) {
-            Ok(terms) => terms.get(key_term).map_err(state_error)?.map_or(0, |count| count.value()),
-            Err(redb::TableError::TableDoesNotExist(_)) => 0,
-            Err(error) => return Err(state_error(error)),
+        let table = txn.open_table(POSITION).map_err(state_error)?;
+        let position = table.get(APPLIED).map_err(state_error)?.map(|row| Position::from_row(row.value()));
+        let position = position.unwrap_or(Position::NEW);
+        let earlier = match existing(&txn, TERMS)? {
+            Some(terms) => terms.get(key_term).map_err(state_error)?.map_or(0, |count| count.value()),
+            None => 0,
         };
         Ok(earlier + if position.key_term == key_term { position.encryptions } else { 0 })
     }
@@ -157,11 +162,7 @@ impl State {
     /// The index and the body of the last applied [`Kind::Members`](super::entry::Kind::Members).
     pub(crate) fn members(&self) -> Result<Option<(u64, Bytes)>, StorageError> {
         let txn = self.database.begin_read().map_err(state_error)?;
-        let members = match txn.open_table(MEMBERS) {
-            Ok(members) => members,
-            Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
-            Err(error) => return Err(state_error(error)),
-        };
+        let Some(members) = existing(&txn, MEMBERS)? else { return Ok(None) };
         let last = members.last().map_err(state_error)?;
         Ok(last.map(|(index, body)| (index.value(), Bytes::copy_from_slice(body.value()))))
     }
@@ -305,6 +306,18 @@ impl Records<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// Opens a table for reads; `None` before its first change.
+fn existing<K: redb::Key + 'static, V: redb::Value + 'static>(
+    txn: &ReadTransaction,
+    table: TableDefinition<'_, K, V>,
+) -> Result<Option<redb::ReadOnlyTable<K, V>>, StorageError> {
+    match txn.open_table(table) {
+        Ok(table) => Ok(Some(table)),
+        Err(redb::TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(state_error(error)),
     }
 }
 

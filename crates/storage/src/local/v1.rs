@@ -16,10 +16,11 @@ use bytes::{Buf, BufMut, Bytes};
 use super::{
     disk::Disk,
     scan::{FrameForm, SegmentReader},
+    segment::{checked, crc},
+    segment_files::{self, DIRECTORY, path},
 };
 use crate::StorageError;
 
-const DIRECTORY: &str = "log";
 const SUFFIX: &str = ".seg";
 const MAGIC: &[u8; 8] = b"KFLOGSEG";
 const VERSION: u32 = 1;
@@ -67,11 +68,7 @@ impl FrameForm for FrameHead {
     const LENGTH: usize = FRAME;
 
     fn decode(salt: u32, bytes: &[u8]) -> Option<Self> {
-        let (body, expected) = bytes.split_last_chunk::<4>()?;
-        if crc(salt, body) != u32::from_le_bytes(*expected) {
-            return None;
-        }
-        let mut rest = body;
+        let mut rest = checked(salt, bytes)?;
         Some(Self {
             length: rest.get_u32_le() as usize,
             count: rest.get_u32_le(),
@@ -115,7 +112,7 @@ pub(crate) fn replay(
     applied: u64,
     mut apply: impl FnMut(Bytes) -> Result<(), StorageError>,
 ) -> Result<u64, StorageError> {
-    let segments = list(disk)?;
+    let segments = segment_files::numbered(disk, SUFFIX)?;
     if segments.is_empty() && applied > 0 {
         return Err(StorageError::corrupt("the log is missing"));
     }
@@ -128,9 +125,7 @@ pub(crate) fn replay(
         if *first > last + 1 {
             return Err(StorageError::corrupt(format!("batches {} to {} are missing in the log", last + 1, first - 1)));
         }
-        let failed = |error| StorageError::io("open a log segment", error);
-        let file = disk.open(&path(name), false).map_err(failed)?;
-        let file = file.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        let file = segment_files::open(disk, name)?;
         let mut reader = SegmentReader { name: name.clone(), file, is_last: following.is_none(), offset: 0 };
         let Some(head) = reader.head(|bytes| Head::decode(bytes).filter(|head| head.first == *first))? else {
             continue;
@@ -182,23 +177,4 @@ pub(crate) fn frame(salt: u32, first: u64, batches: &[crate::Batch]) -> Vec<u8> 
     frame.put_u32_le(crc(salt, &payload));
     frame.put_u32_le(crc(salt, &frame));
     [frame, payload].concat()
-}
-
-/// Lists the segments by the index of their first batch.
-fn list(disk: &dyn Disk) -> Result<Vec<(u64, String)>, StorageError> {
-    let names = disk.names(DIRECTORY).map_err(|error| StorageError::io("list the log", error))?;
-    let first = |name: &str| name.strip_suffix(SUFFIX)?.parse().ok();
-    let mut segments: Vec<_> = names.into_iter().filter_map(|name| Some((first(&name)?, name))).collect();
-    segments.sort_unstable();
-    Ok(segments)
-}
-
-fn path(name: &str) -> String {
-    format!("{DIRECTORY}/{name}")
-}
-
-fn crc(salt: u32, bytes: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new_with_initial(salt);
-    hasher.update(bytes);
-    hasher.finalize()
 }

@@ -1,5 +1,6 @@
 //! `operator …`: commands to set up and maintain a server.
 
+mod config_files;
 mod generate_root;
 mod init;
 mod key_status;

@@ -1,10 +1,9 @@
 //! `operator storage downgrade`: changes a data directory back to the earlier format.
 
-use std::path::PathBuf;
-
 use keepfast_server::config::Environment;
 
-use crate::args::{Command, Flag, FlagSet, Kind};
+use super::config_files;
+use crate::args::Command;
 use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
 use crate::terminal;
@@ -24,22 +23,12 @@ does not know the encryptions that were counted since the upgrade.
 ",
     min: 0,
     max: Some(0),
-    flags: &[FlagSet {
-        title: "Command",
-        flags: &[Flag::new(
-            "config",
-            Kind::List,
-            "A file, or a directory of .hcl and .json files; may be repeated, later ones take precedence.",
-        )],
-    }],
+    flags: &[config_files::FLAGS],
     run,
 };
 
 fn run(cx: &Cx) -> Outcome {
-    let paths: Vec<PathBuf> = cx.words.list("config").into_iter().map(PathBuf::from).collect();
-    if paths.is_empty() {
-        return Err(CommandError::usage("Must specify a configuration file using -config."));
-    }
+    let paths = config_files::paths(cx)?;
     let downgraded = keepfast_server::downgrade_storage(&paths, &Environment::of_process());
     let path = downgraded.map_err(|error| CommandError::usage(error.to_string()))?;
     let path = path.ok_or_else(|| CommandError::usage("The configured storage has no data directory."))?;

@@ -1,10 +1,9 @@
 //! `operator validate-config`: checks whether a server would start with a configuration.
 
-use std::path::PathBuf;
-
 use keepfast_server::config::Environment;
 
-use crate::args::{Command, Flag, FlagSet, Kind};
+use super::config_files;
+use crate::args::Command;
 use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
 use crate::terminal;
@@ -23,22 +22,12 @@ without warnings, 2 with warnings, 1 when a server would not start.
 ",
     min: 0,
     max: Some(0),
-    flags: &[FlagSet {
-        title: "Command",
-        flags: &[Flag::new(
-            "config",
-            Kind::List,
-            "A file, or a directory of .hcl and .json files; may be repeated, later ones take precedence.",
-        )],
-    }],
+    flags: &[config_files::FLAGS],
     run,
 };
 
 fn run(cx: &Cx) -> Outcome {
-    let paths: Vec<PathBuf> = cx.words.list("config").into_iter().map(PathBuf::from).collect();
-    if paths.is_empty() {
-        return Err(CommandError::usage("Must specify a configuration file using -config."));
-    }
+    let paths = config_files::paths(cx)?;
     let checked = keepfast_server::validate(&paths, &Environment::of_process());
     let warnings = checked.map_err(|error| CommandError::usage(error.to_string()))?;
     for warning in &warnings {

@@ -71,18 +71,18 @@ mod tests {
 
     #[test]
     fn attempts_of_a_day_are_few_and_a_change_resets_the_pause() {
-        let undecided = RotationBackoff::default();
+        let backoff = RotationBackoff::default();
         let at = |second: u64| Timestamp::EPOCH.after(Duration::from_secs(second));
         let mut attempts = 0;
         for second in 0..86_400 {
-            if undecided.is_due("db", at(second)) {
-                undecided.failed("db", at(second));
+            if backoff.is_due("db", at(second)) {
+                backoff.failed("db", at(second));
                 attempts += 1;
             }
         }
         assert!((20..40).contains(&attempts), "{attempts}");
-        assert!(undecided.is_due("other", at(0)));
-        undecided.clear("db");
-        assert!(undecided.is_due("db", at(0)));
+        assert!(backoff.is_due("other", at(0)));
+        backoff.clear("db");
+        assert!(backoff.is_due("db", at(0)));
     }
 }

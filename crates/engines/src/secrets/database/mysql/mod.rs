@@ -340,9 +340,8 @@ impl Database for MySql {
                 .await;
         }
         let accounts = self.accounts(name).await.map_err(ChangePasswordError::Unchanged)?;
-        let change_password =
-            |account: &String| format!("ALTER USER {account} IDENTIFIED BY {}", literal(password.expose()));
-        self.change_password(&accounts.iter().map(change_password).collect::<Vec<_>>()).await
+        let statement = |account: &String| format!("ALTER USER {account} IDENTIFIED BY {}", literal(password.expose()));
+        self.change_password(&accounts.iter().map(statement).collect::<Vec<_>>()).await
     }
 
     async fn set_own_password(
@@ -366,9 +365,8 @@ impl Database for MySql {
             ChangePasswordError::Unchanged(DatabaseError::new("the server does not return the account of the session"))
         };
         let (user, host) = own.rsplit_once('@').ok_or_else(unknown)?;
-        let change_password =
-            format!("ALTER USER {} IDENTIFIED BY {}", account(user, host), literal(password.expose()));
-        self.change_password(&[change_password]).await
+        let statement = format!("ALTER USER {} IDENTIFIED BY {}", account(user, host), literal(password.expose()));
+        self.change_password(&[statement]).await
     }
 
     async fn list_users(&self, prefix: &str) -> Result<Vec<String>, DatabaseError> {
