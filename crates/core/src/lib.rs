@@ -53,6 +53,7 @@
 pub mod admission;
 pub mod audit;
 mod background;
+pub mod cluster;
 mod dev;
 #[cfg(feature = "test-support")]
 pub mod for_tests;

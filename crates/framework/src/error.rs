@@ -262,6 +262,11 @@ impl From<StorageError> for Error {
                 Status::UNAVAILABLE,
                 "this node is a standby and does not write; send the request to the leader",
             ),
+            StorageError::NoLeader | StorageError::NotCommitted => {
+                Self::new(Status::UNAVAILABLE, "the cluster has no leader; send the request again")
+            }
+            StorageError::Unknown => Self::new(Status::INTERNAL, "the outcome of the commit is not known"),
+            StorageError::Behind(_) => Self::new(Status::UNAVAILABLE, "this node is behind the leader"),
             // Both texts say only that the request failed, and what the operator has to do.
             StorageError::Full => Self::new(Status::INTERNAL, "no space left on the storage device"),
             StorageError::Stopped(_) => {

@@ -1,12 +1,12 @@
 //! The trait that every storage backend implements.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::{Batch, Key, Page, Role, StorageError, Watch};
+use crate::{Batch, Consensus, Key, Page, Role, StorageError, Watch};
 
 /// Position of an entry in the log. Batches are entries, and so are changes of a cluster's members. 0 is before the
 /// first.
@@ -52,6 +52,11 @@ pub trait Backend: Send + Sync + 'static {
     /// The role of this node in its cluster, and its changes; `None` for a backend without a cluster. A closed channel
     /// means that the role no longer changes: no other node ever leads.
     fn roles(&self) -> Option<watch::Receiver<Role>> {
+        None
+    }
+
+    /// The members, reads and snapshots of a node whose log is replicated; `None` for other backends.
+    fn consensus(&self) -> Option<Arc<dyn Consensus>> {
         None
     }
 }

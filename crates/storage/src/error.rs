@@ -30,6 +30,30 @@ pub enum StorageError {
     /// Another node of the cluster takes commits. Nothing was written.
     #[error("this node does not lead its cluster")]
     NotLeader,
+    /// No leader is known, or none can confirm that it leads. Nothing was written.
+    #[error("the cluster has no leader")]
+    NoLeader,
+    /// The leader changed before the commit. Nothing was written, and nothing will be: run the request again.
+    #[error("the leader changed before the commit")]
+    NotCommitted,
+    /// The leader changed or the connection was lost during the commit: it may take effect later.
+    #[error("the outcome of the commit is not known")]
+    Unknown,
+    /// This node has not yet applied the entry.
+    #[error("this node has not applied entry {0} yet")]
+    Behind(u64),
+    /// This node was removed from its cluster.
+    #[error("this node was removed from its cluster")]
+    Removed,
+    /// The list of members does not allow the change.
+    #[error("the members cannot be changed so: {0}")]
+    Change(#[from] keepfast_consensus::ChangeError),
+    /// Another change of the members is not applied yet.
+    #[error("another change of the members is open")]
+    ChangeOpen,
+    /// No other voter can become the leader.
+    #[error("no other voter is in contact")]
+    NoTarget,
     /// A write through a read-only transaction.
     #[error("a read-only transaction cannot write")]
     ReadOnly,

@@ -7,6 +7,7 @@ mod backend;
 mod barrier;
 mod batch;
 mod cache;
+mod consensus;
 mod error;
 mod key;
 mod listing;
@@ -26,6 +27,10 @@ pub use barrier::{
     Barrier, BarrierError, BarrierOptions, KeyStatus, MAX_ENCRYPTIONS, OperationCounts, RootKey, SealRecord,
 };
 pub use batch::{Batch, Digest, Read, Write};
+pub use consensus::{
+    Addresses, Change, ChangeError, ClusterStatus, Consensus, Incarnation, Joined, MAX_SNAPSHOT_PART, Member, NodeId,
+    Origin, PeerStatus, RaftId, SnapshotHead, SnapshotParts, Transport,
+};
 pub use error::StorageError;
 pub use key::Key;
 pub use local::{LocalBackend, LocalOptions};

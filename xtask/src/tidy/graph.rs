@@ -17,7 +17,7 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     ("keepfast-hcl", &["keepfast-json"]),
     ("keepfast-outbound", &["keepfast-crypto"]),
     ("keepfast-client", &["keepfast-go", "keepfast-crypto", "keepfast-outbound"]),
-    ("keepfast-storage", &["keepfast-crypto"]),
+    ("keepfast-storage", &["keepfast-consensus", "keepfast-crypto"]),
     ("keepfast-framework", &["keepfast-go", "keepfast-json", "keepfast-crypto", "keepfast-storage"]),
     ("keepfast-edge", &["keepfast-json", "keepfast-crypto", "keepfast-framework"]),
     ("keepfast-engines", &["keepfast-json", "keepfast-crypto", "keepfast-framework"]),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use async_trait::async_trait;
 use bytes::Bytes;
 use keepfast_framework::Clock;
-use keepfast_storage::{Backend, Batch, Index, Key, Page, Role, StorageError, Watch, Write};
+use keepfast_storage::{Backend, Batch, Consensus, Index, Key, Page, Role, StorageError, Watch, Write};
 use tokio::sync::watch;
 
 use super::{Metrics, Timing};
@@ -111,6 +111,10 @@ impl Backend for Timed {
 
     fn roles(&self) -> Option<watch::Receiver<Role>> {
         self.inner.roles()
+    }
+
+    fn consensus(&self) -> Option<Arc<dyn Consensus>> {
+        self.inner.consensus()
     }
 }
 

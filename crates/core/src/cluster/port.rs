@@ -1,0 +1,88 @@
+//! The interface of the cluster port, which the server implements: connections between unsealed nodes.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use keepfast_crypto::locked::Key256;
+use keepfast_framework::{Incoming, Result};
+use keepfast_storage::{Backend, Member, Origin, Transport};
+
+use crate::Response;
+
+/// The identity of a node on the cluster port, and the keys that only unsealed nodes have.
+pub struct PortIdentity {
+    /// The id of the cluster.
+    pub cluster_id: String,
+    /// The name and the data directory of this node.
+    pub node: Origin,
+    /// The seeds of the certificate authorities of the cluster, one for each term of the keyring, the newest first. The
+    /// certificate of this node is issued by the first; a peer's may be issued by any.
+    pub authorities: Vec<Key256>,
+}
+
+/// The cluster port of a process.
+#[async_trait]
+pub trait ClusterPort: Send + Sync + 'static {
+    /// Accepts and opens connections with this identity until [`close`](Self::close). A later call replaces the
+    /// identity: connections whose peers it still accepts stay.
+    ///
+    /// # Errors
+    /// When the address cannot be bound or a certificate cannot be issued.
+    async fn open(&self, identity: PortIdentity, service: Arc<dyn PeerService>) -> Result<Arc<dyn Transport>>;
+
+    /// Closes all connections and stops to listen. Erases the keys.
+    async fn close(&self);
+
+    /// Passes a request to another node, which handles it as its own. Returns its response.
+    ///
+    /// # Errors
+    /// See [`NotForwarded`].
+    async fn forward(
+        &self,
+        to: &Member,
+        request: Box<Incoming>,
+    ) -> std::result::Result<ForwardedResponse, NotForwarded>;
+}
+
+/// What another node returned for a request.
+pub struct ForwardedResponse {
+    /// The status that the caller gets.
+    pub status: u16,
+    /// The status that metrics count.
+    pub decided: u16,
+    /// The `Content-Type`.
+    pub content_type: String,
+    /// The body; wiped after it was sent.
+    pub body: bytes::Bytes,
+    /// The index of the log after the request there.
+    pub index: u64,
+}
+
+/// Why a request was not forwarded.
+pub enum NotForwarded {
+    /// The other node did nothing: it does not lead, is sealed, or was not reached. Another node may get the request,
+    /// which is returned.
+    Elsewhere(Box<Incoming>),
+    /// The connection was lost after the request was sent: whether it took effect is not known.
+    Lost,
+}
+
+/// What the other members of the cluster use of this node. Calls come only from peers whose certificates are valid.
+#[async_trait]
+pub trait PeerService: Send + Sync + 'static {
+    /// The backend, with [`Backend::consensus`].
+    fn backend(&self) -> Arc<dyn Backend>;
+
+    /// Whether a node with this name and data directory is a member, or is this node's leader while it joins.
+    fn is_member(&self, origin: &Origin) -> bool;
+
+    /// Handles a request that another member has received, if this node leads.
+    ///
+    /// # Errors
+    /// The request, when this node does not lead; nothing was done.
+    async fn handle_forwarded(
+        &self,
+        from: &Origin,
+        request: Box<Incoming>,
+    ) -> std::result::Result<(Response, u64), Box<Incoming>>;
+}
