@@ -9,6 +9,7 @@ use keepfast_framework::engine::Gauge;
 use serde::{Deserialize, Serialize};
 
 use crate::audit::OwnFiles;
+use crate::cluster::port::ClusterPort;
 use crate::seal::SealKind;
 
 /// The validated settings of the configuration file.
@@ -61,6 +62,10 @@ pub struct Settings {
     /// The place of the storage of this node; `None` if it cannot be distinguished from a copy. See
     /// [`crate::lease::quarantine`].
     pub data_directory: Option<DataDirectory>,
+    /// The cluster port; `None` for a storage without a cluster.
+    pub cluster_port: Option<Arc<dyn ClusterPort>>,
+    /// Whether a standby passes every request to the leader (`disable_standby_reads`).
+    pub disable_standby_reads: bool,
 }
 
 /// The place of the data directory of a node.
@@ -221,6 +226,8 @@ impl Default for Settings {
             log: None,
             database_file_directories: Vec::new(),
             data_directory: None,
+            cluster_port: None,
+            disable_standby_reads: false,
         }
     }
 }

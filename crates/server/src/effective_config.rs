@@ -117,6 +117,8 @@ impl EffectiveConfig {
             host_gauges: None,
             database_file_directories: config.database_file_directories.clone(),
             data_directory: None,
+            cluster_port: None,
+            disable_standby_reads: false,
         }
     }
 }

@@ -22,7 +22,7 @@ pub struct PortIdentity {
 
 /// The cluster port of a process.
 #[async_trait]
-pub trait ClusterPort: Send + Sync + 'static {
+pub trait ClusterPort: std::fmt::Debug + Send + Sync + 'static {
     /// Accepts and opens connections with this identity until [`close`](Self::close). A later call replaces the
     /// identity: connections whose peers it still accepts stay.
     ///
