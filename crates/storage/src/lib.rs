@@ -14,6 +14,7 @@ mod listing;
 mod local;
 mod memory;
 mod page;
+mod raft;
 mod role;
 #[cfg(any(test, feature = "suite"))]
 pub mod suite;
