@@ -56,6 +56,13 @@ pub(crate) fn check(config: &Config, own_files: OwnFiles, now: Timestamp) -> Fin
         }
         check_certificate(&what, listener, now, &mut findings);
     }
+    for address in config.cluster_bind_addresses() {
+        let what = format!("cluster_address {address:?}");
+        if !seen.insert(address.clone()) && !address.ends_with(":0") {
+            findings.errors.push(format!("{what}: a listener has the same address"));
+        }
+        check_tcp(&what, &address, &mut findings);
+    }
     if let Some(path) = config.storage.path() {
         findings.note("storage path", is_creatable_directory(path));
     }

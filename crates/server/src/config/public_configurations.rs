@@ -36,7 +36,6 @@ fn the_helm_chart_configuration_starts_with_warnings() {
     assert_eq!(
         warnings,
         [
-            "cluster_address has no effect in Keepfast at c.hcl:7:11",
             "ui has no effect in Keepfast: there is no user interface at c.hcl:3:9",
             "service_registration has no effect in Keepfast at c.hcl:11:9",
         ]
