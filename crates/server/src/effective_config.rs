@@ -285,6 +285,28 @@ mod tests {
     }
 
     #[test]
+    fn the_address_for_nodes_follows_the_one_for_clients() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("c.hcl");
+        let read = |storage: &str, environment: &[(&str, &str)]| {
+            let text = format!("{storage}\nlistener \"tcp\" {{\n tls_disable = 1\n address = \"127.0.0.1:0\"\n}}\n");
+            std::fs::write(&file, text).unwrap();
+            let mut args = ServerArgs { config: vec![file.clone()], ..ServerArgs::default() };
+            EffectiveConfig::read(&mut args, &Environment::of(environment))
+        };
+        let raft = "storage \"raft\" { path = \"/d\" }";
+        let mut effective = read(raft, &[]).unwrap();
+        effective.bound(&["127.0.0.1:40001".parse().ok()]);
+        assert_eq!(effective.settings().cluster_addr, "https://127.0.0.1:40002");
+        assert_eq!(effective.config.cluster_bind_addresses(), ["127.0.0.1:40002"]);
+        let given = read(raft, &[("VAULT_API_ADDR", "http://a:1"), ("VAULT_CLUSTER_ADDR", "https://b:9")]).unwrap();
+        assert_eq!(given.settings().cluster_addr, "https://b:9");
+        let same = read(raft, &[("VAULT_API_ADDR", "https://a:1"), ("VAULT_CLUSTER_ADDR", "https://a:1")]);
+        assert!(same.err().unwrap().to_string().contains("used for both API and cluster addresses"));
+        assert_eq!(read("storage \"inmem\" {}", &[]).unwrap().settings().cluster_addr, "");
+    }
+
+    #[test]
     fn empty_flags_count_as_unset() {
         let empty = DevArgs {
             root_token: Some(SecretString::new(String::new())),

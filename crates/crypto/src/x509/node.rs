@@ -112,10 +112,7 @@ impl NodeAuthority {
             extension(false, &usages)?,
             extension(false, &names)?,
             extension(false, &SubjectKeyIdentifier(OctetString::new(&sha256(spki)[..20])?))?,
-            extension(
-                false,
-                &AuthorityKeyIdentifier { key_identifier: Some(of_authority), ..Default::default() },
-            )?,
+            extension(false, &AuthorityKeyIdentifier { key_identifier: Some(of_authority), ..Default::default() })?,
         ])
     }
 

@@ -215,13 +215,7 @@ impl Live {
         live
     }
 
-    async fn run(
-        &self,
-        port: &OpenPort,
-        to: &Recipient,
-        dialled: Dialled,
-        queue: mpsc::Receiver<Queued>,
-    ) -> io::Error {
+    async fn run(&self, port: &OpenPort, to: &Recipient, dialled: Dialled, queue: mpsc::Receiver<Queued>) -> io::Error {
         let Dialled { connection, mut halves, .. } = dialled;
         let silence = halves.reader.silence(port.clock.clone());
         tokio::select! {

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -35,26 +35,34 @@ pub(super) type Writer = WriteHalf<TlsStream<TcpStream>>;
 /// The half that reads. Counts bytes, so that a long frame on a slow line is no silence.
 pub(super) struct Reader {
     half: ReadHalf<TlsStream<TcpStream>>,
-    received: Arc<AtomicU64>,
+    activity: Arc<Activity>,
+}
+
+#[derive(Default)]
+struct Activity {
+    received: AtomicU64,
+    /// Whether a read waits for bytes. A reader that is busy with a part of a snapshot knows nothing of the other node.
+    waits: AtomicBool,
 }
 
 impl Halves {
     pub(super) fn new(stream: TlsStream<TcpStream>) -> Self {
         let (half, writer) = tokio::io::split(stream);
-        Halves { reader: Reader { half, received: Arc::default() }, writer }
+        Halves { reader: Reader { half, activity: Arc::default() }, writer }
     }
 }
 
 impl Reader {
-    /// Completes when nothing was received for [`MAX_QUIET`] ticks of the clock.
+    /// Completes when reads have waited for [`MAX_QUIET`] ticks of the clock.
     pub(super) fn silence(&self, clock: Arc<dyn Clock>) -> impl Future<Output = ()> + Send + 'static {
-        let received = self.received.clone();
+        let activity = self.activity.clone();
         async move {
-            let (mut last, mut quiet) = (received.load(Ordering::Relaxed), 0);
+            let (mut last, mut quiet) = (0, 0);
             while quiet < MAX_QUIET {
                 clock.sleep_until(clock.now().after(TICK)).await;
-                let current = received.load(Ordering::Relaxed);
-                quiet = if current == last { quiet + 1 } else { 0 };
+                let current = activity.received.load(Ordering::Relaxed);
+                let is_quiet = current == last && activity.waits.load(Ordering::Relaxed);
+                quiet = if is_quiet { quiet + 1 } else { 0 };
                 last = current;
             }
         }
@@ -65,7 +73,8 @@ impl AsyncRead for Reader {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = out.filled().len();
         let polled = Pin::new(&mut self.half).poll_read(cx, out);
-        self.received.fetch_add((out.filled().len() - before) as u64, Ordering::Relaxed);
+        self.activity.received.fetch_add((out.filled().len() - before) as u64, Ordering::Relaxed);
+        self.activity.waits.store(polled.is_pending(), Ordering::Relaxed);
         polled
     }
 }

@@ -72,7 +72,10 @@ mod tests {
             let decoded = decode(Bytes::copy_from_slice(&encode(&error))).unwrap();
             assert_eq!(format!("{decoded:?}"), format!("{error:?}"));
         }
-        assert!(matches!(decode(Bytes::copy_from_slice(&encode(&StorageError::Removed))), Some(StorageError::NotLeader)));
+        assert!(matches!(
+            decode(Bytes::copy_from_slice(&encode(&StorageError::Removed))),
+            Some(StorageError::NotLeader)
+        ));
         let secret = StorageError::corrupt("a path that stays here");
         assert!(matches!(decode(Bytes::copy_from_slice(&encode(&secret))), Some(StorageError::Unknown)));
         assert!(decode(Bytes::from_static(&[1; LENGTH - 1])).is_none());

@@ -74,7 +74,9 @@ pub(super) fn read(
 
 /// The address of the cluster port. Without one it is that of the listener with the next port.
 fn cluster_address(stanza: &mut Stanza<'_>) -> Result<Option<String>, ConfigError> {
-    let Some(address) = stanza.address("cluster_address")?.filter(|address| !address.is_empty()) else { return Ok(None) };
+    let Some(address) = stanza.address("cluster_address")?.filter(|address| !address.is_empty()) else {
+        return Ok(None);
+    };
     let port = address.rsplit_once(':').filter(|_| has_port(&address)).map(|(_, port)| port);
     if address.parse::<Ipv6Addr>().is_ok() || !port.is_some_and(|port| port.parse::<u16>().is_ok()) {
         let message = format!("cluster_address {address:?} must be host:port with a port from 0 to 65535");

@@ -33,6 +33,7 @@ fn the_helm_chart_configuration_starts_with_warnings() {
     "#;
     let (config, warnings) = load_file("c.hcl", text).unwrap();
     assert_eq!(config.listeners[0].address(), "[::]:8200");
+    assert_eq!(config.cluster_bind_addresses(), ["[::]:8201"]);
     assert_eq!(
         warnings,
         [

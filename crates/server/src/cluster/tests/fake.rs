@@ -15,7 +15,7 @@ use keepfast_storage::{
     Page, SnapshotHead, SnapshotParts, StorageError, Transport, Watch,
 };
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::DevKv;
 
@@ -42,6 +42,9 @@ pub(super) struct FakeStorage {
     pub(super) snapshot_errors: Mutex<Vec<String>>,
     /// The parts after which a snapshot is refused.
     pub(super) refuses_after: Mutex<Option<usize>>,
+    /// Each received part waits for a permit, and is noted first.
+    pub(super) pause: Semaphore,
+    pub(super) paused: Notify,
 }
 
 impl FakeService {
@@ -55,6 +58,8 @@ impl FakeService {
             snapshots: Mutex::default(),
             snapshot_errors: Mutex::default(),
             refuses_after: Mutex::default(),
+            pause: Semaphore::new(Semaphore::MAX_PERMITS),
+            paused: Notify::new(),
         };
         Arc::new(Self {
             storage: Arc::new(storage),
@@ -89,11 +94,7 @@ impl PeerService for FakeService {
         !self.strangers.lock().contains(origin)
     }
 
-    async fn handle_forwarded(
-        &self,
-        _: &Origin,
-        request: Box<Incoming>,
-    ) -> Result<(Response, u64), Box<Incoming>> {
+    async fn handle_forwarded(&self, _: &Origin, request: Box<Incoming>) -> Result<(Response, u64), Box<Incoming>> {
         if let Some(arrived) = &*self.arrived.lock() {
             arrived.send(request.path.to_string()).unwrap();
         }
@@ -190,7 +191,11 @@ impl Consensus for FakeStorage {
                 return Err(StorageError::Full);
             }
             match parts.next().await {
-                Ok(Some(part)) => received.push(part),
+                Ok(Some(part)) => {
+                    received.push(part);
+                    self.paused.notify_one();
+                    self.pause.acquire().await.unwrap().forget();
+                }
                 Ok(None) => break,
                 Err(error) => {
                     self.snapshot_errors.lock().push(error.to_string());

@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use keepfast_core::cluster::port::PortIdentity;
 use keepfast_framework::clock::{Clock, SystemClock, TestClock};
-use keepfast_storage::Origin;
+use keepfast_storage::{Origin, SnapshotParts, StorageError};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::version::{TLS12, TLS13};
@@ -14,6 +16,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio_rustls::TlsConnector;
 
 use super::{CLUSTER, TestNode, identity, origin, soon};
@@ -184,9 +187,9 @@ async fn sec_strangers_leave_room_for_members() {
 async fn sec_a_frame_beyond_its_bound_ends_the_connection() {
     let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
     for kind in [Kind::Messages, Kind::Snapshot, Kind::Calls, Kind::Requests] {
-        for length in [0, u32::try_from(kind.limit((2 << 20) + 1)).unwrap(), u32::MAX] {
+        for length in [0, u32::try_from(kind.limit(2 << 20) + 1).unwrap(), u32::MAX] {
             let dialled = dial(&a.open_port(), &origin("bb"), &b.member.cluster_addr, kind).await.unwrap();
-            assert!(dialled.limit <= kind.limit(2 << 20));
+            assert_eq!(dialled.limit, kind.limit(2 << 20));
             let mut halves = dialled.halves;
             halves.writer.write_all(&length.to_le_bytes()).await.unwrap();
             halves.writer.flush().await.unwrap();
@@ -222,4 +225,32 @@ async fn a_silent_connection_ends() {
     soon(ended).await;
     // Until then it showed that it was alive.
     assert!(rest.starts_with(&[1, 0, 0, 0, 0]) && rest.len() >= 3 * 5, "{rest:?}");
+}
+
+#[tokio::test]
+async fn a_node_that_is_busy_with_a_snapshot_is_not_silent() {
+    let clock = TestClock::default();
+    let (a, b) = (
+        TestNode::with("a", &[1], Arc::new(clock.clone())).await,
+        TestNode::with("bb", &[1], Arc::new(clock.clone())).await,
+    );
+    b.service.storage.pause.forget_permits(Semaphore::MAX_PERMITS);
+    let (transport, to) = (a.transport.clone(), b.member.clone());
+    let sent = tokio::spawn(async move { transport.send_snapshot(&to, Bytes::new(), Box::new(OnePart(true))).await });
+    soon(b.service.storage.paused.notified()).await;
+    for _ in 0..30 {
+        clock.advance(Duration::from_secs(1));
+        tokio::time::timeout(Duration::from_millis(1), std::future::pending::<()>()).await.unwrap_err();
+    }
+    b.service.storage.pause.add_permits(9);
+    soon(sent).await.unwrap().unwrap();
+}
+
+struct OnePart(bool);
+
+#[async_trait]
+impl SnapshotParts for OnePart {
+    async fn next(&mut self) -> Result<Option<Bytes>, StorageError> {
+        Ok(std::mem::take(&mut self.0).then(|| Bytes::from_static(b"part")))
+    }
 }
