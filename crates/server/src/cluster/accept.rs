@@ -149,3 +149,21 @@ async fn greet(port: &OpenPort, stream: TcpStream) -> io::Result<(Connection, Ki
     stream.flush().await?;
     Ok((connection, hello.kind, Halves::new(stream.into())))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_oldest_of_the_address_with_the_most_is_closed() {
+        let task = tokio::spawn(std::future::pending::<()>()).abort_handle();
+        let state = |last: &[u8]| {
+            let address = |last: &u8| IpAddr::from([10, 0, 0, *last]);
+            let stranger = |(number, last)| Stranger { number, from: address(last), task: task.clone() };
+            State { next: 0, open: (0..).zip(last).map(stranger).collect() }
+        };
+        for (addresses, expected) in [(&[1, 2, 3][..], 0), (&[1, 2, 2], 1), (&[1, 2, 1, 2, 2], 1), (&[3, 2, 1, 1], 2)] {
+            assert_eq!(state(addresses).surplus(), expected, "{addresses:?}");
+        }
+    }
+}

@@ -78,7 +78,7 @@ fn cluster_address(stanza: &mut Stanza<'_>) -> Result<Option<String>, ConfigErro
         return Ok(None);
     };
     let port = address.rsplit_once(':').filter(|_| has_port(&address)).map(|(_, port)| port);
-    if address.parse::<Ipv6Addr>().is_ok() || !port.is_some_and(|port| port.parse::<u16>().is_ok()) {
+    if address.parse::<Ipv6Addr>().is_ok() || port.is_none_or(|port| port.parse::<u16>().is_err()) {
         let message = format!("cluster_address {address:?} must be host:port with a port from 0 to 65535");
         return Err(stanza.fault(stanza.position("cluster_address"), message));
     }

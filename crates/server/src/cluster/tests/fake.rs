@@ -98,6 +98,7 @@ impl PeerService for FakeService {
         if let Some(arrived) = &*self.arrived.lock() {
             arrived.send(request.path.to_string()).unwrap();
         }
+        assert_ne!(request.path.as_str(), "panic", "a handler that panics");
         self.gate.acquire().await.unwrap().forget();
         let node = self.node.lock().clone();
         match node {

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use keepfast_crypto::hash::sha256;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::tls_session::{ChainCheck, ClientChain, TlsVersion};
 use keepfast_framework::{AuditedHeader, Body, Incoming, Input, Operation, QueryValue, TlsSession, UnauthedEndpoints};
@@ -64,6 +65,9 @@ fn decoded(bytes: &[u8]) -> Option<Box<Incoming>> {
 #[test]
 fn every_field_of_a_request_comes_back() {
     let sent = whole(&full());
+    // Another value means that nodes of two versions do not understand each other.
+    let expected = "77f2821ee5a159a2ae8c47f9beedd6e1019da883c9bad5f9ab4fa71a0e7e9f92";
+    assert_eq!(hex::encode(sha256(&sent)), expected);
     let request = decoded(&sent).unwrap();
     assert_eq!(whole(&request), sent);
     assert_eq!((request.id.as_str(), request.method, request.operation), ("id-1", "PATCH", Operation::Patch));

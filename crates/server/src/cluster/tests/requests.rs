@@ -9,10 +9,14 @@ use keepfast_crypto::secret::SecretString;
 use keepfast_framework::{Body, CanonicalPath, Incoming, Input, Operation, UnauthedEndpoints};
 use keepfast_storage::Index;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{Semaphore, mpsc};
 
-use super::{TestNode, member, soon};
+use super::{TestNode, member, origin, soon};
+use crate::cluster::dial::dial;
+use crate::cluster::frames::{self, Kind, Outgoing, tag};
 use crate::cluster::port::Port;
+use crate::cluster::request as form;
 
 pub(super) fn request(method: &'static str, operation: Operation, path: &str, body: &str) -> Box<Incoming> {
     let body = Body::parse(Bytes::copy_from_slice(body.as_bytes())).unwrap();
@@ -119,6 +123,45 @@ async fn the_outcome_is_not_known_when_the_connection_ends() {
     assert_eq!(soon(paths.recv()).await.unwrap(), "sys/health");
     b.port.close().await;
     assert_eq!(soon(waiting).await.unwrap(), Err(true));
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_is_answered() {
+    let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
+    assert_eq!(soon(start(&a.port, &b, "panic")).await.unwrap(), Err(true));
+    b.service.lead().await;
+    assert_eq!(forward(&a, &b, read("sys/health")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_request_makes_one_hop_and_has_its_form_and_connection() {
+    let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
+    b.service.lead().await;
+    let address = &b.member.cluster_addr;
+    let mut halves = dial(&a.open_port(), &origin("bb"), address, Kind::Requests).await.unwrap().halves;
+    let head = form::encode(&read("sys/health")).unwrap();
+    for (id, hops, head, expected) in [
+        (3_u64, 1, &head.expose()[..], tag::RESPONSE),
+        (4, 0, head.expose(), tag::ELSEWHERE),
+        (5, 2, head.expose(), tag::ELSEWHERE),
+        (6, 1, b"no request", tag::ELSEWHERE),
+    ] {
+        let fields = [&id.to_le_bytes()[..], &[hops], head].concat();
+        Outgoing::new(tag::REQUEST, &fields, Bytes::new()).write(&mut halves.writer).await.unwrap();
+        halves.writer.flush().await.unwrap();
+        let answer = loop {
+            let frame = soon(frames::read(&mut halves.reader, 1 << 20)).await.unwrap();
+            if frame.tag != tag::ALIVE {
+                break frame;
+            }
+        };
+        assert_eq!((answer.tag, &answer.body[..8]), (expected, &id.to_le_bytes()[..]));
+    }
+    // A commit belongs to another connection.
+    Outgoing::new(tag::COMMIT, &[0; 8], Bytes::new()).write(&mut halves.writer).await.unwrap();
+    halves.writer.flush().await.unwrap();
+    let _ = soon(halves.reader.read_to_end(&mut Vec::new())).await;
+    assert!(b.service.storage.committed.lock().is_empty());
 }
 
 #[tokio::test]
