@@ -5,6 +5,7 @@
 
 mod args;
 mod banner;
+mod cluster;
 pub mod config;
 mod effective_config;
 mod host_gauges;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-pub use keepfast_consensus::{Change, ChangeError, Incarnation, Member, NodeId, Origin, RaftId};
+pub use keepfast_consensus::{Change, ChangeError, Incarnation, MAX_MESSAGE, Member, NodeId, Origin, RaftId};
 
 use crate::{Index, StorageError};
 
