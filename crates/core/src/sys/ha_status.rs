@@ -10,7 +10,7 @@ use super::System;
 const HELP: Help = Help { synopsis: "Lists the nodes of the cluster.", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("ha-status", HELP).read(ha_status);
+    r.path("ha-status", HELP).read(ha_status).forwarded();
 }
 
 #[derive(Serialize)]
