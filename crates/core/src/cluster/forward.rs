@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use keepfast_framework::{Clock as _, ClusterPart, Error, Incoming, StateIndex, Status, Timestamp};
+use keepfast_framework::{ClusterPart, Error, Incoming, StateIndex, Status, Timestamp};
 use keepfast_storage::{Consensus, Index, Member, StorageError};
 
 use super::place::Site;
