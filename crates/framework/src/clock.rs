@@ -46,6 +46,12 @@ impl Timestamp {
         Timestamp(self.0.saturating_add(i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)))
     }
 
+    /// This time minus `span`; saturates at the earliest representable time.
+    #[must_use]
+    pub fn before(self, span: Duration) -> Self {
+        Timestamp(self.0.saturating_sub(i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)))
+    }
+
     /// The duration from `earlier` to this time; zero if `earlier` is later.
     pub fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_nanos(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))

@@ -22,6 +22,11 @@ pub trait Consensus: Send + Sync + 'static {
     /// The present state of this node, for operators and metrics.
     fn status(&self) -> ClusterStatus;
 
+    /// Whether this node is the only member. Called for each request: implementations return a flag.
+    fn is_alone(&self) -> bool {
+        self.status().members.len() < 2
+    }
+
     /// Returns an index that is not before that of any commit that was acknowledged, by any node, before the call. It is
     /// applied here.
     ///

@@ -1,3 +1,9 @@
-//! The node as a member of a cluster: which node handles a request, its connections to the other nodes, and joining.
+//! The node as a member of a cluster: see `ARCHITECTURE.md`.
 
+pub(crate) mod forward;
+pub(crate) mod keys;
+pub(crate) mod lead;
+pub(crate) mod membership;
+pub(crate) mod place;
 pub mod port;
+pub(crate) mod service;

@@ -227,6 +227,7 @@ impl LeaseFixture {
             tls: None,
             open: keepfast_framework::UnauthedEndpoints::default(),
             accepts_prometheus: false,
+            cluster: None,
         };
         let response = Pipeline::new(self.unsealed.clone()).handle(Box::new(incoming)).await;
         let status = response.status().0;

@@ -139,7 +139,8 @@ async fn audit_entries_name_the_namespace_of_the_request() {
         query: &query,
         headers: &[],
         remote: None,
-        wrap_ttl: 0,
+        forwarded_from: None,
+            wrap_ttl: 0,
         public: None,
     };
     let time = server.clock.now();

@@ -174,6 +174,18 @@ impl Barrier {
         Ok(KeyStatus { term: term.number, installed_unix: term.installed, encryptions: self.encryptions(term)? })
     }
 
+    /// Derives a key from that of a term of the keyring. `purpose` names its use, so that no two uses share a key. Every
+    /// node whose barrier is open derives the same key.
+    ///
+    /// # Errors
+    /// [`StorageError::Closed`]; [`StorageError::Corrupt`] for a term that the keyring does not have.
+    pub fn derive(&self, term: u32, purpose: &str) -> Result<RootKey, StorageError> {
+        let keyring = self.keyring.load();
+        keyring.active().ok_or(StorageError::Closed)?;
+        let unknown = || StorageError::corrupt(format!("the keyring has no term {term}"));
+        Ok(keyring.term(term).ok_or_else(unknown)?.derive(purpose))
+    }
+
     /// Whether the barrier has closed without a call of [`close`](Self::close): another node has encrypted the keyring
     /// under a root key that this barrier does not have, or [`fail_closed`](Self::fail_closed) was called. It must be
     /// opened again with the current root key.
