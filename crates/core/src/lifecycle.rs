@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use crate::audit::target::OpenedDevice;
 use crate::background::BackgroundTasks;
+use crate::cluster::Administration;
 use crate::parts::ServerParts;
 use crate::request::Pipeline;
 use crate::seal::{CurrentSeal, Seal, SealConfig, Unsealing};
@@ -27,6 +28,8 @@ pub(crate) struct Lifecycle {
     pub(crate) unsealed_now: Notify,
     /// Init, unseal and seal exclude each other.
     pub(crate) changing: tokio::sync::Mutex<()>,
+    /// How the members of the cluster change.
+    pub(crate) administration: Administration,
     /// A reference to itself, for the task that seals it.
     this: Weak<Lifecycle>,
 }
@@ -86,6 +89,7 @@ impl Lifecycle {
             unsealing: Mutex::default(),
             unsealed_now: Notify::new(),
             changing: tokio::sync::Mutex::new(()),
+            administration: Administration::default(),
             this,
         }
     }

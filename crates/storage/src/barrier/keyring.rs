@@ -12,6 +12,7 @@ use std::sync::{Arc, atomic::AtomicU64};
 use keepfast_crypto::{
     aead::AeadKey,
     compare::equal,
+    kdf::hkdf_sha256,
     locked::Key256,
     random,
     secret::{Secret, SecretBytes},
@@ -22,6 +23,8 @@ use crate::Digest;
 
 const VERSION: u8 = 1;
 const HEAD: usize = 5;
+/// The salt of derived keys.
+const DERIVED: &[u8] = b"keepfast barrier derived key 1";
 const ENTRY: usize = 4 + 8 + 32;
 
 /// All keys, the root key, and the digest of the stored form. Immutable: a change creates a new keyring.
@@ -121,6 +124,13 @@ impl Keyring {
 impl Term {
     fn new(number: u32, installed: i64, bytes: Key256) -> Self {
         Self { number, installed, key: AeadKey::new(&bytes), uncounted: AtomicU64::new(0), bytes }
+    }
+
+    /// A key for another use than the encryption of records: HKDF of the key of the term.
+    pub(crate) fn derive(&self, purpose: &str) -> Key256 {
+        let mut out = Key256::zeroed();
+        hkdf_sha256(self.bytes.expose(), DERIVED, purpose.as_bytes(), out.expose_mut());
+        out
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod counters;
 mod current_keyring;
+mod derive;
 mod keyring;
 mod record_format;
 mod seal_record;
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use self::counters::Counts;
 pub use self::counters::OperationCounts;
 use self::current_keyring::CurrentKeyring;
+pub use self::derive::derive_key;
 use self::keyring::{Keyring, Unusable};
 pub use self::seal_record::SealRecord;
 use crate::{
@@ -172,6 +174,18 @@ impl Barrier {
         let keyring = self.keyring.load();
         let term = keyring.active().ok_or(StorageError::Closed)?;
         Ok(KeyStatus { term: term.number, installed_unix: term.installed, encryptions: self.encryptions(term)? })
+    }
+
+    /// Derives a key from that of a term of the keyring. `purpose` names its use, so that no two uses share a key. Every
+    /// node whose barrier is open derives the same key.
+    ///
+    /// # Errors
+    /// [`StorageError::Closed`]; [`StorageError::Corrupt`] for a term that the keyring does not have.
+    pub fn derive(&self, term: u32, purpose: &str) -> Result<RootKey, StorageError> {
+        let keyring = self.keyring.load();
+        keyring.active().ok_or(StorageError::Closed)?;
+        let unknown = || StorageError::corrupt(format!("the keyring has no term {term}"));
+        Ok(keyring.term(term).ok_or_else(unknown)?.derive(purpose))
     }
 
     /// Whether the barrier has closed without a call of [`close`](Self::close): another node has encrypted the keyring

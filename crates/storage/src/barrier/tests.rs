@@ -363,6 +363,24 @@ async fn a_replacement_of_all_records_closes_the_barrier() {
     assert!(!again.is_replaced() && !again.has_failed_closed());
 }
 
+#[tokio::test]
+async fn a_derived_key_depends_on_term_and_purpose_only() {
+    let (backend, root) = (Arc::new(MemoryBackend::new()), golden_root());
+    Barrier::create(backend.clone(), &root, "seal".into(), 0).await.unwrap();
+    let barrier = Barrier::open(backend.clone(), &root).await.unwrap();
+    let derive = |barrier: &Barrier, term, purpose| *barrier.derive(term, purpose).unwrap().expose();
+    let first = derive(&barrier, 1, "a");
+    assert!(barrier.derive(0, "a").is_err() && barrier.derive(2, "a").is_err());
+    barrier.rotate(0).await.unwrap();
+    let other = RootKey::new([7; 32]);
+    barrier.rewrap_root(&other, None).await.unwrap();
+    let second = Barrier::open(backend, &other).await.unwrap();
+    assert_eq!(first, derive(&second, 1, "a"), "the same on every node, under every root");
+    assert!(first != derive(&second, 2, "a") && first != derive(&second, 1, "b"));
+    second.close();
+    assert!(matches!(second.derive(1, "a"), Err(StorageError::Closed)));
+}
+
 /// Records that were written by format version 1, as `path hex` lines, under the root key 00 01 02 … 1f.
 const GOLDEN: &str = include_str!("../../tests/golden/barrier-v1.txt");
 
