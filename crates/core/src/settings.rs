@@ -69,6 +69,8 @@ pub struct Settings {
     pub disable_standby_reads: bool,
     /// How this node joins a cluster.
     pub join: JoinSettings,
+    /// The interval of autopilot (`autopilot_reconcile_interval`).
+    pub autopilot_interval: Duration,
 }
 
 /// How a node joins a cluster.
@@ -243,6 +245,7 @@ impl Default for Settings {
             cluster_port: None,
             disable_standby_reads: false,
             join: JoinSettings::default(),
+            autopilot_interval: Duration::from_secs(10),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod args;
 mod banner;
+mod cluster;
 pub mod config;
 mod effective_config;
 mod host_gauges;
@@ -21,6 +22,7 @@ mod service_manager;
 mod signals;
 
 pub use args::{DevArgs, DevKv, ServerArgs};
+pub use keepfast_core::cluster::snapshots;
 pub use keepfast_edge::TlsError;
 pub use run::{StartError, downgrade_storage, run, validate};
 

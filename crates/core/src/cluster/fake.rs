@@ -49,6 +49,7 @@ pub(crate) fn status(voters: &[u64]) -> ClusterStatus {
 /// A node of a cluster whose state the test sets.
 pub(crate) struct FakeConsensus {
     pub(crate) status: Mutex<ClusterStatus>,
+    origin: Origin,
     /// What the node got when it joined.
     pub(crate) joined: Mutex<Option<Joined>>,
     pub(crate) restored: Mutex<Vec<Bytes>>,
@@ -62,8 +63,11 @@ pub(crate) struct FakeConsensus {
 impl FakeConsensus {
     /// A node with this state.
     pub(crate) fn new(status: ClusterStatus) -> Arc<Self> {
+        let own = status.members.iter().find(|m| Some(m.id) == status.id).unwrap_or(&status.members[0]);
+        let origin = Origin { node: own.node.clone(), incarnation: own.incarnation };
         Arc::new(FakeConsensus {
             status: Mutex::new(status),
+            origin,
             joined: Mutex::default(),
             restored: Mutex::default(),
             parts: Mutex::default(),
@@ -115,9 +119,7 @@ impl SnapshotParts for Parts {
 #[async_trait]
 impl Consensus for FakeConsensus {
     fn identity(&self) -> Origin {
-        let status = self.status.lock();
-        let own = status.members.iter().find(|m| Some(m.id) == status.id).unwrap_or(&status.members[0]);
-        Origin { node: own.node.clone(), incarnation: own.incarnation }
+        self.origin.clone()
     }
 
     fn status(&self) -> ClusterStatus {

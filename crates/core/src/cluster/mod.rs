@@ -6,6 +6,9 @@ pub(crate) mod fake;
 pub mod join;
 pub(crate) mod members;
 pub mod port;
+pub mod snapshots;
+
+use std::sync::Arc;
 
 use self::autopilot::Autopilot;
 use self::join::joiner::Joining;
@@ -17,4 +20,6 @@ pub(crate) struct Administration {
     pub(crate) joining: Joining,
     /// What autopilot has seen.
     pub(crate) autopilot: Autopilot,
+    /// Held while a snapshot is in memory, so that there is one at a time.
+    pub(crate) snapshot: Arc<tokio::sync::Mutex<()>>,
 }

@@ -19,6 +19,8 @@ use keepfast_crypto::secret::SecretBytes;
 use keepfast_storage::{Incarnation, Member, NodeId, RaftId, derive_key};
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::members::WrittenMember;
+
 /// The purpose of the key of challenges, derived from the key of a term.
 pub(crate) const CHALLENGES: &str = "keepfast join challenge 1";
 /// The purpose of the key of answers and responses, derived from the root key.
@@ -63,7 +65,6 @@ impl Applicant {
         let is_usable = !applicant.node.is_empty() && !applicant.cluster_addr.is_empty() && applicant.election_ms > 0;
         (is_bounded && is_usable).then_some(applicant)
     }
-
 
     /// The member that it becomes; the entry of the log gives it a number.
     pub(crate) fn member(&self) -> Member {
@@ -168,54 +169,17 @@ pub(crate) struct Welcome {
 pub(crate) struct WelcomeDetails {
     pub(crate) cluster_id: String,
     /// The members, the new one among them.
-    members: Vec<SentMember>,
-}
-
-/// A member as it is sent.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct SentMember {
-    id: u64,
-    voter: bool,
-    node: NodeId,
-    #[serde(with = "hex::serde")]
-    incarnation: Incarnation,
-    cluster_addr: String,
-    api_addr: String,
-    wants_vote: bool,
-    election_ms: u32,
-    version: String,
+    members: Vec<WrittenMember>,
 }
 
 impl WelcomeDetails {
     pub(crate) fn new(cluster_id: String, members: Vec<Member>) -> Self {
-        let sent = |m: Member| SentMember {
-            id: m.id.0,
-            voter: m.voter,
-            node: m.node,
-            incarnation: m.incarnation,
-            cluster_addr: m.cluster_addr,
-            api_addr: m.api_addr,
-            wants_vote: m.wants_vote,
-            election_ms: m.election_ms,
-            version: m.version,
-        };
-        WelcomeDetails { cluster_id, members: members.into_iter().map(sent).collect() }
+        WelcomeDetails { cluster_id, members: members.into_iter().map(WrittenMember::from).collect() }
     }
 
     /// The members.
     pub(crate) fn into_members(self) -> Vec<Member> {
-        let member = |m: SentMember| Member {
-            id: RaftId(m.id),
-            node: m.node,
-            incarnation: m.incarnation,
-            cluster_addr: m.cluster_addr,
-            api_addr: m.api_addr,
-            voter: m.voter,
-            wants_vote: m.wants_vote,
-            election_ms: m.election_ms,
-            version: m.version,
-        };
-        self.members.into_iter().map(member).collect()
+        self.members.into_iter().map(Member::from).collect()
     }
 }
 

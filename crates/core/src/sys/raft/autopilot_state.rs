@@ -89,7 +89,7 @@ fn server(status: &ClusterStatus, config: &AutopilotConfig, memory: &Memory, mem
         name: member.node.clone(),
         address: host_and_port(&member.cluster_addr).to_owned(),
         node_status: if silence.is_some_and(|silence| silence >= dead) { "failed" } else { "alive" },
-        last_contact: duration::format(silence.unwrap_or_default()),
+        last_contact: short(silence.unwrap_or_default()),
         last_term: status.term,
         last_index: matched(status, member),
         healthy: is_healthy(status, config, member),
@@ -100,6 +100,30 @@ fn server(status: &ClusterStatus, config: &AutopilotConfig, memory: &Memory, mem
     }
 }
 
+/// A duration as Go writes it, down to milliseconds.
+fn short(duration: Duration) -> String {
+    let millis = duration.as_nanos() % 1_000_000_000;
+    if duration.as_secs() > 0 || millis == 0 {
+        return duration::format(duration);
+    }
+    let fraction = format!("{:06}", millis % 1_000_000);
+    let fraction = fraction.trim_end_matches('0');
+    let point = if fraction.is_empty() { "" } else { "." };
+    format!("{}{point}{fraction}ms", millis / 1_000_000)
+}
+
 fn kind(voter: bool) -> &'static str {
     if voter { "voter" } else { "non-voter" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silence_of_less_than_a_second_is_in_milliseconds() {
+        let text = |nanos| short(Duration::from_nanos(nanos));
+        assert_eq!([text(0), text(715_420_432), text(400_000_000)], ["0s", "715.420432ms", "400ms"]);
+        assert_eq!([text(50_000), text(2_715_490_014), text(90_000_000_000)], ["0.05ms", "2.715490014s", "1m30s"]);
+    }
 }

@@ -5,6 +5,7 @@ mod autopilot_state;
 mod bootstrap;
 mod join;
 mod peers;
+mod snapshot;
 
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ pub(super) fn routes(r: &mut Routes<System>) {
     bootstrap::routes(r);
     autopilot_config::routes(r);
     autopilot_state::routes(r);
+    snapshot::routes(r);
 }
 
 /// The members and the log of this node. Without a cluster OpenBao does not have the paths.
