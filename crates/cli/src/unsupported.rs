@@ -12,8 +12,6 @@ const OF_OTHERS: &[&str] = &[
     "operator diagnose",
     "operator import",
     "operator migrate",
-    "operator raft",
-    "operator step-down",
     "operator usage",
     "pki",
     "plugin deregister",

@@ -285,7 +285,8 @@ impl Client {
     }
 
     fn outgoing(&self, request: &Request, url: &str) -> Result<http::Request<Bytes>, Error> {
-        let body = Bytes::from(request.body.clone().unwrap_or_default());
+        let text = || Bytes::from(request.body.clone().unwrap_or_default());
+        let body = request.bytes.clone().unwrap_or_else(text);
         let mut outgoing = http::Request::builder()
             .method(request.method.as_str())
             .uri(url)

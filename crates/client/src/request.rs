@@ -1,5 +1,6 @@
 //! A request as a value.
 
+use bytes::Bytes;
 use http::HeaderMap;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
@@ -61,6 +62,8 @@ pub struct Request {
     pub query: Vec<(String, String)>,
     /// The body, as JSON text.
     pub body: Option<String>,
+    /// A body that is no JSON; it replaces `body`.
+    pub bytes: Option<Bytes>,
     /// Headers of this request only.
     pub headers: HeaderMap,
     /// Whether the client's wrapping TTL applies; preparatory requests set it to false.
@@ -78,6 +81,7 @@ impl Request {
             path,
             query: Vec::new(),
             body: None,
+            bytes: None,
             headers: HeaderMap::new(),
             may_wrap: true,
             must_exist: false,
@@ -101,6 +105,13 @@ impl Request {
     #[must_use]
     pub fn with_body(mut self, body: Value) -> Self {
         self.body = Some(body.to_string());
+        self
+    }
+
+    /// Sets a body that is no JSON.
+    #[must_use]
+    pub fn with_bytes(mut self, bytes: impl Into<Bytes>) -> Self {
+        self.bytes = Some(bytes.into());
         self
     }
 

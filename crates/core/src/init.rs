@@ -10,6 +10,7 @@ use keepfast_storage::{Barrier, MemoryBackend, StorageError};
 
 use crate::admission::Admission;
 use crate::audit::{self, DeviceOptions};
+use crate::cluster::join::joiner::known_seal;
 use crate::lifecycle::{Lifecycle, explained};
 use crate::parts::ServerParts;
 use crate::seal::{CurrentSeal, Seal, SealConfig, SealShape, by_shares};
@@ -61,7 +62,7 @@ async fn initialize_once(
     root_token: Option<SecretString>,
 ) -> Result<SecretString> {
     let initialized = || Error::invalid("Vault is already initialized");
-    if server.parts.seal_config().await?.is_some() {
+    if known_seal(server).await?.is_some() {
         return Err(initialized());
     }
     let allowed = audit::AllowedTargets::declared(&server.parts.settings.own_files);

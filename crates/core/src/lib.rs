@@ -94,4 +94,4 @@ pub use node::{Node, ServingState};
 pub use request::{Response, ResponseHeaders};
 pub use seal::SealKind;
 pub use settings::Settings;
-pub use sys::sealed::is_served_sealed;
+pub use sys::sealed::{is_served_sealed, takes_raw_body};

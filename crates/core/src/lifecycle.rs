@@ -12,6 +12,8 @@ use tokio::sync::{Notify, watch};
 
 use crate::audit::target::OpenedDevice;
 use crate::background::BackgroundTasks;
+use crate::cluster::Administration;
+use crate::cluster::autopilot::AutopilotTask;
 use crate::cluster::keys::{Connection, ConnectionParts};
 use crate::cluster::lead::{LeaderWork, Leadership};
 use crate::cluster::service::ServedPeers;
@@ -31,6 +33,8 @@ pub(crate) struct Lifecycle {
     pub(crate) unsealed_now: Notify,
     /// Init, unseal and seal exclude each other.
     pub(crate) changing: tokio::sync::Mutex<()>,
+    /// How the members of the cluster change.
+    pub(crate) administration: Administration,
     /// A reference to itself, for the task that seals it.
     this: Weak<Lifecycle>,
 }
@@ -98,6 +102,7 @@ impl Lifecycle {
             unsealing: Mutex::default(),
             unsealed_now: Notify::new(),
             changing: tokio::sync::Mutex::new(()),
+            administration: Administration::default(),
             this,
         }
     }
@@ -336,11 +341,12 @@ struct WorkOfLeader {
     lifecycle: Weak<Lifecycle>,
     unsealed: Arc<Unsealed>,
     background: Mutex<Option<BackgroundTasks>>,
+    autopilot: Mutex<Option<AutopilotTask>>,
 }
 
 impl WorkOfLeader {
     fn new(lifecycle: Weak<Lifecycle>, unsealed: Arc<Unsealed>) -> Self {
-        WorkOfLeader { lifecycle, unsealed, background: Mutex::default() }
+        WorkOfLeader { lifecycle, unsealed, background: Mutex::default(), autopilot: Mutex::default() }
     }
 }
 
@@ -357,10 +363,12 @@ impl LeaderWork for WorkOfLeader {
 
     fn start(&self) {
         *self.background.lock() = Some(BackgroundTasks::start(self.unsealed.clone()));
+        *self.autopilot.lock() = Some(AutopilotTask::start(self.lifecycle.clone()));
     }
 
     fn stop(&self) {
         *self.background.lock() = None;
+        *self.autopilot.lock() = None;
         self.unsealed.current_seal.drop_ceremonies();
     }
 }

@@ -10,6 +10,8 @@ use keepfast_storage::{Backend, StorageError};
 
 use crate::admission::Admission;
 use crate::cluster::forward::ClusterNode;
+use crate::cluster::join::joiner::known_seal;
+use crate::cluster::join::retry;
 use crate::cluster::membership::Membership;
 use crate::cluster::place::Site;
 use crate::lifecycle::Lifecycle;
@@ -64,6 +66,13 @@ impl Node {
         Arc::new(Node { lifecycle, system, monitoring })
     }
 
+    /// Begins to join the cluster of the configuration, if it names leaders (`retry_join`). Ends when one has responded,
+    /// or the storage is initialised.
+    pub fn retry_join(&self) {
+        let join = &self.lifecycle.parts.settings.join;
+        retry::start(&self.lifecycle, join.retry.clone(), join.non_voter);
+    }
+
     /// Handles one request.
     pub async fn handle(&self, incoming: Box<Incoming>) -> Response {
         // Rare steps are boxed: a future has the size of its largest await, and is moved as a whole with each request.
@@ -106,12 +115,12 @@ impl Node {
         ServingState { is_sealed: unsealed.is_none(), has_quarantine }
     }
 
-    /// Whether the storage is initialised.
+    /// Whether the storage is initialised, or about to get the records of a cluster.
     ///
     /// # Errors
     /// When storage fails or the record of the seal is damaged.
     pub async fn is_initialized(&self) -> Result<bool> {
-        Ok(self.lifecycle.parts.seal_config().await?.is_some())
+        Ok(known_seal(&self.lifecycle).await?.is_some())
     }
 
     /// The rules that apply before a request is read.

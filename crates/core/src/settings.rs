@@ -9,6 +9,7 @@ use keepfast_framework::engine::Gauge;
 use serde::{Deserialize, Serialize};
 
 use crate::audit::OwnFiles;
+use crate::cluster::join::client::{JoinClient, JoinTarget};
 use crate::cluster::port::ClusterPort;
 use crate::seal::SealKind;
 
@@ -66,6 +67,21 @@ pub struct Settings {
     pub cluster_port: Option<Arc<dyn ClusterPort>>,
     /// Whether a standby passes every request to the leader (`disable_standby_reads`).
     pub disable_standby_reads: bool,
+    /// How this node joins a cluster.
+    pub join: JoinSettings,
+    /// The interval of autopilot (`autopilot_reconcile_interval`).
+    pub autopilot_interval: Duration,
+}
+
+/// How a node joins a cluster.
+#[derive(Clone, Debug, Default)]
+pub struct JoinSettings {
+    /// Calls leaders; `None` where the server cannot join.
+    pub client: Option<Arc<dyn JoinClient>>,
+    /// The leaders of the configuration (`retry_join`).
+    pub retry: Vec<JoinTarget>,
+    /// Whether the node gets no vote (`retry_join_as_non_voter`).
+    pub non_voter: bool,
 }
 
 /// The place of the data directory of a node.
@@ -228,6 +244,8 @@ impl Default for Settings {
             data_directory: None,
             cluster_port: None,
             disable_standby_reads: false,
+            join: JoinSettings::default(),
+            autopilot_interval: Duration::from_secs(10),
         }
     }
 }

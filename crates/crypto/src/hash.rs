@@ -8,6 +8,23 @@ pub fn sha256(data: &[u8]) -> [u8; 32] {
     Sha256::digest(data).into()
 }
 
+/// The SHA-256 digest of data that arrives in parts.
+#[derive(Clone, Default)]
+pub struct Sha256Stream(Sha256);
+
+impl Sha256Stream {
+    /// Adds the next part.
+    pub fn update(&mut self, part: &[u8]) {
+        self.0.update(part);
+    }
+
+    /// The digest of all parts.
+    #[must_use]
+    pub fn finish(self) -> [u8; 32] {
+        self.0.finalize().into()
+    }
+}
+
 /// The SHA-512 digest of `data`.
 #[must_use]
 pub fn sha512(data: &[u8]) -> [u8; 64] {
@@ -17,6 +34,13 @@ pub fn sha512(data: &[u8]) -> [u8; 64] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_digest_of_parts_is_that_of_the_whole() {
+        let mut stream = Sha256Stream::default();
+        ["a", "", "bc"].iter().for_each(|part| stream.update(part.as_bytes()));
+        assert_eq!(stream.finish(), sha256(b"abc"));
+    }
 
     // FIPS 180-4 examples: the one-block message "abc".
     #[test]

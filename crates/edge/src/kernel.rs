@@ -44,6 +44,11 @@ pub trait Admission: Send + Sync + 'static {
     /// operation, and its response is never wrapped.
     fn is_served_sealed(&self, path: &str) -> bool;
 
+    /// Whether the body of an update of this path is bytes and no JSON.
+    fn takes_raw_body(&self, _path: &str) -> bool {
+        false
+    }
+
     /// The names of the audited headers in lower case, and whether audit entries contain the HMAC of their values.
     fn audited_headers(&self) -> Arc<BTreeMap<String, bool>>;
 

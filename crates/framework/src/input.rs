@@ -23,6 +23,8 @@ use crate::query::{Query, QueryValue};
 pub struct Body {
     raw: Bytes,
     fields: Vec<(Box<str>, Range<usize>)>,
+    /// The bytes of a body that is no JSON.
+    bytes: Bytes,
 }
 
 impl Body {
@@ -56,10 +58,20 @@ impl Body {
             let start = value.get().as_ptr() as usize - base;
             fields.push((name, start..start + value.get().len()));
         }
-        Ok(Body { raw, fields })
+        Ok(Body { raw, fields, bytes: Bytes::new() })
     }
 
-    /// The whole text; empty without a body.
+    /// A body that is no JSON, for a row declared `.raw_body()`. It has no fields.
+    pub fn of_bytes(bytes: Bytes) -> Self {
+        Body { bytes, ..Body::default() }
+    }
+
+    /// The bytes of a body that is no JSON; empty for any other.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The whole text; empty without a body, and for one that is no JSON.
     pub fn raw(&self) -> &Bytes {
         &self.raw
     }

@@ -178,6 +178,7 @@ impl<E: Send + Sync + 'static> Routes<E> {
                 login: false,
                 takes_wrapping_token: false,
                 token_in_body: false,
+                raw_body: false,
                 sealed: false,
                 runs: None,
                 has_existence_check: false,
@@ -283,6 +284,12 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
     /// `token` in the body is a token: a value that is no JSON string is refused before authentication.
     pub fn token_in_body(self) -> Self {
         self.row.info.token_in_body = true;
+        self
+    }
+
+    /// The body of an update is bytes and no JSON ([`crate::Body::bytes`]); only core's own engines read them.
+    pub fn raw_body(self) -> Self {
+        self.row.info.raw_body = true;
         self
     }
 

@@ -156,6 +156,8 @@ pub struct RowInfo {
     pub takes_wrapping_token: bool,
     /// Whether `token` in the body is a token: a value that is no JSON string is refused before authentication.
     pub token_in_body: bool,
+    /// Whether the body of an update is bytes and no JSON.
+    pub raw_body: bool,
     /// Whether it has a handler for a sealed server, without audit.
     pub sealed: bool,
     /// The node that runs it, where the operation alone does not decide: see [`RowInfo::runs`].

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use keepfast_core::Settings;
 use keepfast_core::audit::OwnFiles;
-use keepfast_core::settings::ListenerSettings;
+use keepfast_core::settings::{JoinSettings, ListenerSettings};
 use keepfast_crypto::secret::SecretString;
 
 use crate::args::{DevArgs, DevKv, ServerArgs};
+use crate::cluster::join_client::HttpJoinClient;
 use crate::config::{
     self, Bind, ClientCertificates, Config, ConfigError, Environment, ListenerConfig, LogFormat, LogRotation, Storage,
     TlsConfig, Warning,
@@ -143,7 +144,13 @@ impl EffectiveConfig {
             database_file_directories: config.database_file_directories.clone(),
             data_directory: None,
             cluster_port: None,
-            disable_standby_reads: false,
+            disable_standby_reads: config.disable_standby_reads,
+            join: JoinSettings {
+                client: Some(Arc::new(HttpJoinClient)),
+                retry: config.raft.retry_join.clone(),
+                non_voter: config.raft.retry_join_as_non_voter,
+            },
+            autopilot_interval: config.raft.autopilot_reconcile_interval,
         }
     }
 }

@@ -19,6 +19,10 @@ impl Admission for Served {
         keepfast_core::is_served_sealed(path)
     }
 
+    fn takes_raw_body(&self, path: &str) -> bool {
+        keepfast_core::takes_raw_body(path)
+    }
+
     fn audited_headers(&self) -> Arc<BTreeMap<String, bool>> {
         self.0.admission().rules().audited_headers.clone()
     }

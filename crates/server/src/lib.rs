@@ -22,6 +22,7 @@ mod service_manager;
 mod signals;
 
 pub use args::{DevArgs, DevKv, ServerArgs};
+pub use keepfast_core::cluster::snapshots;
 pub use keepfast_edge::TlsError;
 pub use run::{StartError, downgrade_storage, run, validate};
 

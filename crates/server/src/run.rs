@@ -220,6 +220,7 @@ async fn serve(
     if let Some(text) = development {
         out.write(text.into_bytes());
     }
+    node.retry_join();
     print(banner::STARTED.into());
     service_manager::ready();
     let has_level_flag = effective.has_level_flag;

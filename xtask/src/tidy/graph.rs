@@ -32,6 +32,7 @@ const ALLOWED: [(&str, &[&str]); 14] = [
             "keepfast-edge",
             "keepfast-engines",
             "keepfast-core",
+            "keepfast-outbound",
         ],
     ),
     ("keepfast-cli", &["keepfast-json", "keepfast-crypto", "keepfast-hcl", "keepfast-client", "keepfast-server"]),

@@ -14,6 +14,7 @@ mod mounts;
 mod operator;
 mod policies;
 mod process;
+mod raft;
 mod refusals;
 mod server;
 mod terminal;

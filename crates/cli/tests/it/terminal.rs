@@ -76,7 +76,7 @@ fn an_unknown_command_gets_one_line_with_a_suggestion() {
         (&["secret", "list"][..], 127, "Unknown command \"secret\". Did you mean \"secrets\"?"),
         (&["kv", "gte", "a"], 1, "Unknown command \"kv gte\". Did you mean \"get\"?"),
         (&["agent", "-config=a"], 127, "Unknown command \"agent\". Vault and OpenBao have it, Keepfast does not."),
-        (&["operator", "raft", "list-peers"], 1, "Unknown command \"operator raft\". Vault and OpenBao have it"),
+        (&["operator", "usage", "x"], 1, "Unknown command \"operator usage\". Vault and OpenBao have it"),
         (&["xyzzy"], 127, "Unknown command \"xyzzy\". \"keepfast -help\" lists the commands."),
         (&["kv", "get", "-monut=a", "b"], 1, "flag provided but not defined: -monut. Did you mean -mount?"),
         (&["-addres=x", "status"], 1, "flag provided but not defined: -addres."),

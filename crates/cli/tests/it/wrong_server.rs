@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use crate::server::Server;
 
 /// A program that sends the same response to every request.
-fn always(status: &str, kind: &str, body: &str) -> Server {
+pub(crate) fn always(status: &str, kind: &str, body: &str) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let response = format!(
@@ -35,6 +35,11 @@ const FIXED: &[(&[&str], i32)] = &[
     (&["version-history"], 2),
     (&["operator", "key-status"], 2),
     (&["operator", "members"], 2),
+    (&["operator", "raft", "join", "http://a"], 2),
+    (&["operator", "raft", "list-peers"], 2),
+    (&["operator", "raft", "autopilot", "get-config"], 2),
+    (&["operator", "raft", "autopilot", "state"], 2),
+    (&["operator", "raft", "snapshot", "save", "/nonexistent/file"], 2),
     (&["operator", "unseal", "a"], 2),
     (&["operator", "generate-root", "-status"], 2),
     (&["token", "lookup"], 2),

@@ -81,12 +81,7 @@ impl Leadership {
     }
 }
 
-async fn follow(
-    work: Arc<Endable>,
-    mut roles: watch::Receiver<Role>,
-    mut led: Option<u64>,
-    clock: Arc<dyn Clock>,
-) {
+async fn follow(work: Arc<Endable>, mut roles: watch::Receiver<Role>, mut led: Option<u64>, clock: Arc<dyn Clock>) {
     loop {
         let leads = roles.borrow_and_update().is_leading().then(|| work.work.term());
         if led.is_some() && led != leads {

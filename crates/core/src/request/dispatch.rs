@@ -3,6 +3,7 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::cx::LastStep;
@@ -94,6 +95,8 @@ pub(crate) struct CoreCall {
     pub(crate) compiled: Option<Arc<CompiledAcl>>,
     /// Properties of the request and its listener besides the input.
     pub(crate) facts: RequestFacts,
+    /// The body of a row that takes bytes.
+    pub(crate) bytes: Bytes,
 }
 
 /// Properties of a request besides its input, for core's own engines.
@@ -141,11 +144,7 @@ impl Dispatcher {
         Handled(HandledParts { incoming, mounted, caller, serialized, outcome, last_step, committed })
     }
 
-    async fn run(
-        &self,
-        unsealed: &Arc<Unsealed>,
-        parts: &AuthorizedParts,
-    ) -> Result<Ran> {
+    async fn run(&self, unsealed: &Arc<Unsealed>, parts: &AuthorizedParts) -> Result<Ran> {
         let routed = &parts.routed;
         let version = &self.settings.version;
         let call = match &routed.destination {
@@ -309,6 +308,7 @@ impl Dispatcher {
                     open: incoming.open,
                     accepts_prometheus: incoming.accepts_prometheus,
                 },
+                bytes: incoming.input.body.bytes().clone(),
             }));
         }
         cx

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::System;
 use super::seal_status::has_lease_quarantine;
+use crate::cluster::join::joiner::known_seal;
 
 const HELP: Help = Help {
     synopsis: "Returns the health of the server as a status code.",
@@ -161,7 +162,7 @@ struct Health {
 async fn health(sys: &System, req: HealthRequest) -> Result<SealedResponse<Health>> {
     req.check()?;
     let server = sys.lifecycle()?;
-    let config = server.parts.seal_config().await?;
+    let config = known_seal(&server).await?;
     let sealed = server.is_sealed();
     let standby = !server.parts.is_active();
     let replicated = server.parts.membership.with_others();

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::System;
+use crate::cluster::join::joiner::known_seal;
 use crate::init::initialize;
 use crate::seal::SealShape;
 
@@ -57,7 +58,7 @@ struct InitResponse {
 }
 
 async fn status(sys: &System, _: Nothing) -> Result<SealedResponse<InitStatus>> {
-    let initialized = sys.lifecycle()?.parts.seal_config().await?.is_some();
+    let initialized = known_seal(&*sys.lifecycle()?).await?.is_some();
     Ok(SealedResponse::ok(InitStatus { initialized }))
 }
 
@@ -74,7 +75,7 @@ async fn init(sys: &System, req: InitRequest) -> Result<SealedResponse<InitRespo
         return Err(Error::invalid(format!("parameters {given} not applicable to seal type {seal}")));
     }
     let shape = SealShape::new(req.secret_shares.0, req.secret_threshold.0)?;
-    if server.parts.seal_config().await?.is_some() {
+    if known_seal(&server).await?.is_some() {
         return Err(Error::invalid("Vault is already initialized"));
     }
     let made = initialize(&server, shape, None).await?;

@@ -28,6 +28,7 @@ mod plugin_version;
 mod plugins;
 mod policies;
 mod quotas;
+mod raft;
 mod rekey;
 mod remount;
 mod reserved_paths;
@@ -104,6 +105,7 @@ impl Engine for System {
         metrics::routes(r);
         ui::routes(r);
         openapi::routes(r);
+        raft::routes(r);
     }
 
     async fn open(_: &mut Cx) -> Result<Self> {

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::System;
+use crate::cluster::join::joiner::known_seal;
 use crate::lifecycle::Lifecycle;
 use crate::seal::SealConfig;
 use crate::version_history;
@@ -45,7 +46,7 @@ pub(super) struct SealStatus {
 impl SealStatus {
     /// The state with the stored seal configuration.
     pub(super) async fn load(server: &Lifecycle) -> Result<Self> {
-        Ok(Self::of(server, server.parts.seal_config().await?))
+        Ok(Self::of(server, known_seal(server).await?))
     }
 
     /// The state with this seal configuration.

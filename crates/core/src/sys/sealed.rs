@@ -22,6 +22,12 @@ static ROWS: LazyLock<Vec<(&'static str, usize)>> = LazyLock::new(|| {
     rows.flat_map(|(at, row)| row.patterns.iter().map(move |pattern| (pattern.source(), at))).collect()
 });
 
+/// The rows whose bodies are bytes, by their paths within the mount.
+static RAW: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
+    let rows = TABLE.table().rows().iter().filter(|row| row.raw_body);
+    rows.flat_map(|row| row.patterns.iter().map(|pattern| pattern.source())).collect()
+});
+
 /// The table of `sys/`, which is compiled once.
 pub(crate) fn table() -> Arc<Compiled<System>> {
     TABLE.clone()
@@ -30,6 +36,12 @@ pub(crate) fn table() -> Arc<Compiled<System>> {
 /// Whether a path works on a sealed server, without a token and without audit.
 pub fn is_served_sealed(path: &str) -> bool {
     row(path).is_some()
+}
+
+/// Whether the body of an update of this path is bytes and no JSON.
+pub fn takes_raw_body(path: &str) -> bool {
+    let Some(within) = path.strip_prefix(SYSTEM_MOUNT) else { return false };
+    RAW.iter().any(|source| *source == within)
 }
 
 fn row(path: &str) -> Option<usize> {

@@ -1,5 +1,7 @@
 //! `sys/unseal`: takes shares of the unseal key, and unseals the server with them.
 
+use std::time::Duration;
+
 use keepfast_crypto::secret::SecretBytes;
 use keepfast_framework::fields::{Flag, Text};
 use keepfast_framework::routes::Help;
@@ -10,6 +12,7 @@ use serde::Deserialize;
 
 use super::System;
 use super::seal_status::SealStatus;
+use crate::cluster::join::joiner;
 use crate::lifecycle::Lifecycle;
 use crate::seal::SealConfig;
 use crate::seal::shares::{Attempt, check_share, decode_share};
@@ -18,6 +21,9 @@ const HELP: Help = Help {
     synopsis: "Submits a share of the unseal key. The threshold of shares unseals the server.",
     description: "",
 };
+
+/// How long the response waits for the records of a cluster that the node joins.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("unseal", HELP).unauthenticated().update_sealed(unseal);
@@ -55,12 +61,22 @@ async fn unseal(sys: &System, req: UnsealRequest) -> Result<SealedResponse<SealS
     if !server.is_sealed() {
         return status(&server).await;
     }
-    let Some(config) = server.parts.seal_config().await? else {
+    let stored = server.parts.seal_config().await?;
+    let joins = stored.is_none();
+    let Some(config) = stored.or_else(|| server.administration.joining.seal_config()) else {
         return Err(Error::invalid("Vault is not initialized"));
     };
+    // Its shares were accepted, and the records of the cluster are on their way.
+    if joins && server.administration.joining.is_completing() {
+        return status(&server).await;
+    }
     check_share(&share)?;
     let Some((attempt, shares)) = enough(&server, &config, &share) else { return status(&server).await };
-    match server.unseal(&shares).await {
+    let unsealed = match joins {
+        true => joiner::complete(&server, &shares, PATIENCE).await,
+        false => server.unseal(&shares).await,
+    };
+    match unsealed {
         // Storage is not read here: the server is unsealed by now, and a failure would hide it.
         Ok(true) => Ok(SealedResponse::ok(SealStatus::of(&server, Some(config)))),
         Ok(false) => Err(Error::invalid("Unsealing failed, invalid key")),

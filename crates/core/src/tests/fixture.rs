@@ -141,10 +141,15 @@ impl TestServer {
 
     /// A server whose storage is empty.
     pub(crate) fn uninitialized() -> Self {
+        Self::uninitialized_on(Gated::default(), TestClock::default(), |_| {})
+    }
+
+    /// The same on this storage with other settings.
+    pub(crate) fn uninitialized_on(backend: Gated, clock: TestClock, change: impl FnOnce(&mut Settings)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let settings = Settings { audit: vec![device(dir.path(), "audit", &[])], ..Settings::default() };
-        let clock = TestClock::default();
-        let backend = Arc::<Gated>::default();
+        let mut settings = Settings { audit: vec![device(dir.path(), "audit", &[])], ..Settings::default() };
+        change(&mut settings);
+        let backend = Arc::new(backend);
         let node = Node::new(backend.clone(), keepfast_engines::all(), Arc::new(clock.clone()), settings.clone());
         TestServer { node, clock, backend, dir, shares: Vec::new(), settings }
     }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use keepfast_storage::{Backend, Batch, Index, Key, MemoryBackend, Page, Role, StorageError, Watch};
+use keepfast_storage::{Backend, Batch, Consensus, Index, Key, MemoryBackend, Page, Role, StorageError, Watch};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
@@ -21,6 +21,8 @@ pub(crate) struct Gated {
     roles: Option<watch::Sender<Role>>,
     /// Whether the role of a cluster of one node is in `roles`, which does not change.
     is_alone: bool,
+    /// The members, in a cluster that has them.
+    consensus: Option<Arc<dyn Consensus>>,
     /// Refuses commits.
     refuses: Mutex<Option<Refuses>>,
     /// The prefix of the key whose read panics.
@@ -46,6 +48,11 @@ impl Gated {
     /// The storage of the only node of a cluster.
     pub(crate) fn leading_alone() -> Self {
         Gated { is_alone: true, ..Gated::leading() }
+    }
+
+    /// The storage of the node that leads this cluster.
+    pub(crate) fn in_cluster(consensus: Arc<dyn Consensus>) -> Self {
+        Gated { consensus: Some(consensus), ..Gated::leading() }
     }
 
     /// The records.
@@ -103,6 +110,10 @@ impl Backend for Gated {
     fn roles(&self) -> Option<watch::Receiver<Role>> {
         let roles = self.roles.as_ref()?;
         Some(if self.is_alone { watch::channel(Role::Leading).1 } else { roles.subscribe() })
+    }
+
+    fn consensus(&self) -> Option<Arc<dyn Consensus>> {
+        self.consensus.clone()
     }
 }
 

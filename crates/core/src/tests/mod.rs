@@ -26,6 +26,7 @@ mod panics;
 mod pipeline;
 mod policies;
 mod policy_paths;
+mod raft;
 mod rekey;
 mod replaced;
 mod seal;

@@ -152,6 +152,8 @@ pub(crate) struct Receiving<'a> {
     pub(crate) sender: Sender,
     /// Whether the content type is a form.
     pub(crate) form: bool,
+    /// Whether the body is bytes, whatever its content type is.
+    pub(crate) raw: bool,
 }
 
 impl Receiving<'_> {
@@ -164,7 +166,7 @@ impl Receiving<'_> {
         body: &mut Option<hyper::body::Incoming>,
         is_live: impl Future<Output = bool>,
     ) -> Result<Option<(Body, Share)>, EdgeResponse> {
-        let Receiving { limits, memory, peer, sender, form } = self;
+        let Receiving { limits, memory, peer, sender, form, raw } = self;
         let mut share = memory.share(sender, peer);
         let text = match collect(limits, body, &mut share).await {
             Ok(text) => text,
@@ -172,6 +174,9 @@ impl Receiving<'_> {
             Err(BodyError::TooLarge) => return Err(too_large()),
             Err(BodyError::Refused(response)) => return Err(response),
         };
+        if raw {
+            return Ok(Some((Body::of_bytes(text), share)));
+        }
         let shape = if form && !looks_like_json(&text) { parse_form } else { parse_json };
         parse(shape, text, limits.json, share, is_live).await.map(Some)
     }

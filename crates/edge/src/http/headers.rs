@@ -128,8 +128,10 @@ pub(crate) fn token(headers: &HeaderMap, longest: usize) -> Result<Option<Secret
 pub(crate) fn kept_length(headers: &HeaderMap, audited: &BTreeMap<String, bool>) -> usize {
     let length = |(name, value): (&HeaderName, &HeaderValue)| {
         let name = name.as_str();
-        let is_own =
-            matches!(name, "x-vault-token" | "authorization" | "x-vault-namespace" | "x-vault-wrap-ttl" | "origin" | "x-vault-index");
+        let is_own = matches!(
+            name,
+            "x-vault-token" | "authorization" | "x-vault-namespace" | "x-vault-wrap-ttl" | "origin" | "x-vault-index"
+        );
         let copies = usize::from(is_own) + usize::from(audited.contains_key(name));
         if copies == 0 { 0 } else { copies * text_length(value) }
     };

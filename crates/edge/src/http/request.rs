@@ -85,7 +85,8 @@ async fn admit_parts<K: Kernel>(
         return Ok(Admitted { incoming: head, share: None });
     }
     let Admitting { kernel, rules, memory, peer, .. } = admitting;
-    let receiving = Receiving { limits: &rules.limits, memory, peer, sender, form };
+    let raw = kernel.takes_raw_body(head.path.as_str());
+    let receiving = Receiving { limits: &rules.limits, memory, peer, sender, form, raw };
     let is_live = async {
         match &head.token {
             Some(token) => kernel.is_live_token(token, head.remote.map(|a| a.ip())).await,

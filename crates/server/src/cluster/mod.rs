@@ -13,6 +13,7 @@ mod dial;
 mod failure;
 mod frames;
 mod identity;
+pub(crate) mod join_client;
 mod members;
 mod messages;
 mod open_port;

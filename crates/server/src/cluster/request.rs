@@ -80,6 +80,7 @@ pub(super) fn decode(mut input: Bytes) -> Option<Box<Incoming>> {
         tls,
         open: UnauthedEndpoints { rekey: flags & 2 != 0, generate_root: flags & 4 != 0 },
         accepts_prometheus: flags & 8 != 0,
+        cluster: None,
     }))
 }
 

@@ -20,7 +20,6 @@ pub(super) const TOP_LEVEL: &[&str] = &[
     "disable_sealwrap",
     "disable_sentinel_trace",
     "disable_ssct_tokens",
-    "disable_standby_reads",
     "enable_multiseal",
     "enable_post_unseal_trace",
     "enable_response_header_hostname",
@@ -128,7 +127,6 @@ pub(super) const LISTENER_TELEMETRY: &[&str] =
 
 /// Keys of integrated storage that tune features that Keepfast's store does not have.
 pub(super) const RAFT: &[&str] = &[
-    "autopilot_reconcile_interval",
     "autopilot_update_interval",
     "autopilot_upgrade_version",
     "autopilot_redundancy_zone",
@@ -136,11 +134,9 @@ pub(super) const RAFT: &[&str] = &[
     "max_entry_size",
     "max_mount_and_namespace_table_entry_size",
     "max_transaction_size",
-    "performance_multiplier",
     "raft_log_verifier_enabled",
     "raft_log_verification_interval",
     "raft_wal",
-    "retry_join_as_non_voter",
     "snapshot_interval",
     "snapshot_threshold",
     "trailing_logs",

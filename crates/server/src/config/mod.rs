@@ -15,6 +15,7 @@ mod known_keys;
 mod listener;
 #[cfg(test)]
 mod public_configurations;
+mod raft;
 mod small_stanzas;
 mod stanza;
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub use error::{ConfigError, Warning};
 pub use keepfast_edge::{
     Bind, ClientCertificates, CustomHeader, Forwarded, JsonLimits, Limits, ListenerConfig, Statuses, TlsConfig,
 };
+pub use raft::RaftConfig;
 pub use top_level::{Config, LogFormat, LogRotation, Storage};
 
 /// Loads files and directories (their `*.hcl` and `*.json`, in the order of their names), then the environment. The

@@ -13,6 +13,7 @@ use super::environment::Environment;
 use super::error::{ConfigError, Warning};
 use super::known_keys;
 use super::listener;
+use super::raft::RaftConfig;
 use super::stanza::{Labelled, Source, Stanza};
 use super::{Limits, ListenerConfig};
 use super::{audit, small_stanzas};
@@ -22,6 +23,10 @@ use super::{audit, small_stanzas};
 pub struct Config {
     /// The storage.
     pub storage: Storage,
+    /// The node as a member of a cluster, with `storage "raft"`.
+    pub raft: RaftConfig,
+    /// Whether a standby passes every request to the leader.
+    pub disable_standby_reads: bool,
     /// The listeners, in order.
     pub listeners: Vec<ListenerConfig>,
     /// The `cluster_address` of each listener, in the same order.
@@ -154,6 +159,8 @@ impl Default for Config {
         let month = Duration::from_secs(768 * 3600);
         Config {
             storage: Storage::InMemory,
+            raft: RaftConfig::default(),
+            disable_standby_reads: false,
             listeners: Vec::new(),
             cluster_addresses: Vec::new(),
             api_addr: String::new(),
@@ -223,8 +230,9 @@ fn apply(
     environment: &Environment,
     warnings: &mut Vec<Warning>,
 ) -> Result<(), ConfigError> {
-    if let Some(found) = read_storage(root, environment, warnings)? {
+    if let Some((found, raft)) = read_storage(root, environment, warnings)? {
         *storage = Some(found);
+        config.raft = raft;
     }
     let duration =
         root.duration("default_max_request_duration")?.filter(|d| !d.is_zero()).unwrap_or(Limits::default().duration);
@@ -237,6 +245,7 @@ fn apply(
     flag(root.flag("unsafe_allow_api_audit_creation")?, &mut config.unsafe_allow_api_audit_creation);
     flag(root.flag("allow_audit_log_prefixing")?, &mut config.allow_audit_log_prefixing);
     flag(root.flag("introspection_endpoint")?, &mut config.introspection_endpoint);
+    flag(root.flag("disable_standby_reads")?, &mut config.disable_standby_reads);
     config.seal = seal(root, warnings)?;
     if let Some(stanza) = root.object("telemetry")? {
         config.telemetry = small_stanzas::telemetry(stanza, warnings)?;
@@ -291,7 +300,8 @@ fn read_storage(
     root: &mut Stanza<'_>,
     environment: &Environment,
     warnings: &mut Vec<Warning>,
-) -> Result<Option<Storage>, ConfigError> {
+) -> Result<Option<(Storage, RaftConfig)>, ConfigError> {
+    let mut raft = RaftConfig::default();
     let mut blocks = root.blocks("storage", 1)?;
     blocks.extend(root.blocks("backend", 1)?);
     let mut blocks = blocks.into_iter();
@@ -305,9 +315,7 @@ fn read_storage(
             let path = environment.setting("RAFT_PATH").map(str::to_owned).or(stanza.text("path")?);
             let node_id =
                 environment.setting("RAFT_NODE_ID").map(str::to_owned).or(stanza.text("node_id")?).unwrap_or_default();
-            if let Some(item) = stanza.item("retry_join")? {
-                return Err(stanza.fault(item.position(), "retry_join: joining other nodes is not supported yet"));
-            }
+            raft = RaftConfig::read(&mut stanza, warnings)?;
             let path = path.ok_or_else(|| stanza.fault(position, "storage \"raft\" needs a path"))?;
             Storage::Raft { path: path.into(), node_id }
         }
@@ -327,7 +335,7 @@ fn read_storage(
     };
     stanza.without_effect(known_keys::RAFT, warnings);
     stanza.finish(warnings);
-    Ok(Some(storage))
+    Ok(Some((storage, raft)))
 }
 
 /// Parses the seal. A seal that this server does not have is an error, because the operator relies on it.

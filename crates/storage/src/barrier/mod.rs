@@ -2,6 +2,7 @@
 
 mod counters;
 mod current_keyring;
+mod derive;
 mod keyring;
 mod record_format;
 mod seal_record;
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use self::counters::Counts;
 pub use self::counters::OperationCounts;
 use self::current_keyring::CurrentKeyring;
+pub use self::derive::derive_key;
 use self::keyring::{Keyring, Unusable};
 pub use self::seal_record::SealRecord;
 use crate::{

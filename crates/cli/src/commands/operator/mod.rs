@@ -5,10 +5,12 @@ mod generate_root;
 mod init;
 mod key_status;
 mod members;
+mod raft;
 mod rotate;
 mod rotate_keys;
 mod seal;
 mod shares;
+mod step_down;
 mod storage_downgrade;
 mod unseal;
 mod validate_config;
@@ -20,10 +22,12 @@ pub(super) const COMMANDS: &[Node] = &[
     Node::Leaf(&init::COMMAND),
     Node::Leaf(&key_status::COMMAND),
     Node::Leaf(&members::COMMAND),
+    Node::Group(&raft::GROUP),
     Node::Leaf(&rotate_keys::REKEY),
     Node::Leaf(&rotate::COMMAND),
     Node::Leaf(&rotate_keys::COMMAND),
     Node::Leaf(&seal::COMMAND),
+    Node::Leaf(&step_down::COMMAND),
     Node::Group(&Group {
         name: "storage",
         about: "Maintain the data directory of a stopped server.",

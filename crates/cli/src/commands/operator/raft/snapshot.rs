@@ -1,0 +1,184 @@
+//! `operator raft snapshot …`: saves, inspects and restores snapshots.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use keepfast_client::{Method, Request};
+use keepfast_server::snapshots::{SnapshotFileError, VerifiedSnapshot};
+use serde_json::{Value, json};
+
+use crate::args::{Command, Flag, FlagSet, Group, Kind, Node};
+use crate::command_error::{CommandError, Outcome};
+use crate::cx::Cx;
+use crate::flags::{FORMAT, HTTP};
+use crate::output::{plain, with_header};
+use crate::terminal;
+
+pub(super) const GROUP: Group = Group {
+    name: "snapshot",
+    about: "Save, inspect and restore snapshots.",
+    children: &[Node::Leaf(&INSPECT), Node::Leaf(&RESTORE), Node::Leaf(&SAVE)],
+};
+
+/// The bytes that a byte of a file may become when decompressed.
+const MAX_EXPANSION: u64 = 100;
+
+const SAVE: Command = Command {
+    name: "save",
+    usage: "FILE",
+    about: "Save a snapshot of all records.",
+    details: "
+The file appears when it is complete and its digests match. The records in it are
+encrypted: it is of use only with the key shares.
+
+    keepfast operator raft snapshot save backup.snap
+",
+    min: 1,
+    max: Some(1),
+    flags: &[HTTP],
+    run: save,
+};
+
+const RESTORE: Command = Command {
+    name: "restore",
+    usage: "FILE",
+    about: "Replace all records by those of a snapshot.",
+    details: "
+A server accepts a file of more than 32 MiB only if max_request_size of the
+listener allows it.
+
+    keepfast operator raft snapshot restore backup.snap
+",
+    min: 1,
+    max: Some(1),
+    flags: &[
+        HTTP,
+        FlagSet {
+            title: "Command",
+            flags: &[Flag::new(
+                "force",
+                Kind::Bool,
+                "Restore a snapshot that the keyring of this server has not authenticated, such as one of another cluster.",
+            )],
+        },
+    ],
+    run: restore,
+};
+
+const INSPECT: Command = Command {
+    name: "inspect",
+    usage: "FILE",
+    about: "Show what a snapshot is of, after a check of its digests.",
+    details: "
+    keepfast operator raft snapshot inspect backup.snap
+",
+    min: 1,
+    max: Some(1),
+    flags: &[FORMAT],
+    run: inspect,
+};
+
+fn save(cx: &Cx) -> Outcome {
+    let path = Path::new(cx.argument(0));
+    let context = "Error taking the snapshot";
+    let request = Request { may_wrap: false, ..Request::new(Method::Get, "sys/storage/raft/snapshot") };
+    let session = cx.session()?;
+    let response = session.raw(context, &request)?;
+    if response.status != 200 {
+        return Err(session.refused(context, &request, &response));
+    }
+    verify(&response.body[..], response.body.len() as u64)
+        .map_err(|error| CommandError::failed(format!("{context}: the server has sent a damaged file: {error}")))?;
+    write(path, &response.body)
+        .map_err(|error| CommandError::failed(format!("Error writing {}: {error}", path.display())))?;
+    Ok(0)
+}
+
+/// Writes a file that only its owner can read, under another name until it is durable.
+fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut name = path.file_name().ok_or_else(|| io::Error::other("it is no file name"))?.to_owned();
+    name.push(".incomplete");
+    let incomplete = path.with_file_name(name);
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&incomplete)?;
+    let written = file.write_all(content).and_then(|()| file.sync_all());
+    let written = written.and_then(|()| std::fs::rename(&incomplete, path));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&incomplete);
+    }
+    written
+}
+
+fn restore(cx: &Cx) -> Outcome {
+    let content = read(cx.argument(0))?;
+    let path = if cx.words.on("force") { "sys/storage/raft/snapshot-force" } else { "sys/storage/raft/snapshot" };
+    let request = Request { may_wrap: false, ..Request::new(Method::Post, path).with_bytes(content) };
+    let context = "Error installing the snapshot";
+    let session = cx.session()?;
+    let response = session.raw(context, &request)?;
+    if response.status >= 400 {
+        return Err(session.refused(context, &request, &response));
+    }
+    Ok(0)
+}
+
+fn read(path: &str) -> Result<Vec<u8>, CommandError> {
+    let mut content = Vec::new();
+    let opened = File::open(path).and_then(|mut file| file.read_to_end(&mut content));
+    opened.map_err(|error| CommandError::failed(format!("Error opening snapshot file: {path}: {error}")))?;
+    Ok(content)
+}
+
+fn verify(content: &[u8], length: u64) -> Result<VerifiedSnapshot, SnapshotFileError> {
+    VerifiedSnapshot::read(content, length.saturating_mul(MAX_EXPANSION))
+}
+
+fn inspect(cx: &Cx) -> Outcome {
+    let content = read(cx.argument(0))?;
+    let verified = verify(&content, content.len() as u64);
+    let verified = verified.map_err(|error| CommandError::failed(format!("Error inspecting the snapshot: {error}")))?;
+    let details = &verified.details;
+    let rows: [(&str, &str, Value); 8] = [
+        ("Cluster ID", "cluster_id", json!(details.cluster_id)),
+        ("Created", "created", json!(details.created)),
+        ("Version", "version", json!(details.version)),
+        ("Index", "index", json!(details.index)),
+        ("Term", "term", json!(details.term)),
+        ("Key Term", "key_term", json!(details.key_term)),
+        ("Size", "size", json!(verified.size)),
+        ("Parts", "parts", json!(verified.parts)),
+    ];
+    if cx.output.is_table() {
+        let rows: Vec<Vec<String>> =
+            rows.iter().map(|(title, _, value)| vec![(*title).to_owned(), plain(value)]).collect();
+        terminal::line(&with_header(&["Key", "Value"], &rows));
+    } else {
+        cx.output.document(rows.into_iter().map(|(_, field, value)| (field.to_owned(), value)).collect());
+    }
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_private_and_replaces_another_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.snap");
+        std::fs::write(&path, "old").unwrap();
+        write(&path, b"new").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        std::fs::create_dir(dir.path().join("d")).unwrap();
+        assert!(write(&dir.path().join("d"), b"x").is_err());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing incomplete stays");
+        assert!(write(Path::new("/"), b"x").is_err());
+    }
+}

@@ -1,0 +1,430 @@
+//! Autopilot: the leader promotes learners that keep up with it, and removes members that have been silent for long.
+//!
+//! Fields and defaults are Vault's (<https://developer.hashicorp.com/vault/docs/concepts/integrated-storage/autopilot>).
+//! A tick is a pure function of the state of the cluster, the configuration, the time and what earlier ticks have seen.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use keepfast_framework::{Records, Result, Timestamp};
+use keepfast_storage::{Barrier, Change, ClusterStatus, Consensus, Member, RaftId};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::members::{self, silence};
+use crate::layout::SYSTEM_STORAGE;
+use crate::lifecycle::Lifecycle;
+
+/// The stored configuration.
+pub(crate) const CONFIG: Records<AutopilotConfig> = Records::at("raft/autopilot");
+
+/// The longest time between two ticks that counts as the time that has passed: a clock that was set ahead must not make a
+/// member old.
+const MAX_STEP: Duration = Duration::from_secs(30);
+/// The shortest silence after which a member may be removed.
+pub(crate) const LEAST_DEAD: u64 = 60;
+/// The smallest number of voters below which no member may be removed.
+pub(crate) const LEAST_QUORUM: u64 = 3;
+
+/// The configuration. Durations are in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AutopilotConfig {
+    /// Whether members that are silent for long are removed.
+    pub(crate) cleanup_dead_servers: bool,
+    /// After which silence.
+    pub(crate) dead_server_last_contact_threshold: u64,
+    /// The silence after which a member is not healthy.
+    pub(crate) last_contact_threshold: u64,
+    /// The number of log entries that a healthy member may lack.
+    pub(crate) max_trailing_logs: u64,
+    /// The number of voters that remain when members are removed.
+    pub(crate) min_quorum: u64,
+    /// How long a learner is healthy before it is promoted.
+    pub(crate) server_stabilization_time: u64,
+}
+
+impl Default for AutopilotConfig {
+    fn default() -> Self {
+        AutopilotConfig {
+            cleanup_dead_servers: false,
+            dead_server_last_contact_threshold: 24 * 3600,
+            last_contact_threshold: 10,
+            max_trailing_logs: 1000,
+            min_quorum: 0,
+            server_stabilization_time: 10,
+        }
+    }
+}
+
+impl AutopilotConfig {
+    /// The configuration that applies.
+    pub(crate) async fn load(barrier: &Arc<Barrier>) -> Result<Self> {
+        let view = barrier.view(SYSTEM_STORAGE);
+        Ok(CONFIG.get_in(&mut barrier.begin_read(), &view, "").await?.unwrap_or_default())
+    }
+}
+
+/// What the ticks of one leadership have seen.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Memory {
+    /// The term of the leadership.
+    term: Option<u64>,
+    /// The time of the last tick.
+    last: Timestamp,
+    /// The time of this leadership, without jumps of the clock.
+    leading_for: Duration,
+    /// The members that are healthy, and since when.
+    healthy: BTreeMap<RaftId, HealthySince>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct HealthySince {
+    /// By the clock, for display.
+    time: Timestamp,
+    /// By the time of the leadership.
+    at: Duration,
+}
+
+impl Memory {
+    /// How long this node has led, as far as ticks have seen it.
+    pub(crate) fn leading_for(&self) -> Duration {
+        self.leading_for
+    }
+
+    /// Since when a member is healthy.
+    pub(crate) fn healthy_since(&self, member: &Member) -> Option<Timestamp> {
+        self.healthy.get(&member.id).map(|since| since.time)
+    }
+
+    /// Notes the time and the health of the members.
+    fn observe(&mut self, status: &ClusterStatus, config: &AutopilotConfig, now: Timestamp) {
+        if self.term == Some(status.term) {
+            self.leading_for += now.since(self.last).min(MAX_STEP);
+        } else {
+            *self = Memory { term: Some(status.term), ..Memory::default() };
+        }
+        self.last = now;
+        let since = HealthySince { time: now, at: self.leading_for };
+        let is_healthy = |member: &&Member| is_healthy(status, config, member);
+        let ids: Vec<RaftId> = status.members.iter().filter(is_healthy).map(|member| member.id).collect();
+        self.healthy.retain(|id, _| ids.contains(id));
+        for id in ids {
+            self.healthy.entry(id).or_insert(since);
+        }
+    }
+
+    fn is_stable(&self, member: &Member, config: &AutopilotConfig) -> bool {
+        let needed = Duration::from_secs(config.server_stabilization_time);
+        self.healthy.get(&member.id).is_some_and(|since| self.leading_for - since.at >= needed)
+    }
+
+    /// Whether a member is silent, and this node has led, for as long as a dead member is.
+    fn is_dead(&self, status: &ClusterStatus, config: &AutopilotConfig, member: &Member) -> bool {
+        let threshold = Duration::from_secs(config.dead_server_last_contact_threshold.max(LEAST_DEAD));
+        let is_silent = silence(status, member).is_none_or(|silence| silence >= threshold);
+        is_silent && self.leading_for >= threshold
+    }
+}
+
+/// Whether a member was heard lately and has nearly the log of the leader.
+pub(crate) fn is_healthy(status: &ClusterStatus, config: &AutopilotConfig, member: &Member) -> bool {
+    let within = Duration::from_secs(config.last_contact_threshold);
+    silence(status, member).is_some_and(|silence| silence <= within)
+        && status.last.saturating_sub(matched(status, member)) <= config.max_trailing_logs
+}
+
+/// The last index of the log of a member that agrees with that of the leader.
+pub(crate) fn matched(status: &ClusterStatus, member: &Member) -> u64 {
+    if status.id == Some(member.id) {
+        return status.last;
+    }
+    status.peers.iter().find(|peer| peer.id == member.id).map_or(0, |peer| peer.matched)
+}
+
+/// Returns the next change of the members, at most one: another one would be refused while it is open. Nothing on a
+/// standby, which forgets what it has seen.
+pub(crate) fn tick(
+    status: &ClusterStatus,
+    config: &AutopilotConfig,
+    now: Timestamp,
+    memory: &mut Memory,
+) -> Vec<Change> {
+    if !status.is_leading {
+        *memory = Memory::default();
+        return Vec::new();
+    }
+    memory.observe(status, config, now);
+    let dead = config.cleanup_dead_servers.then(|| dead(status, config, memory)).flatten();
+    let next = dead.map(|member| Change::Remove(member.node.clone()));
+    next.or_else(|| ready(status, config, memory).map(|member| Change::Promote(member.node.clone())))
+        .into_iter()
+        .collect()
+}
+
+/// A dead member that can be removed: enough voters remain, and a quorum of them is healthy.
+fn dead<'a>(status: &'a ClusterStatus, config: &AutopilotConfig, memory: &Memory) -> Option<&'a Member> {
+    status.members.iter().filter(|member| Some(member.id) != status.id).find(|member| {
+        let left = status.members.iter().filter(|other| other.voter && other.id != member.id);
+        let healthy = left.clone().filter(|other| is_healthy(status, config, other)).count();
+        let left = left.count();
+        let is_enough = !member.voter || left as u64 >= config.min_quorum.max(LEAST_QUORUM);
+        is_enough && healthy > left / 2 && memory.is_dead(status, config, member)
+    })
+}
+
+/// The learner that wants a vote and is stable for the longest time.
+fn ready<'a>(status: &'a ClusterStatus, config: &AutopilotConfig, memory: &Memory) -> Option<&'a Member> {
+    let waiting = status.members.iter().filter(|member| member.wants_vote && !member.voter);
+    let stable = waiting.filter(|member| memory.is_stable(member, config));
+    stable.min_by_key(|member| (memory.healthy.get(&member.id).map(|since| since.at), member.id))
+}
+
+/// What autopilot has seen, shared by its ticks and `sys/storage/raft/autopilot/state`.
+#[derive(Default)]
+pub(crate) struct Autopilot(Mutex<Memory>);
+
+impl Autopilot {
+    /// What the last tick has seen.
+    pub(crate) fn memory(&self) -> Memory {
+        self.0.lock().clone()
+    }
+
+    /// Notes the state of the cluster now and returns what was seen, without a change: for a response between two ticks.
+    pub(crate) fn observed(&self, status: &ClusterStatus, config: &AutopilotConfig, now: Timestamp) -> Memory {
+        let mut memory = self.0.lock();
+        if status.is_leading {
+            memory.observe(status, config, now);
+        }
+        memory.clone()
+    }
+}
+
+/// The interval of ticks.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The ticks of the leader; they stop when this is dropped.
+pub(crate) struct AutopilotTask(tokio::task::JoinHandle<()>);
+
+impl Drop for AutopilotTask {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl AutopilotTask {
+    /// Starts the ticks of this server.
+    pub(crate) fn start(server: Weak<Lifecycle>) -> Self {
+        AutopilotTask(tokio::spawn(async move {
+            while let Some(clock) = server.upgrade().map(|server| server.parts.clock.clone()) {
+                clock.sleep_until(clock.now().after(TICK)).await;
+                let Some(server) = server.upgrade() else { return };
+                if let Err(error) = advance(&server).await {
+                    let cause = error.cause().map(ToString::to_string).unwrap_or_default();
+                    tracing::warn!(%error, %cause, "autopilot cannot change the members");
+                }
+            }
+        }))
+    }
+}
+
+/// One tick, for the background tasks of the leader: commits the change that is due. Without a cluster it does nothing.
+///
+/// Fails when the change is not committed; the next tick tries again.
+async fn advance(server: &Lifecycle) -> Result<()> {
+    let Some((consensus, unsealed)) = server.parts.backend.consensus().zip(server.unsealed()) else { return Ok(()) };
+    let config = AutopilotConfig::load(&unsealed.barrier).await?;
+    let status = consensus.status();
+    let changes = tick(&status, &config, server.parts.clock.now(), &mut server.administration.autopilot.0.lock());
+    for change in changes {
+        apply(server, &*consensus, &unsealed.barrier, &status, change).await?;
+    }
+    Ok(())
+}
+
+async fn apply(
+    server: &Lifecycle,
+    consensus: &dyn Consensus,
+    barrier: &Arc<Barrier>,
+    status: &ClusterStatus,
+    change: Change,
+) -> Result<()> {
+    match &change {
+        Change::Remove(node) => {
+            let Some(member) = members::find(status, node) else { return Ok(()) };
+            tracing::warn!(node, "autopilot removes a member that was silent for long");
+            members::remove(consensus, barrier, &*server.parts.clock, member).await
+        }
+        Change::Promote(node) => {
+            tracing::info!(node, "autopilot promotes a member to a voter");
+            members::change(consensus, change).await
+        }
+        _ => members::change(consensus, change).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keepfast_storage::PeerStatus;
+
+    use super::*;
+    use crate::cluster::fake::{member, status};
+
+    /// A member in a test: its number, whether it votes, its silence in seconds and how many entries it lacks.
+    struct Peer(u64, bool, Option<u64>, u64);
+
+    fn cluster(peers: &[Peer]) -> ClusterStatus {
+        let mut status = ClusterStatus { last: 5000, ..status(&[1]) };
+        for Peer(number, voter, silence, lacks) in peers {
+            status.members.push(Member { voter: *voter, ..member(*number) });
+            let last_contact = silence.map(Duration::from_secs);
+            status.peers.push(PeerStatus { id: RaftId(*number), matched: 5000 - lacks, last_contact });
+        }
+        status
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_unix(1_000_000 + second)
+    }
+
+    /// The changes of a tick every ten seconds up to this one, which returns its own.
+    fn ticks(status: &ClusterStatus, config: &AutopilotConfig, until: i64) -> Vec<Change> {
+        let mut memory = Memory::default();
+        (0..until / 10).for_each(|n| drop(tick(status, config, at(n * 10), &mut memory)));
+        tick(status, config, at(until), &mut memory)
+    }
+
+    fn promotes(number: u64) -> Vec<Change> {
+        vec![Change::Promote(member(number).node)]
+    }
+
+    fn removes(number: u64) -> Vec<Change> {
+        vec![Change::Remove(member(number).node)]
+    }
+
+    #[test]
+    fn a_learner_in_contact_with_the_log_is_promoted_once_it_is_stable() {
+        let config = AutopilotConfig::default();
+        for (peer, at_second, expected) in [
+            (Peer(2, false, Some(0), 0), 0, vec![]),
+            (Peer(2, false, Some(0), 0), 10, promotes(2)),
+            (Peer(2, false, Some(10), 1000), 10, promotes(2)),
+            (Peer(2, false, Some(11), 0), 600, vec![]),
+            (Peer(2, false, Some(0), 1001), 600, vec![]),
+            (Peer(2, false, None, 0), 600, vec![]),
+            (Peer(2, true, Some(0), 0), 600, vec![]),
+        ] {
+            assert_eq!(ticks(&cluster(&[peer]), &config, at_second), expected, "{at_second}");
+        }
+        let mut unwilling = cluster(&[Peer(2, false, Some(0), 0)]);
+        unwilling.members[1].wants_vote = false;
+        assert_eq!(ticks(&unwilling, &config, 600), []);
+        let slow = AutopilotConfig { server_stabilization_time: 60, ..config };
+        let learner = cluster(&[Peer(2, false, Some(0), 0)]);
+        assert_eq!((ticks(&learner, &slow, 50), ticks(&learner, &slow, 60)), (vec![], promotes(2)));
+    }
+
+    #[test]
+    fn a_learner_that_was_out_of_contact_waits_again() {
+        let (config, mut memory) = (AutopilotConfig::default(), Memory::default());
+        let good = cluster(&[Peer(2, false, Some(0), 0)]);
+        let silent = cluster(&[Peer(2, false, Some(20), 0)]);
+        for (second, status, expected) in [
+            (0, &good, vec![]),
+            (9, &good, vec![]),
+            (10, &silent, vec![]),
+            (20, &good, vec![]),
+            (30, &good, promotes(2)),
+        ] {
+            assert_eq!(tick(status, &config, at(second), &mut memory), expected, "{second}");
+        }
+    }
+
+    #[test]
+    fn one_change_at_a_time_and_the_longest_stable_learner_first() {
+        let (config, mut memory) = (AutopilotConfig::default(), Memory::default());
+        let first = cluster(&[Peer(3, false, Some(0), 0)]);
+        let both = cluster(&[Peer(2, false, Some(0), 0), Peer(3, false, Some(0), 0)]);
+        assert_eq!(tick(&first, &config, at(0), &mut memory), []);
+        assert_eq!(tick(&both, &config, at(5), &mut memory), []);
+        assert_eq!(tick(&both, &config, at(20), &mut memory), promotes(3));
+    }
+
+    #[test]
+    fn a_dead_voter_is_removed_when_enough_healthy_ones_remain() {
+        let day = 24 * 3600;
+        let config = AutopilotConfig { cleanup_dead_servers: true, min_quorum: 3, ..AutopilotConfig::default() };
+        let voters = |silences: &[Option<u64>]| {
+            let peers: Vec<Peer> =
+                silences.iter().enumerate().map(|(at, silence)| Peer(at as u64 + 2, true, *silence, 0)).collect();
+            cluster(&peers)
+        };
+        let (alive, dead) = (Some(0), Some(day));
+        let four = voters(&[alive, alive, dead]);
+        assert_eq!(ticks(&four, &config, day as i64), removes(4));
+        assert_eq!(ticks(&four, &config, day as i64 - 10), [], "since the start of the leadership");
+        let off = AutopilotConfig { cleanup_dead_servers: false, ..config };
+        assert_eq!(ticks(&four, &off, day as i64), []);
+        assert_eq!(ticks(&voters(&[alive, dead]), &config, day as i64), [], "two voters would remain");
+        assert_eq!(ticks(&voters(&[alive, alive, Some(day - 1)]), &config, day as i64), []);
+        assert_eq!(ticks(&voters(&[alive, alive, None]), &config, day as i64), removes(4));
+        let min = AutopilotConfig { min_quorum: 4, ..config };
+        assert_eq!(ticks(&four, &min, day as i64), []);
+        assert_eq!(ticks(&voters(&[alive, dead, dead, dead]), &config, day as i64), [], "two of four are no quorum");
+        assert_eq!(ticks(&voters(&[alive, alive, dead, dead]), &config, day as i64), removes(4), "one at a time");
+    }
+
+    #[test]
+    fn a_dead_learner_is_removed_whatever_the_number_of_voters() {
+        let config = AutopilotConfig {
+            cleanup_dead_servers: true,
+            min_quorum: 3,
+            dead_server_last_contact_threshold: 60,
+            ..AutopilotConfig::default()
+        };
+        assert_eq!(ticks(&cluster(&[Peer(2, false, Some(60), 0)]), &config, 60), removes(2));
+        let without_quorum = cluster(&[Peer(2, false, Some(60), 0), Peer(3, true, Some(60), 0)]);
+        assert_eq!(ticks(&without_quorum, &config, 600), []);
+    }
+
+    #[test]
+    fn no_member_is_dead_within_a_minute() {
+        let config = AutopilotConfig {
+            cleanup_dead_servers: true,
+            dead_server_last_contact_threshold: 1,
+            ..AutopilotConfig::default()
+        };
+        let status = cluster(&[Peer(2, false, Some(59), 0)]);
+        assert_eq!(ticks(&status, &config, 600), []);
+        let status = cluster(&[Peer(2, false, Some(60), 0)]);
+        assert_eq!((ticks(&status, &config, 50), ticks(&status, &config, 60)), (vec![], removes(2)));
+    }
+
+    #[test]
+    fn a_jump_of_the_clock_makes_no_member_dead_and_no_learner_stable() {
+        let config = AutopilotConfig {
+            cleanup_dead_servers: true,
+            server_stabilization_time: 3600,
+            ..AutopilotConfig::default()
+        };
+        let status = cluster(&[Peer(2, false, None, 0), Peer(3, false, Some(0), 0)]);
+        let mut memory = Memory::default();
+        for second in [0, 10_000_000, -5, 20_000_000] {
+            assert_eq!(tick(&status, &config, at(second), &mut memory), [], "{second}");
+        }
+        assert_eq!(memory.leading_for(), 2 * MAX_STEP);
+    }
+
+    #[test]
+    fn another_leadership_and_a_standby_begin_from_nothing() {
+        let (config, mut memory) = (AutopilotConfig::default(), Memory::default());
+        let status = cluster(&[Peer(2, false, Some(0), 0)]);
+        tick(&status, &config, at(0), &mut memory);
+        let next_term = ClusterStatus { term: status.term + 1, ..status.clone() };
+        assert_eq!(tick(&next_term, &config, at(10), &mut memory), []);
+        assert_eq!(tick(&next_term, &config, at(20), &mut memory), promotes(2));
+        let standby = ClusterStatus { is_leading: false, ..status };
+        assert_eq!(tick(&standby, &config, at(30), &mut memory), []);
+        assert!(memory.term.is_none() && memory.healthy.is_empty());
+    }
+}

@@ -1,0 +1,185 @@
+//! Which nodes the leader adds to the cluster.
+
+use std::time::Duration;
+
+use keepfast_framework::{Error, Result, Status};
+use keepfast_storage::{ClusterStatus, Member};
+
+use super::exchange::Applicant;
+use crate::cluster::members::{RemovedDirectories, SILENT, silence};
+
+/// The most voters. More cost time at each commit and tolerate hardly more failures.
+pub(crate) const MAX_VOTERS: usize = 7;
+/// 409
+const CONFLICT: Status = Status(409);
+
+/// What makes an applicant a member.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// It is one: an earlier response was lost.
+    Nothing,
+    /// It is one with other addresses or another version.
+    Update,
+    /// It is added.
+    Add,
+    /// It is added in place of a member with its name and another data directory, which is silent.
+    Replace(Member),
+}
+
+/// What the leader knows when a node applies.
+pub(crate) struct Circumstances<'a> {
+    pub(crate) status: &'a ClusterStatus,
+    pub(crate) removed: &'a RemovedDirectories,
+    /// The version of the leader.
+    pub(crate) version: &'a str,
+    /// How long it has led.
+    pub(crate) leading_for: Duration,
+}
+
+/// Decides on a node that has proved to have the root key.
+///
+/// Fails with 409 for a name or a data directory that another member has, or that was removed; with 400 for a newer
+/// version, and for a voter too many.
+pub(crate) fn admit(applicant: &Applicant, of: &Circumstances<'_>) -> Result<Step> {
+    let members = &of.status.members;
+    if of.removed.contain(applicant.incarnation) {
+        return Err(Error::new(CONFLICT, "this node was removed from the cluster; empty its data directory first"));
+    }
+    if is_newer(&applicant.version, of.version) {
+        return Err(Error::invalid(
+            "the version of the node is newer than that of the leader; upgrade the leader first",
+        ));
+    }
+    if let Some(same) = members.iter().find(|member| member.incarnation == applicant.incarnation) {
+        return match (same.node == applicant.node, of.status.id == Some(same.id)) {
+            (_, true) => Err(Error::new(CONFLICT, "this node is the leader")),
+            (false, _) => Err(Error::new(CONFLICT, "another member has this data directory; it was copied")),
+            (true, false) => Ok(if is_current(same, applicant) { Step::Nothing } else { Step::Update }),
+        };
+    }
+    let replaced = members.iter().find(|member| member.node == applicant.node);
+    if let Some(replaced) = replaced {
+        let silence = silence(of.status, replaced).unwrap_or(of.leading_for);
+        if silence < SILENT {
+            return Err(Error::new(
+                CONFLICT,
+                "a member in contact has this node id; choose another, or remove that member",
+            ));
+        }
+    }
+    let counts = |m: &&Member| (m.voter || m.wants_vote) && Some(m.id) != replaced.map(|replaced| replaced.id);
+    if applicant.wants_vote && members.iter().filter(counts).count() >= MAX_VOTERS {
+        let text = format!("the cluster has {MAX_VOTERS} voters; this node can join as a non-voter");
+        return Err(Error::invalid(text));
+    }
+    Ok(replaced.map_or(Step::Add, |replaced| Step::Replace(replaced.clone())))
+}
+
+fn is_current(known: &Member, applicant: &Applicant) -> bool {
+    let expected = Member { id: known.id, voter: known.voter, ..applicant.member() };
+    *known == expected
+}
+
+/// Whether a version has a larger major or minor number than another one. A text without these numbers is not newer.
+fn is_newer(version: &str, than: &str) -> bool {
+    let numbers = |text: &str| {
+        let mut parts = text.split(['.', '-', '+']).map(str::parse::<u32>);
+        Some((parts.next()?.ok()?, parts.next()?.ok()?))
+    };
+    numbers(version).zip(numbers(than)).is_some_and(|(version, than)| version > than)
+}
+
+#[cfg(test)]
+mod tests {
+    use keepfast_storage::{PeerStatus, RaftId};
+
+    use super::*;
+    use crate::cluster::fake::{member, status};
+
+    fn applicant(number: u64) -> Applicant {
+        let member = member(number);
+        Applicant {
+            node: member.node,
+            incarnation: member.incarnation,
+            cluster_addr: member.cluster_addr,
+            api_addr: member.api_addr,
+            wants_vote: true,
+            election_ms: member.election_ms,
+            version: member.version,
+            nonce: [0; 16],
+        }
+    }
+
+    fn cluster(count: u64, last_contact: Option<Duration>) -> ClusterStatus {
+        let mut status = status(&(1..=count).collect::<Vec<_>>());
+        status.peers = (2..=count).map(|n| PeerStatus { id: RaftId(n), matched: 0, last_contact }).collect();
+        status
+    }
+
+    fn decide(applicant: &Applicant, status: &ClusterStatus, leading_for: u64) -> Result<Step> {
+        let leading_for = Duration::from_secs(leading_for);
+        admit(
+            applicant,
+            &Circumstances { status, removed: &RemovedDirectories::default(), version: "1.2.3", leading_for },
+        )
+    }
+
+    fn refused(outcome: Result<Step>) -> (u16, String) {
+        let error = outcome.err().unwrap();
+        (error.status().0, error.public().to_owned())
+    }
+
+    #[test]
+    fn a_new_node_is_added_and_a_known_one_is_known() {
+        let status = cluster(3, Some(Duration::ZERO));
+        assert_eq!(decide(&applicant(4), &status, 60).unwrap(), Step::Add);
+        assert_eq!(decide(&applicant(2), &status, 60).unwrap(), Step::Nothing);
+        let moved = Applicant { cluster_addr: "https://elsewhere:1".to_owned(), ..applicant(2) };
+        assert_eq!(decide(&moved, &status, 60).unwrap(), Step::Update);
+        assert_eq!(refused(decide(&applicant(1), &status, 60)), (409, "this node is the leader".to_owned()));
+        let copied = Applicant { node: "other".to_owned(), ..applicant(2) };
+        assert_eq!(refused(decide(&copied, &status, 60)).0, 409);
+    }
+
+    #[test]
+    fn a_name_is_taken_over_only_from_a_silent_member() {
+        let disk = Applicant { incarnation: [99; 16], ..applicant(2) };
+        for (silence, leading_for, is_replaced) in
+            [(Some(9), 60, false), (Some(10), 60, true), (None, 9, false), (None, 10, true)]
+        {
+            let status = cluster(3, silence.map(Duration::from_secs));
+            match decide(&disk, &status, leading_for) {
+                Ok(Step::Replace(old)) => assert!(is_replaced && old == status.members[1]),
+                outcome => assert!(!is_replaced && refused(outcome).0 == 409),
+            }
+        }
+        let leader = Applicant { incarnation: [99; 16], ..applicant(1) };
+        assert_eq!(refused(decide(&leader, &cluster(1, None), 60)).0, 409, "the leader is always in contact");
+    }
+
+    #[test]
+    fn an_eighth_voter_is_refused_and_an_eighth_learner_not() {
+        let seven = cluster(7, None);
+        assert_eq!(refused(decide(&applicant(8), &seven, 60)).0, 400);
+        let learner = Applicant { wants_vote: false, ..applicant(8) };
+        assert_eq!(decide(&learner, &seven, 60).unwrap(), Step::Add);
+        let in_place = Applicant { incarnation: [99; 16], ..applicant(7) };
+        assert!(matches!(decide(&in_place, &seven, 60), Ok(Step::Replace(_))));
+    }
+
+    #[test]
+    fn a_removed_directory_and_a_newer_version_are_refused() {
+        let status = cluster(1, None);
+        for (version, is_refused) in
+            [("1.2.9", false), ("1.3.0", true), ("2.0.0", true), ("1.1.9", false), ("0.9.0-dev", false), ("x", false)]
+        {
+            let applicant = Applicant { version: version.to_owned(), ..applicant(2) };
+            assert_eq!(decide(&applicant, &status, 60).is_err(), is_refused, "{version}");
+        }
+        let mut removed = RemovedDirectories::default();
+        removed.add(applicant(2).incarnation);
+        let of = Circumstances { status: &status, removed: &removed, version: "1.2.3", leading_for: Duration::ZERO };
+        assert_eq!(refused(admit(&applicant(2), &of)).0, 409);
+        assert_eq!(admit(&applicant(3), &of).unwrap(), Step::Add);
+    }
+}

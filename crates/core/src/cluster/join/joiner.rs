@@ -1,0 +1,367 @@
+//! The side of a node that joins: it asks a leader for the record of the seal, takes the shares of that seal, and proves
+//! the root key.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use keepfast_crypto::locked::Key256;
+use keepfast_crypto::random;
+use keepfast_crypto::secret::SecretBytes;
+use keepfast_framework::{Error, Result, Status};
+use keepfast_storage::{Addresses, Consensus, Joined, Member, StorageError, derive_key};
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::client::{JoinClient, JoinError, JoinStep, JoinTarget};
+use super::exchange::{Applicant, JOINING, MAX_CHALLENGE, Proof, Welcome};
+use super::service::JoiningService;
+use crate::cluster::port::PortIdentity;
+use crate::lifecycle::Lifecycle;
+use crate::seal::{Seal, SealConfig};
+
+/// The longest record of a seal in bytes.
+const MAX_SEAL: usize = 64 << 10;
+/// How often the state of the node is read while a snapshot arrives.
+const POLL: Duration = Duration::from_millis(50);
+/// How long the log of the node may stand still before the attempt ends.
+const STALLED: Duration = Duration::from_secs(120);
+
+/// The leaders to join, and as what.
+#[derive(Clone, Debug)]
+pub(crate) struct Intent {
+    /// The leaders, of which the first that responds is joined.
+    pub(crate) targets: Vec<JoinTarget>,
+    /// Whether the node gets no vote.
+    pub(crate) non_voter: bool,
+}
+
+/// The cluster that this node is about to join: in memory, until its records are here.
+#[derive(Default)]
+pub(crate) struct Joining {
+    pending: Mutex<Option<Pending>>,
+    /// Held while shares are used.
+    completing: Arc<tokio::sync::Mutex<()>>,
+    is_retrying: AtomicBool,
+}
+
+/// A leader that has responded.
+#[derive(Clone)]
+struct Pending {
+    intent: Intent,
+    seal: SealConfig,
+    seal_record: Bytes,
+}
+
+impl Joining {
+    /// The seal of the cluster, whose shares unseal this node.
+    pub(crate) fn seal_config(&self) -> Option<SealConfig> {
+        self.pending.lock().as_ref().map(|pending| pending.seal.clone())
+    }
+
+    /// Whether shares were accepted and the records of the cluster are on their way.
+    pub(crate) fn is_completing(&self) -> bool {
+        self.completing.try_lock().is_err()
+    }
+
+    /// Begins a sequence of attempts, if there is none.
+    pub(super) fn begin_retry(&self) -> bool {
+        !self.is_retrying.swap(true, Ordering::AcqRel)
+    }
+
+    /// Ends it.
+    pub(super) fn end_retry(&self) {
+        self.is_retrying.store(false, Ordering::Release);
+    }
+}
+
+/// The stored seal configuration; that of the cluster which this node joins, if nothing is stored.
+pub(crate) async fn known_seal(server: &Lifecycle) -> Result<Option<SealConfig>> {
+    Ok(server.parts.seal_config().await?.or_else(|| server.administration.joining.seal_config()))
+}
+
+/// Gets the seal of a cluster from the first leader that responds. Does nothing on an initialized node.
+///
+/// Fails with OpenBao's text when no leader responds.
+pub(crate) async fn request(server: &Lifecycle, intent: Intent) -> Result<()> {
+    let consensus = consensus(server)?;
+    if server.parts.seal_config().await?.is_some() {
+        return Ok(());
+    }
+    if consensus.status().is_removed {
+        return Err(StorageError::Removed.into());
+    }
+    let applicant = applicant(server, &*consensus, intent.non_voter)?;
+    let (_, challenge) = first_challenge(server, &intent.targets, &applicant).await.map_err(|error| {
+        Error::new(Status::INTERNAL, "failed to join raft cluster: failed to get raft challenge").caused_by(error)
+    })?;
+    let pending = Pending { intent, seal: challenge.seal()?, seal_record: challenge.seal_record.into() };
+    let name = pending.seal.cluster_name.clone();
+    *server.administration.joining.pending.lock() = Some(pending);
+    // Shares for another seal are of no use.
+    server.unsealing.lock().reset();
+    tracing::info!(cluster = name, "a leader was found: this node joins it when it gets the shares of its unseal key");
+    Ok(())
+}
+
+/// Joins the cluster with these shares, and unseals. Returns whether they open the root key. The records of the cluster
+/// may arrive after the call: it waits at most `patience` for them.
+///
+/// Fails when no leader responds, or refuses this node.
+pub(crate) async fn complete(server: &Arc<Lifecycle>, shares: &[SecretBytes], patience: Duration) -> Result<bool> {
+    let joining = &server.administration.joining;
+    let completing = joining.completing.clone().lock_owned().await;
+    let Some(pending) = joining.pending.lock().clone() else { return Err(Error::invalid("Vault is not initialized")) };
+    let Some(seal) = pending.seal.seal_from(shares) else { return Ok(false) };
+    let Some(root) = pending.seal.unwrap(&*seal).await? else { return Ok(false) };
+    let accepted = accept(server, &pending, &root).await?;
+    let work = {
+        let (server, seal) = (server.clone(), seal);
+        async move {
+            let _completing = completing;
+            let entered = enter(&server, accepted, seal).await;
+            if let Err(error) = &entered {
+                let cause = error.cause().map(ToString::to_string).unwrap_or_default();
+                tracing::error!(%error, cause, "this node has not joined the cluster; submit the shares again");
+            }
+            entered
+        }
+    };
+    // In its own task: the records arrive also when the caller does not wait.
+    let task = tokio::spawn(work);
+    match tokio::time::timeout(patience, task).await {
+        Ok(Ok(entered)) => entered.map(|()| true),
+        Ok(Err(_)) => Err(Error::internal("the task that joins the cluster has failed")),
+        Err(_) => Ok(true),
+    }
+}
+
+/// Answers a fresh challenge. Returns what the leader has sent.
+async fn accept(server: &Lifecycle, pending: &Pending, root: &Key256) -> Result<Welcome> {
+    let consensus = consensus(server)?;
+    let applicant = applicant(server, &*consensus, pending.intent.non_voter)?;
+    let failed = |error: JoinError| match error {
+        JoinError::Refused { status: status @ (400 | 409), text } => {
+            Error::new(Status(status), format!("the leader refuses this node: {text}"))
+        }
+        other => Error::new(Status::INTERNAL, "failed to join raft cluster: no leader accepts").caused_by(other),
+    };
+    let (target, challenge) = first_challenge(server, &pending.intent.targets, &applicant).await.map_err(failed)?;
+    if challenge.seal_record != pending.seal_record {
+        let (seal, seal_record) = (challenge.seal()?, challenge.seal_record.into());
+        *server.administration.joining.pending.lock() = Some(Pending { seal, seal_record, ..pending.clone() });
+        return Err(Error::new(Status(409), "the seal of the cluster has changed; submit the shares again"));
+    }
+    let key = derive_key(root, JOINING.as_bytes());
+    let proof = Proof::new(key, &challenge.seal_record, &challenge.request, &challenge.challenge);
+    let body = json!({
+        "server_id": applicant.node,
+        "cluster_addr": applicant.cluster_addr,
+        "challenge": STANDARD.encode(&challenge.challenge),
+        "answer": STANDARD.encode(proof.answer()),
+    });
+    let response = client(server)?.send(&target, JoinStep::Answer, body.to_string().into_bytes()).await;
+    let sealed = sealed_of(&response.map_err(failed)?).map_err(failed)?;
+    let welcome = proof.open(&sealed).ok_or_else(|| {
+        Error::new(Status::INTERNAL, "the leader did not prove that it has the root key; this node has not joined")
+    })?;
+    if welcome.details.cluster_id != pending.seal.cluster_id {
+        return Err(Error::internal("the leader belongs to another cluster than its seal"));
+    }
+    Ok(welcome)
+}
+
+/// Becomes a member: prepares the data directory, connects, waits for the records and unseals.
+async fn enter(server: &Arc<Lifecycle>, welcome: Welcome, seal: Arc<dyn Seal>) -> Result<()> {
+    let consensus = consensus(server)?;
+    let Welcome { authority, details } = welcome;
+    let cluster_id = details.cluster_id.clone();
+    let members = details.into_members();
+    prepare(server, &*consensus, &cluster_id, &members).await?;
+    let connected = connect(server, &consensus, cluster_id, members, authority).await;
+    let received = match connected {
+        Ok(()) => receive(server, &*consensus).await,
+        failed => failed,
+    };
+    if let Err(error) = received {
+        consensus.stop().await;
+        port(server)?.close().await;
+        return Err(error);
+    }
+    *server.administration.joining.pending.lock() = None;
+    tracing::info!("this node has joined the cluster");
+    if server.unseal_by(|_| Some(seal)).await? {
+        return Ok(());
+    }
+    Err(Error::new(Status(409), "the seal of the cluster has changed; submit its shares"))
+}
+
+/// Makes the data directory that of a member, durably. An attempt that was cut off has done it already.
+async fn prepare(server: &Lifecycle, consensus: &dyn Consensus, cluster_id: &str, members: &[Member]) -> Result<()> {
+    // No initialization in between.
+    let _changing = server.changing.lock().await;
+    if server.parts.seal_config().await?.is_some() {
+        return Err(Error::invalid("Vault is already initialized"));
+    }
+    if consensus.status().is_joining {
+        return Ok(());
+    }
+    let joined = Joined { cluster_id: cluster_id.to_owned(), members: members.to_vec() };
+    consensus.join(joined).await.map_err(|error| match error {
+        StorageError::Layout(why) => Error::invalid(format!("the data directory cannot join a cluster: {why}")),
+        other => other.into(),
+    })
+}
+
+async fn connect(
+    server: &Lifecycle,
+    consensus: &Arc<dyn Consensus>,
+    cluster_id: String,
+    members: Vec<Member>,
+    authority: Key256,
+) -> Result<()> {
+    let identity = PortIdentity { cluster_id, node: consensus.identity(), authorities: vec![authority] };
+    let service = JoiningService { backend: server.parts.backend.clone(), members };
+    let transport = port(server)?.open(identity, Arc::new(service)).await?;
+    let settings = &server.parts.settings;
+    let addresses = Addresses {
+        api_addr: settings.api_addr.clone(),
+        cluster_addr: settings.cluster_addr.clone(),
+        version: settings.version.clone(),
+    };
+    Ok(consensus.start(transport, addresses).await?)
+}
+
+/// Waits until the snapshot of the leader is applied.
+async fn receive(server: &Lifecycle, consensus: &dyn Consensus) -> Result<()> {
+    let clock = &server.parts.clock;
+    let mut progress = (consensus.status().applied, clock.now());
+    loop {
+        let status = consensus.status();
+        if status.is_removed {
+            return Err(StorageError::Removed.into());
+        }
+        if !status.is_joining && server.parts.seal_config().await?.is_some() {
+            return Ok(());
+        }
+        let now = clock.now();
+        let is_heard = status.last_contact.is_some_and(|contact| contact < STALLED);
+        if status.applied != progress.0 || is_heard {
+            progress = (status.applied, now);
+        } else if now.since(progress.1) > STALLED {
+            return Err(Error::new(Status::UNAVAILABLE, "no leader has sent the records of the cluster"));
+        }
+        clock.sleep_until(now.after(POLL)).await;
+    }
+}
+
+/// The response to a request for a challenge.
+struct ReceivedChallenge {
+    /// The request that it answers.
+    request: Vec<u8>,
+    challenge: Vec<u8>,
+    seal_record: Vec<u8>,
+}
+
+impl ReceivedChallenge {
+    fn seal(&self) -> Result<SealConfig> {
+        SealConfig::from_bytes(&self.seal_record)
+    }
+}
+
+/// Asks all leaders at once. Returns the first challenge, and who sent it; otherwise the last error.
+async fn first_challenge(
+    server: &Lifecycle,
+    targets: &[JoinTarget],
+    applicant: &Applicant,
+) -> Result<(JoinTarget, ReceivedChallenge), JoinError> {
+    let client = client(server).map_err(|_| JoinError::Response("this server has no client to join by"))?;
+    let request = applicant.encode().map_err(|_| JoinError::Response("the request cannot be encoded"))?;
+    let body = json!({ "server_id": applicant.node, "request": STANDARD.encode(&request) }).to_string();
+    let ask = async |target: &JoinTarget| {
+        let response = client.send(target, JoinStep::Challenge, body.clone().into_bytes()).await?;
+        Ok((target.clone(), challenge_of(&response, request.clone())?))
+    };
+    let mut calls: FuturesUnordered<_> = targets.iter().map(ask).collect();
+    let mut last = JoinError::Response("no leader is configured");
+    while let Some(outcome) = calls.next().await {
+        match outcome {
+            Ok(found) => return Ok(found),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+#[derive(Deserialize)]
+struct Envelope<T> {
+    data: T,
+}
+
+#[derive(Deserialize)]
+struct ChallengeData {
+    challenge: String,
+    seal_record: String,
+}
+
+#[derive(Deserialize)]
+struct AnswerData {
+    welcome: String,
+}
+
+fn challenge_of(response: &[u8], request: Vec<u8>) -> Result<ReceivedChallenge, JoinError> {
+    let foreign = || JoinError::Response("the response is not one of a leader of Keepfast");
+    let Envelope { data }: Envelope<ChallengeData> = serde_json::from_slice(response).map_err(|_| foreign())?;
+    let decode = |text: &str, most: usize| STANDARD.decode(text).ok().filter(|bytes| bytes.len() <= most);
+    let challenge = decode(&data.challenge, MAX_CHALLENGE).ok_or_else(foreign)?;
+    let seal_record = decode(&data.seal_record, MAX_SEAL).ok_or_else(foreign)?;
+    SealConfig::from_bytes(&seal_record).map_err(|_| foreign())?;
+    Ok(ReceivedChallenge { request, challenge, seal_record })
+}
+
+fn sealed_of(response: &[u8]) -> Result<Vec<u8>, JoinError> {
+    let data: Envelope<AnswerData> =
+        serde_json::from_slice(response).map_err(|_| JoinError::Response("the response is not one of a leader"))?;
+    STANDARD.decode(data.data.welcome).map_err(|_| JoinError::Response("the response is not base64"))
+}
+
+/// This node, as it applies.
+fn applicant(server: &Lifecycle, consensus: &dyn Consensus, non_voter: bool) -> Result<Applicant> {
+    let origin = consensus.identity();
+    let status = consensus.status();
+    let own = status.members.iter().find(|member| member.incarnation == origin.incarnation);
+    let own = own.ok_or_else(|| Error::internal("this node does not know itself"))?;
+    let settings = &server.parts.settings;
+    if settings.cluster_addr.is_empty() {
+        return Err(Error::invalid("this node has no cluster_addr, by which the other members reach it"));
+    }
+    Ok(Applicant {
+        node: origin.node,
+        incarnation: origin.incarnation,
+        cluster_addr: settings.cluster_addr.clone(),
+        api_addr: settings.api_addr.clone(),
+        wants_vote: !non_voter,
+        election_ms: own.election_ms,
+        version: settings.version.clone(),
+        nonce: random::bytes(),
+    })
+}
+
+fn consensus(server: &Lifecycle) -> Result<Arc<dyn Consensus>> {
+    server.parts.backend.consensus().ok_or_else(|| Error::new(Status::INTERNAL, "raft backend not in use"))
+}
+
+fn client(server: &Lifecycle) -> Result<Arc<dyn JoinClient>> {
+    let client = server.parts.settings.join.client.clone();
+    client.ok_or_else(|| Error::internal("this server has no client to join by"))
+}
+
+fn port(server: &Lifecycle) -> Result<Arc<dyn crate::cluster::port::ClusterPort>> {
+    let port = server.parts.settings.cluster_port.clone();
+    port.ok_or_else(|| Error::internal("this server has no cluster port"))
+}

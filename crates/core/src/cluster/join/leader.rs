@@ -1,0 +1,95 @@
+//! The leader's side: challenges, without any state, and the check of answers.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use keepfast_framework::{Error, Result};
+use keepfast_storage::{Barrier, Change, Consensus, Member, SealRecord};
+
+use super::admission::{Circumstances, Step, admit};
+use super::exchange::{Applicant, CHALLENGES, Challenge, JOINING, Proof, Welcome, WelcomeDetails};
+use crate::cluster::members;
+use crate::lifecycle::Lifecycle;
+use crate::seal::SealConfig;
+use crate::unsealed::Unsealed;
+
+/// The use of the keys that are the seeds of the authorities of the cluster port.
+const AUTHORITY: &str = "certificate authority of the cluster port";
+
+/// A challenge with the record of the seal.
+pub(crate) struct Challenged {
+    pub(crate) challenge: Vec<u8>,
+    pub(crate) seal: SealConfig,
+    pub(crate) seal_record: Bytes,
+}
+
+/// Creates a challenge for a request. Costs a read and an encryption, and keeps nothing.
+///
+/// Fails with 400 for a request that is no [`Applicant`].
+pub(crate) async fn challenge(server: &Lifecycle, unsealed: &Unsealed, request: &[u8]) -> Result<Challenged> {
+    if Applicant::decode(request).is_none() {
+        return Err(Error::invalid("the request is not one of a node of Keepfast"));
+    }
+    let seal_record = seal_record(server).await?;
+    let term = unsealed.barrier.key_status()?.term;
+    let challenge =
+        Challenge::seal(&unsealed.barrier.derive(term, CHALLENGES)?, term, request, server.parts.clock.now().unix());
+    Ok(Challenged { challenge, seal: SealConfig::from_bytes(&seal_record)?, seal_record })
+}
+
+/// Makes the node a member that has answered a challenge. Returns the sealed response.
+///
+/// Fails with 400 for a wrong answer; see [`admit`] for the others.
+pub(crate) async fn answer(
+    server: &Lifecycle,
+    unsealed: &Unsealed,
+    consensus: &dyn Consensus,
+    challenge: &[u8],
+    answer: &[u8],
+) -> Result<Vec<u8>> {
+    let barrier = &unsealed.barrier;
+    let wrong = || Error::invalid("invalid answer given");
+    let term = Challenge::term(challenge).ok_or_else(wrong)?;
+    let key = barrier.derive(term, CHALLENGES).map_err(|_| wrong())?;
+    let request = Challenge::open(&key, challenge, server.parts.clock.now().unix()).ok_or_else(wrong)?;
+    let applicant = Applicant::decode(&request).ok_or_else(wrong)?;
+    let seal_record = seal_record(server).await?;
+    let proof = Proof::new(barrier.derive_from_root(JOINING)?, &seal_record, &request, challenge);
+    if !proof.accepts(answer) {
+        return Err(wrong());
+    }
+    let members = add(server, barrier, consensus, &applicant).await?;
+    tracing::info!(node = applicant.node, "a node has joined the cluster");
+    let authority = barrier.derive(barrier.key_status()?.term, AUTHORITY)?;
+    let cluster_id = SealConfig::from_bytes(&seal_record)?.cluster_id;
+    Ok(proof.seal(&Welcome { authority, details: WelcomeDetails::new(cluster_id, members) })?)
+}
+
+/// Commits what makes the applicant a member. Returns the members.
+async fn add(
+    server: &Lifecycle,
+    barrier: &Arc<Barrier>,
+    consensus: &dyn Consensus,
+    applicant: &Applicant,
+) -> Result<Vec<Member>> {
+    let removed = members::removed_directories(barrier).await?;
+    let status = consensus.status();
+    let settings = &server.parts.settings;
+    let leading_for = server.administration.autopilot.memory().leading_for();
+    let of = Circumstances { status: &status, removed: &removed, version: &settings.version, leading_for };
+    match admit(applicant, &of)? {
+        Step::Nothing => {}
+        Step::Update => members::change(consensus, Change::Update(applicant.member())).await?,
+        Step::Add => members::change(consensus, Change::AddLearner(applicant.member())).await?,
+        Step::Replace(silent) => {
+            members::check_quorum_without(&status, &silent)?;
+            members::remove(consensus, barrier, &*server.parts.clock, &silent).await?;
+            members::change(consensus, Change::AddLearner(applicant.member())).await?;
+        }
+    }
+    Ok(consensus.status().members)
+}
+
+async fn seal_record(server: &Lifecycle) -> Result<Bytes> {
+    SealRecord::load(&*server.parts.backend).await?.ok_or_else(Error::sealed)
+}
