@@ -76,6 +76,13 @@ async fn an_incomplete_snapshot_is_an_error_at_both_ends() {
 }
 
 #[tokio::test]
+async fn a_snapshot_counts_as_stored_when_its_last_part_was_read() {
+    let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
+    *b.service.storage.stores_after.lock() = Some(3);
+    assert!(send(&a, &b, 3, None).await.is_err());
+}
+
+#[tokio::test]
 async fn a_part_beyond_its_bound_is_not_sent() {
     struct Long;
     #[async_trait]
