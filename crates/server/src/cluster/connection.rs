@@ -226,3 +226,43 @@ impl Drop for Connection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+
+    fn add(connections: &Arc<Connections>, node: &str, process: u8, generation: u64) -> Option<Connection> {
+        let origin = Origin { node: node.to_owned(), incarnation: [1; 16] };
+        let verified = UnixTime::since_unix_epoch(Duration::ZERO);
+        let credentials = Credentials { origin, certificate: CertificateDer::from(Vec::new()), verified };
+        connections.add(credentials, Hello { kind: Kind::Messages, process: [process; 16], generation })
+    }
+
+    fn delivers(connection: &Connection) -> bool {
+        let mut delivered = false;
+        let is_open = connection.deliver(|| delivered = true);
+        assert_eq!(is_open, delivered);
+        delivered
+    }
+
+    #[test]
+    fn a_connection_delivers_nothing_after_a_newer_one_was_added() {
+        let connections = Arc::<Connections>::default();
+        let (first, other) = (add(&connections, "a", 1, 5).unwrap(), add(&connections, "b", 1, 1).unwrap());
+        assert!(delivers(&first));
+        // A connection that was dialled earlier and arrives later.
+        assert!(add(&connections, "a", 1, 5).is_none() && add(&connections, "a", 1, 4).is_none());
+        assert!(delivers(&first));
+        let second = add(&connections, "a", 1, 6).unwrap();
+        assert!(!delivers(&first) && delivers(&second) && delivers(&other));
+        // The end of the older one does not remove the newer one.
+        drop(first);
+        assert!(add(&connections, "a", 1, 5).is_none());
+        // After a restart the generations begin again.
+        let restarted = add(&connections, "a", 2, 0).unwrap();
+        assert!(!delivers(&second) && delivers(&restarted));
+        connections.close();
+        assert!(!delivers(&restarted) && !delivers(&other) && add(&connections, "c", 1, 1).is_none());
+    }
+}

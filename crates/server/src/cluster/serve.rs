@@ -8,10 +8,13 @@ use bytes::{Buf, Bytes};
 use keepfast_core::cluster::port::PeerService;
 use keepfast_framework::offload;
 use keepfast_storage::{Batch, Consensus, Index, MAX_SNAPSHOT_PART, Origin, SnapshotParts, StorageError};
+use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::calls::MAX_ANSWER;
 use super::connection::{Connection, Halves, Reader, write_all};
+use super::dial::HANDSHAKE;
 use super::failure;
 use super::frames::{self, Frame, Kind, Outgoing, invalid, tag};
 use super::open_port::OpenPort;
@@ -96,9 +99,10 @@ async fn snapshot(
     let received = tokio::spawn(async move {
         let mut parts = ReceivedParts { reader, ended: Box::pin(ended), progress: Progress::Open };
         let result = consensus.receive_snapshot(from, head, &mut parts).await;
-        result.and_then(|()| parts.is_complete())
+        (result.and_then(|()| parts.is_complete()), parts.reader)
     });
-    let answer = match received.await.unwrap_or(Err(StorageError::Unknown)) {
+    let Ok((result, reader)) = received.await else { return io::Error::other("the storage panicked") };
+    let answer = match result {
         Ok(()) => Outgoing::empty(tag::STORED),
         Err(error) => {
             tracing::warn!(node = connection.credentials().origin.node, %error, "a snapshot was refused");
@@ -106,9 +110,14 @@ async fn snapshot(
         }
     };
     let _ = answers.send(answer).await;
-    // The connection ends when the answer is written.
-    drop(answers);
-    std::future::pending().await
+    timeout(HANDSHAKE, drain(reader)).await.map_or_else(io::Error::from, |()| io::ErrorKind::UnexpectedEof.into())
+}
+
+/// Reads what is still under way until the sender has the answer and closes the connection. To close it with unread bytes
+/// would reset it, and the answer could be lost.
+async fn drain(mut reader: Reader) {
+    let mut rest = vec![0; 16 << 10];
+    while reader.read(&mut rest).await.is_ok_and(|length| length > 0) {}
 }
 
 struct ReceivedParts<E> {

@@ -81,6 +81,11 @@ async fn another_identity_keeps_accepted_connections_and_ends_others() {
     let connected = async { while call().await.is_err() {} };
     soon(connected).await;
     assert!(generation() > before + 2);
+    // The certificate of the other end counts as well.
+    a.open_again(&[3]).await;
+    assert!(matches!(call().await, Err(StorageError::NoLeader)));
+    a.open_again(&[2]).await;
+    soon(async { while call().await.is_err() {} }).await;
     // A node that is no longer a member is cut off.
     b.service.strangers.lock().push(super::origin("a"));
     b.open_again(&[2]).await;

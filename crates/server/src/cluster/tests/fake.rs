@@ -42,6 +42,8 @@ pub(super) struct FakeStorage {
     pub(super) snapshot_errors: Mutex<Vec<String>>,
     /// The parts after which a snapshot is refused.
     pub(super) refuses_after: Mutex<Option<usize>>,
+    /// The parts after which a snapshot is stored without its rest.
+    pub(super) stores_after: Mutex<Option<usize>>,
     /// Each received part waits for a permit, and is noted first.
     pub(super) pause: Semaphore,
     pub(super) paused: Notify,
@@ -58,6 +60,7 @@ impl FakeService {
             snapshots: Mutex::default(),
             snapshot_errors: Mutex::default(),
             refuses_after: Mutex::default(),
+            stores_after: Mutex::default(),
             pause: Semaphore::new(Semaphore::MAX_PERMITS),
             paused: Notify::new(),
         };
@@ -190,6 +193,9 @@ impl Consensus for FakeStorage {
         loop {
             if self.refuses_after.lock().is_some_and(|most| received.len() >= most) {
                 return Err(StorageError::Full);
+            }
+            if self.stores_after.lock().is_some_and(|most| received.len() >= most) {
+                return Ok(());
             }
             match parts.next().await {
                 Ok(Some(part)) => {

@@ -15,7 +15,7 @@ fn number(n: u32) -> Bytes {
     Bytes::copy_from_slice(&n.to_le_bytes())
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_arrive_in_order_and_name_their_sender() {
     let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
     for n in 0..1000 {
@@ -56,7 +56,7 @@ async fn what_an_older_connection_still_brings_is_dropped() {
     assert_eq!(b.service.message().await.1, number(5));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn messages_arrive_again_after_a_member_restarts() {
     let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
     a.transport.send(&b.member, number(0));

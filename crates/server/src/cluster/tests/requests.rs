@@ -56,7 +56,7 @@ async fn forward(from: &TestNode, to: &TestNode, request: Box<Incoming>) -> Forw
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_is_handled_at_the_leader_and_its_response_comes_back() {
     let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
     b.service.lead().await;
@@ -115,7 +115,7 @@ fn start(port: &Arc<Port>, to: &TestNode, path: &str) -> tokio::task::JoinHandle
     })
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_outcome_is_not_known_when_the_connection_ends() {
     let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
     let mut paths = slow(&b).await;
@@ -164,7 +164,7 @@ async fn a_request_makes_one_hop_and_has_its_form_and_connection() {
     assert!(b.service.storage.committed.lock().is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slow_requests_delay_no_other_call() {
     let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
     let mut paths = slow(&b).await;
