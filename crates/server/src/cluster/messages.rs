@@ -97,11 +97,12 @@ impl Source for &Messages {
     }
 }
 
-/// Sends a message to a member, soon and perhaps. Never blocks.
+/// Sends a message to a member, soon and perhaps. Never blocks. May be called outside of the runtime.
 pub(super) fn send(port: &Arc<OpenPort>, to: Arc<Recipient>, message: Bytes) {
     if to.messages.push(message) {
+        let runtime = port.runtime.clone();
         let port = port.clone();
-        tokio::spawn(async move {
+        runtime.spawn(async move {
             tokio::select! {
                 () = serve(&port, &to) => {}
                 () = to.removed() => {}

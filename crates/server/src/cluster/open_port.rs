@@ -7,6 +7,7 @@ use keepfast_core::cluster::port::PeerService;
 use keepfast_framework::clock::Clock;
 use keepfast_storage::Origin;
 use parking_lot::RwLock;
+use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 
 use super::connection::{Connection, Connections, Credentials};
@@ -25,6 +26,8 @@ pub(super) struct OpenPort {
     dialled: Arc<Connections>,
     stop: watch::Sender<bool>,
     pub(super) clock: Arc<dyn Clock>,
+    /// For tasks that a thread of the storage starts.
+    pub(super) runtime: Handle,
     process: [u8; 16],
     generation: AtomicU64,
     pub(super) running: Running,
@@ -51,6 +54,7 @@ impl Default for Running {
 }
 
 impl OpenPort {
+    /// Must be called in a runtime.
     pub(super) fn new(session: Session, clock: Arc<dyn Clock>, largest: usize) -> Arc<Self> {
         Arc::new(Self {
             session: RwLock::new(Some(Arc::new(session))),
@@ -59,6 +63,7 @@ impl OpenPort {
             dialled: Arc::default(),
             stop: watch::Sender::new(false),
             clock,
+            runtime: Handle::current(),
             process: keepfast_crypto::random::bytes(),
             generation: AtomicU64::new(0),
             running: Running::default(),
