@@ -49,8 +49,7 @@ mod tests {
 
     #[test]
     fn an_index_has_the_form_of_openbao() {
-        let header =
-            "eyJjbHVzdGVyIjoiZTdmYWEzODItMzkzYS0zOWEyLWIzNTItMjBiZTU5NzQ2MGYyIiwidmFsdWUiOiIzNCJ9";
+        let header = "eyJjbHVzdGVyIjoiZTdmYWEzODItMzkzYS0zOWEyLWIzNTItMjBiZTU5NzQ2MGYyIiwidmFsdWUiOiIzNCJ9";
         let index = StateIndex { cluster: "e7faa382-393a-39a2-b352-20be597460f2".to_owned(), value: 34 };
         assert_eq!(index.encode(), header);
         assert_eq!(StateIndex::decode(header.as_bytes()), Some(index));

@@ -118,12 +118,7 @@ pub trait Transport: Send + Sync + 'static {
     ///
     /// # Errors
     /// When it did not arrive, or the receiver refused it.
-    async fn send_snapshot(
-        &self,
-        to: &Member,
-        head: Bytes,
-        parts: Box<dyn SnapshotParts>,
-    ) -> Result<(), StorageError>;
+    async fn send_snapshot(&self, to: &Member, head: Bytes, parts: Box<dyn SnapshotParts>) -> Result<(), StorageError>;
 
     /// Commits an encoded [`Batch`](crate::Batch) at the leader.
     ///

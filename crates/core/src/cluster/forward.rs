@@ -179,8 +179,9 @@ impl ClusterNode<'_> {
         let is_temporary = error.status() == Status::UNAVAILABLE;
         let response = self.pipeline.refuse(incoming, error).await;
         match is_temporary {
-            true => response
-                .with_headers(ResponseHeaders { retry_after: Some(RETRY_AFTER), ..ResponseHeaders::default() }),
+            true => {
+                response.with_headers(ResponseHeaders { retry_after: Some(RETRY_AFTER), ..ResponseHeaders::default() })
+            }
             false => response,
         }
     }

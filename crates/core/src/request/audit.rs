@@ -76,18 +76,18 @@ impl RequestAuditor {
 
     /// Audits a request that was refused at this time.
     pub(super) async fn audit_refused(&self, mut refused: Box<Refused>, now: Timestamp) -> Box<Refused> {
-                if let Some(reason) = refused.error.reason() {
-                    let incoming = &refused.routed.incoming;
-                    tracing::debug!(request = %incoming.id, remote = ?incoming.remote, reason, "request refused");
-                }
-                let routed = &refused.routed;
-                let mounted = routed.destination.mounted().map(|mounted| &**mounted);
-                let entry = self.entry(now, &routed.incoming, mounted, &refused.caller, Some(&refused.error));
-                match self.write(&entry, &SerializedRequest::default()).await {
-                    Ok(serialized) => refused.serialized = serialized,
-                    Err(error) => refused.error = error,
-                }
-                refused
+        if let Some(reason) = refused.error.reason() {
+            let incoming = &refused.routed.incoming;
+            tracing::debug!(request = %incoming.id, remote = ?incoming.remote, reason, "request refused");
+        }
+        let routed = &refused.routed;
+        let mounted = routed.destination.mounted().map(|mounted| &**mounted);
+        let entry = self.entry(now, &routed.incoming, mounted, &refused.caller, Some(&refused.error));
+        match self.write(&entry, &SerializedRequest::default()).await {
+            Ok(serialized) => refused.serialized = serialized,
+            Err(error) => refused.error = error,
+        }
+        refused
     }
 
     /// Audits an outcome and converts it to the response. Runs the last step of the handler, such as a commit that must

@@ -141,11 +141,7 @@ impl Dispatcher {
         Handled(HandledParts { incoming, mounted, caller, serialized, outcome, last_step, committed })
     }
 
-    async fn run(
-        &self,
-        unsealed: &Arc<Unsealed>,
-        parts: &AuthorizedParts,
-    ) -> Result<Ran> {
+    async fn run(&self, unsealed: &Arc<Unsealed>, parts: &AuthorizedParts) -> Result<Ran> {
         let routed = &parts.routed;
         let version = &self.settings.version;
         let call = match &routed.destination {

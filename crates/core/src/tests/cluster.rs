@@ -323,6 +323,43 @@ async fn a_rotation_at_any_node_gives_every_port_the_new_keys() {
     }
 }
 
+#[tokio::test]
+async fn a_request_runs_again_when_the_leader_changes_before_its_commit() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    static REFUSED: AtomicUsize = AtomicUsize::new(0);
+    let cluster = Cluster::new().await;
+    let [leader, standby, _] = cluster.nodes();
+    leader.backend.refuse(|_| (REFUSED.fetch_add(1, Ordering::Relaxed) == 0).then_some(StorageError::NotCommitted));
+    standby.post("secret/data/a", ROOT, written()).await.ok();
+    assert!(REFUSED.load(Ordering::Relaxed) > 1);
+    leader.get("secret/data/a", ROOT).await.ok();
+}
+
+#[tokio::test]
+async fn a_removed_node_seals_and_says_so() {
+    let cluster = Cluster::new().await;
+    let [leader, _, third] = cluster.nodes();
+    cluster.remove("c");
+    while !third.node.state().is_sealed {
+        tokio::task::yield_now().await;
+    }
+    third.get("sys/health", "").await.is(530);
+    third.get("sys/health?removedcode=299", "").await.is(299);
+    leader.get("sys/health", "").await.is(200);
+}
+
+/// A member that takes over in a data directory that the cluster does not know is a new one, whatever its name is.
+#[tokio::test]
+async fn a_member_that_takes_over_starts_no_quarantine() {
+    let cluster = Cluster::new().await;
+    for name in ["b", "c", "a"] {
+        cluster.elect(Some(name));
+        cluster.wait_for_takeover(name).await;
+        assert!(!cluster.nodes()[0].unsealed().leases.store.is_quarantined(), "{name}");
+    }
+}
+
 /// Writes that a standby runs: they read records, or act on that node.
 const RUN_AT_A_STANDBY: &[&str] = &[
     "auth/token/ lookup",

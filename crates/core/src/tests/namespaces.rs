@@ -140,7 +140,7 @@ async fn audit_entries_name_the_namespace_of_the_request() {
         headers: &[],
         remote: None,
         forwarded_from: None,
-            wrap_ttl: 0,
+        wrap_ttl: 0,
         public: None,
     };
     let time = server.clock.now();

@@ -46,7 +46,14 @@ impl EdgeResponse {
     pub fn error(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
         let text: Cow<'static, str> = text.into();
         let body = error_body(&text, &[]).into();
-        EdgeResponse { status, decided: status, content_type: Some(Cow::Borrowed(JSON)), body, location: None, headers: Vec::new() }
+        EdgeResponse {
+            status,
+            decided: status,
+            content_type: Some(Cow::Borrowed(JSON)),
+            body,
+            location: None,
+            headers: Vec::new(),
+        }
     }
 
     /// `{"errors":[]}`
@@ -56,7 +63,14 @@ impl EdgeResponse {
 
     /// A response with a status only.
     pub(crate) fn empty(status: StatusCode) -> Self {
-        EdgeResponse { status, decided: status, content_type: None, body: Bytes::new(), location: None, headers: Vec::new() }
+        EdgeResponse {
+            status,
+            decided: status,
+            content_type: None,
+            body: Bytes::new(),
+            location: None,
+            headers: Vec::new(),
+        }
     }
 
     /// A response with a line of text.

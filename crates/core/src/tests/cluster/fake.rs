@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::cluster::port::{ClusterPort, ForwardedResponse, NotForwarded, PeerService, PortIdentity};
+use crate::settings::DataDirectory;
 use crate::tests::fixture::{ROOT, TestServer, device};
 use crate::tests::gate::Gated;
 use crate::{DevMount, Node, Settings};
@@ -41,6 +42,7 @@ struct Shared {
     running: Mutex<BTreeMap<&'static str, bool>>,
     ports: Mutex<BTreeMap<&'static str, OpenPort>>,
     unsettled: Mutex<BTreeMap<&'static str, StorageError>>,
+    removed: Mutex<Vec<&'static str>>,
     passed_commits: AtomicUsize,
     offers: AtomicUsize,
     forwards: AtomicUsize,
@@ -173,7 +175,7 @@ impl Consensus for Replica {
             last_contact: leader.map(|_| Duration::ZERO),
             is_running: self.shared.running.lock().get(self.name).copied().unwrap_or_default(),
             is_joining: false,
-            is_removed: false,
+            is_removed: self.shared.removed.lock().contains(&self.name),
         }
     }
 
@@ -268,8 +270,7 @@ impl ClusterPort for Replica {
         let Some(service) = service else { return Err(NotForwarded::Elsewhere(request)) };
         let from = self.identity();
         assert!(service.is_member(&from) && !service.is_member(&Origin { incarnation: [0; 16], ..from.clone() }));
-        let (response, index) =
-            service.handle_forwarded(&from, request).await.map_err(NotForwarded::Elsewhere)?;
+        let (response, index) = service.handle_forwarded(&from, request).await.map_err(NotForwarded::Elsewhere)?;
         self.shared.forwards.fetch_add(1, Ordering::Relaxed);
         if self.shared.loses.load(Ordering::Relaxed) {
             return Err(NotForwarded::Lost);
@@ -356,6 +357,21 @@ impl Cluster {
         }
     }
 
+    /// Removes a node, which hears of it.
+    pub(super) fn remove(&self, name: &'static str) {
+        self.shared.removed.lock().push(name);
+        self.shared.roles[name].send_replace(Role::Following { leader: None });
+    }
+
+    /// Waits until a node has stored the place of its data directory, as a leader does.
+    pub(super) async fn wait_for_takeover(&self, name: &str) {
+        let incarnation = hex::encode(member(name).incarnation);
+        let home = format!("token/home/{name}.{incarnation}");
+        while self.shared.storage.get(&Key::new(home.as_str()).unwrap()).await.unwrap().is_none() {
+            tokio::task::yield_now().await;
+        }
+    }
+
     pub(super) fn has_port(&self, name: &str) -> bool {
         self.shared.ports.lock().contains_key(name)
     }
@@ -379,6 +395,7 @@ fn node(shared: &Arc<Shared>, name: &'static str, clock: &TestClock) -> TestServ
         api_addr: format!("http://{name}"),
         cluster_addr: format!("https://{name}"),
         cluster_port: Some(replica.clone()),
+        data_directory: Some(DataDirectory { node: name.to_owned(), place: format!("place of {name}") }),
         ..Settings::default()
     };
     let node = Node::new(replica, keepfast_engines::all(), Arc::new(clock.clone()), settings.clone());

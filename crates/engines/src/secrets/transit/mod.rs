@@ -142,26 +142,32 @@ fn use_routes(r: &mut Routes<Transit>) {
     .here();
     r.path("datakey/{plaintext}/{name}", help("Generates a data key, encrypted with a named key."))
         .names_only()
-        .update(encrypt::data_key).here();
+        .update(encrypt::data_key)
+        .here();
     r.paths(["sign/{name}", "sign/{name}/{urlalgorithm}"], help("Signs with a key."))
         .names_only()
         .final_slash()
-        .update(sign::sign).here();
+        .update(sign::sign)
+        .here();
     r.paths(["verify/{name}", "verify/{name}/{urlalgorithm}"], help("Verifies a signature or an HMAC."))
         .names_only()
         .final_slash()
-        .update(sign::verify).here();
+        .update(sign::verify)
+        .here();
     r.paths(["hmac/{name}", "hmac/{name}/{urlalgorithm}"], help("Computes an HMAC with a key."))
         .names_only()
         .final_slash()
-        .update(hmac::hmac).here();
+        .update(hmac::hmac)
+        .here();
     r.paths(["hash", "hash/{urlalgorithm}"], help("A digest.")).final_slash().update(random::hash).here();
     r.paths(["random", "random/{source}", "random/{source}/{urlbytes}"], help("Random bytes."))
         .final_slash()
-        .update(random::random).here();
+        .update(random::random)
+        .here();
     r.path("derive-key/{name}", help("Derives a key by key agreement with another public key."))
         .names_only()
-        .update(derive::derive).here();
+        .update(derive::derive)
+        .here();
 }
 
 fn transfer_routes(r: &mut Routes<Transit>) {
