@@ -371,6 +371,20 @@ impl LeaderWork for WorkOfLeader {
         *self.autopilot.lock() = None;
         self.unsealed.current_seal.drop_ceremonies();
     }
+
+    fn is_removed(&self) -> bool {
+        self.lifecycle.upgrade().is_some_and(|lifecycle| lifecycle.parts.membership.is_removed())
+    }
+
+    fn seal(&self) {
+        let lifecycle = self.lifecycle.clone();
+        // In its own task: the seal ends the one that follows the role.
+        tokio::spawn(async move {
+            if let Some(lifecycle) = lifecycle.upgrade() {
+                lifecycle.seal().await;
+            }
+        });
+    }
 }
 
 /// Opens all services over an open barrier. Their rules of admission are cleared after an error.

@@ -11,6 +11,7 @@ use crate::admission::Admission;
 use crate::audit::target::OpenedDevice;
 use crate::audit::{self, AllowedTargets};
 use crate::cluster::membership::Membership;
+use crate::lease::quarantine::NodeDirectory;
 use crate::metrics::Metrics;
 use crate::request::in_flight::InFlight;
 use crate::seal::SealConfig;
@@ -55,7 +56,18 @@ impl ServerParts {
 
     /// Writes the records that the leader writes before it serves.
     pub(crate) async fn take_over(&self, barrier: &Arc<Barrier>) -> Result<()> {
-        take_over(barrier, &self.settings, &self.engines, self.membership.is_alone(), self.clock.now()).await
+        let directory = self.node_directory();
+        take_over(barrier, &self.settings, &self.engines, directory.as_ref(), self.clock.now()).await
+    }
+
+    /// The data directory of this node; `None` if it cannot be distinguished from a copy.
+    pub(crate) fn node_directory(&self) -> Option<NodeDirectory> {
+        let mut directory = self.settings.data_directory.clone()?;
+        let (as_member, is_lone) = (self.membership.name_of(&directory.node), self.membership.is_alone());
+        if let Some(member) = as_member.as_ref().filter(|_| !is_lone) {
+            directory.node = member.clone();
+        }
+        Some(NodeDirectory { directory, as_member, is_lone })
     }
 
     /// Opens the audit devices of the configuration.

@@ -25,6 +25,10 @@ pub(crate) trait LeaderWork: Send + Sync + 'static {
     fn start(&self);
     /// Stops them, and drops the state that only the leader has.
     fn stop(&self);
+    /// Whether this node was removed from its cluster.
+    fn is_removed(&self) -> bool;
+    /// Seals the node, in a task of its own.
+    fn seal(&self);
 }
 
 /// The work of the leader until it ends for good.
@@ -83,6 +87,11 @@ impl Leadership {
 
 async fn follow(work: Arc<Endable>, mut roles: watch::Receiver<Role>, mut led: Option<u64>, clock: Arc<dyn Clock>) {
     loop {
+        if work.work.is_removed() {
+            tracing::error!("this node was removed from its cluster, and seals");
+            work.work.seal();
+            return;
+        }
         let leads = roles.borrow_and_update().is_leading().then(|| work.work.term());
         if led.is_some() && led != leads {
             work.work.stop();
@@ -127,7 +136,7 @@ async fn follow(work: Arc<Endable>, mut roles: watch::Receiver<Role>, mut led: O
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
     use keepfast_framework::Error;
     use keepfast_framework::clock::TestClock;
@@ -141,6 +150,7 @@ mod tests {
         events: Mutex<Vec<&'static str>>,
         happened: Notify,
         fails: AtomicU64,
+        removed: AtomicBool,
     }
 
     impl Recorded {
@@ -185,6 +195,14 @@ mod tests {
 
         fn stop(&self) {
             self.record("stop");
+        }
+
+        fn is_removed(&self) -> bool {
+            self.removed.load(Ordering::Relaxed)
+        }
+
+        fn seal(&self) {
+            self.record("seal");
         }
     }
 
@@ -242,6 +260,16 @@ mod tests {
             events.extend(work.next(1).await);
         }
         assert_eq!(events, ["take over", "start"]);
+    }
+
+    #[tokio::test]
+    async fn a_node_that_is_removed_seals() {
+        let (role, roles) = watch::channel(following());
+        let work = Arc::<Recorded>::default();
+        let _leadership = Leadership::begin(work.clone(), Some(roles), None, Arc::new(TestClock::default()));
+        work.removed.store(true, Ordering::Relaxed);
+        role.send_replace(following());
+        assert_eq!(work.next(1).await, ["seal"]);
     }
 
     #[tokio::test]

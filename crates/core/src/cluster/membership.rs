@@ -66,6 +66,17 @@ impl Membership {
         self.is_active()
     }
 
+    /// A name of the data directory of this node, which has the name `node`; `None` on a storage that is not replicated.
+    pub(crate) fn name_of(&self, node: &str) -> Option<String> {
+        let identity = self.consensus.as_ref()?.identity();
+        Some(format!("{node}.{}", hex::encode(identity.incarnation)))
+    }
+
+    /// Whether this node was removed from its cluster.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.consensus.as_ref().is_some_and(|consensus| consensus.status().is_removed)
+    }
+
     /// The term of the log; 0 on a storage that is not replicated.
     pub(crate) fn term(&self) -> u64 {
         self.consensus.as_ref().map_or(0, |consensus| consensus.status().term)

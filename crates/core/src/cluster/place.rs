@@ -89,8 +89,12 @@ mod tests {
 
     #[test]
     fn a_read_that_must_write_runs_at_the_leader() {
-        let wrapped = |placed| Placed { is_wrapped: true, ..placed };
-        let counted = |placed| Placed { counts_use: true, ..placed };
+        fn wrapped(placed: Placed<'_>) -> Placed<'_> {
+            Placed { is_wrapped: true, ..placed }
+        }
+        fn counted(placed: Placed<'_>) -> Placed<'_> {
+            Placed { counts_use: true, ..placed }
+        }
         for (row, operation) in [("plain", Operation::Read), ("plain", Operation::List), ("here", Operation::Update)] {
             assert!(forwards(row, operation, wrapped), "{row}");
             assert!(forwards(row, operation, counted), "{row}");
