@@ -462,6 +462,15 @@ mod tests {
         }
     }
 
+    /// Files of earlier versions stay readable.
+    #[tokio::test]
+    async fn the_form_of_the_file_stays() {
+        let key = Key256::new([7; 32]);
+        let file = file_of(&[vec![1, 2, 3], vec![4; 600]], &key).await;
+        let digest = hex::encode(sha256(&unpacked(&file)));
+        assert_eq!(digest, "d58cb2095b525990700539792dfb98ae3b10228e5ddce323d225cf671887d58f");
+    }
+
     #[tokio::test]
     async fn every_change_and_every_cut_is_found() {
         let (key, parts) = (random::key(), vec![(0..=255).collect::<Vec<u8>>()]);

@@ -39,6 +39,10 @@ impl Admission for Echo {
         matches!(path, "sys/health" | "sys/init" | "sys/leader" | "sys/seal-status" | "sys/unseal")
     }
 
+    fn takes_raw_body(&self, path: &str) -> bool {
+        path == "test/bytes"
+    }
+
     fn audited_headers(&self) -> Arc<BTreeMap<String, bool>> {
         Arc::default()
     }
@@ -63,6 +67,7 @@ impl Kernel for Echo {
             "path": incoming.path.as_str(),
             "query": incoming.input.query.iter().map(|(name, value)| (name, value.to_json())).collect::<Vec<_>>(),
             "body": String::from_utf8_lossy(incoming.input.body.raw()),
+            "bytes": incoming.input.body.bytes().len(),
             "withheld": incoming.body_withheld,
             "token": incoming.token.map(|t| t.expose().clone()),
             "namespace": incoming.namespace,

@@ -311,3 +311,22 @@ async fn sec_kf15_requests_that_name_no_host_or_two_are_400() {
     assert_eq!(status(&mut sender, request("GET /v1/a", &[("host", "x")], "")).await, 200);
     assert_eq!(status(&mut sender, request("GET /v1/a", &[("host", "y")], "")).await, 400);
 }
+
+#[tokio::test]
+async fn a_body_of_bytes_is_not_parsed_and_needs_a_token_when_it_is_large() {
+    let server = Server::start().await;
+    let body = |length: usize| [&b"{\x1f\x8b\x00"[..], &vec![0xff; length - 4]].concat();
+    let form = "Content-Type: application/x-www-form-urlencoded";
+    for headers in [&[][..], &[form]] {
+        let small = server.send("POST /v1/test/bytes", headers, &body(100)).await;
+        assert_eq!((small.status, &small.json()["bytes"]), (200, &serde_json::json!(100)));
+        assert_eq!(small.json()["body"], "");
+    }
+    let large = body(300 << 10);
+    assert_eq!(server.send("POST /v1/test/bytes", &[], &large).await.status, 413);
+    let token = server.send("POST /v1/test/bytes", &["X-Vault-Token: t"], &large).await;
+    assert_eq!((token.status, &token.json()["bytes"]), (200, &serde_json::json!(300 << 10)));
+    let huge = body((33 << 20) + 1);
+    assert_eq!(server.send("POST /v1/test/bytes", &["X-Vault-Token: t"], &huge).await.status, 413);
+    assert_eq!(server.send("POST /v1/test/other", &[], &body(100)).await.status, 400, "any other path has JSON");
+}

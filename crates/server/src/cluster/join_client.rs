@@ -96,7 +96,8 @@ mod tests {
     }
 
     /// Sends a challenge to a server that responds with this. Returns the outcome and the request that it got.
-    async fn exchange(response: &'static str) -> (Result<Bytes, JoinError>, String) {
+    async fn exchange(status: &str, body: &str) -> (Result<Bytes, JoinError>, String) {
+        let response = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}/", listener.local_addr().unwrap());
         let server = tokio::spawn(async move {
@@ -115,18 +116,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_goes_to_the_path_of_the_step() {
-        let (outcome, sent) = exchange("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await;
+        let (outcome, sent) = exchange("200 OK", "{}").await;
         assert_eq!(&outcome.unwrap()[..], b"{}");
         assert!(sent.starts_with("PUT /v1/sys/storage/raft/bootstrap/challenge HTTP/1.1\r\n"), "{sent}");
     }
 
     #[tokio::test]
     async fn the_texts_of_a_refusal_are_kept_without_control_characters() {
-        let body = "HTTP/1.1 409 Conflict\r\ncontent-length: 30\r\n\r\n{\"errors\":[\"one\\u001b[2J\",\"b\"]}";
-        let (outcome, _) = exchange(body).await;
+        let (outcome, _) = exchange("409 Conflict", "{\"errors\":[\"one\\u001b[2J\",\"b\"]}").await;
         let Err(JoinError::Refused { status, text }) = outcome else { panic!("{outcome:?}") };
         assert_eq!((status, text.as_str()), (409, "one[2J; b"));
-        let (outcome, _) = exchange("HTTP/1.1 503 x\r\ncontent-length: 4\r\n\r\nhtml").await;
+        let (outcome, _) = exchange("503 x", "html").await;
         assert!(matches!(outcome, Err(JoinError::Refused { status: 503, text }) if text.is_empty()));
     }
 

@@ -94,7 +94,7 @@ pub(crate) async fn request(server: &Lifecycle, intent: Intent) -> Result<()> {
         return Ok(());
     }
     if consensus.status().is_removed {
-        return Err(StorageError::Removed.into());
+        return Err(removed());
     }
     let applicant = applicant(server, &*consensus, intent.non_voter)?;
     let (_, challenge) = first_challenge(server, &intent.targets, &applicant).await.map_err(|error| {
@@ -244,7 +244,7 @@ async fn receive(server: &Lifecycle, consensus: &dyn Consensus) -> Result<()> {
     loop {
         let status = consensus.status();
         if status.is_removed {
-            return Err(StorageError::Removed.into());
+            return Err(removed());
         }
         if !status.is_joining && server.parts.seal_config().await?.is_some() {
             return Ok(());
@@ -350,6 +350,11 @@ fn applicant(server: &Lifecycle, consensus: &dyn Consensus, non_voter: bool) -> 
         version: settings.version.clone(),
         nonce: random::bytes(),
     })
+}
+
+fn removed() -> Error {
+    let text = "this node was removed from its cluster; empty its data directory before it joins again";
+    Error::new(Status(409), text).caused_by(StorageError::Removed)
 }
 
 fn consensus(server: &Lifecycle) -> Result<Arc<dyn Consensus>> {
