@@ -21,7 +21,7 @@ pub(crate) mod segment;
 mod segment_files;
 pub(crate) mod segmented_log;
 #[cfg(test)]
-mod sim_disk;
+pub(crate) mod sim_disk;
 pub(crate) mod state;
 #[cfg(test)]
 mod tests;
@@ -152,7 +152,11 @@ impl LocalBackend {
         upgrade::revert(&disk)
     }
 
-    fn open_on(disk: Arc<dyn Disk>, options: LocalOptions, lock: Option<DirectoryLock>) -> Result<Self, StorageError> {
+    pub(crate) fn open_on(
+        disk: Arc<dyn Disk>,
+        options: LocalOptions,
+        lock: Option<DirectoryLock>,
+    ) -> Result<Self, StorageError> {
         let mut layout = Layout::open(&*disk, options.node_id.as_deref())?;
         if layout.needs_upgrade() {
             upgrade::run(&disk, &mut layout, &options)?;

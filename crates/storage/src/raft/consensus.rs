@@ -121,10 +121,10 @@ impl Consensus for Node {
             return Err(StorageError::NoLeader);
         }
         let (reserve, cache) = (self.options.reserve_bytes, self.options.cache_bytes);
-        let state = receive::store(self.disk.clone(), &message, parts, reserve, cache).await?;
+        let state = receive::store(&turn, self.disk.clone(), &message, parts, reserve, cache).await?;
         self.call(|result| {
             let state = Some(state);
-            Event::Snapshot(Box::new(Received { origin: from, message, state, result, _turn: turn }))
+            Event::Snapshot(Box::new(Received { origin: from, message, state, result, turn }))
         })
         .await
     }

@@ -261,11 +261,11 @@ impl Driver {
             true => View::of(role, steps.id(), members),
             false => View::without_leader(Some(steps.id()), steps.status().term, members),
         };
-        let is_leading = view.is_leading;
-        if !view.accepts {
+        let (is_leading, accepts) = (view.is_leading, view.accepts);
+        self.node.published.set_view(view);
+        if !accepts {
             self.waiting.transferred();
         }
-        self.node.published.set_view(view);
         if let Some(held) = self.founding.take_if(|_| leads) {
             held.into_iter().for_each(|event| self.event(event));
         }
@@ -434,6 +434,7 @@ impl Driver {
         self.is_running = false;
         self.pass(Input::StepDown);
         self.steps = None;
+        self.installing = None;
         self.end(error);
         self.waiting.left();
         let view = self.node.published.view();
@@ -515,7 +516,7 @@ impl Driver {
         if let Some(state) = received.state.take() {
             receive::discard(&*self.node.disk, state);
         }
-        let _ = received.result.send(result);
+        received.answer(result);
     }
 
     fn install(&mut self, vote: keepfast_consensus::Vote, last: LogId) {
@@ -535,7 +536,7 @@ impl Driver {
         self.progress.backlog = 0;
         self.pass(Input::Installed);
         if let Some(received) = self.installing.take() {
-            let _ = received.result.send(Ok(()));
+            received.answer(Ok(()));
         }
         self.role(self.steps.as_ref().map_or(NO_ROLE, Steps::role));
     }

@@ -32,14 +32,21 @@ pub(crate) struct Received {
     /// `None` once it is being installed.
     pub(super) state: Option<State>,
     pub(super) result: Reply<()>,
-    /// Until then no other one is received.
-    pub(super) _turn: Turn,
+    /// Until it is dropped no other one is received.
+    pub(super) turn: Arc<Turn>,
 }
 
 impl Received {
     /// Returns that it is not wanted. The file is overwritten by the next one.
     pub(crate) fn refuse(self) {
-        let _ = self.result.send(Err(StorageError::NoLeader));
+        self.answer(Err(StorageError::NoLeader));
+    }
+
+    /// Returns the result; the caller may then pass the next one.
+    pub(super) fn answer(self, result: Result<(), StorageError>) {
+        let Self { state, turn, result: reply, .. } = self;
+        drop((state, turn));
+        let _ = reply.send(result);
     }
 }
 
@@ -50,8 +57,8 @@ pub(crate) struct Turn {
 
 impl Turn {
     /// `None` while another one has it.
-    pub(crate) fn take(is_taken: &Arc<AtomicBool>) -> Option<Self> {
-        (!is_taken.swap(true, Ordering::AcqRel)).then(|| Self { is_taken: is_taken.clone() })
+    pub(super) fn take(is_taken: &Arc<AtomicBool>) -> Option<Arc<Self>> {
+        (!is_taken.swap(true, Ordering::AcqRel)).then(|| Arc::new(Self { is_taken: is_taken.clone() }))
     }
 }
 
@@ -70,7 +77,10 @@ pub(super) fn head(message: &Message) -> Option<(LogId, &[Member])> {
 }
 
 /// Stores the parts of a snapshot; verified and durable when it returns.
+///
+/// The turn lasts until the last write, also when the future is dropped.
 pub(super) async fn store(
+    turn: &Arc<Turn>,
     disk: Arc<dyn Disk>,
     message: &Message,
     parts: &mut dyn SnapshotParts,
@@ -80,7 +90,7 @@ pub(super) async fn store(
     let (last, members) = head(message).ok_or_else(damaged)?;
     let members = members.to_vec();
     let on = disk.clone();
-    let mut state = blocking(move || NewState::begin(&*on, cache_bytes)).await?;
+    let mut state = blocking(turn, move || NewState::begin(&*on, cache_bytes)).await?;
     let mut decoder = Decoder::new();
     let (mut rows, mut bytes) = (Vec::new(), 0);
     while let Some(part) = parts.next().await? {
@@ -90,23 +100,27 @@ pub(super) async fn store(
             if !has_room(&*disk, reserve_bytes, bytes as u64) {
                 return Err(StorageError::Full);
             }
-            (state, bytes) = (add(state, std::mem::take(&mut rows)).await?, 0);
+            (state, bytes) = (add(turn, state, std::mem::take(&mut rows)).await?, 0);
         }
     }
     let counts = decoder.finish()?;
-    let state = add(state, rows).await?;
+    let state = add(turn, state, rows).await?;
     let position = Position { id: last, key_term: counts.key_term, encryptions: counts.encryptions };
-    blocking(move || state.finish(position, &members)).await
+    blocking(turn, move || state.finish(position, &members)).await
 }
 
-async fn add(state: NewState, rows: Vec<Row>) -> Result<NewState, StorageError> {
-    blocking(move || state.add(&rows).map(|()| state)).await
+async fn add(turn: &Arc<Turn>, state: NewState, rows: Vec<Row>) -> Result<NewState, StorageError> {
+    blocking(turn, move || state.add(&rows).map(|()| state)).await
 }
 
 async fn blocking<T: Send + 'static>(
+    turn: &Arc<Turn>,
     work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
 ) -> Result<T, StorageError> {
-    spawn_blocking(work).await.unwrap_or_else(|_| Err(StorageError::corrupt("storing a snapshot has panicked")))
+    let turn = turn.clone();
+    // If nobody waits any more, the turn ends after what the work has returned.
+    let done = spawn_blocking(move || (work(), turn)).await.map(|(done, _)| done);
+    done.unwrap_or_else(|_| Err(StorageError::corrupt("storing a snapshot has panicked")))
 }
 
 /// Deletes a state that is not wanted; one that stays is overwritten by the next.

@@ -15,17 +15,19 @@ use tokio::time::timeout;
 use super::{PATIENCE, key, transport::Links};
 use crate::{
     Addresses, Backend, Batch, Change, ClusterStatus, Consensus, Digest, Index, Joined, LocalBackend, LocalOptions,
-    Member, RaftId, Read, Role, StorageError, Watch, Write,
+    Member, RaftId, Read, Role, StorageError, Watch, Write, local::sim_disk::SimDisk,
 };
 
 pub(super) struct Cluster {
     pub(super) nodes: Vec<TestNode>,
     pub(super) transport: Links,
+    is_simulated: bool,
     _directory: TempDir,
 }
 
 pub(super) struct TestNode {
     path: PathBuf,
+    pub(super) disk: Option<SimDisk>,
     name: String,
     backend: Option<Arc<LocalBackend>>,
     watcher: Arc<Replacements>,
@@ -62,15 +64,29 @@ pub(super) fn options(name: &str) -> LocalOptions {
 impl Cluster {
     /// A node that was never in a cluster.
     pub(super) fn lone() -> Self {
+        Self::on(false)
+    }
+
+    /// The same, on simulated disks if wanted, as each node that is added.
+    fn on(is_simulated: bool) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let mut cluster = Self { nodes: vec![], transport: Links::default(), _directory: directory };
+        let mut cluster = Self { nodes: vec![], transport: Links::default(), is_simulated, _directory: directory };
         cluster.new_node();
         cluster
     }
 
     /// So many voters.
     pub(super) async fn of(count: usize) -> Self {
-        let mut cluster = Self::lone();
+        Self::lone().grown_to(count).await
+    }
+
+    /// So many voters on simulated disks.
+    pub(super) async fn simulated(count: usize) -> Self {
+        Self::on(true).grown_to(count).await
+    }
+
+    async fn grown_to(mut self, count: usize) -> Self {
+        let cluster = &mut self;
         cluster.connect(0).await;
         for number in 1..count {
             cluster.add().await;
@@ -81,7 +97,7 @@ impl Cluster {
         for node in &cluster.nodes {
             node.until(|status| status.members.iter().filter(|member| member.voter).count() == count).await;
         }
-        cluster
+        self
     }
 
     fn new_node(&mut self) -> usize {
@@ -89,14 +105,18 @@ impl Cluster {
         let name = format!("n{number}");
         let path = self._directory.path().join(&name);
         let (watcher, transport) = (Arc::default(), self.transport.clone());
-        self.nodes.push(TestNode { path, name, backend: None, watcher, transport });
+        let disk = self.is_simulated.then(|| SimDisk::new(number as u64 + 1));
+        self.nodes.push(TestNode { path, disk, name, backend: None, watcher, transport });
         self.open(number);
         number
     }
 
     pub(super) fn open(&mut self, number: usize) {
         let node = &mut self.nodes[number];
-        node.open(Arc::new(LocalBackend::open(&node.path, options(&node.name)).unwrap()));
+        node.open(Arc::new(match &node.disk {
+            Some(disk) => LocalBackend::open_on(Arc::new(disk.clone()), options(&node.name), None).unwrap(),
+            None => LocalBackend::open(&node.path, options(&node.name)).unwrap(),
+        }));
     }
 
     /// Opens a node that has ended, and starts it.
