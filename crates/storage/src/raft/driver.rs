@@ -3,12 +3,16 @@
 
 use std::{
     collections::VecDeque,
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, Sender},
+    },
     time::Duration,
 };
 
 use keepfast_consensus::{
-    Change, Effect, Entry, Input, LogId, Message, Mono, NodeId, Payload, RaftId, Refusal, Role, Settings, Steps,
+    Body, Chance, Change, Effect, Entry, Input, LogId, MAX_ENTRY, Message, Mono, NodeId, Payload, RaftId, Refusal,
+    Role, Settings, Steps, Vote,
 };
 use keepfast_crypto::random;
 
@@ -24,7 +28,7 @@ use super::{
     threads::Threads,
     waiting::{Until, Waiting},
 };
-use crate::{Index, Joined, StorageError, local::disk::has_room};
+use crate::{Index, Joined, Member, Origin, StorageError, local::disk::has_room};
 
 /// One proposal has at most so many batches or bytes; the batch that exceeds them is the last.
 const GROUP: usize = 256;
@@ -39,7 +43,7 @@ const TRANSFER: u64 = 3_000_000;
 const LEAVE: u64 = 2_000_000;
 
 pub(crate) struct Driver {
-    node: std::sync::Arc<Node>,
+    node: Arc<Node>,
     settings: Settings,
     threads: Threads,
     /// Sends to this thread.
@@ -73,7 +77,7 @@ struct Progress {
 
 impl Driver {
     /// A member, or a node that joins. `is_founding`: this node has just written the first list, and leads alone.
-    pub(crate) fn new(node: std::sync::Arc<Node>, threads: Threads, events: Sender<Event>, is_founding: bool) -> Self {
+    pub(crate) fn new(node: Arc<Node>, threads: Threads, events: Sender<Event>, is_founding: bool) -> Self {
         Self {
             settings: boot::settings(&node.options),
             node,
@@ -255,7 +259,7 @@ impl Driver {
         if self.founding.is_some() && !leads {
             return;
         }
-        let members: std::sync::Arc<[_]> = steps.members().into();
+        let members: Arc<[_]> = steps.members().into();
         let was_leading = self.node.published.view.borrow().is_leading;
         let view = match self.is_running {
             true => View::of(role, steps.id(), members),
@@ -287,7 +291,7 @@ impl Driver {
         }
     }
 
-    fn own_member(&self) -> Option<crate::Member> {
+    fn own_member(&self) -> Option<Member> {
         let steps = self.steps.as_ref()?;
         steps.members().iter().find(|member| member.id == steps.id()).cloned()
     }
@@ -450,9 +454,8 @@ impl Driver {
         self.node.store_join(joined)
     }
 
-    fn message(&mut self, origin: crate::Origin, message: Message) {
-        let is_entries =
-            matches!(&message.body, keepfast_consensus::Body::Append { entries, .. } if !entries.is_empty());
+    fn message(&mut self, origin: Origin, message: Message) {
+        let is_entries = matches!(&message.body, Body::Append { entries, .. } if !entries.is_empty());
         // A message is lost: the leader sends it again.
         if !self.is_running || (is_entries && self.progress.backlog > MAX_BACKLOG) {
             return;
@@ -476,8 +479,10 @@ impl Driver {
         let member = self.peers.address(steps.members(), to);
         let network = self.node.published.network().filter(|_| self.is_running);
         let prepared = network.zip(member).map(|(network, member)| {
-            let (last, members, parts) = self.node.image()?;
-            let message = Message { from, to, term, body: keepfast_consensus::Body::Snapshot { last, members } };
+            let (head, parts) = self.node.image()?;
+            let last = LogId { term: head.term, index: head.index.0 };
+            let body = Body::Snapshot { last, members: head.members };
+            let message = Message { from, to, term, body };
             Ok::<_, StorageError>((network, member, message.encode(), parts))
         });
         let events = self.events.clone();
@@ -519,7 +524,7 @@ impl Driver {
         received.answer(result);
     }
 
-    fn install(&mut self, vote: keepfast_consensus::Vote, last: LogId) {
+    fn install(&mut self, vote: Vote, last: LogId) {
         let Some(state) = self.installing.as_mut().and_then(|received| received.state.take()) else {
             let error = StorageError::corrupt("a snapshot is to be installed that was not received");
             self.node.applier.stop(&error);
@@ -566,7 +571,7 @@ fn refused(refusal: Refusal) -> StorageError {
         Refusal::NotLeader => StorageError::NotLeader,
         Refusal::Transferring | Refusal::Busy => StorageError::NoLeader,
         Refusal::TooLarge => {
-            let limit = keepfast_consensus::MAX_ENTRY;
+            let limit = MAX_ENTRY;
             StorageError::TooLarge { size: limit + 1, limit }
         }
         Refusal::Kind => StorageError::corrupt("an entry of this kind cannot be proposed"),
@@ -578,7 +583,7 @@ fn refused(refusal: Refusal) -> StorageError {
 
 struct SystemChance;
 
-impl keepfast_consensus::Chance for SystemChance {
+impl Chance for SystemChance {
     fn below(&mut self, bound: u64) -> u64 {
         random::below(usize::try_from(bound).unwrap_or(usize::MAX)) as u64
     }

@@ -21,7 +21,7 @@ use super::{
     snapshot::StateParts,
 };
 use crate::{
-    Addresses, Batch, Index, Joined, LocalOptions, Member, Origin, SnapshotParts, StorageError,
+    Addresses, Batch, Index, Joined, LocalOptions, Member, Origin, SnapshotHead, SnapshotParts, StorageError,
     local::{apply::Applier, disk::Disk, layout::Layout},
 };
 
@@ -176,11 +176,13 @@ impl Node {
         layout.write(&*self.disk)
     }
 
-    /// A consistent view of the state: its position, its members and its parts.
-    pub(super) fn image(&self) -> Result<(LogId, Vec<Member>, Box<dyn SnapshotParts>), StorageError> {
+    /// A consistent view of the state.
+    pub(super) fn image(&self) -> Result<(SnapshotHead, Box<dyn SnapshotParts>), StorageError> {
         let image = self.applier.state().image()?;
         let parts = Box::new(StateParts::of(&image)?);
-        Ok((image.position.id, image.members.map(|members| members.list).unwrap_or_default(), parts))
+        let LogId { term, index } = image.position.id;
+        let members = image.members.map(|members| members.list).unwrap_or_default();
+        Ok((SnapshotHead { term, index: Index(index), members }, parts))
     }
 
     /// Passes an event to the thread that writes.
@@ -231,19 +233,11 @@ impl Node {
         self.call(|result| Event::Commit(Request { proposal, result })).await
     }
 
+    /// See [`Backend::commit`](crate::Backend::commit).
     pub(crate) async fn commit(&self, batch: Batch) -> Result<Index, StorageError> {
-        let size = batch.encoded_len();
-        if size > self.options.max_batch_bytes {
-            return Err(StorageError::TooLarge { size, limit: self.options.max_batch_bytes });
-        }
-        if self.is_restoring() {
-            return Err(StorageError::NoLeader);
-        }
+        self.admits(&batch)?;
         if self.published.is_lone() {
             return self.submit(Proposal::Batch(batch)).await;
-        }
-        if let Some(error) = self.applier.stopped() {
-            return Err(error);
         }
         if batch.writes.is_empty() {
             return self.check(&batch).await;
@@ -265,6 +259,31 @@ impl Node {
             }
         }
         Err(StorageError::NoLeader)
+    }
+
+    /// See [`Consensus::propose`](crate::Consensus::propose).
+    pub(super) async fn commit_here(&self, batch: Batch) -> Result<Index, StorageError> {
+        self.admits(&batch)?;
+        if self.published.is_lone() {
+            return self.submit(Proposal::Batch(batch)).await;
+        }
+        if !self.published.view.borrow().accepts {
+            return Err(StorageError::NotLeader);
+        }
+        if batch.writes.is_empty() { self.check(&batch).await } else { self.propose(&batch).await }
+    }
+
+    /// Whether a batch may be committed now, by any leader.
+    fn admits(&self, batch: &Batch) -> Result<(), StorageError> {
+        let (size, limit) = (batch.encoded_len(), self.options.max_batch_bytes);
+        if size > limit {
+            return Err(StorageError::TooLarge { size, limit });
+        }
+        if self.is_restoring() {
+            return Err(StorageError::NoLeader);
+        }
+        // The writer of a lone node checks this itself, in order.
+        self.applier.stopped().filter(|_| !self.published.is_lone()).map_or(Ok(()), Err)
     }
 
     /// A batch without writes needs no entry.
