@@ -52,7 +52,7 @@ impl Consensus for Node {
     }
 
     async fn settled(&self, within: Duration) -> Result<Index, StorageError> {
-        self.settled(within).await
+        self.settle(within).await
     }
 
     async fn applied(&self, index: Index, within: Duration) -> Result<(), StorageError> {

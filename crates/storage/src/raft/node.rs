@@ -288,7 +288,7 @@ impl Node {
 
     /// A batch without writes needs no entry.
     async fn check(&self, batch: &Batch) -> Result<Index, StorageError> {
-        self.settled(READ_PATIENCE).await?;
+        self.settle(READ_PATIENCE).await?;
         match self.applier.state().reads_hold(&batch.reads)? {
             (true, position) => Ok(Index(position.index)),
             (false, _) => Err(StorageError::Conflict),
@@ -317,7 +317,7 @@ impl Node {
             Ok(index) => self.reaches(index, PATIENCE).await.map(|()| index).map_err(|_| StorageError::Unknown),
             Err(StorageError::Conflict) => {
                 // The next try has to read what this one conflicts with.
-                let _ = self.settled(READ_PATIENCE).await;
+                let _ = self.settle(READ_PATIENCE).await;
                 Err(StorageError::Conflict)
             }
             Err(error) => Err(error),
@@ -335,7 +335,7 @@ impl Node {
     }
 
     /// See [`Consensus::settled`](crate::Consensus::settled).
-    pub(super) async fn settled(&self, within: Duration) -> Result<Index, StorageError> {
+    pub(super) async fn settle(&self, within: Duration) -> Result<Index, StorageError> {
         if let Some(index) = self.leased() {
             return Ok(index);
         }
