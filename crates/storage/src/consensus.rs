@@ -49,6 +49,16 @@ pub trait Consensus: Send + Sync + 'static {
     /// it does.
     async fn read_index(&self) -> Result<Index, StorageError>;
 
+    /// At the leader: commits a batch of another member, as [`Backend::commit`](crate::Backend::commit) does. It is never
+    /// passed on: two nodes that take each other for the leader would pass it on without end. Called by the cluster port
+    /// for [`Transport::propose`].
+    ///
+    /// # Errors
+    /// Those of [`Backend::commit`](crate::Backend::commit); [`StorageError::NotLeader`] when this node does not lead.
+    async fn propose(&self, _batch: Bytes) -> Result<Index, StorageError> {
+        Err(StorageError::NotLeader)
+    }
+
     /// Begins to exchange messages with the other members. A node that is alone leads; the other ones elect a leader. Later
     /// calls replace the transport and the addresses.
     ///

@@ -371,3 +371,46 @@ fn election_timeouts_are_drawn_again_for_each_campaign() {
     assert!(waits.len() > 400 && waits.iter().all(|ticks| (30..60).contains(ticks)), "{waits:?}");
     assert!((30..60).all(|ticks| waits.contains(&ticks)), "{waits:?}");
 }
+
+/// Lists have their own way, which keeps their order.
+#[test]
+fn only_a_change_proposes_a_list() {
+    let mut bench = Bench::new(boot(3), None);
+    bench.lead();
+    let list = Payload::Members(vec![member(1, true)]).encode();
+    for payload in [list, Bytes::from_static(&[1]), Bytes::from_static(&[99])] {
+        assert_eq!(bench.only(Input::Propose(vec![payload])), [Effect::Refused(Refusal::Kind)]);
+    }
+}
+
+#[test]
+fn reads_that_wait_for_a_round_are_bounded() {
+    let mut bench = Bench::new(boot(3), None);
+    bench.lead();
+    bench.only(Input::VoidLease);
+    // The round of the first is under way, and the others wait for the next.
+    let lost = (1..70_000).find(|id| bench.only(Input::ReadIndex(*id)) == [Effect::ReadLost(*id)]);
+    assert_eq!(lost, Some(65_538));
+}
+
+#[test]
+fn a_lease_holds_until_its_published_end() {
+    let mut bench = Bench::new(boot(3), None);
+    assert_eq!(bench.steps.lease_until(), None);
+    bench.lead();
+    let end = bench.steps.lease_until().unwrap();
+    assert!(bench.steps.holds_lease_at(Mono(end.0 - 1)) && !bench.steps.holds_lease_at(end));
+    bench.only(Input::VoidLease);
+    assert_eq!(bench.steps.lease_until(), None);
+}
+
+/// Entries that are not applied are needed, however many bytes they have.
+#[test]
+fn a_trimmed_log_keeps_what_is_not_applied() {
+    let entry = |index| Entry { id: LogId { term: 3, index }, payload: Bytes::from_static(&[2; 100]) };
+    let mut bench = Bench::new(Boot { entries: (11..=30).map(entry).collect(), applied: 20, ..boot(3) }, None);
+    bench.steps.trim_log(1_700);
+    assert_eq!(bench.steps.before().index, 18);
+    bench.steps.trim_log(0);
+    assert_eq!((bench.steps.before().index, bench.steps.entry(21).is_some()), (20, true));
+}

@@ -71,6 +71,7 @@ pub(crate) trait ReadLog: Clone + Send + Sync + 'static {
     fn hard_state(&self) -> HardState;
 
     /// The term of an entry or of the base; `None` for an entry before the base or after the last.
+    #[cfg(test)]
     fn term(&self, index: u64) -> Option<u64>;
 
     /// Reads entries in order until `bytes` are exceeded, at least one.

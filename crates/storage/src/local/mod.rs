@@ -206,6 +206,14 @@ impl LocalBackend {
     }
 }
 
+#[cfg(test)]
+impl LocalBackend {
+    /// Whether parts of a restore are staged.
+    pub(crate) fn is_restoring(&self) -> bool {
+        self.node.applier.state().is_restoring().unwrap_or_default()
+    }
+}
+
 /// Applies what the log has and the state has not. Returns whether the node has no other members.
 fn replay(applier: &Applier, log: &SegmentedLog, layout: &Layout) -> Result<bool, StorageError> {
     let is_lone = || -> Result<bool, StorageError> {

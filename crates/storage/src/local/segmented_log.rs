@@ -252,6 +252,7 @@ impl ReadLog for LogReader {
         self.0.read().hard()
     }
 
+    #[cfg(test)]
     fn term(&self, index: u64) -> Option<u64> {
         self.0.read().term(index)
     }

@@ -8,6 +8,7 @@ mod upgrade;
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
+use keepfast_consensus::MAX_ENTRY;
 use proptest::prelude::*;
 
 use crate::{
@@ -201,6 +202,17 @@ async fn refuses_batches_that_are_too_large() {
     let store = LocalBackend::open(directory.path(), options).unwrap();
     assert!(matches!(put(&store, "k", &"v".repeat(1000)).await, Err(StorageError::TooLarge { .. })));
     put(&store, "k", &"v".repeat(900)).await.unwrap();
+}
+
+#[tokio::test]
+async fn no_batch_is_larger_than_an_entry_that_a_cluster_replicates() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = LocalOptions { max_batch_bytes: usize::MAX, ..LocalOptions::default() };
+    let store = LocalBackend::open(directory.path(), options).unwrap();
+    let rest = Batch::put(key("k"), "").encoded_len() + 1;
+    let value = |length: usize| Batch::put(key("k"), vec![0; length]);
+    assert!(matches!(store.commit(value(MAX_ENTRY - rest + 1)).await, Err(StorageError::TooLarge { .. })));
+    store.commit(value(MAX_ENTRY - rest)).await.unwrap();
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use super::{
     snapshot::damaged,
 };
 use crate::{
-    Addresses, Change, ClusterStatus, Consensus, Index, Joined, NodeId, Origin, SnapshotHead, SnapshotParts,
+    Addresses, Batch, Change, ClusterStatus, Consensus, Index, Joined, NodeId, Origin, SnapshotHead, SnapshotParts,
     StorageError, Transport,
 };
 
@@ -52,7 +52,7 @@ impl Consensus for Node {
     }
 
     async fn settled(&self, within: Duration) -> Result<Index, StorageError> {
-        self.settled(within).await
+        self.settle(within).await
     }
 
     async fn applied(&self, index: Index, within: Duration) -> Result<(), StorageError> {
@@ -65,6 +65,10 @@ impl Consensus for Node {
             None if self.published.view.borrow().accepts => self.call(Event::Read).await,
             None => Err(StorageError::NotLeader),
         }
+    }
+
+    async fn propose(&self, batch: Bytes) -> Result<Index, StorageError> {
+        self.commit_here(Batch::decode(batch)?).await
     }
 
     async fn start(&self, transport: Arc<dyn Transport>, addresses: Addresses) -> Result<(), StorageError> {
@@ -130,8 +134,7 @@ impl Consensus for Node {
     }
 
     fn snapshot(&self) -> Result<(SnapshotHead, Box<dyn SnapshotParts>), StorageError> {
-        let (last, members, parts) = self.image()?;
-        Ok((SnapshotHead { term: last.term, index: Index(last.index), members }, parts))
+        self.image()
     }
 
     async fn restore(&self, head: SnapshotHead, parts: &mut dyn SnapshotParts) -> Result<Index, StorageError> {

@@ -1,45 +1,45 @@
 //! The thread that drives a member: it passes what arrives to [`Steps`] and performs the effects. It never waits for a
 //! disk, the state or another node.
 
+mod calls;
+mod snapshots;
+
 use std::{
     collections::VecDeque,
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, Sender},
+    },
     time::Duration,
 };
 
 use keepfast_consensus::{
-    Change, Effect, Entry, Input, LogId, Message, Mono, NodeId, Payload, RaftId, Refusal, Role, Settings, Steps,
+    Body, Chance, Change, Effect, Entry, Input, LogId, Message, Mono, Payload, Refusal, Role, Settings, Steps,
 };
 use keepfast_crypto::random;
 
 use super::{
-    apply_thread::{ApplyJob, NewState},
+    apply_thread::ApplyJob,
     boot::{self, WINDOW},
     clock::{self, Clocks},
-    event::{Event, Proposal, Reply, Request},
+    event::{Event, Request},
     node::Node,
     peers::Peers,
     published::{Numbers, View},
-    receive::{self, Received},
+    receive::Received,
     threads::Threads,
-    waiting::{Until, Waiting},
+    waiting::Waiting,
 };
-use crate::{Index, Joined, StorageError, local::disk::has_room};
+use crate::{Index, Member, Origin, StorageError};
 
-/// One proposal has at most so many batches or bytes; the batch that exceeds them is the last.
-const GROUP: usize = 256;
-const GROUP_BYTES: usize = 4 << 20;
 /// Events that are processed before the next proposal.
 const BURST: usize = 1024;
 /// Committed bytes that wait for the state, above which no more entries are accepted from a leader.
 const MAX_BACKLOG: u64 = 64 << 20;
-/// How long a transfer may take, in microseconds.
-const TRANSFER: u64 = 3_000_000;
-/// How long a node that leaves waits for a successor, in microseconds.
-const LEAVE: u64 = 2_000_000;
 
+/// A member, or a node that becomes one.
 pub(crate) struct Driver {
-    node: std::sync::Arc<Node>,
+    node: Arc<Node>,
     settings: Settings,
     threads: Threads,
     /// Sends to this thread.
@@ -58,6 +58,16 @@ pub(crate) struct Driver {
     founding: Option<Vec<Event>>,
     /// The snapshot that is being installed.
     installing: Option<Received>,
+    follow_ups: FollowUps,
+}
+
+/// What follows from effects, once all of them are performed.
+#[derive(Default)]
+struct FollowUps {
+    /// This node has begun to lead, or its addresses may have changed.
+    leads: bool,
+    /// Events that had to wait.
+    events: Vec<Event>,
 }
 
 /// How far the state machine is.
@@ -73,7 +83,7 @@ struct Progress {
 
 impl Driver {
     /// A member, or a node that joins. `is_founding`: this node has just written the first list, and leads alone.
-    pub(crate) fn new(node: std::sync::Arc<Node>, threads: Threads, events: Sender<Event>, is_founding: bool) -> Self {
+    pub(crate) fn new(node: Arc<Node>, threads: Threads, events: Sender<Event>, is_founding: bool) -> Self {
         Self {
             settings: boot::settings(&node.options),
             node,
@@ -88,6 +98,7 @@ impl Driver {
             is_running: false,
             founding: is_founding.then(Vec::new),
             installing: None,
+            follow_ups: FollowUps::default(),
         }
     }
 
@@ -111,11 +122,13 @@ impl Driver {
                 let Some(current) = event.take().or_else(|| events.try_recv().ok()) else { break };
                 is_end |= matches!(current, Event::Close);
                 self.event(current);
+                self.follow_up();
             }
             if is_end {
                 break;
             }
             self.tick();
+            self.follow_up();
             self.propose_queue();
         }
         self.end(&StorageError::Closed);
@@ -225,9 +238,7 @@ impl Driver {
         let Some(steps) = &self.steps else { return };
         let entries: Option<Vec<Entry>> = (self.progress.handed + 1..=index).map(|index| steps.entry(index)).collect();
         let Some(entries) = entries else {
-            let error = StorageError::corrupt(format!("a committed entry up to {index} is not in memory"));
-            self.node.applier.stop(&error);
-            self.fail(&error);
+            self.stop_for(&StorageError::corrupt(format!("a committed entry up to {index} is not in memory")));
             return;
         };
         self.progress.backlog += entries.iter().map(|entry| entry.payload.len() as u64 + 32).sum::<u64>();
@@ -255,7 +266,7 @@ impl Driver {
         if self.founding.is_some() && !leads {
             return;
         }
-        let members: std::sync::Arc<[_]> = steps.members().into();
+        let members: Arc<[_]> = steps.members().into();
         let was_leading = self.node.published.view.borrow().is_leading;
         let view = match self.is_running {
             true => View::of(role, steps.id(), members),
@@ -267,9 +278,16 @@ impl Driver {
             self.waiting.transferred();
         }
         if let Some(held) = self.founding.take_if(|_| leads) {
-            held.into_iter().for_each(|event| self.event(event));
+            self.follow_ups.events = held;
         }
-        if is_leading && !was_leading {
+        self.follow_ups.leads |= is_leading && !was_leading;
+    }
+
+    fn follow_up(&mut self) {
+        for event in std::mem::take(&mut self.follow_ups.events) {
+            self.event(event);
+        }
+        if std::mem::take(&mut self.follow_ups.leads) {
             self.begin_leading();
         }
     }
@@ -287,132 +305,9 @@ impl Driver {
         }
     }
 
-    fn own_member(&self) -> Option<crate::Member> {
+    fn own_member(&self) -> Option<Member> {
         let steps = self.steps.as_ref()?;
         steps.members().iter().find(|member| member.id == steps.id()).cloned()
-    }
-
-    /// Proposes commits that wait. Those for which there is no room yet stay.
-    fn propose_queue(&mut self) {
-        while !self.queue.is_empty() {
-            let group = self.next_group();
-            if group.is_empty() {
-                continue;
-            }
-            let payloads = group.iter().filter_map(|request| match &request.proposal {
-                Proposal::Payload(payload, _) => Some(payload.clone()),
-                Proposal::Batch(_) => None,
-            });
-            let payloads = payloads.collect();
-            match self.input(Input::Propose(payloads)) {
-                Some(Ok(first)) => {
-                    let now = clock::now();
-                    for (index, request) in (first.index..).zip(group) {
-                        self.waiting.add(LogId { index, ..first }, now, Until::Applied, request.result);
-                    }
-                }
-                Some(Err(Refusal::Busy | Refusal::Transferring)) => {
-                    group.into_iter().rev().for_each(|request| self.queue.push_front(request));
-                    return;
-                }
-                response => {
-                    let error = refused(response.and_then(Result::err).unwrap_or(Refusal::NotLeader));
-                    group.into_iter().for_each(|request| drop(request.result.send(Err(error.clone()))));
-                }
-            }
-        }
-    }
-
-    /// The commits of the next proposal. Answers those for which the device has no room.
-    fn next_group(&mut self) -> Vec<Request> {
-        let (mut group, mut bytes) = (Vec::new(), 0);
-        while group.len() < GROUP
-            && bytes < GROUP_BYTES
-            && let Some(Request { proposal, result }) = self.queue.pop_front()
-        {
-            bytes += proposal.size();
-            group.push(Request { proposal: proposal.encoded(), result });
-        }
-        if has_room(&*self.node.disk, self.node.options.reserve_bytes, bytes as u64) {
-            return group;
-        }
-        let (without, fitting): (Vec<_>, Vec<_>) = group.into_iter().partition(|request| request.proposal.puts());
-        without.into_iter().for_each(|request| drop(request.result.send(Err(StorageError::Full))));
-        fitting
-    }
-
-    fn read(&mut self, reply: Option<Reply<Index>>) {
-        let id = self.waiting.read(reply);
-        if self.steps.is_none() || !self.is_running {
-            self.waiting.read_ready(id, Err(StorageError::NoLeader));
-            return;
-        }
-        self.pass(Input::ReadIndex(id));
-    }
-
-    fn change(&mut self, change: Change, reply: Reply<Index>) {
-        match self.input(Input::Change(change)) {
-            Some(Ok(id)) => self.waiting.add(id, clock::now(), Until::Effective, reply),
-            response => {
-                let refusal = response.and_then(Result::err).unwrap_or(Refusal::NotLeader);
-                let _ = reply.send(Err(refused(refusal)));
-            }
-        }
-    }
-
-    fn transfer(&mut self, to: Option<NodeId>, reply: Reply<()>) {
-        match self.input(Input::Transfer(to)) {
-            Some(Err(refusal)) => drop(reply.send(Err(refused(refusal)))),
-            _ if self.steps.is_none() => drop(reply.send(Err(StorageError::NotLeader))),
-            _ => self.waiting.transfer(clock::now() + TRANSFER, reply),
-        }
-    }
-
-    /// Begins or goes on to exchange messages.
-    fn start(&mut self) -> Result<(), StorageError> {
-        if let Some(error) = self.node.applier.stopped() {
-            return Err(error);
-        }
-        if self.steps.is_none() {
-            let layout = self.node.layout.lock().clone();
-            if layout.removed {
-                return Err(StorageError::Removed);
-            }
-            let boot = match layout.joining {
-                true => boot::joining(&layout, &self.threads.log)?,
-                false => boot::member_of(&layout, &self.threads.log, &self.node.applier.state())?,
-            };
-            self.progress.handed = boot.applied;
-            let steps = Steps::new(self.settings.clone(), boot, clock::now(), &mut SystemChance);
-            self.steps = Some(steps.map_err(|error| StorageError::corrupt(error.to_string()))?);
-        }
-        self.is_running = true;
-        self.progress.tick = clock::now();
-        self.role(self.steps.as_ref().map_or(NO_ROLE, Steps::role));
-        // Addresses may be other ones.
-        if self.node.published.view.borrow().is_leading {
-            self.begin_leading();
-        }
-        Ok(())
-    }
-
-    /// Leaves the network once another node leads, or after a time.
-    fn stop(&mut self, reply: Reply<()>) {
-        let leads = self.node.published.view.borrow().accepts;
-        let transfers = leads && self.is_running && matches!(self.input(Input::Transfer(None)), None | Some(Ok(_)));
-        self.waiting.leave(clock::now() + if transfers { LEAVE } else { 0 }, reply);
-        if !transfers || !self.node.published.view.borrow().accepts {
-            self.leave();
-        }
-    }
-
-    fn leave(&mut self) {
-        self.pass(Input::StepDown);
-        self.is_running = false;
-        self.node.published.set_lease(None, self.node.published.committed());
-        self.end(&StorageError::NoLeader);
-        self.role(self.steps.as_ref().map_or(NO_ROLE, Steps::role));
-        self.waiting.left();
     }
 
     /// Answers everything that waits.
@@ -426,6 +321,12 @@ impl Driver {
             }
         }
         self.waiting.end(error);
+    }
+
+    /// Reports an error that ends the node.
+    fn stop_for(&self, error: &StorageError) {
+        self.node.applier.stop_once(error);
+        let _ = self.events.send(Event::Failed);
     }
 
     /// Nothing can be written any more: the node leaves the cluster for good.
@@ -442,17 +343,8 @@ impl Driver {
         self.node.published.set_view(View::without_leader(view.id, view.term, view.members));
     }
 
-    /// Stores what the leader has told a node that joins.
-    fn join(&mut self, joined: &Joined) -> Result<(), StorageError> {
-        if self.steps.is_some() || !self.node.layout.lock().joining {
-            return Err(StorageError::Layout("it belongs to a cluster already".into()));
-        }
-        self.node.store_join(joined)
-    }
-
-    fn message(&mut self, origin: crate::Origin, message: Message) {
-        let is_entries =
-            matches!(&message.body, keepfast_consensus::Body::Append { entries, .. } if !entries.is_empty());
+    fn message(&mut self, origin: Origin, message: Message) {
+        let is_entries = matches!(&message.body, Body::Append { entries, .. } if !entries.is_empty());
         // A message is lost: the leader sends it again.
         if !self.is_running || (is_entries && self.progress.backlog > MAX_BACKLOG) {
             return;
@@ -467,78 +359,6 @@ impl Driver {
         if let Some(member) = self.peers.address(steps.members(), message.to) {
             network.transport.send(&member, message.encode());
         }
-    }
-
-    /// Streams the applied state. Each one that is asked for is reported, also when there is nowhere to send it.
-    fn send_snapshot(&mut self, to: RaftId) {
-        let Some(steps) = &self.steps else { return };
-        let (from, term) = (steps.id(), steps.status().term);
-        let member = self.peers.address(steps.members(), to);
-        let network = self.node.published.network().filter(|_| self.is_running);
-        let prepared = network.zip(member).map(|(network, member)| {
-            let (last, members, parts) = self.node.image()?;
-            let message = Message { from, to, term, body: keepfast_consensus::Body::Snapshot { last, members } };
-            Ok::<_, StorageError>((network, member, message.encode(), parts))
-        });
-        let events = self.events.clone();
-        match prepared {
-            Some(Ok((network, member, head, parts))) => {
-                let runtime = network.runtime.clone();
-                runtime.spawn(async move {
-                    let sent = network.transport.send_snapshot(&member, head, parts).await;
-                    if let Err(error) = &sent {
-                        tracing::warn!(node = member.node, %error, "a snapshot did not arrive");
-                    }
-                    let _ = events.send(Event::SnapshotDone { to, ok: sent.is_ok() });
-                });
-            }
-            _ => drop(events.send(Event::SnapshotDone { to, ok: false })),
-        }
-    }
-
-    fn snapshot(&mut self, received: Received) {
-        let is_ready = self.is_running && self.steps.is_some() && self.installing.is_none();
-        if !is_ready {
-            self.discard(received, Err(StorageError::NoLeader));
-            return;
-        }
-        self.peers.note(&received.message, &received.origin, clock::now());
-        let input = Input::Snapshot { origin: received.origin.clone(), message: received.message.clone() };
-        self.installing = Some(received);
-        self.pass(input);
-        // No effect has taken it: this node has all of it, or does not want it.
-        if let Some(received) = self.installing.take_if(|received| received.state.is_some()) {
-            self.discard(received, Ok(()));
-        }
-    }
-
-    fn discard(&self, mut received: Received, result: Result<(), StorageError>) {
-        if let Some(state) = received.state.take() {
-            receive::discard(&*self.node.disk, state);
-        }
-        received.answer(result);
-    }
-
-    fn install(&mut self, vote: keepfast_consensus::Vote, last: LogId) {
-        let Some(state) = self.installing.as_mut().and_then(|received| received.state.take()) else {
-            let error = StorageError::corrupt("a snapshot is to be installed that was not received");
-            self.node.applier.stop(&error);
-            self.fail(&error);
-            return;
-        };
-        // Those up to there have their fate in the snapshot, which does not tell it.
-        self.waiting.lose_until(last.index);
-        self.progress.handed = last.index;
-        self.threads.apply(ApplyJob::Install(Box::new(NewState { state, vote, last })));
-    }
-
-    fn installed(&mut self) {
-        self.progress.backlog = 0;
-        self.pass(Input::Installed);
-        if let Some(received) = self.installing.take() {
-            received.answer(Ok(()));
-        }
-        self.role(self.steps.as_ref().map_or(NO_ROLE, Steps::role));
     }
 
     fn publish_numbers(&mut self, now: Mono) {
@@ -561,24 +381,9 @@ impl Driver {
 /// The role of a node that has not started.
 const NO_ROLE: Role = Role::Following { leader: None, term: 0 };
 
-fn refused(refusal: Refusal) -> StorageError {
-    match refusal {
-        Refusal::NotLeader => StorageError::NotLeader,
-        Refusal::Transferring | Refusal::Busy => StorageError::NoLeader,
-        Refusal::TooLarge => {
-            let limit = keepfast_consensus::MAX_ENTRY;
-            StorageError::TooLarge { size: limit + 1, limit }
-        }
-        Refusal::Kind => StorageError::corrupt("an entry of this kind cannot be proposed"),
-        Refusal::ChangeOpen => StorageError::ChangeOpen,
-        Refusal::NoTarget => StorageError::NoTarget,
-        Refusal::Change(error) => StorageError::Change(error),
-    }
-}
-
 struct SystemChance;
 
-impl keepfast_consensus::Chance for SystemChance {
+impl Chance for SystemChance {
     fn below(&mut self, bound: u64) -> u64 {
         random::below(usize::try_from(bound).unwrap_or(usize::MAX)) as u64
     }

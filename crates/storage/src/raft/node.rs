@@ -21,7 +21,7 @@ use super::{
     snapshot::StateParts,
 };
 use crate::{
-    Addresses, Batch, Index, Joined, LocalOptions, Member, Origin, SnapshotParts, StorageError,
+    Addresses, Batch, Index, Joined, LocalOptions, Member, Origin, SnapshotHead, SnapshotParts, StorageError,
     local::{apply::Applier, disk::Disk, layout::Layout},
 };
 
@@ -176,11 +176,13 @@ impl Node {
         layout.write(&*self.disk)
     }
 
-    /// A consistent view of the state: its position, its members and its parts.
-    pub(super) fn image(&self) -> Result<(LogId, Vec<Member>, Box<dyn SnapshotParts>), StorageError> {
+    /// A consistent view of the state.
+    pub(super) fn image(&self) -> Result<(SnapshotHead, Box<dyn SnapshotParts>), StorageError> {
         let image = self.applier.state().image()?;
         let parts = Box::new(StateParts::of(&image)?);
-        Ok((image.position.id, image.members.map(|members| members.list).unwrap_or_default(), parts))
+        let LogId { term, index } = image.position.id;
+        let members = image.members.map(|members| members.list).unwrap_or_default();
+        Ok((SnapshotHead { term, index: Index(index), members }, parts))
     }
 
     /// Passes an event to the thread that writes.
@@ -231,19 +233,11 @@ impl Node {
         self.call(|result| Event::Commit(Request { proposal, result })).await
     }
 
+    /// See [`Backend::commit`](crate::Backend::commit).
     pub(crate) async fn commit(&self, batch: Batch) -> Result<Index, StorageError> {
-        let size = batch.encoded_len();
-        if size > self.options.max_batch_bytes {
-            return Err(StorageError::TooLarge { size, limit: self.options.max_batch_bytes });
-        }
-        if self.is_restoring() {
-            return Err(StorageError::NoLeader);
-        }
+        self.admits(&batch)?;
         if self.published.is_lone() {
             return self.submit(Proposal::Batch(batch)).await;
-        }
-        if let Some(error) = self.applier.stopped() {
-            return Err(error);
         }
         if batch.writes.is_empty() {
             return self.check(&batch).await;
@@ -267,9 +261,34 @@ impl Node {
         Err(StorageError::NoLeader)
     }
 
+    /// See [`Consensus::propose`](crate::Consensus::propose).
+    pub(super) async fn commit_here(&self, batch: Batch) -> Result<Index, StorageError> {
+        self.admits(&batch)?;
+        if self.published.is_lone() {
+            return self.submit(Proposal::Batch(batch)).await;
+        }
+        if !self.published.view.borrow().accepts {
+            return Err(StorageError::NotLeader);
+        }
+        if batch.writes.is_empty() { self.check(&batch).await } else { self.propose(&batch).await }
+    }
+
+    /// Whether a batch may be committed now, by any leader.
+    fn admits(&self, batch: &Batch) -> Result<(), StorageError> {
+        let (size, limit) = (batch.encoded_len(), self.options.max_batch_bytes);
+        if size > limit {
+            return Err(StorageError::TooLarge { size, limit });
+        }
+        if self.is_restoring() {
+            return Err(StorageError::NoLeader);
+        }
+        // The writer of a lone node checks this itself, in order.
+        self.applier.stopped().filter(|_| !self.published.is_lone()).map_or(Ok(()), Err)
+    }
+
     /// A batch without writes needs no entry.
     async fn check(&self, batch: &Batch) -> Result<Index, StorageError> {
-        self.settled(READ_PATIENCE).await?;
+        self.settle(READ_PATIENCE).await?;
         match self.applier.state().reads_hold(&batch.reads)? {
             (true, position) => Ok(Index(position.index)),
             (false, _) => Err(StorageError::Conflict),
@@ -298,7 +317,7 @@ impl Node {
             Ok(index) => self.reaches(index, PATIENCE).await.map(|()| index).map_err(|_| StorageError::Unknown),
             Err(StorageError::Conflict) => {
                 // The next try has to read what this one conflicts with.
-                let _ = self.settled(READ_PATIENCE).await;
+                let _ = self.settle(READ_PATIENCE).await;
                 Err(StorageError::Conflict)
             }
             Err(error) => Err(error),
@@ -316,7 +335,7 @@ impl Node {
     }
 
     /// See [`Consensus::settled`](crate::Consensus::settled).
-    pub(super) async fn settled(&self, within: Duration) -> Result<Index, StorageError> {
+    pub(super) async fn settle(&self, within: Duration) -> Result<Index, StorageError> {
         if let Some(index) = self.leased() {
             // What is committed may be applied, and seen, at a follower first.
             if *self.applier.applied.borrow() < index {

@@ -57,8 +57,8 @@ impl ReadBatch {
             };
             let answer = match (published.network(), published.view().leader) {
                 (Some(network), Some(leader)) => {
-                    let asked = timeout(PATIENCE, network.transport.read_index(&leader)).await;
-                    asked.unwrap_or(Err(StorageError::NoLeader))
+                    let found = timeout(PATIENCE, network.transport.read_index(&leader)).await;
+                    found.unwrap_or(Err(StorageError::NoLeader))
                 }
                 _ => Err(StorageError::NoLeader),
             };

@@ -101,6 +101,55 @@ async fn a_batch_without_writes_checks_its_reads_on_any_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_batch_of_another_member_is_never_passed_on() {
+    let cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    let mut batch = Vec::new();
+    put("k", "v").encode(&mut batch);
+    let batch = Bytes::from(batch);
+    let index = cluster.nodes[leader].consensus().propose(batch.clone()).await.unwrap();
+    let follower = &cluster.nodes[(leader + 1) % 3];
+    assert!(matches!(follower.consensus().propose(batch).await, Err(StorageError::NotLeader)));
+    follower.applies(index.0).await;
+    assert_eq!(follower.get("k").await.as_deref(), Some("v"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_without_room_refuses_puts_and_takes_deletes() {
+    let cluster = Cluster::simulated(3).await;
+    let leader = &cluster.nodes[cluster.leader().await];
+    leader.commit_until(put("k", "v")).await;
+    leader.disk.as_ref().unwrap().set_free(1 << 20);
+    assert!(matches!(leader.backend().commit(put("l", "v")).await, Err(StorageError::Full)));
+    leader.commit_until(Batch { reads: vec![], writes: vec![Write::Delete { key: key("k") }] }).await;
+    assert_eq!((leader.get("k").await, leader.get("l").await), (None, None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_leader_drops_the_restore_of_the_one_before() {
+    let cluster = Cluster::of(3).await;
+    let first = cluster.leader().await;
+    cluster.nodes[first].commit_until(put("k", "v")).await;
+    let (head, _) = cluster.nodes[first].consensus().snapshot().unwrap();
+    let consensus = cluster.nodes[first].consensus();
+    let restore = tokio::spawn(async move { consensus.restore(head, &mut transport::Endless).await });
+    let staged = |node: usize| cluster.nodes[node].backend().is_restoring();
+    while !staged(first) {
+        tokio::task::yield_now().await;
+    }
+    // No batch comes between.
+    assert!(matches!(cluster.nodes[first].backend().commit(put("k", "w")).await, Err(StorageError::NoLeader)));
+    cluster.nodes[first].consensus().transfer(None).await.unwrap();
+    let others: Vec<usize> = (0..3).filter(|number| *number != first).collect();
+    let second = cluster.leader_among(&others).await;
+    let index = cluster.nodes[second].commit_until(put("after", "v")).await;
+    assert!(!staged(second) && restore.await.unwrap().is_err());
+    cluster.nodes[first].applies(index.0).await;
+    assert!(!staged(first));
+    assert_eq!(cluster.nodes[first].get("k").await.as_deref(), Some("v"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_node_leads_when_the_leader_ends() {
     let mut cluster = Cluster::of(3).await;
     let first = cluster.leader().await;

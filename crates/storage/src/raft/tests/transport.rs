@@ -9,9 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::{
-    Backend, Batch, Consensus, Index, LocalBackend, Member, NodeId, Origin, SnapshotParts, StorageError, Transport,
-};
+use crate::{Backend, Consensus, Index, LocalBackend, Member, NodeId, Origin, SnapshotParts, StorageError, Transport};
 
 /// All links.
 #[derive(Clone, Default)]
@@ -81,8 +79,7 @@ impl Transport for Sender {
     }
 
     async fn propose(&self, leader: &Member, batch: Bytes) -> Result<Index, StorageError> {
-        let node = self.reach(leader).ok_or(StorageError::NoLeader)?;
-        node.commit(Batch::decode(batch)?).await
+        self.consensus(leader)?.propose(batch).await
     }
 
     async fn read_index(&self, leader: &Member) -> Result<Index, StorageError> {
@@ -97,5 +94,17 @@ pub(super) struct Cut(pub(super) Vec<Bytes>);
 impl SnapshotParts for Cut {
     async fn next(&mut self) -> Result<Option<Bytes>, StorageError> {
         Ok((!self.0.is_empty()).then(|| self.0.remove(0)))
+    }
+}
+
+/// A snapshot that has an end only with the leadership: one record after the other.
+pub(super) struct Endless;
+
+#[async_trait]
+impl SnapshotParts for Endless {
+    async fn next(&mut self) -> Result<Option<Bytes>, StorageError> {
+        let value = vec![7; 200_000];
+        let head = [&[1, 1, 0, 0, 0, b'x'][..], &(value.len() as u32).to_le_bytes()].concat();
+        Ok(Some([head, value].concat().into()))
     }
 }

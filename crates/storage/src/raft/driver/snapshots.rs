@@ -1,0 +1,88 @@
+//! Snapshots on their way out of a member and into it.
+
+use keepfast_consensus::{Body, Input, LogId, Message, RaftId, Steps, Vote};
+
+use super::{Driver, NO_ROLE};
+use crate::{
+    StorageError,
+    raft::{
+        apply_thread::{ApplyJob, NewState},
+        clock,
+        event::Event,
+        receive::{self, Received},
+    },
+};
+
+impl Driver {
+    /// Streams the applied state. Each requested snapshot is reported, also when there is nowhere to send it.
+    pub(super) fn send_snapshot(&mut self, to: RaftId) {
+        let Some(steps) = &self.steps else { return };
+        let (from, term) = (steps.id(), steps.status().term);
+        let member = self.peers.address(steps.members(), to);
+        let network = self.node.published.network().filter(|_| self.is_running);
+        let prepared = network.zip(member).map(|(network, member)| {
+            let (head, parts) = self.node.image()?;
+            let last = LogId { term: head.term, index: head.index.0 };
+            let body = Body::Snapshot { last, members: head.members };
+            let message = Message { from, to, term, body };
+            Ok::<_, StorageError>((network, member, message.encode(), parts))
+        });
+        let events = self.events.clone();
+        match prepared {
+            Some(Ok((network, member, head, parts))) => {
+                let runtime = network.runtime.clone();
+                runtime.spawn(async move {
+                    let sent = network.transport.send_snapshot(&member, head, parts).await;
+                    if let Err(error) = &sent {
+                        tracing::warn!(node = member.node, %error, "a snapshot did not arrive");
+                    }
+                    let _ = events.send(Event::SnapshotDone { to, ok: sent.is_ok() });
+                });
+            }
+            _ => drop(events.send(Event::SnapshotDone { to, ok: false })),
+        }
+    }
+
+    pub(super) fn snapshot(&mut self, received: Received) {
+        let is_ready = self.is_running && self.steps.is_some() && self.installing.is_none();
+        if !is_ready {
+            self.discard(received, Err(StorageError::NoLeader));
+            return;
+        }
+        self.peers.note(&received.message, &received.origin, clock::now());
+        let input = Input::Snapshot { origin: received.origin.clone(), message: received.message.clone() };
+        self.installing = Some(received);
+        self.pass(input);
+        // No effect has taken it: this node has all of it, or does not want it.
+        if let Some(received) = self.installing.take_if(|received| received.state.is_some()) {
+            self.discard(received, Ok(()));
+        }
+    }
+
+    pub(super) fn discard(&self, mut received: Received, result: Result<(), StorageError>) {
+        if let Some(state) = received.state.take() {
+            receive::discard(&*self.node.disk, state);
+        }
+        received.answer(result);
+    }
+
+    pub(super) fn install(&mut self, vote: Vote, last: LogId) {
+        let Some(state) = self.installing.as_mut().and_then(|received| received.state.take()) else {
+            self.stop_for(&StorageError::corrupt("a snapshot is to be installed that was not received"));
+            return;
+        };
+        // Those up to there have their fate in the snapshot, which does not tell it.
+        self.waiting.lose_until(last.index);
+        self.progress.handed = last.index;
+        self.threads.apply(ApplyJob::Install(Box::new(NewState { state, vote, last })));
+    }
+
+    pub(super) fn installed(&mut self) {
+        self.progress.backlog = 0;
+        self.pass(Input::Installed);
+        if let Some(received) = self.installing.take() {
+            received.answer(Ok(()));
+        }
+        self.role(self.steps.as_ref().map_or(NO_ROLE, Steps::role));
+    }
+}
