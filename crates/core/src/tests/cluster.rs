@@ -390,6 +390,33 @@ const RUN_AT_A_STANDBY: &[&str] = &[
     "sys/all-transit/ verify/{name}",
 ];
 
+/// Every read of every engine, and the writes that a standby runs. An encryption creates its key.
+#[tokio::test]
+async fn what_runs_at_a_standby_commits_nothing() {
+    use crate::tests::derived::{mount_all_engines, routes};
+    use keepfast_framework::Operation;
+
+    let cluster = Cluster::new().await;
+    let [leader, standby, _] = cluster.nodes();
+    mount_all_engines(leader).await;
+    let (mut called, mut committed) = (0, Vec::new());
+    for route in routes(leader) {
+        let reads = matches!(route.operation, Operation::Read | Operation::List | Operation::Scan);
+        let is_listed = RUN_AT_A_STANDBY.iter().any(|row| row.ends_with(&format!(" {}", route.pattern)));
+        if route.pattern == "seal" || !reads && !is_listed {
+            continue;
+        }
+        let before = (cluster.passed_commits(), cluster.forwards());
+        standby.call(route.method(), &route.path, ROOT, json!({ "plaintext": "AAAA" })).await;
+        called += usize::from(cluster.forwards() == before.1);
+        if cluster.passed_commits() != before.0 {
+            committed.push(route.named());
+        }
+    }
+    assert!(called > 100, "{called}");
+    assert_eq!(committed, ["transit update encrypt/{name}"]);
+}
+
 #[tokio::test]
 async fn every_write_row_is_forwarded_unless_it_is_listed() {
     use keepfast_framework::Operation;
