@@ -38,7 +38,8 @@
 //! use keepfast_core::Response;
 //! use keepfast_framework::Status;
 //! fn forge() -> Response {
-//!     Response { status: Status::OK, content_type: "text/plain", body: Default::default() }
+//!     let (content_type, body) = ("text/plain".into(), Default::default());
+//!     Response { status: Status::OK.into(), content_type, body, committed: None, headers: None }
 //! }
 //! ```
 //!

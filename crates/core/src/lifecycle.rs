@@ -160,19 +160,6 @@ impl Lifecycle {
         unseal_locked(self, seal_of).await
     }
 
-    /// Serves with these services. `led` is the term in which this node has taken over.
-    fn serve(&self, config: SealConfig, opened: Opened, roles: Option<watch::Receiver<Role>>) {
-        let Opened { unsealed, connection, led } = opened;
-        let guard = SealGuard::start(self.this.clone(), unsealed.barrier.clone());
-        let since = self.parts.clock.now();
-        let work = WorkOfLeader::new(self.this.clone(), unsealed.clone());
-        let leadership = Leadership::begin(Arc::new(work), roles, led, self.parts.clock.clone());
-        let pipeline = Arc::new(Pipeline::new(unsealed));
-        let cluster = ClusterName { name: config.cluster_name, id: config.cluster_id.into() };
-        let serving = Serving { pipeline, since, cluster, leadership, connection, _seal_guard: guard };
-        *self.serving.write() = Some(serving);
-    }
-
     /// Unseals as a standby, which writes nothing.
     #[cfg(test)]
     pub(crate) async fn unseal_as_standby(&self, shares: &[SecretBytes]) -> Result<()> {
@@ -183,7 +170,7 @@ impl Lifecycle {
         let devices = parts.open_devices()?;
         let barrier = parts.open_barrier(parts.backend.clone(), &root).await?;
         let unsealed = open_services(parts, barrier, devices, seal).await?;
-        self.serve(config, Opened { unsealed, connection: None, led: None }, None);
+        serve(self, config, Opened { unsealed, connection: None, led: None }, None);
         Ok(())
     }
 
@@ -193,6 +180,19 @@ impl Lifecycle {
         let _changing = self.changing.lock().await;
         seal_locked(self).await;
     }
+}
+
+/// Serves with these services. `led` is the term in which this node has taken over.
+fn serve(lifecycle: &Lifecycle, config: SealConfig, opened: Opened, roles: Option<watch::Receiver<Role>>) {
+    let Opened { unsealed, connection, led } = opened;
+    let guard = SealGuard::start(lifecycle.this.clone(), unsealed.barrier.clone());
+    let since = lifecycle.parts.clock.now();
+    let work = WorkOfLeader::new(lifecycle.this.clone(), unsealed.clone());
+    let leadership = Leadership::begin(Arc::new(work), roles, led, lifecycle.parts.clock.clone());
+    let pipeline = Arc::new(Pipeline::new(unsealed));
+    let cluster = ClusterName { name: config.cluster_name, id: config.cluster_id.into() };
+    let serving = Serving { pipeline, since, cluster, leadership, connection, _seal_guard: guard };
+    *lifecycle.serving.write() = Some(serving);
 }
 
 /// Unseals while `changing` is held; see [`Lifecycle::unseal_by`].
@@ -213,7 +213,7 @@ async fn unseal_locked(
     let opened = open(lifecycle, &config, &root, seal).await.map_err(|e| explained("unseal", e))?;
     lifecycle.parts.metrics.post_unseal.record(lifecycle.parts.clock.now().since(opening));
     lifecycle.unsealing.lock().reset();
-    lifecycle.serve(config, opened, lifecycle.parts.membership.roles());
+    serve(lifecycle, config, opened, lifecycle.parts.membership.roles());
     lifecycle.parts.metrics.unseal.record(lifecycle.parts.clock.now().since(started));
     lifecycle.unsealed_now.notify_one();
     // Shares that arrived during the unseal are dropped.
@@ -329,11 +329,16 @@ async fn open_by_role(
     seal: Arc<dyn Seal>,
 ) -> Result<(Arc<Unsealed>, Option<u64>)> {
     let leads = parts.membership.leads_soon(&*parts.clock).await;
-    let led = leads.then(|| parts.membership.term());
+    let led = leads.then(|| term(parts));
     if leads {
         parts.take_over(&barrier).await?;
     }
     Ok((open_services(parts, barrier, devices, seal).await?, led))
+}
+
+/// The term of the log; 0 on a storage that is not replicated.
+fn term(parts: &ServerParts) -> u64 {
+    parts.membership.cluster_status().map_or(0, |status| status.term)
 }
 
 /// The work of the leader of this server.
@@ -353,7 +358,7 @@ impl WorkOfLeader {
 #[async_trait]
 impl LeaderWork for WorkOfLeader {
     fn term(&self) -> u64 {
-        self.lifecycle.upgrade().map_or(0, |lifecycle| lifecycle.parts.membership.term())
+        self.lifecycle.upgrade().map_or(0, |lifecycle| term(&lifecycle.parts))
     }
 
     async fn take_over(&self) -> Result<()> {
@@ -373,7 +378,8 @@ impl LeaderWork for WorkOfLeader {
     }
 
     fn is_removed(&self) -> bool {
-        self.lifecycle.upgrade().is_some_and(|lifecycle| lifecycle.parts.membership.is_removed())
+        let status = self.lifecycle.upgrade().and_then(|lifecycle| lifecycle.parts.membership.cluster_status());
+        status.is_some_and(|status| status.is_removed)
     }
 
     fn seal(&self) {

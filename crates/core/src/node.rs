@@ -83,24 +83,7 @@ impl Node {
         }
         let Some(pipeline) = self.lifecycle.pipeline() else { return Response::failed(&Error::sealed()) };
         if incoming.cluster.is_some() || self.lifecycle.parts.membership.with_others().is_some() {
-            return Box::pin(self.handle_in_cluster(&pipeline, incoming)).await;
-        }
-        match pipeline.handle(incoming, Site::Leader).await {
-            Ok(response) => response,
-            Err(_) => Response::failed(&StorageError::NoLeader.into()),
-        }
-    }
-
-    /// Handles a request of a node that has other members beside it, or with headers for such a node.
-    async fn handle_in_cluster(&self, pipeline: &Pipeline, incoming: Box<Incoming>) -> Response {
-        let parts = &self.lifecycle.parts;
-        if let (Some(consensus), Some(cluster_id)) = (parts.membership.consensus(), self.lifecycle.cluster_id()) {
-            let cluster_id = &cluster_id;
-            return ClusterNode { parts, consensus, pipeline, cluster_id }.handle(incoming).await;
-        }
-        // A storage that is not replicated issues no index.
-        if incoming.cluster.as_ref().is_some_and(|part| part.index.is_some()) {
-            return pipeline.refuse(incoming, Error::invalid("failed to decode \"X-Vault-Index\"")).await;
+            return Box::pin(handle_in_cluster(&self.lifecycle, &pipeline, incoming)).await;
         }
         match pipeline.handle(incoming, Site::Leader).await {
             Ok(response) => response,
@@ -157,5 +140,22 @@ impl Node {
         if let Some(unsealed) = self.lifecycle.unsealed() {
             unsealed.observability.audit.reopen();
         }
+    }
+}
+
+/// Handles a request of a node that has other members beside it, or with headers for such a node.
+async fn handle_in_cluster(lifecycle: &Lifecycle, pipeline: &Pipeline, incoming: Box<Incoming>) -> Response {
+    let parts = &lifecycle.parts;
+    if let (Some(consensus), Some(cluster_id)) = (parts.membership.consensus(), lifecycle.cluster_id()) {
+        let cluster_id = &cluster_id;
+        return ClusterNode { parts, consensus, pipeline, cluster_id }.handle(incoming).await;
+    }
+    // A storage that is not replicated issues no index.
+    if incoming.cluster.as_ref().is_some_and(|part| part.index.is_some()) {
+        return pipeline.refuse(incoming, Error::invalid("failed to decode \"X-Vault-Index\"")).await;
+    }
+    match pipeline.handle(incoming, Site::Leader).await {
+        Ok(response) => response,
+        Err(_) => Response::failed(&StorageError::NoLeader.into()),
     }
 }

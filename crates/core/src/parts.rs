@@ -15,7 +15,7 @@ use crate::lease::quarantine::NodeDirectory;
 use crate::metrics::Metrics;
 use crate::request::in_flight::InFlight;
 use crate::seal::SealConfig;
-use crate::settings::Settings;
+use crate::settings::{DataDirectory, Settings};
 use crate::takeover::take_over;
 
 /// The parts of a server that live as long as the process.
@@ -49,6 +49,12 @@ impl ServerParts {
         self.membership.is_active()
     }
 
+    /// A name of this data directory; `None` on a storage that is not replicated.
+    fn name_of(&self, directory: &DataDirectory) -> Option<String> {
+        let identity = self.membership.consensus()?.identity();
+        Some(format!("{}.{}", directory.node, hex::encode(identity.incarnation)))
+    }
+
     /// The stored seal configuration; `None` when the server is not initialised.
     pub(crate) async fn seal_config(&self) -> Result<Option<SealConfig>> {
         SealConfig::load(&*self.backend).await
@@ -63,7 +69,7 @@ impl ServerParts {
     /// The data directory of this node; `None` if it cannot be distinguished from a copy.
     pub(crate) fn node_directory(&self) -> Option<NodeDirectory> {
         let mut directory = self.settings.data_directory.clone()?;
-        let (as_member, is_lone) = (self.membership.name_of(&directory.node), self.membership.is_alone());
+        let (as_member, is_lone) = (self.name_of(&directory), self.membership.is_alone());
         if let Some(member) = as_member.as_ref().filter(|_| !is_lone) {
             directory.node = member.clone();
         }

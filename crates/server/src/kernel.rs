@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::header::RETRY_AFTER;
+use http::header::{LOCATION, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
 use keepfast_core::{Node, Response, ResponseHeaders};
 use keepfast_crypto::secret::SecretString;
@@ -90,7 +90,6 @@ fn edge_response(response: Response) -> EdgeResponse {
         decided: code(response.decided()),
         // As on OpenBao a redirect has no body and no type of it.
         content_type: headers.location.is_none().then(|| response.content_type().clone()),
-        location: headers.location.as_deref().and_then(|location| HeaderValue::from_str(location).ok()),
         headers: of_cluster(headers),
         body: response.into_body(),
     }
@@ -98,8 +97,9 @@ fn edge_response(response: Response) -> EdgeResponse {
 
 /// The headers of a node of a cluster.
 fn of_cluster(headers: &ResponseHeaders) -> Vec<(HeaderName, HeaderValue)> {
-    let index = headers.index.as_deref().and_then(|index| HeaderValue::from_str(index).ok());
-    let index = index.map(|value| (HeaderName::from_static("x-vault-index"), value));
+    let text = |name, text: Option<&str>| Some((name, HeaderValue::from_str(text?).ok()?));
+    let index = text(HeaderName::from_static("x-vault-index"), headers.index.as_deref());
+    let location = text(LOCATION, headers.location.as_deref());
     let retry_after = headers.retry_after.map(|seconds| (RETRY_AFTER, HeaderValue::from(seconds)));
-    index.into_iter().chain(retry_after).collect()
+    [index, location, retry_after].into_iter().flatten().collect()
 }

@@ -53,13 +53,12 @@ impl ClusterNode<'_> {
     /// Waits until the state is here that the request must see: all commits that were acknowledged before, and those
     /// up to the index that the caller names.
     async fn next(&self, part: Option<&ClusterPart>) -> Next {
-        let leads = self.parts.is_active();
         if let Some(index) = part.and_then(|part| part.index.as_ref()) {
             if index.cluster != self.cluster_id {
                 return Next::Refuse(Error::invalid("the index of \"X-Vault-Index\" is of another cluster"));
             }
             if self.consensus.applied(Index(index.value), APPLIED_WITHIN).await.is_err() {
-                return match part.is_some_and(|part| part.forward_when_behind) && !leads {
+                return match part.is_some_and(|part| part.forward_when_behind) && !self.parts.is_active() {
                     true => Next::Forward,
                     false => {
                         let text = "required index state not present";
@@ -68,7 +67,10 @@ impl ClusterNode<'_> {
                 };
             }
         }
-        match self.consensus.settled(SETTLES_WITHIN).await {
+        let settled = self.consensus.settled(SETTLES_WITHIN).await;
+        // Read afterwards: the role may have changed meanwhile.
+        let leads = self.parts.is_active();
+        match settled {
             Ok(settled) if leads => Next::Run(Site::Leader, settled),
             Ok(settled) => {
                 let asks_for_leader = part.is_some_and(|part| part.forward);

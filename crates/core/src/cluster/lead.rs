@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_leadership_lost_and_regained_unseen_starts_anew() {
+    async fn a_leadership_lost_and_regained_unseen_starts_again() {
         let (role, roles) = watch::channel(Role::Leading);
         let work = Arc::<Recorded>::default();
         let _leadership = Leadership::begin(work.clone(), Some(roles), Some(0), Arc::new(TestClock::default()));

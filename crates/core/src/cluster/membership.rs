@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keepfast_framework::Clock;
-use keepfast_storage::{Backend, Consensus, Role};
+use keepfast_storage::{Backend, ClusterStatus, Consensus, Role};
 use tokio::sync::watch;
 
 use super::port::ClusterPort;
@@ -66,20 +66,9 @@ impl Membership {
         self.is_active()
     }
 
-    /// A name of the data directory of this node, which has the name `node`; `None` on a storage that is not replicated.
-    pub(crate) fn name_of(&self, node: &str) -> Option<String> {
-        let identity = self.consensus.as_ref()?.identity();
-        Some(format!("{node}.{}", hex::encode(identity.incarnation)))
-    }
-
-    /// Whether this node was removed from its cluster.
-    pub(crate) fn is_removed(&self) -> bool {
-        self.consensus.as_ref().is_some_and(|consensus| consensus.status().is_removed)
-    }
-
-    /// The term of the log; 0 on a storage that is not replicated.
-    pub(crate) fn term(&self) -> u64 {
-        self.consensus.as_ref().map_or(0, |consensus| consensus.status().term)
+    /// The state of the log and the members; `None` on a storage that is not replicated.
+    pub(crate) fn cluster_status(&self) -> Option<ClusterStatus> {
+        self.consensus.as_ref().map(|consensus| consensus.status())
     }
 
     /// The members and the log of a replicated storage.

@@ -49,9 +49,14 @@ impl PeerService for ServedPeers {
         from: &Origin,
         mut request: Box<Incoming>,
     ) -> Result<(Response, u64), Box<Incoming>> {
-        let lifecycle = self.lifecycle.upgrade().filter(|lifecycle| lifecycle.parts.is_active());
-        let Some(pipeline) = lifecycle.and_then(|lifecycle| lifecycle.pipeline()) else { return Err(request) };
+        let Some(lifecycle) = self.lifecycle.upgrade() else { return Err(request) };
+        if !lifecycle.parts.is_active() {
+            return Err(request);
+        }
         let Ok(settled) = self.consensus.settled(SETTLES_WITHIN).await else { return Err(request) };
+        // The role may have changed meanwhile, and the node may have been sealed.
+        let pipeline = lifecycle.pipeline().filter(|_| lifecycle.parts.is_active());
+        let Some(pipeline) = pipeline else { return Err(request) };
         request.cluster =
             Some(Box::new(ClusterPart { forwarded_from: Some(from.node.clone()), ..ClusterPart::default() }));
         let response = pipeline.handle(request, Site::Leader).await?;

@@ -1,11 +1,12 @@
 //! The JSON of a response, in Vault's shape.
 
-use keepfast_framework::Error;
-use keepfast_framework::error_body;
 use keepfast_framework::reply::{AuthBlock, Raw, SentStatus, WrapInfo};
+use keepfast_framework::{Error, Status};
+use keepfast_storage::Index;
 use serde::Serialize;
 
-use super::wiped::WipedJson;
+use super::Response;
+use super::wiped::{self, WipedJson};
 use crate::lease::intent::Granted;
 
 /// The response of a request that was not refused, before it is audited.
@@ -106,9 +107,22 @@ impl Envelope {
     }
 }
 
-/// The JSON of an error.
-pub(crate) fn failure(error: &Error) -> Vec<u8> {
-    error_body(error.public(), error.warnings())
+impl Response {
+    /// The response of an audited request, with the index of its commit.
+    pub(super) fn audited(outcome: Result<ResponseContent, Error>, committed: Option<Index>) -> Self {
+        let response = match outcome {
+            Err(error) => Response::failed(&error),
+            Ok(ResponseContent::Raw(raw)) => Response::document(raw.status, raw.content_type, wiped::body(raw.body)),
+            Ok(ResponseContent::Envelope(envelope)) => {
+                let is_empty = envelope.is_empty();
+                let fallback = if is_empty { Status::NO_CONTENT } else { Status::OK };
+                let status = envelope.status.unwrap_or(fallback.into());
+                let body = if is_empty { Vec::new() } else { envelope.to_json() };
+                Response::json(status, body)
+            }
+        };
+        response.with_commit(committed)
+    }
 }
 
 fn wrap_info(wrap: Option<&WrapInfo>, out: &mut Vec<u8>) {

@@ -5,10 +5,9 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use keepfast_framework::reply::{Raw, SentStatus};
 use keepfast_framework::sealed::SealedReply;
-use keepfast_framework::{Error, Status};
+use keepfast_framework::{Error, Status, error_body};
 use keepfast_storage::Index;
 
-use super::envelope::{self, ResponseContent};
 use super::wiped;
 use crate::cluster::port::ForwardedResponse;
 
@@ -72,27 +71,17 @@ impl Response {
     /// The response of an error.
     pub(crate) fn failed(error: &Error) -> Self {
         log(error);
-        Self::json(error.status().into(), envelope::failure(error))
+        Self::json(error.status().into(), error_body(error.public(), error.warnings()))
     }
 
-    fn json(status: SentStatus, body: Vec<u8>) -> Self {
+    /// The response with a JSON body.
+    pub(super) fn json(status: SentStatus, body: Vec<u8>) -> Self {
         Self::new(status, Cow::Borrowed(JSON), wiped::body(body))
     }
 
-    /// The response of an audited request.
-    pub(super) fn audited(outcome: Result<ResponseContent, Error>, committed: Option<Index>) -> Self {
-        let response = match outcome {
-            Err(error) => Response::failed(&error),
-            Ok(ResponseContent::Raw(raw)) => Response::document(raw.status, raw.content_type, wiped::body(raw.body)),
-            Ok(ResponseContent::Envelope(envelope)) => {
-                let is_empty = envelope.is_empty();
-                let fallback = if is_empty { Status::NO_CONTENT } else { Status::OK };
-                let status = envelope.status.unwrap_or(fallback.into());
-                let body = if is_empty { Vec::new() } else { envelope.to_json() };
-                Response::json(status, body)
-            }
-        };
-        Response { committed, ..response }
+    /// The response with the index of its commit.
+    pub(super) fn with_commit(self, committed: Option<Index>) -> Self {
+        Response { committed, ..self }
     }
 
     /// The response with further headers.

@@ -57,7 +57,7 @@ async fn leader(sys: &System, _: Nothing) -> Result<SealedResponse<LeaderRespons
         Role::Following { leader } => (None, leader.map(|l| (l.api_addr.clone(), l.cluster_addr.clone()))),
     };
     let (leader_address, leader_cluster_address) = addresses.unzip();
-    let log = server.parts.membership.consensus().map(|consensus| consensus.status());
+    let log = server.parts.membership.cluster_status();
     let node = ActiveNode {
         is_self: active_time.is_some(),
         active_time,

@@ -118,17 +118,17 @@ async fn without_a_leader_every_request_is_503_and_audited() {
 async fn a_request_that_no_leader_takes_is_503_after_five_seconds() {
     let cluster = Arc::new(Cluster::new().await);
     cluster.refuse_forwards();
-    let asked = {
+    let waiting = {
         let cluster = cluster.clone();
         tokio::spawn(async move { cluster.nodes()[1].post("secret/data/a", ROOT, written()).await.status })
     };
     let mut offers = 0;
-    while !asked.is_finished() {
+    while !waiting.is_finished() {
         cluster.clock().advance(Duration::from_millis(50));
         offers = cluster.offers();
         tokio::task::yield_now().await;
     }
-    assert_eq!(asked.await.unwrap(), 503);
+    assert_eq!(waiting.await.unwrap(), 503);
     assert!((2..=101).contains(&offers), "{offers}");
     assert_eq!(cluster.nodes()[1].entries().last().unwrap()["type"], "response", "it is audited here");
 }
@@ -137,7 +137,7 @@ async fn a_request_that_no_leader_takes_is_503_after_five_seconds() {
 async fn a_request_that_one_leader_refuses_reaches_the_next() {
     let cluster = Arc::new(Cluster::new().await);
     cluster.refuse_forwards();
-    let asked = {
+    let waiting = {
         let cluster = cluster.clone();
         tokio::spawn(async move { cluster.nodes()[1].post("secret/data/a", ROOT, written()).await.status })
     };
@@ -146,11 +146,11 @@ async fn a_request_that_one_leader_refuses_reaches_the_next() {
     }
     cluster.accept_forwards();
     cluster.elect(Some("c"));
-    while !asked.is_finished() {
+    while !waiting.is_finished() {
         cluster.clock().advance(Duration::from_millis(1));
         tokio::task::yield_now().await;
     }
-    assert_eq!(asked.await.unwrap(), 200);
+    assert_eq!(waiting.await.unwrap(), 200);
     let by_c = cluster.nodes()[2].entries().iter().any(|entry| entry["request"]["forwarded_from"] == "b");
     assert!(by_c);
 }
@@ -337,7 +337,7 @@ async fn a_request_runs_again_when_the_leader_changes_before_its_commit() {
 }
 
 #[tokio::test]
-async fn a_removed_node_seals_and_says_so() {
+async fn a_removed_node_seals_and_its_health_is_530() {
     let cluster = Cluster::new().await;
     let [leader, _, third] = cluster.nodes();
     cluster.remove("c");
@@ -389,6 +389,33 @@ const RUN_AT_A_STANDBY: &[&str] = &[
     "sys/all-transit/ sign/{name}",
     "sys/all-transit/ verify/{name}",
 ];
+
+/// Every read of every engine, and the writes that a standby runs. An encryption creates its key.
+#[tokio::test]
+async fn what_runs_at_a_standby_commits_nothing() {
+    use crate::tests::derived::{mount_all_engines, routes};
+    use keepfast_framework::Operation;
+
+    let cluster = Cluster::new().await;
+    let [leader, standby, _] = cluster.nodes();
+    mount_all_engines(leader).await;
+    let (mut called, mut committed) = (0, Vec::new());
+    for route in routes(leader) {
+        let reads = matches!(route.operation, Operation::Read | Operation::List | Operation::Scan);
+        let is_listed = RUN_AT_A_STANDBY.iter().any(|row| row.ends_with(&format!(" {}", route.pattern)));
+        if route.pattern == "seal" || !reads && !is_listed {
+            continue;
+        }
+        let before = (cluster.passed_commits(), cluster.forwards());
+        standby.call(route.method(), &route.path, ROOT, json!({ "plaintext": "AAAA" })).await;
+        called += usize::from(cluster.forwards() == before.1);
+        if cluster.passed_commits() != before.0 {
+            committed.push(route.named());
+        }
+    }
+    assert!(called > 100, "{called}");
+    assert_eq!(committed, ["transit update encrypt/{name}"]);
+}
 
 #[tokio::test]
 async fn every_write_row_is_forwarded_unless_it_is_listed() {

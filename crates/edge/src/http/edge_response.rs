@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use bytes::Bytes;
+use http::header::LOCATION;
 use http::{HeaderName, HeaderValue, StatusCode};
 use keepfast_framework::{Error, Incoming, error_body};
 
@@ -17,9 +18,7 @@ pub struct EdgeResponse {
     pub content_type: Option<Cow<'static, str>>,
     /// The body; a status without content sends none.
     pub body: Bytes,
-    /// The target of a redirect.
-    pub location: Option<HeaderValue>,
-    /// Further headers; empty for most responses.
+    /// Further headers, such as the target of a redirect; empty for most responses.
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -46,14 +45,7 @@ impl EdgeResponse {
     pub fn error(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
         let text: Cow<'static, str> = text.into();
         let body = error_body(&text, &[]).into();
-        EdgeResponse {
-            status,
-            decided: status,
-            content_type: Some(Cow::Borrowed(JSON)),
-            body,
-            location: None,
-            headers: Vec::new(),
-        }
+        EdgeResponse { status, decided: status, content_type: Some(Cow::Borrowed(JSON)), body, headers: Vec::new() }
     }
 
     /// `{"errors":[]}`
@@ -63,14 +55,7 @@ impl EdgeResponse {
 
     /// A response with a status only.
     pub(crate) fn empty(status: StatusCode) -> Self {
-        EdgeResponse {
-            status,
-            decided: status,
-            content_type: None,
-            body: Bytes::new(),
-            location: None,
-            headers: Vec::new(),
-        }
+        EdgeResponse { status, decided: status, content_type: None, body: Bytes::new(), headers: Vec::new() }
     }
 
     /// A response with a line of text.
@@ -80,7 +65,6 @@ impl EdgeResponse {
             decided: status,
             content_type: Some(Cow::Borrowed(TEXT)),
             body: Bytes::from_static(text.as_bytes()),
-            location: None,
             headers: Vec::new(),
         }
     }
@@ -93,8 +77,7 @@ impl EdgeResponse {
                 decided: StatusCode::TEMPORARY_REDIRECT,
                 content_type: None,
                 body: Bytes::new(),
-                location: Some(location),
-                headers: Vec::new(),
+                headers: vec![(LOCATION, location)],
             },
             Err(_) => EdgeResponse::bare(StatusCode::BAD_REQUEST),
         }
@@ -102,9 +85,15 @@ impl EdgeResponse {
 }
 
 impl EdgeResponse {
+    /// The target of a redirect.
+    pub(crate) fn location(&self) -> Option<&str> {
+        let location = self.headers.iter().find(|(name, _)| *name == LOCATION);
+        location.and_then(|(_, location)| location.to_str().ok())
+    }
+
     /// Adds the HTML page with a link that OpenBao sends with redirects of reads.
     pub(crate) fn with_page(mut self) -> Self {
-        if let Some(location) = self.location.as_ref().and_then(|location| location.to_str().ok()) {
+        if let Some(location) = self.location() {
             self.body = format!("<a href=\"{}\">Temporary Redirect</a>.\n\n", escaped(location)).into();
             self.content_type = Some(Cow::Borrowed("text/html; charset=utf-8"));
         }

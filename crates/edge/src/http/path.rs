@@ -112,9 +112,7 @@ mod tests {
     fn outcome(target: &str) -> Result<String, (u16, String)> {
         let uri: Uri = target.parse().unwrap();
         canonical(&uri).map(|p| p.to_string()).map_err(|a| {
-            let text = a
-                .location
-                .map_or_else(|| String::from_utf8_lossy(&a.body).into_owned(), |l| l.to_str().unwrap().to_owned());
+            let text = a.location().map_or_else(|| String::from_utf8_lossy(&a.body).into_owned(), str::to_owned);
             (a.status.as_u16(), text)
         })
     }

@@ -80,7 +80,6 @@ impl Kernel for Echo {
             decided: StatusCode::OK,
             content_type: Some("application/json".into()),
             body: response.to_string().into(),
-            location: None,
             headers: Vec::new(),
         }
     }
