@@ -116,11 +116,30 @@ impl Server {
         descriptors: Option<u64>,
         environment: impl FnOnce(&Path) -> Result<Vec<(String, String)>>,
     ) -> Result<Self> {
+        Self::start_named("n1", make, storage, is_open, descriptors, environment)
+    }
+
+    /// Starts a server with durable storage under this node id; it is not initialized and may join a cluster.
+    pub fn start_node(node_id: &str, make: Make) -> Result<Self> {
+        Self::start_named(node_id, make, Storage::Durable, false, None, |_| Ok(Vec::new()))
+    }
+
+    fn start_named(
+        node_id: &str,
+        make: Make,
+        storage: Storage,
+        is_open: bool,
+        descriptors: Option<u64>,
+        environment: impl FnOnce(&Path) -> Result<Vec<(String, String)>>,
+    ) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("conformance-").tempdir()?;
         let port = free_port()?;
         let url = format!("http://127.0.0.1:{port}");
         std::fs::create_dir(directory.path().join("data"))?;
-        std::fs::write(directory.path().join("config.hcl"), configuration(directory.path(), port, storage, is_open)?)?;
+        std::fs::write(
+            directory.path().join("config.hcl"),
+            configuration(directory.path(), port, storage, is_open, node_id)?,
+        )?;
         let environment = environment(directory.path())?;
         let process = spawn(make, directory.path(), &environment, descriptors)?;
         let mut server =
@@ -144,6 +163,13 @@ impl Server {
         self.key = response["keys_base64"][0].as_str().context("no keys_base64")?.to_owned();
         self.root = response["root_token"].as_str().context("no root_token")?.to_owned();
         self.unseal()
+    }
+
+    /// Submits the share, without waiting for the server to serve.
+    pub fn submit_share(&self, key: &str) -> Result<()> {
+        let mut client = self.client()?;
+        expect_ok(client.call(None, "PUT", "sys/unseal", Some(&json!({"key": key})))?)?;
+        Ok(())
     }
 
     /// Submits the share and waits until the server responds.
@@ -267,12 +293,12 @@ const OPEN_LISTENER: &str = "  disable_unauthed_rekey_endpoints = false\n  disab
                              inflight_requests_logging {\n    unauthenticated_in_flight_requests_access = true\n  }\n";
 
 /// The configuration that both servers read.
-fn configuration(directory: &Path, port: u16, storage: Storage, is_open: bool) -> Result<String> {
+fn configuration(directory: &Path, port: u16, storage: Storage, is_open: bool, node_id: &str) -> Result<String> {
     let (listener, top) = if is_open { (OPEN_LISTENER, "introspection_endpoint = true\n") } else { ("", "") };
     let at = directory.display();
     let storage = match storage {
         Storage::Memory => "storage \"inmem\" {}\n".to_owned(),
-        Storage::Durable => format!("storage \"raft\" {{\n  path = \"{at}/data\"\n  node_id = \"n1\"\n}}\n"),
+        Storage::Durable => format!("storage \"raft\" {{\n  path = \"{at}/data\"\n  node_id = \"{node_id}\"\n}}\n"),
     };
     Ok(format!(
         "{storage}listener \"tcp\" {{\n  address = \"127.0.0.1:{port}\"\n  tls_disable = true\n{listener}}}\n\

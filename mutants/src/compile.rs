@@ -105,6 +105,10 @@ pub(crate) fn test_program(tree: &Tree, scope: &Scope) -> Result<Result<PathBuf,
         .args(["test", "--lib", "--no-run", "--message-format=json", "--package", scope.package])
         .current_dir(&tree.root)
         .env("CARGO_TARGET_DIR", &tree.target)
+        .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")
+        .env("CARGO_PROFILE_DEV_DEBUG", "0")
+        // Each test starts a process, and its first random number would gather entropy for longer than the test runs.
+        .env("AWS_LC_SYS_NO_JITTER_ENTROPY", "1")
         .output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     let messages: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -86,22 +86,37 @@ impl Program {
     }
 }
 
-/// Waits for a program, and kills it after the timeout.
+/// Waits for a program, and kills it when it has used this much CPU time or was idle for as long: on a busy machine a
+/// test takes longer without being slower.
 fn wait(child: &mut Child, timeout: Duration) -> Result<Ended> {
-    let started = Instant::now();
-    let mut pause = Duration::from_millis(1);
+    let stat = format!("/proc/{}/stat", child.id());
+    let (mut used, mut idle, mut pause) = (Duration::ZERO, Duration::ZERO, Duration::from_millis(1));
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(if status.success() { Ended::Passed } else { Ended::Failed });
         }
-        if started.elapsed() > timeout {
+        if used > timeout || idle > timeout {
             child.kill()?;
             child.wait()?;
             return Ok(Ended::TimedOut);
         }
         std::thread::sleep(pause);
+        idle += pause;
+        let now = cpu_time(&std::fs::read_to_string(&stat).unwrap_or_default()).unwrap_or(used);
+        // A test that looks again and again whether something has happened is idle, too.
+        if now.saturating_sub(used) * 200 > idle {
+            (used, idle) = (now, Duration::ZERO);
+        }
         pause = (pause * 2).min(Duration::from_millis(20));
     }
+}
+
+/// The CPU time in the content of `/proc/<pid>/stat`, which counts in 1/100 s: the fields `utime` and `stime`, the 14th
+/// and 15th. The name of the program before them may contain spaces and ends with a parenthesis.
+fn cpu_time(stat: &str) -> Option<Duration> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    let ticks: Vec<u64> = fields.split_whitespace().skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
+    Some(Duration::from_millis(10 * (ticks.first()? + ticks.get(1)?)))
 }
 
 /// The test that failed, or the last one that began.
@@ -151,6 +166,12 @@ pub(crate) fn numbers(path: &Path) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cpu_time_is_the_sum_of_user_and_system_time() {
+        let stat = "4242 (a) b) S 1 4242 4242 0 -1 4194304 1 0 0 0 25 17 3 4 20 0 1 0 99 1 1";
+        assert_eq!((cpu_time(stat), cpu_time("")), (Some(Duration::from_millis(420)), None));
+    }
 
     #[test]
     fn the_output_names_the_test_that_failed_or_did_not_end() {

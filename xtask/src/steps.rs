@@ -22,7 +22,7 @@ const fn step(name: &'static str, at_least: usize, run: fn(&Shell) -> Result<Out
     Step { name, at_least, run }
 }
 
-const ALL: [Step; 24] = [
+const ALL: [Step; 25] = [
     step("install", 1, |shell| install::prepare(shell).map(|()| one(true))),
     step("fmt", 1, |shell| Ok(one(shell.run("cargo", &["fmt", "--all", "--check"])?.ok))),
     step("clippy", 1, clippy),
@@ -43,6 +43,7 @@ const ALL: [Step; 24] = [
     step("kill", 300, |shell| campaign(shell, &["kill", "--count", "5"])),
     step("disk", 2000, |shell| campaign(shell, &["disk", "--count", "8"])),
     step("consensus", 500, |shell| campaign(shell, &["consensus", "--count", "500"])),
+    step("cluster", 1000, |shell| campaign(shell, &["cluster", "--count", "3", "--connections", "4"])),
     step("leases", 21, |shell| campaign(shell, &["leases", "--count", "21"])),
     step("due", 20_000, |shell| campaign(shell, &["due", "--count", "2500"])),
     step("tokens", 5000, |shell| campaign(shell, &["tokens", "--count", "5000"])),

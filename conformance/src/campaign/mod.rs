@@ -2,6 +2,7 @@
 //! million leases and tokens. A seed determines each run, and its result is entered in `ledger.md`.
 
 mod abuse;
+mod cluster;
 mod consensus;
 mod disk;
 mod due;
@@ -26,6 +27,8 @@ use crate::servers::Make;
 pub enum Campaign {
     /// Floods of unauthenticated bytes: memory and audit log stay within 4 bytes per byte sent, and others are served
     Abuse(Options),
+    /// kill -9 of nodes of a cluster under concurrent clients: every response is linearizable, revoked tokens are refused
+    Cluster(Options),
     /// Simulated clusters of Raft nodes under faults: no property of Raft is broken, and they serve again afterwards
     Consensus(Options),
     /// Full and failing disks under concurrent writes: refused with an error, and no acknowledged write is lost
@@ -83,6 +86,7 @@ pub struct Findings {
 pub fn run(campaign: &Campaign) -> Result<bool> {
     let (name, options, found) = match campaign {
         Campaign::Abuse(options) => ("abuse", options, abuse::run(options)?),
+        Campaign::Cluster(options) => ("cluster", options, cluster::run(options)?),
         Campaign::Consensus(options) => ("consensus", options, consensus::run(options)),
         Campaign::Disk(options) => ("disk", options, disk::run(options)?),
         Campaign::Due(options) => ("due", options, due::run(options)?),

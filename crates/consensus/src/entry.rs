@@ -5,6 +5,9 @@ use std::ops::Add;
 
 use bytes::Bytes;
 
+use crate::payload::Kind;
+use crate::wire::WireError;
+
 /// The number of a member in votes and messages. It is the index of the entry that adds the member, so that it is never
 /// reused; the first members of a cluster have ids up to the index at which it begins. A member that is removed and
 /// added again is another one (obligation O7; Ongaro §4.1 presumes that a server keeps its log and its vote for as long
@@ -54,6 +57,33 @@ pub struct Entry {
     pub id: LogId,
     /// An encoded [`crate::Payload`]; empty for the blank entry with which a leader begins.
     pub payload: Bytes,
+}
+
+impl Entry {
+    /// An entry with a payload of this kind.
+    #[must_use]
+    pub fn new(id: LogId, kind: Kind, body: &[u8]) -> Self {
+        let payload = match kind {
+            Kind::Blank => Bytes::new(),
+            _ => [&[kind as u8], body].concat().into(),
+        };
+        Self { id, payload }
+    }
+
+    /// The kind of its payload.
+    ///
+    /// # Errors
+    ///
+    /// A first byte that no payload has.
+    pub fn kind(&self) -> Result<Kind, WireError> {
+        Kind::of(&self.payload)
+    }
+
+    /// Its payload without the kind; shares the memory.
+    #[must_use]
+    pub fn body(&self) -> Bytes {
+        self.payload.slice(self.payload.len().min(1)..)
+    }
 }
 
 /// The current term and the vote in it: what a node may not lose (Ongaro figure 3.1, "persistent state").

@@ -2,7 +2,7 @@
 //! answers reads from a lease and stores asynchronously, the form of messages between nodes, and a simulator.
 //!
 //! Nothing here performs I/O, reads a clock, draws random numbers of its own or knows a task: [`Steps::step`] takes one
-//! input with the time at which it arrived, and returns effects, which a driver in `storage` will perform. It is a crate of
+//! input with the time at which it arrived, and returns effects, which the driver in `storage` performs. It is a crate of
 //! its own, not a module of `storage`, because it builds in seconds and cannot reach a disk or a socket.
 //!
 //! Only `steps`, `log_view` and `convert` name the crate `raft`, and no type of it is public here.
@@ -28,7 +28,7 @@ pub use entry::{Entry, LogId, Mono, RaftId, Vote};
 pub use frame::Frame;
 pub use member::{Change, ChangeError, Incarnation, MAX_MEMBERS, Member, NodeId};
 pub use message::{Body, MAX_MESSAGE, Message, ReadContext, Rejection};
-pub use payload::{MAX_ENTRY, Payload};
+pub use payload::{Kind, MAX_ENTRY, Payload};
 #[cfg(any(test, feature = "suite"))]
 pub use planted::Bug;
 pub use steps::{Boot, BootError, Chance, Effect, Input, Origin, PeerProgress, Refusal, Role, Settings, Status, Steps};

@@ -15,6 +15,8 @@ pub(crate) struct LogView {
     /// The entry before the first of the window.
     before: LogId,
     entries: VecDeque<RaftEntry>,
+    /// The bytes of the entries.
+    bytes: u64,
     /// For `initial_state` only.
     vote: Vote,
     committed: u64,
@@ -25,7 +27,7 @@ pub(crate) struct LogView {
 impl LogView {
     /// A window that begins after `before`. `committed` and `vote` are those at the start of the process.
     pub(crate) fn new(before: LogId, vote: Vote, committed: u64, applied: LogId, members: Vec<Member>) -> Self {
-        Self { before, entries: VecDeque::new(), vote, committed, applied, members }
+        Self { before, entries: VecDeque::new(), bytes: 0, vote, committed, applied, members }
     }
 
     pub(crate) fn last(&self) -> LogId {
@@ -51,7 +53,9 @@ impl LogView {
         let kept = first.index.saturating_sub(self.before.index + 1);
         let kept = usize::try_from(kept).unwrap_or(usize::MAX);
         let voided = kept < self.entries.len();
-        self.entries.truncate(kept);
+        self.bytes -=
+            self.entries.drain(kept.min(self.entries.len())..).map(|entry| convert::size_of(&entry)).sum::<u64>();
+        self.bytes += entries.iter().map(convert::size_of).sum::<u64>();
         self.entries.extend(entries.iter().cloned());
         voided
     }
@@ -70,14 +74,24 @@ impl LogView {
     pub(crate) fn reset(&mut self, applied: LogId, members: Vec<Member>) {
         (self.before, self.applied, self.members) = (applied, applied, members);
         self.entries.clear();
+        self.bytes = 0;
     }
 
     /// Drops entries up to `index`, at most up to the applied one.
     pub(crate) fn drop_until(&mut self, index: u64) {
-        while self.before.index < index.min(self.applied.index) {
-            let Some(entry) = self.entries.pop_front() else { return };
-            self.before = LogId { term: entry.term, index: entry.index };
-        }
+        while self.before.index < index.min(self.applied.index) && self.drop_first() {}
+    }
+
+    /// Drops applied entries while there are more than `bytes`.
+    pub(crate) fn trim(&mut self, bytes: u64) {
+        while self.bytes > bytes && self.before.index < self.applied.index && self.drop_first() {}
+    }
+
+    fn drop_first(&mut self) -> bool {
+        let Some(entry) = self.entries.pop_front() else { return false };
+        self.bytes -= convert::size_of(&entry);
+        self.before = LogId { term: entry.term, index: entry.index };
+        true
     }
 
     pub(crate) fn before(&self) -> LogId {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::entry::{Entry, LogId, RaftId};
 use crate::member::Member;
 use crate::message::{Body, MAX_MESSAGE, Message, ReadContext, Rejection};
-use crate::payload::Payload;
+use crate::payload::{Kind, Payload};
 use crate::sim::Rng;
 use crate::steps::Chance;
 use crate::wire::WireError;
@@ -187,8 +187,18 @@ fn payloads_survive_a_round_trip_and_a_list_needs_a_voter() {
     for list in [learners, twice, Vec::new()] {
         assert!(Payload::decode(&Payload::Members(list).encode()).is_err());
     }
-    assert_eq!(Payload::decode(&Bytes::from_static(&[7])), Err(WireError::Kind(7)));
-    assert_eq!(Payload::decode(&Bytes::from_static(&[6, 0])), Err(WireError::Trailing(1)));
+    assert_eq!(Payload::decode(&Bytes::from_static(&[8])), Err(WireError::Kind(8)));
+    // A blank entry is empty.
+    assert_eq!(Payload::decode(&Bytes::from_static(&[1])), Err(WireError::Kind(1)));
+    assert_eq!(Payload::decode(&Bytes::from_static(&[7, 0])), Err(WireError::Trailing(1)));
+}
+
+#[test]
+fn stored_kinds_never_change() {
+    for (byte, kind) in (1..).zip(Kind::ALL) {
+        assert_eq!((kind as u8, Kind::from_byte(byte)), (byte, Some(kind)));
+    }
+    assert!([0, 8, 255].map(Kind::from_byte).iter().all(Option::is_none));
 }
 
 /// An encoded payload shares memory with the message that carried it.

@@ -91,7 +91,7 @@ pub use dev::{DevMount, init_dev};
 pub use init::Initialized;
 pub use monitoring::Monitoring;
 pub use node::{Node, ServingState};
-pub use request::Response;
+pub use request::{Response, ResponseHeaders};
 pub use seal::SealKind;
 pub use settings::Settings;
 pub use sys::sealed::{is_served_sealed, takes_raw_body};

@@ -2,16 +2,21 @@
 
 use std::sync::{Arc, Weak};
 
+use async_trait::async_trait;
 use keepfast_crypto::locked::Key256;
 use keepfast_crypto::secret::SecretBytes;
 use keepfast_framework::{Error, Result, Status, Timestamp};
-use keepfast_storage::Barrier;
+use keepfast_storage::{Addresses, Barrier, Role};
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::audit::target::OpenedDevice;
 use crate::background::BackgroundTasks;
 use crate::cluster::Administration;
+use crate::cluster::autopilot::AutopilotTask;
+use crate::cluster::keys::{Connection, ConnectionParts};
+use crate::cluster::lead::{LeaderWork, Leadership};
+use crate::cluster::service::ServedPeers;
 use crate::parts::ServerParts;
 use crate::request::Pipeline;
 use crate::seal::{CurrentSeal, Seal, SealConfig, Unsealing};
@@ -38,10 +43,18 @@ pub(crate) struct Lifecycle {
 struct Serving {
     pipeline: Arc<Pipeline>,
     since: Timestamp,
-    cluster_name: String,
-    /// `None` on a standby.
-    _background: Option<BackgroundTasks>,
+    cluster: ClusterName,
+    /// Follows the role of this node, with the background tasks of the leader.
+    leadership: Leadership,
+    /// The connection to the other members; `None` on a storage that is not replicated.
+    connection: Option<Connection>,
     _seal_guard: SealGuard,
+}
+
+/// The name and the id of the cluster.
+struct ClusterName {
+    name: String,
+    id: Arc<str>,
 }
 
 impl Serving {
@@ -108,7 +121,12 @@ impl Lifecycle {
     pub(crate) fn cluster_name(&self) -> String {
         let serving = self.serving.read();
         let serving = serving.as_ref().filter(|s| s.usable().is_some());
-        serving.map_or_else(|| self.parts.settings.cluster_name.clone(), |s| s.cluster_name.clone())
+        serving.map_or_else(|| self.parts.settings.cluster_name.clone(), |s| s.cluster.name.clone())
+    }
+
+    /// The id of the cluster; `None` while the server is sealed.
+    pub(crate) fn cluster_id(&self) -> Option<Arc<str>> {
+        self.serving.read().as_ref().filter(|s| s.usable().is_some()).map(|s| s.cluster.id.clone())
     }
 
     /// The time of the unseal.
@@ -142,11 +160,16 @@ impl Lifecycle {
         unseal_locked(self, seal_of).await
     }
 
-    fn serve(&self, unsealed: Arc<Unsealed>, cluster_name: String, background: Option<BackgroundTasks>) {
+    /// Serves with these services. `led` is the term in which this node has taken over.
+    fn serve(&self, config: SealConfig, opened: Opened, roles: Option<watch::Receiver<Role>>) {
+        let Opened { unsealed, connection, led } = opened;
         let guard = SealGuard::start(self.this.clone(), unsealed.barrier.clone());
         let since = self.parts.clock.now();
+        let work = WorkOfLeader::new(self.this.clone(), unsealed.clone());
+        let leadership = Leadership::begin(Arc::new(work), roles, led, self.parts.clock.clone());
         let pipeline = Arc::new(Pipeline::new(unsealed));
-        let serving = Serving { pipeline, since, cluster_name, _background: background, _seal_guard: guard };
+        let cluster = ClusterName { name: config.cluster_name, id: config.cluster_id.into() };
+        let serving = Serving { pipeline, since, cluster, leadership, connection, _seal_guard: guard };
         *self.serving.write() = Some(serving);
     }
 
@@ -160,14 +183,15 @@ impl Lifecycle {
         let devices = parts.open_devices()?;
         let barrier = parts.open_barrier(parts.backend.clone(), &root).await?;
         let unsealed = open_services(parts, barrier, devices, seal).await?;
-        self.serve(unsealed, config.cluster_name, None);
+        self.serve(config, Opened { unsealed, connection: None, led: None }, None);
         Ok(())
     }
 
-    /// Seals the server: the keys are erased, and requests in flight fail at their next access to storage.
+    /// Seals the server: the keys are erased, and requests in flight fail at their next access to storage. A leader
+    /// transfers its leadership before.
     pub(crate) async fn seal(&self) {
         let _changing = self.changing.lock().await;
-        seal_locked(self);
+        seal_locked(self).await;
     }
 }
 
@@ -186,11 +210,10 @@ async fn unseal_locked(
     let Some(seal) = seal_of(&config) else { return Ok(false) };
     let Some(root) = config.unwrap(&*seal).await? else { return Ok(false) };
     let opening = lifecycle.parts.clock.now();
-    let unsealed = open_to_lead(&lifecycle.parts, &root, seal).await.map_err(|e| explained("unseal", e))?;
+    let opened = open(lifecycle, &config, &root, seal).await.map_err(|e| explained("unseal", e))?;
     lifecycle.parts.metrics.post_unseal.record(lifecycle.parts.clock.now().since(opening));
-    let background = BackgroundTasks::start(unsealed.clone());
     lifecycle.unsealing.lock().reset();
-    lifecycle.serve(unsealed, config.cluster_name, Some(background));
+    lifecycle.serve(config, opened, lifecycle.parts.membership.roles());
     lifecycle.parts.metrics.unseal.record(lifecycle.parts.clock.now().since(started));
     lifecycle.unsealed_now.notify_one();
     // Shares that arrived during the unseal are dropped.
@@ -201,14 +224,19 @@ async fn unseal_locked(
     Ok(true)
 }
 
-/// Seals the server while `changing` is held.
-fn seal_locked(lifecycle: &Lifecycle) {
+/// Seals the server while `changing` is held. From the first step on it handles no request; then the background tasks
+/// end, another node gets the leadership, and the keys are erased.
+async fn seal_locked(lifecycle: &Lifecycle) {
     let started = lifecycle.parts.clock.now();
     let serving = lifecycle.serving.write().take();
     lifecycle.unsealing.lock().reset();
     lifecycle.parts.admission.clear();
-    if let Some(serving) = serving {
-        serving.pipeline.server().barrier.close();
+    if let Some(Serving { pipeline, leadership, connection, .. }) = serving {
+        drop(leadership);
+        if let Some(connection) = connection {
+            connection.close().await;
+        }
+        pipeline.server().barrier.close();
         lifecycle.parts.metrics.seal.record(lifecycle.parts.clock.now().since(started));
         tracing::info!("vault is sealed");
     }
@@ -220,7 +248,7 @@ async fn after_failure(lifecycle: &Lifecycle, barrier: &Arc<Barrier>) {
     let _changing = lifecycle.changing.lock().await;
     let Some(seal) = seal_of(lifecycle, barrier) else { return };
     tracing::warn!(replaced = barrier.is_replaced(), "the storage has closed on this node, which seals");
-    seal_locked(lifecycle);
+    seal_locked(lifecycle).await;
     if !barrier.is_replaced() {
         return;
     }
@@ -237,13 +265,126 @@ fn seal_of(lifecycle: &Lifecycle, barrier: &Arc<Barrier>) -> Option<Arc<dyn Seal
     serving.as_ref().filter(|serving| serving.has(barrier)).map(|s| s.pipeline.server().current_seal.seal())
 }
 
-/// Opens all services after the writes of the leader. The audit devices are opened before both, because they depend on
-/// external state.
-async fn open_to_lead(parts: &ServerParts, root: &Key256, seal: Arc<dyn Seal>) -> Result<Arc<Unsealed>> {
+/// The services of an unsealed server.
+struct Opened {
+    unsealed: Arc<Unsealed>,
+    connection: Option<Connection>,
+    /// The term of the log in which this node has taken over; `None` on a standby.
+    led: Option<u64>,
+}
+
+/// Opens the barrier, connects to the other members, and opens all services: on the leader after its writes. The audit
+/// devices are opened before, because they depend on external state.
+async fn open(lifecycle: &Lifecycle, config: &SealConfig, root: &Key256, seal: Arc<dyn Seal>) -> Result<Opened> {
+    let parts = &lifecycle.parts;
     let devices = parts.open_devices()?;
     let barrier = parts.open_barrier(parts.backend.clone(), root).await?;
-    parts.take_over(&barrier).await?;
-    open_services(parts, barrier, devices, seal).await
+    let connection = connect(lifecycle, config, &barrier).await?;
+    match open_by_role(parts, barrier, devices, seal).await {
+        Ok((unsealed, led)) => Ok(Opened { unsealed, connection, led }),
+        Err(error) => {
+            if let Some(connection) = connection {
+                connection.close().await;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Connects to the other members of the cluster; `None` on a storage that is not replicated. A node without other
+/// members also serves without a connection.
+async fn connect(lifecycle: &Lifecycle, config: &SealConfig, barrier: &Arc<Barrier>) -> Result<Option<Connection>> {
+    let parts = &lifecycle.parts;
+    let (Some(consensus), Some(port)) = (parts.membership.consensus(), parts.membership.port()) else {
+        return Ok(None);
+    };
+    let this = lifecycle.this.upgrade().ok_or_else(Error::sealed)?;
+    let connection = ConnectionParts {
+        consensus: consensus.clone(),
+        port: port.clone(),
+        service: Arc::new(ServedPeers::new(&this, consensus.clone())),
+        addresses: Addresses {
+            api_addr: parts.settings.api_addr.clone(),
+            cluster_addr: parts.settings.cluster_addr.clone(),
+            version: parts.settings.version.clone(),
+        },
+        cluster_id: config.cluster_id.clone(),
+    };
+    match Connection::open(connection, barrier, parts.clock.clone()).await {
+        Ok(connection) => Ok(Some(connection)),
+        Err(error) if parts.membership.is_alone() => {
+            let cause = error.cause().map(ToString::to_string).unwrap_or_default();
+            tracing::error!(%error, %cause, "the cluster port is not open: no other node can join");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens all services: on the leader after its writes. Also returns the term in which it has taken over.
+async fn open_by_role(
+    parts: &ServerParts,
+    barrier: Arc<Barrier>,
+    devices: Vec<OpenedDevice>,
+    seal: Arc<dyn Seal>,
+) -> Result<(Arc<Unsealed>, Option<u64>)> {
+    let leads = parts.membership.leads_soon(&*parts.clock).await;
+    let led = leads.then(|| parts.membership.term());
+    if leads {
+        parts.take_over(&barrier).await?;
+    }
+    Ok((open_services(parts, barrier, devices, seal).await?, led))
+}
+
+/// The work of the leader of this server.
+struct WorkOfLeader {
+    lifecycle: Weak<Lifecycle>,
+    unsealed: Arc<Unsealed>,
+    background: Mutex<Option<BackgroundTasks>>,
+    autopilot: Mutex<Option<AutopilotTask>>,
+}
+
+impl WorkOfLeader {
+    fn new(lifecycle: Weak<Lifecycle>, unsealed: Arc<Unsealed>) -> Self {
+        WorkOfLeader { lifecycle, unsealed, background: Mutex::default(), autopilot: Mutex::default() }
+    }
+}
+
+#[async_trait]
+impl LeaderWork for WorkOfLeader {
+    fn term(&self) -> u64 {
+        self.lifecycle.upgrade().map_or(0, |lifecycle| lifecycle.parts.membership.term())
+    }
+
+    async fn take_over(&self) -> Result<()> {
+        let lifecycle = self.lifecycle.upgrade().ok_or_else(Error::sealed)?;
+        lifecycle.parts.take_over(&self.unsealed.barrier).await
+    }
+
+    fn start(&self) {
+        *self.background.lock() = Some(BackgroundTasks::start(self.unsealed.clone()));
+        *self.autopilot.lock() = Some(AutopilotTask::start(self.lifecycle.clone()));
+    }
+
+    fn stop(&self) {
+        *self.background.lock() = None;
+        *self.autopilot.lock() = None;
+        self.unsealed.current_seal.drop_ceremonies();
+    }
+
+    fn is_removed(&self) -> bool {
+        self.lifecycle.upgrade().is_some_and(|lifecycle| lifecycle.parts.membership.is_removed())
+    }
+
+    fn seal(&self) {
+        let lifecycle = self.lifecycle.clone();
+        // In its own task: the seal ends the one that follows the role.
+        tokio::spawn(async move {
+            if let Some(lifecycle) = lifecycle.upgrade() {
+                lifecycle.seal().await;
+            }
+        });
+    }
 }
 
 /// Opens all services over an open barrier. Their rules of admission are cleared after an error.

@@ -6,17 +6,20 @@ use std::sync::Arc;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::engine::{Registered, Registry};
 use keepfast_framework::{Clock, Error, Incoming, Result};
-use keepfast_storage::Backend;
+use keepfast_storage::{Backend, StorageError};
 
 use crate::admission::Admission;
+use crate::cluster::forward::ClusterNode;
 use crate::cluster::join::joiner::known_seal;
 use crate::cluster::join::retry;
+use crate::cluster::membership::Membership;
+use crate::cluster::place::Site;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::metrics::storage::Timed;
 use crate::monitoring::Monitoring;
 use crate::parts::ServerParts;
-use crate::request::Response;
+use crate::request::{Pipeline, Response};
 use crate::settings::Settings;
 use crate::sys::{System, sealed};
 use crate::token::TokenAuth;
@@ -54,8 +57,8 @@ impl Node {
             let engines = Arc::new(engines.preceded_by(vec![system, token]));
             let settings = Arc::new(settings);
             let in_flight = Arc::default();
-            let roles = backend.roles();
-            let parts = ServerParts { backend, roles, clock, settings, engines, admission, metrics, in_flight };
+            let membership = Membership::new(&*backend, &settings);
+            let parts = ServerParts { backend, membership, clock, settings, engines, admission, metrics, in_flight };
             Lifecycle::new(parts, lifecycle.clone())
         });
         let system = System::new(Arc::downgrade(&lifecycle));
@@ -78,9 +81,30 @@ impl Node {
         {
             return response;
         }
-        match self.lifecycle.pipeline() {
-            Some(pipeline) => pipeline.handle(incoming).await,
-            None => Response::failed(&Error::sealed()),
+        let Some(pipeline) = self.lifecycle.pipeline() else { return Response::failed(&Error::sealed()) };
+        if incoming.cluster.is_some() || self.lifecycle.parts.membership.with_others().is_some() {
+            return Box::pin(self.handle_in_cluster(&pipeline, incoming)).await;
+        }
+        match pipeline.handle(incoming, Site::Leader).await {
+            Ok(response) => response,
+            Err(_) => Response::failed(&StorageError::NoLeader.into()),
+        }
+    }
+
+    /// Handles a request of a node that has other members beside it, or with headers for such a node.
+    async fn handle_in_cluster(&self, pipeline: &Pipeline, incoming: Box<Incoming>) -> Response {
+        let parts = &self.lifecycle.parts;
+        if let (Some(consensus), Some(cluster_id)) = (parts.membership.consensus(), self.lifecycle.cluster_id()) {
+            let cluster_id = &cluster_id;
+            return ClusterNode { parts, consensus, pipeline, cluster_id }.handle(incoming).await;
+        }
+        // A storage that is not replicated issues no index.
+        if incoming.cluster.as_ref().is_some_and(|part| part.index.is_some()) {
+            return pipeline.refuse(incoming, Error::invalid("failed to decode \"X-Vault-Index\"")).await;
+        }
+        match pipeline.handle(incoming, Site::Leader).await {
+            Ok(response) => response,
+            Err(_) => Response::failed(&StorageError::NoLeader.into()),
         }
     }
 

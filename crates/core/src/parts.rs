@@ -6,11 +6,12 @@ use keepfast_crypto::locked::Key256;
 use keepfast_framework::engine::Registry;
 use keepfast_framework::{Clock, Error, Result};
 use keepfast_storage::{Backend, Barrier, BarrierError, Role};
-use tokio::sync::watch;
 
 use crate::admission::Admission;
 use crate::audit::target::OpenedDevice;
 use crate::audit::{self, AllowedTargets};
+use crate::cluster::membership::Membership;
+use crate::lease::quarantine::NodeDirectory;
 use crate::metrics::Metrics;
 use crate::request::in_flight::InFlight;
 use crate::seal::SealConfig;
@@ -21,8 +22,8 @@ use crate::takeover::take_over;
 pub(crate) struct ServerParts {
     /// The storage backend, which gets only ciphertext.
     pub(crate) backend: Arc<dyn Backend>,
-    /// The role of this node; `None` on a storage without a cluster.
-    pub(crate) roles: Option<watch::Receiver<Role>>,
+    /// The place of this node in its cluster.
+    pub(crate) membership: Membership,
     /// The clock.
     pub(crate) clock: Arc<dyn Clock>,
     /// The configuration.
@@ -40,18 +41,12 @@ pub(crate) struct ServerParts {
 impl ServerParts {
     /// The role of this node in its cluster; `None` when the storage has no cluster.
     pub(crate) fn role(&self) -> Option<Role> {
-        self.roles.as_ref().map(|roles| roles.borrow().clone())
+        self.membership.role()
     }
 
     /// Whether this node takes the commits of this storage.
     pub(crate) fn is_active(&self) -> bool {
-        self.roles.as_ref().is_none_or(|roles| roles.borrow().is_leading())
-    }
-
-    /// Whether no other node ever takes the commits of this storage: it has no cluster, or one whose roles do not
-    /// change.
-    fn is_lone(&self) -> bool {
-        self.roles.as_ref().is_none_or(|roles| roles.has_changed().is_err())
+        self.membership.is_active()
     }
 
     /// The stored seal configuration; `None` when the server is not initialised.
@@ -61,7 +56,18 @@ impl ServerParts {
 
     /// Writes the records that the leader writes before it serves.
     pub(crate) async fn take_over(&self, barrier: &Arc<Barrier>) -> Result<()> {
-        take_over(barrier, &self.settings, &self.engines, self.is_lone(), self.clock.now()).await
+        let directory = self.node_directory();
+        take_over(barrier, &self.settings, &self.engines, directory.as_ref(), self.clock.now()).await
+    }
+
+    /// The data directory of this node; `None` if it cannot be distinguished from a copy.
+    pub(crate) fn node_directory(&self) -> Option<NodeDirectory> {
+        let mut directory = self.settings.data_directory.clone()?;
+        let (as_member, is_lone) = (self.membership.name_of(&directory.node), self.membership.is_alone());
+        if let Some(member) = as_member.as_ref().filter(|_| !is_lone) {
+            directory.node = member.clone();
+        }
+        Some(NodeDirectory { directory, as_member, is_lone })
     }
 
     /// Opens the audit devices of the configuration.

@@ -13,7 +13,7 @@ use keepfast_storage::{Barrier, Tx};
 
 use crate::audit::make_salts;
 use crate::layout::{AUDIT_STORAGE, SYSTEM_STORAGE, TOKEN_STORAGE};
-use crate::lease::quarantine;
+use crate::lease::quarantine::{self, NodeDirectory};
 use crate::lockout::Lockout;
 use crate::mount::Mounts;
 use crate::policy::store::Policies;
@@ -22,13 +22,12 @@ use crate::token::TokenSecrets;
 use crate::version_history;
 
 /// Writes missing and changed records in one transaction; commits nothing when there are none. Then it deletes the locks of
-/// users that have ended: there may be many, and serving does not depend on it. `is_lone` states that no other node
-/// ever leads this storage.
+/// users that have ended: there may be many, and serving does not depend on it.
 pub(crate) async fn take_over(
     barrier: &Arc<Barrier>,
     settings: &Settings,
     engines: &Registry,
-    is_lone: bool,
+    directory: Option<&NodeDirectory>,
     now: Timestamp,
 ) -> Result<()> {
     let is_quarantined = barrier
@@ -36,9 +35,8 @@ pub(crate) async fn take_over(
             bootstrap(barrier, &mut tx, (settings, engines), now).await?;
             let system = barrier.view(SYSTEM_STORAGE);
             version_history::note(&mut tx, &system, &settings.version, now).await?;
-            let (data_directory, tokens) = (settings.data_directory.as_ref(), barrier.view(TOKEN_STORAGE));
-            let is_quarantined =
-                quarantine::check_data_directory(&mut tx, &tokens, data_directory, is_lone, now).await?;
+            let tokens = barrier.view(TOKEN_STORAGE);
+            let is_quarantined = quarantine::check_data_directory(&mut tx, &tokens, directory, now).await?;
             Ok::<_, keepfast_framework::Error>((tx, is_quarantined))
         })
         .await?;

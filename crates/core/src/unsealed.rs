@@ -147,8 +147,8 @@ impl Unsealed {
         invalidator.add(SYSTEM_STORAGE, POLICIES, policies.clone());
         let identity = Arc::new(Identity::new(barrier.view(IDENTITY_STORAGE), metrics.clone(), entities));
 
-        let leases =
-            Leases::new(&barrier, token_view.clone(), settings.data_directory.clone(), clock.clone(), metrics.clone());
+        let directory = parts.node_directory().map(|own| own.directory);
+        let leases = Leases::new(&barrier, token_view.clone(), directory, clock.clone(), metrics.clone());
         invalidator.add(TOKEN_STORAGE, "", leases.clone());
         invalidator.add(SYSTEM_STORAGE, MOUNT_ENTRIES, Arc::new(DeletedMounts(leases.clone())));
         leases.load(tx).await?;

@@ -1,14 +1,18 @@
 //! HMAC-SHA-256 (RFC 2104, FIPS 198-1) with a precomputed key state.
 //!
 //! One key hashes many tokens, audit values and lookups, so the state after the padded key is kept and
-//! cloned. This takes about half the time of keying each time.
+//! cloned. This takes about half the time of keying each time. Empty messages are frequent: most records have empty fields.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
 /// A prepared HMAC-SHA-256 key. Wiped when dropped.
 #[derive(Clone)]
-pub struct HmacKey(Hmac<Sha256>);
+pub struct HmacKey {
+    keyed: Hmac<Sha256>,
+    /// The MAC of the empty message.
+    empty: [u8; 32],
+}
 
 impl HmacKey {
     /// Prepares a key of any length; 32 random bytes are recommended.
@@ -16,19 +20,21 @@ impl HmacKey {
     pub fn new(key: &[u8]) -> Self {
         let mac = Hmac::<Sha256>::new_from_slice(key);
         // `InvalidLength` is for MACs of fixed key size; HMAC hashes longer keys (RFC 2104, 2).
-        Self(mac.unwrap_or_else(|_| unreachable!("HMAC takes keys of every length")))
+        let keyed = mac.unwrap_or_else(|_| unreachable!("HMAC takes keys of every length"));
+        let empty = keyed.clone().finalize().into_bytes().into();
+        Self { keyed, empty }
     }
 
     /// The MAC of `message`.
     #[must_use]
     pub fn mac(&self, message: &[u8]) -> [u8; 32] {
-        self.mac_parts(&[message])
+        if message.is_empty() { self.empty } else { self.mac_parts(&[message]) }
     }
 
     /// The MAC of the parts, joined without a separator: the caller must make the boundaries unambiguous.
     #[must_use]
     pub fn mac_parts(&self, parts: &[&[u8]]) -> [u8; 32] {
-        let mut mac = self.0.clone();
+        let mut mac = self.keyed.clone();
         for part in parts {
             mac.update(part);
         }
@@ -43,6 +49,7 @@ mod tests {
     fn check(key: &[u8], message: &[u8], expected: &str) {
         let key = HmacKey::new(key);
         assert_eq!(hex::encode(key.mac(message)), expected);
+        assert_eq!(key.mac(b""), key.mac_parts(&[]));
         let (a, b) = message.split_at(message.len() / 2);
         assert_eq!(hex::encode(key.mac_parts(&[a, b])), expected);
     }

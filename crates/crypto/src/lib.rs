@@ -14,7 +14,7 @@
 //! | [`keys`] | the keys that callers name, one file per algorithm family | see each |
 //! | [`random`] | keys, tokens, UUIDs, request ids | NIST SP 800-90A, RFC 9562 |
 //! | [`shamir`] | shares of the unseal key | Shamir 1979, over the field of FIPS 197 |
-//! | [`x509`] | client certificates and the CA that issues them | RFC 5280 |
+//! | [`x509`] | client certificates and the CA that issues them; certificates of nodes | RFC 5280 |
 //! | [`secret`], [`locked`], [`compare`] | types that hold, wipe and compare secrets | |
 
 pub mod aead;

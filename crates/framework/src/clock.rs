@@ -46,6 +46,12 @@ impl Timestamp {
         Timestamp(self.0.saturating_add(i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)))
     }
 
+    /// This time minus `span`; saturates at the earliest representable time.
+    #[must_use]
+    pub fn before(self, span: Duration) -> Self {
+        Timestamp(self.0.saturating_sub(i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)))
+    }
+
     /// The duration from `earlier` to this time; zero if `earlier` is later.
     pub fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_nanos(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
@@ -57,27 +63,25 @@ impl Timestamp {
         let nanos = i32::try_from(self.0.rem_euclid(NANOS)).unwrap_or_default();
         let Ok(time) = jiff::Timestamp::new(self.unix(), nanos) else { return String::new() };
         let time = jiff::tz::Offset::UTC.to_datetime(time);
-        let mut out = String::with_capacity("2026-01-01T00:00:00.000000000Z".len());
+        let mut out = *b"0000-00-00T00:00:00.000000000Z";
         let year = u32::from(time.year().unsigned_abs());
-        push_two_digits(&mut out, year / 100);
-        push_two_digits(&mut out, year % 100);
-        let parts =
-            [('-', time.month()), ('-', time.day()), ('T', time.hour()), (':', time.minute()), (':', time.second())];
-        for (separator, part) in parts {
-            out.push(separator);
-            push_two_digits(&mut out, u32::from(part.unsigned_abs()));
+        let parts = [time.month(), time.day(), time.hour(), time.minute(), time.second()];
+        put_digits(&mut out[0..4], year);
+        for (at, part) in [5, 8, 11, 14, 17].into_iter().zip(parts) {
+            put_digits(&mut out[at..at + 2], u32::from(part.unsigned_abs()));
         }
         let nanos = nanos.unsigned_abs();
-        if nanos != 0 {
-            out.push('.');
-            out.push(digit(nanos / 100_000_000));
-            for divisor in [1_000_000, 10_000, 100, 1] {
-                push_two_digits(&mut out, nanos / divisor % 100);
+        put_digits(&mut out[20..29], nanos);
+        let mut end = out.len() - 1;
+        if nanos == 0 {
+            end = "2026-01-01T00:00:00".len();
+        } else {
+            while out[end - 1] == b'0' {
+                end -= 1;
             }
-            out.truncate(out.trim_end_matches('0').len());
         }
-        out.push('Z');
-        out
+        out[end] = b'Z';
+        std::str::from_utf8(&out[..=end]).unwrap_or_default().to_owned()
     }
 
     /// Formats as RFC 3339 in UTC, with whole seconds.
@@ -92,13 +96,12 @@ impl Timestamp {
     }
 }
 
-fn digit(number: u32) -> char {
-    char::from_digit(number % 10, 10).unwrap_or_default()
-}
-
-fn push_two_digits(out: &mut String, number: u32) {
-    out.push(digit(number / 10));
-    out.push(digit(number));
+/// Fills `out` with the last decimal digits of a number.
+fn put_digits(out: &mut [u8], mut number: u32) {
+    for digit in out.iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
 }
 
 /// A boxed future, for the one asynchronous method of [`Clock`].

@@ -20,6 +20,8 @@ impl Status {
     pub const OK: Status = Status(200);
     /// 204
     pub const NO_CONTENT: Status = Status(204);
+    /// 307
+    pub const TEMPORARY_REDIRECT: Status = Status(307);
     /// 400
     pub const BAD_REQUEST: Status = Status(400);
     /// 403
@@ -56,7 +58,7 @@ pub enum ErrorKind {
     Field,
     /// The object does not exist, or a list has no names.
     NotFound,
-    /// A concurrent commit conflicts with this one: the request runs again.
+    /// A concurrent commit conflicts with this one, or the leader changed before it: the request runs again.
     Conflict,
 }
 
@@ -274,7 +276,7 @@ impl From<StorageError> for Error {
             }
             _ => Self::internal("storage"),
         };
-        if matches!(error, StorageError::Conflict) {
+        if error.may_run_again() {
             out.kind = ErrorKind::Conflict;
         }
         out.caused_by(error)

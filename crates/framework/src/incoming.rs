@@ -6,9 +6,26 @@ use std::time::Duration;
 
 use keepfast_crypto::secret::SecretString;
 
-use crate::{CanonicalPath, Input, Operation, TlsSession};
+use crate::{CanonicalPath, Input, Operation, StateIndex, TlsSession};
+
+/// The part of a request that only a node of a cluster evaluates.
+#[derive(Clone, Default)]
+pub struct ClusterPart {
+    /// `X-Vault-Index`: the state that the request must see.
+    pub index: Option<StateIndex>,
+    /// `X-Vault-Inconsistent: forward-active-node`: a node without that state passes the request to the leader.
+    pub forward_when_behind: bool,
+    /// `X-Vault-Forward: active-node`: the leader handles the request.
+    pub forward: bool,
+    /// `X-Vault-No-Request-Forwarding`: the caller is redirected to the leader. The target of the request, from its
+    /// first slash on.
+    pub redirect: Option<String>,
+    /// The name of the node that passed the request to this one. Not a header: only the cluster port sets it.
+    pub forwarded_from: Option<String>,
+}
 
 /// A request as the edge read it. Not `Debug`: it holds the token and the body.
+#[derive(Clone)]
 pub struct Incoming {
     /// A fresh random id, for the response and the audit entries.
     pub id: String,
@@ -39,6 +56,8 @@ pub struct Incoming {
     pub open: UnauthedEndpoints,
     /// Whether `Accept` names a format of Prometheus.
     pub accepts_prometheus: bool,
+    /// What only a node of a cluster evaluates; `None` for most requests.
+    pub cluster: Option<Box<ClusterPart>>,
 }
 
 /// Operations with shares that a listener allows without a token, because the shares authenticate. Any client can then
@@ -52,6 +71,7 @@ pub struct UnauthedEndpoints {
 }
 
 /// An audited header of the request.
+#[derive(Clone)]
 pub struct AuditedHeader {
     /// Its name in lower case.
     pub name: String,

@@ -17,7 +17,7 @@ use crate::fields::{Int, Text};
 use crate::input::Input;
 use crate::path::{Captures, Operation, Pattern};
 use crate::reply::{Outcome, Reply};
-use crate::rows::{OperationInfo, RowInfo, is_name};
+use crate::rows::{OperationInfo, RowInfo, Runs, is_name};
 use crate::sealed::SealedAction;
 
 /// A boxed future of a handler.
@@ -180,6 +180,7 @@ impl<E: Send + Sync + 'static> Routes<E> {
                 token_in_body: false,
                 raw_body: false,
                 sealed: false,
+                runs: None,
                 has_existence_check: false,
                 operations: Vec::new(),
             },
@@ -295,6 +296,26 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
     /// Acts on an external system: may commit in steps ([`Cx::checkpoint`]) and never runs twice.
     pub fn once(self) -> Self {
         self.row.info.once = true;
+        self
+    }
+
+    /// Every node of a cluster runs it, although it is no read: it reads records, and writes at most rarely.
+    pub fn here(self) -> Self {
+        self.runs(Runs::Here)
+    }
+
+    /// The leader of a cluster runs it, although it is a read: it reads the memory of the leader.
+    pub fn forwarded(self) -> Self {
+        self.runs(Runs::Leader)
+    }
+
+    /// The node that receives the request runs it in every case: it acts on that node.
+    pub fn of_own_node(self) -> Self {
+        self.runs(Runs::OwnNode)
+    }
+
+    fn runs(self, runs: Runs) -> Self {
+        self.row.info.runs = Some(runs);
         self
     }
 

@@ -114,6 +114,17 @@ fn generator() -> SchemaGenerator {
     schemars::generate::SchemaSettings::openapi3().with(|s| s.inline_subschemas = true).into_generator()
 }
 
+/// The node of a cluster that runs an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runs {
+    /// The node that receives the request. Its rare writes pass through the leader.
+    Here,
+    /// The leader.
+    Leader,
+    /// The node that receives the request, in every case: it acts on that node.
+    OwnNode,
+}
+
 /// One row, without the type of its engine.
 pub struct RowInfo {
     /// The patterns.
@@ -149,6 +160,8 @@ pub struct RowInfo {
     pub raw_body: bool,
     /// Whether it has a handler for a sealed server, without audit.
     pub sealed: bool,
+    /// The node that runs it, where the operation alone does not decide: see [`RowInfo::runs`].
+    pub runs: Option<Runs>,
     /// Whether the engine can check if the object exists, so that `create` and `update` are distinguished.
     pub has_existence_check: bool,
     /// The operations.
@@ -175,6 +188,17 @@ impl RowInfo {
         let in_all = |name: &str| self.patterns.iter().all(|pattern| pattern.captures().any(|own| own == name));
         let mut optional = found.captures.iter().filter(|(name, _)| !in_all(name)).peekable();
         self.final_slash && (optional.peek().is_none() || optional.any(|(_, text)| !text.is_empty()))
+    }
+
+    /// The node of a cluster that runs an operation of this row. Without a declaration reads run on every node, and
+    /// writes, logins and operations that never run twice at the leader.
+    pub fn runs(&self, operation: Operation) -> Runs {
+        if let Some(runs) = self.runs {
+            return runs;
+        }
+        let writes = matches!(operation, Operation::Update | Operation::Patch | Operation::Delete);
+        let is_help = operation == Operation::Help;
+        if writes || !is_help && (self.once || self.login) { Runs::Leader } else { Runs::Here }
     }
 
     /// Returns the information about one operation, if the row has it.

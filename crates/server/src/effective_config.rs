@@ -30,6 +30,8 @@ pub(crate) struct EffectiveConfig {
     pub(crate) has_level_flag: bool,
     /// Whether `api_addr` follows the first listener.
     follows_listener: bool,
+    /// Whether `cluster_addr` follows `api_addr`.
+    follows_api_addr: bool,
     pub(crate) dev: Option<DevConfig>,
     /// The files that no audit device may write to.
     pub(crate) own_files: Arc<OwnFiles>,
@@ -65,11 +67,22 @@ impl EffectiveConfig {
         let has_level_flag = args.log_level.is_some();
         let level = apply_flags(args, &mut config)?;
         let follows_listener = config.api_addr.is_empty();
+        let is_member = matches!(config.storage, Storage::Raft { .. });
+        let follows_api_addr = is_member && config.cluster_addr.is_empty();
         let token_file = dev.as_ref().and_then(|dev| dev.token_file.as_deref());
         let own_files = Arc::new(with_token_file(own_files(&config, &args.config), token_file));
-        let mut effective =
-            EffectiveConfig { config, warnings, level, has_level_flag, follows_listener, dev, own_files };
+        let mut effective = EffectiveConfig {
+            config,
+            warnings,
+            level,
+            has_level_flag,
+            follows_listener,
+            follows_api_addr,
+            dev,
+            own_files,
+        };
         effective.follow_listener();
+        effective.check_addresses()?;
         Ok(effective)
     }
 
@@ -89,6 +102,18 @@ impl EffectiveConfig {
         if self.follows_listener {
             self.config.api_addr = detected_address(&self.config);
         }
+        if self.follows_api_addr {
+            self.config.cluster_addr = config::advertised(&self.config.api_addr).unwrap_or_default();
+        }
+    }
+
+    /// Checks the addresses that other nodes use.
+    fn check_addresses(&self) -> Result<(), ConfigError> {
+        let Config { api_addr, cluster_addr, .. } = &self.config;
+        if !api_addr.is_empty() && api_addr == cluster_addr {
+            return Err(ConfigError::Whole(format!("address {api_addr:?} used for both API and cluster addresses")));
+        }
+        Ok(())
     }
 
     /// The settings of the kernel.
@@ -182,6 +207,7 @@ fn apply_development(dev: DevArgs, environment: &Environment, config: &mut Confi
         None
     };
     config.listeners.insert(0, listener);
+    config.cluster_addresses.insert(0, None);
     config.disable_mlock = true;
     // Container images pass the flag with an empty value when no token is chosen.
     let chosen = dev.root_token.filter(|token| !token.expose().is_empty());
@@ -263,6 +289,28 @@ mod tests {
             (effective.config.listeners[0].address().as_str(), effective.config.api_addr.as_str()),
             ("[::1]:40002", "https://vault.example")
         );
+    }
+
+    #[test]
+    fn the_address_for_nodes_follows_the_one_for_clients() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("c.hcl");
+        let read = |storage: &str, environment: &[(&str, &str)]| {
+            let text = format!("{storage}\nlistener \"tcp\" {{\n tls_disable = 1\n address = \"127.0.0.1:0\"\n}}\n");
+            std::fs::write(&file, text).unwrap();
+            let mut args = ServerArgs { config: vec![file.clone()], ..ServerArgs::default() };
+            EffectiveConfig::read(&mut args, &Environment::of(environment))
+        };
+        let raft = "storage \"raft\" { path = \"/d\" }";
+        let mut effective = read(raft, &[]).unwrap();
+        effective.bound(&["127.0.0.1:40001".parse().ok()]);
+        assert_eq!(effective.settings().cluster_addr, "https://127.0.0.1:40002");
+        assert_eq!(effective.config.cluster_bind_addresses(), ["127.0.0.1:40002"]);
+        let given = read(raft, &[("VAULT_API_ADDR", "http://a:1"), ("VAULT_CLUSTER_ADDR", "https://b:9")]).unwrap();
+        assert_eq!(given.settings().cluster_addr, "https://b:9");
+        let same = read(raft, &[("VAULT_API_ADDR", "https://a:1"), ("VAULT_CLUSTER_ADDR", "https://a:1")]);
+        assert!(same.err().unwrap().to_string().contains("used for both API and cluster addresses"));
+        assert_eq!(read("storage \"inmem\" {}", &[]).unwrap().settings().cluster_addr, "");
     }
 
     #[test]

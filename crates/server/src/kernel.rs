@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::StatusCode;
-use keepfast_core::{Node, Response};
+use http::header::RETRY_AFTER;
+use http::{HeaderName, HeaderValue, StatusCode};
+use keepfast_core::{Node, Response, ResponseHeaders};
 use keepfast_crypto::secret::SecretString;
 use keepfast_edge::{Admission, EdgeResponse, Kernel, OriginCheck, QuotaResult};
 use keepfast_framework::{Incoming, Status};
@@ -82,11 +83,23 @@ impl Kernel for Served {
 /// Converts a response of the node to one of the edge.
 fn edge_response(response: Response) -> EdgeResponse {
     let code = |status: Status| StatusCode::from_u16(status.0).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let none = ResponseHeaders::default();
+    let headers = response.headers().unwrap_or(&none);
     EdgeResponse {
         status: code(response.status()),
         decided: code(response.decided()),
-        content_type: Some(response.content_type()),
+        // As on OpenBao a redirect has no body and no type of it.
+        content_type: headers.location.is_none().then(|| response.content_type().clone()),
+        location: headers.location.as_deref().and_then(|location| HeaderValue::from_str(location).ok()),
+        headers: of_cluster(headers),
         body: response.into_body(),
-        location: None,
     }
+}
+
+/// The headers of a node of a cluster.
+fn of_cluster(headers: &ResponseHeaders) -> Vec<(HeaderName, HeaderValue)> {
+    let index = headers.index.as_deref().and_then(|index| HeaderValue::from_str(index).ok());
+    let index = index.map(|value| (HeaderName::from_static("x-vault-index"), value));
+    let retry_after = headers.retry_after.map(|seconds| (RETRY_AFTER, HeaderValue::from(seconds)));
+    index.into_iter().chain(retry_after).collect()
 }

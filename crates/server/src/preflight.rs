@@ -56,6 +56,13 @@ pub(crate) fn check(config: &Config, own_files: OwnFiles, now: Timestamp) -> Fin
         }
         check_certificate(&what, listener, now, &mut findings);
     }
+    for address in config.cluster_bind_addresses() {
+        let what = format!("cluster_address {address:?}");
+        if !seen.insert(address.clone()) && !address.ends_with(":0") {
+            findings.errors.push(format!("{what}: a listener has the same address"));
+        }
+        check_tcp(&what, &address, &mut findings);
+    }
     if let Some(path) = config.storage.path() {
         findings.note("storage path", is_creatable_directory(path));
     }
@@ -277,6 +284,12 @@ mod tests {
         assert!(used.errors.is_empty() && used.warnings[0].contains("is in use"), "{used:?}");
         drop(taken);
         let twice = [tcp(&address), tcp(&address)].concat();
+        let of_cluster = one_error(|c| {
+            c.storage = Storage::Raft { path: std::env::temp_dir().join("none"), node_id: String::new() };
+            c.listeners = tcp("127.0.0.1:0");
+            c.cluster_addresses = vec![Some("[fe80::1%4294967294]:8201".to_owned())];
+        });
+        assert!(of_cluster.starts_with("cluster_address") && of_cluster.contains("os error"), "{of_cluster}");
         assert!(one_error(|c| c.listeners = twice).contains("another listener has the same address"));
     }
 

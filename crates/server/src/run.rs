@@ -12,6 +12,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use keepfast_core::audit::{self, AllowedTargets, DeviceError};
+use keepfast_core::cluster::port::ClusterPort;
 use keepfast_core::settings::{DataDirectory, HostGauges};
 use keepfast_core::{Node, Settings, init_dev};
 use keepfast_crypto::secret::SecretString;
@@ -22,6 +23,7 @@ use tokio::sync::watch;
 
 use crate::args::ServerArgs;
 use crate::banner::{self, Development};
+use crate::cluster::Port;
 use crate::config::{self, ConfigError, Environment, Storage};
 use crate::effective_config::{DevConfig, EffectiveConfig};
 use crate::host_gauges::Gauges;
@@ -343,8 +345,27 @@ async fn open_node(effective: &EffectiveConfig, log: &Log, gauges: Gauges) -> Re
     let place = directory_identity(&effective.config.storage);
     let data_directory = incarnation.zip(place).map(|(node, place)| DataDirectory { node, place });
     let host_gauges: Option<Arc<dyn HostGauges>> = Some(Arc::new(gauges));
-    let settings = Settings { data_directory, log: Some(log.levels()), host_gauges, ..effective.settings() };
+    let cluster_port = cluster_port(effective);
+    let settings =
+        Settings { data_directory, log: Some(log.levels()), host_gauges, cluster_port, ..effective.settings() };
     Ok(Node::new(backend, keepfast_engines::all(), Arc::new(SystemClock), settings))
+}
+
+/// The cluster port of a storage with a cluster. Core opens it at unseal and closes it at seal.
+fn cluster_port(effective: &EffectiveConfig) -> Option<Arc<dyn ClusterPort>> {
+    let config = &effective.config;
+    if !matches!(config.storage, Storage::Raft { .. }) {
+        return None;
+    }
+    if config::is_unspecified(&config.cluster_addr) {
+        tracing::warn!(
+            cluster_addr = config.cluster_addr,
+            "other nodes cannot reach this address: set api_addr or cluster_addr"
+        );
+    }
+    let largest_body = config.listeners.iter().map(|listener| listener.limits.body).max().unwrap_or(0);
+    let port: Arc<dyn ClusterPort> = Port::new(config.cluster_bind_addresses(), largest_body, Arc::new(SystemClock));
+    Some(port)
 }
 
 /// The identity of the data directory, which differs for a copy: inode and creation time of its lock file. Restoring or

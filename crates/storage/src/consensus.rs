@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-pub use keepfast_consensus::{Change, ChangeError, Incarnation, Member, NodeId, Origin, RaftId};
+pub use keepfast_consensus::{Change, ChangeError, Incarnation, MAX_MESSAGE, Member, NodeId, Origin, RaftId};
 
 use crate::{Index, StorageError};
 
@@ -21,6 +21,11 @@ pub trait Consensus: Send + Sync + 'static {
 
     /// The present state of this node, for operators and metrics.
     fn status(&self) -> ClusterStatus;
+
+    /// Whether this node is the only member. Called for each request: implementations return a flag.
+    fn is_alone(&self) -> bool {
+        self.status().members.len() < 2
+    }
 
     /// Returns an index that is not before that of any commit that was acknowledged, by any node, before the call. It is
     /// applied here.
@@ -113,12 +118,7 @@ pub trait Transport: Send + Sync + 'static {
     ///
     /// # Errors
     /// When it did not arrive, or the receiver refused it.
-    async fn send_snapshot(
-        &self,
-        to: &Member,
-        head: Bytes,
-        parts: Box<dyn SnapshotParts>,
-    ) -> Result<(), StorageError>;
+    async fn send_snapshot(&self, to: &Member, head: Bytes, parts: Box<dyn SnapshotParts>) -> Result<(), StorageError>;
 
     /// Commits an encoded [`Batch`](crate::Batch) at the leader.
     ///

@@ -88,6 +88,11 @@ pub enum StorageError {
 }
 
 impl StorageError {
+    /// Whether nothing was written and nothing will be, so that the transaction can run again.
+    pub fn may_run_again(&self) -> bool {
+        matches!(self, Self::Conflict | Self::NotCommitted)
+    }
+
     /// An I/O error during `action`; a full device becomes [`StorageError::Full`].
     pub fn io(action: impl Into<Arc<str>>, cause: io::Error) -> Self {
         match cause.kind() {

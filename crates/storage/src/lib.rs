@@ -14,6 +14,7 @@ mod listing;
 mod local;
 mod memory;
 mod page;
+mod raft;
 mod role;
 #[cfg(any(test, feature = "suite"))]
 pub mod suite;
@@ -28,8 +29,8 @@ pub use barrier::{
 };
 pub use batch::{Batch, Digest, Read, Write};
 pub use consensus::{
-    Addresses, Change, ChangeError, ClusterStatus, Consensus, Incarnation, Joined, MAX_SNAPSHOT_PART, Member, NodeId,
-    Origin, PeerStatus, RaftId, SnapshotHead, SnapshotParts, Transport,
+    Addresses, Change, ChangeError, ClusterStatus, Consensus, Incarnation, Joined, MAX_MESSAGE, MAX_SNAPSHOT_PART,
+    Member, NodeId, Origin, PeerStatus, RaftId, SnapshotHead, SnapshotParts, Transport,
 };
 pub use error::StorageError;
 pub use key::Key;

@@ -10,13 +10,13 @@ const TRIES: usize = 4096;
 
 /// The error of a closure that runs in a transaction.
 pub trait TxError: From<StorageError> {
-    /// Whether it is [`StorageError::Conflict`]: the transaction can run again.
+    /// Whether the transaction can run again: [`StorageError::may_run_again`].
     fn is_conflict(&self) -> bool;
 }
 
 impl TxError for StorageError {
     fn is_conflict(&self) -> bool {
-        matches!(self, StorageError::Conflict)
+        self.may_run_again()
     }
 }
 

@@ -7,7 +7,7 @@ use super::{Origin, Steps};
 use crate::entry::{Entry, LogId, RaftId};
 use crate::member::Member;
 use crate::message::{Body, Message};
-use crate::payload::Payload;
+use crate::payload::{Kind, Payload};
 
 /// The most terms of a message beyond that of this node. No two members can be so far apart; a term near the bound of
 /// numbers would end all elections.
@@ -80,13 +80,16 @@ impl Steps {
     }
 }
 
-/// Whether entries follow `previous` without gaps, with terms that never decrease up to that of the leader, and lists
-/// of members can be read.
+/// Whether entries follow `previous` without gaps, with terms that never decrease up to that of the leader, are of
+/// known kinds, and lists of members can be read.
 fn are_entries(term: u64, previous: LogId, entries: &[Entry]) -> bool {
     let mut before = previous;
     for entry in entries {
         let follows = entry.id.index == before.index + 1 && entry.id.term >= before.term && entry.id.term > 0;
-        let is_readable = !Payload::is_members(&entry.payload) || Payload::decode(&entry.payload).is_ok();
+        let is_readable = match entry.kind() {
+            Ok(Kind::Members) => Payload::decode(&entry.payload).is_ok(),
+            kind => kind.is_ok(),
+        };
         if !follows || !is_readable {
             return false;
         }

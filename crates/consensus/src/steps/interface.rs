@@ -92,8 +92,8 @@ pub enum Effect {
     },
     /// This node cannot answer the call.
     ReadLost(u64),
-    /// Entries from this index on were replaced. What was proposed there with another term is not committed, and never
-    /// will be.
+    /// Entries from this index on were replaced. Their fate is not known yet: a leader of a later term may still have
+    /// one of them and commit it (Ongaro figure 3.7). Only another entry that is committed at the index decides.
     Lost {
         /// The first of them.
         from: u64,
@@ -143,6 +143,9 @@ pub enum Refusal {
     /// An entry is empty or too large.
     #[error("an entry is empty or too large")]
     TooLarge,
+    /// An entry is a list of members, which only a change can propose, or of an unknown kind.
+    #[error("an entry is of a kind that cannot be proposed")]
+    Kind,
     /// Another change of members is not applied yet.
     #[error("another change of members is open")]
     ChangeOpen,

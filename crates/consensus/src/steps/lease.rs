@@ -64,8 +64,12 @@ impl Lease {
 
     /// Whether no other leader can commit at `now`. `shortest` is the shortest promise of a voter.
     pub(super) fn holds(&self, now: Mono, shortest: u64) -> bool {
-        let span = shortest / 5 * 4;
-        !self.is_barred && self.term.is_some() && self.started.is_some_and(|started| now < started + span)
+        !self.is_barred && self.term.is_some() && self.end(shortest).is_some_and(|end| now < end)
+    }
+
+    /// When it ends, unless something else ends it before.
+    pub(super) fn end(&self, shortest: u64) -> Option<Mono> {
+        Some(self.started? + shortest / 5 * 4)
     }
 
     /// Whether half of the lease is over.

@@ -210,6 +210,11 @@ impl Steps {
         self.node.mut_store().drop_until(index);
     }
 
+    /// Drops applied entries from memory while there are more than this many bytes of entries.
+    pub fn trim_log(&mut self, bytes: u64) {
+        self.node.mut_store().trim(bytes);
+    }
+
     /// An entry in memory.
     #[must_use]
     pub fn entry(&self, index: u64) -> Option<Entry> {

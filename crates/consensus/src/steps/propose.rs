@@ -9,7 +9,7 @@ use super::{Refusal, Steps};
 use crate::convert;
 use crate::entry::{LogId, Mono, RaftId};
 use crate::member::{Member, NodeId};
-use crate::payload::{MAX_ENTRY, Payload};
+use crate::payload::{Kind, MAX_ENTRY, Payload};
 
 /// What a leader has appended in its term.
 #[derive(Default)]
@@ -64,6 +64,9 @@ impl Steps {
     pub(super) fn propose(&mut self, payloads: Vec<Bytes>) -> Result<LogId, Refusal> {
         if payloads.is_empty() || payloads.iter().any(|payload| payload.is_empty() || payload.len() > MAX_ENTRY) {
             return Err(Refusal::TooLarge);
+        }
+        if payloads.iter().any(|payload| !matches!(Kind::of(payload), Ok(kind) if kind != Kind::Members)) {
+            return Err(Refusal::Kind);
         }
         let bytes = payloads.iter().map(|payload| payload.len() as u64).sum::<u64>();
         if self.proposals.bytes > 0 && self.proposals.bytes + bytes > self.settings.max_uncommitted_bytes {

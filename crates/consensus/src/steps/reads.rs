@@ -9,6 +9,9 @@ use crate::convert;
 use crate::entry::Mono;
 use crate::message::ReadContext;
 
+/// The most callers that wait for a round. Each is a request at some node.
+const MAX_WAITING: usize = 65_536;
+
 struct Caller {
     id: u64,
     deadline: Mono,
@@ -79,6 +82,10 @@ impl Steps {
             self.reads.renews |= self.lease.is_old(self.now, shortest);
             return;
         }
+        if self.reads.waiting.len() >= MAX_WAITING {
+            out.push(Effect::ReadLost(id));
+            return;
+        }
         self.reads.waiting.push(Caller { id, deadline: self.now + self.settings.read_deadline });
     }
 
@@ -94,6 +101,13 @@ impl Steps {
     #[must_use]
     pub fn holds_lease_at(&self, now: Mono) -> bool {
         self.has_lease(now.max(self.now), self.shortest_promise())
+    }
+
+    /// The time before which [`Self::holds_lease_at`] holds; `None` without a lease.
+    #[must_use]
+    pub fn lease_until(&self) -> Option<Mono> {
+        let shortest = self.shortest_promise();
+        self.holds_lease_for(shortest).then(|| self.lease.end(shortest)).flatten()
     }
 
     fn holds_lease_for(&self, shortest: u64) -> bool {

@@ -291,7 +291,7 @@ fn messages_that_do_not_fit_are_lost() {
     }
     let gap = Entry { id: LogId { term: 3, index: 14 }, payload: Bytes::new() };
     let late = Entry { id: LogId { term: 6, index: 12 }, payload: Bytes::new() };
-    let list = Entry { id: LogId { term: 4, index: 12 }, payload: Bytes::from_static(&[2, 9]) };
+    let list = Entry { id: LogId { term: 4, index: 12 }, payload: Bytes::from_static(&[3, 9]) };
     let previous = LogId { term: 3, index: 11 };
     for entry in [gap, late, list] {
         let body = Body::Append { previous, commit: 0, entries: vec![entry] };

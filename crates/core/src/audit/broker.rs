@@ -415,6 +415,7 @@ mod tests {
             query: &query,
             headers: &[],
             remote: None,
+            forwarded_from: None,
             wrap_ttl: 0,
             public: None,
         };

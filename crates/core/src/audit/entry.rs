@@ -66,6 +66,8 @@ pub(crate) struct RequestPart<'a> {
     pub(crate) headers: &'a [AuditedHeader],
     /// The client address.
     pub(crate) remote: Option<std::net::SocketAddr>,
+    /// The node of the cluster that passed the request to this one.
+    pub(crate) forwarded_from: Option<&'a str>,
     /// The wrap TTL in seconds; zero for none.
     pub(crate) wrap_ttl: u64,
     /// The fields that stay in clear.
@@ -258,6 +260,9 @@ impl Entry<'_> {
         if let Some(remote) = request.remote {
             w.field("remote_address", &remote.ip());
             w.field("remote_port", &remote.port());
+        }
+        if let Some(node) = request.forwarded_from {
+            w.field("forwarded_from", node);
         }
         if request.wrap_ttl > 0 {
             w.field("wrap_ttl", &request.wrap_ttl);

@@ -35,13 +35,14 @@ pub(crate) fn hash(value: &[u8], key: &HmacKey, out: &mut Vec<u8>) {
 type Hashed = [u8; PREFIX.len() + 64];
 
 fn hashed(value: &[u8], key: &HmacKey) -> Hashed {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut text = [0; PREFIX.len() + 64];
     let (prefix, digits) = text.split_at_mut(PREFIX.len());
     prefix.copy_from_slice(PREFIX.as_bytes());
+    // Without a table and without branches the compiler converts many digits at once.
+    let digit = |nibble: u8| nibble + if nibble > 9 { b'a' - 10 } else { b'0' };
     for (pair, byte) in digits.chunks_exact_mut(2).zip(key.mac(value)) {
-        pair[0] = HEX[usize::from(byte >> 4)];
-        pair[1] = HEX[usize::from(byte & 15)];
+        pair[0] = digit(byte >> 4);
+        pair[1] = digit(byte & 15);
     }
     text
 }

@@ -4,7 +4,7 @@
 //! A tick is a pure function of the state of the cluster, the configuration, the time and what earlier ticks have seen.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use keepfast_framework::{Records, Result, Timestamp};
@@ -200,10 +200,38 @@ impl Autopilot {
     }
 }
 
+/// The interval of ticks.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The ticks of the leader; they stop when this is dropped.
+pub(crate) struct AutopilotTask(tokio::task::JoinHandle<()>);
+
+impl Drop for AutopilotTask {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl AutopilotTask {
+    /// Starts the ticks of this server.
+    pub(crate) fn start(server: Weak<Lifecycle>) -> Self {
+        AutopilotTask(tokio::spawn(async move {
+            while let Some(clock) = server.upgrade().map(|server| server.parts.clock.clone()) {
+                clock.sleep_until(clock.now().after(TICK)).await;
+                let Some(server) = server.upgrade() else { return };
+                if let Err(error) = advance(&server).await {
+                    let cause = error.cause().map(ToString::to_string).unwrap_or_default();
+                    tracing::warn!(%error, %cause, "autopilot cannot change the members");
+                }
+            }
+        }))
+    }
+}
+
 /// One tick, for the background tasks of the leader: commits the change that is due. Without a cluster it does nothing.
 ///
 /// Fails when the change is not committed; the next tick tries again.
-pub(crate) async fn advance(server: &Lifecycle) -> Result<()> {
+async fn advance(server: &Lifecycle) -> Result<()> {
     let Some((consensus, unsealed)) = server.parts.backend.consensus().zip(server.unsealed()) else { return Ok(()) };
     let config = AutopilotConfig::load(&unsealed.barrier).await?;
     let status = consensus.status();

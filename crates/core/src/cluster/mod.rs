@@ -1,11 +1,17 @@
-//! The node as a member of a cluster: which node handles a request, its connections to the other nodes, and joining.
+//! The node as a member of a cluster: see `ARCHITECTURE.md`.
 
 pub(crate) mod autopilot;
 #[cfg(test)]
 pub(crate) mod fake;
+pub(crate) mod forward;
 pub mod join;
+pub(crate) mod keys;
+pub(crate) mod lead;
 pub(crate) mod members;
+pub(crate) mod membership;
+pub(crate) mod place;
 pub mod port;
+pub(crate) mod service;
 pub mod snapshots;
 
 use std::sync::Arc;

@@ -34,36 +34,58 @@ pub(crate) struct Quarantine {
     pub(crate) reason: String,
 }
 
-/// Starts a quarantine when the place of this node differs from the stored one; otherwise stores the place. `is_lone`
-/// states that no other node ever leads this storage. Returns whether leases are under quarantine.
+/// The data directory of a node, and the other nodes beside it.
+pub(crate) struct NodeDirectory {
+    /// The place. A member of a cluster has a name of this data directory, because another one may follow under the name
+    /// of the node.
+    pub(crate) directory: DataDirectory,
+    /// The name of this data directory as that of a member; `None` on a storage that is not replicated.
+    pub(crate) as_member: Option<String>,
+    /// Whether no other node leads this storage.
+    pub(crate) is_lone: bool,
+}
+
+impl NodeDirectory {
+    /// The stored place.
+    async fn known(&self, tx: &mut Tx, view: &View) -> Result<Stored<String>> {
+        let DataDirectory { node, .. } = &self.directory;
+        let known = unreadable::read((&DATA_DIRECTORIES, "place of a data directory"), tx, view, node).await?;
+        if !self.is_lone || !matches!(known, Stored::Absent) {
+            return Ok(known);
+        }
+        let known = unreadable::read((&OLDER_RECORD, "place of the data directory"), tx, view, "").await?;
+        match &self.as_member {
+            Some(member) if matches!(known, Stored::Absent) => {
+                unreadable::read((&DATA_DIRECTORIES, "place of a data directory"), tx, view, member).await
+            }
+            _ => Ok(known),
+        }
+    }
+}
+
+/// Starts a quarantine when the place of this node differs from the stored one; otherwise stores the place. Returns
+/// whether leases are under quarantine.
 pub(crate) async fn check_data_directory(
     tx: &mut Tx,
     view: &View,
-    data_directory: Option<&DataDirectory>,
-    is_lone: bool,
+    own: Option<&NodeDirectory>,
     now: Timestamp,
 ) -> Result<bool> {
     if is_stored(view, tx).await? {
         return Ok(true);
     }
-    let Some(data_directory) = data_directory else { return Ok(false) };
-    let known = match unreadable::read((&DATA_DIRECTORIES, "place of a data directory"), tx, view, &data_directory.node)
-        .await?
-    {
-        Stored::Absent => unreadable::read((&OLDER_RECORD, "place of the data directory"), tx, view, "").await?,
-        known => known,
-    };
-    let has_moved = match known {
+    let Some(own) = own else { return Ok(false) };
+    let has_moved = match own.known(tx, view).await? {
         // The name of a lone node changes when its data directory loses `meta.json` or gets another one.
-        Stored::Absent => is_lone && !DATA_DIRECTORIES.list_in(tx, view, "", &Page::first(1)).await?.is_empty(),
+        Stored::Absent => own.is_lone && !DATA_DIRECTORIES.list_in(tx, view, "", &Page::first(1)).await?.is_empty(),
         Stored::Unreadable => true,
-        Stored::Record(place) => place != data_directory.place,
+        Stored::Record(place) => place != own.directory.place,
     };
     if has_moved {
         let reason = "the data directory was restored, copied or moved".to_owned();
         QUARANTINE.put_in(tx, view, "", &Quarantine { since: now, reason })?;
     } else {
-        note_data_directory(tx, view, data_directory).await?;
+        note_data_directory(tx, view, &own.directory).await?;
     }
     Ok(has_moved)
 }

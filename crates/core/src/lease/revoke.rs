@@ -188,7 +188,7 @@ impl LeaseRevoker {
             }
             match tx.commit().await {
                 Ok(_) => break,
-                Err(StorageError::Conflict) => {}
+                Err(error) if error.may_run_again() => {}
                 Err(error) => return Err(error.into()),
             }
         }

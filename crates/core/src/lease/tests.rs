@@ -39,6 +39,7 @@ use serde_json::{Value, json};
 use super::index;
 use super::record::{LeaseId, State};
 use super::revoke::RevokeMode;
+use crate::cluster::place::Site;
 use crate::mount::permit::RequestPermit;
 use crate::node::Node;
 use crate::policy::store::PolicyRecord;
@@ -227,8 +228,10 @@ impl LeaseFixture {
             tls: None,
             open: keepfast_framework::UnauthedEndpoints::default(),
             accepts_prometheus: false,
+            cluster: None,
         };
-        let response = Pipeline::new(self.unsealed.clone()).handle(Box::new(incoming)).await;
+        let pipeline = Pipeline::new(self.unsealed.clone());
+        let response = pipeline.handle(Box::new(incoming), Site::Leader).await.ok().unwrap();
         let status = response.status().0;
         (status, serde_json::from_slice(&response.into_body()).unwrap_or_default())
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use keepfast_framework::{Result, Timestamp};
-use keepfast_storage::{Barrier, Page, StorageError};
+use keepfast_storage::{Barrier, Page};
 
 use super::expire::ExpiryWorker;
 use super::index::{self, LeaseName};
@@ -73,7 +73,7 @@ impl IndexTidier {
         tx.delete(&self.leases.view, &format!("{}{folder}{slash}{name}", index::LEASES));
         match tx.commit().await {
             Ok(_) => Ok(true),
-            Err(StorageError::Conflict) => Ok(false),
+            Err(error) if error.may_run_again() => Ok(false),
             Err(error) => Err(error.into()),
         }
     }

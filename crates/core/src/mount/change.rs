@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use keepfast_framework::{Error, Kind, Result};
-use keepfast_storage::{StorageError, View};
+use keepfast_storage::View;
 
 use super::delete_some;
 use super::entry::MountEntry;
@@ -140,7 +140,7 @@ impl MountChanges {
         let deleted = delete_some(&mut tx, view, "", BATCH).await?;
         match tx.commit().await {
             Ok(_) => Ok(deleted == BATCH),
-            Err(StorageError::Conflict) => Ok(true),
+            Err(error) if error.may_run_again() => Ok(true),
             Err(error) => Err(error.into()),
         }
     }

@@ -6,7 +6,6 @@ use keepfast_framework::clock::BoxFuture;
 use keepfast_framework::engine::Gauge;
 use keepfast_framework::token_params::TokenTerms;
 use keepfast_framework::{Cx, Error, HeldLease, Input, LeaseTerms, Mountable, Operation, Outcome, Result};
-use keepfast_storage::StorageError;
 
 use super::engine_cell::Invalidate;
 use super::host::EngineHost;
@@ -29,7 +28,7 @@ impl OpenedEngine {
             let engine = registered.open(&mut cx).await?;
             match cx.commit().await {
                 Ok(()) => return Ok(OpenedEngine(engine)),
-                Err(StorageError::Conflict) => {}
+                Err(error) if error.may_run_again() => {}
                 Err(error) => return Err(error.into()),
             }
         }

@@ -70,21 +70,24 @@ impl RequestAuditor {
                     }
                 }
             }
-            Err(mut refused) => {
-                if let Some(reason) = refused.error.reason() {
-                    let incoming = &refused.routed.incoming;
-                    tracing::debug!(request = %incoming.id, remote = ?incoming.remote, reason, "request refused");
-                }
-                let routed = &refused.routed;
-                let mounted = routed.destination.mounted().map(|mounted| &**mounted);
-                let entry = self.entry(now, &routed.incoming, mounted, &refused.caller, Some(&refused.error));
-                match self.write(&entry, &SerializedRequest::default()).await {
-                    Ok(serialized) => refused.serialized = serialized,
-                    Err(error) => refused.error = error,
-                }
-                Err(refused)
-            }
+            Err(refused) => Err(self.audit_refused(refused, now).await),
         }
+    }
+
+    /// Audits a request that was refused at this time.
+    pub(super) async fn audit_refused(&self, mut refused: Box<Refused>, now: Timestamp) -> Box<Refused> {
+        if let Some(reason) = refused.error.reason() {
+            let incoming = &refused.routed.incoming;
+            tracing::debug!(request = %incoming.id, remote = ?incoming.remote, reason, "request refused");
+        }
+        let routed = &refused.routed;
+        let mounted = routed.destination.mounted().map(|mounted| &**mounted);
+        let entry = self.entry(now, &routed.incoming, mounted, &refused.caller, Some(&refused.error));
+        match self.write(&entry, &SerializedRequest::default()).await {
+            Ok(serialized) => refused.serialized = serialized,
+            Err(error) => refused.error = error,
+        }
+        refused
     }
 
     /// Audits an outcome and converts it to the response. Runs the last step of the handler, such as a commit that must
@@ -109,7 +112,7 @@ impl RequestAuditor {
         if let Err(error) = written {
             return Response::failed(&error);
         }
-        Response::audited(handled.outcome)
+        Response::audited(handled.outcome, handled.committed)
     }
 
     /// Audits a request that a quota has refused before it was read.
@@ -173,6 +176,7 @@ impl RequestAuditor {
                 query: &incoming.input.query,
                 headers: &incoming.headers,
                 remote: incoming.remote,
+                forwarded_from: incoming.cluster.as_ref().and_then(|part| part.forwarded_from.as_deref()),
                 wrap_ttl: incoming.wrap_ttl.map_or(0, |d| d.as_secs()),
                 public: mount.map(|m| &m.entry.config.audit_non_hmac_request_keys),
             },

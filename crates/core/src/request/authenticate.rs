@@ -5,9 +5,10 @@ use std::sync::Arc;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::{Clock, Error, Incoming, Operation, QueryValue, Status, Timestamp};
 
-use super::Refused;
-use super::route::Routed;
+use super::route::{Call, Routed};
+use super::{Departure, Refused};
 use crate::audit::PolicyResults;
+use crate::cluster::place::{Placed, Site};
 use crate::metrics::Metrics;
 use crate::mount::Mounts;
 use crate::token::store::{USES_SPENT, Use};
@@ -64,15 +65,27 @@ impl Authenticator {
         }
     }
 
-    /// Authenticates the caller of a routed request, with a token that is valid at `now`.
-    pub(super) async fn authenticate(&self, routed: Routed, now: Timestamp) -> Result<Authenticated, Box<Refused>> {
-        match self.caller_of(&routed, now).await {
-            Ok(caller) => Ok(Authenticated { routed, caller }),
-            Err(error) => Err(Box::new(Refused::new(routed, RequestCaller::default(), error))),
+    /// Authenticates the caller of a routed request, with a token that is valid at `now`. A request that the leader must
+    /// run departs before a use of its token is counted.
+    pub(super) async fn authenticate(
+        &self,
+        routed: Routed,
+        now: Timestamp,
+        site: Site,
+    ) -> Result<Authenticated, Departure> {
+        match self.caller_of(&routed, now, site).await {
+            Ok(Some(caller)) => Ok(Authenticated { routed, caller }),
+            Ok(None) => {
+                let mut incoming = routed.incoming;
+                incoming.input.captures = Default::default();
+                Err(Departure::ToLeader(incoming))
+            }
+            Err(error) => Err(Box::new(Refused::new(routed, RequestCaller::default(), error)).into()),
         }
     }
 
-    async fn caller_of(&self, routed: &Routed, now: Timestamp) -> Result<RequestCaller, Error> {
+    /// The caller; `None` when the leader must run the request.
+    async fn caller_of(&self, routed: &Routed, now: Timestamp, site: Site) -> Result<Option<RequestCaller>, Error> {
         let Some(namespace) = &routed.namespace else {
             return Err(Error::new(Status::NOT_FOUND, "namespace not found"));
         };
@@ -107,12 +120,16 @@ impl Authenticator {
             }
         };
         if routed.is_unauthenticated() {
-            return Ok(RequestCaller { token: found.ok(), ..RequestCaller::default() });
+            let caller = RequestCaller { token: found.ok(), ..RequestCaller::default() };
+            return Ok((!forwards(site, routed, None)).then_some(caller));
         }
         let token = found.map_err(|reason| Error::denied().because(reason))?;
         // The token has become valid since the edge checked it.
         if incoming.body_withheld {
             return Err(withheld);
+        }
+        if forwards(site, routed, Some(&token)) {
+            return Ok(None);
         }
         let mut caller = RequestCaller { token: Some(token.clone()), ..RequestCaller::default() };
         if token.record.num_uses > 0
@@ -124,7 +141,7 @@ impl Authenticator {
                 Use::Refused => return Err(Error::denied().because(USES_SPENT)),
             }
         }
-        Ok(caller)
+        Ok(Some(caller))
     }
 
     /// Validates the wrapping token of `sys/wrapping/*` before anything else, so that the error reports a used token: it
@@ -159,6 +176,17 @@ impl Authenticator {
         let (Some(mount), Some(accessor)) = (&origin.mount, &origin.accessor) else { return true };
         self.mounts.router().at(mount).is_some_and(|m| m.entry.accessor == *accessor)
     }
+}
+
+/// Whether the leader must run a request. `token` is the one whose use it counts.
+fn forwards(site: Site, routed: &Routed, token: Option<&Token>) -> bool {
+    let row = routed.destination.call().map(Call::row);
+    site.forwards(&Placed {
+        row,
+        operation: routed.incoming.operation,
+        is_wrapped: row.is_some() && routed.incoming.wrap_ttl.is_some(),
+        counts_use: token.is_some_and(|token| token.record.num_uses > 0 && token.key.is_some()),
+    })
 }
 
 /// Whether `token` in the body is no JSON string, which OpenBao refuses before it authenticates.

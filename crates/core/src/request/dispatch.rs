@@ -11,7 +11,7 @@ use keepfast_framework::reply::Raw;
 use keepfast_framework::{
     Cx, Error, ErrorKind, Incoming, Input, Operation, Outcome, Result, Status, UnauthedEndpoints, help,
 };
-use keepfast_storage::{StorageError, Tx};
+use keepfast_storage::{Index, StorageError, Tx};
 use serde::Serialize;
 
 use super::Refused;
@@ -47,6 +47,21 @@ pub(super) struct HandledParts {
     pub(super) serialized: SerializedRequest,
     pub(super) outcome: Result<ResponseContent>,
     pub(super) last_step: Option<LastStep>,
+    /// The index of its commit.
+    pub(super) committed: Option<Index>,
+}
+
+/// A handler that has run.
+struct Ran {
+    content: ResponseContent,
+    last_step: Option<LastStep>,
+    committed: Option<Index>,
+}
+
+impl From<ResponseContent> for Ran {
+    fn from(content: ResponseContent) -> Self {
+        Ran { content, last_step: None, committed: None }
+    }
 }
 
 impl Handled {
@@ -55,7 +70,8 @@ impl Handled {
         let Refused { routed, caller, serialized, error } = refused;
         let mounted = routed.destination.mounted().cloned();
         let incoming = routed.incoming;
-        Handled(HandledParts { incoming, mounted, caller, serialized, outcome: Err(error), last_step: None })
+        let outcome = Err(error);
+        Handled(HandledParts { incoming, mounted, caller, serialized, outcome, last_step: None, committed: None })
     }
 
     pub(super) fn into_parts(self) -> HandledParts {
@@ -119,29 +135,25 @@ impl Dispatcher {
     /// Runs an audited request; `unsealed` is for core's own engines.
     pub(super) async fn dispatch(&self, unsealed: &Arc<Unsealed>, audited: Audited) -> Handled {
         let (parts, serialized) = audited.into_parts();
-        let (outcome, last_step) = match self.run(unsealed, &parts).await {
-            Ok((content, last_step)) => (Ok(content), last_step),
-            Err(error) => (Err(error), None),
+        let (outcome, last_step, committed) = match self.run(unsealed, &parts).await {
+            Ok(Ran { content, last_step, committed }) => (Ok(content), last_step, committed),
+            Err(error) => (Err(error), None, None),
         };
         let mounted = Some(parts.routed.destination.mounted().clone());
         let (incoming, caller) = (parts.routed.incoming, parts.caller);
-        Handled(HandledParts { incoming, mounted, caller, serialized, outcome, last_step })
+        Handled(HandledParts { incoming, mounted, caller, serialized, outcome, last_step, committed })
     }
 
-    async fn run(
-        &self,
-        unsealed: &Arc<Unsealed>,
-        parts: &AuthorizedParts,
-    ) -> Result<(ResponseContent, Option<LastStep>)> {
+    async fn run(&self, unsealed: &Arc<Unsealed>, parts: &AuthorizedParts) -> Result<Ran> {
         let routed = &parts.routed;
         let version = &self.settings.version;
         let call = match &routed.destination {
             Target::Row(call) => call,
             Target::RowHelp(mounted, row) => {
                 let text = help::row(version, &mounted.table.rows()[*row], routed.path_within());
-                return Ok((json_document(&text)?, None));
+                return Ok(json_document(&text)?.into());
             }
-            Target::MountHelp(mounted) => return Ok((json_document(&help::root(version, &mounted.table))?, None)),
+            Target::MountHelp(mounted) => return Ok(json_document(&help::root(version, &mounted.table))?.into()),
             Target::UnsupportedOperation(..) => return Err(routed.reword(Error::unsupported_operation())),
             Target::UnsupportedPath(_) => return Err(routed.reword(Error::unsupported_path())),
         };
@@ -165,7 +177,7 @@ impl Dispatcher {
         call: &Call,
         input: &Input,
         creates: &mut bool,
-    ) -> Result<(ResponseContent, Option<LastStep>)> {
+    ) -> Result<Ran> {
         for _ in 0..TRIES {
             match self.attempt(unsealed, parts, call, input, creates).await {
                 Err(error) if error.is_conflict() && !call.row().once => {}
@@ -183,7 +195,7 @@ impl Dispatcher {
         call: &Call,
         input: &Input,
         creates: &mut bool,
-    ) -> Result<(ResponseContent, Option<LastStep>)> {
+    ) -> Result<Ran> {
         let mounted = &call.mounted;
         let operation = call.request.operation;
         let engine = match mounted.opened() {
@@ -224,9 +236,9 @@ impl Dispatcher {
                     true => Box::pin(wrap_raw(&self.wrapper, &mut tx, parts, raw)).await?,
                     false => ResponseContent::Raw(raw),
                 };
-                tx.commit().await?;
+                let committed = tx.commit().await?;
                 context.after_commit.into_iter().for_each(|action| action());
-                return Ok((content, context.last_step));
+                return Ok(Ran { content, last_step: context.last_step, committed });
             }
             ResponseContent::Envelope(envelope) => envelope,
         };
@@ -237,8 +249,8 @@ impl Dispatcher {
         if wraps {
             Box::pin(wrap_envelope(&self.wrapper, &mut tx, parts, &mut envelope)).await?;
         }
-        match tx.commit().await {
-            Err(StorageError::Conflict) if context.checkpointed => {
+        let committed = match tx.commit().await {
+            Err(error) if context.checkpointed && error.may_run_again() => {
                 return Err(Error::internal("a conflict after a checkpoint"));
             }
             other => other?,
@@ -247,7 +259,7 @@ impl Dispatcher {
             intent.keep();
         }
         context.after_commit.into_iter().for_each(|action| action());
-        Ok((ResponseContent::Envelope(envelope), context.last_step))
+        Ok(Ran { content: ResponseContent::Envelope(envelope), last_step: context.last_step, committed })
     }
 
     /// Makes a write to the storage of a token (the cubbyhole) conflict with the revocation of the token, which deletes that

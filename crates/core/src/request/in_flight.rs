@@ -201,6 +201,7 @@ mod tests {
             remote: "127.0.0.1:1234".parse().ok(),
             tls: None,
             open: UnauthedEndpoints::default(),
+            cluster: None,
         }
     }
 

@@ -20,5 +20,5 @@ pub(crate) mod wiped;
 mod wrap;
 
 pub(crate) use pipeline::Pipeline;
-use refused::Refused;
-pub use response::Response;
+use refused::{Departure, Refused};
+pub use response::{Response, ResponseHeaders};

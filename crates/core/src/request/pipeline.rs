@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use keepfast_framework::{Incoming, Timestamp};
+use keepfast_framework::{Error, Incoming, Timestamp};
 
 use super::audit::RequestAuditor;
-use super::authenticate::Authenticator;
+use super::authenticate::{Authenticator, RequestCaller};
 use super::authorize::{Authorized, Authorizer};
 use super::dispatch::{Dispatcher, Handled};
 use super::in_flight::InFlightGuard;
 use super::route::{Routed, route};
-use super::{Refused, Response};
+use super::{Departure, Refused, Response};
+use crate::cluster::place::Site;
 use crate::unsealed::Unsealed;
 
 /// Handles the requests of an unsealed server.
@@ -39,13 +40,14 @@ impl Pipeline {
         &self.unsealed
     }
 
-    /// Runs all stages of one request.
-    pub(crate) async fn handle(&self, incoming: Box<Incoming>) -> Response {
+    /// Runs all stages of one request. At a standby a request that the leader must run is returned before it has any
+    /// effect.
+    pub(crate) async fn handle(&self, incoming: Box<Incoming>, site: Site) -> Result<Response, Box<Incoming>> {
         let (observability, clock) = (&self.unsealed.observability, &self.unsealed.clock);
         let _counted = observability.metrics.in_flight();
         let started = clock.now();
         let in_flight_guard = observability.in_flight.begin(&incoming, started);
-        let (response, is_login) = self.run_stages(incoming, started, &in_flight_guard).await;
+        let (response, is_login) = self.run_stages(incoming, started, site, &in_flight_guard).await;
         let timing = if is_login { &observability.metrics.login } else { &observability.metrics.request };
         timing.record(clock.now().since(started));
         response
@@ -56,18 +58,23 @@ impl Pipeline {
         &self,
         incoming: Box<Incoming>,
         started: Timestamp,
+        site: Site,
         in_flight_guard: &InFlightGuard<'_>,
-    ) -> (Response, bool) {
+    ) -> (Result<Response, Box<Incoming>>, bool) {
         let routed = route(&self.unsealed.engines.mounts, incoming);
         let is_login = routed.destination.call().is_some_and(|call| call.row().login);
-        let authorized = self.authorize(routed, started, in_flight_guard).await;
+        let authorized = match self.authorize(routed, started, site, in_flight_guard).await {
+            Ok(authorized) => Ok(authorized),
+            Err(Departure::Refused(refused)) => Err(refused),
+            Err(Departure::ToLeader(incoming)) => return (Err(incoming), is_login),
+        };
         let authorized_at = self.unsealed.clock.now();
         self.unsealed.observability.metrics.check_token.record(authorized_at.since(started));
         let handled = match self.auditor.audit_request(authorized, authorized_at).await {
             Ok(audited) => self.dispatcher.dispatch(&self.unsealed, audited).await,
             Err(refused) => Handled::refused(*refused),
         };
-        (self.auditor.audit_response(handled).await, is_login)
+        (Ok(self.auditor.audit_response(handled).await), is_login)
     }
 
     /// Authenticates the caller of a routed request that has started at this time, then authorizes the request.
@@ -75,13 +82,22 @@ impl Pipeline {
         &self,
         routed: Routed,
         started: Timestamp,
+        site: Site,
         in_flight_guard: &InFlightGuard<'_>,
-    ) -> Result<Authorized, Box<Refused>> {
-        let authenticated = self.authenticator.authenticate(routed, started).await?;
+    ) -> Result<Authorized, Departure> {
+        let authenticated = self.authenticator.authenticate(routed, started, site).await?;
         if let Some(token) = authenticated.token() {
             in_flight_guard.set_caller(token.clone());
         }
-        self.authorizer.authorize(authenticated, started).await
+        Ok(self.authorizer.authorize(authenticated, started).await?)
+    }
+
+    /// Refuses a request before any stage, with its audit entries.
+    pub(crate) async fn refuse(&self, incoming: Box<Incoming>, error: Error) -> Response {
+        let routed = route(&self.unsealed.engines.mounts, incoming);
+        let refused = Box::new(Refused::new(routed, RequestCaller::default(), error));
+        let refused = self.auditor.audit_refused(refused, self.unsealed.clock.now()).await;
+        self.auditor.audit_response(Handled::refused(*refused)).await
     }
 
     /// Audits a request that a quota has refused before it was read.

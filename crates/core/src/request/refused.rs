@@ -1,6 +1,6 @@
 //! A request that was refused before its handler ran.
 
-use keepfast_framework::Error;
+use keepfast_framework::{Error, Incoming};
 
 use super::authenticate::RequestCaller;
 use super::route::Routed;
@@ -22,5 +22,19 @@ impl Refused {
     /// A refusal that no audit device has yet.
     pub(crate) fn new(routed: Routed, caller: RequestCaller, error: Error) -> Self {
         Refused { routed, caller, error, serialized: SerializedRequest::default() }
+    }
+}
+
+/// A request that leaves the pipeline before it is authorized.
+pub(crate) enum Departure {
+    /// It is refused.
+    Refused(Box<Refused>),
+    /// The leader of the cluster must run it: nothing was done.
+    ToLeader(Box<Incoming>),
+}
+
+impl From<Box<Refused>> for Departure {
+    fn from(refused: Box<Refused>) -> Self {
+        Departure::Refused(refused)
     }
 }

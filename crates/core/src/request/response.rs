@@ -1,18 +1,38 @@
 //! The response of a request. Only `audit.rs` creates one for an audited request.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use keepfast_framework::reply::{Raw, SentStatus};
 use keepfast_framework::sealed::SealedReply;
 use keepfast_framework::{Error, Status};
+use keepfast_storage::Index;
 
 use super::envelope::{self, ResponseContent};
 use super::wiped;
+use crate::cluster::port::ForwardedResponse;
+
+const JSON: &str = "application/json";
 
 /// A response that may be sent: an audit device has written it, or its path is exempt from audit.
 pub struct Response {
     status: SentStatus,
-    content_type: &'static str,
+    content_type: Cow<'static, str>,
     body: Bytes,
+    /// The index of its commit; `None` without one.
+    committed: Option<Index>,
+    headers: Option<Box<ResponseHeaders>>,
+}
+
+/// Further headers of a response, which only a node of a cluster sets.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ResponseHeaders {
+    /// `X-Vault-Index`: a state that has the effects of the request.
+    pub index: Option<String>,
+    /// `Location`: the same request at the leader.
+    pub location: Option<String>,
+    /// `Retry-After`, in seconds.
+    pub retry_after: Option<u32>,
 }
 
 impl Response {
@@ -28,7 +48,25 @@ impl Response {
 
     /// The same without a copy of the bytes.
     pub(crate) fn document(status: Status, content_type: &'static str, body: Bytes) -> Self {
-        Response { status: status.into(), content_type, body }
+        Self::new(status.into(), Cow::Borrowed(content_type), body)
+    }
+
+    /// The response of another node, which has audited it.
+    pub(crate) fn forwarded(response: ForwardedResponse) -> Self {
+        let ForwardedResponse { status, decided, content_type, body, index } = response;
+        let status = SentStatus { sent: Status(status), counted: Status(decided) };
+        let committed = Some(Index(index));
+        Response { committed, ..Self::new(status, Cow::Owned(content_type), body) }
+    }
+
+    /// A redirect to the same request at the leader, which audits it.
+    pub(crate) fn redirect(location: String) -> Self {
+        let headers = ResponseHeaders { location: Some(location), ..ResponseHeaders::default() };
+        Self::document(Status::TEMPORARY_REDIRECT, JSON, Bytes::new()).with_headers(headers)
+    }
+
+    fn new(status: SentStatus, content_type: Cow<'static, str>, body: Bytes) -> Self {
+        Response { status, content_type, body, committed: None, headers: None }
     }
 
     /// The response of an error.
@@ -38,12 +76,12 @@ impl Response {
     }
 
     fn json(status: SentStatus, body: Vec<u8>) -> Self {
-        Response { status, content_type: "application/json", body: wiped::body(body) }
+        Self::new(status, Cow::Borrowed(JSON), wiped::body(body))
     }
 
     /// The response of an audited request.
-    pub(super) fn audited(outcome: Result<ResponseContent, Error>) -> Self {
-        match outcome {
+    pub(super) fn audited(outcome: Result<ResponseContent, Error>, committed: Option<Index>) -> Self {
+        let response = match outcome {
             Err(error) => Response::failed(&error),
             Ok(ResponseContent::Raw(raw)) => Response::document(raw.status, raw.content_type, wiped::body(raw.body)),
             Ok(ResponseContent::Envelope(envelope)) => {
@@ -53,7 +91,28 @@ impl Response {
                 let body = if is_empty { Vec::new() } else { envelope.to_json() };
                 Response::json(status, body)
             }
-        }
+        };
+        Response { committed, ..response }
+    }
+
+    /// The response with further headers.
+    pub(crate) fn with_headers(self, headers: ResponseHeaders) -> Self {
+        Response { headers: Some(Box::new(headers)), ..self }
+    }
+
+    /// Whether its body, if any, is JSON.
+    pub(crate) fn is_json(&self) -> bool {
+        self.content_type == JSON
+    }
+
+    /// The index of its commit; `None` without one.
+    pub(crate) fn committed(&self) -> Option<Index> {
+        self.committed
+    }
+
+    /// Further headers.
+    pub fn headers(&self) -> Option<&ResponseHeaders> {
+        self.headers.as_deref()
     }
 
     /// The status code.
@@ -67,8 +126,8 @@ impl Response {
     }
 
     /// The `Content-Type` of a body that is not empty.
-    pub fn content_type(&self) -> &'static str {
-        self.content_type
+    pub fn content_type(&self) -> &Cow<'static, str> {
+        &self.content_type
     }
 
     /// The body; empty with 204.

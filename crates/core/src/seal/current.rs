@@ -46,6 +46,13 @@ impl CurrentSeal {
         self.seal.lock().clone()
     }
 
+    /// Drops the rotation and the root token generation in progress, which the next leader does not have. A running
+    /// request of one of them still ends.
+    pub(crate) fn drop_ceremonies(&self) {
+        drop_ceremony(&self.rekey);
+        drop_ceremony(&self.root_generation);
+    }
+
     /// The stored seal configuration.
     pub(crate) async fn seal_config(&self) -> Result<SealConfig> {
         SealConfig::load(&*self.backend).await?.ok_or_else(Error::sealed)
@@ -72,6 +79,18 @@ impl CurrentSeal {
         barrier.rewrap_root(root, Some(next.to_bytes()?)).await?;
         *self.seal.lock() = seal;
         Ok(())
+    }
+}
+
+/// Drops a ceremony at once, or after the request that uses it.
+fn drop_ceremony<T: Send + 'static>(ceremony: &Arc<tokio::sync::Mutex<Option<T>>>) {
+    if let Ok(mut ceremony) = ceremony.try_lock() {
+        *ceremony = None;
+        return;
+    }
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        let ceremony = ceremony.clone();
+        runtime.spawn(async move { *ceremony.lock().await = None });
     }
 }
 

@@ -24,7 +24,7 @@ const HASH: Help =
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("audit", DEVICES).read(list).sudo();
     r.path("audit/{path...}", DEVICES).name_may_end_in_slash().update(create).delete(delete).sudo();
-    r.path("audit-hash/{path...}", HASH).final_slash().update(hash);
+    r.path("audit-hash/{path...}", HASH).final_slash().update(hash).here();
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -18,9 +18,9 @@ use crate::token::Token;
 const HELP: Help = Help { synopsis: "Returns the capabilities of a token on paths.", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("capabilities", HELP).update(of_token);
-    r.path("capabilities-self", HELP).update(of_self);
-    r.path("capabilities-accessor", HELP).update(of_accessor);
+    r.path("capabilities", HELP).update(of_token).here();
+    r.path("capabilities-self", HELP).update(of_self).here();
+    r.path("capabilities-accessor", HELP).update(of_accessor).here();
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -36,9 +36,9 @@ const LENIENT_NO_PAD: GeneralPurpose =
     GeneralPurpose::new(&alphabet::STANDARD, NO_PAD.with_decode_allow_trailing_bits(true));
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("generate-root-token/attempt", ATTEMPT).read(status).update(begin).delete(cancel);
+    r.path("generate-root-token/attempt", ATTEMPT).read(status).update(begin).delete(cancel).forwarded();
     r.path("generate-root-token/update", UPDATE).update(update).once();
-    r.path("decode-token", DECODE).update(decode).unauthenticated();
+    r.path("decode-token", DECODE).update(decode).unauthenticated().here();
 }
 
 #[derive(Deserialize, JsonSchema)]

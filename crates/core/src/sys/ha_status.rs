@@ -3,19 +3,21 @@
 use keepfast_framework::reply::Flat;
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::{Cx, Result, Routes};
+use keepfast_storage::Member;
 use serde::Serialize;
 
 use super::System;
+use crate::lifecycle::Lifecycle;
 
 const HELP: Help = Help { synopsis: "Lists the nodes of the cluster.", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("ha-status", HELP).read(ha_status);
+    r.path("ha-status", HELP).read(ha_status).forwarded();
 }
 
 #[derive(Serialize)]
 struct HaStatusResponse {
-    nodes: [HaNode; 1],
+    nodes: Vec<HaNode>,
 }
 
 #[derive(Serialize)]
@@ -30,10 +32,36 @@ struct HaNode {
     upgrade_version: Option<String>,
 }
 
-async fn ha_status(sys: &System, _: &mut Cx, _: Nothing) -> Result<Flat<HaStatusResponse>> {
+/// The leader runs it, because only the leader hears of all members.
+async fn ha_status(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Flat<HaStatusResponse>> {
     let server = sys.lifecycle()?;
+    let Some(consensus) = server.parts.membership.with_others() else {
+        return Ok(Flat(HaStatusResponse { nodes: vec![own(&server)] }));
+    };
+    let (status, identity, now) = (consensus.status(), consensus.identity(), cx.now());
+    let member = |member: &Member| {
+        if member.node == identity.node {
+            return own(&server);
+        }
+        let heard = status.peers.iter().find(|peer| peer.id == member.id).and_then(|peer| peer.last_contact);
+        HaNode {
+            // Members do not exchange the names of their machines.
+            hostname: member.node.clone(),
+            api_address: member.api_addr.clone(),
+            cluster_address: member.cluster_addr.clone(),
+            active_node: status.leader.as_ref().is_some_and(|leader| leader.id == member.id),
+            last_echo: heard.map(|span| now.before(span).rfc3339()),
+            version: member.version.clone(),
+            upgrade_version: Some(member.version.clone()),
+        }
+    };
+    Ok(Flat(HaStatusResponse { nodes: status.members.iter().map(member).collect() }))
+}
+
+/// This node.
+fn own(server: &Lifecycle) -> HaNode {
     let settings = &server.parts.settings;
-    let node = HaNode {
+    HaNode {
         hostname: settings.hostname.clone(),
         api_address: settings.api_addr.clone(),
         cluster_address: settings.cluster_addr.clone(),
@@ -41,6 +69,5 @@ async fn ha_status(sys: &System, _: &mut Cx, _: Nothing) -> Result<Flat<HaStatus
         last_echo: None,
         version: settings.version.clone(),
         upgrade_version: server.parts.role().map(|_| settings.version.clone()),
-    };
-    Ok(Flat(HaStatusResponse { nodes: [node] }))
+    }
 }

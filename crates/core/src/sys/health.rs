@@ -15,7 +15,7 @@ use crate::cluster::join::joiner::known_seal;
 
 const HELP: Help = Help {
     synopsis: "Returns the health of the server as a status code.",
-    description: "200: active; 429: standby; 501: not initialized; 503: sealed. The parameters select other codes from 200 to 999.",
+    description: "200: active; 429: standby; 501: not initialized; 503: sealed; 530: removed from its cluster. The parameters select other codes from 200 to 999.",
 };
 
 pub(super) fn routes(r: &mut Routes<System>) {
@@ -40,7 +40,7 @@ struct HealthRequest {
     #[serde(default)]
     #[schemars(with = "Option<Int>")]
     uninitcode: FirstText,
-    /// Status code of a performance standby, which this server never is.
+    /// Status code of a standby that serves reads. Default: that of a standby.
     #[serde(default)]
     #[schemars(with = "Option<Int>")]
     performancestandbycode: FirstText,
@@ -60,6 +60,10 @@ struct HealthRequest {
     #[serde(default)]
     #[schemars(with = "Option<Flag>")]
     standbyok: FirstText,
+    /// Whether a standby that serves reads returns the status code of an active node. Default: false.
+    #[serde(default)]
+    #[schemars(with = "Option<Flag>")]
+    perfstandbyok: FirstText,
 }
 
 impl HealthRequest {
@@ -77,15 +81,23 @@ impl HealthRequest {
             &self.removedcode,
         ];
         codes.into_iter().try_for_each(|code| code.status().map(drop))?;
-        match &self.standbyok.0 {
-            Some(text) if truth(text).is_none() => Err(Error::new(Status::BAD_REQUEST, "")),
-            _ => Ok(()),
+        let flags = [&self.standbyok, &self.perfstandbyok];
+        match flags.into_iter().filter_map(|flag| flag.0.as_deref()).all(|text| truth(text).is_some()) {
+            true => Ok(()),
+            false => Err(Error::new(Status::BAD_REQUEST, "")),
         }
     }
 
-    /// Whether `standbyok` is set.
-    fn counts_standby_as_active(&self) -> bool {
-        self.standbyok.0.as_deref().and_then(truth) == Some(true)
+    /// Whether a standby counts as an active node.
+    fn counts_as_active(&self, serves_reads: bool) -> bool {
+        let is_set = |flag: &FirstText| flag.0.as_deref().and_then(truth) == Some(true);
+        is_set(&self.standbyok) || serves_reads && is_set(&self.perfstandbyok)
+    }
+
+    /// The parameter of the status code of a standby.
+    fn code_of_standby(&self, serves_reads: bool) -> &FirstText {
+        let is_given = self.performancestandbycode.0.is_some();
+        if serves_reads && is_given { &self.performancestandbycode } else { &self.standbycode }
     }
 }
 
@@ -130,6 +142,9 @@ struct Health {
     initialized: bool,
     sealed: bool,
     standby: bool,
+    /// Only there on a standby that serves reads.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    performance_standby: bool,
     replication_performance_mode: &'static str,
     replication_dr_mode: &'static str,
     server_time_utc: i64,
@@ -150,10 +165,16 @@ async fn health(sys: &System, req: HealthRequest) -> Result<SealedResponse<Healt
     let config = known_seal(&server).await?;
     let sealed = server.is_sealed();
     let standby = !server.parts.is_active();
+    let replicated = server.parts.membership.with_others();
+    let serves_reads = standby && replicated.is_some() && !server.parts.settings.disable_standby_reads;
+    let is_removed = server.parts.membership.is_removed();
     let (chosen, counted) = match (config.is_some(), sealed) {
+        _ if is_removed => (&req.removedcode, Status(530)),
         (false, _) => (&req.uninitcode, Status(501)),
         (true, true) => (&req.sealedcode, Status(503)),
-        (true, false) if standby && !req.counts_standby_as_active() => (&req.standbycode, Status(429)),
+        (true, false) if standby && !req.counts_as_active(serves_reads) => {
+            (req.code_of_standby(serves_reads), Status(429))
+        }
         (true, false) => (&req.activecode, Status::OK),
     };
     let status = SentStatus { sent: chosen.status()?.unwrap_or(counted), counted };
@@ -163,6 +184,7 @@ async fn health(sys: &System, req: HealthRequest) -> Result<SealedResponse<Healt
         initialized,
         sealed,
         standby: sealed || standby,
+        performance_standby: !sealed && serves_reads,
         replication_performance_mode: match sealed {
             true => "unknown",
             false if server.parts.role().is_some() => "primary",

@@ -2,8 +2,8 @@
 
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::sealed::SealedResponse;
-use keepfast_framework::{Cx, Error, Result, Routes};
-use keepfast_storage::Role;
+use keepfast_framework::{Cx, Error, Result, Routes, Status};
+use keepfast_storage::{Role, StorageError};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -18,9 +18,6 @@ pub(super) fn routes(r: &mut Routes<System>) {
     r.path("step-down", STEP_DOWN).update(step_down_in_cluster).update_sealed(step_down).sudo();
 }
 
-/// Go's zero time: the `active_time` of a node that is not active.
-const NEVER: &str = "0001-01-01T00:00:00Z";
-
 #[derive(Serialize, JsonSchema)]
 struct LeaderResponse {
     ha_enabled: bool,
@@ -31,9 +28,19 @@ struct LeaderResponse {
 #[derive(Serialize, JsonSchema)]
 struct ActiveNode {
     is_self: bool,
-    active_time: String,
-    leader_address: String,
-    leader_cluster_address: String,
+    /// Only on the active node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    active_time: Option<String>,
+    /// Not there while no node is active.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leader_address: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leader_cluster_address: Option<String>,
+    /// Only on a replicated storage.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    raft_committed_index: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    raft_applied_index: Option<u64>,
 }
 
 async fn leader(sys: &System, _: Nothing) -> Result<SealedResponse<LeaderResponse>> {
@@ -42,18 +49,22 @@ async fn leader(sys: &System, _: Nothing) -> Result<SealedResponse<LeaderRespons
         return Ok(SealedResponse::ok(LeaderResponse { ha_enabled: false, node: None }));
     };
     let since = server.since().ok_or_else(Error::sealed)?;
-    let node = match role {
-        Role::Leading => ActiveNode {
-            is_self: true,
-            active_time: since.rfc3339(),
-            leader_address: server.parts.settings.api_addr.clone(),
-            leader_cluster_address: server.parts.settings.cluster_addr.clone(),
-        },
-        Role::Following { leader } => {
-            let addresses = leader.map(|leader| (leader.api_addr.clone(), leader.cluster_addr.clone()));
-            let (leader_address, leader_cluster_address) = addresses.unwrap_or_default();
-            ActiveNode { is_self: false, active_time: NEVER.to_owned(), leader_address, leader_cluster_address }
+    let (active_time, addresses) = match role {
+        Role::Leading => {
+            let settings = &server.parts.settings;
+            (Some(since.rfc3339()), Some((settings.api_addr.clone(), settings.cluster_addr.clone())))
         }
+        Role::Following { leader } => (None, leader.map(|l| (l.api_addr.clone(), l.cluster_addr.clone()))),
+    };
+    let (leader_address, leader_cluster_address) = addresses.unzip();
+    let log = server.parts.membership.consensus().map(|consensus| consensus.status());
+    let node = ActiveNode {
+        is_self: active_time.is_some(),
+        active_time,
+        leader_address,
+        leader_cluster_address,
+        raft_committed_index: log.as_ref().map(|log| log.committed),
+        raft_applied_index: log.as_ref().map(|log| log.applied),
     };
     Ok(SealedResponse::ok(LeaderResponse { ha_enabled: true, node: Some(node) }))
 }
@@ -68,7 +79,17 @@ async fn step_down(sys: &System, _: Nothing) -> Result<SealedResponse<()>> {
     }
 }
 
-/// Not supported: a node of a cluster does not step down.
-async fn step_down_in_cluster(_: &System, _: &mut Cx, _: Nothing) -> Result<()> {
-    Err(Error::unsupported_path())
+/// Transfers the leadership to another node. The leader runs it; a node without others stays active.
+async fn step_down_in_cluster(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
+    let server = sys.lifecycle()?;
+    let Some(consensus) = server.parts.membership.with_others() else { return Ok(()) };
+    tracing::info!(request = %cx.request().id, "step-down requested");
+    match consensus.transfer(None).await {
+        // Another node leads already.
+        Ok(()) | Err(StorageError::NotLeader) => Ok(()),
+        Err(StorageError::NoTarget) => {
+            Err(Error::new(Status::UNAVAILABLE, "no other node of the cluster can become the leader"))
+        }
+        Err(error) => Err(error.into()),
+    }
 }

@@ -35,7 +35,7 @@ const PAGE: usize = 500;
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("leases", IRREVOCABLE_HELP).read(irrevocable).sudo();
     r.path("leases/count", IRREVOCABLE_HELP).read(count);
-    r.path("leases/lookup", HELP).update(lookup);
+    r.path("leases/lookup", HELP).update(lookup).here();
     r.path("leases/lookup/{prefix...}/", HELP).list(list).sudo();
     r.paths(["leases/renew", "leases/renew/{url_lease_id...}", "renew", "renew/{url_lease_id...}"], HELP)
         .final_slash()

@@ -17,7 +17,7 @@ const LOCKED: Help =
 const UNLOCK: Help = Help { synopsis: "Unlocks a locked user.", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("locked-users", LOCKED).read(list);
+    r.path("locked-users", LOCKED).read(list).forwarded();
     r.path("locked-users/{mount_accessor}/unlock/{alias_identifier}", UNLOCK).final_slash().update(unlock);
 }
 

@@ -17,7 +17,7 @@ const HELP: Help = Help {
 };
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("internal/specs/openapi", HELP).read(read).update(read).unauthenticated();
+    r.path("internal/specs/openapi", HELP).read(read).update(read).unauthenticated().here();
 }
 
 /// Accepted for compatibility: the document has the paths as they are mounted.

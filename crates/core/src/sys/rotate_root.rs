@@ -32,9 +32,9 @@ const WORDS: Wording = Wording {
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("rotate/root", ROOT).update(rotate).sudo().once();
-    r.path("rotate/root/init", INIT).read(status).update(begin).delete(cancel);
+    r.path("rotate/root/init", INIT).read(status).update(begin).delete(cancel).forwarded();
     r.path("rotate/root/update", UPDATE).update(update).once();
-    r.path("rotate/root/verify", VERIFY).read(proof).update(verify).delete(restart).once();
+    r.path("rotate/root/verify", VERIFY).read(proof).update(verify).delete(restart).once().forwarded();
 }
 
 #[derive(Serialize)]

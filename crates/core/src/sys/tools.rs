@@ -34,8 +34,9 @@ pub(super) fn routes(r: &mut Routes<System>) {
         RANDOM,
     )
     .final_slash()
-    .update(random_bytes);
-    r.paths(["tools/hash", "tools/hash/{urlalgorithm}"], HASH).final_slash().update(hash_input);
+    .update(random_bytes)
+    .here();
+    r.paths(["tools/hash", "tools/hash/{urlalgorithm}"], HASH).final_slash().update(hash_input).here();
 }
 
 #[derive(Deserialize, JsonSchema)]

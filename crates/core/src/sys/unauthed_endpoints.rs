@@ -36,16 +36,17 @@ const WORDS: Wording = Wording {
 };
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("rekey/init", REKEY).read(status).update(begin).delete(cancel).unauthenticated();
+    r.path("rekey/init", REKEY).read(status).update(begin).delete(cancel).unauthenticated().forwarded();
     r.path("rekey/update", REKEY).update(update).unauthenticated().once();
-    r.path("rekey/verify", REKEY).read(proof).update(verify).delete(restart).unauthenticated().once();
+    r.path("rekey/verify", REKEY).read(proof).update(verify).delete(restart).unauthenticated().once().forwarded();
     // The folder of both paths has help only.
     r.path("generate-root", GENERATE).hidden();
     r.path("generate-root/attempt", GENERATE)
         .read(root_status)
         .update(begin_root)
         .delete(cancel_root)
-        .unauthenticated();
+        .unauthenticated()
+        .forwarded();
     r.path("generate-root/update", GENERATE).update(update_root).unauthenticated().once();
 }
 

@@ -18,7 +18,7 @@ const HELP: Help = Help { synopsis: "Wraps, looks up, unwraps and rewraps respon
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("wrapping/wrap", HELP).update(wrap).stores_body();
-    r.path("wrapping/lookup", HELP).takes_wrapping_token().update(lookup).read(lookup).unauthenticated();
+    r.path("wrapping/lookup", HELP).takes_wrapping_token().update(lookup).read(lookup).unauthenticated().here();
     r.path("wrapping/unwrap", HELP).takes_wrapping_token().update(unwrap);
     r.path("wrapping/rewrap", HELP).takes_wrapping_token().update(rewrap);
 }

@@ -311,6 +311,7 @@ pub(crate) fn incoming(method: &str, path: &str, send: RequestOptions) -> Box<In
         tls: send.tls,
         open: UnauthedEndpoints::default(),
         accepts_prometheus: send.accepts_prometheus,
+        cluster: None,
     })
 }
 

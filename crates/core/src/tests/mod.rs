@@ -8,6 +8,7 @@ mod audit_size;
 mod audited;
 mod authentication;
 mod authorization;
+mod cluster;
 mod compiled_acls;
 mod database_files;
 mod denied_parameters;

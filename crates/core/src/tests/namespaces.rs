@@ -139,6 +139,7 @@ async fn audit_entries_name_the_namespace_of_the_request() {
         query: &query,
         headers: &[],
         remote: None,
+        forwarded_from: None,
         wrap_ttl: 0,
         public: None,
     };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::cluster::place::Site;
 use crate::seal::SealShape;
 use crate::{Node, Settings};
 use keepfast_framework::clock::TestClock;
@@ -197,14 +198,9 @@ async fn a_sealed_server_returns_503_and_its_shares_restore_the_data() {
     }
     server.get("sys/health", "").await.is(503);
     // A request in flight fails with the same status.
-    let late = before
-        .handle(incoming(
-            "GET",
-            "secret/data/a",
-            RequestOptions { token: Some(ROOT.to_owned()), ..RequestOptions::default() },
-        ))
-        .await;
-    assert_eq!(late.status().0, 503);
+    let options = RequestOptions { token: Some(ROOT.to_owned()), ..RequestOptions::default() };
+    let late = before.handle(incoming("GET", "secret/data/a", options), Site::Leader).await;
+    assert_eq!(late.ok().map(|late| late.status().0), Some(503));
     server.node.lifecycle.unseal(&server.shares).await.unwrap();
     assert_eq!(server.get("secret/data/a", ROOT).await.ok().data()["data"]["k"], 1);
 }

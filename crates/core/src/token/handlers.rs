@@ -38,9 +38,9 @@ impl Engine for TokenAuth {
         r.path("create", HELP).update(create);
         r.path("create-orphan", HELP).update(create_orphan);
         r.path("create/{role_name}", HELP).names_only().update(create_under_role);
-        r.path("lookup", HELP).token_in_body().read(lookup).update(lookup);
-        r.path("lookup-self", HELP).read(lookup_self).update(lookup_self);
-        r.path("lookup-accessor", HELP).update(lookup_accessor);
+        r.path("lookup", HELP).token_in_body().read(lookup).update(lookup).here();
+        r.path("lookup-self", HELP).read(lookup_self).update(lookup_self).here();
+        r.path("lookup-accessor", HELP).update(lookup_accessor).here();
         r.path("renew", HELP).token_in_body().update(renew_token);
         r.path("renew-self", HELP).update(renew_self);
         r.path("renew-accessor", HELP).update(renew_accessor);

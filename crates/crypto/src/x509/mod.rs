@@ -1,8 +1,10 @@
-//! X.509 (RFC 5280): client certificates, issued by a CA whose private key the server holds.
+//! X.509 (RFC 5280): client certificates, issued by a CA whose private key the server holds, and certificates of the
+//! nodes of a cluster.
 //!
 //! A library encodes the structures; aws-lc does every operation with a key or a signature.
 
 mod authority;
+mod node;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +23,7 @@ use x509_cert::time::{Time, Validity};
 use x509_cert::{Certificate, TbsCertificate, Version};
 
 pub use self::authority::Authority;
+pub use self::node::{NodeAuthority, NodeCertificate, node_uri};
 use crate::keys::digest::Hash;
 use crate::keys::ecdsa::Marshaling;
 use crate::keys::ed25519::Ed25519Key;

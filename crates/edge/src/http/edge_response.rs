@@ -14,11 +14,13 @@ pub struct EdgeResponse {
     /// The status that metrics count; a caller may have chosen another `status`.
     pub decided: StatusCode,
     /// `None` sends no `Content-Type`.
-    pub content_type: Option<&'static str>,
+    pub content_type: Option<Cow<'static, str>>,
     /// The body; a status without content sends none.
     pub body: Bytes,
     /// The target of a redirect.
     pub location: Option<HeaderValue>,
+    /// Further headers; empty for most responses.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl fmt::Debug for EdgeResponse {
@@ -44,7 +46,14 @@ impl EdgeResponse {
     pub fn error(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
         let text: Cow<'static, str> = text.into();
         let body = error_body(&text, &[]).into();
-        EdgeResponse { status, decided: status, content_type: Some(JSON), body, location: None }
+        EdgeResponse {
+            status,
+            decided: status,
+            content_type: Some(Cow::Borrowed(JSON)),
+            body,
+            location: None,
+            headers: Vec::new(),
+        }
     }
 
     /// `{"errors":[]}`
@@ -54,7 +63,14 @@ impl EdgeResponse {
 
     /// A response with a status only.
     pub(crate) fn empty(status: StatusCode) -> Self {
-        EdgeResponse { status, decided: status, content_type: None, body: Bytes::new(), location: None }
+        EdgeResponse {
+            status,
+            decided: status,
+            content_type: None,
+            body: Bytes::new(),
+            location: None,
+            headers: Vec::new(),
+        }
     }
 
     /// A response with a line of text.
@@ -62,9 +78,10 @@ impl EdgeResponse {
         EdgeResponse {
             status,
             decided: status,
-            content_type: Some(TEXT),
+            content_type: Some(Cow::Borrowed(TEXT)),
             body: Bytes::from_static(text.as_bytes()),
             location: None,
+            headers: Vec::new(),
         }
     }
 
@@ -77,6 +94,7 @@ impl EdgeResponse {
                 content_type: None,
                 body: Bytes::new(),
                 location: Some(location),
+                headers: Vec::new(),
             },
             Err(_) => EdgeResponse::bare(StatusCode::BAD_REQUEST),
         }
@@ -88,7 +106,7 @@ impl EdgeResponse {
     pub(crate) fn with_page(mut self) -> Self {
         if let Some(location) = self.location.as_ref().and_then(|location| location.to_str().ok()) {
             self.body = format!("<a href=\"{}\">Temporary Redirect</a>.\n\n", escaped(location)).into();
-            self.content_type = Some("text/html; charset=utf-8");
+            self.content_type = Some(Cow::Borrowed("text/html; charset=utf-8"));
         }
         self
     }

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, EXPECT, HOST, ORIGIN};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, EXPECT, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::AuditedHeader;
 use keepfast_framework::fields::go_duration;
+use keepfast_framework::{AuditedHeader, ClusterPart, StateIndex};
 
 use super::edge_response::EdgeResponse;
 use crate::config::Forwarded;
@@ -19,6 +19,8 @@ const NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
 const WRAP_TTL: HeaderName = HeaderName::from_static("x-vault-wrap-ttl");
 const INDEX: HeaderName = HeaderName::from_static("x-vault-index");
 const INCONSISTENT: HeaderName = HeaderName::from_static("x-vault-inconsistent");
+const FORWARD: HeaderName = HeaderName::from_static("x-vault-forward");
+const NO_FORWARDING: HeaderName = HeaderName::from_static("x-vault-no-request-forwarding");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The most header fields of a request.
@@ -63,18 +65,23 @@ fn without_default_port<'a>(host: &'a [u8], target: &http::Uri) -> &'a [u8] {
     host.strip_suffix(port).unwrap_or(host)
 }
 
-/// Checks the consistency headers of clients of replicated servers. This server has one state, so that only the syntax
-/// matters.
-pub(crate) fn check_consistency(headers: &HeaderMap) -> Result<(), EdgeResponse> {
-    let refused = |text: &'static str| Err(EdgeResponse::error(StatusCode::BAD_REQUEST, text));
-    // This server issues no index.
-    if headers.get(INDEX).is_some_and(|index| !index.is_empty()) {
-        return refused("failed to decode \"X-Vault-Index\"");
-    }
-    match headers.get(INCONSISTENT).map(HeaderValue::as_bytes) {
-        None | Some(b"fail" | b"forward-active-node") => Ok(()),
-        Some(_) => refused("unknown value for \"X-Vault-Inconsistent\" header"),
-    }
+/// The headers that only a node of a cluster evaluates; `None` without them. `target` is the path of the request with
+/// its query.
+pub(crate) fn cluster_part(headers: &HeaderMap, target: &str) -> Result<Option<Box<ClusterPart>>, EdgeResponse> {
+    let refused = |text: &'static str| EdgeResponse::error(StatusCode::BAD_REQUEST, text);
+    let given = |name: &HeaderName| headers.get(name).map(HeaderValue::as_bytes).filter(|value| !value.is_empty());
+    let decode = |value| StateIndex::decode(value).ok_or_else(|| refused("failed to decode \"X-Vault-Index\""));
+    let index = given(&INDEX).map(decode).transpose()?;
+    let forward_when_behind = match headers.get(INCONSISTENT).map(HeaderValue::as_bytes) {
+        None | Some(b"fail") => false,
+        Some(b"forward-active-node") => true,
+        Some(_) => return Err(refused("unknown value for \"X-Vault-Inconsistent\" header")),
+    };
+    let forward = given(&FORWARD).is_some_and(|value| value == b"active-node");
+    let redirect = given(&NO_FORWARDING).map(|_| target.to_owned());
+    let is_empty = index.is_none() && !forward_when_behind && !forward && redirect.is_none();
+    let part = ClusterPart { index, forward_when_behind, forward, redirect, forwarded_from: None };
+    Ok((!is_empty).then(|| Box::new(part)))
 }
 
 /// Whether `Accept` contains a format that Prometheus reads: OpenMetrics, its text format by version, or its oldest
@@ -119,9 +126,13 @@ pub(crate) fn token(headers: &HeaderMap, longest: usize) -> Result<Option<Secret
 /// An upper bound of the bytes of the header values that a request keeps: in memory or in its response, and again where
 /// an audit device records them.
 pub(crate) fn kept_length(headers: &HeaderMap, audited: &BTreeMap<String, bool>) -> usize {
-    const OWN: [HeaderName; 5] = [TOKEN, AUTHORIZATION, NAMESPACE, WRAP_TTL, ORIGIN];
     let length = |(name, value): (&HeaderName, &HeaderValue)| {
-        let copies = usize::from(OWN.contains(name)) + usize::from(audited.contains_key(name.as_str()));
+        let name = name.as_str();
+        let is_own = matches!(
+            name,
+            "x-vault-token" | "authorization" | "x-vault-namespace" | "x-vault-wrap-ttl" | "origin" | "x-vault-index"
+        );
+        let copies = usize::from(is_own) + usize::from(audited.contains_key(name));
         if copies == 0 { 0 } else { copies * text_length(value) }
     };
     headers.iter().map(length).sum()
@@ -342,6 +353,28 @@ mod tests {
         ] {
             assert_eq!(namespace(&headers(&[("x-vault-namespace", given)])), name, "{given}");
         }
+    }
+
+    #[test]
+    fn headers_for_a_cluster_are_read_as_by_openbao() {
+        let read = |pairs: &[(&'static str, &str)]| {
+            let part = cluster_part(&headers(pairs), "/v1/a?b=c").map_err(|a| outcome(&a))?;
+            Ok(part.map(|part| (part.index, part.forward_when_behind, part.forward, part.redirect)))
+        };
+        assert_eq!(read(&[]), Ok(None));
+        let none = [("x-vault-index", ""), ("x-vault-inconsistent", "fail"), ("x-vault-forward", "other")];
+        assert_eq!(read(&none), Ok(None));
+        let index = StateIndex { cluster: "c".to_owned(), value: 34 };
+        let encoded = index.encode();
+        let behind = [("x-vault-index", encoded.as_str()), ("x-vault-inconsistent", "forward-active-node")];
+        assert_eq!(read(&behind), Ok(Some((Some(index), true, false, None))));
+        assert_eq!(read(&[("x-vault-forward", "active-node")]), Ok(Some((None, false, true, None))));
+        let redirected = read(&[("x-vault-no-request-forwarding", "1")]);
+        assert_eq!(redirected, Ok(Some((None, false, false, Some("/v1/a?b=c".to_owned())))));
+        let text = "{\"errors\":[\"failed to decode \\\"X-Vault-Index\\\"\"]}\n";
+        assert_eq!(read(&[("x-vault-index", "AAAA")]), Err((400, text.to_owned())));
+        let text = "{\"errors\":[\"unknown value for \\\"X-Vault-Inconsistent\\\" header\"]}\n";
+        assert_eq!(read(&[("x-vault-inconsistent", "x")]), Err((400, text.to_owned())));
     }
 
     #[test]

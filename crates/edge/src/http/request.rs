@@ -132,7 +132,8 @@ fn charge<K>(
 /// in a response that repeats them.
 fn head_length(head: &Parts, audited: &BTreeMap<String, bool>) -> usize {
     let target = head.uri.path_and_query().map_or(0, |target| target.as_str().len());
-    target + headers::kept_length(&head.headers, audited)
+    // The target again, for a redirect to the leader of a cluster.
+    2 * target + headers::kept_length(&head.headers, audited)
 }
 
 impl<K: Kernel> Admitting<'_, K> {
@@ -176,7 +177,8 @@ fn read_head<K: Kernel>(
     let Admitting { rules, kernel, peer, .. } = admitting;
     headers::check_unambiguous(&head)?;
     let remote = headers::remote(&head.headers, peer.address(), &rules.forwarded)?;
-    headers::check_consistency(&head.headers)?;
+    let target = head.uri.path_and_query().map_or("", |target| target.as_str());
+    let cluster = headers::cluster_part(&head.headers, target)?;
     let is_get = head.method == Method::GET;
     let path = path::canonical(&head.uri).map_err(|refusal| if is_get { refusal.with_page() } else { refusal })?;
     // Paths of a sealed server wrap no response.
@@ -212,6 +214,7 @@ fn read_head<K: Kernel>(
         tls: peer.tls().cloned(),
         open: rules.open,
         accepts_prometheus,
+        cluster,
     });
     Ok((incoming, is_write && headers::is_form(&head.headers)))
 }
@@ -239,6 +242,7 @@ fn of_head(
         tls: None,
         open: UnauthedEndpoints::default(),
         accepts_prometheus: false,
+        cluster: None,
     }))
 }
 

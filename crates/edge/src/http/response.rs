@@ -1,5 +1,6 @@
 //! The last stage: converts a response to HTTP, with the headers of all responses of this server.
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -82,8 +83,15 @@ pub(crate) fn to_http(
     let mut headers = HeaderMap::with_capacity(6 + extras.len() + custom.len());
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Some(kind) = content_type {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-        if kind.starts_with("text/") {
+        let is_text = kind.starts_with("text/");
+        let value = match kind {
+            Cow::Borrowed(kind) => Ok(HeaderValue::from_static(kind)),
+            Cow::Owned(kind) => HeaderValue::try_from(kind),
+        };
+        if let Ok(value) = value {
+            headers.insert(CONTENT_TYPE, value);
+        }
+        if is_text {
             headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         }
     }
@@ -91,6 +99,7 @@ pub(crate) fn to_http(
     if let Some(location) = response.location {
         headers.insert(LOCATION, location);
     }
+    headers.extend(response.headers);
     headers.extend(extras);
     for header in custom.iter().filter(|h| h.when.include(status.as_u16())) {
         headers.insert(header.name.clone(), header.value.clone());

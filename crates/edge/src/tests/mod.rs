@@ -78,9 +78,10 @@ impl Kernel for Echo {
         EdgeResponse {
             status: StatusCode::OK,
             decided: StatusCode::OK,
-            content_type: Some("application/json"),
+            content_type: Some("application/json".into()),
             body: response.to_string().into(),
             location: None,
+            headers: Vec::new(),
         }
     }
 

@@ -61,7 +61,6 @@ pub(super) const TOP_LEVEL: &[&str] = &[
 pub(super) const LISTENER: &[&str] = &[
     "agent_api",
     "chroot_namespace",
-    "cluster_address",
     "cors_allow_credentials",
     "cors_allowed_headers",
     "cors_allowed_origins",
@@ -93,6 +92,7 @@ pub(super) const UNIX_ONLY: &[&str] = &["socket_group", "socket_mode", "socket_u
 
 /// Keys that only a TCP listener has: a Unix socket has no TLS.
 pub(super) const TCP_ONLY: &[&str] = &[
+    "cluster_address",
     "tls_cert_file",
     "tls_client_ca_file",
     "tls_disable",

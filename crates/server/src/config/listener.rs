@@ -13,17 +13,20 @@ use super::headers;
 use super::known_keys;
 use super::stanza::{Labelled, Stanza};
 
-/// Parses one `listener` block.
+/// Parses one `listener` block. Returns it with its `cluster_address`.
 pub(super) fn read(
     block: Labelled<'_>,
     duration: Duration,
     warnings: &mut Vec<Warning>,
-) -> Result<ListenerConfig, ConfigError> {
+) -> Result<(ListenerConfig, Option<String>), ConfigError> {
     let Labelled { labels, position, mut stanza } = block;
     let kind = labels.first().copied().unwrap_or_default().to_ascii_lowercase();
-    let (bind, tls) = match kind.as_str() {
-        "tcp" => (tcp(&mut stanza, warnings)?, tls(&mut stanza, position, warnings)?),
-        "unix" => (unix(&mut stanza, position, warnings)?, None),
+    let (bind, cluster_address, tls) = match kind.as_str() {
+        "tcp" => {
+            let (bind, cluster_address) = (tcp(&mut stanza, warnings)?, cluster_address(&mut stanza)?);
+            (bind, cluster_address, tls(&mut stanza, position, warnings)?)
+        }
+        "unix" => (unix(&mut stanza, position, warnings)?, None, None),
         _ => {
             let suggestion = Suggestion::of(&kind, &["tcp", "unix"]);
             return Err(stanza.fault(position, format!("unsupported listener type {kind:?}{suggestion}")));
@@ -63,11 +66,23 @@ pub(super) fn read(
         generate_root: is_open("disable_unauthed_generate_root_endpoints")?,
     };
     refuse_proxy_protocol(&mut stanza)?;
-    // A template is checked here, too, so that the whole configuration is checked at once.
-    stanza.address("cluster_address")?;
     stanza.without_effect(known_keys::LISTENER, warnings);
     stanza.finish(warnings);
-    Ok(ListenerConfig { bind, tls, limits, forwarded, headers, open_metrics, open_in_flight, open })
+    let listener = ListenerConfig { bind, tls, limits, forwarded, headers, open_metrics, open_in_flight, open };
+    Ok((listener, cluster_address))
+}
+
+/// The address of the cluster port. Without one it is that of the listener with the next port.
+fn cluster_address(stanza: &mut Stanza<'_>) -> Result<Option<String>, ConfigError> {
+    let Some(address) = stanza.address("cluster_address")?.filter(|address| !address.is_empty()) else {
+        return Ok(None);
+    };
+    let port = address.rsplit_once(':').filter(|_| has_port(&address)).map(|(_, port)| port);
+    if address.parse::<Ipv6Addr>().is_ok() || port.is_none_or(|port| port.parse::<u16>().is_err()) {
+        let message = format!("cluster_address {address:?} must be host:port with a port from 0 to 65535");
+        return Err(stanza.fault(stanza.position("cluster_address"), message));
+    }
+    Ok(Some(address))
 }
 
 fn tcp(stanza: &mut Stanza<'_>, warnings: &mut Vec<Warning>) -> Result<Bind, ConfigError> {

@@ -5,6 +5,7 @@
 
 mod address_template;
 mod audit;
+mod cluster_address;
 mod environment;
 mod error;
 mod headers;
@@ -23,6 +24,7 @@ mod top_level;
 
 use std::path::{Path, PathBuf};
 
+pub(crate) use cluster_address::{advertised, is_unspecified};
 pub use environment::Environment;
 pub use error::{ConfigError, Warning};
 pub use keepfast_edge::{

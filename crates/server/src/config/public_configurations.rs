@@ -33,10 +33,10 @@ fn the_helm_chart_configuration_starts_with_warnings() {
     "#;
     let (config, warnings) = load_file("c.hcl", text).unwrap();
     assert_eq!(config.listeners[0].address(), "[::]:8200");
+    assert_eq!(config.cluster_bind_addresses(), ["[::]:8201"]);
     assert_eq!(
         warnings,
         [
-            "cluster_address has no effect in Keepfast at c.hcl:7:11",
             "ui has no effect in Keepfast: there is no user interface at c.hcl:3:9",
             "service_registration has no effect in Keepfast at c.hcl:11:9",
         ]

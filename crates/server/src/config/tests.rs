@@ -268,6 +268,23 @@ fn invalid_values_are_refused_with_their_position() {
 }
 
 #[test]
+fn each_tcp_listener_of_raft_has_a_cluster_address() {
+    let raft = "storage \"raft\" { path = \"/d\" }\n";
+    let listener = |body: &str| format!("listener \"tcp\" {{\n tls_disable = true\n {body}\n}}\n");
+    let unix = "listener \"unix\" { address = \"/s\" }\n";
+    let own = listener("address = \"127.0.0.1:7000\"\n cluster_address = \"10.0.0.1:9000\"");
+    let text = [unix, &listener("address = \"[::1]:8300\""), &own].concat();
+    let (config, _) = load_texts(&[raft, &text], &[]).unwrap();
+    assert_eq!(config.cluster_bind_addresses(), ["[::1]:8301", "10.0.0.1:9000"]);
+    let (config, _) = load_texts(&[MINIMAL, &text], &[]).unwrap();
+    assert!(config.cluster_bind_addresses().is_empty());
+    for address in ["10.0.0.1", "[::1]", "::1", "10.0.0.1:http", "10.0.0.1:65536"] {
+        let error = refused(&[raft, &listener(&format!("cluster_address = \"{address}\""))].concat());
+        assert!(error.contains("4:2") && error.contains("must be host:port"), "{error}");
+    }
+}
+
+#[test]
 fn telemetry_and_lockout_are_parsed_and_errors_name_the_key() {
     let text = r#"
         telemetry {

@@ -29,6 +29,8 @@ pub struct Config {
     pub disable_standby_reads: bool,
     /// The listeners, in order.
     pub listeners: Vec<ListenerConfig>,
+    /// The `cluster_address` of each listener, in the same order.
+    pub cluster_addresses: Vec<Option<String>>,
     /// The address that clients are redirected to; may be empty.
     pub api_addr: String,
     /// The address of this node for other nodes; may be empty.
@@ -160,6 +162,7 @@ impl Default for Config {
             raft: RaftConfig::default(),
             disable_standby_reads: false,
             listeners: Vec::new(),
+            cluster_addresses: Vec::new(),
             api_addr: String::new(),
             cluster_addr: String::new(),
             cluster_name: String::new(),
@@ -234,7 +237,9 @@ fn apply(
     let duration =
         root.duration("default_max_request_duration")?.filter(|d| !d.is_zero()).unwrap_or(Limits::default().duration);
     for block in root.blocks("listener", 1)? {
-        config.listeners.push(listener::read(block, duration, warnings)?);
+        let (listener, cluster_address) = listener::read(block, duration, warnings)?;
+        config.listeners.push(listener);
+        config.cluster_addresses.push(cluster_address);
     }
     let flag = |found: Option<bool>, known: &mut bool| *known = found.unwrap_or(*known);
     flag(root.flag("unsafe_allow_api_audit_creation")?, &mut config.unsafe_allow_api_audit_creation);

@@ -3,8 +3,13 @@
 //! Each replica evaluates a batch by the reads in its entry, and so decides alike. A group of entries becomes visible at
 //! once; then the watchers receive it, and then its last index is published as applied.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
+use arc_swap::{ArcSwap, Guard};
+use keepfast_consensus::Payload;
 use tokio::sync::watch;
 
 use super::{
@@ -22,7 +27,6 @@ const REPLAY_BYTES: usize = 4 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Upto {
     /// The last entry known to be committed: other voters may replace the later ones.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the driver of keepfast-consensus (ADR 8)"))]
     Committed,
     /// The last entry: for the only voter of a cluster, what is durable is committed.
     Last,
@@ -30,7 +34,7 @@ pub(crate) enum Upto {
 
 /// The state, and all that follows it.
 pub(crate) struct Applier {
-    pub(crate) state: State,
+    state: ArcSwap<State>,
     pub(crate) watchers: Watchers,
     /// The index of the last entry that is visible and that every watcher has received.
     pub(crate) applied: watch::Sender<Index>,
@@ -63,14 +67,46 @@ pub(crate) struct Group<'c> {
     records: Records<'c>,
     position: Position,
     /// Encryptions under other key terms than that of the position.
-    encryptions: Vec<(u32, u64)>,
+    encryptions: BTreeMap<u32, u64>,
 }
 
 impl Applier {
     /// What follows `state`.
     pub(crate) fn new(state: State) -> Self {
         let (applied, _) = watch::channel(Index(state.position().id.index));
-        Self { state, watchers: Watchers::default(), applied, stopped: OnceLock::new() }
+        Self { state: ArcSwap::from_pointee(state), watchers: Watchers::default(), applied, stopped: OnceLock::new() }
+    }
+
+    /// The current state. A snapshot replaces it.
+    pub(crate) fn state(&self) -> Guard<Arc<State>> {
+        self.state.load()
+    }
+
+    /// Replaces the state by that of a snapshot. Called by the thread that applies entries.
+    pub(crate) fn replace(&self, state: State) {
+        let index = Index(state.position().id.index);
+        self.state.store(Arc::new(state));
+        self.watchers.notify_replaced(index);
+        self.applied.send_replace(index);
+    }
+
+    /// Stops all writes and logs the reason.
+    pub(crate) fn stop(&self, error: &StorageError) -> StorageError {
+        let reason: Arc<str> = error.to_string().into();
+        tracing::error!(error = &*reason, "the storage stops: the last writes may not be durable");
+        StorageError::Stopped(self.stopped.get_or_init(|| reason).clone())
+    }
+
+    /// As [`stop`](Self::stop), if nothing has stopped it before.
+    pub(crate) fn stop_once(&self, error: &StorageError) {
+        if self.stopped.get().is_none() {
+            self.stop(error);
+        }
+    }
+
+    /// The error of each use after a stop.
+    pub(crate) fn stopped(&self) -> Option<StorageError> {
+        self.stopped.get().cloned().map(StorageError::Stopped)
     }
 
     /// Applies committed entries as one group, and returns a verdict for each.
@@ -78,10 +114,11 @@ impl Applier {
     /// # Errors
     /// Those of the state; [`StorageError::Corrupt`] for an entry that is not the next one or cannot be decoded.
     pub(crate) fn apply(&self, entries: Vec<Entry>) -> Result<Vec<Verdict>, StorageError> {
-        let change = self.state.begin()?;
+        let state = self.state();
+        let change = state.begin()?;
         let mut verdicts = Vec::with_capacity(entries.len());
         let mut notices = Vec::new();
-        let mut group = Group::begin(&self.state, &change)?;
+        let mut group = Group::begin(&state, &change)?;
         for entry in entries {
             let index = Index(entry.id.index);
             let (verdict, change) = group.entry(entry)?;
@@ -102,24 +139,33 @@ impl Applier {
 
     /// Applies the entries of a log after the position of the state, and makes the state durable.
     ///
+    /// What a node has as the only voter is committed. Once it applies a list with another voter, the rest is only what
+    /// the log knows to be committed.
+    ///
     /// # Errors
     /// As [`apply`](Self::apply), and those of the log.
-    pub(crate) fn replay(&self, log: &impl ReadLog, upto: Upto) -> Result<(), StorageError> {
-        let last = match upto {
-            Upto::Committed => log.hard_state().committed,
-            Upto::Last => log.last().index,
-        };
+    pub(crate) fn replay(&self, log: &impl ReadLog, mut upto: Upto) -> Result<(), StorageError> {
         loop {
-            let next = self.state.position().id.index + 1;
+            let last = match upto {
+                Upto::Committed => log.hard_state().committed,
+                Upto::Last => log.last().index,
+            };
+            let next = self.state().position().id.index + 1;
             if next > last {
-                return self.state.flush();
+                return self.state().flush();
             }
-            let verdicts = self.apply(log.entries(next..last + 1, REPLAY_BYTES)?)?;
+            let mut entries = log.entries(next..last + 1, REPLAY_BYTES)?;
+            let list = entries.iter().position(|entry| entry.kind() == Ok(Kind::Members));
+            entries.truncate(list.map_or(entries.len(), |at| at + 1));
+            let verdicts = self.apply(entries)?;
+            let members = self.state().members()?;
             // A node that never was in a cluster logs only batches that pass.
-            let is_lone = matches!(upto, Upto::Last) && self.state.members()?.is_none();
-            if is_lone && verdicts.contains(&Verdict::Conflict) {
+            if matches!(upto, Upto::Last) && members.is_none() && verdicts.contains(&Verdict::Conflict) {
                 let last = next - 1;
                 return Err(StorageError::corrupt(format!("a batch after entry {last} of the log does not apply")));
+            }
+            if list.is_some() && members.is_some_and(|members| members.list.len() > 1) {
+                upto = Upto::Committed;
             }
         }
     }
@@ -131,7 +177,7 @@ impl Applier {
         position: Position,
         tell: impl FnOnce(&Self),
     ) -> Result<(), StorageError> {
-        self.state.commit(change, position)?;
+        self.state().commit(change, position)?;
         tell(self);
         self.applied.send_replace(Index(position.id.index));
         Ok(())
@@ -141,7 +187,7 @@ impl Applier {
 impl<'c> Group<'c> {
     /// Begins a group after what `state` has applied.
     pub(crate) fn begin(state: &State, change: &'c Change) -> Result<Self, StorageError> {
-        Ok(Self { change, records: change.records()?, position: state.position(), encryptions: Vec::new() })
+        Ok(Self { change, records: change.records()?, position: state.position(), encryptions: BTreeMap::new() })
     }
 
     /// Whether reads hold after the entries so far.
@@ -158,16 +204,18 @@ impl<'c> Group<'c> {
 
     /// Applies an entry. Also returns what the watchers receive.
     pub(crate) fn entry(&mut self, entry: Entry) -> Result<(Verdict, Option<Notice>), StorageError> {
-        let Entry { id, kind, body } = entry;
+        let (id, body) = (entry.id, entry.body());
         if id.index != self.position.id.index + 1 {
             let last = self.position.id.index;
             return Err(StorageError::corrupt(format!("entry {} after entry {last}", id.index)));
         }
+        let kind = entry.kind().map_err(|error| StorageError::corrupt(format!("entry {}: {error}", id.index)))?;
         let verdict = match kind {
             Kind::Blank => Verdict::Passed,
             Kind::Batch => return self.batch(id, Batch::decode(body)?),
             Kind::Members => {
-                self.change.set_members(id.index, &body)?;
+                let list = Payload::decode_list(&body).map_err(|error| StorageError::corrupt(error.to_string()))?;
+                self.change.set_members(id.index, &list)?;
                 Verdict::Passed
             }
             Kind::RestoreBegin => restore::begin(self.change, &body)?,
@@ -200,17 +248,13 @@ impl<'c> Group<'c> {
                 self.position.encryptions += 1;
                 continue;
             }
-            match self.encryptions.iter_mut().find(|(known, _)| *known == term) {
-                Some((_, count)) => *count += 1,
-                None => self.encryptions.push((term, 1)),
-            }
+            *self.encryptions.entry(term).or_default() += 1;
         }
     }
 
     /// Ends the group, and returns the position to be committed with its change.
     pub(crate) fn end(self) -> Result<Position, StorageError> {
-        let Self { change, mut position, mut encryptions, .. } = self;
-        encryptions.sort_unstable();
+        let Self { change, mut position, encryptions, .. } = self;
         for (term, count) in encryptions {
             if term < position.key_term {
                 change.add_encryptions(term, count)?;

@@ -34,6 +34,14 @@ pub(crate) struct Room {
     pub(crate) total: u64,
 }
 
+/// Whether `bytes` can be logged and applied: requires more than `reserve` bytes, or more than a quarter of the file system
+/// where that is less.
+pub(crate) fn has_room(disk: &dyn Disk, reserve: u64, bytes: u64) -> bool {
+    // When the free space is unknown, the write itself shows whether there is enough.
+    let room = disk.room();
+    room.map_or(true, |room| room.free > reserve.min(room.total / 4).saturating_add(bytes.saturating_mul(4)))
+}
+
 /// An open file.
 pub(crate) trait DiskFile: Debug + Send + Sync + 'static {
     /// Its length in bytes.

@@ -14,12 +14,12 @@ use std::{
     path::Path,
 };
 
-use keepfast_crypto::random;
+use keepfast_crypto::{hash::sha256, random};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::disk::{self, Disk};
-use crate::StorageError;
+use crate::{Digest, Origin, StorageError};
 
 /// The format version of the whole directory.
 const FORMAT: u32 = 2;
@@ -38,7 +38,7 @@ pub(crate) struct Layout {
     /// Random name of the directory, set once. Older versions of format 1 wrote none.
     #[serde(default)]
     pub(crate) incarnation: String,
-    /// The cluster that the directory belongs to. Reserved: no code sets it yet.
+    /// The cluster that the directory has joined.
     #[serde(default)]
     pub(crate) cluster_id: Option<String>,
     /// Where the directory was at the last start. Reserved: no code sets it yet.
@@ -47,6 +47,9 @@ pub(crate) struct Layout {
     /// Whether the node joins a cluster and has no complete state yet.
     #[serde(default)]
     pub(crate) joining: bool,
+    /// While the node joins: the members that the leader has named, as the body of an entry.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) joined: Vec<u8>,
     /// Whether the node was removed from its cluster.
     #[serde(default)]
     pub(crate) removed: bool,
@@ -90,10 +93,31 @@ impl Layout {
             cluster_id: None,
             home: None,
             joining: false,
+            joined: Vec::new(),
             removed: false,
         };
         layout.write(disk)?;
         Ok(layout)
+    }
+
+    /// The name of this node in a cluster.
+    pub(crate) fn name(&self) -> &str {
+        self.node_id.as_deref().unwrap_or(&self.incarnation)
+    }
+
+    /// The data directory of this node in a cluster.
+    pub(crate) fn origin(&self) -> Origin {
+        let digits: String = self.incarnation.chars().filter(|digit| *digit != '-').collect();
+        let uuid = u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32);
+        let incarnation = uuid.map_or_else(|| Digest::of(&sha256(self.incarnation.as_bytes())).0, u128::to_be_bytes);
+        Origin { node: self.name().to_owned(), incarnation }
+    }
+
+    /// Ends the joining, durably: the state is that of a snapshot.
+    pub(crate) fn complete(&mut self, disk: &dyn Disk) -> Result<(), StorageError> {
+        self.joining = false;
+        self.joined = Vec::new();
+        self.write(disk)
     }
 
     /// Whether the directory has format 1.
@@ -113,7 +137,8 @@ impl Layout {
         self.write(disk)
     }
 
-    fn write(&self, disk: &dyn Disk) -> Result<(), StorageError> {
+    /// Stores it, durably.
+    pub(crate) fn write(&self, disk: &dyn Disk) -> Result<(), StorageError> {
         let text = serde_json::to_vec(self).map_err(|error| StorageError::corrupt(error.to_string()))?;
         replace(disk, &text).map_err(|error| StorageError::io("write meta.json", error))
     }

@@ -62,7 +62,6 @@ pub(crate) trait Log: Sized + Send + 'static {
 /// The reading side of a [`Log`]. It shows what is durable.
 pub(crate) trait ReadLog: Clone + Send + Sync + 'static {
     /// The id before the first entry.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the driver of keepfast-consensus (ADR 8)"))]
     fn base(&self) -> LogId;
 
     /// The id of the last entry, or that of the base.
@@ -72,7 +71,6 @@ pub(crate) trait ReadLog: Clone + Send + Sync + 'static {
     fn hard_state(&self) -> HardState;
 
     /// The term of an entry or of the base; `None` for an entry before the base or after the last.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the driver of keepfast-consensus (ADR 8)"))]
     fn term(&self, index: u64) -> Option<u64>;
 
     /// Reads entries in order until `bytes` are exceeded, at least one.
@@ -94,7 +92,6 @@ pub(crate) struct Keep {
 
 impl Keep {
     /// For a node of a cluster: a follower that is further behind gets a snapshot.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the driver of keepfast-consensus (ADR 8)"))]
     pub(crate) const FOR_FOLLOWERS: Self = Self { trailing: 10_000, bytes: 256 << 20 };
 
     /// For a node without followers.

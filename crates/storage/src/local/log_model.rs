@@ -62,7 +62,7 @@ pub(crate) fn agrees_with_a_model_under_faults<K: LogKit>() {
                 }
                 1 => {
                     next.hard =
-                        hard(next.hard.vote.term + below(2), next.hard.vote.candidate.max(1), next.hard.committed);
+                        hard(next.hard.vote.term + below(2), next.hard.vote.candidate.0.max(1), next.hard.committed);
                     append_with(&mut log, model.last() + 1, &[], next.hard).is_ok()
                 }
                 _ => {

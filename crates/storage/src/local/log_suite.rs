@@ -1,7 +1,7 @@
 //! The tests that every [`Log`] passes.
 
 use super::{
-    entry::{Entry, FOUNDING, HardState, Kind, LogId, Vote},
+    entry::{Entry, FOUNDING, HardState, Kind, LogId, RaftId, Vote},
     log::{AppendError, Keep, Log, ReadLog},
     segment::Frame,
 };
@@ -71,12 +71,16 @@ fn body(id: LogId) -> Vec<u8> {
     format!("{} {}", id.term, id.index).repeat(10).into_bytes()
 }
 
+fn entry(id: LogId) -> Entry {
+    Entry::new(id, Kind::Batch, &body(id))
+}
+
 pub(super) fn id(term: u64, index: u64) -> LogId {
     LogId { term, index }
 }
 
 pub(super) fn hard(term: u64, candidate: u64, committed: u64) -> HardState {
-    HardState { vote: Vote { term, candidate }, committed }
+    HardState { vote: Vote { term, candidate: RaftId(candidate) }, committed }
 }
 
 /// Appends entries of these terms as one frame, from `first` on.
@@ -84,7 +88,7 @@ pub(super) fn append_with<L: Log>(log: &mut L, first: u64, terms: &[u64], hard: 
     let mut frame = Frame::new();
     frame.begin(first, hard);
     for (index, term) in (first..).zip(terms) {
-        assert_eq!(frame.push(*term, Kind::Batch, &body(id(*term, index))), id(*term, index));
+        assert_eq!(frame.push(*term, &entry(id(*term, index)).payload), id(*term, index));
     }
     log.append(&mut frame)
 }
@@ -99,9 +103,9 @@ pub(super) fn terms(log: &impl Log) -> Vec<u64> {
     let range = reader.base().index + 1..reader.last().index + 1;
     let entries = if range.is_empty() { vec![] } else { reader.entries(range.clone(), usize::MAX).unwrap() };
     assert_eq!(entries.len() as u64, range.end - range.start);
-    for (index, Entry { id, kind, body: found }) in range.zip(&entries) {
-        assert_eq!((id.index, *kind, &found[..]), (index, Kind::Batch, &body(*id)[..]));
-        assert_eq!(reader.term(index), Some(id.term));
+    for (index, found) in range.zip(&entries) {
+        assert_eq!((found.id.index, found), (index, &entry(found.id)));
+        assert_eq!(reader.term(index), Some(found.id.term));
     }
     entries.iter().map(|entry| entry.id.term).collect()
 }
@@ -164,9 +168,9 @@ pub(crate) fn a_frame_that_starts_again_leaves_nothing<K: LogKit>() {
     let (kit, mut log) = three::<K>();
     let mut frame = Frame::new();
     frame.begin(5, HardState::default());
-    frame.push(7, Kind::Blank, b"dropped");
+    frame.push(7, &entry(id(7, 5)).payload);
     frame.begin(5, HardState::default());
-    frame.push(2, Kind::Batch, &body(id(2, 5)));
+    frame.push(2, &entry(id(2, 5)).payload);
     log.append(&mut frame).unwrap();
     assert_eq!(terms(&log), [1, 1, 1, 2]);
     assert_eq!(reopened(&kit).unwrap(), [1, 1, 1, 2]);

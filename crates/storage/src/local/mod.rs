@@ -3,11 +3,12 @@
 //! A commit is acknowledged when it is durable in the log; commits that wait at the same time share one sync. The tree
 //! is made durable about once a second; opening replays the rest of the log into it.
 
-mod apply;
-mod disk;
-mod entry;
-mod layout;
-mod log;
+pub(crate) mod apply;
+pub(crate) mod disk;
+pub(crate) mod entry;
+pub(crate) mod image;
+pub(crate) mod layout;
+pub(crate) mod log;
 mod log_index;
 #[cfg(test)]
 mod log_model;
@@ -16,12 +17,12 @@ mod log_suite;
 mod restore;
 mod scan;
 mod scanned;
-mod segment;
+pub(crate) mod segment;
 mod segment_files;
-mod segmented_log;
+pub(crate) mod segmented_log;
 #[cfg(test)]
-mod sim_disk;
-mod state;
+pub(crate) mod sim_disk;
+pub(crate) mod state;
 #[cfg(test)]
 mod tests;
 mod upgrade;
@@ -32,7 +33,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Weak,
-        mpsc::{self, Sender},
+        mpsc::{self, Receiver, Sender},
     },
     thread::JoinHandle,
     time::Duration,
@@ -40,27 +41,33 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use keepfast_consensus::MAX_ENTRY;
 use parking_lot::Mutex;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 use self::{
     apply::{Applier, Upto},
     disk::{Disk, RealDisk},
+    entry::{FOUNDER, Vote},
     layout::{DirectoryLock, Layout},
     log::{Keep, Log, ReadLog},
     segment::Frame,
     segmented_log::{SegmentedLog, Segments},
     state::State,
-    writer::{Request, Writer},
+    writer::{Next, Writer},
 };
-use crate::{Backend, Batch, Index, Key, Page, Role, StorageError, Watch};
+use crate::{
+    Backend, Batch, Consensus, Index, Key, Page, Role, StorageError, Watch,
+    raft::{boot, driver::Driver, event::Event, node::Node, threads::Threads},
+};
 
 /// Options of a [`LocalBackend`].
 #[derive(Debug, Clone)]
 pub struct LocalOptions {
     /// Name of this node, as in `storage "raft" { node_id }`. Stored at the first start and compared at later starts.
     pub node_id: Option<String>,
-    /// Whether the store belongs to a cluster with this node as its only member and therefore its leader. Default: no.
+    /// Whether the store belongs to a cluster, if only with this node as its only member and therefore its leader.
+    /// Default: no.
     pub clustered: bool,
     /// Memory for pages of the tree, in bytes. Default: 8 MiB.
     pub cache_bytes: usize,
@@ -77,8 +84,10 @@ pub struct LocalOptions {
     /// smaller, commits with a put fail with [`StorageError::Full`], while deletes succeed. A full device would stop
     /// the store. Default: 32 MiB.
     pub reserve_bytes: u64,
-    /// The largest batch accepted, in bytes. Default: 64 MiB.
+    /// The largest batch accepted, in bytes. Default, and at most: 8 MiB, less one byte, which a cluster can replicate.
     pub max_batch_bytes: usize,
+    /// The shortest election timeout of a member; the longest is the double. Default: 600 milliseconds.
+    pub election: Duration,
 }
 
 impl Default for LocalOptions {
@@ -91,7 +100,8 @@ impl Default for LocalOptions {
             flush_interval: Duration::from_secs(1),
             flush_bytes: 16 << 20,
             reserve_bytes: 32 << 20,
-            max_batch_bytes: 64 << 20,
+            max_batch_bytes: MAX_ENTRY - 1,
+            election: Duration::from_millis(600),
         }
     }
 }
@@ -101,12 +111,7 @@ impl Default for LocalOptions {
 /// After a failed write or sync it accepts no commit until it is opened again, because the content of the disk is then
 /// unknown; reads still work. Dropping it makes the tree durable and blocks until then.
 pub struct LocalBackend {
-    applier: Arc<Applier>,
-    node_id: Option<String>,
-    incarnation: String,
-    clustered: bool,
-    max_batch_bytes: usize,
-    requests: Mutex<Option<Sender<Request>>>,
+    node: Arc<Node>,
     thread: Mutex<Option<JoinHandle<()>>>,
     _lock: Option<DirectoryLock>,
 }
@@ -147,74 +152,103 @@ impl LocalBackend {
         upgrade::revert(&disk)
     }
 
-    fn open_on(disk: Arc<dyn Disk>, options: LocalOptions, lock: Option<DirectoryLock>) -> Result<Self, StorageError> {
+    pub(crate) fn open_on(
+        disk: Arc<dyn Disk>,
+        options: LocalOptions,
+        lock: Option<DirectoryLock>,
+    ) -> Result<Self, StorageError> {
         let mut layout = Layout::open(&*disk, options.node_id.as_deref())?;
         if layout.needs_upgrade() {
             upgrade::run(&disk, &mut layout, &options)?;
         }
-        // What an upgrade has left; nothing reads it.
+        // What an upgrade or a snapshot that was not complete has left; nothing reads it.
         let _ = v1::delete(&*disk);
         let state = State::open(&*disk, options.cache_bytes, options.verify)?;
-        let mut log = SegmentedLog::open(Segments { disk, bytes: options.flush_bytes }, state.position().id)?;
+        let _ = disk.remove(state::FILE_NEW);
+        if layout.joining && state.members()?.is_some() {
+            layout.complete(&*disk)?;
+        }
+        let segments = Segments { disk: disk.clone(), bytes: options.flush_bytes };
+        let mut log = SegmentedLog::open(segments, state.position().id)?;
         let applier = Arc::new(Applier::new(state));
-        applier.replay(&log.reader(), Upto::Last)?;
-        log.purge(applier.state.position().id.index, Keep::NOTHING)?;
-        let writer = Writer {
-            applier: applier.clone(),
-            hard: log.reader().hard_state(),
-            log,
-            frame: Frame::new(),
-            flush_interval: options.flush_interval,
-            flush_bytes: options.flush_bytes,
-            reserve_bytes: options.reserve_bytes,
-            unflushed: 0,
-        };
-        let (sender, requests) = mpsc::channel();
+        let is_lone = replay(&applier, &log, &layout)?;
+        let keep = if is_lone { Keep::NOTHING } else { Keep::FOR_FOLLOWERS };
+        log.purge(applier.state().position().id.index, keep)?;
+        let (sender, events) = mpsc::channel();
+        let term = log.reader().hard_state().vote.term;
+        let node = Arc::new(Node::new(applier, disk, options, layout, sender.clone(), is_lone, term)?);
+        let of_thread = node.clone();
         let thread = std::thread::Builder::new()
             .name("storage".into())
-            .spawn(move || writer.run(&requests))
+            .spawn(move || run(&of_thread, log, is_lone, &sender, &events))
             .map_err(|error| StorageError::io("start the storage thread", error))?;
-        Ok(Self {
-            applier,
-            node_id: layout.node_id,
-            incarnation: layout.incarnation,
-            clustered: options.clustered,
-            max_batch_bytes: options.max_batch_bytes,
-            requests: Mutex::new(Some(sender)),
-            thread: Mutex::new(Some(thread)),
-            _lock: lock,
-        })
+        Ok(Self { node, thread: Mutex::new(Some(thread)), _lock: lock })
     }
 
     /// The id of the node that the directory belongs to, if one was ever set.
-    pub fn node_id(&self) -> Option<&str> {
-        self.node_id.as_deref()
+    pub fn node_id(&self) -> Option<String> {
+        self.node.layout.lock().node_id.clone()
     }
 
     /// The random name of the data directory, which never changes. A copy of the directory has the same name.
-    pub fn incarnation(&self) -> &str {
-        &self.incarnation
+    pub fn incarnation(&self) -> String {
+        self.node.layout.lock().incarnation.clone()
     }
 
     /// Finishes the waiting commits, makes the tree durable and accepts no more commits. Blocks until done.
     pub fn close(&self) {
-        drop(self.requests.lock().take());
+        self.node.close();
         if let Some(thread) = self.thread.lock().take()
             && thread.join().is_err()
         {
             tracing::error!("the storage thread has panicked");
         }
     }
+}
 
-    /// Why the writer does not respond.
-    fn stopped_error(&self) -> StorageError {
-        if let Some(reason) = self.applier.stopped.get() {
-            return StorageError::Stopped(reason.clone());
+/// Applies what the log has and the state has not. Returns whether the node has no other members.
+fn replay(applier: &Applier, log: &SegmentedLog, layout: &Layout) -> Result<bool, StorageError> {
+    let is_lone = || -> Result<bool, StorageError> {
+        let members = applier.state().members()?.map(|members| members.list);
+        let is_alone = members.is_none_or(|list| list.len() == 1 && boot::find(&list, &layout.origin()).is_some());
+        Ok(is_alone && !layout.joining)
+    };
+    applier.replay(&log.reader(), if is_lone()? { Upto::Last } else { Upto::Committed })?;
+    // The log may have had more members; or its end may not be committed.
+    Ok(is_lone()? && log.reader().last() == applier.state().position().id)
+}
+
+/// The thread that writes: alone, and as the driver of a member once there are others.
+fn run(node: &Arc<Node>, log: SegmentedLog, is_lone: bool, sender: &Sender<Event>, events: &Receiver<Event>) {
+    let (mut log, mut first, mut is_founding) = (log, None, false);
+    if is_lone {
+        let mut hard = log.reader().hard_state();
+        let candidate = node.published.view().id.unwrap_or(FOUNDER);
+        if hard.vote.candidate != candidate {
+            // Another node may have led this term, and written other entries in it.
+            hard.vote = Vote { term: hard.vote.term + 1, candidate };
         }
-        match *self.requests.lock() {
-            Some(_) => StorageError::Stopped("the storage thread has ended".into()),
-            None => StorageError::Closed,
+        let mut writer = Writer {
+            applier: node.applier.clone(),
+            hard,
+            log,
+            frame: Frame::new(),
+            flush_interval: node.options.flush_interval,
+            flush_bytes: node.options.flush_bytes,
+            reserve_bytes: node.options.reserve_bytes,
+            unflushed: 0,
+        };
+        let Some(next) = writer.run(node, events) else { return };
+        log = writer.log;
+        node.published.end_lone();
+        match next {
+            Next::Founded(event) => (first, is_founding) = (Some(event), true),
+            Next::Joins => node.publish_joining(),
         }
+    }
+    match Threads::start(node, log, sender) {
+        Ok(threads) => Driver::new(node.clone(), threads, sender.clone(), is_founding).run(first, events),
+        Err(error) => drop(node.applier.stop(&error)),
     }
 }
 
@@ -227,39 +261,30 @@ impl Drop for LocalBackend {
 #[async_trait]
 impl Backend for LocalBackend {
     async fn get(&self, key: &Key) -> Result<Option<Bytes>, StorageError> {
-        self.applier.state.get(key.as_str())
+        self.node.applier.state().get(key.as_str())
     }
 
     async fn list(&self, prefix: &Key, page: &Page) -> Result<Vec<String>, StorageError> {
-        self.applier.state.list(prefix.as_str(), page)
+        self.node.applier.state().list(prefix.as_str(), page)
     }
 
     async fn commit(&self, batch: Batch) -> Result<Index, StorageError> {
-        let size = batch.encoded_len();
-        if size > self.max_batch_bytes {
-            return Err(StorageError::TooLarge { size, limit: self.max_batch_bytes });
-        }
-        let (result, receiver) = oneshot::channel();
-        let sent = match &*self.requests.lock() {
-            Some(requests) => requests.send(Request { batch, result }).is_ok(),
-            None => false,
-        };
-        if !sent {
-            return Err(self.stopped_error());
-        }
-        receiver.await.unwrap_or_else(|_| Err(self.stopped_error()))
+        self.node.commit(batch).await
     }
 
     fn encryptions(&self, key_term: u32) -> Result<u64, StorageError> {
-        self.applier.state.encryptions(key_term)
+        self.node.applier.state().encryptions(key_term)
     }
 
     fn watch(&self, watcher: Weak<dyn Watch>) {
-        self.applier.watchers.add(watcher);
+        self.node.applier.watchers.add(watcher);
     }
 
     fn roles(&self) -> Option<watch::Receiver<Role>> {
-        // There is no sender: the role of a single node does not change.
-        self.clustered.then(|| watch::channel(Role::Leading).1)
+        self.node.options.clustered.then(|| self.node.published.roles.subscribe())
+    }
+
+    fn consensus(&self) -> Option<Arc<dyn Consensus>> {
+        self.node.options.clustered.then(|| self.node.clone() as Arc<dyn Consensus>)
     }
 }

@@ -21,7 +21,7 @@ use crate::batch::{take_key, take_text};
 use crate::{Key, StorageError};
 
 /// Part numbers to bodies; 0 to the digest of all before.
-const RESTORE: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("restore");
+pub(super) const RESTORE: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("restore");
 const DIGEST: u32 = 0;
 
 /// The staged parts of a restore.

@@ -21,7 +21,7 @@
 use bytes::{Buf, BufMut, Bytes};
 
 use super::{
-    entry::{Entry, HardState, Kind, LogId, Vote},
+    entry::{Entry, HardState, Kind, LogId, RaftId, Vote},
     scan::FrameForm,
 };
 use crate::{Batch, StorageError};
@@ -112,24 +112,25 @@ impl Frame {
 
     /// Adds a batch as an entry, and returns its id.
     pub(crate) fn push_batch(&mut self, term: u64, batch: &Batch) -> LogId {
-        let id = self.entry(term, Kind::Batch, batch.encoded_len());
+        let id = self.entry(term, Kind::Batch as u8, batch.encoded_len());
         batch.encode(&mut self.bytes);
         id
     }
 
-    /// Adds an entry, and returns its id.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the driver of keepfast-consensus (ADR 8)"))]
-    pub(crate) fn push(&mut self, term: u64, kind: Kind, body: &[u8]) -> LogId {
-        let id = self.entry(term, kind, body.len());
+    /// Adds an entry with an encoded payload, and returns its id.
+    pub(crate) fn push(&mut self, term: u64, payload: &[u8]) -> LogId {
+        // Of a blank entry, whose payload is empty, the log stores the kind.
+        let Some((kind, body)) = payload.split_first() else { return self.entry(term, Kind::Blank as u8, 0) };
+        let id = self.entry(term, *kind, body.len());
         self.bytes.put_slice(body);
         id
     }
 
-    fn entry(&mut self, term: u64, kind: Kind, length: usize) -> LogId {
+    fn entry(&mut self, term: u64, kind: u8, length: usize) -> LogId {
         let index = self.first + u64::from(self.count);
         self.bytes.put_u32_le(length as u32);
         self.bytes.put_u64_le(term);
-        self.bytes.put_u8(kind as u8);
+        self.bytes.put_u8(kind);
         self.count += 1;
         note_term(&mut self.terms, index, term);
         LogId { term, index }
@@ -222,13 +223,27 @@ impl FrameHead {
                 return Err(StorageError::corrupt("a log entry is cut"));
             }
             let (length, term) = (payload.get_u32_le() as usize, payload.get_u64_le());
-            let kind = Kind::decode(payload.get_u8())?;
-            if length > payload.len() {
+            if length >= payload.len() {
                 return Err(StorageError::corrupt("a log entry is cut"));
             }
-            entries.push(Entry { id: LogId { term, index }, kind, body: payload.split_to(length) });
+            let payload = payload.split_to(1 + length);
+            entries.push(Entry { id: LogId { term, index }, payload: stored_payload(payload)? });
         }
         Ok(entries)
+    }
+}
+
+/// The payload of an entry from its kind and its body in a log.
+fn stored_payload(payload: Bytes) -> Result<Bytes, StorageError> {
+    let byte = payload.first().copied().unwrap_or_default();
+    match Kind::from_byte(byte) {
+        Some(Kind::Blank) if payload.len() > 1 => Err(StorageError::corrupt("a blank log entry has a body")),
+        Some(Kind::Blank) => Ok(Bytes::new()),
+        Some(_) => Ok(payload),
+        None => {
+            let text = format!("its log has an entry of kind {byte}, which this program does not know");
+            Err(StorageError::Layout(text.into()))
+        }
     }
 }
 
@@ -242,12 +257,12 @@ pub(crate) fn note_term(terms: &mut Vec<(u64, u64)>, index: u64, term: u64) {
 fn put_hard(out: &mut impl BufMut, hard: HardState) {
     out.put_u64_le(hard.committed);
     out.put_u64_le(hard.vote.term);
-    out.put_u64_le(hard.vote.candidate);
+    out.put_u64_le(hard.vote.candidate.0);
 }
 
 fn take_hard(input: &mut impl Buf) -> HardState {
     let committed = input.get_u64_le();
-    let vote = Vote { term: input.get_u64_le(), candidate: input.get_u64_le() };
+    let vote = Vote { term: input.get_u64_le(), candidate: RaftId(input.get_u64_le()) };
     HardState { vote, committed }
 }
 
@@ -270,8 +285,12 @@ mod tests {
     use super::*;
 
     fn head() -> Head {
-        let hard = HardState { vote: Vote { term: 5, candidate: 6 }, committed: 7 };
+        let hard = HardState { vote: Vote { term: 5, candidate: RaftId(6) }, committed: 7 };
         Head { salt: 1, first: 2, before_term: 3, hard }
+    }
+
+    fn entry(term: u64, index: u64, kind: u8, body: &[u8]) -> Entry {
+        Entry::new(LogId { term, index }, Kind::from_byte(kind).unwrap(), body)
     }
 
     #[test]
@@ -289,13 +308,15 @@ mod tests {
     fn an_entry_of_an_unknown_kind_is_an_error() {
         let mut frame = Frame::new();
         frame.begin(1, head().hard);
-        frame.push(1, Kind::Blank, b"body");
+        frame.push(1, &Entry::new(LogId::default(), Kind::Batch, b"body").payload);
         let mut bytes = frame.finish(0).to_vec();
         let found = FrameHead::decode(0, &bytes[..FRAME]).unwrap();
         let payload = bytes.split_off(FRAME);
         assert_eq!(found.entries(payload.clone().into()).unwrap().len(), 1);
         let unknown: Vec<u8> = [&payload[..ENTRY - 1], &[99], &payload[ENTRY..]].concat();
         assert!(matches!(found.entries(unknown.into()), Err(StorageError::Layout(_))));
+        let full_blank: Vec<u8> = [&payload[..ENTRY - 1], &[1], &payload[ENTRY..]].concat();
+        assert!(matches!(found.entries(full_blank.into()), Err(StorageError::Corrupt(_))));
     }
 
     proptest! {
@@ -307,7 +328,7 @@ mod tests {
             let mut frame = Frame::new();
             frame.begin(first, head().hard);
             for (term, kind, body) in &entries {
-                frame.push(*term, Kind::decode(*kind).unwrap(), body);
+                frame.push(*term, &entry(*term, 0, *kind, body).payload);
             }
             let terms = frame.terms().to_vec();
             let bytes = frame.finish(salt).to_vec();
@@ -317,9 +338,7 @@ mod tests {
             prop_assert!(found.fits(salt, payload) && !found.fits(salt, &[payload, &[0]].concat()));
             prop_assert_eq!((found.first, found.hard), (first, head().hard));
             prop_assert_eq!(found.terms(payload).unwrap(), terms);
-            let expected: Vec<_> = (first..).zip(&entries).map(|(index, (term, kind, body))| Entry {
-                id: LogId { term: *term, index }, kind: Kind::decode(*kind).unwrap(), body: body.clone().into(),
-            }).collect();
+            let expected: Vec<_> = (first..).zip(&entries).map(|(index, (term, kind, body))| entry(*term, index, *kind, body)).collect();
             prop_assert_eq!(found.entries(payload.to_vec().into()).unwrap(), expected);
         }
 

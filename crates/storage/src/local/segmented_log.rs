@@ -8,7 +8,7 @@ use bytes::Bytes;
 use parking_lot::RwLock;
 
 use super::{
-    disk::Disk,
+    disk::{Disk, has_room},
     entry::{Entry, FOUNDING, HardState, LogId},
     log::{AppendError, Keep, Log, ReadLog},
     log_index::{FrameRef, LogIndex, Segment},
@@ -109,11 +109,8 @@ impl Log for SegmentedLog {
         Ok(length as u64)
     }
 
-    /// Requires more than `reserve` bytes, or more than a quarter of the file system where that is less.
     fn has_room(&self, reserve: u64, bytes: u64) -> bool {
-        // When the free space is unknown, the write itself shows whether there is enough.
-        let room = self.segments.disk.room();
-        room.map_or(true, |room| room.free > reserve.min(room.total / 4).saturating_add(bytes.saturating_mul(4)))
+        has_room(&*self.segments.disk, reserve, bytes)
     }
 
     fn purge(&mut self, flushed: u64, keep: Keep) -> Result<(), StorageError> {
@@ -276,7 +273,7 @@ impl ReadLog for LogReader {
                 if size > bytes {
                     return Ok(entries);
                 }
-                size += entry.body.len();
+                size += entry.payload.len();
                 entries.push(entry);
             }
         }

@@ -15,7 +15,7 @@ const SECTOR: usize = 512;
 
 /// How an operation that changes the disk fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// EIO, once. A failed sync loses some of the data to write, as on Linux.
     Error,
     /// EIO for this and every later operation: the machine has crashed.
@@ -30,7 +30,7 @@ pub(super) enum Fault {
 
 /// The disk. Clones share it.
 #[derive(Clone, Default)]
-pub(super) struct SimDisk(Arc<Mutex<Inner>>);
+pub(crate) struct SimDisk(Arc<Mutex<Inner>>);
 
 #[derive(Default)]
 struct Inner {
@@ -71,29 +71,29 @@ struct SimFile {
 }
 
 impl SimDisk {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let disk = Self::default();
         disk.0.lock().random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         disk
     }
 
     /// Makes the operation with this number fail. Operations are counted from 0 since the creation of the disk.
-    pub(super) fn fail_at(&self, operation: usize, fault: Fault) {
+    pub(crate) fn fail_at(&self, operation: usize, fault: Fault) {
         self.0.lock().fault = Some((operation, fault));
     }
 
     /// Sets the free space that [`Disk::room`] returns.
-    pub(super) fn set_free(&self, free: u64) {
+    pub(crate) fn set_free(&self, free: u64) {
         self.0.lock().free = Some(free);
     }
 
     /// Number of operations that changed the disk.
-    pub(super) fn operations(&self) -> usize {
+    pub(crate) fn operations(&self) -> usize {
         self.0.lock().operations
     }
 
     /// Simulates a power loss: any part of any unsynced write may be present or not. Clears faults.
-    pub(super) fn lose_power(&self) {
+    pub(crate) fn lose_power(&self) {
         let inner = &mut *self.0.lock();
         inner.fault = None;
         let random = &mut inner.random;
@@ -109,25 +109,25 @@ impl SimDisk {
     }
 
     /// Clears faults and keeps the unsynced data that the operating system holds.
-    pub(super) fn heal(&self) {
+    pub(crate) fn heal(&self) {
         self.0.lock().fault = None;
     }
 
     /// The bytes of a file.
-    pub(super) fn content(&self, name: &str) -> Vec<u8> {
+    pub(crate) fn content(&self, name: &str) -> Vec<u8> {
         let inner = self.0.lock();
         inner.files[&inner.names[name]].seen.clone()
     }
 
     /// Replaces the bytes of a file, durably.
-    pub(super) fn set_content(&self, name: &str, bytes: Vec<u8>) {
+    pub(crate) fn set_content(&self, name: &str, bytes: Vec<u8>) {
         let inner = &mut *self.0.lock();
         let id = inner.names[name];
         inner.files.insert(id, Content { seen: bytes.clone(), durable: bytes, pending: Vec::new() });
     }
 
     /// Returns a disk with the content that the operating system sees.
-    pub(super) fn copy(&self) -> Self {
+    pub(crate) fn copy(&self) -> Self {
         let inner = self.0.lock();
         let copy = Self::new(inner.random);
         {

@@ -15,6 +15,7 @@
 use std::{io, ops::Bound, sync::Arc};
 
 use bytes::{Buf, BufMut, Bytes};
+use keepfast_consensus::{Member, Payload};
 use parking_lot::Mutex;
 use redb::{
     Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
@@ -24,6 +25,7 @@ use redb::{
 use super::{
     disk::{Disk, DiskFile},
     entry::{FOUNDING, LogId},
+    image::Image,
 };
 use crate::{
     Digest, Key, Page, Read, StorageError, Write,
@@ -32,11 +34,11 @@ use crate::{
 
 /// Name of the file in the data directory.
 pub(crate) const FILE: &str = "state.redb";
-const FILE_NEW: &str = "state.redb.new";
+pub(crate) const FILE_NEW: &str = "state.redb.new";
 
-const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
+pub(super) const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
 const POSITION: TableDefinition<'_, &str, &[u8; ROW]> = TableDefinition::new("position");
-const TERMS: TableDefinition<'_, u32, u64> = TableDefinition::new("terms");
+pub(super) const TERMS: TableDefinition<'_, u32, u64> = TableDefinition::new("terms");
 const MEMBERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("members");
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const APPLIED: &str = "applied";
@@ -63,7 +65,7 @@ pub(crate) struct Position {
 
 impl Position {
     /// The position of a new state.
-    const NEW: Self = Self { id: FOUNDING, key_term: 0, encryptions: 0 };
+    pub(super) const NEW: Self = Self { id: FOUNDING, key_term: 0, encryptions: 0 };
 
     /// The stored form: little-endian, without an allocation, because each group writes it.
     fn as_row(self) -> [u8; ROW] {
@@ -83,6 +85,14 @@ impl Position {
     }
 }
 
+/// The last applied list of members.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AppliedMembers {
+    /// Its index.
+    pub(crate) index: u64,
+    pub(crate) list: Vec<Member>,
+}
+
 /// An uncommitted change; no effect until the commit.
 pub(crate) struct Change(WriteTransaction);
 
@@ -96,9 +106,7 @@ impl State {
             return Self::create(disk, cache_bytes, |_| Ok(()));
         };
         let txn = state.database.begin_read().map_err(state_error)?;
-        let table = txn.open_table(POSITION).map_err(state_error)?;
-        let position = table.get(APPLIED).map_err(state_error)?.map(|row| Position::from_row(row.value()));
-        *state.position.lock() = position.ok_or_else(|| StorageError::corrupt("state: it has no position"))?;
+        *state.position.lock() = position(&txn)?;
         Ok(state)
     }
 
@@ -127,17 +135,28 @@ impl State {
         cache_bytes: usize,
         fill: impl FnOnce(&Change) -> Result<(), StorageError>,
     ) -> Result<Self, StorageError> {
-        let failed = |error| StorageError::io("create the state", error);
-        let file = disk.open(FILE_NEW, true).map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
-        file.set_len(0).map_err(failed)?;
-        let state = Self { database: database(file, cache_bytes, false)?, position: Position::NEW.into() };
+        let state = Self::begin_new(disk, cache_bytes)?;
         let change = state.begin()?;
         change.records()?;
         fill(&change)?;
         state.commit(change, Position::NEW)?;
         state.flush()?;
-        disk.rename(FILE_NEW, FILE).and_then(|()| disk.sync_directory("")).map_err(failed)?;
+        Self::enter(disk)?;
         Ok(state)
+    }
+
+    /// An empty tree in the file for a new one.
+    pub(super) fn begin_new(disk: &dyn Disk, cache_bytes: usize) -> Result<Self, StorageError> {
+        let failed = |error| StorageError::io("create the state", error);
+        let file = disk.open(FILE_NEW, true).map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
+        file.set_len(0).map_err(failed)?;
+        Ok(Self { database: database(file, cache_bytes, false)?, position: Position::NEW.into() })
+    }
+
+    /// Puts the new tree, which is complete and durable, in the place of the current one.
+    pub(crate) fn enter(disk: &dyn Disk) -> Result<(), StorageError> {
+        let renamed = disk.rename(FILE_NEW, FILE).and_then(|()| disk.sync_directory(""));
+        renamed.map_err(|error| StorageError::io_kept("replace the state", error))
     }
 
     /// What is applied.
@@ -149,9 +168,7 @@ impl State {
     pub(crate) fn encryptions(&self, key_term: u32) -> Result<u64, StorageError> {
         // One transaction: a change that begins a key term moves the count from the position to the table.
         let txn = self.database.begin_read().map_err(state_error)?;
-        let table = txn.open_table(POSITION).map_err(state_error)?;
-        let position = table.get(APPLIED).map_err(state_error)?.map(|row| Position::from_row(row.value()));
-        let position = position.unwrap_or(Position::NEW);
+        let position = position(&txn)?;
         let earlier = match existing(&txn, TERMS)? {
             Some(terms) => terms.get(key_term).map_err(state_error)?.map_or(0, |count| count.value()),
             None => 0,
@@ -159,12 +176,29 @@ impl State {
         Ok(earlier + if position.key_term == key_term { position.encryptions } else { 0 })
     }
 
-    /// The index and the body of the last applied [`Kind::Members`](super::entry::Kind::Members).
-    pub(crate) fn members(&self) -> Result<Option<(u64, Bytes)>, StorageError> {
+    /// The last applied list of members; `None` for a node that never was in a cluster.
+    pub(crate) fn members(&self) -> Result<Option<AppliedMembers>, StorageError> {
         let txn = self.database.begin_read().map_err(state_error)?;
-        let Some(members) = existing(&txn, MEMBERS)? else { return Ok(None) };
-        let last = members.last().map_err(state_error)?;
-        Ok(last.map(|(index, body)| (index.value(), Bytes::copy_from_slice(body.value()))))
+        members(&txn)
+    }
+
+    /// A consistent view of everything that a snapshot contains.
+    pub(crate) fn image(&self) -> Result<Image, StorageError> {
+        Image::new(self.database.begin_read().map_err(state_error)?)
+    }
+
+    /// Whether all reads hold, and the position at which this was evaluated.
+    pub(crate) fn reads_hold(&self, reads: &[Read]) -> Result<(bool, LogId), StorageError> {
+        let txn = self.database.begin_read().map_err(state_error)?;
+        let records = txn.open_table(RECORDS).map_err(state_error)?;
+        Ok((reads_hold(&records, reads)?, position(&txn)?.id))
+    }
+
+    /// Whether parts of a restore are staged.
+    pub(crate) fn is_restoring(&self) -> Result<bool, StorageError> {
+        let txn = self.database.begin_read().map_err(state_error)?;
+        let Some(staged) = existing(&txn, super::restore::RESTORE)? else { return Ok(false) };
+        Ok(staged.first().map_err(state_error)?.is_some())
     }
 
     /// Returns the value at a path.
@@ -240,7 +274,9 @@ impl Change {
     }
 
     /// Replaces the members.
-    pub(crate) fn set_members(&self, index: u64, body: &[u8]) -> Result<(), StorageError> {
+    pub(crate) fn set_members(&self, index: u64, list: &[Member]) -> Result<(), StorageError> {
+        let payload = Payload::Members(list.to_vec()).encode();
+        let body = payload.get(1..).unwrap_or_default();
         let mut members = self.0.open_table(MEMBERS).map_err(state_error)?;
         members.retain(|_, _| false).map_err(state_error)?;
         members.insert(index, body).map_err(state_error)?;
@@ -270,21 +306,7 @@ impl Change {
 impl Records<'_> {
     /// Whether all reads still hold.
     pub(crate) fn reads_hold(&self, reads: &[Read]) -> Result<bool, StorageError> {
-        for read in reads {
-            let holds = match read {
-                Read::Value { key, seen } => {
-                    let value = self.0.get(key.as_str()).map_err(state_error)?;
-                    value.map(|value| Digest::of(value.value())) == *seen
-                }
-                Read::Listing { prefix, page, seen } => {
-                    Digest::of_names(&names(&self.0, prefix.as_str(), page)?) == *seen
-                }
-            };
-            if !holds {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        reads_hold(&self.0, reads)
     }
 
     /// Deletes all records.
@@ -309,8 +331,41 @@ impl Records<'_> {
     }
 }
 
+fn reads_hold(records: &impl ReadableTable<&'static str, &'static [u8]>, reads: &[Read]) -> Result<bool, StorageError> {
+    for read in reads {
+        let holds = match read {
+            Read::Value { key, seen } => {
+                let value = records.get(key.as_str()).map_err(state_error)?;
+                value.map(|value| Digest::of(value.value())) == *seen
+            }
+            Read::Listing { prefix, page, seen } => Digest::of_names(&names(records, prefix.as_str(), page)?) == *seen,
+        };
+        if !holds {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The stored position.
+pub(super) fn position(txn: &ReadTransaction) -> Result<Position, StorageError> {
+    let table = txn.open_table(POSITION).map_err(state_error)?;
+    let position = table.get(APPLIED).map_err(state_error)?.map(|row| Position::from_row(row.value()));
+    position.ok_or_else(|| StorageError::corrupt("state: it has no position"))
+}
+
+pub(super) fn members(txn: &ReadTransaction) -> Result<Option<AppliedMembers>, StorageError> {
+    let Some(members) = existing(txn, MEMBERS)? else { return Ok(None) };
+    let last = members.last().map_err(state_error)?;
+    let decoded = |body: &[u8]| {
+        let list = Payload::decode_list(&Bytes::copy_from_slice(body));
+        list.map_err(|error| StorageError::corrupt(format!("state: members: {error}")))
+    };
+    last.map(|(index, body)| Ok(AppliedMembers { index: index.value(), list: decoded(body.value())? })).transpose()
+}
+
 /// Opens a table for reads; `None` before its first change.
-fn existing<K: redb::Key + 'static, V: redb::Value + 'static>(
+pub(super) fn existing<K: redb::Key + 'static, V: redb::Value + 'static>(
     txn: &ReadTransaction,
     table: TableDefinition<'_, K, V>,
 ) -> Result<Option<redb::ReadOnlyTable<K, V>>, StorageError> {

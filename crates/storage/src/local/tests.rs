@@ -140,17 +140,17 @@ async fn a_node_keeps_its_name() {
         LocalBackend::open(directory.path(), LocalOptions { node_id: Some(name.into()), ..LocalOptions::default() })
     };
     assert_eq!(open(directory.path()).node_id(), None);
-    assert_eq!(named("n1").unwrap().node_id(), Some("n1"));
+    assert_eq!(named("n1").unwrap().node_id().as_deref(), Some("n1"));
     assert!(matches!(named("n2"), Err(StorageError::Layout(_))));
-    assert_eq!(open(directory.path()).node_id(), Some("n1"));
+    assert_eq!(open(directory.path()).node_id().as_deref(), Some("n1"));
 }
 
 #[tokio::test]
 async fn a_directory_keeps_its_incarnation() {
     let directory = tempfile::tempdir().unwrap();
-    let first = open(directory.path()).incarnation().to_owned();
+    let first = open(directory.path()).incarnation();
     let options = LocalOptions { node_id: Some("n1".into()), ..LocalOptions::default() };
-    let named = LocalBackend::open(directory.path(), options).unwrap().incarnation().to_owned();
+    let named = LocalBackend::open(directory.path(), options).unwrap().incarnation();
     assert!(!first.is_empty() && first == named && first == open(directory.path()).incarnation());
     let other = tempfile::tempdir().unwrap();
     assert_ne!(open(other.path()).incarnation(), first);

@@ -51,12 +51,18 @@ pub(crate) fn revert(disk: &Arc<dyn Disk>) -> Result<(), StorageError> {
     let options = LocalOptions::default();
     let state = State::open(&**disk, options.cache_bytes, options.verify)?;
     let log = SegmentedLog::open(Segments { disk: disk.clone(), bytes: options.flush_bytes }, state.position().id)?;
+    let is_member = |state: &State| -> Result<(), StorageError> {
+        match layout.joining || layout.removed || state.members()?.is_some() {
+            true => Err(StorageError::Layout("it belongs to a member of a cluster".into())),
+            false => Ok(()),
+        }
+    };
+    // Before the replay: of a member, the end of the log may not be committed.
+    is_member(&state)?;
     let applier = Applier::new(state);
     applier.replay(&log.reader(), Upto::Last)?;
-    let state = &applier.state;
-    if layout.joining || layout.removed || state.members()?.is_some() {
-        return Err(StorageError::Layout("it belongs to a member of a cluster".into()));
-    }
+    let state = applier.state();
+    is_member(&state)?;
     let change = state.begin()?;
     let position = change.downgrade(state.position())?;
     state.commit(change, position)?;

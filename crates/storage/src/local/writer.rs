@@ -13,25 +13,25 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::oneshot;
+use keepfast_consensus::{Change as MembersChange, Payload};
 
 use super::{
-    apply::{Applier, Group},
-    entry::HardState,
-    log::{AppendError, Keep, Log},
+    apply::{Applier, Group, Notice, Verdict},
+    entry::{Entry, FOUNDING, HardState},
+    log::{AppendError, Keep, Log, ReadLog},
     segment::Frame,
     state::{Change, Position},
 };
-use crate::{Batch, Index, StorageError, Write};
+use crate::{
+    ChangeError, Index, StorageError, Write,
+    raft::{
+        event::{Event, Proposal, Request},
+        node::Node,
+    },
+};
 
 /// A group is closed at this size in bytes; the batch that exceeds it is the last.
 const GROUP_BYTES: usize = 4 << 20;
-
-/// A waiting commit.
-pub(crate) struct Request {
-    pub(crate) batch: Batch,
-    pub(crate) result: oneshot::Sender<CommitResult>,
-}
 
 type CommitResult = Result<Index, StorageError>;
 
@@ -49,6 +49,14 @@ pub(crate) struct Writer<L> {
     pub(crate) unflushed: u64,
 }
 
+/// Why a node is lone no more.
+pub(crate) enum Next {
+    /// It has written the first list of members; the change that needs them follows.
+    Founded(Event),
+    /// It joins a cluster.
+    Joins,
+}
+
 /// Why a group was not committed.
 enum Failure {
     /// No space; nothing has changed.
@@ -64,31 +72,99 @@ impl From<StorageError> for Failure {
 }
 
 impl<L: Log> Writer<L> {
-    /// Runs until the senders are dropped, then makes the state durable.
-    pub(crate) fn run(mut self, requests: &Receiver<Request>) {
+    /// Runs until the end, or until this node has other members; commits that wait then stay in `events`. Makes the state
+    /// durable.
+    pub(crate) fn run(&mut self, node: &Node, events: &Receiver<Event>) -> Option<Next> {
+        let mut next = None;
         loop {
             // An idle store waits without a timer.
-            let received = match self.unflushed {
-                0 => requests.recv().map_err(RecvTimeoutError::from),
-                _ => requests.recv_timeout(self.flush_interval),
+            let received = match (next.take(), self.unflushed) {
+                (Some(event), _) => Ok(event),
+                (None, 0) => events.recv().map_err(RecvTimeoutError::from),
+                (None, _) => events.recv_timeout(self.flush_interval),
             };
             match received {
-                Ok(first) => self.commit(gather(first, requests)),
+                Ok(Event::Commit(first)) => {
+                    let (group, other) = gather(first, events);
+                    self.commit(group);
+                    next = other;
+                }
+                Ok(Event::Close) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(event) => {
+                    if let Some(next) = self.other(node, event) {
+                        self.flush();
+                        return Some(next);
+                    }
+                }
                 Err(RecvTimeoutError::Timeout) => self.flush(),
-                Err(RecvTimeoutError::Disconnected) => break,
             }
             if self.unflushed >= self.flush_bytes {
                 self.flush();
             }
         }
         self.flush();
+        None
+    }
+
+    /// Handles what is no commit.
+    fn other(&mut self, node: &Node, event: Event) -> Option<Next> {
+        match event {
+            Event::Read(reply) => drop(reply.send(Ok(*self.applier.applied.borrow()))),
+            Event::Change(change, reply) => {
+                let founded = match &*change {
+                    MembersChange::AddLearner(_) => self.found(node),
+                    MembersChange::Demote(name) | MembersChange::Remove(name) if *name == node.origin().node => {
+                        Err(ChangeError::LastVoter.into())
+                    }
+                    _ => Err(ChangeError::Unknown.into()),
+                };
+                match founded {
+                    Ok(()) => return Some(Next::Founded(Event::Change(change, reply))),
+                    Err(error) => drop(reply.send(Err(error))),
+                }
+            }
+            Event::Transfer(_, reply) => drop(reply.send(Err(StorageError::NoTarget))),
+            Event::Start(reply) => {
+                node.publish_lone(self.hard.vote.term);
+                let _ = reply.send(Ok(()));
+            }
+            Event::Stop(reply) => drop(reply.send(Ok(()))),
+            Event::Join(joined, reply) => {
+                let prepared = self.is_empty().and_then(|()| node.store_join(&joined));
+                let is_prepared = prepared.is_ok();
+                let _ = reply.send(prepared);
+                return is_prepared.then_some(Next::Joins);
+            }
+            Event::Snapshot(received) => received.refuse(),
+            // Nothing of a cluster concerns a lone node.
+            _ => {}
+        }
+        None
+    }
+
+    /// Writes the first list of members, unless there is one.
+    fn found(&mut self, node: &Node) -> Result<(), StorageError> {
+        if let Some(error) = self.applier.stopped() {
+            return Err(error);
+        }
+        let Some(list) = node.first_list()? else { return Ok(()) };
+        let (result, mut receiver) = tokio::sync::oneshot::channel();
+        let proposal = Proposal::other(&Payload::Members(list));
+        self.commit(vec![Request { proposal, result }]);
+        receiver.try_recv().unwrap_or(Err(StorageError::Closed)).map(drop)
+    }
+
+    /// Whether nothing was ever committed here.
+    fn is_empty(&self) -> Result<(), StorageError> {
+        let is_new = self.applier.state().position().id == FOUNDING && self.log.reader().last() == FOUNDING;
+        if is_new { Ok(()) } else { Err(StorageError::Layout("it has data".into())) }
     }
 
     /// Commits a group and sends the result of each request.
-    fn commit(&mut self, group: Vec<Request>) {
-        let results = match self.applier.stopped.get() {
-            Some(reason) => Err(StorageError::Stopped(reason.clone())),
-            None => self.try_commit(&group).map_err(|failure| match failure {
+    fn commit(&mut self, mut group: Vec<Request>) {
+        let results = match self.applier.stopped() {
+            Some(error) => Err(error),
+            None => self.try_commit(&mut group).map_err(|failure| match failure {
                 Failure::Full => StorageError::Full,
                 Failure::Broken(error) => self.stop(&error),
             }),
@@ -108,10 +184,12 @@ impl<L: Log> Writer<L> {
         }
     }
 
-    fn try_commit(&mut self, group: &[Request]) -> Result<Vec<CommitResult>, Failure> {
+    fn try_commit(&mut self, group: &mut [Request]) -> Result<Vec<CommitResult>, Failure> {
         let applier = self.applier.clone();
-        let change = applier.state.begin()?;
-        let (results, position) = self.apply(&change, group)?;
+        let state = applier.state();
+        let change = state.begin()?;
+        let mut replaced = None;
+        let (results, position) = self.apply(&change, group, &mut replaced)?;
         if self.frame.count() == 0 {
             change.abort()?;
             return Ok(results);
@@ -128,8 +206,14 @@ impl<L: Log> Writer<L> {
         }
         applier.publish(change, position, |applier| {
             for (request, answer) in group.iter().zip(&results) {
-                if let (Ok(index), false) = (answer, request.batch.writes.is_empty()) {
-                    applier.watchers.notify(*index, &request.batch.writes);
+                match (&request.proposal, answer) {
+                    (Proposal::Batch(batch), Ok(index)) if !batch.writes.is_empty() => {
+                        applier.watchers.notify(*index, &batch.writes);
+                    }
+                    (Proposal::Payload(..), Ok(index)) if replaced == Some(*index) => {
+                        applier.watchers.notify_replaced(*index);
+                    }
+                    _ => {}
                 }
             }
         })?;
@@ -137,27 +221,58 @@ impl<L: Log> Writer<L> {
     }
 
     /// Checks each batch; applies it and adds it to the frame when it passes. A batch sees the earlier batches of the
-    /// group. Returns the results, and the position after the last applied batch.
-    fn apply(&mut self, change: &Change, requests: &[Request]) -> Result<(Vec<CommitResult>, Position), StorageError> {
-        let state = &self.applier.state;
-        let mut group = Group::begin(state, change)?;
+    /// group. Returns the results, and the position after the last applied batch. Sets the index of a restore that has
+    /// replaced all records, if there is one.
+    fn apply(
+        &mut self,
+        change: &Change,
+        requests: &mut [Request],
+        replaced: &mut Option<Index>,
+    ) -> Result<(Vec<CommitResult>, Position), StorageError> {
+        let state = self.applier.state();
+        let mut group = Group::begin(&state, change)?;
         let mut last = state.position().id.index;
         self.frame.begin(last + 1, self.hard);
-        let bytes: usize = requests.iter().map(|request| request.batch.encoded_len()).sum();
+        let bytes: usize = requests.iter().map(|request| request.proposal.size()).sum();
         let has_room = self.log.has_room(self.reserve_bytes, bytes as u64);
         let mut results = Vec::with_capacity(requests.len());
-        for request in requests {
-            if !group.holds(&request.batch.reads)? {
+        for Request { proposal, .. } in requests {
+            let is_encoded = matches!(proposal, Proposal::Payload(..));
+            if is_encoded {
+                // Of a caller that took this node for a member.
+                *proposal = std::mem::replace(proposal, Proposal::NOTHING).decoded()?;
+            }
+            let batch = match proposal {
+                Proposal::Batch(batch) => batch,
+                Proposal::Payload(payload, _) if has_room => {
+                    let id = self.frame.push(self.hard.vote.term, payload);
+                    let (verdict, notice) = group.entry(Entry { id, payload: payload.clone() })?;
+                    last = id.index;
+                    if matches!(notice, Some(Notice::Replaced)) {
+                        *replaced = Some(Index(last));
+                    }
+                    results.push(match verdict {
+                        Verdict::Passed => Ok(Index(last)),
+                        _ => Err(StorageError::corrupt("an entry of the restore does not fit")),
+                    });
+                    continue;
+                }
+                Proposal::Payload(..) => {
+                    results.push(Err(StorageError::Full));
+                    continue;
+                }
+            };
+            if !group.holds(&batch.reads)? {
                 results.push(Err(StorageError::Conflict));
                 continue;
             }
-            if !has_room && request.batch.writes.iter().any(|write| matches!(write, Write::Put { .. })) {
+            if !has_room && batch.writes.iter().any(|write| matches!(write, Write::Put { .. })) {
                 results.push(Err(StorageError::Full));
                 continue;
             }
-            if !request.batch.writes.is_empty() {
-                let id = self.frame.push_batch(self.hard.vote.term, &request.batch);
-                group.write(id, &request.batch.writes)?;
+            if !batch.writes.is_empty() {
+                let id = self.frame.push_batch(self.hard.vote.term, batch);
+                group.write(id, &batch.writes)?;
                 last = id.index;
             }
             results.push(Ok(Index(last)));
@@ -171,12 +286,12 @@ impl<L: Log> Writer<L> {
             self.unflushed = 0;
             return;
         }
-        if let Err(error) = self.applier.state.flush() {
+        if let Err(error) = self.applier.state().flush() {
             self.stop(&error);
             return;
         }
         self.unflushed = 0;
-        let flushed = self.applier.state.position().id.index;
+        let flushed = self.applier.state().position().id.index;
         if let Err(error) = self.log.purge(flushed, Keep::NOTHING) {
             self.stop(&error);
         }
@@ -184,23 +299,21 @@ impl<L: Log> Writer<L> {
 
     /// Stops all writes and logs the reason.
     fn stop(&mut self, error: &StorageError) -> StorageError {
-        let reason: Arc<str> = error.to_string().into();
-        tracing::error!(error = &*reason, "the storage stops: the last writes may not be durable");
-        let reason = self.applier.stopped.get_or_init(|| reason);
         self.unflushed = 0;
-        StorageError::Stopped(reason.clone())
+        self.applier.stop(error)
     }
 }
 
-/// The given request and those that wait behind it.
-fn gather(first: Request, requests: &Receiver<Request>) -> Vec<Request> {
-    let mut bytes = first.batch.encoded_len();
+/// The given request and those that wait behind it, and an event of another kind behind those.
+fn gather(first: Request, events: &Receiver<Event>) -> (Vec<Request>, Option<Event>) {
+    let mut bytes = first.proposal.size();
     let mut group = vec![first];
     while bytes < GROUP_BYTES
-        && let Ok(next) = requests.try_recv()
+        && let Ok(event) = events.try_recv()
     {
-        bytes += next.batch.encoded_len();
+        let Event::Commit(next) = event else { return (group, Some(event)) };
+        bytes += next.proposal.size();
         group.push(next);
     }
-    group
+    (group, None)
 }

@@ -130,36 +130,44 @@ fn use_routes(r: &mut Routes<Transit>) {
     r.path("encrypt/{name}", help("Encrypts with a key."))
         .names_only()
         .update(encrypt::encrypt)
-        .exists(encrypt::exists);
-    r.path("decrypt/{name}", help("Decrypts with a key.")).names_only().update(encrypt::decrypt);
+        .exists(encrypt::exists)
+        .here();
+    r.path("decrypt/{name}", help("Decrypts with a key.")).names_only().update(encrypt::decrypt).here();
     r.path(
         "rewrap/{name}",
         help("Rewraps a ciphertext: encrypts it with the latest version without returning the plaintext."),
     )
     .names_only()
-    .update(encrypt::rewrap);
+    .update(encrypt::rewrap)
+    .here();
     r.path("datakey/{plaintext}/{name}", help("Generates a data key, encrypted with a named key."))
         .names_only()
-        .update(encrypt::data_key);
+        .update(encrypt::data_key)
+        .here();
     r.paths(["sign/{name}", "sign/{name}/{urlalgorithm}"], help("Signs with a key."))
         .names_only()
         .final_slash()
-        .update(sign::sign);
+        .update(sign::sign)
+        .here();
     r.paths(["verify/{name}", "verify/{name}/{urlalgorithm}"], help("Verifies a signature or an HMAC."))
         .names_only()
         .final_slash()
-        .update(sign::verify);
+        .update(sign::verify)
+        .here();
     r.paths(["hmac/{name}", "hmac/{name}/{urlalgorithm}"], help("Computes an HMAC with a key."))
         .names_only()
         .final_slash()
-        .update(hmac::hmac);
-    r.paths(["hash", "hash/{urlalgorithm}"], help("A digest.")).final_slash().update(random::hash);
+        .update(hmac::hmac)
+        .here();
+    r.paths(["hash", "hash/{urlalgorithm}"], help("A digest.")).final_slash().update(random::hash).here();
     r.paths(["random", "random/{source}", "random/{source}/{urlbytes}"], help("Random bytes."))
         .final_slash()
-        .update(random::random);
+        .update(random::random)
+        .here();
     r.path("derive-key/{name}", help("Derives a key by key agreement with another public key."))
         .names_only()
-        .update(derive::derive);
+        .update(derive::derive)
+        .here();
 }
 
 fn transfer_routes(r: &mut Routes<Transit>) {

@@ -1,7 +1,7 @@
 //! Tests of the segmented log on a simulated disk.
 
 use super::super::{
-    entry::{Kind, Vote},
+    entry::{Kind, RaftId, Vote},
     log_suite::{LogKit, log_suite},
     sim_disk::{Fault, SimDisk},
 };
@@ -87,7 +87,7 @@ fn log(disk: &SimDisk, bytes: u64) -> SegmentedLog {
 fn append(log: &mut SegmentedLog, first: u64, term: u64) {
     let mut frame = Frame::new();
     frame.begin(first, HardState::default());
-    frame.push(term, Kind::Blank, &[0; 40]);
+    frame.push(term, &[Kind::Batch as u8; 41]);
     log.append(&mut frame).unwrap();
 }
 
@@ -123,9 +123,9 @@ fn a_deleted_segment_that_reappears_hides_no_vote() {
     append(&mut started, 2, 1);
     started.purge(2, ALL).unwrap();
     let mut frame = Frame::new();
-    let vote = Vote { term: 5, candidate: 6 };
+    let vote = Vote { term: 5, candidate: RaftId(6) };
     frame.begin(3, HardState { vote, committed: 3 });
-    frame.push(1, Kind::Blank, &[0; 40]);
+    frame.push(1, &[Kind::Batch as u8; 41]);
     started.append(&mut frame).unwrap();
     started.purge(2, ALL).unwrap();
     drop(started);

@@ -3,16 +3,18 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use keepfast_consensus::{Member, Payload, RaftId};
 use parking_lot::Mutex;
 
 use super::super::{
     apply::{Applier, Upto, Verdict},
     entry::{Entry, FOUNDING, HardState, Kind, LogId},
+    layout::Layout,
     log::{Log, ReadLog},
     segment::Frame,
     segmented_log::{SegmentedLog, Segments},
     sim_disk::SimDisk,
-    state::State,
+    state::{AppliedMembers, State},
 };
 use crate::{Batch, Digest, Index, Key, LocalBackend, LocalOptions, Read, StorageError, Watch, Write};
 
@@ -31,8 +33,8 @@ fn swap(path: &str, seen: Option<&str>, value: &'static str) -> Batch {
     Batch { reads: vec![Read::Value { key: key(path), seen }], writes: vec![write] }
 }
 
-fn entry(index: u64, kind: Kind, body: impl Into<Bytes>) -> Entry {
-    Entry { id: LogId { term: 1, index }, kind, body: body.into() }
+fn entry(index: u64, kind: Kind, body: impl AsRef<[u8]>) -> Entry {
+    Entry::new(LogId { term: 1, index }, kind, body.as_ref())
 }
 
 fn batch(index: u64, batch: &Batch) -> Entry {
@@ -41,13 +43,22 @@ fn batch(index: u64, batch: &Batch) -> Entry {
     entry(index, Kind::Batch, body)
 }
 
+/// A list with one voter.
+pub(super) fn list() -> Vec<Member> {
+    let text = String::new;
+    let (id, node, incarnation) = (RaftId(1), "n1".to_owned(), [1; 16]);
+    let (cluster_addr, api_addr, version) = (text(), text(), text());
+    let (voter, wants_vote, election_ms) = (true, true, 600);
+    vec![Member { id, node, incarnation, cluster_addr, api_addr, voter, wants_vote, election_ms, version }]
+}
+
 fn entries() -> Vec<Entry> {
     vec![
         entry(2, Kind::Blank, ""),
         batch(3, &swap("a", None, "one")),
         batch(4, &swap("a", None, "lost")),
         batch(5, &swap("a", Some("one"), "two")),
-        entry(6, Kind::Members, "members"),
+        entry(6, Kind::Members, &Payload::Members(list()).encode()[1..]),
         batch(7, &swap("a", Some("two"), "three")),
     ]
 }
@@ -82,10 +93,10 @@ fn every_replica_decides_alike_however_entries_are_grouped() {
             verdicts.extend(applier.apply(group.to_vec()).unwrap());
         }
         assert_eq!(verdicts, [Passed, Passed, Conflict, Passed, Passed, Passed]);
-        assert_eq!(applier.state.get("a").unwrap().unwrap(), "three");
-        assert_eq!(applier.state.position().id, LogId { term: 1, index: 7 });
+        assert_eq!(applier.state().get("a").unwrap().unwrap(), "three");
+        assert_eq!(applier.state().position().id, LogId { term: 1, index: 7 });
         assert_eq!(*applier.applied.borrow(), Index(7));
-        assert_eq!(applier.state.members().unwrap().unwrap(), (6, "members".into()));
+        assert_eq!(applier.state().members().unwrap().unwrap(), AppliedMembers { index: 6, list: list() });
         let notices = notified.0.lock();
         assert_eq!(notices.iter().map(|notice| notice.0).collect::<Vec<_>>(), [3, 5, 7]);
         assert!(notices.iter().all(|(index, _, applied)| applied < index), "watchers come before the applied index");
@@ -100,11 +111,11 @@ fn watchers_learn_of_a_restore_before_its_index() {
     let watcher: Arc<dyn Watch> = notified.clone();
     applier.watchers.add(Arc::downgrade(&watcher));
     let digest = keepfast_crypto::hash::sha256(b"head");
-    let end = entry(4, Kind::RestoreEnd, Bytes::copy_from_slice(&digest));
+    let end = entry(4, Kind::RestoreEnd, digest);
     let started = vec![batch(2, &swap("a", None, "one")), entry(3, Kind::RestoreBegin, "head"), end];
     assert_eq!(applier.apply(started).unwrap(), [Verdict::Passed; 3]);
     assert_eq!(*notified.0.lock(), [(2, "a".to_owned(), 1), (4, "everything".to_owned(), 1)]);
-    assert_eq!((applier.state.get("a").unwrap(), *applier.applied.borrow()), (None, Index(4)));
+    assert_eq!((applier.state().get("a").unwrap(), *applier.applied.borrow()), (None, Index(4)));
 }
 
 #[test]
@@ -113,7 +124,7 @@ fn entries_out_of_order_and_unreadable_ones_change_nothing() {
     let passing = || batch(2, &swap("a", None, "one"));
     for bad in [entry(4, Kind::Blank, ""), entry(2, Kind::Blank, ""), entry(3, Kind::Batch, "unreadable")] {
         assert!(matches!(applier.apply(vec![passing(), bad]), Err(StorageError::Corrupt(_))));
-        assert_eq!((applier.state.position().id, applier.state.get("a").unwrap()), (FOUNDING, None));
+        assert_eq!((applier.state().position().id, applier.state().get("a").unwrap()), (FOUNDING, None));
         assert_eq!(*applier.applied.borrow(), Index(1));
     }
     applier.apply(vec![passing()]).unwrap();
@@ -131,10 +142,10 @@ fn the_encryptions_of_every_entry_are_counted_by_key_term() {
         let writes = terms.iter().map(|term| put("k", *term)).collect();
         state.apply(vec![batch(index, &Batch { reads, writes })]).unwrap();
     }
-    let counts = |applier: &Applier| [1, 2, 3, 4, 5].map(|term| applier.state.encryptions(term).unwrap());
+    let counts = |applier: &Applier| [1, 2, 3, 4, 5].map(|term| applier.state().encryptions(term).unwrap());
     // With those of the entry 4, a conflict: each replica counts it.
     assert_eq!(counts(&state), [3, 1, 2, 1, 0]);
-    state.state.flush().unwrap();
+    state.state().flush().unwrap();
     drop(state);
     assert_eq!(counts(&applier(&disk)), [3, 1, 2, 1, 0]);
 }
@@ -150,8 +161,8 @@ fn log_of(entries: Vec<Entry>, committed: u64) -> (SimDisk, SegmentedLog) {
     let mut log = SegmentedLog::open(segments, FOUNDING).unwrap();
     let mut frame = Frame::new();
     frame.begin(2, HardState { committed, ..HardState::default() });
-    for Entry { id, kind, body } in entries {
-        frame.push(id.term, kind, &body);
+    for entry in entries {
+        frame.push(entry.id.term, &entry.payload);
     }
     log.append(&mut frame).unwrap();
     (disk, log)
@@ -165,8 +176,8 @@ fn a_replay_applies_what_is_committed_or_all_of_a_lone_voter() {
         let (disk, log) = logged(committed);
         let applier = applier(&disk);
         applier.replay(&log.reader(), upto).unwrap();
-        assert_eq!(applier.state.position().id.index, applied);
-        assert_eq!(applier.state.get("a").unwrap().unwrap(), value);
+        assert_eq!(applier.state().position().id.index, applied);
+        assert_eq!(applier.state().get("a").unwrap().unwrap(), value);
         // Nothing is left to apply.
         applier.replay(&log.reader(), upto).unwrap();
         assert_eq!(log.reader().last().index, 7);
@@ -185,7 +196,15 @@ fn a_conflict_in_the_log_of_a_node_without_a_cluster_is_an_error() {
 #[tokio::test]
 async fn a_store_evaluates_the_batches_of_its_log_again() {
     use crate::Backend;
-    let (disk, log) = logged(3);
+    let (disk, mut log) = logged(3);
+    // The list has only this node.
+    let origin = Layout::open(&disk, None).unwrap().origin();
+    let own = Member { node: origin.node, incarnation: origin.incarnation, ..list().remove(0) };
+    let mut frame = Frame::new();
+    frame.begin(6, HardState::default());
+    frame.push(1, &Payload::Members(vec![own]).encode());
+    frame.push(1, &batch(7, &swap("a", Some("two"), "three")).payload);
+    log.append(&mut frame).unwrap();
     drop(log);
     let store = LocalBackend::open_on(Arc::new(disk), LocalOptions::default(), None).unwrap();
     assert_eq!(store.get(&key("a")).await.unwrap().unwrap(), "three");

@@ -22,7 +22,7 @@ fn golden(version: &str, segment: &str) -> (tempfile::TempDir, LocalBackend) {
 #[tokio::test]
 async fn golden_directory_v2_stays_readable() {
     let (_directory, store) = golden("local-v2", SEGMENT);
-    assert_eq!(store.node_id(), Some("node-1"));
+    assert_eq!(store.node_id().as_deref(), Some("node-1"));
     assert_eq!(store.incarnation().len(), 36);
     assert_eq!(get(&store, "a/first").await.unwrap(), "one");
     assert_eq!(get(&store, "a/ä").await.unwrap(), "two");
@@ -33,7 +33,7 @@ async fn golden_directory_v2_stays_readable() {
 #[tokio::test]
 async fn golden_directory_v1_stays_readable() {
     let (_directory, store) = golden("local-v1", "log/00000000000000000001.seg");
-    assert_eq!(store.node_id(), Some("node-1"));
+    assert_eq!(store.node_id().as_deref(), Some("node-1"));
     assert!(!store.incarnation().is_empty(), "made at the first start of a version that has them");
     assert_eq!(get(&store, "a/first").await.unwrap(), "one");
     assert_eq!(get(&store, "a/ä").await.unwrap(), "two");

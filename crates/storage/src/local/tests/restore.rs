@@ -16,9 +16,9 @@ fn open(disk: &SimDisk) -> Applier {
 }
 
 /// Applies an entry after the last one.
-fn apply(applier: &Applier, kind: Kind, body: impl Into<Bytes>) -> Verdict {
-    let id = LogId { term: 1, index: applier.state.position().id.index + 1 };
-    applier.apply(vec![Entry { id, kind, body: body.into() }]).unwrap()[0]
+fn apply(applier: &Applier, kind: Kind, body: impl AsRef<[u8]>) -> Verdict {
+    let id = LogId { term: 1, index: applier.state().position().id.index + 1 };
+    applier.apply(vec![Entry::new(id, kind, body.as_ref())]).unwrap()[0]
 }
 
 fn put(applier: &Applier, path: &str) {
@@ -43,7 +43,7 @@ fn digest(parts: &[Vec<u8>]) -> Bytes {
 }
 
 fn names(applier: &Applier) -> Vec<String> {
-    applier.state.list("", &Page::all()).unwrap()
+    applier.state().list("", &Page::all()).unwrap()
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn the_staged_parts_replace_all_records_at_the_end() {
     for part in &parts {
         assert_eq!(apply(&applier, Kind::RestorePart, part.clone()), Verdict::Passed);
         // A node that restarts goes on.
-        applier.state.flush().unwrap();
+        applier.state().flush().unwrap();
         drop(applier);
         applier = open(&disk);
     }
@@ -64,7 +64,7 @@ fn the_staged_parts_replace_all_records_at_the_end() {
     assert_eq!(names(&applier), ["meanwhile", "old"]);
     assert_eq!(apply(&applier, Kind::RestoreEnd, digest(&parts)), Verdict::Passed);
     assert_eq!(names(&applier), ["a", "b", "c"]);
-    assert_eq!(applier.state.get("c").unwrap().unwrap(), "restored");
+    assert_eq!(applier.state().get("c").unwrap().unwrap(), "restored");
     assert_eq!(apply(&applier, Kind::RestoreEnd, digest(&parts)), Verdict::Refused, "nothing is staged any more");
     put(&applier, "new");
     assert_eq!(names(&applier), ["a", "b", "c", "new"]);

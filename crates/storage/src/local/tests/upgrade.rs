@@ -72,7 +72,7 @@ async fn check(disk: &SimDisk, batches: u64, what: &str) {
     let mut index = 0;
     for round in 0..2 {
         let store = open(disk).unwrap_or_else(|error| panic!("{what}: {error}"));
-        assert_eq!((store.node_id(), store.incarnation()), (Some("n1"), "i"));
+        assert_eq!((store.node_id().as_deref(), store.incarnation().as_str()), (Some("n1"), "i"));
         for number in 1..=batches + round {
             let value = store.get(&batch(number).writes[0].key().clone()).await.unwrap();
             assert_eq!(value.unwrap(), number.to_string(), "{what}");
@@ -204,7 +204,7 @@ async fn only_a_lone_node_of_format_2_is_downgraded() {
     let member = written(1).await;
     let state = State::open(&member, CACHE, false).unwrap();
     let change = state.begin().unwrap();
-    change.set_members(1, b"members").unwrap();
+    change.set_members(1, &super::apply::list()).unwrap();
     state.commit(change, state.position()).unwrap();
     state.flush().unwrap();
     drop(state);

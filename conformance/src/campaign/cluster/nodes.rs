@@ -1,0 +1,128 @@
+//! The processes of a cluster.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+
+use crate::servers::{Make, Server};
+
+/// The timeout for a node to join, to become a voter, and to serve.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A cluster.
+pub(super) struct Nodes {
+    servers: Vec<Server>,
+    root: String,
+    key: String,
+}
+
+impl Nodes {
+    /// Starts a cluster of this number of voters.
+    pub(super) fn start(make: Make, count: usize) -> Result<Self> {
+        let mut first = Server::start_node("n1", make)?;
+        first.init()?;
+        let (root, key) = (first.root.clone(), first.key.clone());
+        let mut nodes = Self { servers: vec![first], root, key };
+        // Promotion waits for this time, which protects large clusters and only delays a test.
+        let config = json!({"server_stabilization_time": "1s"});
+        nodes.call(0, "POST", "sys/storage/raft/autopilot/configuration", Some(&config))?;
+        for number in 2..=count {
+            let server = Server::start_node(&format!("n{number}"), make)?;
+            let join = json!({"leader_api_addr": nodes.servers[0].url});
+            let response = server.client()?.call(None, "POST", "sys/storage/raft/join", Some(&join))?;
+            if response.status != 200 {
+                bail!("n{number} does not join: {}", String::from_utf8_lossy(&response.body));
+            }
+            nodes.servers.push(server);
+            nodes.unseal(number - 1)?;
+        }
+        nodes.wait_until(|nodes| nodes.voters().is_ok_and(|voters| voters == count), "all nodes are voters")?;
+        nodes.wait_until_all_serve()?;
+        Ok(nodes)
+    }
+
+    /// The base URLs of all nodes.
+    pub(super) fn urls(&self) -> Vec<String> {
+        self.servers.iter().map(|server| server.url.clone()).collect()
+    }
+
+    /// The root token.
+    pub(super) fn root(&self) -> &str {
+        &self.root
+    }
+
+    /// The node that leads.
+    pub(super) fn leader(&self) -> Result<usize> {
+        let mut leader = None;
+        self.wait_until(
+            |nodes| {
+                leader = (0..nodes.servers.len()).find(|at| nodes.health(*at).is_ok_and(|status| status == 200));
+                leader.is_some()
+            },
+            "a node leads",
+        )?;
+        leader.context("no leader")
+    }
+
+    /// Kills a node.
+    pub(super) fn kill(&mut self, at: usize) -> Result<()> {
+        self.servers[at].kill()
+    }
+
+    /// Restarts a node on its data, and unseals it.
+    pub(super) fn restart(&mut self, at: usize) -> Result<()> {
+        self.servers[at].restart()?;
+        self.unseal(at)
+    }
+
+    /// Waits until every node serves reads and the cluster has a leader.
+    pub(super) fn wait_until_all_serve(&self) -> Result<()> {
+        let serves = |nodes: &Self, at: usize| {
+            nodes.health(at).is_ok_and(|status| matches!(status, 200 | 429 | 473))
+                && nodes.call(at, "GET", "auth/token/lookup-self", None).is_ok()
+        };
+        self.wait_until(|nodes| (0..nodes.servers.len()).all(|at| serves(nodes, at)), "all nodes serve")
+    }
+
+    /// A request at one node with the root token; an error unless the status is below 300.
+    pub(super) fn call(
+        &self,
+        at: usize,
+        method: &str,
+        path: &str,
+        body: Option<&serde_json::Value>,
+    ) -> Result<serde_json::Value> {
+        let response = self.servers[at].client()?.call(Some(&self.root), method, path, body)?;
+        if response.status >= 300 {
+            bail!("{method} {path}: {} {}", response.status, String::from_utf8_lossy(&response.body));
+        }
+        Ok(response.json().unwrap_or_default())
+    }
+
+    fn health(&self, at: usize) -> Result<u16> {
+        Ok(self.servers[at].client()?.call(None, "GET", "sys/health", None)?.status)
+    }
+
+    fn voters(&self) -> Result<usize> {
+        let configuration = self.call(0, "GET", "sys/storage/raft/configuration", None)?;
+        let servers = configuration["data"]["config"]["servers"].as_array().context("no servers")?;
+        Ok(servers.iter().filter(|server| server["voter"] == true).count())
+    }
+
+    fn unseal(&self, at: usize) -> Result<()> {
+        self.servers[at].submit_share(&self.key)
+    }
+
+    fn wait_until(&self, mut holds: impl FnMut(&Self) -> bool, what: &str) -> Result<()> {
+        let end = Instant::now() + TIMEOUT;
+        while !holds(self) {
+            if Instant::now() > end {
+                let logs: Vec<String> = self.servers.iter().map(Server::log).collect();
+                bail!("not within {} s: {what}; the logs: {}", TIMEOUT.as_secs(), logs.join("\n---\n"));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}

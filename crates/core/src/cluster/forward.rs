@@ -1,0 +1,207 @@
+//! The requests of a node that has other members beside it: the state that they must see, and the way to the leader.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use keepfast_framework::{ClusterPart, Error, Incoming, StateIndex, Status, Timestamp};
+use keepfast_storage::{Consensus, Index, Member, StorageError};
+
+use super::place::Site;
+use super::port::{ClusterPort, NotForwarded};
+use super::service::SETTLES_WITHIN;
+use crate::parts::ServerParts;
+use crate::request::{Pipeline, Response, ResponseHeaders};
+
+/// The time in which a state that the caller names must be applied here.
+const APPLIED_WITHIN: Duration = Duration::from_secs(1);
+/// The time in which a leader must take a request.
+const FORWARDED_WITHIN: Duration = Duration::from_secs(5);
+/// The pause before a request is offered again.
+const PAUSE: Duration = Duration::from_millis(50);
+/// After this number of seconds a caller may send a request again that had no leader.
+const RETRY_AFTER: u32 = 1;
+
+/// A node of a cluster that handles a request.
+pub(crate) struct ClusterNode<'a> {
+    pub(crate) parts: &'a ServerParts,
+    pub(crate) consensus: &'a Arc<dyn Consensus>,
+    pub(crate) pipeline: &'a Pipeline,
+    pub(crate) cluster_id: &'a str,
+}
+
+/// How a request goes on once its state is known.
+enum Next {
+    Run(Site, Index),
+    Forward,
+    Refuse(Error),
+}
+
+impl ClusterNode<'_> {
+    /// Handles a request of a caller: here or at the leader.
+    pub(crate) async fn handle(&self, incoming: Box<Incoming>) -> Response {
+        let part = incoming.cluster.as_deref();
+        let next = self.next(part).await;
+        match next {
+            Next::Refuse(error) => self.refuse(incoming, error).await,
+            // The edge did not receive the body: the stages refuse the request.
+            Next::Forward if !incoming.body_withheld => self.forward(incoming).await,
+            Next::Forward => self.run(incoming, Site::Leader, Index(0)).await,
+            Next::Run(site, settled) => self.run(incoming, site, settled).await,
+        }
+    }
+
+    /// Waits until the state is here that the request must see: all commits that were acknowledged before, and those
+    /// up to the index that the caller names.
+    async fn next(&self, part: Option<&ClusterPart>) -> Next {
+        let leads = self.parts.is_active();
+        if let Some(index) = part.and_then(|part| part.index.as_ref()) {
+            if index.cluster != self.cluster_id {
+                return Next::Refuse(Error::invalid("the index of \"X-Vault-Index\" is of another cluster"));
+            }
+            if self.consensus.applied(Index(index.value), APPLIED_WITHIN).await.is_err() {
+                return match part.is_some_and(|part| part.forward_when_behind) && !leads {
+                    true => Next::Forward,
+                    false => {
+                        let text = "required index state not present";
+                        Next::Refuse(Error::new(Status::PRECONDITION_FAILED, text))
+                    }
+                };
+            }
+        }
+        match self.consensus.settled(SETTLES_WITHIN).await {
+            Ok(settled) if leads => Next::Run(Site::Leader, settled),
+            Ok(settled) => {
+                let asks_for_leader = part.is_some_and(|part| part.forward);
+                let forwards_all = asks_for_leader || self.parts.settings.disable_standby_reads;
+                Next::Run(Site::Standby { forwards_all }, settled)
+            }
+            // The leader has the state.
+            Err(StorageError::Behind(_)) if !leads => Next::Forward,
+            Err(error) => Next::Refuse(error.into()),
+        }
+    }
+
+    async fn run(&self, incoming: Box<Incoming>, site: Site, settled: Index) -> Response {
+        match self.pipeline.handle(incoming, site).await {
+            Ok(response) => self.with_index(response, settled),
+            Err(incoming) => self.forward(incoming).await,
+        }
+    }
+
+    /// Passes a request to the leader. Another leader gets it if nothing was done with it.
+    async fn forward(&self, mut incoming: Box<Incoming>) -> Response {
+        let Some(port) = self.parts.membership.port() else {
+            return self.refuse(incoming, StorageError::NoLeader.into()).await;
+        };
+        let until = self.parts.clock.now().after(FORWARDED_WITHIN);
+        loop {
+            match self.leader() {
+                Some(Leader::Own) => return self.run_as_leader(incoming).await,
+                Some(Leader::Other(leader)) => {
+                    if let Some(target) = incoming.cluster.as_ref().and_then(|part| part.redirect.as_deref()) {
+                        return Response::redirect(format!("{}{target}", leader.api_addr.trim_end_matches('/')));
+                    }
+                    incoming = match self.offer(port, &leader, incoming).await {
+                        Ok(response) => return response,
+                        Err(incoming) => incoming,
+                    };
+                }
+                None => {}
+            }
+            if self.parts.clock.now() >= until {
+                return self.refuse(incoming, StorageError::NoLeader.into()).await;
+            }
+            self.wait(until).await;
+        }
+    }
+
+    /// Runs a request of a node that has become the leader. Writes nothing if it no longer leads.
+    async fn run_as_leader(&self, incoming: Box<Incoming>) -> Response {
+        match self.consensus.settled(SETTLES_WITHIN).await {
+            Ok(settled) => match self.pipeline.handle(incoming, Site::Leader).await {
+                Ok(response) => self.with_index(response, settled),
+                // A leader runs every request.
+                Err(incoming) => self.refuse(incoming, StorageError::NoLeader.into()).await,
+            },
+            Err(error) => self.refuse(incoming, error.into()).await,
+        }
+    }
+
+    /// Offers a request to a leader. Returns the request if nothing was done with it.
+    async fn offer(
+        &self,
+        port: &Arc<dyn ClusterPort>,
+        leader: &Member,
+        incoming: Box<Incoming>,
+    ) -> Result<Response, Box<Incoming>> {
+        // For the audit entries of a request whose fate is not known.
+        let kept = incoming.clone();
+        match port.forward(leader, incoming).await {
+            Ok(response) => Ok(self.with_index(Response::forwarded(response), Index(0))),
+            Err(NotForwarded::Elsewhere(incoming)) => Err(incoming),
+            Err(NotForwarded::Lost) => {
+                let text = "the connection to the leader was lost; the outcome of the request is not known";
+                Ok(self.refuse(kept, Error::new(Status::UNAVAILABLE, text)).await)
+            }
+        }
+    }
+
+    /// The leader, if it is known.
+    fn leader(&self) -> Option<Leader> {
+        if self.parts.is_active() {
+            return Some(Leader::Own);
+        }
+        let status = self.consensus.status();
+        let own = self.consensus.identity();
+        // A node that is about to lead has not applied all entries yet.
+        let other = status.leader.filter(|leader| leader.node != own.node);
+        other.map(|leader| Leader::Other(Box::new(leader)))
+    }
+
+    /// Waits until the role changes, or for a short time.
+    async fn wait(&self, until: Timestamp) {
+        let clock = &self.parts.clock;
+        let pause = clock.sleep_until(clock.now().after(PAUSE).min(until));
+        match self.parts.membership.roles() {
+            Some(mut roles) => {
+                roles.mark_unchanged();
+                tokio::select! {
+                    () = pause => {}
+                    Ok(()) = roles.changed() => {}
+                }
+            }
+            None => pause.await,
+        }
+    }
+
+    /// Refuses a request that has no leader or no state, with its audit entries.
+    async fn refuse(&self, incoming: Box<Incoming>, error: Error) -> Response {
+        let is_temporary = error.status() == Status::UNAVAILABLE;
+        let response = self.pipeline.refuse(incoming, error).await;
+        match is_temporary {
+            true => {
+                response.with_headers(ResponseHeaders { retry_after: Some(RETRY_AFTER), ..ResponseHeaders::default() })
+            }
+            false => response,
+        }
+    }
+
+    /// Adds the index of a state that has the effects of the request, as OpenBao does to successful responses.
+    fn with_index(&self, response: Response, settled: Index) -> Response {
+        let is_success = (200..300).contains(&response.status().0) && response.is_json();
+        if !is_success {
+            return response;
+        }
+        let value = response.committed().unwrap_or(settled).max(settled).0;
+        let index = StateIndex { cluster: self.cluster_id.to_owned(), value }.encode();
+        response.with_headers(ResponseHeaders { index: Some(index), ..ResponseHeaders::default() })
+    }
+}
+
+/// The leader of the cluster.
+enum Leader {
+    /// This node.
+    Own,
+    /// Another member.
+    Other(Box<Member>),
+}

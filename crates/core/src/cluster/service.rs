@@ -1,0 +1,61 @@
+//! What the other members of the cluster use of this node.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use keepfast_framework::{ClusterPart, Incoming};
+use keepfast_storage::{Backend, Consensus, Origin};
+
+use super::place::Site;
+use super::port::PeerService;
+use crate::lifecycle::Lifecycle;
+use crate::request::Response;
+
+/// The time in which the leader must confirm that it leads.
+pub(crate) const SETTLES_WITHIN: Duration = Duration::from_secs(2);
+
+/// Serves the other members of the cluster.
+pub(crate) struct ServedPeers {
+    lifecycle: Weak<Lifecycle>,
+    backend: Arc<dyn Backend>,
+    consensus: Arc<dyn Consensus>,
+}
+
+impl ServedPeers {
+    /// The service of this server, whose storage is replicated by `consensus`.
+    pub(crate) fn new(lifecycle: &Arc<Lifecycle>, consensus: Arc<dyn Consensus>) -> Self {
+        ServedPeers { lifecycle: Arc::downgrade(lifecycle), backend: lifecycle.parts.backend.clone(), consensus }
+    }
+}
+
+#[async_trait]
+impl PeerService for ServedPeers {
+    fn backend(&self) -> Arc<dyn Backend> {
+        self.backend.clone()
+    }
+
+    fn is_member(&self, origin: &Origin) -> bool {
+        let status = self.consensus.status();
+        let leader = status.leader.as_ref().filter(|_| status.is_joining);
+        let mut known = status.members.iter().chain(leader);
+        known.any(|member| member.node == origin.node && member.incarnation == origin.incarnation)
+    }
+
+    /// Runs the stages as for a request of this node's own listeners. What is judged where a request arrives, such as
+    /// quotas, was judged there.
+    async fn handle_forwarded(
+        &self,
+        from: &Origin,
+        mut request: Box<Incoming>,
+    ) -> Result<(Response, u64), Box<Incoming>> {
+        let lifecycle = self.lifecycle.upgrade().filter(|lifecycle| lifecycle.parts.is_active());
+        let Some(pipeline) = lifecycle.and_then(|lifecycle| lifecycle.pipeline()) else { return Err(request) };
+        let Ok(settled) = self.consensus.settled(SETTLES_WITHIN).await else { return Err(request) };
+        request.cluster =
+            Some(Box::new(ClusterPart { forwarded_from: Some(from.node.clone()), ..ClusterPart::default() }));
+        let response = pipeline.handle(request, Site::Leader).await?;
+        let index = response.committed().unwrap_or(settled).max(settled);
+        Ok((response, index.0))
+    }
+}

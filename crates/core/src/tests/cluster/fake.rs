@@ -1,0 +1,403 @@
+//! Three nodes in memory.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use keepfast_crypto::secret::SecretString;
+use keepfast_framework::clock::TestClock;
+use keepfast_framework::{Incoming, Result};
+use keepfast_storage::{
+    Addresses, Backend, Batch, Change, ClusterStatus, Consensus, Index, Joined, Key, Leader, Member, NodeId, Origin,
+    Page, PeerStatus, RaftId, Role, SnapshotHead, SnapshotParts, StorageError, Transport, Watch,
+};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::cluster::port::{ClusterPort, ForwardedResponse, NotForwarded, PeerService, PortIdentity};
+use crate::settings::DataDirectory;
+use crate::tests::fixture::{ROOT, TestServer, device};
+use crate::tests::gate::Gated;
+use crate::{DevMount, Node, Settings};
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
+/// A cluster whose first node leads at the beginning.
+pub(super) struct Cluster {
+    shared: Arc<Shared>,
+    nodes: [TestServer; 3],
+}
+
+/// What the nodes share: the storage, the leader, and the ports.
+#[derive(Default)]
+struct Shared {
+    storage: Arc<Gated>,
+    last: AtomicU64,
+    term: AtomicU64,
+    leader: Mutex<Option<&'static str>>,
+    roles: BTreeMap<&'static str, watch::Sender<Role>>,
+    running: Mutex<BTreeMap<&'static str, bool>>,
+    ports: Mutex<BTreeMap<&'static str, OpenPort>>,
+    unsettled: Mutex<BTreeMap<&'static str, StorageError>>,
+    removed: Mutex<Vec<&'static str>>,
+    passed_commits: AtomicUsize,
+    offers: AtomicUsize,
+    forwards: AtomicUsize,
+    refuses: AtomicBool,
+    loses: AtomicBool,
+}
+
+struct OpenPort {
+    service: Arc<dyn PeerService>,
+    authorities: Vec<[u8; 32]>,
+}
+
+impl Shared {
+    fn elect(&self, leader: Option<&'static str>) {
+        *self.leader.lock() = leader;
+        self.term.fetch_add(1, Ordering::Relaxed);
+        let addresses = leader.map(|name| {
+            Arc::new(Leader { api_addr: format!("http://{name}"), cluster_addr: format!("https://{name}") })
+        });
+        for (name, role) in &self.roles {
+            let following = Role::Following { leader: addresses.clone() };
+            role.send_replace(if leader == Some(*name) { Role::Leading } else { following });
+        }
+    }
+
+    /// Another running node leads from now on.
+    fn transfer(&self, from: &'static str) -> Result<(), StorageError> {
+        let next = self.running.lock().iter().find(|(name, runs)| **runs && **name != from).map(|(name, _)| *name);
+        self.elect(Some(next.ok_or(StorageError::NoTarget)?));
+        Ok(())
+    }
+
+    fn now(&self) -> Index {
+        Index(self.last.load(Ordering::Relaxed))
+    }
+}
+
+fn member(name: &str) -> Member {
+    Member {
+        id: RaftId(u64::from(name.as_bytes()[0])),
+        node: name.to_owned(),
+        incarnation: [name.as_bytes()[0]; 16],
+        cluster_addr: format!("https://{name}"),
+        api_addr: format!("http://{name}"),
+        voter: true,
+        wants_vote: true,
+        election_ms: 600,
+        version: "1.0.0".to_owned(),
+    }
+}
+
+/// One node's part of the cluster: its storage, its consensus, its port.
+struct Replica {
+    shared: Arc<Shared>,
+    name: &'static str,
+}
+
+impl std::fmt::Debug for Replica {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl Replica {
+    fn other(&self) -> Self {
+        Replica { shared: self.shared.clone(), name: self.name }
+    }
+}
+
+#[async_trait]
+impl Backend for Replica {
+    async fn get(&self, key: &Key) -> Result<Option<Bytes>, StorageError> {
+        self.shared.storage.get(key).await
+    }
+
+    async fn list(&self, prefix: &Key, page: &Page) -> Result<Vec<String>, StorageError> {
+        self.shared.storage.list(prefix, page).await
+    }
+
+    async fn commit(&self, batch: Batch) -> Result<Index, StorageError> {
+        match *self.shared.leader.lock() {
+            None => return Err(StorageError::NoLeader),
+            Some(leader) if leader != self.name => drop(self.shared.passed_commits.fetch_add(1, Ordering::Relaxed)),
+            Some(_) => {}
+        }
+        let index = self.shared.storage.commit(batch).await?;
+        self.shared.last.fetch_max(index.0, Ordering::Relaxed);
+        Ok(index)
+    }
+
+    fn watch(&self, watcher: Weak<dyn Watch>) {
+        self.shared.storage.watch(watcher);
+    }
+
+    fn roles(&self) -> Option<watch::Receiver<Role>> {
+        Some(self.shared.roles[self.name].subscribe())
+    }
+
+    fn consensus(&self) -> Option<Arc<dyn Consensus>> {
+        Some(Arc::new(self.other()))
+    }
+}
+
+#[async_trait]
+impl Consensus for Replica {
+    fn identity(&self) -> Origin {
+        let own = member(self.name);
+        Origin { node: own.node, incarnation: own.incarnation }
+    }
+
+    fn status(&self) -> ClusterStatus {
+        let leader = *self.shared.leader.lock();
+        let is_leading = leader == Some(self.name);
+        let peer = |name: &&str| PeerStatus {
+            id: member(name).id,
+            matched: self.shared.now().0,
+            last_contact: Some(Duration::from_millis(100)),
+        };
+        let others = NAMES.iter().filter(|name| **name != self.name);
+        ClusterStatus {
+            id: Some(member(self.name).id),
+            is_leading,
+            term: self.shared.term.load(Ordering::Relaxed),
+            leader: leader.map(member),
+            members: NAMES.map(member).to_vec(),
+            last: self.shared.now().0,
+            committed: self.shared.now().0,
+            applied: self.shared.now().0,
+            peers: if is_leading { others.map(peer).collect() } else { Vec::new() },
+            last_contact: leader.map(|_| Duration::ZERO),
+            is_running: self.shared.running.lock().get(self.name).copied().unwrap_or_default(),
+            is_joining: false,
+            is_removed: self.shared.removed.lock().contains(&self.name),
+        }
+    }
+
+    async fn settled(&self, _: Duration) -> Result<Index, StorageError> {
+        if let Some(error) = self.shared.unsettled.lock().get(self.name) {
+            return Err(error.clone());
+        }
+        self.shared.leader.lock().map(|_| self.shared.now()).ok_or(StorageError::NoLeader)
+    }
+
+    async fn applied(&self, index: Index, _: Duration) -> Result<(), StorageError> {
+        if index <= self.shared.now() { Ok(()) } else { Err(StorageError::Behind(index.0)) }
+    }
+
+    async fn read_index(&self) -> Result<Index, StorageError> {
+        Ok(self.shared.now())
+    }
+
+    async fn start(&self, _: Arc<dyn Transport>, _: Addresses) -> Result<(), StorageError> {
+        self.shared.running.lock().insert(self.name, true);
+        Ok(())
+    }
+
+    async fn stop(&self) {
+        self.shared.running.lock().insert(self.name, false);
+        if *self.shared.leader.lock() == Some(self.name) {
+            let _ = self.shared.transfer(self.name);
+        }
+    }
+
+    async fn join(&self, _: Joined) -> Result<(), StorageError> {
+        Err(StorageError::Layout("it is a member".into()))
+    }
+
+    async fn change(&self, _: Change) -> Result<Index, StorageError> {
+        Err(StorageError::ChangeOpen)
+    }
+
+    async fn transfer(&self, _: Option<NodeId>) -> Result<(), StorageError> {
+        self.shared.transfer(self.name)
+    }
+
+    fn deliver(&self, _: Origin, _: Bytes) {}
+
+    async fn receive_snapshot(&self, _: Origin, _: Bytes, _: &mut dyn SnapshotParts) -> Result<(), StorageError> {
+        Err(StorageError::NotLeader)
+    }
+
+    fn snapshot(&self) -> Result<(SnapshotHead, Box<dyn SnapshotParts>), StorageError> {
+        Err(StorageError::NotLeader)
+    }
+
+    async fn restore(&self, _: SnapshotHead, _: &mut dyn SnapshotParts) -> Result<Index, StorageError> {
+        Err(StorageError::NotLeader)
+    }
+}
+
+#[async_trait]
+impl Transport for Replica {
+    fn send(&self, _: &Member, _: Bytes) {}
+
+    async fn send_snapshot(&self, _: &Member, _: Bytes, _: Box<dyn SnapshotParts>) -> Result<(), StorageError> {
+        Err(StorageError::NotLeader)
+    }
+
+    async fn propose(&self, _: &Member, _: Bytes) -> Result<Index, StorageError> {
+        Err(StorageError::NotLeader)
+    }
+
+    async fn read_index(&self, _: &Member) -> Result<Index, StorageError> {
+        Ok(self.shared.now())
+    }
+}
+
+#[async_trait]
+impl ClusterPort for Replica {
+    async fn open(&self, identity: PortIdentity, service: Arc<dyn PeerService>) -> Result<Arc<dyn Transport>> {
+        assert_eq!(identity.node.node, self.name);
+        let authorities = identity.authorities.iter().map(|key| *key.expose()).collect();
+        self.shared.ports.lock().insert(self.name, OpenPort { service, authorities });
+        Ok(Arc::new(self.other()))
+    }
+
+    async fn close(&self) {
+        self.shared.ports.lock().remove(self.name);
+    }
+
+    async fn forward(&self, to: &Member, request: Box<Incoming>) -> Result<ForwardedResponse, NotForwarded> {
+        self.shared.offers.fetch_add(1, Ordering::Relaxed);
+        let service = self.shared.ports.lock().get(to.node.as_str()).map(|port| port.service.clone());
+        let service = service.filter(|_| !self.shared.refuses.load(Ordering::Relaxed));
+        let Some(service) = service else { return Err(NotForwarded::Elsewhere(request)) };
+        let from = self.identity();
+        assert!(service.is_member(&from) && !service.is_member(&Origin { incarnation: [0; 16], ..from.clone() }));
+        let (response, index) = service.handle_forwarded(&from, request).await.map_err(NotForwarded::Elsewhere)?;
+        self.shared.forwards.fetch_add(1, Ordering::Relaxed);
+        if self.shared.loses.load(Ordering::Relaxed) {
+            return Err(NotForwarded::Lost);
+        }
+        Ok(ForwardedResponse {
+            status: response.status().0,
+            decided: response.decided().0,
+            content_type: response.content_type().to_string(),
+            body: response.into_body(),
+            index,
+        })
+    }
+}
+
+impl Cluster {
+    pub(super) async fn new() -> Self {
+        let following = || watch::channel(Role::Following { leader: None }).0;
+        let roles = NAMES.into_iter().map(|name| (name, following())).collect();
+        let shared = Arc::new(Shared { roles, ..Shared::default() });
+        shared.elect(Some("a"));
+        let clock = TestClock::default();
+        let mut nodes = NAMES.map(|name| node(&shared, name, &clock));
+        let mount = DevMount { path: "secret/", engine: "kv", version: "2", description: "" };
+        let root = SecretString::new(ROOT.to_owned());
+        let shares = crate::init_dev(&nodes[0].node, Some(root), Some(mount)).await.unwrap().shares;
+        for server in &mut nodes {
+            server.shares = shares.clone();
+            assert!(server.node.lifecycle.unseal(&shares).await.unwrap());
+        }
+        Cluster { shared, nodes }
+    }
+
+    pub(super) fn nodes(&self) -> &[TestServer; 3] {
+        &self.nodes
+    }
+
+    pub(super) fn clock(&self) -> &TestClock {
+        &self.nodes[0].clock
+    }
+
+    pub(super) fn elect(&self, leader: Option<&'static str>) {
+        self.shared.elect(leader);
+    }
+
+    pub(super) fn leader(&self) -> Option<String> {
+        self.shared.leader.lock().map(str::to_owned)
+    }
+
+    /// The number of requests that a leader has run for another node.
+    pub(super) fn forwards(&self) -> usize {
+        self.shared.forwards.load(Ordering::Relaxed)
+    }
+
+    /// The number of requests that were offered to a leader.
+    pub(super) fn offers(&self) -> usize {
+        self.shared.offers.load(Ordering::Relaxed)
+    }
+
+    /// The number of commits of nodes that do not lead.
+    pub(super) fn passed_commits(&self) -> usize {
+        self.shared.passed_commits.load(Ordering::Relaxed)
+    }
+
+    /// From now on no leader takes a request of another node.
+    pub(super) fn refuse_forwards(&self) {
+        self.shared.refuses.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn accept_forwards(&self) {
+        self.shared.refuses.store(false, Ordering::Relaxed);
+    }
+
+    /// From now on the response of the leader is lost.
+    pub(super) fn lose_forwards(&self) {
+        self.shared.loses.store(true, Ordering::Relaxed);
+    }
+
+    /// Sets the error of [`Consensus::settled`] at a node.
+    pub(super) fn fail_settled(&self, name: &'static str, error: Option<StorageError>) {
+        let mut unsettled = self.shared.unsettled.lock();
+        match error {
+            Some(error) => drop(unsettled.insert(name, error)),
+            None => drop(unsettled.remove(name)),
+        }
+    }
+
+    /// Removes a node, which hears of it.
+    pub(super) fn remove(&self, name: &'static str) {
+        self.shared.removed.lock().push(name);
+        self.shared.roles[name].send_replace(Role::Following { leader: None });
+    }
+
+    /// Waits until a node has stored the place of its data directory, as a leader does.
+    pub(super) async fn wait_for_takeover(&self, name: &str) {
+        let incarnation = hex::encode(member(name).incarnation);
+        let home = format!("token/home/{name}.{incarnation}");
+        while self.shared.storage.get(&Key::new(home.as_str()).unwrap()).await.unwrap().is_none() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    pub(super) fn has_port(&self, name: &str) -> bool {
+        self.shared.ports.lock().contains_key(name)
+    }
+
+    pub(super) fn is_running(&self, name: &str) -> bool {
+        self.shared.running.lock().get(name).copied().unwrap_or_default()
+    }
+
+    /// The authorities of a port.
+    pub(super) fn authorities(&self, name: &str) -> Vec<[u8; 32]> {
+        self.shared.ports.lock().get(name).map(|port| port.authorities.clone()).unwrap_or_default()
+    }
+}
+
+/// A sealed node.
+fn node(shared: &Arc<Shared>, name: &'static str, clock: &TestClock) -> TestServer {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = Arc::new(Replica { shared: shared.clone(), name });
+    let settings = Settings {
+        audit: vec![device(dir.path(), "audit", &[])],
+        api_addr: format!("http://{name}"),
+        cluster_addr: format!("https://{name}"),
+        cluster_port: Some(replica.clone()),
+        data_directory: Some(DataDirectory { node: name.to_owned(), place: format!("place of {name}") }),
+        ..Settings::default()
+    };
+    let node = Node::new(replica, keepfast_engines::all(), Arc::new(clock.clone()), settings.clone());
+    TestServer { node, clock: clock.clone(), backend: shared.storage.clone(), dir, shares: Vec::new(), settings }
+}

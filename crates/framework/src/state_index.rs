@@ -1,0 +1,77 @@
+//! `X-Vault-Index`: a position of the log of a cluster, in the form of OpenBao 2.7.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
+/// The longest header value that is decoded.
+const MAX_LENGTH: usize = 512;
+
+/// A position of the log of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateIndex {
+    /// The id of the cluster.
+    pub cluster: String,
+    /// The index of the log.
+    pub value: u64,
+}
+
+/// The decoded form of the header: the index is a text.
+#[derive(Serialize, Deserialize)]
+struct Encoded {
+    cluster: String,
+    value: String,
+}
+
+impl StateIndex {
+    /// Decodes the value of a header: base64 of JSON. `None` when it has another form.
+    pub fn decode(header: &[u8]) -> Option<Self> {
+        if header.len() > MAX_LENGTH {
+            return None;
+        }
+        let json = STANDARD.decode(header).ok()?;
+        let Encoded { cluster, value } = serde_json::from_slice(&json).ok()?;
+        let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+        let value = value.parse().ok().filter(|_| is_number)?;
+        Some(StateIndex { cluster, value })
+    }
+
+    /// The value of the header.
+    pub fn encode(&self) -> String {
+        let encoded = Encoded { cluster: self.cluster.clone(), value: self.value.to_string() };
+        STANDARD.encode(serde_json::to_vec(&encoded).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_has_the_form_of_openbao() {
+        let header = "eyJjbHVzdGVyIjoiZTdmYWEzODItMzkzYS0zOWEyLWIzNTItMjBiZTU5NzQ2MGYyIiwidmFsdWUiOiIzNCJ9";
+        let index = StateIndex { cluster: "e7faa382-393a-39a2-b352-20be597460f2".to_owned(), value: 34 };
+        assert_eq!(index.encode(), header);
+        assert_eq!(StateIndex::decode(header.as_bytes()), Some(index));
+    }
+
+    #[test]
+    fn another_form_of_an_index_is_not_decoded() {
+        let encode = |text: &str| STANDARD.encode(text);
+        for text in [
+            r#"{"cluster":"a","value":34}"#,
+            r#"{"cluster":"a","value":""}"#,
+            r#"{"cluster":"a","value":"+3"}"#,
+            r#"{"cluster":"a","value":"18446744073709551616"}"#,
+            r#"{"cluster":"a"}"#,
+            "{}",
+            "null",
+            "text",
+        ] {
+            assert_eq!(StateIndex::decode(encode(text).as_bytes()), None, "{text}");
+        }
+        assert_eq!(StateIndex::decode(b"!!!"), None);
+        let long = format!(r#"{{"cluster":"{}","value":"1"}}"#, "a".repeat(MAX_LENGTH));
+        assert_eq!(StateIndex::decode(encode(&long).as_bytes()), None);
+    }
+}

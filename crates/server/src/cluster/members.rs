@@ -1,0 +1,99 @@
+//! The other members as this node sends to them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use keepfast_storage::{Member, Origin};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::calls::Caller;
+use super::frames::Kind;
+use super::messages::Messages;
+
+/// Commits and reads of one member at a time.
+const MAX_CALLS: usize = 256;
+/// Requests of clients at one member at a time.
+const MAX_REQUESTS: usize = 256;
+
+/// The members that this node has sent something to.
+#[derive(Default)]
+pub(super) struct Members(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    is_closed: bool,
+    known: HashMap<Origin, Arc<Recipient>>,
+}
+
+/// A member with what waits for it.
+pub(super) struct Recipient {
+    pub(super) origin: Origin,
+    address: Mutex<String>,
+    pub(super) messages: Messages,
+    pub(super) calls: Caller,
+    pub(super) requests: Caller,
+    /// One snapshot at a time.
+    pub(super) snapshot: tokio::sync::Mutex<()>,
+    removed: watch::Sender<bool>,
+}
+
+impl Members {
+    /// The member, with its present address. `None` when the port is closed.
+    pub(super) fn get(&self, member: &Member) -> Option<Arc<Recipient>> {
+        let mut state = self.0.lock();
+        if state.is_closed {
+            return None;
+        }
+        let origin = Origin { node: member.node.clone(), incarnation: member.incarnation };
+        let recipient = state.known.entry(origin).or_insert_with_key(|origin| Arc::new(Recipient::new(origin.clone())));
+        let mut address = recipient.address.lock();
+        if *address != member.cluster_addr {
+            address.clone_from(&member.cluster_addr);
+        }
+        drop(address);
+        Some(recipient.clone())
+    }
+
+    /// Forgets the others.
+    pub(super) fn retain(&self, is_member: impl Fn(&Origin) -> bool) {
+        self.0.lock().known.retain(|origin, recipient| {
+            let stays = is_member(origin);
+            if !stays {
+                recipient.removed.send_replace(true);
+            }
+            stays
+        });
+    }
+
+    /// Forgets all, and adds no more.
+    pub(super) fn close(&self) {
+        self.0.lock().is_closed = true;
+        self.retain(|_| false);
+    }
+}
+
+impl Recipient {
+    fn new(origin: Origin) -> Self {
+        Self {
+            origin,
+            address: Mutex::default(),
+            messages: Messages::default(),
+            calls: Caller::new(Kind::Calls, MAX_CALLS),
+            requests: Caller::new(Kind::Requests, MAX_REQUESTS),
+            snapshot: tokio::sync::Mutex::new(()),
+            removed: watch::Sender::new(false),
+        }
+    }
+
+    /// Its `cluster_addr`.
+    pub(super) fn address(&self) -> String {
+        self.address.lock().clone()
+    }
+
+    /// Completes when the node is no longer a member, or the port is closed.
+    pub(super) async fn removed(&self) {
+        // The sender lives as long as this.
+        let _ = self.removed.subscribe().wait_for(|removed| *removed).await;
+    }
+}

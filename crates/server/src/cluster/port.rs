@@ -1,0 +1,184 @@
+//! The cluster port as core and the storage use it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use keepfast_core::cluster::port::{ClusterPort, ForwardedResponse, NotForwarded, PeerService, PortIdentity};
+use keepfast_framework::clock::Clock;
+use keepfast_framework::{Error, Incoming, Result};
+use keepfast_storage::{Index, MAX_MESSAGE, Member, SnapshotParts, StorageError, Transport};
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
+
+use super::accept;
+use super::calls::{Answer, NoAnswer};
+use super::frames::tag;
+use super::identity::Identity;
+use super::messages;
+use super::open_port::{OpenPort, Session};
+use super::request;
+use super::serve::{call, request_call};
+use super::snapshot;
+
+/// The most time for a request at the leader, as for a request of a client.
+const REQUEST: Duration = Duration::from_secs(90);
+/// The most time for a commit; the storage of the leader has shorter limits.
+const COMMIT: Duration = Duration::from_secs(30);
+/// The most time for an index; the storage repeats the call earlier.
+const READ_INDEX: Duration = Duration::from_secs(5);
+/// The bytes of a request beside its body: token, headers and certificates of the client.
+const HEADS: usize = 1 << 20;
+/// The longest body, also when a listener has no limit.
+const MAX_BODY: usize = 1 << 30;
+
+/// The cluster port of the process.
+pub(crate) struct Port {
+    addresses: Vec<String>,
+    largest: usize,
+    clock: Arc<dyn Clock>,
+    open: Mutex<Option<Listening>>,
+    /// Held by `open` and `close`.
+    turn: tokio::sync::Mutex<()>,
+}
+
+struct Listening {
+    port: Arc<OpenPort>,
+    listeners: Vec<JoinHandle<()>>,
+    bound: Vec<SocketAddr>,
+}
+
+impl Port {
+    /// A closed port. `largest_body` is the longest body of a request that a listener accepts.
+    pub(crate) fn new(addresses: Vec<String>, largest_body: usize, clock: Arc<dyn Clock>) -> Arc<Self> {
+        let largest = largest_body.min(MAX_BODY) + HEADS;
+        Arc::new(Self { addresses, largest, clock, open: Mutex::new(None), turn: tokio::sync::Mutex::new(()) })
+    }
+
+    pub(super) fn current(&self) -> Option<Arc<OpenPort>> {
+        self.open.lock().as_ref().map(|open| open.port.clone())
+    }
+
+    /// The bound addresses, with the chosen port instead of port 0.
+    #[cfg(test)]
+    pub(super) fn bound(&self) -> Vec<SocketAddr> {
+        self.open.lock().as_ref().map(|open| open.bound.clone()).unwrap_or_default()
+    }
+
+    fn listen(&self, session: Session) -> Result<Listening> {
+        let mut sockets = Vec::new();
+        for address in &self.addresses {
+            let failed = |error| Error::internal(format!("the cluster port cannot listen on {address}: {error}"));
+            sockets.push(accept::bind(address).map_err(failed)?);
+        }
+        let bound: Vec<SocketAddr> = sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect();
+        tracing::info!(addresses = ?bound, "the cluster port listens");
+        let port = OpenPort::new(session, self.clock.clone(), self.largest);
+        let listeners = sockets.into_iter().map(|socket| tokio::spawn(accept::run(socket, port.clone()))).collect();
+        Ok(Listening { port, listeners, bound })
+    }
+}
+
+#[async_trait]
+impl ClusterPort for Port {
+    async fn open(&self, identity: PortIdentity, service: Arc<dyn PeerService>) -> Result<Arc<dyn Transport>> {
+        let _turn = self.turn.lock().await;
+        let session = Session { identity: Identity::new(identity, self.clock.clone())?, service };
+        if let Some(port) = self.current() {
+            port.replace(session);
+            return Ok(Arc::new(Sender(port)));
+        }
+        let listening = self.listen(session)?;
+        let port = listening.port.clone();
+        *self.open.lock() = Some(listening);
+        Ok(Arc::new(Sender(port)))
+    }
+
+    async fn close(&self) {
+        let _turn = self.turn.lock().await;
+        let Some(Listening { port, listeners, bound }) = self.open.lock().take() else { return };
+        port.close();
+        for listener in listeners {
+            // The socket is closed when its task has ended.
+            let _ = listener.await;
+        }
+        tracing::info!(addresses = ?bound, "the cluster port is closed");
+    }
+
+    async fn forward(
+        &self,
+        to: &Member,
+        request: Box<Incoming>,
+    ) -> std::result::Result<ForwardedResponse, NotForwarded> {
+        let Some((port, member)) = self.current().and_then(|port| Some((port.clone(), port.members.get(to)?))) else {
+            return Err(NotForwarded::Elsewhere(request));
+        };
+        let Some(head) = request::encode(&request) else { return Err(NotForwarded::Elsewhere(request)) };
+        let body = request.input.body.raw().clone();
+        let frame = move |id| request_call(id, head.expose(), body);
+        match member.requests.call(&port, &member, frame, REQUEST).await {
+            Ok(Answer::Response(response)) => Ok(response),
+            Ok(Answer::Elsewhere) | Err(NoAnswer::NotSent) => Err(NotForwarded::Elsewhere(request)),
+            Ok(Answer::Done(_) | Answer::Failed(_)) | Err(NoAnswer::Lost) => Err(NotForwarded::Lost),
+        }
+    }
+}
+
+impl fmt::Debug for Port {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Port").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+/// Sends through an open port; sends nothing after its end.
+struct Sender(Arc<OpenPort>);
+
+#[async_trait]
+impl Transport for Sender {
+    fn send(&self, to: &Member, message: Bytes) {
+        if message.len() > MAX_MESSAGE {
+            tracing::error!(bytes = message.len(), "a message of Raft is too long");
+            return;
+        }
+        if let Some(member) = self.0.members.get(to) {
+            messages::send(&self.0, member, message);
+        }
+    }
+
+    async fn send_snapshot(
+        &self,
+        to: &Member,
+        head: Bytes,
+        parts: Box<dyn SnapshotParts>,
+    ) -> std::result::Result<(), StorageError> {
+        let member = self.0.members.get(to).ok_or(StorageError::Closed)?;
+        snapshot::send(&self.0, &member, head, parts).await
+    }
+
+    async fn propose(&self, leader: &Member, batch: Bytes) -> std::result::Result<Index, StorageError> {
+        if batch.len() > MAX_MESSAGE {
+            return Err(StorageError::TooLarge { size: batch.len(), limit: MAX_MESSAGE });
+        }
+        let member = self.0.members.get(leader).ok_or(StorageError::NoLeader)?;
+        let frame = |id| call(tag::COMMIT, id, batch);
+        match member.calls.call(&self.0, &member, frame, COMMIT).await {
+            Ok(Answer::Done(index)) => Ok(Index(index)),
+            Ok(Answer::Failed(error)) => Err(error),
+            Err(NoAnswer::NotSent) => Err(StorageError::NoLeader),
+            Ok(Answer::Response(_) | Answer::Elsewhere) | Err(NoAnswer::Lost) => Err(StorageError::Unknown),
+        }
+    }
+
+    async fn read_index(&self, leader: &Member) -> std::result::Result<Index, StorageError> {
+        let member = self.0.members.get(leader).ok_or(StorageError::NoLeader)?;
+        let frame = |id| call(tag::READ_INDEX, id, Bytes::new());
+        match member.calls.call(&self.0, &member, frame, READ_INDEX).await {
+            Ok(Answer::Done(index)) => Ok(Index(index)),
+            Ok(Answer::Failed(StorageError::NotLeader)) => Err(StorageError::NotLeader),
+            _ => Err(StorageError::NoLeader),
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! What other members send to this node.
+
+use std::io;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::{Buf, Bytes};
+use keepfast_core::cluster::port::PeerService;
+use keepfast_framework::offload;
+use keepfast_storage::{Batch, Consensus, Index, MAX_SNAPSHOT_PART, Origin, SnapshotParts, StorageError};
+use tokio::io::AsyncReadExt;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::calls::MAX_ANSWER;
+use super::connection::{Connection, Halves, Reader, write_all};
+use super::dial::HANDSHAKE;
+use super::failure;
+use super::frames::{self, Frame, Kind, Outgoing, invalid, tag};
+use super::open_port::OpenPort;
+use super::request;
+
+/// The answers that wait to be written.
+const QUEUE: usize = 16;
+/// The only number of hops of a request: it was received from a client by the node that sent it.
+const HOPS: u8 = 1;
+
+/// Serves a connection until it ends.
+pub(super) async fn run(port: &Arc<OpenPort>, connection: Connection, kind: Kind, halves: Halves) {
+    let Halves { reader, writer } = halves;
+    let (ended, silence) = (connection.ended(), reader.silence(port.clock.clone()));
+    let (answers, queue) = mpsc::channel(QUEUE);
+    let read = async {
+        match kind {
+            Kind::Messages => messages(port, &connection, reader).await,
+            Kind::Snapshot => snapshot(port, &connection, reader, answers).await,
+            Kind::Calls | Kind::Requests => calls(port, &connection, kind, reader, answers).await,
+        }
+    };
+    let result = tokio::select! {
+        error = read => Err(error),
+        done = write_all(writer, queue, &*port.clock) => done,
+        () = silence => Err(io::ErrorKind::TimedOut.into()),
+        () = ended => Ok(()),
+    };
+    if let Err(error) = result {
+        tracing::debug!(node = connection.credentials().origin.node, ?kind, %error, "a connection of a member ended");
+    }
+}
+
+fn service(port: &OpenPort) -> io::Result<Arc<dyn PeerService>> {
+    Ok(port.session().ok_or(io::ErrorKind::NotConnected)?.service.clone())
+}
+
+fn consensus(port: &OpenPort) -> io::Result<Arc<dyn Consensus>> {
+    service(port)?.backend().consensus().ok_or_else(|| io::ErrorKind::Unsupported.into())
+}
+
+async fn messages(port: &OpenPort, connection: &Connection, mut reader: Reader) -> io::Error {
+    loop {
+        let frame = match frames::read(&mut reader, Kind::Messages.limit(0)).await {
+            Ok(Frame { tag: tag::ALIVE, .. }) => continue,
+            Ok(Frame { tag: tag::MESSAGE, body }) => body,
+            Ok(_) => return invalid("a frame that the connection does not have"),
+            Err(error) => return error,
+        };
+        let consensus = match consensus(port) {
+            Ok(consensus) => consensus,
+            Err(error) => return error,
+        };
+        let from = connection.credentials().origin.clone();
+        if !connection.deliver(|| consensus.deliver(from, frame)) {
+            return io::ErrorKind::ConnectionAborted.into();
+        }
+    }
+}
+
+/// Receives one snapshot. A task of its own, which sees the end of the connection as an error of the parts, so that the
+/// storage is never stopped in the middle.
+async fn snapshot(
+    port: &OpenPort,
+    connection: &Connection,
+    mut reader: Reader,
+    answers: mpsc::Sender<Outgoing>,
+) -> io::Error {
+    let head = loop {
+        match frames::read(&mut reader, Kind::Snapshot.limit(0)).await {
+            Ok(Frame { tag: tag::ALIVE, .. }) => {}
+            Ok(Frame { tag: tag::HEAD, body }) => break body,
+            Ok(_) => return invalid("a snapshot begins with its head"),
+            Err(error) => return error,
+        }
+    };
+    let consensus = match consensus(port) {
+        Ok(consensus) => consensus,
+        Err(error) => return error,
+    };
+    let (from, ended) = (connection.credentials().origin.clone(), connection.ended());
+    let received = tokio::spawn(async move {
+        let mut parts = ReceivedParts { reader, ended: Box::pin(ended), progress: Progress::Open };
+        let result = consensus.receive_snapshot(from, head, &mut parts).await;
+        (result.and_then(|()| parts.is_complete()), parts.reader)
+    });
+    let Ok((result, reader)) = received.await else { return io::Error::other("the storage panicked") };
+    let answer = match result {
+        Ok(()) => Outgoing::empty(tag::STORED),
+        Err(error) => {
+            tracing::warn!(node = connection.credentials().origin.node, %error, "a snapshot was refused");
+            Outgoing::new(tag::REFUSED, &failure::encode(&error), Bytes::new())
+        }
+    };
+    let _ = answers.send(answer).await;
+    timeout(HANDSHAKE, drain(reader)).await.map_or_else(io::Error::from, |()| io::ErrorKind::UnexpectedEof.into())
+}
+
+/// Reads what is still under way until the sender has the answer and closes the connection. To close it with unread bytes
+/// would reset it, and the answer could be lost.
+async fn drain(mut reader: Reader) {
+    let mut rest = vec![0; 16 << 10];
+    while reader.read(&mut rest).await.is_ok_and(|length| length > 0) {}
+}
+
+struct ReceivedParts<E> {
+    reader: Reader,
+    ended: std::pin::Pin<Box<E>>,
+    progress: Progress,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Open,
+    Complete,
+    Failed,
+}
+
+impl<E> ReceivedParts<E> {
+    fn is_complete(&self) -> Result<(), StorageError> {
+        if self.progress == Progress::Complete { Ok(()) } else { Err(StorageError::Closed) }
+    }
+}
+
+#[async_trait]
+impl<E: Future<Output = ()> + Send> SnapshotParts for ReceivedParts<E> {
+    async fn next(&mut self) -> Result<Option<Bytes>, StorageError> {
+        while self.progress == Progress::Open {
+            self.progress = Progress::Failed;
+            let frame = tokio::select! {
+                frame = frames::read(&mut self.reader, MAX_SNAPSHOT_PART + 1) => frame,
+                () = &mut self.ended => Err(io::ErrorKind::ConnectionAborted.into()),
+            };
+            match frame.map_err(|error| StorageError::io("receive a snapshot", error))? {
+                Frame { tag: tag::ALIVE, .. } => self.progress = Progress::Open,
+                Frame { tag: tag::PART, body } => {
+                    self.progress = Progress::Open;
+                    return Ok(Some(body));
+                }
+                Frame { tag: tag::END, .. } => self.progress = Progress::Complete,
+                _ => return Err(StorageError::corrupt("a frame that a snapshot does not have")),
+            }
+        }
+        self.is_complete().map(|()| None)
+    }
+}
+
+async fn calls(
+    port: &Arc<OpenPort>,
+    connection: &Connection,
+    kind: Kind,
+    mut reader: Reader,
+    answers: mpsc::Sender<Outgoing>,
+) -> io::Error {
+    let running = if kind == Kind::Calls { &port.running.calls } else { &port.running.requests };
+    loop {
+        let mut frame = match frames::read(&mut reader, kind.limit(port.largest)).await {
+            Ok(Frame { tag: tag::ALIVE, .. }) => continue,
+            Ok(frame) => frame,
+            Err(error) => return error,
+        };
+        let is_of_kind = match frame.tag {
+            tag::COMMIT | tag::READ_INDEX => kind == Kind::Calls,
+            tag::REQUEST => kind == Kind::Requests,
+            _ => false,
+        };
+        let (Ok(id), true) = (frame.body.try_get_u64_le(), is_of_kind) else {
+            return invalid("a frame that the connection does not have");
+        };
+        let Ok(permit) = running.clone().try_acquire_owned() else {
+            let _ = answers.send(busy(kind, id)).await;
+            continue;
+        };
+        let service = match service(port) {
+            Ok(service) => service,
+            Err(error) => return error,
+        };
+        let mut call = Call { id, answers: answers.clone(), answer: None };
+        let from = connection.credentials().origin.clone();
+        // The call runs to its end when the connection ends: a commit or a handler must not stop in the middle.
+        tokio::spawn(async move {
+            call.answer = Some(match frame.tag {
+                tag::COMMIT => done(id, commit(&*service, frame.body).await),
+                tag::READ_INDEX => done(id, read_index(&*service).await),
+                _ => handle(id, &*service, &from, frame.body).await,
+            });
+            call.send().await;
+            drop(permit);
+        });
+    }
+}
+
+/// A call that is answered, also when its handler panics.
+struct Call {
+    id: u64,
+    answers: mpsc::Sender<Outgoing>,
+    answer: Option<Outgoing>,
+}
+
+impl Call {
+    async fn send(&mut self) {
+        if let Some(answer) = self.answer.take() {
+            let _ = self.answers.send(answer).await;
+        }
+        self.answer = Some(Outgoing::empty(tag::ALIVE));
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if self.answer.is_none() {
+            let _ = self.answers.try_send(done(self.id, Err(StorageError::Unknown)));
+        }
+    }
+}
+
+async fn commit(service: &dyn PeerService, batch: Bytes) -> Result<Index, StorageError> {
+    service.backend().commit(Batch::decode(batch)?).await
+}
+
+async fn read_index(service: &dyn PeerService) -> Result<Index, StorageError> {
+    let consensus = service.backend().consensus().ok_or(StorageError::NotLeader)?;
+    consensus.read_index().await
+}
+
+fn done(id: u64, result: Result<Index, StorageError>) -> Outgoing {
+    match result {
+        Ok(Index(index)) => answer(tag::DONE, id, &index.to_le_bytes(), Bytes::new()),
+        Err(error) => answer(tag::FAILED, id, &failure::encode(&error), Bytes::new()),
+    }
+}
+
+async fn handle(id: u64, service: &dyn PeerService, from: &Origin, mut frame: Bytes) -> Outgoing {
+    let length = frame.len();
+    let decoded = match frame.try_get_u8() {
+        Ok(HOPS) => offload::run(length, || request::decode(frame)).await,
+        _ => None,
+    };
+    let Some(request) = decoded else {
+        tracing::warn!(node = from.node, "a member sent a request that cannot be read");
+        return answer(tag::ELSEWHERE, id, &[], Bytes::new());
+    };
+    let Ok((response, index)) = service.handle_forwarded(from, request).await else {
+        return answer(tag::ELSEWHERE, id, &[], Bytes::new());
+    };
+    let (status, decided, content_type) = (response.status().0, response.decided().0, response.content_type());
+    let (head, body) = (request::encode_response(status, decided, index, content_type), response.into_body());
+    if head.len() + body.len() + 16 > MAX_ANSWER {
+        tracing::error!(node = from.node, bytes = body.len(), "a response is too long for the cluster port");
+        return done(id, Err(StorageError::Unknown));
+    }
+    answer(tag::RESPONSE, id, &head, body)
+}
+
+/// The answer when too many calls run: nothing was done.
+fn busy(kind: Kind, id: u64) -> Outgoing {
+    match kind {
+        Kind::Requests => answer(tag::ELSEWHERE, id, &[], Bytes::new()),
+        _ => done(id, Err(StorageError::NoLeader)),
+    }
+}
+
+fn answer(tag: u8, id: u64, fields: &[u8], body: Bytes) -> Outgoing {
+    Outgoing::new(tag, &[&id.to_le_bytes(), fields].concat(), body)
+}
+
+/// The frame of a call with this id.
+pub(super) fn call(tag: u8, id: u64, body: Bytes) -> Outgoing {
+    answer(tag, id, &[], body)
+}
+
+/// The frame of a request with this id; `head` and `body` are those of [`request::encode`].
+pub(super) fn request_call(id: u64, head: &[u8], body: Bytes) -> Outgoing {
+    let fields = keepfast_crypto::secret::SecretBytes::new([&id.to_le_bytes(), &[HOPS][..], head].concat());
+    Outgoing::new(tag::REQUEST, fields.expose(), body)
+}

@@ -1,0 +1,94 @@
+//! Calls of the storage.
+
+use bytes::Bytes;
+use keepfast_storage::{Batch, Index, Key, MAX_MESSAGE, StorageError};
+
+use super::{TestNode, member, soon};
+
+fn encoded(value: &[u8]) -> (Batch, Bytes) {
+    let batch = Batch::put(Key::new("a/b").unwrap(), value.to_vec());
+    let mut bytes = Vec::new();
+    batch.encode(&mut bytes);
+    (batch, bytes.into())
+}
+
+#[tokio::test]
+async fn a_batch_is_committed_at_the_leader() {
+    let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
+    let (batch, bytes) = encoded(&[0, 255, 7]);
+    assert_eq!(a.transport.propose(&b.member, bytes.clone()).await.unwrap(), Index(1));
+    let (large, large_bytes) = encoded(&vec![9; 5 << 20]);
+    assert_eq!(a.transport.propose(&b.member, large_bytes).await.unwrap(), Index(2));
+    assert_eq!(*b.service.storage.committed.lock(), [batch, large]);
+    assert_eq!(a.transport.read_index(&b.member).await.unwrap(), Index(77));
+    assert_eq!(b.transport.propose(&a.member, bytes).await.unwrap(), Index(1));
+}
+
+#[tokio::test]
+async fn errors_of_the_leader_come_back() {
+    let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
+    let (_, bytes) = encoded(b"x");
+    for (failure, proposed, read) in [
+        (StorageError::Conflict, "Conflict", "NoLeader"),
+        (StorageError::Full, "Full", "NoLeader"),
+        (StorageError::TooLarge { size: 9, limit: 8 }, "TooLarge { size: 9, limit: 8 }", "NoLeader"),
+        (StorageError::NotLeader, "NotLeader", "NotLeader"),
+        (StorageError::NoLeader, "NoLeader", "NoLeader"),
+        (StorageError::NotCommitted, "NotCommitted", "NoLeader"),
+        (StorageError::Unknown, "Unknown", "NoLeader"),
+        (StorageError::Closed, "Unknown", "NoLeader"),
+        (StorageError::corrupt("x"), "Unknown", "NoLeader"),
+    ] {
+        *b.service.storage.failure.lock() = Some(failure);
+        assert_eq!(format!("{:?}", a.transport.propose(&b.member, bytes.clone()).await.unwrap_err()), proposed);
+        assert_eq!(format!("{:?}", a.transport.read_index(&b.member).await.unwrap_err()), read);
+    }
+    *b.service.storage.failure.lock() = None;
+    let unreadable = a.transport.propose(&b.member, Bytes::from_static(b"no batch")).await;
+    assert!(matches!(unreadable, Err(StorageError::Unknown)));
+    let long = a.transport.propose(&b.member, vec![0; MAX_MESSAGE + 1].into()).await;
+    assert!(matches!(long, Err(StorageError::TooLarge { .. })));
+    assert!(a.transport.propose(&b.member, bytes).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_member_that_is_not_reached_has_done_nothing() {
+    let a = TestNode::start("a").await;
+    let (_, bytes) = encoded(b"x");
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for address in [format!("https://{free}"), String::new(), "https://no.invalid".to_owned()] {
+        let other = member("bb", address);
+        assert!(matches!(a.transport.propose(&other, bytes.clone()).await, Err(StorageError::NoLeader)));
+    }
+}
+
+#[tokio::test]
+async fn another_identity_keeps_accepted_connections_and_ends_others() {
+    let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
+    let call = async || soon(a.transport.read_index(&b.member)).await;
+    assert_eq!(call().await.unwrap(), Index(77));
+    let generation = || a.open_port().hello(crate::cluster::frames::Kind::Calls).generation;
+    let before = generation();
+    for node in [&a, &b] {
+        node.open_again(&[2, 1]).await;
+    }
+    assert_eq!(call().await.unwrap(), Index(77));
+    assert_eq!(generation(), before + 1, "the connection was dialled again");
+    // The certificates of the connection are those of the first authority.
+    for node in [&a, &b] {
+        node.open_again(&[2]).await;
+    }
+    let connected = async { while call().await.is_err() {} };
+    soon(connected).await;
+    assert!(generation() > before + 2);
+    // The certificate of the other end counts as well.
+    a.open_again(&[3]).await;
+    assert!(matches!(call().await, Err(StorageError::NoLeader)));
+    a.open_again(&[2]).await;
+    soon(async { while call().await.is_err() {} }).await;
+    // A node that is no longer a member is cut off.
+    b.service.strangers.lock().push(super::origin("a"));
+    b.open_again(&[2]).await;
+    assert!(matches!(call().await, Err(StorageError::NoLeader)));
+    assert!(matches!(call().await, Err(StorageError::NoLeader)));
+}

@@ -1,0 +1,201 @@
+//! Requests that a node passes to the leader.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use keepfast_core::cluster::port::{ClusterPort, ForwardedResponse, NotForwarded};
+use keepfast_crypto::secret::SecretString;
+use keepfast_framework::{Body, CanonicalPath, Incoming, Input, Operation, UnauthedEndpoints};
+use keepfast_storage::Index;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::{Semaphore, mpsc};
+
+use super::{TestNode, member, origin, soon};
+use crate::cluster::dial::dial;
+use crate::cluster::frames::{self, Kind, Outgoing, tag};
+use crate::cluster::port::Port;
+use crate::cluster::request as form;
+
+pub(super) fn request(method: &'static str, operation: Operation, path: &str, body: &str) -> Box<Incoming> {
+    let body = Body::parse(Bytes::copy_from_slice(body.as_bytes())).unwrap();
+    Box::new(Incoming {
+        id: "id-1".to_owned(),
+        method,
+        operation,
+        path: CanonicalPath::new(path.to_owned()).unwrap(),
+        input: Input { body, ..Input::default() },
+        token: Some(SecretString::new("root".to_owned())),
+        namespace: String::new(),
+        body_withheld: false,
+        headers: Vec::new(),
+        wrap_ttl: None,
+        remote: None,
+        tls: None,
+        open: UnauthedEndpoints::default(),
+        accepts_prometheus: false,
+    })
+}
+
+fn read(path: &str) -> Box<Incoming> {
+    request("GET", Operation::Read, path, "")
+}
+
+fn json_of(response: &ForwardedResponse) -> Value {
+    assert_eq!(response.content_type, "application/json");
+    serde_json::from_slice(&response.body).unwrap()
+}
+
+/// Fails the test with the kind of the error.
+async fn forward(from: &TestNode, to: &TestNode, request: Box<Incoming>) -> ForwardedResponse {
+    match soon(from.port.forward(&to.member, request)).await {
+        Ok(response) => response,
+        Err(NotForwarded::Elsewhere(_)) => panic!("elsewhere"),
+        Err(NotForwarded::Lost) => panic!("lost"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_is_handled_at_the_leader_and_its_response_comes_back() {
+    let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
+    b.service.lead().await;
+    let value = "ä\u{0}\u{1f}\"\\ 🔑".repeat(20_000);
+    let body = json!({ "data": { "binary": value } }).to_string();
+    let written = forward(&a, &b, request("POST", Operation::Update, "secret/data/app", &body)).await;
+    assert_eq!((written.status, written.decided, written.index), (200, 200, 42));
+    assert_eq!(json_of(&written)["data"]["version"], 1);
+    let response = forward(&a, &b, read("secret/data/app")).await;
+    assert_eq!(json_of(&response)["data"]["data"]["binary"], value);
+    let missing = forward(&a, &b, read("secret/data/none")).await;
+    assert_eq!(missing.status, 404);
+    let deleted = forward(&a, &b, request("DELETE", Operation::Delete, "secret/metadata/app", "")).await;
+    assert_eq!((deleted.status, deleted.body.len()), (204, 0));
+}
+
+#[tokio::test]
+async fn a_request_comes_back_when_nothing_was_done() {
+    let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
+    let elsewhere = async |to, path: &str, body: &str| {
+        let request = request("POST", Operation::Update, path, body);
+        match soon(a.port.forward(to, request)).await {
+            Err(NotForwarded::Elsewhere(request)) => request,
+            Err(NotForwarded::Lost) => panic!("lost"),
+            Ok(response) => panic!("{}", response.status),
+        }
+    };
+    // It does not lead, is not reached, or would refuse the length.
+    let back = elsewhere(&b.member, "secret/data/app", "{\"a\":1}").await;
+    assert_eq!((back.path.as_str(), back.input.body.field("a")), ("secret/data/app", Some("1")));
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let absent = member("ccc", format!("https://{free}"));
+    elsewhere(&absent, "x", "").await;
+    b.service.lead().await;
+    let long = json!({ "data": { "v": "x".repeat(3 << 20) } }).to_string();
+    elsewhere(&b.member, "secret/data/app", &long).await;
+    assert_eq!(forward(&a, &b, read("sys/health")).await.status, 200);
+    a.port.close().await;
+    elsewhere(&b.member, "secret/data/app", "").await;
+}
+
+/// A leader whose requests wait, and the paths of those that arrive.
+async fn slow(b: &TestNode) -> mpsc::UnboundedReceiver<String> {
+    let (arrived, paths) = mpsc::unbounded_channel();
+    b.service.lead().await;
+    *b.service.arrived.lock() = Some(arrived);
+    b.service.gate.forget_permits(Semaphore::MAX_PERMITS);
+    paths
+}
+
+fn start(port: &Arc<Port>, to: &TestNode, path: &str) -> tokio::task::JoinHandle<Result<u16, bool>> {
+    let (port, to, request) = (port.clone(), to.member.clone(), read(path));
+    tokio::spawn(async move {
+        let forwarded = port.forward(&to, request).await;
+        forwarded.map(|response| response.status).map_err(|error| matches!(error, NotForwarded::Lost))
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_outcome_is_not_known_when_the_connection_ends() {
+    let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
+    let mut paths = slow(&b).await;
+    let waiting = start(&a.port, &b, "sys/health");
+    assert_eq!(soon(paths.recv()).await.unwrap(), "sys/health");
+    b.port.close().await;
+    assert_eq!(soon(waiting).await.unwrap(), Err(true));
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_is_answered() {
+    let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
+    assert_eq!(soon(start(&a.port, &b, "panic")).await.unwrap(), Err(true));
+    b.service.lead().await;
+    assert_eq!(forward(&a, &b, read("sys/health")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_request_makes_one_hop_and_has_its_form_and_connection() {
+    let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
+    b.service.lead().await;
+    let address = &b.member.cluster_addr;
+    let mut halves = dial(&a.open_port(), &origin("bb"), address, Kind::Requests).await.unwrap().halves;
+    let head = form::encode(&read("sys/health")).unwrap();
+    for (id, hops, head, expected) in [
+        (3_u64, 1, &head.expose()[..], tag::RESPONSE),
+        (4, 0, head.expose(), tag::ELSEWHERE),
+        (5, 2, head.expose(), tag::ELSEWHERE),
+        (6, 1, b"no request", tag::ELSEWHERE),
+    ] {
+        let fields = [&id.to_le_bytes()[..], &[hops], head].concat();
+        Outgoing::new(tag::REQUEST, &fields, Bytes::new()).write(&mut halves.writer).await.unwrap();
+        halves.writer.flush().await.unwrap();
+        let answer = loop {
+            let frame = soon(frames::read(&mut halves.reader, 1 << 20)).await.unwrap();
+            if frame.tag != tag::ALIVE {
+                break frame;
+            }
+        };
+        assert_eq!((answer.tag, &answer.body[..8]), (expected, &id.to_le_bytes()[..]));
+    }
+    // A commit belongs to another connection.
+    Outgoing::new(tag::COMMIT, &[0; 8], Bytes::new()).write(&mut halves.writer).await.unwrap();
+    halves.writer.flush().await.unwrap();
+    let _ = soon(halves.reader.read_to_end(&mut Vec::new())).await;
+    assert!(b.service.storage.committed.lock().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_requests_delay_no_other_call() {
+    let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
+    let mut paths = slow(&b).await;
+    let waiting: Vec<_> = (0..100).map(|n| start(&a.port, &b, &format!("secret/data/{n}"))).collect();
+    for _ in 0..100 {
+        soon(paths.recv()).await.unwrap();
+    }
+    assert_eq!(soon(a.transport.read_index(&b.member)).await.unwrap(), Index(77));
+    b.service.gate.add_permits(100);
+    for request in waiting {
+        assert_eq!(soon(request).await.unwrap(), Ok(404));
+    }
+}
+
+#[tokio::test]
+async fn a_request_continues_when_its_connection_ends() {
+    let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
+    let mut paths = slow(&b).await;
+    let (port, to) = (a.port.clone(), b.member.clone());
+    let body = "{\"data\":{\"k\":\"v\"}}";
+    let write = request("POST", Operation::Update, "secret/data/app", body);
+    let waiting = tokio::spawn(async move { port.forward(&to, write).await.is_err() });
+    soon(paths.recv()).await.unwrap();
+    a.port.close().await;
+    assert!(soon(waiting).await.unwrap());
+    b.service.gate.add_permits(Semaphore::MAX_PERMITS >> 1);
+    let c = TestNode::start("ccc").await;
+    let written = async {
+        while forward(&c, &b, read("secret/data/app")).await.status != 200 {
+            tokio::time::timeout(Duration::from_millis(5), std::future::pending::<()>()).await.unwrap_err();
+        }
+    };
+    soon(written).await;
+}

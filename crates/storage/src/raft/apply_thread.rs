@@ -1,0 +1,190 @@
+//! The thread that applies committed entries of a member, answers their commits and makes the state durable.
+
+use std::{
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
+    time::Duration,
+};
+
+use keepfast_consensus::{Entry, LogId, Vote};
+use parking_lot::Mutex;
+
+use super::{
+    disk_thread::{DiskJob, Install},
+    event::{Event, Reply},
+};
+use crate::{
+    Index, StorageError,
+    local::{
+        apply::{Applier, Verdict},
+        disk::Disk,
+        layout::Layout,
+        state::State,
+    },
+};
+
+/// A group is closed at this size in bytes or entries.
+const GROUP_BYTES: usize = 4 << 20;
+const GROUP_ENTRIES: usize = 256;
+
+/// What the thread does, in order.
+pub(super) enum ApplyJob {
+    /// Applies entries, and answers those that wait here, by their indexes.
+    Entries(Vec<Entry>, Vec<(u64, Reply<Index>)>),
+    /// Replaces the state by one that is durable beside it.
+    Install(Box<NewState>),
+}
+
+/// A state that has been received.
+pub(super) struct NewState {
+    pub(super) state: State,
+    pub(super) vote: Vote,
+    pub(super) last: LogId,
+}
+
+pub(super) struct ApplyThread {
+    pub(super) applier: Arc<Applier>,
+    pub(super) layout: Arc<Mutex<Layout>>,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) jobs_of_disk: Sender<DiskJob>,
+    pub(super) events: Sender<Event>,
+    pub(super) flush_interval: Duration,
+    pub(super) flush_bytes: u64,
+    /// Bytes applied since the last flush.
+    pub(super) unflushed: u64,
+}
+
+impl ApplyThread {
+    /// Runs until the sender is dropped, then makes the state durable.
+    pub(super) fn run(mut self, jobs: &Receiver<ApplyJob>) {
+        let mut next = None;
+        loop {
+            let job = match (next.take(), self.unflushed) {
+                (Some(job), _) => Ok(job),
+                (None, 0) => jobs.recv().map_err(RecvTimeoutError::from),
+                (None, _) => jobs.recv_timeout(self.flush_interval),
+            };
+            let is_end = matches!(job, Err(RecvTimeoutError::Disconnected));
+            let done = match job {
+                Ok(ApplyJob::Entries(entries, waiting)) => {
+                    next = self.entries(entries, waiting, jobs);
+                    if self.unflushed >= self.flush_bytes { self.flush() } else { Ok(()) }
+                }
+                Ok(ApplyJob::Install(new)) => self.install(*new),
+                Err(_) => self.flush(),
+            };
+            if let Err(error) = done {
+                self.fail(&error);
+            }
+            if is_end {
+                return;
+            }
+        }
+    }
+
+    /// Applies entries, and those that wait behind them, as one group. Returns a job of another kind behind them.
+    fn entries(
+        &mut self,
+        mut entries: Vec<Entry>,
+        mut waiting: Vec<(u64, Reply<Index>)>,
+        jobs: &Receiver<ApplyJob>,
+    ) -> Option<ApplyJob> {
+        let mut bytes = size(&entries);
+        let mut next = None;
+        while bytes < GROUP_BYTES && entries.len() < GROUP_ENTRIES && next.is_none() {
+            match jobs.try_recv() {
+                Ok(ApplyJob::Entries(later, replies)) => {
+                    bytes += size(&later);
+                    entries.extend(later);
+                    waiting.extend(replies);
+                }
+                Ok(other) => next = Some(other),
+                Err(_) => break,
+            }
+        }
+        if let Err(error) = self.group(entries, waiting, bytes as u64) {
+            self.fail(&error);
+        }
+        next
+    }
+
+    fn group(
+        &mut self,
+        entries: Vec<Entry>,
+        waiting: Vec<(u64, Reply<Index>)>,
+        bytes: u64,
+    ) -> Result<(), StorageError> {
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(()) };
+        let (first, index) = (first.id.index, last.id.index);
+        let verdicts = match self.applier.stopped() {
+            Some(error) => Err(error),
+            None => self.applier.apply(entries),
+        };
+        let verdicts = match verdicts {
+            Ok(verdicts) => verdicts,
+            Err(error) => {
+                for (_, reply) in waiting {
+                    let _ = reply.send(Err(error.clone()));
+                }
+                return Err(error);
+            }
+        };
+        self.unflushed += bytes;
+        let _ = self.events.send(Event::Applied { index, bytes });
+        for (index, reply) in waiting {
+            let verdict = index.checked_sub(first).and_then(|at| verdicts.get(usize::try_from(at).ok()?));
+            let _ = reply.send(match verdict {
+                Some(Verdict::Passed) => Ok(Index(index)),
+                Some(Verdict::Conflict) => Err(StorageError::Conflict),
+                Some(Verdict::Refused) => Err(StorageError::corrupt("an entry of the restore does not fit")),
+                None => Err(StorageError::Unknown),
+            });
+        }
+        Ok(())
+    }
+
+    /// Makes the state durable, so that the log before it is no longer needed by this node.
+    fn flush(&mut self) -> Result<(), StorageError> {
+        if self.unflushed == 0 || self.applier.stopped.get().is_some() {
+            self.unflushed = 0;
+            return Ok(());
+        }
+        let state = self.applier.state();
+        // What is applied while it flushes may not be durable.
+        let flushed = state.position().id.index;
+        state.flush()?;
+        self.unflushed = 0;
+        let _ = self.jobs_of_disk.send(DiskJob::Purge(flushed));
+        Ok(())
+    }
+
+    fn install(&mut self, new: NewState) -> Result<(), StorageError> {
+        let (done, result) = channel();
+        let _ = self.jobs_of_disk.send(DiskJob::Install(Install { vote: new.vote, last: new.last, done }));
+        result.recv().unwrap_or_else(|_| Err(self.applier.stopped().unwrap_or(StorageError::Closed)))?;
+        self.unflushed = 0;
+        {
+            let mut layout = self.layout.lock();
+            if layout.joining {
+                layout.complete(&*self.disk)?;
+            }
+        }
+        self.applier.replace(new.state);
+        let _ = self.events.send(Event::Installed);
+        Ok(())
+    }
+
+    fn fail(&mut self, error: &StorageError) {
+        if self.applier.stopped.get().is_none() {
+            self.applier.stop(error);
+        }
+        self.unflushed = 0;
+        let _ = self.events.send(Event::Failed);
+    }
+}
+
+fn size(entries: &[Entry]) -> usize {
+    entries.iter().map(|entry| entry.payload.len() + 32).sum()
+}

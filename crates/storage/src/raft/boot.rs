@@ -1,0 +1,109 @@
+//! The start of a member from its directory.
+
+use std::collections::VecDeque;
+
+use keepfast_consensus::{Boot, LogId, MAX_ENTRY, Payload, Settings};
+use keepfast_crypto::random;
+
+use super::published::Network;
+use crate::{
+    Addresses, LocalOptions, Member, Origin, RaftId, StorageError,
+    local::{entry::FOUNDER, layout::Layout, log::ReadLog, segmented_log::LogReader, state::State},
+};
+
+/// The bytes of entries in memory, for followers that are behind.
+pub(super) const WINDOW: u64 = 16 << 20;
+/// Ticks of the shortest election timeout.
+const ELECTION_TICKS: u32 = 30;
+
+/// Times of the node, in microseconds.
+pub(super) fn settings(options: &LocalOptions) -> Settings {
+    let tick = (options.election / ELECTION_TICKS).as_micros();
+    Settings { tick: u64::try_from(tick).unwrap_or(u64::MAX).max(1000), ..Settings::default() }
+}
+
+/// This node as a member. `id` and `voter` count where the list is founded.
+pub(crate) fn member(origin: &Origin, addresses: &Addresses, options: &LocalOptions) -> Member {
+    Member {
+        id: FOUNDER,
+        node: origin.node.clone(),
+        incarnation: origin.incarnation,
+        cluster_addr: addresses.cluster_addr.clone(),
+        api_addr: addresses.api_addr.clone(),
+        voter: true,
+        wants_vote: true,
+        election_ms: u32::try_from(options.election.as_millis()).unwrap_or(u32::MAX).max(1),
+        version: addresses.version.clone(),
+    }
+}
+
+/// What the list has where addresses or version of this node are others now.
+pub(super) fn updated(member: &Member, network: &Network, options: &LocalOptions) -> Option<Member> {
+    let origin = Origin { node: member.node.clone(), incarnation: member.incarnation };
+    let now = self::member(&origin, &network.addresses, options);
+    let now = Member { id: member.id, voter: member.voter, wants_vote: member.wants_vote, ..now };
+    (now != *member).then_some(now)
+}
+
+/// The entry of this node in a list.
+pub(crate) fn find<'m>(members: &'m [Member], origin: &Origin) -> Option<&'m Member> {
+    members.iter().find(|member| member.incarnation == origin.incarnation && member.node == origin.node)
+}
+
+/// What a node that joins knows: nothing but the members. Its log has no entry that is replicated, so that it begins with
+/// a snapshot.
+pub(super) fn joining(layout: &Layout, log: &LogReader) -> Result<Boot, StorageError> {
+    let members = Payload::decode_list(&layout.joined.clone().into());
+    let members = members.map_err(|error| StorageError::corrupt(format!("meta.json: members: {error}")))?;
+    Ok(Boot {
+        id: id(&members, &layout.origin())?,
+        members,
+        vote: log.hard_state().vote,
+        before: LogId::default(),
+        entries: Vec::new(),
+        committed: 0,
+        applied: 0,
+        epoch: epoch(),
+    })
+}
+
+/// What a member has in its log and its state.
+pub(super) fn member_of(layout: &Layout, log: &LogReader, state: &State) -> Result<Boot, StorageError> {
+    let members = state.members()?.map(|members| members.list).unwrap_or_default();
+    let (applied, last, hard) = (state.position().id, log.last(), log.hard_state());
+    let mut before = log.base();
+    let (mut entries, mut bytes) = (VecDeque::new(), 0);
+    let mut next = before.index + 1;
+    while next <= last.index {
+        let read = log.entries(next..last.index + 1, MAX_ENTRY)?;
+        next += read.len() as u64;
+        for entry in read {
+            bytes += entry.payload.len() as u64;
+            entries.push_back(entry);
+        }
+        while bytes > WINDOW
+            && let Some(entry) = entries.pop_front_if(|entry| entry.id.index <= applied.index)
+        {
+            bytes -= entry.payload.len() as u64;
+            before = entry.id;
+        }
+    }
+    Ok(Boot {
+        id: id(&members, &layout.origin())?,
+        members,
+        vote: hard.vote,
+        before,
+        entries: entries.into(),
+        committed: hard.committed,
+        applied: applied.index,
+        epoch: epoch(),
+    })
+}
+
+fn id(members: &[Member], origin: &Origin) -> Result<RaftId, StorageError> {
+    find(members, origin).map(|member| member.id).ok_or(StorageError::Removed)
+}
+
+fn epoch() -> u64 {
+    u64::from_le_bytes(random::bytes())
+}

@@ -1,0 +1,140 @@
+//! The interface of a member for the rest of the server.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use keepfast_consensus::Message;
+
+use super::{
+    boot, clock,
+    event::Event,
+    node::Node,
+    published::{Network, since},
+    receive::{self, Received, Turn},
+    restore,
+    snapshot::damaged,
+};
+use crate::{
+    Addresses, Change, ClusterStatus, Consensus, Index, Joined, NodeId, Origin, SnapshotHead, SnapshotParts,
+    StorageError, Transport,
+};
+
+#[async_trait]
+impl Consensus for Node {
+    fn identity(&self) -> Origin {
+        self.origin()
+    }
+
+    fn status(&self) -> ClusterStatus {
+        let (view, numbers) = (self.published.view(), self.published.numbers.lock().clone());
+        let (is_lone, now, applied) = (self.published.is_lone(), clock::now(), self.applier.applied.borrow().0);
+        let layout = self.layout.lock();
+        let is_listed = boot::find(&view.members, &layout.origin()).is_some();
+        ClusterStatus {
+            id: view.id,
+            is_leading: view.is_leading,
+            term: view.term,
+            leader: view.leader.clone(),
+            last: if is_lone { applied } else { numbers.last.max(applied) },
+            committed: if is_lone { applied } else { numbers.committed.max(applied) },
+            applied,
+            peers: numbers.peer_status(now),
+            last_contact: match view.is_leading {
+                true => Some(Duration::ZERO),
+                false => numbers.contact.map(|at| since(now, at)),
+            },
+            is_running: self.published.network().is_some(),
+            is_joining: layout.joining,
+            is_removed: layout.removed || (!is_listed && !view.members.is_empty() && !layout.joining),
+            members: view.members.to_vec(),
+        }
+    }
+
+    async fn settled(&self, within: Duration) -> Result<Index, StorageError> {
+        self.settled(within).await
+    }
+
+    async fn applied(&self, index: Index, within: Duration) -> Result<(), StorageError> {
+        self.reaches(index, within).await
+    }
+
+    async fn read_index(&self) -> Result<Index, StorageError> {
+        match self.leased() {
+            Some(index) => Ok(index),
+            None if self.published.view.borrow().accepts => self.call(Event::Read).await,
+            None => Err(StorageError::NotLeader),
+        }
+    }
+
+    async fn start(&self, transport: Arc<dyn Transport>, addresses: Addresses) -> Result<(), StorageError> {
+        let runtime = tokio::runtime::Handle::current();
+        *self.published.network.lock() = Some(Network { transport, addresses, runtime });
+        let started = self.call(Event::Start).await;
+        if started.is_err() {
+            *self.published.network.lock() = None;
+        }
+        started
+    }
+
+    async fn stop(&self) {
+        let _ = self.call(Event::Stop).await;
+        *self.published.network.lock() = None;
+    }
+
+    async fn join(&self, cluster: Joined) -> Result<(), StorageError> {
+        self.call(|reply| Event::Join(Box::new(cluster), reply)).await
+    }
+
+    async fn change(&self, change: Change) -> Result<Index, StorageError> {
+        self.call(|reply| Event::Change(Box::new(change), reply)).await
+    }
+
+    async fn transfer(&self, to: Option<NodeId>) -> Result<(), StorageError> {
+        self.call(|reply| Event::Transfer(to, reply)).await
+    }
+
+    fn deliver(&self, from: Origin, message: Bytes) {
+        if self.published.is_lone() {
+            return;
+        }
+        match Message::decode(message) {
+            Ok(message) if self.inbox.take(&message) => {
+                let _ = self.send(Event::Message(from, message));
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(node = from.node, %error, "a message cannot be read"),
+        }
+    }
+
+    async fn receive_snapshot(
+        &self,
+        from: Origin,
+        head: Bytes,
+        parts: &mut dyn SnapshotParts,
+    ) -> Result<(), StorageError> {
+        let message = Message::decode(head).map_err(|_| damaged())?;
+        receive::head(&message).ok_or_else(damaged)?;
+        // Another one that is under way has the file.
+        let turn = Turn::take(&self.is_receiving).ok_or(StorageError::Conflict)?;
+        if self.published.is_lone() || self.published.network().is_none() {
+            return Err(StorageError::NoLeader);
+        }
+        let (reserve, cache) = (self.options.reserve_bytes, self.options.cache_bytes);
+        let state = receive::store(&turn, self.disk.clone(), &message, parts, reserve, cache).await?;
+        self.call(|result| {
+            let state = Some(state);
+            Event::Snapshot(Box::new(Received { origin: from, message, state, result, turn }))
+        })
+        .await
+    }
+
+    fn snapshot(&self) -> Result<(SnapshotHead, Box<dyn SnapshotParts>), StorageError> {
+        let (last, members, parts) = self.image()?;
+        Ok((SnapshotHead { term: last.term, index: Index(last.index), members }, parts))
+    }
+
+    async fn restore(&self, head: SnapshotHead, parts: &mut dyn SnapshotParts) -> Result<Index, StorageError> {
+        restore::run(self, &head, parts).await
+    }
+}

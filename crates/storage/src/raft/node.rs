@@ -1,0 +1,364 @@
+//! What the threads of the store and its callers share, and the way of a commit.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc::Sender,
+    },
+    time::Duration,
+};
+
+use keepfast_consensus::{Body, LogId, MAX_ENTRY, Message, Payload};
+use parking_lot::Mutex;
+use tokio::{sync::oneshot, time::timeout};
+
+use super::{
+    boot, clock,
+    event::{Event, Proposal, Request, encode, has_put},
+    published::{Lease, Published, View},
+    reads::ReadBatch,
+    snapshot::StateParts,
+};
+use crate::{
+    Addresses, Batch, Index, Joined, LocalOptions, Member, Origin, SnapshotParts, StorageError,
+    local::{apply::Applier, disk::Disk, layout::Layout},
+};
+
+/// How long a follower waits for the leader's verdict, and for the entry to be applied here.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a commit waits for a confirmed index.
+const READ_PATIENCE: Duration = Duration::from_secs(2);
+/// After this time something that failed is tried again, unless the leader is another one before.
+const RETRY: Duration = Duration::from_millis(50);
+/// How often a commit is passed to another leader.
+const TRIES: usize = 3;
+
+/// A node, lone or not.
+pub(crate) struct Node {
+    pub(crate) applier: Arc<Applier>,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) options: LocalOptions,
+    pub(crate) layout: Arc<Mutex<Layout>>,
+    pub(crate) published: Arc<Published>,
+    pub(crate) inbox: Inbox,
+    pub(super) is_receiving: Arc<AtomicBool>,
+    is_restoring: AtomicBool,
+    reads: Arc<ReadBatch>,
+    events: Mutex<Option<Sender<Event>>>,
+}
+
+/// Messages of other members that wait for the driver.
+#[derive(Default)]
+pub(crate) struct Inbox(AtomicUsize);
+
+/// The most bytes that wait; later messages are lost.
+const MAX_INBOX: usize = 64 << 20;
+
+impl Inbox {
+    fn size(message: &Message) -> usize {
+        let entries = match &message.body {
+            Body::Append { entries, .. } => entries.iter().map(|entry| entry.payload.len() + 64).sum(),
+            _ => 0,
+        };
+        entries + 256
+    }
+
+    pub(super) fn take(&self, message: &Message) -> bool {
+        let size = Self::size(message);
+        let fits = self.0.fetch_add(size, Ordering::Relaxed) <= MAX_INBOX;
+        if !fits {
+            self.0.fetch_sub(size, Ordering::Relaxed);
+        }
+        fits
+    }
+
+    pub(super) fn done(&self, message: &Message) {
+        self.0.fetch_sub(Self::size(message), Ordering::Relaxed);
+    }
+}
+
+impl Node {
+    pub(crate) fn new(
+        applier: Arc<Applier>,
+        disk: Arc<dyn Disk>,
+        options: LocalOptions,
+        layout: Layout,
+        events: Sender<Event>,
+        is_lone: bool,
+        term: u64,
+    ) -> Result<Self, StorageError> {
+        let options = LocalOptions { max_batch_bytes: options.max_batch_bytes.min(MAX_ENTRY - 1), ..options };
+        let members = applier.state().members()?.map(|members| members.list).unwrap_or_default();
+        let id = boot::find(&members, &layout.origin()).map(|member| member.id);
+        let view = View::without_leader(id, term, members.into());
+        let node = Self {
+            applier,
+            disk,
+            options,
+            layout: Arc::new(Mutex::new(layout)),
+            published: Arc::new(Published::new(is_lone, view)),
+            inbox: Inbox::default(),
+            is_receiving: Arc::default(),
+            is_restoring: AtomicBool::new(false),
+            reads: Arc::default(),
+            events: Mutex::new(Some(events)),
+        };
+        if is_lone {
+            node.publish_lone(term);
+        }
+        Ok(node)
+    }
+
+    pub(crate) fn origin(&self) -> Origin {
+        self.layout.lock().origin()
+    }
+
+    /// Publishes that this node leads alone.
+    pub(crate) fn publish_lone(&self, term: u64) {
+        let own = self.own_member();
+        let listed = self.published.view().members.iter().find(|member| member.node == own.node).cloned();
+        let own = Member { id: listed.map_or(own.id, |member| member.id), ..own };
+        let members = [own.clone()].into();
+        let view = View { id: Some(own.id), term, accepts: true, is_leading: true, leader: Some(own), members };
+        self.published.set_view(view);
+    }
+
+    /// Publishes that this node waits for its leader.
+    pub(crate) fn publish_joining(&self) {
+        let term = self.published.view().term;
+        self.published.set_view(View::without_leader(None, term, [].into()));
+    }
+
+    /// This node, with the addresses of the last start.
+    fn own_member(&self) -> Member {
+        let none = Addresses { api_addr: String::new(), cluster_addr: String::new(), version: String::new() };
+        let addresses = self.published.network().map_or(none, |network| network.addresses);
+        boot::member(&self.origin(), &addresses, &self.options)
+    }
+
+    /// The first list of members, which has this node; `None` if there is one. The name of the node becomes durable.
+    ///
+    /// # Errors
+    /// [`StorageError::NoLeader`] before the first start: the node has no addresses.
+    pub(crate) fn first_list(&self) -> Result<Option<Vec<Member>>, StorageError> {
+        if self.applier.state().members()?.is_some() {
+            return Ok(None);
+        }
+        if self.published.network().is_none() {
+            return Err(StorageError::NoLeader);
+        }
+        self.name_it()?;
+        Ok(Some(vec![self.own_member()]))
+    }
+
+    /// A member keeps its name.
+    fn name_it(&self) -> Result<(), StorageError> {
+        let mut layout = self.layout.lock();
+        if layout.node_id.is_none() {
+            layout.node_id = Some(layout.name().to_owned());
+            layout.write(&*self.disk)?;
+        }
+        Ok(())
+    }
+
+    /// Notes, durably, that this node joins a cluster.
+    pub(crate) fn store_join(&self, joined: &Joined) -> Result<(), StorageError> {
+        let list = Payload::Members(joined.members.clone()).encode();
+        let body = list.slice(1..);
+        let readable = Payload::decode_list(&body).is_ok_and(|list| boot::find(&list, &self.origin()).is_some());
+        if !readable {
+            return Err(StorageError::Layout("the list of the leader does not have this node".into()));
+        }
+        let mut layout = self.layout.lock();
+        layout.node_id = Some(layout.name().to_owned());
+        (layout.cluster_id, layout.joined, layout.joining) = (Some(joined.cluster_id.clone()), body.to_vec(), true);
+        layout.write(&*self.disk)
+    }
+
+    /// A consistent view of the state: its position, its members and its parts.
+    pub(super) fn image(&self) -> Result<(LogId, Vec<Member>, Box<dyn SnapshotParts>), StorageError> {
+        let image = self.applier.state().image()?;
+        let parts = Box::new(StateParts::of(&image)?);
+        Ok((image.position.id, image.members.map(|members| members.list).unwrap_or_default(), parts))
+    }
+
+    /// Passes an event to the thread that writes.
+    pub(super) fn send(&self, event: Event) -> Result<(), StorageError> {
+        let sent = match &*self.events.lock() {
+            Some(events) => events.send(event).is_ok(),
+            None => false,
+        };
+        if sent { Ok(()) } else { Err(self.stopped_error()) }
+    }
+
+    /// Passes an event with a reply to the thread that writes, and waits for the result.
+    pub(super) async fn call<T>(&self, event: impl FnOnce(super::event::Reply<T>) -> Event) -> Result<T, StorageError> {
+        let (reply, result) = oneshot::channel();
+        self.send(event(reply))?;
+        result.await.unwrap_or_else(|_| Err(self.stopped_error()))
+    }
+
+    /// Why the thread that writes does not respond.
+    fn stopped_error(&self) -> StorageError {
+        if let Some(error) = self.applier.stopped() {
+            return error;
+        }
+        match *self.events.lock() {
+            Some(_) => StorageError::Stopped("the storage thread has ended".into()),
+            None => StorageError::Closed,
+        }
+    }
+
+    pub(crate) fn close(&self) {
+        if let Some(events) = self.events.lock().take() {
+            let _ = events.send(Event::Close);
+        }
+    }
+
+    /// Whether this node, as the leader, restores a snapshot: no batch may come between.
+    pub(super) fn is_restoring(&self) -> bool {
+        self.is_restoring.load(Ordering::Acquire)
+    }
+
+    /// Begins or ends that. Returns whether it was so before.
+    pub(super) fn set_restoring(&self, is_restoring: bool) -> bool {
+        self.is_restoring.swap(is_restoring, Ordering::AcqRel)
+    }
+
+    /// Commits a proposal here.
+    pub(super) async fn submit(&self, proposal: Proposal) -> Result<Index, StorageError> {
+        self.call(|result| Event::Commit(Request { proposal, result })).await
+    }
+
+    pub(crate) async fn commit(&self, batch: Batch) -> Result<Index, StorageError> {
+        let size = batch.encoded_len();
+        if size > self.options.max_batch_bytes {
+            return Err(StorageError::TooLarge { size, limit: self.options.max_batch_bytes });
+        }
+        if self.is_restoring() {
+            return Err(StorageError::NoLeader);
+        }
+        if self.published.is_lone() {
+            return self.submit(Proposal::Batch(batch)).await;
+        }
+        if let Some(error) = self.applier.stopped() {
+            return Err(error);
+        }
+        if batch.writes.is_empty() {
+            return self.check(&batch).await;
+        }
+        let mut views = self.published.view.subscribe();
+        for _ in 0..TRIES {
+            let view = views.borrow_and_update().clone();
+            let result = match &view.leader {
+                _ if view.accepts => self.propose(&batch).await,
+                Some(leader) => self.forward(&batch, leader).await,
+                None => return Err(StorageError::NoLeader),
+            };
+            match result {
+                // Nothing was written, and the leader is another one.
+                Err(StorageError::NotLeader | StorageError::NoLeader) => {
+                    let _ = timeout(RETRY, views.changed()).await;
+                }
+                other => return other,
+            }
+        }
+        Err(StorageError::NoLeader)
+    }
+
+    /// A batch without writes needs no entry.
+    async fn check(&self, batch: &Batch) -> Result<Index, StorageError> {
+        self.settled(READ_PATIENCE).await?;
+        match self.applier.state().reads_hold(&batch.reads)? {
+            (true, position) => Ok(Index(position.index)),
+            (false, _) => Err(StorageError::Conflict),
+        }
+    }
+
+    /// Commits at this node, which leads. A conflict that is sure needs no entry.
+    async fn propose(&self, batch: &Batch) -> Result<Index, StorageError> {
+        let committed = self.published.committed();
+        let (holds, position) = self.applier.state().reads_hold(&batch.reads)?;
+        // A follower may have read what is committed and not applied here.
+        if !holds && position.index >= committed {
+            return Err(StorageError::Conflict);
+        }
+        self.submit(Proposal::Payload(encode(batch), has_put(batch))).await
+    }
+
+    /// Commits at the leader. Returns when the entry is applied here, too.
+    async fn forward(&self, batch: &Batch, leader: &Member) -> Result<Index, StorageError> {
+        let Some(network) = self.published.network() else { return Err(StorageError::NoLeader) };
+        let mut bytes = Vec::with_capacity(batch.encoded_len());
+        batch.encode(&mut bytes);
+        let proposed = timeout(PATIENCE, network.transport.propose(leader, bytes.into())).await;
+        match proposed.unwrap_or(Err(StorageError::Unknown)) {
+            // Reads here must see it; if they do not, its caller must not take it for done.
+            Ok(index) => self.reaches(index, PATIENCE).await.map(|()| index).map_err(|_| StorageError::Unknown),
+            Err(StorageError::Conflict) => {
+                // The next try has to read what this one conflicts with.
+                let _ = self.settled(READ_PATIENCE).await;
+                Err(StorageError::Conflict)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until `index` is applied.
+    pub(super) async fn reaches(&self, index: Index, within: Duration) -> Result<(), StorageError> {
+        let mut applied = self.applier.applied.subscribe();
+        let reached = timeout(within, applied.wait_for(|applied| *applied >= index)).await;
+        match reached {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(StorageError::Behind(index.0)),
+        }
+    }
+
+    /// See [`Consensus::settled`](crate::Consensus::settled).
+    pub(super) async fn settled(&self, within: Duration) -> Result<Index, StorageError> {
+        if let Some(index) = self.leased() {
+            return Ok(index);
+        }
+        let end = clock::now() + u64::try_from(within.as_micros()).unwrap_or(u64::MAX);
+        let index = timeout(within, self.confirmed()).await.unwrap_or(Err(StorageError::NoLeader))?;
+        self.reaches(index, super::published::since(end, clock::now())).await?;
+        Ok(index)
+    }
+
+    /// The applied index, if it is that of the whole cluster: all that the leader has acknowledged is applied there.
+    pub(super) fn leased(&self) -> Option<Index> {
+        match self.published.lease() {
+            Lease::None => return None,
+            Lease::EndsSoon => drop(self.send(Event::Renew)),
+            Lease::Holds => {}
+        }
+        Some(*self.applier.applied.borrow())
+    }
+
+    /// An index that the leader, which may be this node, has confirmed after this call.
+    async fn confirmed(&self) -> Result<Index, StorageError> {
+        let mut views = self.published.view.subscribe();
+        loop {
+            if self.published.network().is_none() {
+                return Err(StorageError::NoLeader);
+            }
+            let (accepts, has_leader) = {
+                let view = views.borrow_and_update();
+                (view.accepts, view.leader.is_some())
+            };
+            let index = match (accepts, has_leader) {
+                (true, _) => self.call(Event::Read).await,
+                (false, true) => self.reads.index(&self.published).await,
+                (false, false) => Err(StorageError::NoLeader),
+            };
+            match index {
+                Ok(index) => return Ok(index),
+                Err(error @ (StorageError::Stopped(_) | StorageError::Closed | StorageError::Removed)) => {
+                    return Err(error);
+                }
+                Err(_) => drop(timeout(RETRY, views.changed()).await),
+            }
+        }
+    }
+}

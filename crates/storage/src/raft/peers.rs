@@ -1,0 +1,48 @@
+//! Where the other members are, and when they were heard.
+
+use std::collections::HashMap;
+
+use keepfast_consensus::{MAX_MEMBERS, Message, Mono};
+
+use crate::{Member, Origin, RaftId};
+
+#[derive(Default)]
+pub(super) struct Peers {
+    /// The last message of each member.
+    pub(super) contacts: HashMap<RaftId, Mono>,
+    /// Who has sent messages under an id: the list may lack a leader that was added lately.
+    senders: HashMap<RaftId, Origin>,
+}
+
+impl Peers {
+    pub(super) fn note(&mut self, message: &Message, origin: &Origin, now: Mono) {
+        let is_known = self.senders.contains_key(&message.from);
+        if !is_known && self.senders.len() >= 2 * MAX_MEMBERS {
+            (self.senders, self.contacts) = Default::default();
+        }
+        self.contacts.insert(message.from, now);
+        if self.senders.get(&message.from) != Some(origin) {
+            self.senders.insert(message.from, origin.clone());
+        }
+    }
+
+    /// The member with an id. One that the list lacks gets its response on the connection from which its message came, and
+    /// has no addresses.
+    pub(super) fn address(&self, members: &[Member], id: RaftId) -> Option<Member> {
+        if let Some(member) = members.iter().find(|member| member.id == id) {
+            return Some(member.clone());
+        }
+        let origin = self.senders.get(&id)?;
+        Some(Member {
+            id,
+            node: origin.node.clone(),
+            incarnation: origin.incarnation,
+            cluster_addr: String::new(),
+            api_addr: String::new(),
+            voter: false,
+            wants_vote: false,
+            election_ms: 1,
+            version: String::new(),
+        })
+    }
+}

@@ -1,0 +1,215 @@
+//! What the thread that writes tells the rest of the process: roles, members, the lease.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use keepfast_consensus::{Mono, PeerProgress, Role as StepsRole};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::clock;
+use crate::{Addresses, Leader, Member, PeerStatus, RaftId, Role, Transport};
+
+/// How this node reaches the others.
+#[derive(Clone)]
+pub(crate) struct Network {
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) addresses: Addresses,
+    /// Where sending of snapshots runs.
+    pub(crate) runtime: tokio::runtime::Handle,
+}
+
+/// The place of a node in its cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct View {
+    pub(crate) id: Option<RaftId>,
+    pub(crate) term: u64,
+    /// Whether commits are proposed here.
+    pub(crate) accepts: bool,
+    /// Whether this node leads, and has applied all entries of earlier terms.
+    pub(crate) is_leading: bool,
+    /// The leader, which may be this node.
+    pub(crate) leader: Option<Member>,
+    /// The applied list.
+    pub(crate) members: Arc<[Member]>,
+}
+
+/// Numbers for operators, some ticks old.
+#[derive(Clone, Default)]
+pub(crate) struct Numbers {
+    pub(crate) last: u64,
+    pub(crate) committed: u64,
+    pub(crate) peers: Vec<(PeerProgress, Option<Mono>)>,
+    /// The last message of the leader.
+    pub(crate) contact: Option<Mono>,
+}
+
+/// What is published.
+pub(crate) struct Published {
+    /// Whether the node has no other members and commits without a driver.
+    is_lone: AtomicBool,
+    /// The end of the lease in microseconds; 0 without one.
+    lease_until: AtomicU64,
+    /// From when on a read renews the lease.
+    renew_from: AtomicU64,
+    /// The committed index.
+    committed: AtomicU64,
+    pub(crate) view: watch::Sender<View>,
+    pub(crate) roles: watch::Sender<Role>,
+    pub(crate) network: Mutex<Option<Network>>,
+    pub(crate) numbers: Mutex<Numbers>,
+}
+
+/// What a read finds.
+pub(crate) enum Lease {
+    /// The applied state is current.
+    Holds,
+    /// It is, and the lease ends soon.
+    EndsSoon,
+    /// There is none.
+    None,
+}
+
+impl Published {
+    pub(crate) fn new(is_lone: bool, view: View) -> Self {
+        let role = if is_lone { Role::Leading } else { Role::Following { leader: None } };
+        Self {
+            is_lone: is_lone.into(),
+            lease_until: 0.into(),
+            renew_from: 0.into(),
+            committed: 0.into(),
+            view: watch::Sender::new(view),
+            roles: watch::Sender::new(role),
+            network: Mutex::new(None),
+            numbers: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn is_lone(&self) -> bool {
+        self.is_lone.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn end_lone(&self) {
+        self.is_lone.store(false, Ordering::Release);
+    }
+
+    pub(crate) fn network(&self) -> Option<Network> {
+        self.network.lock().clone()
+    }
+
+    /// Whether the applied state is that of the whole cluster, at this moment.
+    pub(crate) fn lease(&self) -> Lease {
+        if self.is_lone() {
+            return Lease::Holds;
+        }
+        let until = self.lease_until.load(Ordering::Acquire);
+        if until == 0 {
+            return Lease::None;
+        }
+        let now = clock::now().0;
+        if now >= until {
+            return Lease::None;
+        }
+        // One read asks for the renewal.
+        let from = self.renew_from.load(Ordering::Relaxed);
+        let is_first = now >= from
+            && self.renew_from.compare_exchange(from, u64::MAX, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if is_first { Lease::EndsSoon } else { Lease::Holds }
+    }
+
+    /// Publishes the lease and the committed index. Before anything leaves the node that ends the lease.
+    pub(super) fn set_lease(&self, until: Option<Mono>, committed: u64) {
+        self.committed.store(committed, Ordering::Release);
+        let until = until.map_or(0, |until| until.0);
+        let before = self.lease_until.swap(until, Ordering::Release);
+        if until != 0 && until != before {
+            let now = clock::now().0;
+            self.renew_from.store(now + until.saturating_sub(now) / 2, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn committed(&self) -> u64 {
+        self.committed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn view(&self) -> View {
+        self.view.borrow().clone()
+    }
+
+    /// Publishes a view and the role that follows from it.
+    pub(super) fn set_view(&self, view: View) {
+        let role = match (&view.is_leading, &view.leader) {
+            (true, _) => Role::Leading,
+            (false, leader) => {
+                let leader = leader.as_ref().filter(|leader| Some(leader.id) != view.id);
+                let leader = leader.map(|leader| {
+                    let (api_addr, cluster_addr) = (leader.api_addr.clone(), leader.cluster_addr.clone());
+                    Arc::new(Leader { api_addr, cluster_addr })
+                });
+                Role::Following { leader }
+            }
+        };
+        let replace = |old: &mut View| {
+            let is_other = *old != view;
+            if is_other {
+                *old = view;
+            }
+            is_other
+        };
+        self.view.send_if_modified(replace);
+        self.roles.send_if_modified(|old| {
+            let is_other = *old != role;
+            if is_other {
+                *old = role;
+            }
+            is_other
+        });
+    }
+}
+
+impl View {
+    /// The view of a node without a leader.
+    pub(super) fn without_leader(id: Option<RaftId>, term: u64, members: Arc<[Member]>) -> Self {
+        Self { id, term, accepts: false, is_leading: false, leader: None, members }
+    }
+
+    /// The view of a node by its role in Raft.
+    pub(super) fn of(role: StepsRole, id: RaftId, members: Arc<[Member]>) -> Self {
+        let find = |id: RaftId| members.iter().find(|member| member.id == id).cloned();
+        let (term, accepts, is_leading, leader) = match role {
+            StepsRole::Following { leader, term } => (term, false, false, leader.and_then(find)),
+            StepsRole::Elected { term } => (term, true, false, None),
+            StepsRole::Leading { term, .. } => (term, true, true, find(id)),
+        };
+        Self { id: Some(id), term, accepts, is_leading, leader, members }
+    }
+}
+
+impl Numbers {
+    /// What a leader knows of the others.
+    pub(crate) fn peer_status(&self, now: Mono) -> Vec<PeerStatus> {
+        let status = |(peer, contact): &(PeerProgress, Option<Mono>)| PeerStatus {
+            id: peer.id,
+            matched: peer.matched,
+            last_contact: contact.map(|at| since(now, at)),
+        };
+        self.peers.iter().map(status).collect()
+    }
+
+    pub(super) fn with_contacts(
+        peers: impl Iterator<Item = PeerProgress>,
+        contacts: &HashMap<RaftId, Mono>,
+    ) -> Vec<(PeerProgress, Option<Mono>)> {
+        peers.map(|peer| (peer, contacts.get(&peer.id).copied())).collect()
+    }
+}
+
+pub(crate) fn since(now: Mono, at: Mono) -> Duration {
+    Duration::from_micros(now.since(at))
+}

@@ -1,0 +1,70 @@
+//! Linearizable reads of a follower: all that wait share the next question to the leader, and one is under way.
+
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::{sync::oneshot, time::timeout};
+
+use super::published::Published;
+use crate::{Index, StorageError};
+
+/// The most callers that wait.
+const MAX_WAITING: usize = 65_536;
+/// The time after which the leader is asked again.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+type Answer = Result<Index, StorageError>;
+
+/// The callers that wait.
+#[derive(Default)]
+pub(crate) struct ReadBatch(Mutex<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    callers: Vec<oneshot::Sender<Answer>>,
+    is_asking: bool,
+}
+
+impl ReadBatch {
+    /// An index from the leader that was confirmed after this call.
+    pub(crate) async fn index(self: &Arc<Self>, published: &Arc<Published>) -> Answer {
+        let (caller, answer) = oneshot::channel();
+        let is_first = {
+            let mut waiting = self.0.lock();
+            if waiting.callers.len() >= MAX_WAITING {
+                return Err(StorageError::NoLeader);
+            }
+            waiting.callers.push(caller);
+            !std::mem::replace(&mut waiting.is_asking, true)
+        };
+        if is_first {
+            // A task of its own: the first caller may be dropped.
+            let (batch, published) = (self.clone(), published.clone());
+            tokio::spawn(async move { batch.ask(&published).await });
+        }
+        answer.await.unwrap_or(Err(StorageError::NoLeader))
+    }
+
+    async fn ask(&self, published: &Published) {
+        loop {
+            let callers = {
+                let mut waiting = self.0.lock();
+                if waiting.callers.is_empty() {
+                    waiting.is_asking = false;
+                    return;
+                }
+                std::mem::take(&mut waiting.callers)
+            };
+            let answer = match (published.network(), published.view().leader) {
+                (Some(network), Some(leader)) => {
+                    let asked = timeout(PATIENCE, network.transport.read_index(&leader)).await;
+                    asked.unwrap_or(Err(StorageError::NoLeader))
+                }
+                _ => Err(StorageError::NoLeader),
+            };
+            for caller in callers {
+                let _ = caller.send(answer.clone());
+            }
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Receives a snapshot beside the current state.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use keepfast_consensus::{Body, LogId, Message};
+use tokio::task::spawn_blocking;
+
+use super::{
+    event::Reply,
+    snapshot::{Decoder, damaged},
+};
+use crate::{
+    Member, Origin, SnapshotParts, StorageError,
+    local::{
+        disk::{Disk, has_room},
+        image::{NewState, Row},
+        state::{FILE_NEW, Position, State},
+    },
+};
+
+/// Rows are written in groups of about this many bytes.
+const GROUP_BYTES: usize = 4 << 20;
+
+/// A snapshot that is complete and durable beside the current state.
+pub(crate) struct Received {
+    pub(super) origin: Origin,
+    /// Its head.
+    pub(super) message: Message,
+    /// `None` once it is being installed.
+    pub(super) state: Option<State>,
+    pub(super) result: Reply<()>,
+    /// Until it is dropped no other one is received.
+    pub(super) turn: Arc<Turn>,
+}
+
+impl Received {
+    /// Returns that it is not wanted. The file is overwritten by the next one.
+    pub(crate) fn refuse(self) {
+        self.answer(Err(StorageError::NoLeader));
+    }
+
+    /// Returns the result; the caller may then pass the next one.
+    pub(super) fn answer(self, result: Result<(), StorageError>) {
+        let Self { state, turn, result: reply, .. } = self;
+        drop((state, turn));
+        let _ = reply.send(result);
+    }
+}
+
+/// Only one snapshot at a time has the file.
+pub(crate) struct Turn {
+    is_taken: Arc<AtomicBool>,
+}
+
+impl Turn {
+    /// `None` while another one has it.
+    pub(super) fn take(is_taken: &Arc<AtomicBool>) -> Option<Arc<Self>> {
+        (!is_taken.swap(true, Ordering::AcqRel)).then(|| Arc::new(Self { is_taken: is_taken.clone() }))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.is_taken.store(false, Ordering::Release);
+    }
+}
+
+/// The position and the members of a snapshot.
+pub(super) fn head(message: &Message) -> Option<(LogId, &[Member])> {
+    match &message.body {
+        Body::Snapshot { last, members } => Some((*last, members)),
+        _ => None,
+    }
+}
+
+/// Stores the parts of a snapshot; verified and durable when it returns.
+///
+/// The turn lasts until the last write, also when the future is dropped.
+pub(super) async fn store(
+    turn: &Arc<Turn>,
+    disk: Arc<dyn Disk>,
+    message: &Message,
+    parts: &mut dyn SnapshotParts,
+    reserve_bytes: u64,
+    cache_bytes: usize,
+) -> Result<State, StorageError> {
+    let (last, members) = head(message).ok_or_else(damaged)?;
+    let members = members.to_vec();
+    let on = disk.clone();
+    let mut state = blocking(turn, move || NewState::begin(&*on, cache_bytes)).await?;
+    let mut decoder = Decoder::new();
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    while let Some(part) = parts.next().await? {
+        bytes += part.len();
+        rows.extend(decoder.part(&part)?);
+        if bytes >= GROUP_BYTES {
+            if !has_room(&*disk, reserve_bytes, bytes as u64) {
+                return Err(StorageError::Full);
+            }
+            (state, bytes) = (add(turn, state, std::mem::take(&mut rows)).await?, 0);
+        }
+    }
+    let counts = decoder.finish()?;
+    let state = add(turn, state, rows).await?;
+    let position = Position { id: last, key_term: counts.key_term, encryptions: counts.encryptions };
+    blocking(turn, move || state.finish(position, &members)).await
+}
+
+async fn add(turn: &Arc<Turn>, state: NewState, rows: Vec<Row>) -> Result<NewState, StorageError> {
+    blocking(turn, move || state.add(&rows).map(|()| state)).await
+}
+
+async fn blocking<T: Send + 'static>(
+    turn: &Arc<Turn>,
+    work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
+) -> Result<T, StorageError> {
+    let turn = turn.clone();
+    // If nobody waits any more, the turn ends after what the work has returned.
+    let done = spawn_blocking(move || (work(), turn)).await.map(|(done, _)| done);
+    done.unwrap_or_else(|_| Err(StorageError::corrupt("storing a snapshot has panicked")))
+}
+
+/// Deletes a state that is not wanted; one that stays is overwritten by the next.
+pub(super) fn discard(disk: &dyn Disk, state: State) {
+    drop(state);
+    let _ = disk.remove(FILE_NEW);
+}

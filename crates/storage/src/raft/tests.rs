@@ -1,0 +1,385 @@
+//! Members in one process, on real directories and simulated disks, with a transport in memory.
+
+mod cluster;
+mod faults;
+mod transport;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+
+use self::cluster::{Cluster, put, swap};
+use crate::{Backend, Batch, Change, Key, Role, StorageError, Write};
+
+/// Long enough for any machine: tests wait for conditions.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn key(path: &str) -> Key {
+    Key::new(path).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_of_any_node_is_visible_on_all() {
+    let cluster = Cluster::of(3).await;
+    for (number, node) in cluster.nodes.iter().enumerate() {
+        let path = format!("k{number}");
+        node.commit_until(put(&path, "v")).await;
+        // A follower returns when the entry is applied there, too.
+        assert_eq!(node.get(&path).await.as_deref(), Some("v"));
+        for other in &cluster.nodes {
+            other.consensus().settled(PATIENCE).await.unwrap();
+            assert_eq!(other.get(&path).await.as_deref(), Some("v"));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settled_sees_every_acknowledged_commit() {
+    let cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    for number in 0..200_u64 {
+        let value = number.to_string();
+        let index = cluster.nodes[leader].commit_until(put("k", &value)).await;
+        for node in &cluster.nodes {
+            assert!(node.consensus().settled(PATIENCE).await.unwrap() >= index);
+            assert_eq!(node.get("k").await.unwrap(), value);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_batches_with_the_same_read_one_conflicts() {
+    let cluster = Cluster::of(3).await;
+    cluster.nodes[0].commit_until(put("k", "0")).await;
+    for node in &cluster.nodes {
+        node.consensus().settled(PATIENCE).await.unwrap();
+    }
+    let swap = async |node: usize| cluster.nodes[node].backend().commit(swap("k", "0", "1")).await;
+    let results = <[_; 3]>::from(tokio::join!(swap(0), swap(1), swap(2)));
+    assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1, "{results:?}");
+    let conflicts = results.iter().filter(|result| matches!(result, Err(StorageError::Conflict)));
+    assert_eq!(conflicts.count(), 2, "{results:?}");
+    // After a conflict, a follower reads what it conflicts with.
+    for node in &cluster.nodes {
+        assert_eq!(node.get("k").await.as_deref(), Some("1"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_concurrent_increment_is_lost_through_any_node() {
+    let cluster = Cluster::of(3).await;
+    cluster.nodes[0].commit_until(put("k", "0")).await;
+    let increment = async |node: usize| {
+        let node = &cluster.nodes[node];
+        for _ in 0..20 {
+            loop {
+                node.consensus().settled(PATIENCE).await.unwrap();
+                let before = node.get("k").await.unwrap();
+                let after = (before.parse::<u64>().unwrap() + 1).to_string();
+                match node.backend().commit(swap("k", &before, &after)).await {
+                    Ok(_) => break,
+                    Err(StorageError::Conflict) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+    };
+    tokio::join!(increment(0), increment(1), increment(2));
+    cluster.nodes[0].consensus().settled(PATIENCE).await.unwrap();
+    assert_eq!(cluster.nodes[0].get("k").await.as_deref(), Some("60"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_without_writes_checks_its_reads_on_any_node() {
+    let cluster = Cluster::of(3).await;
+    let index = cluster.nodes[0].commit_until(put("k", "0")).await;
+    for node in &cluster.nodes {
+        let reads = |value| Batch { writes: vec![], ..swap("k", value, "") };
+        assert!(node.backend().commit(reads("0")).await.unwrap() >= index);
+        assert!(matches!(node.backend().commit(reads("1")).await, Err(StorageError::Conflict)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_node_leads_when_the_leader_ends() {
+    let mut cluster = Cluster::of(3).await;
+    let first = cluster.leader().await;
+    cluster.nodes[first].commit_until(put("before", "v")).await;
+    cluster.nodes[first].end();
+    let second = cluster.leader().await;
+    assert_ne!(first, second);
+    cluster.nodes[second].commit_until(put("after", "v")).await;
+    cluster.start(first).await;
+    cluster.nodes[first].applies(cluster.nodes[second].applied()).await;
+    for path in ["before", "after"] {
+        assert_eq!(cluster.nodes[first].get(path).await.as_deref(), Some("v"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_stops_transfers_first() {
+    let cluster = Cluster::of(3).await;
+    let first = cluster.leader().await;
+    let term = cluster.nodes[first].status().term;
+    cluster.nodes[first].consensus().stop().await;
+    assert!(!cluster.nodes[first].role().is_leading());
+    assert!(matches!(cluster.nodes[first].backend().commit(put("k", "v")).await, Err(StorageError::NoLeader)));
+    let second = cluster.leader().await;
+    assert_ne!(first, second);
+    assert_eq!(cluster.nodes[second].status().term, term + 1, "the first election succeeded");
+    // It comes back with what it missed.
+    let index = cluster.nodes[second].commit_until(put("k", "v")).await;
+    cluster.connect(first).await;
+    cluster.nodes[first].applies(index.0).await;
+    assert_eq!(cluster.nodes[first].get("k").await.as_deref(), Some("v"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_transfers_to_the_node_that_is_named() {
+    let cluster = Cluster::of(3).await;
+    let first = cluster.leader().await;
+    let next = (first + 1) % 3;
+    cluster.nodes[first].consensus().transfer(Some(format!("n{next}"))).await.unwrap();
+    assert!(!cluster.nodes[first].role().is_leading());
+    assert_eq!(cluster.leader().await, next);
+    let refused = cluster.nodes[first].consensus().transfer(None).await;
+    assert!(matches!(refused, Err(StorageError::NotLeader)), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn followers_know_the_addresses_of_the_leader() {
+    let cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    for (number, node) in cluster.nodes.iter().enumerate().filter(|(number, _)| *number != leader) {
+        node.waits(|role| matches!(role, Role::Following { leader: Some(_) })).await;
+        let Role::Following { leader: Some(known) } = node.role() else { panic!("{number}") };
+        assert_eq!(known.api_addr, format!("api-{leader}"));
+        assert_eq!(known.cluster_addr, format!("cluster-{leader}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_nodes_keep_everything_over_a_restart() {
+    let mut cluster = Cluster::of(3).await;
+    for number in 0..20 {
+        cluster.nodes[0].commit_until(put(&format!("k{number}"), "v")).await;
+    }
+    for number in 0..3 {
+        cluster.nodes[number].end();
+    }
+    for number in 0..3 {
+        cluster.open(number);
+        // Before the start, reads work and commits do not.
+        assert_eq!(cluster.nodes[number].get("k0").await.as_deref(), Some("v"));
+        assert!(!cluster.nodes[number].role().is_leading());
+        assert!(matches!(cluster.nodes[number].backend().commit(put("k", "v")).await, Err(StorageError::NoLeader)));
+        let settled = cluster.nodes[number].consensus().settled(PATIENCE).await;
+        assert!(matches!(settled, Err(StorageError::NoLeader)));
+    }
+    for number in 0..3 {
+        cluster.connect(number).await;
+    }
+    let leader = cluster.leader().await;
+    for node in &cluster.nodes {
+        node.consensus().settled(PATIENCE).await.unwrap();
+        for number in 0..20 {
+            assert_eq!(node.get(&format!("k{number}")).await.as_deref(), Some("v"));
+        }
+    }
+    cluster.nodes[leader].commit_until(put("k", "v")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_joins_by_a_snapshot_with_all_that_is_counted() {
+    let mut cluster = Cluster::lone();
+    let sealed = |term: u32| Bytes::from([&[1], &term.to_le_bytes()[..], &[0; 28]].concat());
+    let write = |path: &str, value| Batch { reads: vec![], writes: vec![Write::Put { key: key(path), value }] };
+    for (number, term) in [1, 1, 2, 2, 2].into_iter().enumerate() {
+        cluster.nodes[0].commit_until(write(&format!("s{number}"), sealed(term))).await;
+    }
+    // Longer than a part.
+    cluster.nodes[0].commit_until(write("large", vec![7; 3 << 20].into())).await;
+    cluster.connect(0).await;
+    cluster.add().await;
+    let joined = &cluster.nodes[1];
+    joined.applies(cluster.nodes[0].applied()).await;
+    assert_eq!(joined.backend().get(&key("large")).await.unwrap().unwrap().len(), 3 << 20);
+    assert_eq!([1, 2, 3].map(|term| joined.backend().encryptions(term).unwrap()), [2, 3, 0]);
+    let status = joined.status();
+    assert!(!status.is_joining && !status.is_removed && status.is_running);
+    assert_eq!(status.members.iter().map(|member| member.voter).collect::<Vec<_>>(), [true, false]);
+    // Its caches are those of another state.
+    assert!(joined.replaced() > 0);
+    // The rest comes as entries.
+    let index = cluster.nodes[0].commit_until(put("k", "v")).await;
+    joined.applies(index.0).await;
+    assert_eq!(joined.get("k").await.as_deref(), Some("v"));
+    assert_eq!(cluster.nodes[0].status().peers.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_waits_while_a_cluster_is_founded_is_not_lost() {
+    let mut cluster = Cluster::lone();
+    cluster.connect(0).await;
+    let writes = {
+        let backend = cluster.nodes[0].backend();
+        tokio::spawn(async move {
+            for number in 0..300 {
+                let written = backend.commit(put(&format!("k{number}"), "v")).await;
+                written.unwrap_or_else(|error| panic!("{number}: {error}"));
+            }
+        })
+    };
+    let mut roles = cluster.nodes[0].backend().roles().unwrap();
+    cluster.add().await;
+    writes.await.unwrap();
+    assert!(!roles.has_changed().unwrap() && roles.borrow_and_update().is_leading(), "it leads all the time");
+    cluster.nodes[1].applies(cluster.nodes[0].applied()).await;
+    for number in 0..300 {
+        assert_eq!(cluster.nodes[1].get(&format!("k{number}")).await.as_deref(), Some("v"));
+    }
+}
+
+#[tokio::test]
+async fn a_lone_node_is_the_only_voter_and_may_grow() {
+    let cluster = Cluster::lone();
+    let node = &cluster.nodes[0];
+    let status = node.status();
+    assert!(status.is_leading && !status.is_running && !status.is_joining && !status.is_removed);
+    assert_eq!(
+        status.members.iter().map(|member| (member.node.as_str(), member.voter)).collect::<Vec<_>>(),
+        [("n0", true)]
+    );
+    assert_eq!(status.id, Some(status.members[0].id));
+    let index = node.backend().commit(put("k", "v")).await.unwrap();
+    assert_eq!(node.consensus().settled(PATIENCE).await.unwrap(), index);
+    assert_eq!(node.consensus().read_index().await.unwrap(), index);
+    let roles = node.backend().roles().unwrap();
+    assert!(roles.has_changed().is_ok(), "the sender lives");
+    assert!(matches!(node.consensus().transfer(None).await, Err(StorageError::NoTarget)));
+    assert!(matches!(node.consensus().change(Change::Remove("n0".into())).await, Err(StorageError::Change(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_an_empty_directory_joins() {
+    let cluster = Cluster::of(3).await;
+    let mut lone = Cluster::lone();
+    lone.nodes[0].commit_until(put("k", "v")).await;
+    let members = cluster.nodes[0].status().members;
+    let joined = crate::Joined { cluster_id: "c".into(), members };
+    assert!(matches!(lone.nodes[0].consensus().join(joined.clone()).await, Err(StorageError::Layout(_))));
+    assert!(matches!(cluster.nodes[1].consensus().join(joined).await, Err(StorageError::Layout(_))));
+    // Nothing has changed.
+    lone.nodes[0].end();
+    lone.open(0);
+    assert!(lone.nodes[0].role().is_leading() && !lone.nodes[0].status().is_joining);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_joins_and_restarts_goes_on() {
+    let mut cluster = Cluster::of(1).await;
+    cluster.nodes[0].commit_until(put("k", "v")).await;
+    let added = cluster.prepare().await;
+    assert!(cluster.nodes[added].status().is_joining);
+    cluster.nodes[added].end();
+    cluster.open(added);
+    assert!(cluster.nodes[added].status().is_joining && !cluster.nodes[added].role().is_leading());
+    assert!(matches!(cluster.nodes[added].backend().commit(put("k", "w")).await, Err(StorageError::NoLeader)));
+    cluster.connect(added).await;
+    cluster.nodes[added].applies(cluster.nodes[0].applied()).await;
+    assert_eq!(cluster.nodes[added].get("k").await.as_deref(), Some("v"));
+    assert!(!cluster.nodes[added].status().is_joining);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_without_followers_commits_and_confirms_nothing() {
+    let cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    cluster.transport.isolate(leader);
+    let node = &cluster.nodes[leader];
+    let backend = node.backend();
+    let lost = tokio::spawn(async move { backend.commit(put("lost", "v")).await });
+    node.waits(|role| !role.is_leading()).await;
+    let settled = node.consensus().settled(Duration::from_millis(200)).await;
+    assert!(matches!(settled, Err(StorageError::NoLeader)), "{settled:?}");
+    let others: Vec<usize> = (0..3).filter(|number| *number != leader).collect();
+    let second = cluster.leader_among(&others).await;
+    let index = cluster.nodes[second].commit_until(put("kept", "v")).await;
+    cluster.transport.heal();
+    node.applies(index.0).await;
+    // Another entry has the place of the lost one, which may run again.
+    assert!(matches!(lost.await.unwrap(), Err(StorageError::NotCommitted)));
+    assert_eq!((node.get("lost").await, node.get("kept").await.as_deref()), (None, Some("v")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_takes_effect_before_it_is_answered() {
+    let cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    let other = (leader + 1) % 3;
+    let consensus = cluster.nodes[leader].consensus();
+    let voters = || consensus.status().members.iter().filter(|member| member.voter).count();
+    consensus.change(Change::Demote(format!("n{other}"))).await.unwrap();
+    assert_eq!(voters(), 2);
+    consensus.change(Change::Promote(format!("n{other}"))).await.unwrap();
+    assert_eq!(voters(), 3);
+    consensus.change(Change::Remove(format!("n{other}"))).await.unwrap();
+    assert_eq!(consensus.status().members.len(), 2);
+    let unknown = consensus.change(Change::Promote(format!("n{other}"))).await;
+    assert!(matches!(unknown, Err(StorageError::Change(crate::ChangeError::Unknown))));
+    let not_here = cluster.nodes[other].consensus().change(Change::Promote("n0".into())).await;
+    assert!(matches!(not_here, Err(StorageError::NotLeader)));
+    cluster.nodes[leader].commit_until(put("k", "v")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn new_addresses_of_the_leader_reach_all() {
+    let cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    cluster.connect_as(leader, "moved").await;
+    for node in &cluster.nodes {
+        node.until(|status| status.members.iter().any(|member| member.api_addr == "api-moved")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_replaces_all_records_on_all_nodes() {
+    let cluster = Cluster::of(3).await;
+    let leader = &cluster.nodes[cluster.leader().await];
+    for number in 0..30 {
+        leader.commit_until(put(&format!("old{number}"), &"v".repeat(100_000))).await;
+    }
+    let (head, mut parts) = leader.consensus().snapshot().unwrap();
+    leader.commit_until(put("new", "v")).await;
+    let index = leader.consensus().restore(head, &mut *parts).await.unwrap();
+    for node in &cluster.nodes {
+        node.applies(index.0).await;
+        assert_eq!(node.get("new").await, None);
+        for number in 0..30 {
+            assert_eq!(node.get(&format!("old{number}")).await.unwrap().len(), 100_000);
+        }
+        assert!(node.replaced() > 0);
+    }
+    leader.commit_until(put("k", "v")).await;
+}
+
+#[tokio::test]
+async fn a_lone_node_restores_and_keeps_its_records_after_a_bad_snapshot() {
+    let cluster = Cluster::lone();
+    let node = &cluster.nodes[0];
+    node.commit_until(put("old", "v")).await;
+    let (head, mut parts) = node.consensus().snapshot().unwrap();
+    node.commit_until(put("new", "v")).await;
+    let mut cut = transport::Cut(vec![Bytes::from_static(&[1, 1, 0, 0, 0])]);
+    assert!(node.consensus().restore(head.clone(), &mut cut).await.is_err());
+    assert_eq!(node.get("new").await.as_deref(), Some("v"));
+    let index = node.consensus().restore(head, &mut *parts).await.unwrap();
+    assert_eq!((node.get("old").await.as_deref(), node.get("new").await), (Some("v"), None));
+    assert!(node.backend().commit(put("k", "v")).await.unwrap() > index);
+}
+
+crate::backend_suite!(suite_of_a_leader, || async {
+    let cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    (cluster.nodes[leader].backend() as Arc<dyn Backend>, cluster)
+});
