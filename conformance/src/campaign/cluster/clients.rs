@@ -48,6 +48,9 @@ pub(super) struct Clients {
     refused_uses: AtomicU64,
     retries: AtomicU64,
     violations: Mutex<Vec<String>>,
+    started: Instant,
+    /// What happened, for the report of a violation.
+    notes: Mutex<Vec<String>>,
 }
 
 impl Clients {
@@ -63,6 +66,8 @@ impl Clients {
             refused_uses: AtomicU64::default(),
             retries: AtomicU64::default(),
             violations: Mutex::default(),
+            started: Instant::now(),
+            notes: Mutex::default(),
         };
         for (number, register) in clients.registers.iter().enumerate() {
             let body = json!({"options": {"cas": 0}, "data": {"n": 1}});
@@ -145,9 +150,17 @@ impl Clients {
         self.violations.lock().map(|mut found| std::mem::take(&mut *found)).unwrap_or_default()
     }
 
+    /// Notes an event; the last one is in the report of a violation.
+    pub(super) fn note(&self, what: &str) {
+        if let Ok(mut notes) = self.notes.lock() {
+            notes.push(format!("{what} at {} ms", self.started.elapsed().as_millis()));
+        }
+    }
+
     fn violation(&self, what: String) {
+        let last = self.notes.lock().ok().and_then(|notes| notes.last().cloned()).unwrap_or_default();
         if let Ok(mut found) = self.violations.lock() {
-            found.push(what);
+            found.push(format!("{what}, at {} ms, after: {last}", self.started.elapsed().as_millis()));
         }
     }
 

@@ -29,6 +29,9 @@ pub(super) fn run(options: &Options) -> Result<Findings> {
         clients.check_everywhere(&nodes, &mut found)?;
     }
     let totals = clients.totals(&mut found);
+    if !found.failures.is_empty() {
+        println!("{}", nodes.logs());
+    }
     let Totals { writes, reads, refused_uses, retries } = totals;
     gaps.sort_unstable();
     let at = |share: usize| gaps.get(gaps.len() * share / 100).or(gaps.last()).map_or(0, Duration::as_millis);
@@ -53,9 +56,11 @@ fn run_round(nodes: &mut Nodes, clients: &Clients, round: u64, rng: &mut Rng) ->
             let kills_leader = rng.below(3) != 0;
             let victim = if kills_leader { leader } else { (leader + 1 + rng.below(NODES - 1)) % NODES };
             let killed = Instant::now();
+            clients.note(&format!("round {round}: kills {}, the leader is {}", nodes.url(victim), nodes.url(leader)));
             nodes.kill(victim)?;
             let gap = if kills_leader { Some(clients.wait_for_write(killed)?) } else { None };
             std::thread::sleep(Duration::from_millis(200 + rng.below(500) as u64));
+            clients.note(&format!("round {round}: restarts {}", nodes.url(victim)));
             nodes.restart(victim)?;
             nodes.wait_until_all_serve()?;
             std::thread::sleep(Duration::from_millis(200));

@@ -47,6 +47,16 @@ impl Nodes {
         self.servers.iter().map(|server| server.url.clone()).collect()
     }
 
+    /// The base URL of a node.
+    pub(super) fn url(&self, at: usize) -> &str {
+        &self.servers[at].url
+    }
+
+    /// The ends of the logs of all nodes.
+    pub(super) fn logs(&self) -> String {
+        self.servers.iter().map(|server| format!("--- {}\n{}\n", server.url, server.log())).collect()
+    }
+
     /// The root token.
     pub(super) fn root(&self) -> &str {
         &self.root
@@ -118,8 +128,7 @@ impl Nodes {
         let end = Instant::now() + TIMEOUT;
         while !holds(self) {
             if Instant::now() > end {
-                let logs: Vec<String> = self.servers.iter().map(Server::log).collect();
-                bail!("not within {} s: {what}; the logs: {}", TIMEOUT.as_secs(), logs.join("\n---\n"));
+                bail!("not within {} s: {what}; the logs: {}", TIMEOUT.as_secs(), self.logs());
             }
             std::thread::sleep(Duration::from_millis(20));
         }

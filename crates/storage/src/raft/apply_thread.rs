@@ -165,13 +165,16 @@ impl ApplyThread {
         let _ = self.jobs_of_disk.send(DiskJob::Install(Install { vote: new.vote, last: new.last, done }));
         result.recv().unwrap_or_else(|_| Err(self.applier.stopped().unwrap_or(StorageError::Closed)))?;
         self.unflushed = 0;
-        {
-            let mut layout = self.layout.lock();
-            if layout.joining {
-                layout.complete(&*self.disk)?;
-            }
+        let mut layout = self.layout.lock().clone();
+        let was_joining = layout.joining;
+        if was_joining {
+            layout.complete(&*self.disk)?;
         }
         self.applier.replace(new.state);
+        if was_joining {
+            // Who waits for it opens the records, and must not receive the replacement of what it has opened.
+            *self.layout.lock() = layout;
+        }
         let _ = self.events.send(Event::Installed);
         Ok(())
     }

@@ -318,6 +318,10 @@ impl Node {
     /// See [`Consensus::settled`](crate::Consensus::settled).
     pub(super) async fn settled(&self, within: Duration) -> Result<Index, StorageError> {
         if let Some(index) = self.leased() {
+            // What is committed may be applied, and seen, at a follower first.
+            if *self.applier.applied.borrow() < index {
+                self.reaches(index, within).await?;
+            }
             return Ok(index);
         }
         let end = clock::now() + u64::try_from(within.as_micros()).unwrap_or(u64::MAX);
@@ -326,14 +330,15 @@ impl Node {
         Ok(index)
     }
 
-    /// The applied index, if it is that of the whole cluster: all that the leader has acknowledged is applied there.
+    /// The committed index, if this node knows it without asking others.
     pub(super) fn leased(&self) -> Option<Index> {
         match self.published.lease() {
             Lease::None => return None,
             Lease::EndsSoon => drop(self.send(Event::Renew)),
             Lease::Holds => {}
         }
-        Some(*self.applier.applied.borrow())
+        let applied = *self.applier.applied.borrow();
+        Some(applied.max(Index(self.published.committed())))
     }
 
     /// An index that the leader, which may be this node, has confirmed after this call.
