@@ -10,7 +10,7 @@ use keepfast_client::{Request, Secret};
 
 use crate::args::{Group, Node};
 use crate::command_error::CommandError;
-use crate::session::{Session, request_error};
+use crate::session::Session;
 
 pub(super) const GROUP: Group = Group {
     name: "raft",
@@ -28,13 +28,8 @@ pub(super) const GROUP: Group = Group {
 
 /// Sends a read whose data has this field. A server without a cluster does not have the path.
 fn read(session: &Session, context: &str, request: Request, field: &str) -> Result<Secret, CommandError> {
-    match session.attempt(&request.required())? {
-        Ok(secret) => secret.filter(|secret| secret.data_field(field).is_some()).ok_or_else(|| {
-            CommandError::failed(format!(
-                "{context}: the response has no field {field}: does VAULT_ADDR name the server?"
-            ))
-        }),
-        Err(error) if error.status() == Some(404) => Err(CommandError::failed("No raft cluster configuration found")),
-        Err(error) => Err(request_error(context, &error)),
-    }
+    session.require(context, request, field).map_err(|error| match &error.message {
+        Some(text) if text.contains("unsupported path") => CommandError::failed("No raft cluster configuration found"),
+        _ => error,
+    })
 }
