@@ -232,7 +232,8 @@ impl Drop for Call {
 }
 
 async fn commit(service: &dyn PeerService, batch: Bytes) -> Result<Index, StorageError> {
-    service.backend().commit(Batch::decode(batch)?).await
+    let consensus = service.backend().consensus().ok_or(StorageError::NotLeader)?;
+    consensus.propose(batch).await
 }
 
 async fn read_index(service: &dyn PeerService) -> Result<Index, StorageError> {

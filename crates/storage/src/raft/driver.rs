@@ -336,6 +336,7 @@ impl Driver {
         self.pass(Input::StepDown);
         self.steps = None;
         self.installing = None;
+        *self.node.published.network.lock() = None;
         self.end(error);
         self.waiting.left();
         let view = self.node.published.view();

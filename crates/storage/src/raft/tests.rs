@@ -382,6 +382,50 @@ async fn a_change_takes_effect_before_it_is_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_is_alone_again_commits_alone_and_may_grow() {
+    let mut cluster = Cluster::of(2).await;
+    while cluster.leader().await != 0 {
+        let _ = cluster.nodes[1].consensus().transfer(Some("n0".into())).await;
+    }
+    cluster.nodes[0].consensus().change(Change::Remove("n1".into())).await.unwrap();
+    cluster.nodes[1].end();
+    cluster.nodes[0].commit_until(put("before", "v")).await;
+    let before = cluster.nodes[0].status();
+    cluster.nodes[0].end();
+    cluster.open(0);
+    // Without a start.
+    assert!(cluster.nodes[0].role().is_leading());
+    let index = cluster.nodes[0].backend().commit(put("after", "v")).await.unwrap();
+    assert!(index.0 > before.applied && cluster.nodes[0].status().term >= before.term);
+    assert_eq!(cluster.nodes[0].get("before").await.as_deref(), Some("v"));
+    cluster.connect(0).await;
+    cluster.add().await;
+    let index = cluster.nodes[0].commit_until(put("last", "v")).await;
+    cluster.nodes[2].applies(index.0).await;
+    assert_eq!(cluster.nodes[2].get("after").await.as_deref(), Some("v"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_node_stops_and_does_not_start_again() {
+    let mut cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    // The others need its vote no more, and it applies the list if the last messages reach it.
+    cluster.nodes[leader].consensus().change(Change::Remove(format!("n{leader}"))).await.unwrap();
+    cluster.nodes[leader].waits(|role| !role.is_leading()).await;
+    cluster.nodes[leader].until(|status| status.is_removed).await;
+    let others: Vec<usize> = (0..3).filter(|number| *number != leader).collect();
+    let second = cluster.leader_among(&others).await;
+    cluster.nodes[second].commit_until(put("k", "v")).await;
+    cluster.nodes[leader].end();
+    cluster.open(leader);
+    let removed = &cluster.nodes[leader];
+    assert!(removed.status().is_removed && !removed.role().is_leading());
+    let (transport, addresses) = cluster.place(leader, "again");
+    assert!(matches!(removed.consensus().start(transport, addresses).await, Err(StorageError::Removed)));
+    assert!(matches!(removed.backend().commit(put("k", "w")).await, Err(StorageError::NoLeader)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn new_addresses_of_the_leader_reach_all() {
     let cluster = Cluster::of(3).await;
     let leader = cluster.leader().await;
@@ -394,13 +438,26 @@ async fn new_addresses_of_the_leader_reach_all() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_replaces_all_records_on_all_nodes() {
     let cluster = Cluster::of(3).await;
-    let leader = &cluster.nodes[cluster.leader().await];
     for number in 0..30 {
-        leader.commit_until(put(&format!("old{number}"), &"v".repeat(100_000))).await;
+        cluster.nodes[0].commit_until(put(&format!("old{number}"), &"v".repeat(100_000))).await;
     }
-    let (head, mut parts) = leader.consensus().snapshot().unwrap();
-    leader.commit_until(put("new", "v")).await;
-    let index = leader.consensus().restore(head, &mut *parts).await.unwrap();
+    cluster.nodes[0].consensus().settled(PATIENCE).await.unwrap();
+    let (head, mut parts) = cluster.nodes[0].consensus().snapshot().unwrap();
+    let mut stored = Vec::new();
+    while let Some(part) = parts.next().await.unwrap() {
+        stored.push(part);
+    }
+    assert!(stored.len() > 10 && stored.iter().all(|part| part.len() <= crate::MAX_SNAPSHOT_PART));
+    cluster.nodes[0].commit_until(put("new", "v")).await;
+    let index = loop {
+        // On a slow machine the leader may be another one in the middle.
+        let leader = cluster.nodes[cluster.leader().await].consensus();
+        match leader.restore(head.clone(), &mut transport::Cut(stored.clone())).await {
+            Ok(index) => break index,
+            Err(StorageError::NotLeader | StorageError::NotCommitted | StorageError::Unknown) => {}
+            Err(error) => panic!("{error}"),
+        }
+    };
     for node in &cluster.nodes {
         node.applies(index.0).await;
         assert_eq!(node.get("new").await, None);
@@ -409,7 +466,7 @@ async fn a_restore_replaces_all_records_on_all_nodes() {
         }
         assert!(node.replaced() > 0);
     }
-    leader.commit_until(put("k", "v")).await;
+    cluster.nodes[0].commit_until(put("k", "v")).await;
 }
 
 #[tokio::test]

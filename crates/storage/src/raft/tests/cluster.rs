@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::{PATIENCE, key, transport::Links};
 use crate::{
     Addresses, Backend, Batch, Change, ClusterStatus, Consensus, Digest, Index, Joined, LocalBackend, LocalOptions,
-    Member, RaftId, Read, Role, StorageError, Watch, Write, local::sim_disk::SimDisk,
+    Member, RaftId, Read, Role, StorageError, Transport, Watch, Write, local::sim_disk::SimDisk,
 };
 
 pub(super) struct Cluster {
@@ -57,7 +57,7 @@ pub(super) fn swap(path: &str, seen: &str, value: &str) -> Batch {
 }
 
 pub(super) fn options(name: &str) -> LocalOptions {
-    let (flush_interval, election) = (Duration::from_millis(50), Duration::from_millis(300));
+    let (flush_interval, election) = (Duration::from_millis(50), Duration::from_secs(1));
     LocalOptions { node_id: Some(name.into()), clustered: true, flush_interval, election, ..LocalOptions::default() }
 }
 
@@ -130,11 +130,15 @@ impl Cluster {
     }
 
     pub(super) async fn connect_as(&self, number: usize, name: &str) {
-        let consensus = self.nodes[number].consensus();
-        let transport = self.transport.from(consensus.identity());
-        let addresses =
-            Addresses { api_addr: format!("api-{name}"), cluster_addr: format!("cluster-{name}"), version: "1".into() };
-        consensus.start(transport, addresses).await.unwrap();
+        let (transport, addresses) = self.place(number, name);
+        self.nodes[number].consensus().start(transport, addresses).await.unwrap();
+    }
+
+    /// The transport of a node, and addresses with this name.
+    pub(super) fn place(&self, number: usize, name: &str) -> (Arc<dyn Transport>, Addresses) {
+        let (api_addr, cluster_addr) = (format!("api-{name}"), format!("cluster-{name}"));
+        let transport = self.transport.from(self.nodes[number].consensus().identity());
+        (transport, Addresses { api_addr, cluster_addr, version: "1".into() })
     }
 
     /// Adds a learner, which has joined and not started.
@@ -242,7 +246,7 @@ impl TestNode {
             api_addr: format!("api-{number}"),
             voter: false,
             wants_vote: true,
-            election_ms: 300,
+            election_ms: 1000,
             version: "1".into(),
         }
     }

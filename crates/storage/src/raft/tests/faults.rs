@@ -37,6 +37,7 @@ async fn a_node_whose_disk_fails_stops_and_the_others_go_on() {
         if is_leader {
             let stopped = cluster.nodes[victim].backend().commit(put("k", "v")).await;
             assert!(matches!(stopped, Err(StorageError::Stopped(_))), "{stopped:?}");
+            assert!(!cluster.nodes[victim].status().is_running);
         }
         // After the power came back it has what it had acknowledged, and gets the rest.
         cluster.nodes[victim].end();
