@@ -35,6 +35,7 @@ pub(super) fn request(method: &'static str, operation: Operation, path: &str, bo
         tls: None,
         open: UnauthedEndpoints::default(),
         accepts_prometheus: false,
+        cluster: None,
     })
 }
 
