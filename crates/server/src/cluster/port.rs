@@ -117,7 +117,7 @@ impl ClusterPort for Port {
             return Err(NotForwarded::Elsewhere(request));
         };
         let Some(head) = request::encode(&request) else { return Err(NotForwarded::Elsewhere(request)) };
-        let body = request.input.body.raw().clone();
+        let body = request::body(&request).clone();
         let frame = move |id| request_call(id, head.expose(), body);
         match member.requests.call(&port, &member, frame, REQUEST).await {
             Ok(Answer::Response(response)) => Ok(response),

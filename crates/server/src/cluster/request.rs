@@ -4,7 +4,7 @@
 //! request  = version:u8 (1) id:text method:u8 operation:u8 path:text namespace:text flags:u8
 //!            token:option(text) wrap_ttl:option(seconds:u64 nanos:u32) remote:option(address) tls:option(tls)
 //!            headers:list(name:text hmac:u8 values:list(text)) query:list(name:text values:list(text)) body:text
-//! flags    = 1 body withheld | 2 open rekey | 4 open generate-root | 8 accepts Prometheus
+//! flags    = 1 body withheld | 2 open rekey | 4 open generate-root | 8 accepts Prometheus | 16 body of bytes
 //! address  = 4 ip:4 port:u16 | 6 ip:16 port:u16 flow:u32 scope:u32
 //! tls      = version:u8 suite:u16 alpn:u8 server_name:option(text) chain:option(check:u8 list(text))
 //! response = status:u16 decided:u16 index:u64 content_type:text body
@@ -12,7 +12,7 @@
 //! ```
 //!
 //! A request is decoded with the checks of the edge: the path is canonical, the body is one JSON object without repeated
-//! names. A list reserves no memory for its count; each of its elements takes at least four bytes.
+//! names, or bytes. A list reserves no memory for its count; each of its elements takes at least four bytes.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::sync::Arc;
@@ -43,6 +43,12 @@ pub(super) fn encode(request: &Incoming) -> Option<SecretBytes> {
     Some(SecretBytes::new(out))
 }
 
+/// The body of a request: JSON, or bytes.
+pub(super) fn body(request: &Incoming) -> &Bytes {
+    let body = &request.input.body;
+    if body.bytes().is_empty() { body.raw() } else { body.bytes() }
+}
+
 /// Decodes a request; `None` for another form.
 pub(super) fn decode(mut input: Bytes) -> Option<Box<Incoming>> {
     let input = &mut input;
@@ -62,15 +68,16 @@ pub(super) fn decode(mut input: Bytes) -> Option<Box<Incoming>> {
     let headers = take_list(input, take_header)?;
     let query = take_query(input)?;
     let body = take_bytes(input)?;
-    if flags > 15 || !input.is_empty() {
+    if flags > 31 || !input.is_empty() {
         return None;
     }
+    let body = if flags & 16 == 0 { Body::parse(body).ok()? } else { Body::of_bytes(body) };
     Some(Box::new(Incoming {
         id,
         method,
         operation,
         path,
-        input: Input { captures: Vec::new(), query, body: Body::parse(body).ok()? },
+        input: Input { captures: Vec::new(), query, body },
         token,
         namespace,
         body_withheld: flags & 1 != 0,
@@ -134,7 +141,8 @@ fn put_request(out: &mut impl Sink, request: &Incoming) -> Option<()> {
     out.put(&[place(&METHODS, method)?, u8::try_from(operation.index()).ok()?]);
     put_text(out, path.as_str().as_bytes())?;
     put_text(out, namespace.as_bytes())?;
-    let flags = [*body_withheld, open.rekey, open.generate_root, *accepts_prometheus];
+    let has_bytes = !input.body.bytes().is_empty();
+    let flags = [*body_withheld, open.rekey, open.generate_root, *accepts_prometheus, has_bytes];
     out.put(&[flags.iter().rev().fold(0, |all, flag| all << 1 | u8::from(*flag))]);
     put_option(out, token.as_ref(), |out, token| put_text(out, token.expose().as_bytes()))?;
     put_option(out, wrap_ttl.as_ref(), |out, ttl| {
@@ -153,7 +161,7 @@ fn put_request(out: &mut impl Sink, request: &Incoming) -> Option<()> {
         put_list(out, &header.values, |out, value| put_text(out, value.as_bytes()))
     })?;
     put_query(out, &input.query)?;
-    out.put(&length(input.body.raw().len())?);
+    out.put(&length(body(request).len())?);
     Some(())
 }
 

@@ -269,7 +269,10 @@ mod tests {
         let proof = Proof::new(derive_key(&root, JOINING.as_bytes()), b"seal", &request, b"challenge");
         assert_eq!(hex::encode(proof.answer()), "cc90303e5724e3ccc324abc6db0969676b3ddc905d284d5d65314386983badf7");
         let response_key = derive_key(&proof.key, &[&b"response"[..], &proof.transcript].concat());
-        assert_eq!(hex::encode(sha256(response_key.expose())), "908846701274a2e6cc2a5af39bb3faae73e977adbaf38bd04533be998bf0e8b7");
+        assert_eq!(
+            hex::encode(sha256(response_key.expose())),
+            "908846701274a2e6cc2a5af39bb3faae73e977adbaf38bd04533be998bf0e8b7"
+        );
     }
 
     #[test]

@@ -90,11 +90,11 @@ pub(crate) async fn known_seal(server: &Lifecycle) -> Result<Option<SealConfig>>
 /// Fails with OpenBao's text when no leader responds.
 pub(crate) async fn request(server: &Lifecycle, intent: Intent) -> Result<()> {
     let consensus = consensus(server)?;
-    if server.parts.seal_config().await?.is_some() {
-        return Ok(());
-    }
     if consensus.status().is_removed {
         return Err(removed());
+    }
+    if server.parts.seal_config().await?.is_some() {
+        return Ok(());
     }
     let applicant = applicant(server, &*consensus, intent.non_voter)?;
     let (_, challenge) = first_challenge(server, &intent.targets, &applicant).await.map_err(|error| {

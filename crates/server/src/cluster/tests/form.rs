@@ -55,7 +55,7 @@ fn full() -> Box<Incoming> {
 fn whole(request: &Incoming) -> Vec<u8> {
     let head = form::encode(request).unwrap();
     assert_eq!(head.expose().len(), head.expose().capacity());
-    [head.expose(), &request.input.body.raw()[..]].concat()
+    [head.expose(), &form::body(request)[..]].concat()
 }
 
 fn decoded(bytes: &[u8]) -> Option<Box<Incoming>> {
@@ -89,6 +89,16 @@ fn every_field_of_a_request_comes_back() {
 
 fn request_of(body: &str, operation: Operation) -> Box<Incoming> {
     decoded(&whole(&request("GET", operation, "a/", body))).unwrap()
+}
+
+#[test]
+fn a_body_of_bytes_comes_back_unchanged() {
+    let bytes: Vec<u8> = (0..=255).collect();
+    let mut sent = request("POST", Operation::Update, "sys/storage/raft/snapshot", "");
+    sent.input.body = Body::of_bytes(Bytes::from(bytes.clone()));
+    let received = decoded(&whole(&sent)).unwrap();
+    assert_eq!(received.input.body.bytes(), &bytes);
+    assert!(received.input.body.raw().is_empty() && received.input.body.is_empty());
 }
 
 #[test]
