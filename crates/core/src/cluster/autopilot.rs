@@ -231,7 +231,7 @@ impl AutopilotTask {
 /// One tick, for the background tasks of the leader: commits the change that is due. Without a cluster it does nothing.
 ///
 /// Fails when the change is not committed; the next tick tries again.
-async fn advance(server: &Lifecycle) -> Result<()> {
+pub(crate) async fn advance(server: &Lifecycle) -> Result<()> {
     let Some((consensus, unsealed)) = server.parts.backend.consensus().zip(server.unsealed()) else { return Ok(()) };
     let config = AutopilotConfig::load(&unsealed.barrier).await?;
     let status = consensus.status();

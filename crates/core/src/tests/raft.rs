@@ -536,7 +536,7 @@ async fn a_snapshot_is_restored_by_the_keyring_that_authenticated_it() {
         RequestOptions { token: Some(ROOT.to_owned()), ..RequestOptions::default() },
     ));
     let saved = saved.await;
-    assert_eq!((saved.status().0, saved.content_type()), (200, "application/gzip"));
+    assert_eq!((saved.status().0, saved.content_type().as_ref()), (200, "application/gzip"));
     let file = saved.into_body();
     let (snapshot, force) = (format!("{RAFT}/snapshot"), format!("{RAFT}/snapshot-force"));
     assert_eq!(upload(&server, &snapshot, &file).await, (204, String::new()));

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::{Buf, Bytes};
 use keepfast_core::cluster::port::PeerService;
 use keepfast_framework::offload;
-use keepfast_storage::{Batch, Consensus, Index, MAX_SNAPSHOT_PART, Origin, SnapshotParts, StorageError};
+use keepfast_storage::{Consensus, Index, MAX_SNAPSHOT_PART, Origin, SnapshotParts, StorageError};
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 use tokio::time::timeout;

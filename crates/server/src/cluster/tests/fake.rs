@@ -124,12 +124,9 @@ impl Backend for Stored {
     }
 
     async fn commit(&self, batch: Batch) -> Result<Index, StorageError> {
-        if let Some(failure) = self.0.failure.lock().clone() {
-            return Err(failure);
-        }
-        let mut committed = self.0.committed.lock();
-        committed.push(batch);
-        Ok(Index(committed.len() as u64))
+        let mut bytes = Vec::new();
+        batch.encode(&mut bytes);
+        self.0.propose(bytes.into()).await
     }
 
     fn watch(&self, _: Weak<dyn Watch>) {}
@@ -151,6 +148,16 @@ impl Consensus for FakeStorage {
 
     async fn settled(&self, _: Duration) -> Result<Index, StorageError> {
         unreachable!()
+    }
+
+    async fn propose(&self, batch: Bytes) -> Result<Index, StorageError> {
+        let batch = Batch::decode(batch)?;
+        if let Some(failure) = self.failure.lock().clone() {
+            return Err(failure);
+        }
+        let mut committed = self.committed.lock();
+        committed.push(batch);
+        Ok(Index(committed.len() as u64))
     }
 
     async fn applied(&self, _: Index, _: Duration) -> Result<(), StorageError> {
