@@ -440,7 +440,7 @@ async fn autopilot_promotes_and_its_state_is_shown() {
     let (server, consensus) = leader(ClusterStatus { last: 2000, ..learner }).await;
     let state = async || server.get(&format!("{RAFT}/autopilot/state"), ROOT).await.ok().data().clone();
     let advance = async || {
-        crate::cluster::autopilot::advance(&server.node.lifecycle).await.unwrap();
+        crate::cluster::autopilot_task::advance(&server.node.lifecycle).await.unwrap();
         server.clock.advance(Duration::from_secs(10));
     };
     advance().await;
@@ -536,7 +536,7 @@ async fn a_snapshot_is_restored_by_the_keyring_that_authenticated_it() {
         RequestOptions { token: Some(ROOT.to_owned()), ..RequestOptions::default() },
     ));
     let saved = saved.await;
-    assert_eq!((saved.status().0, saved.content_type()), (200, "application/gzip"));
+    assert_eq!((saved.status().0, &**saved.content_type()), (200, "application/gzip"));
     let file = saved.into_body();
     let (snapshot, force) = (format!("{RAFT}/snapshot"), format!("{RAFT}/snapshot-force"));
     assert_eq!(upload(&server, &snapshot, &file).await, (204, String::new()));
