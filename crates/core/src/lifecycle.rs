@@ -12,8 +12,8 @@ use tokio::sync::{Notify, watch};
 
 use crate::audit::target::OpenedDevice;
 use crate::background::BackgroundTasks;
-use crate::cluster::Administration;
-use crate::cluster::autopilot::AutopilotTask;
+use crate::cluster::administration::Administration;
+use crate::cluster::autopilot_task::AutopilotTask;
 use crate::cluster::keys::{Connection, ConnectionParts};
 use crate::cluster::lead::{LeaderWork, Leadership};
 use crate::cluster::service::ServedPeers;

@@ -4,17 +4,16 @@
 //! A tick is a pure function of the state of the cluster, the configuration, the time and what earlier ticks have seen.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use keepfast_framework::{Records, Result, Timestamp};
-use keepfast_storage::{Barrier, Change, ClusterStatus, Consensus, Member, RaftId};
-use parking_lot::Mutex;
+use keepfast_storage::{Barrier, Change, ClusterStatus, Member, RaftId};
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
-use super::members::{self, silence};
+use super::members::silence;
 use crate::layout::SYSTEM_STORAGE;
-use crate::lifecycle::Lifecycle;
 
 /// The stored configuration.
 pub(crate) const CONFIG: Records<AutopilotConfig> = Records::at("raft/autopilot");
@@ -190,6 +189,11 @@ impl Autopilot {
         self.0.lock().clone()
     }
 
+    /// What was seen, for a tick.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Memory> {
+        self.0.lock()
+    }
+
     /// Notes the state of the cluster now and returns what was seen, without a change: for a response between two ticks.
     pub(crate) fn observed(&self, status: &ClusterStatus, config: &AutopilotConfig, now: Timestamp) -> Memory {
         let mut memory = self.0.lock();
@@ -197,69 +201,6 @@ impl Autopilot {
             memory.observe(status, config, now);
         }
         memory.clone()
-    }
-}
-
-/// The interval of ticks.
-const TICK: Duration = Duration::from_secs(1);
-
-/// The ticks of the leader; they stop when this is dropped.
-pub(crate) struct AutopilotTask(tokio::task::JoinHandle<()>);
-
-impl Drop for AutopilotTask {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-impl AutopilotTask {
-    /// Starts the ticks of this server.
-    pub(crate) fn start(server: Weak<Lifecycle>) -> Self {
-        AutopilotTask(tokio::spawn(async move {
-            while let Some(clock) = server.upgrade().map(|server| server.parts.clock.clone()) {
-                clock.sleep_until(clock.now().after(TICK)).await;
-                let Some(server) = server.upgrade() else { return };
-                if let Err(error) = advance(&server).await {
-                    let cause = error.cause().map(ToString::to_string).unwrap_or_default();
-                    tracing::warn!(%error, %cause, "autopilot cannot change the members");
-                }
-            }
-        }))
-    }
-}
-
-/// One tick, for the background tasks of the leader: commits the change that is due. Without a cluster it does nothing.
-///
-/// Fails when the change is not committed; the next tick tries again.
-pub(crate) async fn advance(server: &Lifecycle) -> Result<()> {
-    let Some((consensus, unsealed)) = server.parts.backend.consensus().zip(server.unsealed()) else { return Ok(()) };
-    let config = AutopilotConfig::load(&unsealed.barrier).await?;
-    let status = consensus.status();
-    let changes = tick(&status, &config, server.parts.clock.now(), &mut server.administration.autopilot.0.lock());
-    for change in changes {
-        apply(server, &*consensus, &unsealed.barrier, &status, change).await?;
-    }
-    Ok(())
-}
-
-async fn apply(
-    server: &Lifecycle,
-    consensus: &dyn Consensus,
-    barrier: &Arc<Barrier>,
-    status: &ClusterStatus,
-    change: Change,
-) -> Result<()> {
-    match &change {
-        Change::Remove(node) => {
-            let Some(member) = members::find(status, node) else { return Ok(()) };
-            tracing::warn!(node, "autopilot removes a member that was silent for long");
-            members::remove(consensus, barrier, &*server.parts.clock, member).await
-        }
-        Change::Promote(node) => {
-            tracing::info!(node, "autopilot promotes a member to a voter");
-            members::change(consensus, change).await
-        }
-        _ => members::change(consensus, change).await,
     }
 }
 

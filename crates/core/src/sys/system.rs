@@ -3,6 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use keepfast_framework::{Cx, Error, Result};
+use keepfast_storage::Consensus;
 
 use crate::lifecycle::Lifecycle;
 use crate::request::dispatch::CoreCall;
@@ -33,4 +34,9 @@ pub(super) fn call(cx: &Cx) -> Result<Arc<CoreCall>> {
 /// The unsealed server that authorized the call.
 pub(super) fn unsealed(cx: &Cx) -> Result<Arc<Unsealed>> {
     Ok(call(cx)?.unsealed.clone())
+}
+
+/// The members and the log of this node. Without a cluster OpenBao does not have the paths that use them.
+pub(super) fn consensus(sys: &System) -> Result<Arc<dyn Consensus>> {
+    sys.lifecycle()?.parts.backend.consensus().ok_or_else(Error::unsupported_path)
 }

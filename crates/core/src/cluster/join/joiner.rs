@@ -2,24 +2,22 @@
 //! the root key.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use keepfast_crypto::locked::Key256;
 use keepfast_crypto::random;
 use keepfast_crypto::secret::SecretBytes;
 use keepfast_framework::{Error, Result, Status};
 use keepfast_storage::{Addresses, Consensus, Joined, Member, StorageError, derive_key};
-use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::client::{JoinClient, JoinError, JoinStep, JoinTarget};
 use super::exchange::{Applicant, JOINING, MAX_CHALLENGE, Proof, Welcome};
+use super::pending::{Intent, Pending};
 use super::service::JoiningService;
 use crate::cluster::port::PortIdentity;
 use crate::lifecycle::Lifecycle;
@@ -31,54 +29,6 @@ const MAX_SEAL: usize = 64 << 10;
 const POLL: Duration = Duration::from_millis(50);
 /// How long the log of the node may stand still before the attempt ends.
 const STALLED: Duration = Duration::from_secs(120);
-
-/// The leaders to join, and as what.
-#[derive(Clone, Debug)]
-pub(crate) struct Intent {
-    /// The leaders, of which the first that responds is joined.
-    pub(crate) targets: Vec<JoinTarget>,
-    /// Whether the node gets no vote.
-    pub(crate) non_voter: bool,
-}
-
-/// The cluster that this node is about to join: in memory, until its records are here.
-#[derive(Default)]
-pub(crate) struct Joining {
-    pending: Mutex<Option<Pending>>,
-    /// Held while shares are used.
-    completing: Arc<tokio::sync::Mutex<()>>,
-    is_retrying: AtomicBool,
-}
-
-/// A leader that has responded.
-#[derive(Clone)]
-struct Pending {
-    intent: Intent,
-    seal: SealConfig,
-    seal_record: Bytes,
-}
-
-impl Joining {
-    /// The seal of the cluster, whose shares unseal this node.
-    pub(crate) fn seal_config(&self) -> Option<SealConfig> {
-        self.pending.lock().as_ref().map(|pending| pending.seal.clone())
-    }
-
-    /// Whether shares were accepted and the records of the cluster are on their way.
-    pub(crate) fn is_completing(&self) -> bool {
-        self.completing.try_lock().is_err()
-    }
-
-    /// Begins a sequence of attempts, if there is none.
-    pub(super) fn begin_retry(&self) -> bool {
-        !self.is_retrying.swap(true, Ordering::AcqRel)
-    }
-
-    /// Ends it.
-    pub(super) fn end_retry(&self) {
-        self.is_retrying.store(false, Ordering::Release);
-    }
-}
 
 /// The stored seal configuration; that of the cluster which this node joins, if nothing is stored.
 pub(crate) async fn known_seal(server: &Lifecycle) -> Result<Option<SealConfig>> {

@@ -5,5 +5,6 @@ pub mod client;
 pub(crate) mod exchange;
 pub(crate) mod joiner;
 pub(crate) mod leader;
+pub(crate) mod pending;
 pub(crate) mod retry;
 mod service;

@@ -7,7 +7,8 @@ use keepfast_crypto::random;
 use keepfast_framework::Error;
 
 use super::client::JoinTarget;
-use super::joiner::{self, Intent};
+use super::joiner;
+use super::pending::Intent;
 use crate::lifecycle::Lifecycle;
 
 /// The longest pause between two attempts.

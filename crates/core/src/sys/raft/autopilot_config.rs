@@ -9,9 +9,8 @@ use keepfast_framework::{Cx, Error, Result, Routes, duration};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::consensus;
 use crate::cluster::autopilot::{AutopilotConfig, CONFIG, LEAST_DEAD, LEAST_QUORUM};
-use crate::sys::System;
+use crate::sys::system::{System, consensus};
 
 const HELP: Help = Help {
     synopsis: "Returns or changes the configuration of autopilot.",

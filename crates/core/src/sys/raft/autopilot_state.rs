@@ -10,11 +10,10 @@ use keepfast_storage::{ClusterStatus, Member};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::consensus;
 use super::peers::host_and_port;
 use crate::cluster::autopilot::{AutopilotConfig, Memory, is_healthy, matched};
 use crate::cluster::members::silence;
-use crate::sys::{System, unsealed};
+use crate::sys::system::{System, consensus, unsealed};
 
 const HELP: Help = Help { synopsis: "Returns the health of the members of the cluster.", description: "" };
 

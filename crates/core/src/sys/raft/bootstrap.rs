@@ -9,11 +9,10 @@ use keepfast_framework::{Cx, Error, Result, Routes};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::consensus;
 use crate::cluster::join::exchange::{MAX_CHALLENGE, MAX_REQUEST};
 use crate::cluster::join::leader;
 use crate::seal::SealKind;
-use crate::sys::{System, unsealed};
+use crate::sys::system::{System, consensus, unsealed};
 
 const CHALLENGE: Help = Help {
     synopsis: "Returns a challenge for a node that joins the cluster, with the configuration of the seal.",

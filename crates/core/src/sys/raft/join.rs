@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::join::client::{JoinTarget, PemSource, SecretPemSource};
-use crate::cluster::join::joiner::{self, Intent};
-use crate::cluster::join::retry;
+use crate::cluster::join::pending::Intent;
+use crate::cluster::join::{joiner, retry};
 use crate::sys::System;
 
 const HELP: Help = Help {

@@ -7,10 +7,7 @@ mod join;
 mod peers;
 mod snapshot;
 
-use std::sync::Arc;
-
-use keepfast_framework::{Error, Result, Routes};
-use keepfast_storage::Consensus;
+use keepfast_framework::Routes;
 
 use super::System;
 
@@ -21,9 +18,4 @@ pub(super) fn routes(r: &mut Routes<System>) {
     autopilot_config::routes(r);
     autopilot_state::routes(r);
     snapshot::routes(r);
-}
-
-/// The members and the log of this node. Without a cluster OpenBao does not have the paths.
-fn consensus(sys: &System) -> Result<Arc<dyn Consensus>> {
-    sys.lifecycle()?.parts.backend.consensus().ok_or_else(Error::unsupported_path)
 }

@@ -8,9 +8,8 @@ use keepfast_storage::{Change, Member};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::consensus;
 use crate::cluster::members::{self, framed};
-use crate::sys::{System, unsealed};
+use crate::sys::system::{System, consensus, unsealed};
 
 const CONFIGURATION: Help = Help { synopsis: "Returns the members of the cluster.", description: "" };
 const REMOVE: Help = Help {

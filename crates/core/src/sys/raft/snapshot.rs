@@ -9,12 +9,11 @@ use keepfast_framework::{Cx, Error, Result, Routes, Status, offload};
 use keepfast_storage::Consensus;
 use tokio::sync::OwnedMutexGuard;
 
-use super::consensus;
 use crate::cluster::members::explained;
 use crate::cluster::snapshots::{
     FileParts, SNAPSHOTS, SnapshotDetails, SnapshotFileError, VerifiedSnapshot, write as write_file,
 };
-use crate::sys::{System, call, unsealed};
+use crate::sys::system::{System, call, consensus, unsealed};
 
 const SNAPSHOT: Help = Help {
     synopsis: "Returns a snapshot of all records, or replaces them by those of a snapshot.",

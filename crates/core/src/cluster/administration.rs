@@ -1,0 +1,17 @@
+//! The state of changes of the members.
+
+use std::sync::Arc;
+
+use super::autopilot::Autopilot;
+use super::join::pending::Joining;
+
+/// How the members of the cluster change: what of it lives as long as the process.
+#[derive(Default)]
+pub(crate) struct Administration {
+    /// The cluster that this node is about to join.
+    pub(crate) joining: Joining,
+    /// What autopilot has seen.
+    pub(crate) autopilot: Autopilot,
+    /// Held while a snapshot is in memory, so that there is one at a time.
+    pub(crate) snapshot: Arc<tokio::sync::Mutex<()>>,
+}
