@@ -76,7 +76,7 @@ impl Steps {
                 !is_current || self.output.oldest_unsynced().is_none() || planted!(self.settings, VotesBeforeSync)
             }
             Body::PreVoteResponse { .. } | Body::HeartbeatResponse { .. } => true,
-            Body::Gone { commit, incarnation } => self.is_told_by_leader(message, *commit, *incarnation),
+            Body::Gone { commit, incarnation } => self.is_from_leader(message, *commit, *incarnation),
         }
     }
 

@@ -2,8 +2,8 @@
 //! more. The leader sends [`Body::Gone`], which ends it.
 //!
 //! An id never returns (obligation O7), so an id that the applied list lacks, and that is not above the applied index, is
-//! gone for good. A leader says so only once a majority of the disks that are left has the commit of the removal: before
-//! that, a restart could need the vote of the member that has ended.
+//! gone for good. A leader sends it only once a majority of the disks that are left has the commit of the removal: before
+//! that, a restart could need the vote of the member that has ended (obligation O11).
 
 use super::{Effect, Origin, Role, Steps};
 use crate::entry::{Mono, RaftId};
@@ -57,7 +57,7 @@ impl Steps {
     pub(super) fn remind_departed(&mut self, out: &mut Vec<Effect>) {
         let now = self.now;
         self.departures.left.retain(|departed| now.since(departed.removed) < PATIENCE);
-        if self.departures.left.is_empty() || !self.may_tell() {
+        if self.departures.left.is_empty() || !self.knows_departed() {
             return;
         }
         let raft = &self.node.raft;
@@ -81,7 +81,7 @@ impl Steps {
     pub(super) fn responds_gone(&self, origin: &Origin, message: &Message, out: &mut Vec<Effect>) -> bool {
         let is_request = matches!(message.body, Body::Vote { .. } | Body::PreVote { .. });
         let is_listed = || self.known_members().chain(self.proposals.list()).any(|member| member.id == message.from);
-        if !is_request || !self.may_tell() || message.from.0 > self.applied || is_listed() {
+        if !is_request || !self.knows_departed() || message.from.0 > self.applied || is_listed() {
             return false;
         }
         if self.node.raft.raft_log.committed >= self.departures.floor {
@@ -91,7 +91,7 @@ impl Steps {
     }
 
     /// Only a leader that has applied all entries of earlier terms knows who has left.
-    fn may_tell(&self) -> bool {
+    fn knows_departed(&self) -> bool {
         self.acts_as_leader() && matches!(self.role, Role::Leading { .. })
     }
 
@@ -102,7 +102,7 @@ impl Steps {
 
     /// Whether the sender leads, as far as this node knows, and means this node. Of a later term the sender is taken for
     /// the leader, as that of a heartbeat is.
-    pub(super) fn is_told_by_leader(&self, message: &Message, commit: u64, incarnation: Incarnation) -> bool {
+    pub(super) fn is_from_leader(&self, message: &Message, commit: u64, incarnation: Incarnation) -> bool {
         let raft = &self.node.raft;
         let leads = match self.promise.leader() {
             _ if message.term > raft.term => true,
@@ -114,7 +114,7 @@ impl Steps {
         leads && commit > self.applied && own.is_some_and(|member| member.incarnation == incarnation)
     }
 
-    /// The leader says that this node was removed: it takes no part any more.
+    /// The leader has sent that this node was removed: it takes no part any more.
     pub(super) fn leave(&mut self, commit: u64, out: &mut Vec<Effect>) {
         self.step_down();
         self.departures.is_gone = true;

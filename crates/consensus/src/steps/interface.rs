@@ -128,7 +128,7 @@ pub enum Effect {
     },
     /// What was proposed is not, and will not be, in the log.
     Refused(Refusal),
-    /// The leader says that this node was removed. Store that; this node takes no part any more.
+    /// This node was removed, as its leader has sent. Store that; this node takes no part any more.
     Removed {
         /// An index at which the committed list lacks it.
         commit: u64,

@@ -16,6 +16,7 @@
 //! | O8 | at the start, committed is max(hint, applied), at most the last index; the first index is at least 2 | `boot.rs` |
 //! | O9 | only known types of messages, with fields that fit | `accept.rs` |
 //! | O10 | one frame per step, and frames merge | `output.rs`, `frame.rs` |
+//! | O11 | a removed member ends when its leader sends that, once the removal is durable without it | `departures.rs` |
 
 mod accept;
 mod boot;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use keepfast_consensus::{Boot, ELECTION_MS, LogId, MAX_ENTRY, Payload, Settings, Vote};
+use keepfast_consensus::{Boot, ELECTION_MS, LogId, MAX_ENTRY, Payload, Settings};
 use keepfast_crypto::random;
 
 use super::published::Network;
@@ -71,7 +71,7 @@ pub(super) fn joining(layout: &Layout, log: &LogReader) -> Result<Boot, StorageE
         id: id(&members, &layout.origin())?,
         members,
         // The log of an empty directory has the vote of a founder, which is none in this cluster.
-        vote: Some(log.hard_state().vote).filter(|vote| vote.term > FOUNDING.term).unwrap_or(Vote::default()),
+        vote: Some(log.hard_state().vote).filter(|vote| vote.term > FOUNDING.term).unwrap_or_default(),
         before: LogId::default(),
         entries: Vec::new(),
         committed: 0,

@@ -4,7 +4,6 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, RecvTimeoutError, Sender},
     },
     time::Duration,
@@ -57,8 +56,8 @@ pub(super) struct DiskThread {
     pub(super) events: Sender<Event>,
     /// What the device had no room for. Later frames are merged into it, and none of them is acknowledged.
     pub(super) pending: Option<Frame>,
-    /// Whether the process ends: nobody waits for the pending frame any more.
-    pub(super) is_ending: Arc<AtomicBool>,
+    /// Its sender is dropped when the node ends: nobody waits for the pending frame any more.
+    pub(super) ending: Receiver<()>,
 }
 
 impl DiskThread {
@@ -152,10 +151,9 @@ impl DiskThread {
         mut step: impl FnMut(&mut Self) -> Result<bool, StorageError>,
     ) -> Result<(), StorageError> {
         while !step(self)? {
-            if self.is_ending.load(Ordering::Acquire) {
+            if !matches!(self.ending.recv_timeout(RETRY), Err(RecvTimeoutError::Timeout)) {
                 return Err(StorageError::Full);
             }
-            std::thread::sleep(RETRY);
         }
         Ok(())
     }

@@ -379,7 +379,7 @@ impl Driver {
         self.take_no_part(error);
     }
 
-    /// The leader says that this node was removed. It keeps its data, and takes no part after a restart either.
+    /// This node was removed, as the leader has sent. It keeps its data, and takes no part after a restart either.
     fn removed(&mut self, commit: u64) {
         tracing::error!(commit, "this node was removed from its cluster");
         let stored = self.node.layout.lock().remove(&*self.node.disk);

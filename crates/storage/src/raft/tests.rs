@@ -55,17 +55,19 @@ async fn a_leader_settles_when_what_is_committed_is_applied_there() {
     let cluster = Cluster::of(3).await;
     let leader = &cluster.nodes[cluster.leader().await];
     leader.commit_until(put("before", "v")).await;
-    let written = leader.without_applying(async {
-        let backend = leader.backend();
-        let written = tokio::spawn(async move { backend.commit(put("k", "v")).await });
-        leader.until(|status| status.committed > status.applied).await;
-        for _ in 0..20 {
-            let settled = leader.consensus().settled(Duration::from_millis(20)).await;
-            assert!(settled.is_err(), "{settled:?}");
-        }
-        written
-    });
-    written.await.await.unwrap().unwrap();
+    let backend = leader.backend();
+    let mut written = None;
+    leader
+        .without_applying(async {
+            written = Some(tokio::spawn(async move { backend.commit(put("k", "v")).await }));
+            leader.until(|status| status.committed > status.applied).await;
+            for _ in 0..20 {
+                let settled = leader.consensus().settled(Duration::from_millis(20)).await;
+                assert!(settled.is_err(), "{settled:?}");
+            }
+        })
+        .await;
+    written.unwrap().await.unwrap().unwrap();
     leader.consensus().settled(PATIENCE).await.unwrap();
 }
 

@@ -3,7 +3,6 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
         mpsc::{Sender, channel},
     },
     thread::JoinHandle,
@@ -32,7 +31,8 @@ pub(crate) struct Threads {
     disk: Option<Sender<DiskJob>>,
     apply: Option<Sender<ApplyJob>>,
     handles: Vec<JoinHandle<()>>,
-    is_ending: Arc<AtomicBool>,
+    /// Dropped at the end.
+    running: Option<Sender<()>>,
 }
 
 impl Threads {
@@ -40,7 +40,7 @@ impl Threads {
     pub(crate) fn start(node: &Arc<Node>, log: SegmentedLog, events: &Sender<Event>) -> Result<Self, StorageError> {
         let reader = log.reader();
         let (disk, disk_jobs) = channel();
-        let is_ending = Arc::new(AtomicBool::new(false));
+        let (running, ending) = channel();
         let (apply, apply_jobs) = channel();
         let of_disk = DiskThread {
             applier: node.applier.clone(),
@@ -50,7 +50,7 @@ impl Threads {
             frame: segment::Frame::new(),
             events: events.clone(),
             pending: None,
-            is_ending: is_ending.clone(),
+            ending,
         };
         let of_state = ApplyThread {
             applier: node.applier.clone(),
@@ -65,7 +65,7 @@ impl Threads {
         let apply_handle = spawn("storage-apply", move || of_state.run(&apply_jobs))?;
         let disk_handle = spawn("storage-sync", move || of_disk.run(&disk_jobs))?;
         let handles = vec![apply_handle, disk_handle];
-        Ok(Self { log: reader, disk: Some(disk), apply: Some(apply), handles, is_ending })
+        Ok(Self { log: reader, disk: Some(disk), apply: Some(apply), handles, running: Some(running) })
     }
 
     pub(super) fn write(&self, frame: Frame) {
@@ -82,7 +82,7 @@ impl Threads {
 
     /// Ends them once they have done what waits.
     pub(super) fn end(&mut self) {
-        self.is_ending.store(true, Ordering::Release);
+        self.running = None;
         self.apply = None;
         self.disk = None;
         for handle in self.handles.drain(..) {

@@ -27,7 +27,7 @@ fn follower() -> Bench {
 }
 
 #[test]
-fn a_removed_node_ends_when_its_leader_says_so() {
+fn a_removed_node_ends_when_its_leader_sends_that() {
     let mut bench = follower();
     assert!(removed(&bench.message(2, 4, gone(20, 1))));
     // It never campaigns again, and serves nobody.
@@ -37,7 +37,7 @@ fn a_removed_node_ends_when_its_leader_says_so() {
 }
 
 #[test]
-fn a_removal_that_no_leader_of_the_term_tells_is_lost() {
+fn a_removal_that_no_leader_of_the_term_sends_is_lost() {
     let mut bench = follower();
     // Not the leader of the term; an earlier term; nothing that this node has not applied; another disk.
     for (from, term, body) in [(3, 4, gone(20, 1)), (2, 3, gone(20, 1)), (2, 4, gone(10, 1)), (2, 4, gone(20, 9))] {
@@ -74,7 +74,7 @@ fn removal(planted: Option<Bug>) -> (Bench, Vec<Effect>) {
 
 /// Otherwise a restart of both could need its vote.
 #[test]
-fn a_removal_is_told_once_its_commit_is_on_a_new_majority() {
+fn a_removal_is_sent_once_its_commit_is_on_a_new_majority() {
     let (mut bench, before) = removal(None);
     assert_eq!(reminded(&before), [0_u64; 0]);
     // A blank entry brings the commit to the disks.

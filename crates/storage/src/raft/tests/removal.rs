@@ -41,7 +41,7 @@ async fn a_node_that_misses_its_removal_learns_it_from_the_leader() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_removal_that_a_follower_tells_is_ignored() {
+async fn a_removal_that_a_follower_sends_is_ignored() {
     let cluster = Cluster::of(3).await;
     let leader = cluster.leader().await;
     let (victim, forger) = (&cluster.nodes[(leader + 1) % 3], &cluster.nodes[(leader + 2) % 3]);
