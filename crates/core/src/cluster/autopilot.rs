@@ -200,9 +200,6 @@ impl Autopilot {
     }
 }
 
-/// The interval of ticks.
-const TICK: Duration = Duration::from_secs(1);
-
 /// The ticks of the leader; they stop when this is dropped.
 pub(crate) struct AutopilotTask(tokio::task::JoinHandle<()>);
 
@@ -216,8 +213,9 @@ impl AutopilotTask {
     /// Starts the ticks of this server.
     pub(crate) fn start(server: Weak<Lifecycle>) -> Self {
         AutopilotTask(tokio::spawn(async move {
-            while let Some(clock) = server.upgrade().map(|server| server.parts.clock.clone()) {
-                clock.sleep_until(clock.now().after(TICK)).await;
+            let parts_of = |server: Arc<Lifecycle>| (server.parts.clock.clone(), server.parts.settings.autopilot_interval);
+            while let Some((clock, interval)) = server.upgrade().map(parts_of) {
+                clock.sleep_until(clock.now().after(interval)).await;
                 let Some(server) = server.upgrade() else { return };
                 if let Err(error) = advance(&server).await {
                     let cause = error.cause().map(ToString::to_string).unwrap_or_default();

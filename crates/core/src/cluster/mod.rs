@@ -1,5 +1,6 @@
 //! The node as a member of a cluster: see `ARCHITECTURE.md`.
 
+pub(crate) mod announce;
 pub(crate) mod autopilot;
 #[cfg(test)]
 pub(crate) mod fake;
@@ -13,6 +14,7 @@ pub(crate) mod place;
 pub mod port;
 pub(crate) mod service;
 pub mod snapshots;
+pub(crate) mod taken_over;
 
 use std::sync::Arc;
 

@@ -17,7 +17,7 @@ use keepfast_storage::{
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::cluster::port::{ClusterPort, ForwardedResponse, NotForwarded, PeerService, PortIdentity};
+use crate::cluster::port::{ClusterPort, ComingRoot, ForwardedResponse, NotForwarded, PeerService, PortIdentity};
 use crate::settings::DataDirectory;
 use crate::tests::fixture::{ROOT, TestServer, device};
 use crate::tests::gate::Gated;
@@ -48,6 +48,9 @@ struct Shared {
     forwards: AtomicUsize,
     refuses: AtomicBool,
     loses: AtomicBool,
+    /// The nodes that get no root keys.
+    unreachable: Mutex<Vec<&'static str>>,
+    members_changed: AtomicUsize,
 }
 
 struct OpenPort {
@@ -282,6 +285,17 @@ impl ClusterPort for Replica {
             body: response.into_body(),
             index,
         })
+    }
+
+    async fn announce_root(&self, to: &Member, coming: &ComingRoot) -> bool {
+        let service = self.shared.ports.lock().get(to.node.as_str()).map(|port| port.service.clone());
+        let service = service.filter(|_| !self.shared.unreachable.lock().contains(&to.node.as_str()));
+        let sent = ComingRoot { record: coming.record, root: coming.root.clone(), seal: coming.seal.clone() };
+        service.is_some_and(|service| service.expect_root(&self.identity(), sent))
+    }
+
+    fn members_changed(&self) {
+        self.shared.members_changed.fetch_add(1, Ordering::Relaxed);
     }
 }
 
