@@ -8,6 +8,7 @@ use keepfast_storage::{Addresses, Barrier, Consensus, Index, Watch, Write};
 use tokio::sync::Notify;
 
 use super::port::{ClusterPort, PeerService, PortIdentity};
+use crate::metrics::cluster::{Observed, TimedTransport};
 
 /// The use of the derived keys.
 const PURPOSE: &str = "certificate authority of the cluster port";
@@ -29,6 +30,8 @@ pub(crate) struct ConnectionParts {
     pub(crate) addresses: Addresses,
     /// The id of the cluster.
     pub(crate) cluster_id: String,
+    /// Times calls of other members.
+    pub(crate) observed: Observed,
 }
 
 /// The connection of an unsealed node to the other members. When the keyring changes, the port gets the new keys.
@@ -96,7 +99,8 @@ impl ConnectionParts {
             authorities: authorities.collect::<Result<_, _>>()?,
         };
         let transport = self.port.open(identity, self.service.clone()).await?;
-        Ok(self.consensus.start(transport, self.addresses.clone()).await?)
+        let timed = TimedTransport::new(transport, self.observed.clone());
+        Ok(self.consensus.start(Arc::new(timed), self.addresses.clone()).await?)
     }
 }
 
