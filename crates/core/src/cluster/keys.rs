@@ -11,6 +11,7 @@ use keepfast_storage::{Addresses, Barrier, Consensus, Index, Watch, Write};
 use tokio::sync::{Notify, watch};
 
 use super::port::{AUTHORITY, ClusterPort, PeerService, PortIdentity};
+use crate::metrics::cluster::{Observed, TimedTransport};
 
 /// The record of the keyring.
 const KEYRING: &str = "barrier/keyring";
@@ -34,6 +35,8 @@ pub(crate) struct ConnectionParts {
     pub(crate) cluster_id: String,
     /// The seeds of the authorities that the port has.
     pub(crate) authorities: Arc<Mutex<Authorities>>,
+    /// Times calls of other members.
+    pub(crate) observed: Observed,
 }
 
 /// The seeds of the authorities of the cluster port.
@@ -141,7 +144,8 @@ impl ConnectionParts {
         let identity =
             PortIdentity { cluster_id: self.cluster_id.clone(), node: self.consensus.identity(), authorities };
         let transport = self.port.open(identity, self.service.clone()).await?;
-        Ok(self.consensus.start(transport, self.addresses.clone()).await?)
+        let timed = TimedTransport::new(transport, self.observed.clone());
+        Ok(self.consensus.start(Arc::new(timed), self.addresses.clone()).await?)
     }
 }
 

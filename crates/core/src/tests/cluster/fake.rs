@@ -27,7 +27,7 @@ use crate::{DevMount, Node, Settings};
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
 /// A cluster whose first node leads at the beginning.
-pub(super) struct Cluster {
+pub(in crate::tests) struct Cluster {
     shared: Arc<Shared>,
     nodes: [TestServer; 3],
 }
@@ -317,7 +317,7 @@ impl ClusterPort for Replica {
 }
 
 impl Cluster {
-    pub(super) async fn new() -> Self {
+    pub(in crate::tests) async fn new() -> Self {
         let following = || watch::channel(Role::Following { leader: None }).0;
         let roles = NAMES.into_iter().map(|name| (name, following())).collect();
         let shared = Arc::new(Shared { roles, ..Shared::default() });
@@ -334,53 +334,53 @@ impl Cluster {
         Cluster { shared, nodes }
     }
 
-    pub(super) fn nodes(&self) -> &[TestServer; 3] {
+    pub(in crate::tests) fn nodes(&self) -> &[TestServer; 3] {
         &self.nodes
     }
 
-    pub(super) fn clock(&self) -> &TestClock {
+    pub(in crate::tests) fn clock(&self) -> &TestClock {
         &self.nodes[0].clock
     }
 
-    pub(super) fn elect(&self, leader: Option<&'static str>) {
+    pub(in crate::tests) fn elect(&self, leader: Option<&'static str>) {
         self.shared.elect(leader);
     }
 
-    pub(super) fn leader(&self) -> Option<String> {
+    pub(in crate::tests) fn leader(&self) -> Option<String> {
         self.shared.leader.lock().map(str::to_owned)
     }
 
     /// The number of requests that a leader has run for another node.
-    pub(super) fn forwards(&self) -> usize {
+    pub(in crate::tests) fn forwards(&self) -> usize {
         self.shared.forwards.load(Ordering::Relaxed)
     }
 
     /// The number of requests that were offered to a leader.
-    pub(super) fn offers(&self) -> usize {
+    pub(in crate::tests) fn offers(&self) -> usize {
         self.shared.offers.load(Ordering::Relaxed)
     }
 
     /// The number of commits of nodes that do not lead.
-    pub(super) fn passed_commits(&self) -> usize {
+    pub(in crate::tests) fn passed_commits(&self) -> usize {
         self.shared.passed_commits.load(Ordering::Relaxed)
     }
 
     /// From now on no leader takes a request of another node.
-    pub(super) fn refuse_forwards(&self) {
+    pub(in crate::tests) fn refuse_forwards(&self) {
         self.shared.refuses.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn accept_forwards(&self) {
+    pub(in crate::tests) fn accept_forwards(&self) {
         self.shared.refuses.store(false, Ordering::Relaxed);
     }
 
     /// From now on the response of the leader is lost.
-    pub(super) fn lose_forwards(&self) {
+    pub(in crate::tests) fn lose_forwards(&self) {
         self.shared.loses.store(true, Ordering::Relaxed);
     }
 
     /// Sets the error of [`Consensus::settled`] at a node.
-    pub(super) fn fail_settled(&self, name: &'static str, error: Option<StorageError>) {
+    pub(in crate::tests) fn fail_settled(&self, name: &'static str, error: Option<StorageError>) {
         let mut unsettled = self.shared.unsettled.lock();
         match error {
             Some(error) => drop(unsettled.insert(name, error)),
@@ -389,14 +389,14 @@ impl Cluster {
     }
 
     /// Removes a node, which hears of it.
-    pub(super) fn remove(&self, name: &'static str) {
+    pub(in crate::tests) fn remove(&self, name: &'static str) {
         self.shared.removed.lock().push(name);
         self.shared.member_changes.send_replace(());
         self.shared.roles[name].send_replace(Role::Following { leader: None });
     }
 
     /// Waits until a node has stored the place of its data directory, as a leader does.
-    pub(super) async fn wait_for_takeover(&self, name: &str) {
+    pub(in crate::tests) async fn wait_for_takeover(&self, name: &str) {
         let incarnation = hex::encode(member(name).incarnation);
         let home = format!("token/home/{name}.{incarnation}");
         while self.shared.storage.get(&Key::new(home.as_str()).unwrap()).await.unwrap().is_none() {
@@ -424,16 +424,16 @@ impl Cluster {
         self.shared.now().0
     }
 
-    pub(super) fn has_port(&self, name: &str) -> bool {
+    pub(in crate::tests) fn has_port(&self, name: &str) -> bool {
         self.shared.ports.lock().contains_key(name)
     }
 
-    pub(super) fn is_running(&self, name: &str) -> bool {
+    pub(in crate::tests) fn is_running(&self, name: &str) -> bool {
         self.shared.running.lock().get(name).copied().unwrap_or_default()
     }
 
     /// The authorities of a port.
-    pub(super) fn authorities(&self, name: &str) -> Vec<[u8; 32]> {
+    pub(in crate::tests) fn authorities(&self, name: &str) -> Vec<[u8; 32]> {
         self.shared.ports.lock().get(name).map(|port| port.authorities.clone()).unwrap_or_default()
     }
 }
