@@ -22,6 +22,11 @@ pub trait Consensus: Send + Sync + 'static {
     /// The present state of this node, for operators and metrics.
     fn status(&self) -> ClusterStatus;
 
+    /// Notified of each change of the members of [`status`](Self::status); `None` when they never change.
+    fn member_changes(&self) -> Option<tokio::sync::watch::Receiver<()>> {
+        None
+    }
+
     /// Whether this node is the only member. Called for each request: implementations return a flag.
     fn is_alone(&self) -> bool {
         self.status().members.len() < 2

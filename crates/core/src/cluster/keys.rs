@@ -3,18 +3,20 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use keepfast_crypto::compare;
+use keepfast_crypto::locked::Key256;
 use keepfast_framework::{Clock, Error, Result, Timestamp};
 use keepfast_storage::{Addresses, Barrier, Consensus, Index, KeyStatus, Watch, Write};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::join::rejoin::{GivenAuthority, Rejoin};
-use super::port::{ClusterPort, PeerService, PortIdentity};
+use super::port::{AUTHORITY, ClusterPort, PeerService, PortIdentity};
 
-/// The use of the derived keys.
-const PURPOSE: &str = "certificate authority of the cluster port";
 /// The record of the keyring.
 const KEYRING: &str = "barrier/keyring";
+/// The time in which the other members open a storage whose records were replaced.
+const FORMER_FOR: Duration = Duration::from_secs(60);
 /// The pause before the port is opened again after an error.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// How long an authority is accepted after this node has applied the rotation that replaces it: the other members apply
@@ -38,6 +40,25 @@ pub(crate) struct ConnectionParts {
     pub(crate) cluster_id: String,
     /// Gets the keys that this node has missed; `None` for a server that cannot join.
     pub(crate) rejoin: Option<Rejoin>,
+    /// The seeds of the authorities that the port has.
+    pub(crate) authorities: Arc<Mutex<Authorities>>,
+}
+
+/// The seeds of the authorities of the cluster port.
+#[derive(Default)]
+pub(crate) struct Authorities {
+    /// Those of the keyring.
+    current: Vec<Key256>,
+    /// Those of the keyring before all records were replaced: until the other members have replaced theirs, their
+    /// certificates are of these.
+    former: Vec<Key256>,
+}
+
+impl Authorities {
+    fn all(&self) -> Vec<Key256> {
+        let is_new = |key: &&Key256| !self.current.iter().any(|known| compare::equal(known.expose(), key.expose()));
+        self.current.iter().chain(self.former.iter().filter(is_new)).cloned().collect()
+    }
 }
 
 /// The connection of an unsealed node to the other members. When the keyring changes, the port gets the new keys.
@@ -130,17 +151,40 @@ impl Connection {
                 rejoin.run(Arc::downgrade(barrier), clock.clone(), move |given| changes.give(given)),
             ));
         }
-        tasks.push(tokio::spawn(follow(parts.clone(), Arc::downgrade(barrier), changes, accepted, clock)));
+        let follower = Follower::new(parts.clone(), barrier, changes, accepted, clock);
+        tasks.push(tokio::spawn(follower.run()));
         Ok(Connection { parts, tasks })
+    }
+
+    /// Goes on with the keyring of another barrier after all records were replaced. The port stays open, and connections
+    /// with the keys of the former keyring stay for a minute.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open). This node has then left the network.
+    pub(crate) async fn reopen(mut self, barrier: &Arc<Barrier>, clock: Arc<dyn Clock>) -> Result<Self> {
+        self.end_tasks().await;
+        {
+            let mut authorities = self.parts.authorities.lock();
+            authorities.former = std::mem::take(&mut authorities.current);
+        }
+        let opened = Self::open(self.parts.clone(), barrier, clock).await;
+        if opened.is_err() {
+            self.parts.consensus.stop().await;
+        }
+        opened
+    }
+
+    /// Ends the tasks, which could open the port with the present keys until then.
+    async fn end_tasks(&mut self) {
+        for task in &mut self.tasks {
+            task.abort();
+            let _ = task.await;
+        }
     }
 
     /// Transfers leadership if this node leads, leaves the network, and closes the port.
     pub(crate) async fn close(mut self) {
-        for task in &mut self.tasks {
-            task.abort();
-            // Until it has ended, it could open the port again.
-            let _ = task.await;
-        }
+        self.end_tasks().await;
         self.parts.consensus.stop().await;
         self.parts.port.close().await;
     }
@@ -157,10 +201,15 @@ impl ConnectionParts {
     ) -> Result<()> {
         accepted.update(barrier.key_status()?.term, now);
         let terms = std::iter::once(accepted.term).chain(accepted.earlier.iter().rev().map(|(term, _)| *term));
-        let authorities = match given.filter(|given| given.term > accepted.term) {
+        let current = match given.filter(|given| given.term > accepted.term) {
             // The other members accept nothing else.
             Some(given) => vec![given.seed],
-            None => terms.map(|term| barrier.derive(term, PURPOSE)).collect::<Result<_, _>>()?,
+            None => terms.map(|term| barrier.derive(term, AUTHORITY)).collect::<Result<_, _>>()?,
+        };
+        let authorities = {
+            let mut authorities = self.authorities.lock();
+            authorities.current = current;
+            authorities.all()
         };
         let identity =
             PortIdentity { cluster_id: self.cluster_id.clone(), node: self.consensus.identity(), authorities };
@@ -169,38 +218,83 @@ impl ConnectionParts {
     }
 }
 
-/// Opens the port again after each change of the keyring, and when an earlier authority is no longer accepted.
-async fn follow(
+/// Opens the port again after each change of the keyring, and when an earlier authority is no longer accepted. Ends
+/// connections after each change of the members.
+struct Follower {
     parts: ConnectionParts,
     barrier: Weak<Barrier>,
-    changes: Arc<KeyringChanges>,
-    mut accepted: Accepted,
+    keyring: Arc<KeyringChanges>,
+    members: Option<watch::Receiver<()>>,
     clock: Arc<dyn Clock>,
-) {
-    loop {
-        let ends = accepted.ends();
-        let ended = async {
-            match ends {
-                Some(at) => clock.sleep_until(at).await,
-                None => std::future::pending().await,
+    accepted: Accepted,
+    /// When the keys of the former keyring are no longer used.
+    former_until: Option<Timestamp>,
+}
+
+impl Follower {
+    fn new(
+        parts: ConnectionParts,
+        barrier: &Arc<Barrier>,
+        keyring: Arc<KeyringChanges>,
+        accepted: Accepted,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let has_former = !parts.authorities.lock().former.is_empty();
+        let former_until = has_former.then(|| clock.now().after(FORMER_FOR));
+        let members = parts.consensus.member_changes();
+        Follower { parts, barrier: Arc::downgrade(barrier), keyring, members, clock, accepted, former_until }
+    }
+
+    async fn run(mut self) {
+        // They may have changed since the port was opened.
+        self.parts.port.members_changed();
+        loop {
+            let ends = self.accepted.ends();
+            tokio::select! {
+                () = self.keyring.changed.notified() => self.open().await,
+                () = changed(self.members.as_mut()) => self.parts.port.members_changed(),
+                () = reached(&*self.clock, ends) => self.open().await,
+                () = reached(&*self.clock, self.former_until) => {
+                    self.former_until = None;
+                    self.parts.authorities.lock().former.clear();
+                    self.open().await;
+                }
             }
-        };
-        tokio::select! {
-            () = changes.changed.notified() => {}
-            () = ended => {}
         }
-        while let Some(barrier) = barrier.upgrade().filter(|barrier| !barrier.is_closed()) {
-            let given = changes.given.lock().clone();
-            let opened = parts.open(&barrier, &mut accepted, given, clock.now()).await;
+    }
+
+    /// Opens the port with the keys of the barrier, until it succeeds or the barrier is closed.
+    async fn open(&mut self) {
+        while let Some(barrier) = self.barrier.upgrade().filter(|barrier| !barrier.is_closed()) {
+            let given = self.keyring.given.lock().clone();
+            let opened = self.parts.open(&barrier, &mut self.accepted, given, self.clock.now()).await;
             drop(barrier);
-            let Err(error) = opened else { break };
+            let Err(error) = opened else { return };
             report(&error);
-            clock.sleep_until(clock.now().after(RETRY_PAUSE)).await;
+            self.clock.sleep_until(self.clock.now().after(RETRY_PAUSE)).await;
         }
+    }
+}
+
+/// Completes after the next change of the members.
+async fn changed(members: Option<&mut watch::Receiver<()>>) {
+    if let Some(members) = members
+        && members.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+/// Completes at this time.
+async fn reached(clock: &dyn Clock, time: Option<Timestamp>) {
+    match time {
+        Some(time) => clock.sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 
 fn report(error: &Error) {
     let cause = error.cause().map(ToString::to_string).unwrap_or_default();
-    tracing::error!(%error, %cause, "the cluster port cannot use the rotated keyring, and tries again");
+    tracing::error!(%error, %cause, "the cluster port cannot use the current keyring, and tries again");
 }

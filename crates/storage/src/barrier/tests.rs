@@ -7,8 +7,8 @@ use keepfast_crypto::random;
 
 use super::{KEYRING, SEAL, record_format};
 use crate::{
-    Backend, Barrier, BarrierError, Batch, Index, Key, MemoryBackend, Page, RootKey, SealRecord, StorageError, Watch,
-    Write,
+    Backend, Barrier, BarrierError, Batch, Index, Key, MemoryBackend, Page, RootKey, SealChange, SealRecord, StorageError,
+    Watch, Write,
 };
 
 async fn created() -> (Arc<MemoryBackend>, RootKey, Arc<Barrier>) {
@@ -164,6 +164,34 @@ async fn a_root_key_that_another_node_changed_closes_the_barrier() {
 }
 
 #[tokio::test]
+async fn an_expected_root_key_opens_its_record_and_no_other() {
+    let (backend, root, barrier) = created().await;
+    write(&barrier, "k", "v").await;
+    let [follower, late] = [(); 2].map(|()| Barrier::open(backend.clone(), &root));
+    let (follower, late) = (follower.await.unwrap(), late.await.unwrap());
+    let [first, second, third] = [(); 3].map(|()| random::key());
+    // A member that lags expects the root keys of several records.
+    for (name, root) in [([1; 32], &first), ([2; 32], &second)] {
+        assert!(follower.expect_root(name, root) && late.expect_root(name, root));
+    }
+    late.forget_root(&[2; 32]);
+    barrier.rewrap_root(&first, None).await.unwrap();
+    assert!(!follower.is_closed() && !late.is_closed());
+    assert_eq!(read(&follower, "k").await.unwrap().unwrap(), "v");
+    barrier.rewrap_root(&second, None).await.unwrap();
+    assert!(!follower.is_closed() && late.has_failed_closed(), "a forgotten root key opens nothing");
+    assert_eq!(follower.rotate(1).await.unwrap(), 2);
+    // It was expected for its record only.
+    let other = Barrier::open(backend.clone(), &second).await.unwrap();
+    other.rewrap_root(&third, None).await.unwrap();
+    assert!(follower.has_failed_closed());
+    assert!(!follower.expect_root([3; 32], &third), "a closed barrier expects nothing");
+    let again = Barrier::open(backend, &third).await.unwrap();
+    let taken = (0..20).filter(|name| again.expect_root([*name; 32], &third)).count();
+    assert_eq!(taken, 8);
+}
+
+#[tokio::test]
 async fn a_keyring_made_from_an_outdated_one_is_a_conflict() {
     let (backend, root, barrier) = created().await;
     let other = Barrier::open(backend.clone(), &root).await.unwrap();
@@ -218,7 +246,9 @@ async fn an_announced_keyring_stays_only_while_its_commit_is_unknown() {
         (large, false),
         (StorageError::NotLeader, false),
         (StorageError::Conflict, false),
+        (StorageError::NotCommitted, false),
         (StorageError::Stopped("sync".into()), true),
+        (StorageError::Unknown, true),
         (StorageError::io_kept("sync", std::io::Error::other("x")), true),
     ] {
         *backend.error.lock() = Some(error.clone());
@@ -264,11 +294,14 @@ async fn rewrapping_leaves_exactly_one_root_key_that_opens() {
     let (backend, old, barrier) = created().await;
     write(&barrier, "k", "v").await;
     let new = random::key();
-    barrier.rewrap_root(&new, Some("new seal".into())).await.unwrap();
+    let change = SealChange { from: raw(&backend, SEAL).await, to: "new seal".into() };
+    barrier.rewrap_root(&new, Some(change.clone())).await.unwrap();
     assert_eq!(raw(&backend, SEAL).await, "new seal");
     assert!(matches!(Barrier::open(backend.clone(), &old).await, Err(BarrierError::WrongRootKey)));
     let again = Barrier::open(backend.clone(), &new).await.unwrap();
     assert_eq!(read(&again, "k").await.unwrap().unwrap(), "v");
+    let outdated = barrier.rewrap_root(&random::key(), Some(change)).await;
+    assert!(matches!(outdated, Err(StorageError::Conflict)), "the seal record is no longer the one it is made from");
     // The next rotation happens under the new root key.
     barrier.rotate(1).await.unwrap();
     let other = Barrier::open(backend.clone(), &new).await.unwrap();

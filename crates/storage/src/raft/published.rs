@@ -62,6 +62,8 @@ pub(crate) struct Published {
     committed: AtomicU64,
     pub(crate) view: watch::Sender<View>,
     pub(crate) roles: watch::Sender<Role>,
+    /// Notified after each change of the members of the view.
+    pub(crate) members: watch::Sender<()>,
     pub(crate) network: Mutex<Option<Network>>,
     pub(crate) numbers: Mutex<Numbers>,
 }
@@ -86,6 +88,7 @@ impl Published {
             committed: 0.into(),
             view: watch::Sender::new(view),
             roles: watch::Sender::new(role),
+            members: watch::Sender::new(()),
             network: Mutex::new(None),
             numbers: Mutex::default(),
         }
@@ -155,14 +158,19 @@ impl Published {
                 Role::Following { leader }
             }
         };
+        let mut has_other_members = false;
         let replace = |old: &mut View| {
             let is_other = *old != view;
             if is_other {
+                has_other_members = old.members != view.members;
                 *old = view;
             }
             is_other
         };
         self.view.send_if_modified(replace);
+        if has_other_members {
+            self.members.send_replace(());
+        }
         self.roles.send_if_modified(|old| {
             let is_other = *old != role;
             if is_other {

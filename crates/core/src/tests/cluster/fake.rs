@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::cluster::join::client::{JoinClient, JoinError, JoinStep, JoinTarget};
-use crate::cluster::port::{ClusterPort, ForwardedResponse, NotForwarded, PeerService, PortIdentity};
+use crate::cluster::port::{ClusterPort, ComingRoot, ForwardedResponse, NotForwarded, PeerService, PortIdentity};
 use crate::settings::{DataDirectory, JoinSettings};
 use crate::tests::fixture::{ROOT, RequestOptions, TestServer, device, incoming};
 use crate::tests::gate::Gated;
@@ -53,6 +53,9 @@ struct Shared {
     behind: Mutex<Option<(&'static str, Arc<MemoryBackend>)>>,
     /// The nodes, for the exchange of those that join.
     servers: Mutex<BTreeMap<&'static str, Weak<Node>>>,
+    /// The nodes that get no root keys.
+    unreachable: Mutex<Vec<&'static str>>,
+    members_changed: AtomicUsize,
 }
 
 struct OpenPort {
@@ -311,6 +314,17 @@ impl ClusterPort for Replica {
             body: response.into_body(),
             index,
         })
+    }
+
+    async fn announce_root(&self, to: &Member, coming: &ComingRoot) -> bool {
+        let service = self.shared.ports.lock().get(to.node.as_str()).map(|port| port.service.clone());
+        let service = service.filter(|_| !self.shared.unreachable.lock().contains(&to.node.as_str()));
+        let sent = ComingRoot { record: coming.record, root: coming.root.clone(), seal: coming.seal.clone() };
+        service.is_some_and(|service| service.expect_root(&self.identity(), sent))
+    }
+
+    fn members_changed(&self) {
+        self.shared.members_changed.fetch_add(1, Ordering::Relaxed);
     }
 }
 
