@@ -461,6 +461,30 @@ async fn new_addresses_of_the_leader_reach_all() {
     }
 }
 
+/// A leader may count by the longer one until it has applied a list with the shorter one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_longer_election_timeout_is_forgotten_once_all_know_a_shorter_one() {
+    let mut cluster = Cluster::of(3).await;
+    let announced = |cluster: &Cluster| cluster.nodes[0].backend().announced_ms();
+    let listed = |election_ms| {
+        move |status: &crate::ClusterStatus| {
+            status.members.iter().any(|member| member.node == "n0" && member.election_ms == election_ms)
+        }
+    };
+    for (seconds, before) in [(2, 2000), (1, 2000)] {
+        cluster.nodes[0].end();
+        cluster.nodes[0].election = Duration::from_secs(seconds);
+        cluster.open(0);
+        assert_eq!(announced(&cluster), before);
+        cluster.connect(0).await;
+        cluster.lead(0).await;
+        for node in &cluster.nodes {
+            node.until(listed(seconds as u32 * 1000)).await;
+        }
+        assert_eq!(announced(&cluster), seconds as u32 * 1000);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_replaces_all_records_on_all_nodes() {
     let cluster = Cluster::of(3).await;
