@@ -46,6 +46,8 @@ struct Shared {
     passed_commits: AtomicUsize,
     offers: AtomicUsize,
     forwards: AtomicUsize,
+    /// Whether the standby `b` finds no records until it settles.
+    lags: AtomicBool,
     refuses: AtomicBool,
     loses: AtomicBool,
 }
@@ -115,6 +117,9 @@ impl Replica {
 #[async_trait]
 impl Backend for Replica {
     async fn get(&self, key: &Key) -> Result<Option<Bytes>, StorageError> {
+        if self.name == "b" && self.shared.lags.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
         self.shared.storage.get(key).await
     }
 
@@ -180,6 +185,9 @@ impl Consensus for Replica {
     }
 
     async fn settled(&self, _: Duration) -> Result<Index, StorageError> {
+        if self.name == "b" {
+            self.shared.lags.store(false, Ordering::Relaxed);
+        }
         if let Some(error) = self.shared.unsettled.lock().get(self.name) {
             return Err(error.clone());
         }
@@ -309,6 +317,11 @@ impl Cluster {
 
     pub(super) fn clock(&self) -> &TestClock {
         &self.nodes[0].clock
+    }
+
+    /// The standby `b` finds no records until it settles.
+    pub(super) fn lag(&self) {
+        self.shared.lags.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn elect(&self, leader: Option<&'static str>) {
