@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use keepfast_framework::{ClusterPart, Error, Incoming, StateIndex, Status, Timestamp};
+use keepfast_framework::{Error, Incoming, StateIndex, Status, Timestamp};
 use keepfast_storage::{Consensus, Index, Member, StorageError};
 
 use super::place::Site;
@@ -11,6 +11,7 @@ use super::port::{ClusterPort, NotForwarded};
 use super::service::SETTLES_WITHIN;
 use crate::parts::ServerParts;
 use crate::request::{Pipeline, Response, ResponseHeaders};
+use crate::sys::sealed::runs_without_leader;
 
 /// The time in which a state that the caller names must be applied here.
 const APPLIED_WITHIN: Duration = Duration::from_secs(1);
@@ -39,8 +40,7 @@ enum Next {
 impl ClusterNode<'_> {
     /// Handles a request of a caller: here or at the leader.
     pub(crate) async fn handle(&self, incoming: Box<Incoming>) -> Response {
-        let part = incoming.cluster.as_deref();
-        let next = self.next(part).await;
+        let next = self.next(&incoming).await;
         match next {
             Next::Refuse(error) => self.refuse(incoming, error).await,
             // The edge did not receive the body: the stages refuse the request.
@@ -52,7 +52,8 @@ impl ClusterNode<'_> {
 
     /// Waits until the state is here that the request must see: all commits that were acknowledged before, and those
     /// up to the index that the caller names.
-    async fn next(&self, part: Option<&ClusterPart>) -> Next {
+    async fn next(&self, incoming: &Incoming) -> Next {
+        let part = incoming.cluster.as_deref();
         if let Some(index) = part.and_then(|part| part.index.as_ref()) {
             if index.cluster != self.cluster_id {
                 return Next::Refuse(Error::invalid("the index of \"X-Vault-Index\" is of another cluster"));
@@ -71,7 +72,9 @@ impl ClusterNode<'_> {
         // Read afterwards: the role may have changed meanwhile.
         let leads = self.parts.is_active();
         match settled {
-            Ok(settled) if leads => Next::Run(Site::Leader, settled),
+            Ok(settled) if leads && self.parts.membership.taken_over.is_set() => Next::Run(Site::Leader, settled),
+            // What writes waits for the takeover.
+            Ok(settled) if leads => Next::Run(Site::Standby { forwards_all: false }, settled),
             Ok(settled) => {
                 let asks_for_leader = part.is_some_and(|part| part.forward);
                 let forwards_all = asks_for_leader || self.parts.settings.disable_standby_reads;
@@ -79,6 +82,9 @@ impl ClusterNode<'_> {
             }
             // The leader has the state.
             Err(StorageError::Behind(_)) if !leads => Next::Forward,
+            Err(StorageError::NoLeader) if runs_without_leader(incoming.path.as_str()) => {
+                Next::Run(Site::Leader, Index(0))
+            }
             Err(error) => Next::Refuse(error.into()),
         }
     }
@@ -98,7 +104,14 @@ impl ClusterNode<'_> {
         let until = self.parts.clock.now().after(FORWARDED_WITHIN);
         loop {
             match self.leader() {
-                Some(Leader::Own) => return self.run_as_leader(incoming).await,
+                Some(Leader::Own) => {
+                    if self.parts.membership.taken_over.wait(&*self.parts.clock).await {
+                        return self.run_as_leader(incoming).await;
+                    }
+                    if self.parts.is_active() {
+                        return self.refuse(incoming, StorageError::NoLeader.into()).await;
+                    }
+                }
                 Some(Leader::Other(leader)) => {
                     if let Some(target) = incoming.cluster.as_ref().and_then(|part| part.redirect.as_deref()) {
                         return Response::redirect(format!("{}{target}", leader.api_addr.trim_end_matches('/')));
@@ -138,7 +151,8 @@ impl ClusterNode<'_> {
     ) -> Result<Response, Box<Incoming>> {
         // For the audit entries of a request whose fate is not known.
         let kept = incoming.clone();
-        match port.forward(leader, incoming).await {
+        let forward = &self.parts.metrics.cluster.forward;
+        match forward.of(&*self.parts.clock, port.forward(leader, incoming)).await {
             Ok(response) => Ok(self.with_index(Response::forwarded(response), Index(0))),
             Err(NotForwarded::Elsewhere(incoming)) => Err(incoming),
             Err(NotForwarded::Lost) => {

@@ -8,6 +8,7 @@
 //! [`catalogue`] has every name with its kind, labels and meaning; `docs/metrics.md` is generated from it.
 
 pub(crate) mod catalogue;
+pub(crate) mod cluster;
 pub(crate) mod format;
 pub(crate) mod gather;
 pub(crate) mod labelled;
@@ -73,6 +74,8 @@ pub(crate) struct Metrics {
     pub(crate) lease_creation: Labelled,
     /// Created entities, by auth method and mount.
     pub(crate) entity_creation: Labelled,
+    /// The other members of the cluster.
+    pub(crate) cluster: cluster::ClusterTimings,
     /// The barrier and the storage below it.
     pub(crate) backend: storage::BackendTimings,
     /// The values of counters at the ends of intervals.
@@ -236,7 +239,8 @@ impl Metrics {
 
     /// Ends an interval of all timings, except those of mounts and audit devices.
     fn turn_all(&self) {
-        self.timings().into_iter().chain(self.backend.all()).for_each(|(_, timing)| timing.turn());
+        let timings = self.timings().into_iter().chain(self.cluster.all()).chain(self.backend.all());
+        timings.for_each(|(_, timing)| timing.turn());
     }
 }
 
@@ -261,6 +265,12 @@ impl Item {
     /// A value without labels.
     pub(crate) fn new(name: impl Into<String>, value: Value) -> Self {
         Item { name: name.into(), labels: Vec::new(), value }
+    }
+
+    /// The same with a label.
+    fn labelled(mut self, name: &'static str, value: &str) -> Self {
+        self.labels.push((name, value.to_owned()));
+        self
     }
 }
 

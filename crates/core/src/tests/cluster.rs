@@ -1,6 +1,9 @@
 //! A cluster in memory: nodes on one storage, whose roles the test sets and whose port passes requests directly.
 
-mod fake;
+mod failover;
+pub(in crate::tests) mod fake;
+mod keys;
+mod replaced;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,6 +75,21 @@ async fn a_read_at_a_standby_runs_there() {
     standby.get("secret/data/a", "unknown").await.is(403);
     assert_eq!((cluster.forwards(), cluster.passed_commits()), (0, 0));
     assert_eq!((leader.entries().len(), standby.entries().len()), (0, 10));
+}
+
+#[tokio::test]
+async fn sec_rl06_a_revoked_token_is_refused_at_every_node_at_once() {
+    let cluster = Cluster::new().await;
+    for revokes in cluster.nodes() {
+        let token = revokes.token(json!({ "ttl": "1h" })).await;
+        for node in cluster.nodes() {
+            node.get("auth/token/lookup-self", &token).await.ok();
+        }
+        revokes.post("auth/token/revoke", ROOT, json!({ "token": token })).await.ok();
+        for node in cluster.nodes() {
+            node.get("auth/token/lookup-self", &token).await.is(403);
+        }
+    }
 }
 
 #[tokio::test]
@@ -157,7 +175,7 @@ async fn a_request_that_one_leader_refuses_reaches_the_next() {
 }
 
 #[tokio::test]
-async fn a_request_whose_connection_is_lost_is_audited_and_not_repeated() {
+async fn sec_rl12_a_request_of_a_lost_connection_is_audited_not_repeated() {
     let cluster = Cluster::new().await;
     let [leader, standby, _] = cluster.nodes();
     cluster.lose_forwards();
@@ -280,7 +298,7 @@ async fn the_health_of_the_members_is_what_the_leader_sees() {
 }
 
 #[tokio::test]
-async fn a_step_down_at_any_node_gives_the_leadership_to_another() {
+async fn sec_rl16_a_step_down_gives_the_leadership_to_another_node() {
     let cluster = Cluster::new().await;
     let [first, second, third] = cluster.nodes();
     second.post("sys/step-down", ROOT, Value::Null).await.is(204);
@@ -347,6 +365,134 @@ async fn a_rotation_at_any_node_gives_every_port_the_new_keys() {
 }
 
 #[tokio::test]
+async fn sec_the_authority_before_a_rotation_is_accepted_for_a_minute() {
+    let cluster = Cluster::new().await;
+    let before = cluster.authorities("a");
+    cluster.clock().advance(Duration::from_secs(3600));
+    cluster.nodes()[0].post("sys/rotate", ROOT, json!({})).await.ok();
+    let becomes = async |name: &str, count: usize| {
+        while cluster.authorities(name).len() != count {
+            tokio::task::yield_now().await;
+        }
+    };
+    for name in ["a", "b", "c"] {
+        becomes(name, 2).await;
+    }
+    cluster.clock().advance(Duration::from_secs(59));
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(cluster.authorities("a").len(), 2);
+    cluster.clock().advance(Duration::from_secs(1));
+    for name in ["a", "b", "c"] {
+        becomes(name, 1).await;
+        assert_ne!(cluster.authorities(name), before);
+    }
+    // An unseal does not accept it again.
+    let third = &cluster.nodes()[2];
+    third.node.shutdown().await;
+    assert!(third.node.lifecycle.unseal(&third.shares).await.unwrap());
+    assert_eq!(cluster.authorities("c"), cluster.authorities("a"));
+}
+
+/// A node that was down during a rotation. Its root key is still that of the cluster.
+async fn node_that_missed_a_rotation() -> Cluster {
+    let cluster = Cluster::new().await;
+    let [leader, _, third] = cluster.nodes();
+    third.node.shutdown().await;
+    cluster.fall_behind("c");
+    leader.post("sys/rotate", ROOT, json!({})).await.ok();
+    while cluster.authorities("a").len() != 1 {
+        cluster.clock().advance(Duration::from_secs(61));
+        tokio::task::yield_now().await;
+    }
+    assert!(third.node.lifecycle.unseal(&third.shares).await.unwrap());
+    assert!(!cluster.are_connected("c", "a"));
+    third.get("secret/data/a", ROOT).await.is(503);
+    cluster
+}
+
+async fn wait_for_contact(cluster: &Cluster) {
+    let contact = async {
+        while !cluster.are_connected("c", "a") {
+            // A challenge can be answered for a minute.
+            cluster.clock().advance(Duration::from_millis(10));
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), contact).await.expect("it has not come back");
+}
+
+#[tokio::test]
+async fn a_member_that_missed_a_rotation_comes_back_by_itself() {
+    let cluster = node_that_missed_a_rotation().await;
+    let [leader, _, third] = cluster.nodes();
+    wait_for_contact(&cluster).await;
+    assert_eq!(cluster.authorities("c"), cluster.authorities("a"), "that of the cluster alone");
+    cluster.catch_up();
+    leader.post("secret/data/a", ROOT, written()).await.ok();
+    // The next record of the keyring has all terms; from then on the node uses its own keys.
+    leader.post("sys/rotate", ROOT, json!({})).await.ok();
+    while cluster.authorities("c")[0] != cluster.authorities("a")[0] || cluster.authorities("a").len() != 2 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(third.get("secret/data/a", ROOT).await.ok().data()["data"]["k"], "v");
+}
+
+#[tokio::test]
+async fn a_member_comes_back_without_a_leader() {
+    let cluster = node_that_missed_a_rotation().await;
+    // The second node is down, so that the first one needs the third one to lead.
+    cluster.nodes()[1].node.shutdown().await;
+    cluster.elect(None);
+    wait_for_contact(&cluster).await;
+    cluster.elect(Some("a"));
+    assert_eq!(cluster.nodes()[0].node.lifecycle.parts.membership.cluster_status().unwrap().leader.unwrap().node, "a");
+}
+
+#[tokio::test]
+async fn sec_without_a_leader_only_a_member_with_the_root_key_gets_the_keys() {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
+    use crate::cluster::join::exchange::{Applicant, JOINING, Proof};
+
+    let cluster = Cluster::new().await;
+    let [leader, standby, _] = cluster.nodes();
+    cluster.elect(None);
+    let try_as = async |node: &str, incarnation: u8, root: &keepfast_crypto::locked::Key256| {
+        let (cluster_addr, api_addr) = ("https://x".to_owned(), String::new());
+        let (node, version) = (node.to_owned(), "1.0.0".to_owned());
+        let (incarnation, wants_vote) = ([incarnation; 16], true);
+        let applicant = Applicant {
+            node,
+            incarnation,
+            cluster_addr,
+            api_addr,
+            wants_vote,
+            election_ms: 600,
+            version,
+            nonce: [0; 16],
+        };
+        let request = applicant.encode().unwrap();
+        let body = json!({ "server_id": applicant.node, "request": STANDARD.encode(&request) });
+        let challenged = standby.post("sys/storage/raft/bootstrap/challenge", "", body).await.ok();
+        let bytes = |name: &str| STANDARD.decode(challenged.data()[name].as_str().unwrap()).unwrap();
+        let (seal, challenge) = (bytes("seal_record"), bytes("challenge"));
+        let answer = Proof::new(root.clone(), &seal, &request, &challenge).answer();
+        let answer = json!({ "server_id": applicant.node, "challenge": STANDARD.encode(challenge), "answer": STANDARD.encode(answer) });
+        standby.post("sys/storage/raft/bootstrap/answer", "", answer).await.status
+    };
+    let key = leader.unsealed().barrier.derive_from_root(JOINING).unwrap();
+    assert_eq!(try_as("c", b'c', &key).await, 200);
+    assert_eq!(try_as("c", b'd', &key).await, 503, "a new data directory needs a leader");
+    assert_eq!(try_as("d", b'c', &key).await, 503);
+    assert_eq!(try_as("b", b'b', &key).await, 503, "the node itself");
+    assert_eq!(try_as("c", b'c', &keepfast_crypto::random::key()).await, 400);
+    standby.get("secret/data/a", ROOT).await.is(503);
+}
+
+#[tokio::test]
 async fn a_request_runs_again_when_the_leader_changes_before_its_commit() {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -360,7 +506,7 @@ async fn a_request_runs_again_when_the_leader_changes_before_its_commit() {
 }
 
 #[tokio::test]
-async fn a_removed_node_seals_and_its_health_is_530() {
+async fn sec_cs08_a_removed_node_seals_and_its_health_is_530() {
     let cluster = Cluster::new().await;
     let [leader, _, third] = cluster.nodes();
     cluster.remove("c");
@@ -441,7 +587,7 @@ async fn what_runs_at_a_standby_commits_nothing() {
 }
 
 #[tokio::test]
-async fn every_write_row_is_forwarded_unless_it_is_listed() {
+async fn sec_rl17_every_write_row_is_forwarded_unless_it_is_listed() {
     use keepfast_framework::Operation;
     use keepfast_framework::rows::Runs;
 

@@ -20,7 +20,7 @@ use crate::Node;
 use crate::cluster::fake::{FakeConsensus, member, status};
 use crate::cluster::join::client::{JoinClient, JoinError, JoinStep, JoinTarget};
 use crate::cluster::join::exchange::{Challenge, JOINING, Proof, Welcome, WelcomeDetails};
-use crate::cluster::port::{ClusterPort, ForwardedResponse, NotForwarded, PeerService, PortIdentity};
+use crate::cluster::port::{ClusterPort, ComingRoot, ForwardedResponse, NotForwarded, PeerService, PortIdentity};
 use crate::tests::fixture::{ROOT, RequestOptions, TestServer, incoming};
 use crate::tests::gate::Gated;
 
@@ -109,6 +109,10 @@ impl ClusterPort for Port {
     async fn forward(&self, _: &Member, request: Box<Incoming>) -> Result<ForwardedResponse, NotForwarded> {
         Err(NotForwarded::Elsewhere(request))
     }
+    async fn announce_root(&self, _: &Member, _: &ComingRoot) -> bool {
+        false
+    }
+    fn members_changed(&self) {}
 }
 
 /// A leader, and a node that joins it.
@@ -218,7 +222,7 @@ async fn a_leader_without_the_root_key_is_not_joined_and_gets_no_share() {
         let body: Value = serde_json::from_slice(body).unwrap();
         let challenge = STANDARD.decode(body["challenge"].as_str().unwrap()).unwrap();
         let proof = Proof::new(random::key(), b"seal", b"request", &challenge);
-        let details = WelcomeDetails::new("cluster".to_owned(), vec![member(1), member(2)]);
+        let details = WelcomeDetails::new("cluster".to_owned(), 1, vec![member(1), member(2)]);
         let welcome = proof.seal(&Welcome { authority: random::key(), details }).unwrap();
         json!({ "data": { "welcome": STANDARD.encode(welcome) } }).to_string().into()
     });
@@ -269,7 +273,7 @@ async fn an_answer_is_valid_for_a_minute_and_once() {
 }
 
 #[tokio::test]
-async fn a_removed_node_does_not_come_back_by_an_old_answer() {
+async fn sec_cs08_a_removed_node_does_not_come_back_by_an_old_answer() {
     let pair = Pair::new().await;
     pair.will_receive();
     pair.join().await;
@@ -281,6 +285,23 @@ async fn a_removed_node_does_not_come_back_by_an_old_answer() {
     let refused = pair.leader.post(&format!("{RAFT}/bootstrap/answer"), "", body).await.is(409);
     assert!(refused.error().contains("was removed from the cluster"));
     assert_eq!(pair.cluster.status().members.len(), 1);
+}
+
+/// A challenge contains what the leader needs for the answer: it responds though it can store nothing.
+#[tokio::test]
+async fn sec_ds01_challenges_leave_nothing_at_the_leader() {
+    let pair = Pair::new().await;
+    pair.join().await;
+    let sent = pair.calls.sent.lock()[0].1.clone();
+    pair.leader.backend.refuse(|_| Some(StorageError::Closed));
+    for number in 0..200 {
+        let mut body: Value = serde_json::from_slice(&sent).unwrap();
+        body["server_id"] = json!(format!("n{number}"));
+        pair.leader.post(&format!("{RAFT}/bootstrap/challenge"), "", body).await.ok();
+    }
+    assert_eq!(pair.cluster.status().members.len(), 1);
+    let state = pair.leader.node.lifecycle.administration.joining.seal_config();
+    assert!(state.is_none(), "only the node that joins keeps the seal of the cluster");
 }
 
 #[tokio::test]
@@ -529,7 +550,7 @@ async fn upload(server: &TestServer, path: &str, file: &[u8]) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn a_snapshot_is_restored_by_the_keyring_that_authenticated_it() {
+async fn sec_rl15_a_snapshot_is_restored_by_the_keyring_that_sealed_it() {
     let (server, consensus) = leader(status(&[1])).await;
     *consensus.parts.lock() = vec![Bytes::from(vec![1; 1000]), Bytes::from_static(b"last")];
     let saved = server.node.handle(incoming(
@@ -563,6 +584,21 @@ async fn a_snapshot_is_restored_by_the_keyring_that_authenticated_it() {
     }
     let log = server.audit("audit");
     assert!(log.contains("sys/storage/raft/snapshot") && !log.contains("KFSNAP"));
+}
+
+#[tokio::test]
+async fn sec_ds08_a_snapshot_that_expands_a_hundredfold_is_refused() {
+    let (server, consensus) = leader(status(&[1])).await;
+    *consensus.parts.lock() = vec![Bytes::from(vec![0; 256 * 1024]); 16];
+    let get = RequestOptions { token: Some(ROOT.to_owned()), ..RequestOptions::default() };
+    let saved = server.node.handle(incoming("GET", &format!("{RAFT}/snapshot"), get)).await;
+    let file = saved.into_body();
+    assert!(file.len() * 100 < 16 * 256 * 1024, "{}", file.len());
+    for path in ["snapshot", "snapshot-force"] {
+        let refused = upload(&server, &format!("{RAFT}/{path}"), &file).await;
+        assert!(refused.0 == 400 && refused.1.contains("is larger than"), "{refused:?}");
+    }
+    assert!(consensus.restored.lock().is_empty());
 }
 
 #[test]

@@ -11,22 +11,24 @@ use keepfast_crypto::secret::SecretString;
 use keepfast_framework::clock::TestClock;
 use keepfast_framework::{Incoming, Result};
 use keepfast_storage::{
-    Addresses, Backend, Batch, Change, ClusterStatus, Consensus, Index, Joined, Key, Leader, Member, NodeId, Origin,
-    Page, PeerStatus, RaftId, Role, SnapshotHead, SnapshotParts, StorageError, Transport, Watch,
+    Addresses, Backend, Batch, Change, ClusterStatus, Consensus, Index, Joined, Key, Leader, Member, MemoryBackend,
+    NodeId, Origin, Page, PeerStatus, RaftId, Role, SnapshotHead, SnapshotParts, StorageError, Transport, Watch,
 };
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::cluster::port::{ClusterPort, ForwardedResponse, NotForwarded, PeerService, PortIdentity};
-use crate::settings::DataDirectory;
-use crate::tests::fixture::{ROOT, TestServer, device};
+use crate::cluster::fake::Parts;
+use crate::cluster::join::client::{JoinClient, JoinError, JoinStep, JoinTarget};
+use crate::cluster::port::{ClusterPort, ComingRoot, ForwardedResponse, NotForwarded, PeerService, PortIdentity};
+use crate::settings::{DataDirectory, JoinSettings};
+use crate::tests::fixture::{ROOT, RequestOptions, TestServer, device, incoming};
 use crate::tests::gate::Gated;
 use crate::{DevMount, Node, Settings};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
 /// A cluster whose first node leads at the beginning.
-pub(super) struct Cluster {
+pub(in crate::tests) struct Cluster {
     shared: Arc<Shared>,
     nodes: [TestServer; 3],
 }
@@ -50,6 +52,17 @@ struct Shared {
     lags: AtomicBool,
     refuses: AtomicBool,
     loses: AtomicBool,
+    /// The node that missed what was committed since, and its records.
+    behind: Mutex<Option<(&'static str, Arc<MemoryBackend>)>>,
+    /// The nodes, for the exchange of those that join.
+    servers: Mutex<BTreeMap<&'static str, Weak<Node>>>,
+    /// The nodes that get no root keys.
+    unreachable: Mutex<Vec<&'static str>>,
+    /// The records of the last snapshot.
+    snapshot: MemoryBackend,
+    member_changes: watch::Sender<()>,
+    members_changed: AtomicUsize,
+    closes: AtomicUsize,
 }
 
 struct OpenPort {
@@ -75,6 +88,14 @@ impl Shared {
         let next = self.running.lock().iter().find(|(name, runs)| **runs && **name != from).map(|(name, _)| *name);
         self.elect(Some(next.ok_or(StorageError::NoTarget)?));
         Ok(())
+    }
+
+    /// Whether the port of a node and that of another accept each other.
+    fn reaches(&self, from: &str, to: &str) -> bool {
+        let ports = self.ports.lock();
+        let (from, to) = (ports.get(from), ports.get(to));
+        let accepts = |by: &OpenPort, other: &OpenPort| by.authorities.contains(&other.authorities[0]);
+        from.zip(to).is_none_or(|(from, to)| accepts(from, to) && accepts(to, from))
     }
 
     fn now(&self) -> Index {
@@ -112,6 +133,16 @@ impl Replica {
     fn other(&self) -> Self {
         Replica { shared: self.shared.clone(), name: self.name }
     }
+
+    /// The records of a node that is behind.
+    fn old(&self) -> Option<Arc<MemoryBackend>> {
+        self.shared.behind.lock().as_ref().filter(|(name, _)| *name == self.name).map(|(_, old)| old.clone())
+    }
+
+    /// The leader that this node hears.
+    fn heard(&self) -> Option<&'static str> {
+        self.shared.leader.lock().filter(|leader| self.shared.reaches(self.name, leader))
+    }
 }
 
 #[async_trait]
@@ -120,11 +151,17 @@ impl Backend for Replica {
         if self.name == "b" && self.shared.lags.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        self.shared.storage.get(key).await
+        match self.old() {
+            Some(old) => old.get(key).await,
+            None => self.shared.storage.get(key).await,
+        }
     }
 
     async fn list(&self, prefix: &Key, page: &Page) -> Result<Vec<String>, StorageError> {
-        self.shared.storage.list(prefix, page).await
+        match self.old() {
+            Some(old) => old.list(prefix, page).await,
+            None => self.shared.storage.list(prefix, page).await,
+        }
     }
 
     async fn commit(&self, batch: Batch) -> Result<Index, StorageError> {
@@ -171,13 +208,16 @@ impl Consensus for Replica {
             id: Some(member(self.name).id),
             is_leading,
             term: self.shared.term.load(Ordering::Relaxed),
-            leader: leader.map(member),
-            members: NAMES.map(member).to_vec(),
+            leader: self.heard().map(member),
+            members: {
+                let removed = self.shared.removed.lock();
+                NAMES.iter().filter(|name| !removed.contains(name)).map(|name| member(name)).collect()
+            },
             last: self.shared.now().0,
             committed: self.shared.now().0,
             applied: self.shared.now().0,
             peers: if is_leading { others.map(peer).collect() } else { Vec::new() },
-            last_contact: leader.map(|_| Duration::ZERO),
+            last_contact: self.heard().map(|_| Duration::ZERO),
             is_running: self.shared.running.lock().get(self.name).copied().unwrap_or_default(),
             is_joining: false,
             is_removed: self.shared.removed.lock().contains(&self.name),
@@ -191,7 +231,7 @@ impl Consensus for Replica {
         if let Some(error) = self.shared.unsettled.lock().get(self.name) {
             return Err(error.clone());
         }
-        self.shared.leader.lock().map(|_| self.shared.now()).ok_or(StorageError::NoLeader)
+        self.heard().map(|_| self.shared.now()).ok_or(StorageError::NoLeader)
     }
 
     async fn applied(&self, index: Index, _: Duration) -> Result<(), StorageError> {
@@ -232,12 +272,20 @@ impl Consensus for Replica {
         Err(StorageError::NotLeader)
     }
 
+    fn member_changes(&self) -> Option<watch::Receiver<()>> {
+        Some(self.shared.member_changes.subscribe())
+    }
+
+    /// The file has no parts; the records stay in memory.
     fn snapshot(&self) -> Result<(SnapshotHead, Box<dyn SnapshotParts>), StorageError> {
-        Err(StorageError::NotLeader)
+        self.shared.snapshot.replace_with(self.shared.storage.memory());
+        let head = SnapshotHead { term: 1, index: self.shared.now(), members: NAMES.map(member).to_vec() };
+        Ok((head, Box::new(Parts(Vec::new().into_iter()))))
     }
 
     async fn restore(&self, _: SnapshotHead, _: &mut dyn SnapshotParts) -> Result<Index, StorageError> {
-        Err(StorageError::NotLeader)
+        self.shared.storage.memory().replace_with(&self.shared.snapshot);
+        Ok(self.shared.now())
     }
 }
 
@@ -268,6 +316,7 @@ impl ClusterPort for Replica {
     }
 
     async fn close(&self) {
+        self.shared.closes.fetch_add(1, Ordering::Relaxed);
         self.shared.ports.lock().remove(self.name);
     }
 
@@ -291,16 +340,43 @@ impl ClusterPort for Replica {
             index,
         })
     }
+
+    async fn announce_root(&self, to: &Member, coming: &ComingRoot) -> bool {
+        let service = self.shared.ports.lock().get(to.node.as_str()).map(|port| port.service.clone());
+        let service = service.filter(|_| !self.shared.unreachable.lock().contains(&to.node.as_str()));
+        let sent = ComingRoot { record: coming.record, root: coming.root.clone(), seal: coming.seal.clone() };
+        service.is_some_and(|service| service.expect_root(&self.identity(), sent))
+    }
+
+    fn members_changed(&self) {
+        self.shared.members_changed.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[async_trait]
+impl JoinClient for Replica {
+    async fn send(&self, to: &JoinTarget, step: JoinStep, body: Vec<u8>) -> Result<Bytes, JoinError> {
+        assert!(to.any_certificate, "a member has no CA of the others");
+        let name = to.api_addr.trim_start_matches("http://");
+        let node = self.shared.servers.lock().get(name).and_then(Weak::upgrade);
+        let node = node.ok_or_else(|| JoinError::Call("no response".to_owned()))?;
+        let send = RequestOptions { body: String::from_utf8(body).ok(), ..RequestOptions::default() };
+        let response = node.handle(incoming("POST", step.path(), send)).await;
+        let (status, bytes) = (response.status().0, response.into_body());
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if status == 200 { Ok(bytes) } else { Err(JoinError::Refused { status, text }) }
+    }
 }
 
 impl Cluster {
-    pub(super) async fn new() -> Self {
+    pub(in crate::tests) async fn new() -> Self {
         let following = || watch::channel(Role::Following { leader: None }).0;
         let roles = NAMES.into_iter().map(|name| (name, following())).collect();
         let shared = Arc::new(Shared { roles, ..Shared::default() });
         shared.elect(Some("a"));
         let clock = TestClock::default();
         let mut nodes = NAMES.map(|name| node(&shared, name, &clock));
+        *shared.servers.lock() = NAMES.into_iter().zip(nodes.each_ref().map(|it| Arc::downgrade(&it.node))).collect();
         let mount = DevMount { path: "secret/", engine: "kv", version: "2", description: "" };
         let root = SecretString::new(ROOT.to_owned());
         let shares = crate::init_dev(&nodes[0].node, Some(root), Some(mount)).await.unwrap().shares;
@@ -311,11 +387,11 @@ impl Cluster {
         Cluster { shared, nodes }
     }
 
-    pub(super) fn nodes(&self) -> &[TestServer; 3] {
+    pub(in crate::tests) fn nodes(&self) -> &[TestServer; 3] {
         &self.nodes
     }
 
-    pub(super) fn clock(&self) -> &TestClock {
+    pub(in crate::tests) fn clock(&self) -> &TestClock {
         &self.nodes[0].clock
     }
 
@@ -324,45 +400,45 @@ impl Cluster {
         self.shared.lags.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn elect(&self, leader: Option<&'static str>) {
+    pub(in crate::tests) fn elect(&self, leader: Option<&'static str>) {
         self.shared.elect(leader);
     }
 
-    pub(super) fn leader(&self) -> Option<String> {
+    pub(in crate::tests) fn leader(&self) -> Option<String> {
         self.shared.leader.lock().map(str::to_owned)
     }
 
     /// The number of requests that a leader has run for another node.
-    pub(super) fn forwards(&self) -> usize {
+    pub(in crate::tests) fn forwards(&self) -> usize {
         self.shared.forwards.load(Ordering::Relaxed)
     }
 
     /// The number of requests that were offered to a leader.
-    pub(super) fn offers(&self) -> usize {
+    pub(in crate::tests) fn offers(&self) -> usize {
         self.shared.offers.load(Ordering::Relaxed)
     }
 
     /// The number of commits of nodes that do not lead.
-    pub(super) fn passed_commits(&self) -> usize {
+    pub(in crate::tests) fn passed_commits(&self) -> usize {
         self.shared.passed_commits.load(Ordering::Relaxed)
     }
 
     /// From now on no leader takes a request of another node.
-    pub(super) fn refuse_forwards(&self) {
+    pub(in crate::tests) fn refuse_forwards(&self) {
         self.shared.refuses.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn accept_forwards(&self) {
+    pub(in crate::tests) fn accept_forwards(&self) {
         self.shared.refuses.store(false, Ordering::Relaxed);
     }
 
     /// From now on the response of the leader is lost.
-    pub(super) fn lose_forwards(&self) {
+    pub(in crate::tests) fn lose_forwards(&self) {
         self.shared.loses.store(true, Ordering::Relaxed);
     }
 
     /// Sets the error of [`Consensus::settled`] at a node.
-    pub(super) fn fail_settled(&self, name: &'static str, error: Option<StorageError>) {
+    pub(in crate::tests) fn fail_settled(&self, name: &'static str, error: Option<StorageError>) {
         let mut unsettled = self.shared.unsettled.lock();
         match error {
             Some(error) => drop(unsettled.insert(name, error)),
@@ -371,13 +447,14 @@ impl Cluster {
     }
 
     /// Removes a node, which hears of it.
-    pub(super) fn remove(&self, name: &'static str) {
+    pub(in crate::tests) fn remove(&self, name: &'static str) {
         self.shared.removed.lock().push(name);
+        self.shared.member_changes.send_replace(());
         self.shared.roles[name].send_replace(Role::Following { leader: None });
     }
 
     /// Waits until a node has stored the place of its data directory, as a leader does.
-    pub(super) async fn wait_for_takeover(&self, name: &str) {
+    pub(in crate::tests) async fn wait_for_takeover(&self, name: &str) {
         let incarnation = hex::encode(member(name).incarnation);
         let home = format!("token/home/{name}.{incarnation}");
         while self.shared.storage.get(&Key::new(home.as_str()).unwrap()).await.unwrap().is_none() {
@@ -385,16 +462,53 @@ impl Cluster {
         }
     }
 
-    pub(super) fn has_port(&self, name: &str) -> bool {
+    /// From now on these nodes get no root keys.
+    pub(super) fn keep_roots_from(&self, names: &[&'static str]) {
+        *self.shared.unreachable.lock() = names.to_vec();
+    }
+
+    /// The number of times that a port was told that the members have changed.
+    pub(super) fn member_changes(&self) -> usize {
+        self.shared.members_changed.load(Ordering::Relaxed)
+    }
+
+    /// The number of ports that were closed.
+    pub(super) fn closes(&self) -> usize {
+        self.shared.closes.load(Ordering::Relaxed)
+    }
+
+    /// The number of commits.
+    pub(super) fn commits(&self) -> u64 {
+        self.shared.now().0
+    }
+
+    /// From now on a node has only the records of now.
+    pub(super) fn fall_behind(&self, name: &'static str) {
+        let old = MemoryBackend::new();
+        old.replace_with(self.shared.storage.memory());
+        *self.shared.behind.lock() = Some((name, Arc::new(old)));
+    }
+
+    /// All records arrive at the node that was behind.
+    pub(super) fn catch_up(&self) {
+        *self.shared.behind.lock() = None;
+    }
+
+    /// Whether two ports accept each other.
+    pub(super) fn are_connected(&self, one: &str, other: &str) -> bool {
+        self.has_port(one) && self.has_port(other) && self.shared.reaches(one, other)
+    }
+
+    pub(in crate::tests) fn has_port(&self, name: &str) -> bool {
         self.shared.ports.lock().contains_key(name)
     }
 
-    pub(super) fn is_running(&self, name: &str) -> bool {
+    pub(in crate::tests) fn is_running(&self, name: &str) -> bool {
         self.shared.running.lock().get(name).copied().unwrap_or_default()
     }
 
     /// The authorities of a port.
-    pub(super) fn authorities(&self, name: &str) -> Vec<[u8; 32]> {
+    pub(in crate::tests) fn authorities(&self, name: &str) -> Vec<[u8; 32]> {
         self.shared.ports.lock().get(name).map(|port| port.authorities.clone()).unwrap_or_default()
     }
 }
@@ -408,6 +522,7 @@ fn node(shared: &Arc<Shared>, name: &'static str, clock: &TestClock) -> TestServ
         api_addr: format!("http://{name}"),
         cluster_addr: format!("https://{name}"),
         cluster_port: Some(replica.clone()),
+        join: JoinSettings { client: Some(replica.clone()), ..JoinSettings::default() },
         data_directory: Some(DataDirectory { node: name.to_owned(), place: format!("place of {name}") }),
         ..Settings::default()
     };

@@ -1,0 +1,274 @@
+//! The metrics of a node of a cluster: the log and the members as they are when metrics are read, and what this node
+//! sends to others.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use keepfast_framework::Clock;
+use keepfast_storage::{ClusterStatus, Index, Member, NodeId, SnapshotParts, StorageError, Transport};
+
+use super::{Counter, Item, Metrics, Timing, Value};
+use crate::cluster::autopilot::{AutopilotConfig, failure_tolerance, is_healthy, lacks};
+use crate::lifecycle::Lifecycle;
+use crate::parts::ServerParts;
+
+/// What happens between this node and the other members.
+#[derive(Default)]
+pub(crate) struct ClusterTimings {
+    /// Requests that the leader runs for this node.
+    pub(crate) forward: Call,
+    /// Batches that the leader commits for this node.
+    pub(crate) commit: Call,
+    /// Questions to the leader for the index that reads must see; reads that wait at the same time share one.
+    pub(crate) read_index: Call,
+    /// Snapshots sent to members that lack entries.
+    pub(crate) snapshot: Call,
+    /// The time that this node has led, at its end.
+    pub(crate) leadership_lost: Timing,
+    /// Takeovers that failed.
+    pub(crate) setup_failed: Timing,
+    /// Step-downs on request.
+    pub(crate) step_down: Timing,
+    /// Changes from one known leader to another.
+    pub(crate) leader_changes: Counter,
+}
+
+/// Calls of other members.
+#[derive(Default)]
+pub(crate) struct Call {
+    took: Timing,
+    failed: Counter,
+}
+
+impl Call {
+    /// Times a call, or counts its failure.
+    pub(crate) async fn of<T, E>(&self, clock: &dyn Clock, call: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        let started = clock.now();
+        let result = call.await;
+        match &result {
+            Ok(_) => self.took.record(clock.now().since(started)),
+            Err(_) => self.failed.add(),
+        }
+        result
+    }
+}
+
+impl ClusterTimings {
+    pub(super) fn all(&self) -> [(&'static str, &Timing); 7] {
+        [
+            ("ha.rpc.client.forward", &self.forward.took),
+            ("ha.rpc.client.commit", &self.commit.took),
+            ("ha.rpc.client.read_index", &self.read_index.took),
+            ("ha.rpc.client.snapshot", &self.snapshot.took),
+            ("core.leadership_lost", &self.leadership_lost),
+            ("core.leadership_setup_failed", &self.setup_failed),
+            ("core.step_down", &self.step_down),
+        ]
+    }
+
+    fn counters(&self) -> [(&'static str, &Counter); 5] {
+        [
+            ("ha.rpc.client.forward.errors", &self.forward.failed),
+            ("ha.rpc.client.commit.errors", &self.commit.failed),
+            ("ha.rpc.client.read_index.errors", &self.read_index.failed),
+            ("ha.rpc.client.snapshot.errors", &self.snapshot.failed),
+            ("raft.leader_changes", &self.leader_changes),
+        ]
+    }
+
+    fn items(&self) -> impl Iterator<Item = Item> {
+        let timings = self.all().into_iter().map(|(name, timing)| Item::new(name, Value::Summary(timing.read())));
+        timings.chain(self.counters().into_iter().map(|(name, count)| Item::new(name, Value::Counter(count.read()))))
+    }
+}
+
+/// The metrics of the storage `raft`; of a node without other members the state of the log alone.
+pub(super) fn items(server: &Lifecycle) -> Vec<Item> {
+    let membership = &server.parts.membership;
+    let Some(consensus) = membership.consensus() else { return Vec::new() };
+    let status = consensus.status();
+    let mut out = of_log(&status, &consensus.identity().node);
+    if membership.with_others().is_some() {
+        out.extend(server.parts.metrics.cluster.items());
+        out.extend(of_members(&status));
+        if status.is_leading {
+            let config = server.administration.autopilot.memory().config();
+            out.extend(of_autopilot(&status, &config));
+        }
+    }
+    out
+}
+
+fn of_log(status: &ClusterStatus, node: &NodeId) -> Vec<Item> {
+    let waiting = status.committed.saturating_sub(status.applied);
+    let values = [
+        ("raft_storage.stats.applied_index", status.applied),
+        ("raft_storage.stats.commit_index", status.committed),
+        ("raft_storage.stats.last_index", status.last),
+        ("raft_storage.stats.fsm_pending", waiting),
+        ("raft_storage.stats.term", status.term),
+    ];
+    let voters = status.members.iter().filter(|member| member.voter).count();
+    let mut out: Vec<Item> = values.map(|(name, value)| gauge(name, value).labelled("peer_id", node)).to_vec();
+    out.push(gauge("raft.peers", status.members.len() as u64));
+    out.push(gauge("raft.voters", voters as u64));
+    out
+}
+
+/// What a leader knows of the others, and a standby of its leader.
+fn of_members(status: &ClusterStatus) -> Vec<Item> {
+    if !status.is_leading {
+        let contact = status.last_contact.map(|contact| Value::Gauge(contact.as_secs_f64() * 1000.0));
+        return contact.map(|contact| Item::new("raft_storage.leader.last_contact_ms", contact)).into_iter().collect();
+    }
+    let mut out = Vec::new();
+    for member in status.members.iter().filter(|member| Some(member.id) != status.id) {
+        out.push(
+            gauge("raft_storage.follower.applied_index_delta", lacks(status, member)).labelled("peer_id", &member.node),
+        );
+        let peer = status.peers.iter().find(|peer| peer.id == member.id);
+        if let Some(contact) = peer.and_then(|peer| peer.last_contact) {
+            let value = Value::Gauge(contact.as_secs_f64() * 1000.0);
+            let item = Item::new("raft_storage.follower.last_heartbeat_ms", value);
+            out.push(item.labelled("peer_id", &member.node));
+        }
+    }
+    out
+}
+
+fn of_autopilot(status: &ClusterStatus, config: &AutopilotConfig) -> Vec<Item> {
+    let is_healthy = |member: &Member| is_healthy(status, config, member);
+    let node = |member: &Member| {
+        gauge("autopilot.node.healthy", u64::from(is_healthy(member))).labelled("node_id", &member.node)
+    };
+    let mut out: Vec<Item> = status.members.iter().map(node).collect();
+    out.push(gauge("autopilot.healthy", u64::from(status.members.iter().all(is_healthy))));
+    out.push(gauge("autopilot.failure_tolerance", failure_tolerance(status, config) as u64));
+    out
+}
+
+fn gauge(name: &'static str, value: u64) -> Item {
+    Item::new(name, Value::Gauge(value as f64))
+}
+
+/// The clock, and the metrics that record what it times.
+#[derive(Clone)]
+pub(crate) struct Observed {
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Observed {
+    /// Those of a server.
+    pub(crate) fn of(parts: &ServerParts) -> Self {
+        Observed { clock: parts.clock.clone(), metrics: parts.metrics.clone() }
+    }
+}
+
+/// A transport whose calls are timed.
+pub(crate) struct TimedTransport {
+    inner: Arc<dyn Transport>,
+    by: Observed,
+}
+
+impl TimedTransport {
+    /// A transport that times `inner`.
+    pub(crate) fn new(inner: Arc<dyn Transport>, by: Observed) -> Self {
+        TimedTransport { inner, by }
+    }
+}
+
+#[async_trait]
+impl Transport for TimedTransport {
+    fn send(&self, to: &Member, message: Bytes) {
+        self.inner.send(to, message);
+    }
+
+    async fn send_snapshot(&self, to: &Member, head: Bytes, parts: Box<dyn SnapshotParts>) -> Result<(), StorageError> {
+        self.by.metrics.cluster.snapshot.of(&*self.by.clock, self.inner.send_snapshot(to, head, parts)).await
+    }
+
+    async fn propose(&self, leader: &Member, batch: Bytes) -> Result<Index, StorageError> {
+        self.by.metrics.cluster.commit.of(&*self.by.clock, self.inner.propose(leader, batch)).await
+    }
+
+    async fn read_index(&self, leader: &Member) -> Result<Index, StorageError> {
+        self.by.metrics.cluster.read_index.of(&*self.by.clock, self.inner.read_index(leader)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use keepfast_storage::{PeerStatus, RaftId};
+
+    use super::*;
+    use crate::cluster::fake::{member, status};
+
+    fn value(items: &[Item], name: &str, node: Option<&str>) -> Option<f64> {
+        let of_node = |item: &&Item| node.is_none_or(|node| item.labels.iter().any(|(_, value)| value == node));
+        items.iter().filter(|item| item.name == name).find(of_node).map(|item| match item.value {
+            Value::Gauge(value) => value,
+            other => panic!("{other:?}"),
+        })
+    }
+
+    fn cluster() -> ClusterStatus {
+        let mut status = ClusterStatus { committed: 98, applied: 95, ..status(&[1, 2]) };
+        status.members.push(member(3));
+        let peer = |number, matched, millis: Option<u64>| PeerStatus {
+            id: RaftId(number),
+            matched,
+            last_contact: millis.map(Duration::from_millis),
+        };
+        status.peers = vec![peer(2, 93, Some(250)), peer(3, 0, None)];
+        status
+    }
+
+    #[test]
+    fn the_log_has_its_indexes_its_term_and_its_members() {
+        let items = of_log(&cluster(), &"n1".to_owned());
+        let of = |name: &str| value(&items, name, None).unwrap();
+        let stats = ["applied_index", "commit_index", "last_index", "fsm_pending", "term"]
+            .map(|name| value(&items, &format!("raft_storage.stats.{name}"), Some("n1")).unwrap());
+        assert_eq!(stats, [95.0, 98.0, 100.0, 3.0, 3.0]);
+        assert_eq!((of("raft.peers"), of("raft.voters")), (3.0, 2.0));
+    }
+
+    #[test]
+    fn a_leader_reports_the_lag_of_each_member_and_a_standby_its_leader() {
+        let items = of_members(&cluster());
+        let delta = |node| value(&items, "raft_storage.follower.applied_index_delta", Some(node));
+        let heartbeat = |node| value(&items, "raft_storage.follower.last_heartbeat_ms", Some(node));
+        assert_eq!([delta("n1"), delta("n2"), delta("n3")], [None, Some(7.0), Some(100.0)]);
+        assert_eq!([heartbeat("n2"), heartbeat("n3")], [Some(250.0), None], "never heard");
+        assert_eq!(value(&items, "raft_storage.leader.last_contact_ms", None), None);
+        let standby = ClusterStatus {
+            is_leading: false,
+            peers: Vec::new(),
+            last_contact: Some(Duration::from_millis(40)),
+            ..cluster()
+        };
+        let items = of_members(&standby);
+        assert_eq!(items.len(), 1);
+        assert_eq!(value(&items, "raft_storage.leader.last_contact_ms", None), Some(40.0));
+        assert!(of_members(&ClusterStatus { last_contact: None, ..standby }).is_empty());
+    }
+
+    #[test]
+    fn autopilot_reports_health_as_its_state_does() {
+        let (config, mut status) = (AutopilotConfig::default(), cluster());
+        let of = |status: &ClusterStatus, name: &str, node| value(&of_autopilot(status, &config), name, node);
+        let nodes = ["n1", "n2", "n3"].map(|node| of(&status, "autopilot.node.healthy", Some(node)));
+        assert_eq!(nodes, [Some(1.0), Some(1.0), Some(0.0)]);
+        assert_eq!(of(&status, "autopilot.healthy", None), Some(0.0));
+        assert_eq!(of(&status, "autopilot.failure_tolerance", None), Some(0.0), "two voters");
+        status.members[2].voter = true;
+        status.peers[1] = PeerStatus { matched: 100, last_contact: Some(Duration::ZERO), ..status.peers[1].clone() };
+        assert_eq!(of(&status, "autopilot.healthy", None), Some(1.0));
+        assert_eq!(of(&status, "autopilot.failure_tolerance", None), Some(1.0));
+    }
+}
