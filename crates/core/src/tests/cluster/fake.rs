@@ -48,6 +48,8 @@ struct Shared {
     passed_commits: AtomicUsize,
     offers: AtomicUsize,
     forwards: AtomicUsize,
+    /// Whether the standby `b` finds no records until it settles.
+    lags: AtomicBool,
     refuses: AtomicBool,
     loses: AtomicBool,
     /// The node that missed what was committed since, and its records.
@@ -146,6 +148,9 @@ impl Replica {
 #[async_trait]
 impl Backend for Replica {
     async fn get(&self, key: &Key) -> Result<Option<Bytes>, StorageError> {
+        if self.name == "b" && self.shared.lags.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
         match self.old() {
             Some(old) => old.get(key).await,
             None => self.shared.storage.get(key).await,
@@ -220,6 +225,9 @@ impl Consensus for Replica {
     }
 
     async fn settled(&self, _: Duration) -> Result<Index, StorageError> {
+        if self.name == "b" {
+            self.shared.lags.store(false, Ordering::Relaxed);
+        }
         if let Some(error) = self.shared.unsettled.lock().get(self.name) {
             return Err(error.clone());
         }
@@ -385,6 +393,11 @@ impl Cluster {
 
     pub(in crate::tests) fn clock(&self) -> &TestClock {
         &self.nodes[0].clock
+    }
+
+    /// The standby `b` finds no records until it settles.
+    pub(super) fn lag(&self) {
+        self.shared.lags.store(true, Ordering::Relaxed);
     }
 
     pub(in crate::tests) fn elect(&self, leader: Option<&'static str>) {
