@@ -102,7 +102,7 @@ async fn fill(
     parts.take_over(&barrier).await?;
     // No rules apply to a storage that no server serves yet.
     let rules = Arc::new(Admission::without_rules(parts.clock.clone())).source();
-    let current_seal = CurrentSeal::new(seal, staged);
+    let current_seal = CurrentSeal::new(seal, staged, None, &barrier);
     let unsealed = Unsealed::open(parts, OpenInputs { barrier, current_seal, devices, rules }).await?;
     let mut tx = unsealed.barrier.begin();
     // A chosen token has the path of a token that another token created, as in OpenBao.

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use crate::audit::target::OpenedDevice;
 use crate::background::BackgroundTasks;
 use crate::cluster::administration::Administration;
+use crate::cluster::announce::Announcer;
 use crate::cluster::autopilot_task::AutopilotTask;
 use crate::cluster::keys::{Connection, ConnectionParts};
 use crate::cluster::lead::{LeaderWork, Leadership};
@@ -157,7 +158,7 @@ impl Lifecycle {
         seal_of: impl FnOnce(&SealConfig) -> Option<Arc<dyn Seal>> + Send,
     ) -> Result<bool> {
         let _changing = self.changing.lock().await;
-        unseal_locked(self, seal_of).await
+        unseal_locked(self, seal_of, &mut None).await
     }
 
     /// Unseals as a standby, which writes nothing.
@@ -195,10 +196,12 @@ fn serve(lifecycle: &Lifecycle, config: SealConfig, opened: Opened, roles: Optio
     *lifecycle.serving.write() = Some(serving);
 }
 
-/// Unseals while `changing` is held; see [`Lifecycle::unseal_by`].
+/// Unseals while `changing` is held; see [`Lifecycle::unseal_by`]. Takes the connection to the other members that was
+/// kept, if any, once the root key is known.
 async fn unseal_locked(
     lifecycle: &Lifecycle,
     seal_of: impl FnOnce(&SealConfig) -> Option<Arc<dyn Seal>> + Send,
+    kept: &mut Option<Connection>,
 ) -> Result<bool> {
     let started = lifecycle.parts.clock.now();
     if !lifecycle.is_sealed() {
@@ -210,7 +213,7 @@ async fn unseal_locked(
     let Some(seal) = seal_of(&config) else { return Ok(false) };
     let Some(root) = config.unwrap(&*seal).await? else { return Ok(false) };
     let opening = lifecycle.parts.clock.now();
-    let opened = open(lifecycle, &config, &root, seal).await.map_err(|e| explained("unseal", e))?;
+    let opened = open(lifecycle, &config, &root, seal, kept).await.map_err(|e| explained("unseal", e))?;
     lifecycle.parts.metrics.post_unseal.record(lifecycle.parts.clock.now().since(opening));
     lifecycle.unsealing.lock().reset();
     serve(lifecycle, config, opened, lifecycle.parts.membership.roles());
@@ -228,35 +231,61 @@ async fn unseal_locked(
 /// end, another node gets the leadership, and the keys are erased.
 async fn seal_locked(lifecycle: &Lifecycle) {
     let started = lifecycle.parts.clock.now();
+    let Some(stopped) = stop(lifecycle) else { return };
+    let Stopped { pipeline, connection } = stopped;
+    if let Some(connection) = connection {
+        connection.close().await;
+    }
+    pipeline.server().barrier.close();
+    lifecycle.parts.metrics.seal.record(lifecycle.parts.clock.now().since(started));
+    tracing::info!("vault is sealed");
+}
+
+/// A server that handles no requests any more.
+struct Stopped {
+    pipeline: Arc<Pipeline>,
+    connection: Option<Connection>,
+}
+
+/// Ends the handling of requests and the background tasks; `None` when the server is sealed.
+fn stop(lifecycle: &Lifecycle) -> Option<Stopped> {
     let serving = lifecycle.serving.write().take();
     lifecycle.unsealing.lock().reset();
     lifecycle.parts.admission.clear();
-    if let Some(Serving { pipeline, leadership, connection, .. }) = serving {
-        drop(leadership);
-        if let Some(connection) = connection {
-            connection.close().await;
-        }
-        pipeline.server().barrier.close();
-        lifecycle.parts.metrics.seal.record(lifecycle.parts.clock.now().since(started));
-        tracing::info!("vault is sealed");
-    }
+    let Serving { pipeline, leadership, connection, .. } = serving?;
+    drop(leadership);
+    Some(Stopped { pipeline, connection })
 }
 
-/// Seals the server whose barrier has failed closed, and opens it again if all records were replaced. Both happen
-/// without an interruption, so that a seal on request in the meantime seals the reopened server.
+/// Seals the server whose barrier has failed closed, or opens it again if all records were replaced. Without an
+/// interruption, so that a seal on request in the meantime seals the reopened server.
 async fn after_failure(lifecycle: &Lifecycle, barrier: &Arc<Barrier>) {
     let _changing = lifecycle.changing.lock().await;
     let Some(seal) = seal_of(lifecycle, barrier) else { return };
-    tracing::warn!(replaced = barrier.is_replaced(), "the storage has closed on this node, which seals");
-    seal_locked(lifecycle).await;
-    if !barrier.is_replaced() {
-        return;
+    if barrier.is_replaced() {
+        reopen(lifecycle, seal).await;
+    } else {
+        tracing::warn!("the storage has closed on this node, which seals");
+        seal_locked(lifecycle).await;
     }
-    match unseal_locked(lifecycle, |_| Some(seal)).await {
-        Ok(true) => {}
-        Ok(false) => tracing::warn!("the storage was replaced: this node needs the shares of the new one"),
-        Err(error) => tracing::error!(%error, "the storage was replaced, and this node cannot open it"),
+}
+
+/// Opens the services again over the records that have replaced all former ones. The node stays connected to the other
+/// members and keeps its role, unless another seal holds the root key of these records.
+async fn reopen(lifecycle: &Lifecycle, seal: Arc<dyn Seal>) {
+    tracing::warn!("all records were replaced: this node opens its services again");
+    let Some(Stopped { pipeline, mut connection }) = stop(lifecycle) else { return };
+    pipeline.server().barrier.close();
+    let unsealed = unseal_locked(lifecycle, |_| Some(seal), &mut connection).await;
+    match unsealed {
+        Ok(true) => return,
+        Ok(false) => tracing::warn!("the storage was replaced: this node seals and needs the shares of the new one"),
+        Err(error) => tracing::error!(%error, "the storage was replaced, and this node cannot open it: it seals"),
     }
+    if let Some(connection) = connection {
+        connection.close().await;
+    }
+    tracing::info!("vault is sealed");
 }
 
 /// The seal of the server that serves with this barrier; `None` when an unseal has replaced it.
@@ -275,11 +304,20 @@ struct Opened {
 
 /// Opens the barrier, connects to the other members, and opens all services: on the leader after its writes. The audit
 /// devices are opened before, because they depend on external state.
-async fn open(lifecycle: &Lifecycle, config: &SealConfig, root: &Key256, seal: Arc<dyn Seal>) -> Result<Opened> {
+async fn open(
+    lifecycle: &Lifecycle,
+    config: &SealConfig,
+    root: &Key256,
+    seal: Arc<dyn Seal>,
+    kept: &mut Option<Connection>,
+) -> Result<Opened> {
     let parts = &lifecycle.parts;
     let devices = parts.open_devices()?;
     let barrier = parts.open_barrier(parts.backend.clone(), root).await?;
-    let connection = connect(lifecycle, config, &barrier).await?;
+    let connection = match kept.take() {
+        Some(connection) => Some(connection.reopen(&barrier, parts.clock.clone()).await?),
+        None => connect(lifecycle, config, &barrier).await?,
+    };
     match open_by_role(parts, barrier, devices, seal).await {
         Ok((unsealed, led)) => Ok(Opened { unsealed, connection, led }),
         Err(error) => {
@@ -309,6 +347,7 @@ async fn connect(lifecycle: &Lifecycle, config: &SealConfig, barrier: &Arc<Barri
             version: parts.settings.version.clone(),
         },
         cluster_id: config.cluster_id.clone(),
+        authorities: Arc::default(),
         observed: parts.observed(),
     };
     match Connection::open(connection, barrier, parts.clock.clone()).await {
@@ -329,10 +368,17 @@ async fn open_by_role(
     devices: Vec<OpenedDevice>,
     seal: Arc<dyn Seal>,
 ) -> Result<(Arc<Unsealed>, Option<u64>)> {
-    let leads = parts.membership.leads_soon(&*parts.clock).await;
-    let led = leads.then(|| term(parts));
-    if leads {
-        parts.take_over(&barrier).await?;
+    let mut led = parts.membership.leads_soon(&*parts.clock).await.then(|| term(parts));
+    if led.is_some()
+        && let Err(error) = parts.take_over(&barrier).await
+    {
+        if parts.membership.is_alone() {
+            return Err(error);
+        }
+        // A member serves without it, and repeats it.
+        let cause = error.cause().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(%error, %cause, "the takeover failed and is repeated");
+        led = None;
     }
     Ok((open_services(parts, barrier, devices, seal).await?, led))
 }
@@ -354,6 +400,12 @@ impl WorkOfLeader {
     fn new(lifecycle: Weak<Lifecycle>, unsealed: Arc<Unsealed>) -> Self {
         WorkOfLeader { lifecycle, unsealed, background: Mutex::default(), autopilot: Mutex::default() }
     }
+
+    fn set_taken_over(&self, has_taken_over: bool) {
+        if let Some(lifecycle) = self.lifecycle.upgrade() {
+            lifecycle.parts.membership.taken_over.set(has_taken_over);
+        }
+    }
 }
 
 #[async_trait]
@@ -368,11 +420,13 @@ impl LeaderWork for WorkOfLeader {
     }
 
     fn start(&self) {
+        self.set_taken_over(true);
         *self.background.lock() = Some(BackgroundTasks::start(self.unsealed.clone()));
         *self.autopilot.lock() = Some(AutopilotTask::start(self.lifecycle.clone()));
     }
 
     fn stop(&self) {
+        self.set_taken_over(false);
         *self.background.lock() = None;
         *self.autopilot.lock() = None;
         self.unsealed.current_seal.drop_ceremonies();
@@ -401,7 +455,8 @@ async fn open_services(
     devices: Vec<OpenedDevice>,
     seal: Arc<dyn Seal>,
 ) -> Result<Arc<Unsealed>> {
-    let current_seal = CurrentSeal::new(seal, parts.backend.clone());
+    let others = Announcer::of(&parts.membership);
+    let current_seal = CurrentSeal::new(seal, parts.backend.clone(), others, &barrier);
     let rules = parts.admission.source();
     let opened = Unsealed::open(parts, OpenInputs { barrier, current_seal, devices, rules }).await;
     if opened.is_err() {

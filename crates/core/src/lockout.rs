@@ -1,24 +1,27 @@
 //! User lockout: too many failed logins of a user lock the user for a time.
 //!
 //! A lock is stored, so that it survives a restart: one write at its start, one if it ends early. Failed logins before
-//! it are counted in memory. Locks that another node has stored are followed. Failed logins of users are counted apart
-//! from those of unknown names ([`failed_logins::FailedLogins`]): logins with many different names evict no lock and no count of
-//! a user.
+//! it are counted in memory. In a cluster each count is stored before the failed login is refused, so that the next
+//! leader goes on with it; counts that wait for the same commit share one. What another node has stored is followed.
+//! Failed logins of users are counted apart from those of unknown names ([`failed_logins::FailedLogins`]): logins with
+//! many different names evict no lock and no count of a user.
 
 mod failed_logins;
+mod unstored;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use keepfast_crypto::hash::sha256;
 use keepfast_framework::reply::ClaimedAlias;
 use keepfast_framework::{Error, Records, Result, Status, Timestamp};
-use keepfast_storage::{Barrier, Page, ReadTx, Tx, View};
+use keepfast_storage::{Barrier, Consensus, Page, ReadTx, Tx, View};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use self::failed_logins::FailedLogins;
 pub(crate) use self::failed_logins::NameHash;
+use self::unstored::Unstored;
 use crate::invalidation::{CacheOwner, CommittedChange, Followed};
 use crate::layout;
 use crate::mount::MountEntry;
@@ -45,11 +48,13 @@ pub(crate) struct Lockout {
     pub(crate) namespace: NamespaceId,
     barrier: Arc<Barrier>,
     view: View,
+    /// The cluster whose next leader needs the counts; `None` without one.
+    cluster: Option<Arc<dyn Consensus>>,
     failed: Followed<Counts>,
-    /// The key of the lock record that this node is writing: memory is more recent than the record.
-    own: Mutex<Option<String>>,
-    /// Held during an update of the stored lock of a user, so that the last writer has the latest change.
-    storing: tokio::sync::Mutex<()>,
+    /// The keys of the records that this node is writing: memory is more recent than they are.
+    own: Mutex<HashSet<String>>,
+    /// Changes that are not stored yet.
+    unstored: Unstored,
 }
 
 /// The failed logins in memory.
@@ -93,11 +98,12 @@ pub(crate) struct LoginResult<T> {
     pub(crate) changed: Option<Change>,
 }
 
-/// A change of a stored lock.
+/// A change of a stored lock or count.
+#[derive(Clone)]
 pub(crate) enum Change {
-    /// The lock of the user with this name starts or ends.
+    /// The lock or the count of the user with this name.
     User(String),
-    /// The lock of a name without a user starts.
+    /// The lock or the count of a name without a user.
     Unknown(NameHash),
 }
 
@@ -140,15 +146,16 @@ pub(crate) fn rules(entry: &MountEntry, settings: &Settings) -> LockoutSettings 
 }
 
 impl Lockout {
-    /// A lockout without locks, which stores them in `view`.
-    pub(crate) fn new(barrier: &Arc<Barrier>, view: View) -> Self {
+    /// A lockout without locks, which stores them in `view`. In a `cluster` with other members it also stores counts.
+    pub(crate) fn new(barrier: &Arc<Barrier>, view: View, cluster: Option<Arc<dyn Consensus>>) -> Self {
         Lockout {
             namespace: NamespaceId::root(),
             barrier: barrier.clone(),
             view,
+            cluster,
             failed: Followed::default(),
             own: Mutex::default(),
-            storing: tokio::sync::Mutex::default(),
+            unstored: Unstored::default(),
         }
     }
 
@@ -158,7 +165,7 @@ impl Lockout {
         self.failed.load(&owner, tx, |(lockout, now), tx| Box::pin(lockout.stored_locks(tx, *now))).await.map(drop)
     }
 
-    /// The stored locks that have not ended.
+    /// The stored locks and counts that are not over.
     async fn stored_locks(&self, tx: &mut ReadTx, now: Timestamp) -> Result<Counts> {
         let (mut counts, view) = (Counts::default(), &self.view);
         for (records, is_known) in [(&LOCKS, true), (&UNKNOWN, false)] {
@@ -168,7 +175,7 @@ impl Lockout {
                     let at = format!("{folder}{name}");
                     // An unreadable record locks no user.
                     let lock = unreadable::read((records, "lock of a user"), tx, view, &at).await?.readable();
-                    let Some(lock) = lock.filter(|lock| self.owns(lock) && lock.failed.is_locked(now)) else {
+                    let Some(lock) = lock.filter(|lock| self.owns(lock) && !lock.failed.is_over(now)) else {
                         continue;
                     };
                     if is_known {
@@ -183,7 +190,7 @@ impl Lockout {
         Ok(counts)
     }
 
-    /// Deletes the stored locks that have ended, each page in its own transaction.
+    /// Deletes the stored locks and counts that are over, each page in its own transaction.
     ///
     /// Fails when storage fails; completed pages stay deleted.
     pub(crate) async fn delete_ended(barrier: &Arc<Barrier>, view: &View, now: Timestamp) -> Result<()> {
@@ -225,6 +232,7 @@ impl Lockout {
         let refused =
             |changed| LoginResult { outcome: Err(Error::denied().because("the user is locked out")), changed };
         let key = (entry.accessor.clone(), alias.name);
+        let stores_counts = self.stores_counts();
         let mut counts = self.failed.lock();
         if counts.users.get(&key).is_some_and(|f| f.is_locked(now)) {
             counts.names_of(&key.0, now).fail(NameHash::of(&key.0, &key.1), &rules, now);
@@ -240,10 +248,13 @@ impl Lockout {
                 let at_name = counts.names_of(&key.0, now).fail(name, &rules, now);
                 let (is_refused, changed) = if alias.is_known {
                     // The own count of the user was checked above.
-                    let begins_lock = counts.fail(&key, &rules, now);
-                    (at_name.refuses_all, begins_lock.then_some(Change::User(key.1)))
+                    let is_stored = stores_counts && !at_name.refuses_all;
+                    let is_changed = counts.fail(&key, &rules, now, is_stored);
+                    (at_name.refuses_all, is_changed.then_some(Change::User(key.1)))
                 } else {
-                    (at_name.is_refused(), at_name.begins_lock.then_some(Change::Unknown(name)))
+                    let is_stored = stores_counts && !at_name.is_refused();
+                    let is_changed = at_name.begins_lock || is_stored;
+                    (at_name.is_refused(), is_changed.then_some(Change::Unknown(name)))
                 };
                 if is_refused { refused(changed) } else { LoginResult { outcome, changed } }
             }
@@ -251,34 +262,51 @@ impl Lockout {
         }
     }
 
-    /// Stores the state of a name: writes its lock or deletes it.
+    /// Whether counts are stored, and not only locks.
+    fn stores_counts(&self) -> bool {
+        self.cluster.as_ref().is_some_and(|cluster| !cluster.is_alone())
+    }
+
+    /// Stores the state of a name: writes its lock or count, or deletes it. Changes that wait for a commit of others are
+    /// stored by the next one together.
     ///
-    /// Fails when storage fails; the lock in memory remains.
+    /// Fails when storage fails; the state in memory remains.
     pub(crate) async fn store(&self, accessor: &str, change: Change, now: Timestamp) -> Result<()> {
-        let _alone = self.storing.lock().await;
+        self.unstored.store((accessor.to_owned(), change), |changes| self.store_all(changes, now)).await
+    }
+
+    /// Stores the present state of these names in one transaction.
+    async fn store_all(&self, changes: Vec<(String, Change)>, now: Timestamp) -> Result<()> {
         let mut tx = self.barrier.begin();
-        let at = match change {
-            Change::User(name) => {
-                let at = format!("{accessor}/{}", hex::encode(&sha256(name.as_bytes())[..16]));
-                let key = (accessor.to_owned(), name);
-                let locked = self.failed.lock().users.get(&key).filter(|f| f.is_locked(now)).cloned();
-                match locked {
-                    Some(failed) => LOCKS.put_in(&mut tx, &self.view, &at, &self.lock(key.1, failed))?,
-                    None => LOCKS.delete_in(&mut tx, &self.view, &at),
-                }
-                at
-            }
-            Change::Unknown(name) => {
-                let failed = self.failed.lock().names.get(accessor).and_then(|names| names.get(name)).cloned();
-                let Some(failed) = failed else { return Ok(()) };
-                let at = format!("{accessor}/{}", name.slot());
-                UNKNOWN.put_in(&mut tx, &self.view, &at, &self.lock(name.hex(), failed))?;
-                at
-            }
-        };
-        let _own = OwnRecord::of(self, at);
+        let mut own = OwnRecords { of: self, keys: Vec::new() };
+        for (accessor, change) in &changes {
+            own.add(self.put(&mut tx, accessor, change, now)?);
+        }
         tx.commit().await?;
         Ok(())
+    }
+
+    /// Writes the present state of a name. Returns the key of its record, if there is one.
+    fn put(&self, tx: &mut Tx, accessor: &str, change: &Change, now: Timestamp) -> Result<Option<String>> {
+        match change {
+            Change::User(name) => {
+                let at = format!("{accessor}/{}", hex::encode(&sha256(name.as_bytes())[..16]));
+                let key = (accessor.to_owned(), name.clone());
+                let failed = self.failed.lock().users.get(&key).filter(|f| f.stored && !f.is_over(now)).cloned();
+                match failed {
+                    Some(failed) => LOCKS.put_in(tx, &self.view, &at, &self.lock(key.1, failed))?,
+                    None => LOCKS.delete_in(tx, &self.view, &at),
+                }
+                Ok(Some(at))
+            }
+            Change::Unknown(name) => {
+                let failed = self.failed.lock().names.get(accessor).and_then(|names| names.get(*name)).cloned();
+                let Some(failed) = failed else { return Ok(None) };
+                let at = format!("{accessor}/{}", name.slot());
+                UNKNOWN.put_in(tx, &self.view, &at, &self.lock(name.hex(), failed))?;
+                Ok(Some(at))
+            }
+        }
     }
 
     /// The record of a lock.
@@ -318,7 +346,7 @@ impl Lockout {
     }
 }
 
-/// Deletes those of `locks` that have ended.
+/// Deletes those of `locks` that are over.
 async fn delete_ended_of(
     records: &Records<Lock>,
     locks: &[String],
@@ -331,7 +359,7 @@ async fn delete_ended_of(
             // An unreadable record locks no user; the next lock of the name overwrites it.
             let lock = unreadable::read((records, "lock of a user"), &mut tx, view, at).await?.readable();
             // An older version did not store the mount.
-            if !at.contains('/') || lock.is_some_and(|lock| !lock.failed.is_locked(now)) {
+            if !at.contains('/') || lock.is_some_and(|lock| lock.failed.is_over(now)) {
                 records.delete_in(&mut tx, view, at);
             }
         }
@@ -340,19 +368,27 @@ async fn delete_ended_of(
     barrier.transact(attempt).await
 }
 
-/// Marks the record that this node is writing, until it is dropped.
-struct OwnRecord<'a>(&'a Lockout);
+/// Marks the records that this node is writing, until it is dropped.
+struct OwnRecords<'a> {
+    of: &'a Lockout,
+    keys: Vec<String>,
+}
 
-impl<'a> OwnRecord<'a> {
-    fn of(lockout: &'a Lockout, at: String) -> Self {
-        *lockout.own.lock() = Some(at);
-        OwnRecord(lockout)
+impl OwnRecords<'_> {
+    fn add(&mut self, key: Option<String>) {
+        if let Some(key) = key {
+            self.of.own.lock().insert(key.clone());
+            self.keys.push(key);
+        }
     }
 }
 
-impl Drop for OwnRecord<'_> {
+impl Drop for OwnRecords<'_> {
     fn drop(&mut self) {
-        *self.0.own.lock() = None;
+        let mut own = self.of.own.lock();
+        self.keys.iter().for_each(|key| {
+            own.remove(key);
+        });
     }
 }
 
@@ -360,7 +396,7 @@ impl Drop for OwnRecord<'_> {
 impl CacheOwner for Lockout {
     fn applied(&self, change: &CommittedChange<'_>) {
         let Some((accessor, _)) = change.key.split_once('/') else { return };
-        let is_own = self.own.lock().as_deref() == Some(change.key);
+        let is_own = self.own.lock().contains(change.key);
         let lock = change.record::<Lock>("lock of a user").readable().filter(|lock| self.owns(lock));
         let mut counts = self.failed.follow();
         match lock {
@@ -388,7 +424,7 @@ pub(crate) struct UnknownNames(pub(crate) Arc<Lockout>);
 impl CacheOwner for UnknownNames {
     fn applied(&self, change: &CommittedChange<'_>) {
         let Some((accessor, _)) = change.key.split_once('/') else { return };
-        let is_own = self.0.own.lock().as_deref() == Some(change.key);
+        let is_own = self.0.own.lock().contains(change.key);
         let lock = change.record::<Lock>("lock of a name").readable().filter(|lock| self.0.owns(lock));
         let Some(lock) = lock else { return };
         let mut counts = self.0.failed.follow();
@@ -408,16 +444,16 @@ impl Counts {
         self.names.entry(accessor.to_owned()).or_default()
     }
 
-    /// Counts a failed login of a user. Returns whether it starts a lock.
-    fn fail(&mut self, key: &(String, String), rules: &LockoutSettings, now: Timestamp) -> bool {
+    /// Counts a failed login of a user. Returns whether it must be stored: it starts a lock, or `is_stored` says so.
+    fn fail(&mut self, key: &(String, String), rules: &LockoutSettings, now: Timestamp, is_stored: bool) -> bool {
         if self.users.len() >= self.prune_at.max(FIRST_PRUNING) && !self.users.contains_key(key) {
             self.users.retain(|_, failed| !failed.is_over(now));
             self.prune_at = self.users.len() * 2;
         }
         let failed = self.users.entry(key.clone()).or_insert_with(|| Failed::none(rules, now));
-        let begins_lock = failed.fail(rules, now);
-        failed.stored |= begins_lock;
-        begins_lock
+        let is_stored = failed.fail(rules, now) || is_stored;
+        failed.stored |= is_stored;
+        is_stored
     }
 }
 

@@ -158,7 +158,7 @@ impl Unsealed {
         let tokens = Tokens::new(&barrier, token_view, &secrets, cubbyhole, leases.clone());
         invalidator.add(TOKEN_STORAGE, TOKENS, tokens.clone());
 
-        let lockout = Lockout::new(&barrier, system.clone());
+        let lockout = Lockout::new(&barrier, system.clone(), parts.membership.consensus().cloned());
         let lockout = register_lockout(lockout, &invalidator, tx, clock.now()).await?;
         let services =
             EngineServices { system, leases: leases.clone(), mounts: mounts.clone(), settings: settings.clone() };

@@ -22,6 +22,11 @@ pub trait Consensus: Send + Sync + 'static {
     /// The present state of this node, for operators and metrics.
     fn status(&self) -> ClusterStatus;
 
+    /// Notified of each change of the members of [`status`](Self::status); `None` when they never change.
+    fn member_changes(&self) -> Option<tokio::sync::watch::Receiver<()>> {
+        None
+    }
+
     /// Whether this node is the only member. Called for each request: implementations return a flag.
     fn is_alone(&self) -> bool {
         self.status().members.len() < 2
@@ -122,6 +127,9 @@ pub trait Consensus: Send + Sync + 'static {
 pub trait Transport: Send + Sync + 'static {
     /// Sends a message, in order within a connection. It may be lost; what an older connection still brings is dropped by
     /// the receiver. Never blocks.
+    ///
+    /// `to` may be a node that was removed. Its `cluster_addr` is empty when it has sent messages to this node and no list
+    /// here has it: the message then goes to the address that the transport knows, or is lost.
     fn send(&self, to: &Member, message: Bytes);
 
     /// Sends a snapshot; `head` is a message of [`keepfast_consensus`].

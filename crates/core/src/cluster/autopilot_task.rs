@@ -1,7 +1,6 @@
 //! The ticks of autopilot on the leader, and the commits of the changes that they return.
 
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use keepfast_framework::Result;
 use keepfast_storage::{Barrier, Change, ClusterStatus, Consensus};
@@ -9,9 +8,6 @@ use keepfast_storage::{Barrier, Change, ClusterStatus, Consensus};
 use super::autopilot::{AutopilotConfig, tick};
 use super::members::{change as change_members, find, remove};
 use crate::lifecycle::Lifecycle;
-
-/// The interval of ticks.
-const TICK: Duration = Duration::from_secs(1);
 
 /// The ticks of the leader; they stop when this is dropped.
 pub(crate) struct AutopilotTask(tokio::task::JoinHandle<()>);
@@ -26,8 +22,9 @@ impl AutopilotTask {
     /// Starts the ticks of this server.
     pub(crate) fn start(server: Weak<Lifecycle>) -> Self {
         AutopilotTask(tokio::spawn(async move {
-            while let Some(clock) = server.upgrade().map(|server| server.parts.clock.clone()) {
-                clock.sleep_until(clock.now().after(TICK)).await;
+            let parts_of = |server: Arc<Lifecycle>| (server.parts.clock.clone(), server.parts.settings.autopilot_interval);
+            while let Some((clock, interval)) = server.upgrade().map(parts_of) {
+                clock.sleep_until(clock.now().after(interval)).await;
                 let Some(server) = server.upgrade() else { return };
                 if let Err(error) = advance(&server).await {
                     let cause = error.cause().map(ToString::to_string).unwrap_or_default();

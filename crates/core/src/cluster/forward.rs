@@ -71,7 +71,9 @@ impl ClusterNode<'_> {
         // Read afterwards: the role may have changed meanwhile.
         let leads = self.parts.is_active();
         match settled {
-            Ok(settled) if leads => Next::Run(Site::Leader, settled),
+            Ok(settled) if leads && self.parts.membership.taken_over.is_set() => Next::Run(Site::Leader, settled),
+            // What writes waits for the takeover.
+            Ok(settled) if leads => Next::Run(Site::Standby { forwards_all: false }, settled),
             Ok(settled) => {
                 let asks_for_leader = part.is_some_and(|part| part.forward);
                 let forwards_all = asks_for_leader || self.parts.settings.disable_standby_reads;
@@ -98,7 +100,14 @@ impl ClusterNode<'_> {
         let until = self.parts.clock.now().after(FORWARDED_WITHIN);
         loop {
             match self.leader() {
-                Some(Leader::Own) => return self.run_as_leader(incoming).await,
+                Some(Leader::Own) => {
+                    if self.parts.membership.taken_over.wait(&*self.parts.clock).await {
+                        return self.run_as_leader(incoming).await;
+                    }
+                    if self.parts.is_active() {
+                        return self.refuse(incoming, StorageError::NoLeader.into()).await;
+                    }
+                }
                 Some(Leader::Other(leader)) => {
                     if let Some(target) = incoming.cluster.as_ref().and_then(|part| part.redirect.as_deref()) {
                         return Response::redirect(format!("{}{target}", leader.api_addr.trim_end_matches('/')));

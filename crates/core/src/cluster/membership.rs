@@ -8,6 +8,7 @@ use keepfast_storage::{Backend, ClusterStatus, Consensus, Role};
 use tokio::sync::watch;
 
 use super::port::ClusterPort;
+use super::taken_over::TakenOver;
 use crate::settings::Settings;
 
 /// The time in which a node without other members becomes the leader.
@@ -21,12 +22,19 @@ pub(crate) struct Membership {
     consensus: Option<Arc<dyn Consensus>>,
     /// `None` without a cluster port.
     port: Option<Arc<dyn ClusterPort>>,
+    /// Whether this node has taken over as the leader.
+    pub(crate) taken_over: TakenOver,
 }
 
 impl Membership {
     /// The place of the node with this storage.
     pub(crate) fn new(backend: &dyn Backend, settings: &Settings) -> Self {
-        Membership { roles: backend.roles(), consensus: backend.consensus(), port: settings.cluster_port.clone() }
+        Membership {
+            roles: backend.roles(),
+            consensus: backend.consensus(),
+            port: settings.cluster_port.clone(),
+            taken_over: TakenOver::default(),
+        }
     }
 
     /// The role of this node; `None` when the storage has no cluster.

@@ -1,6 +1,7 @@
 //! The node as a member of a cluster: see `ARCHITECTURE.md`.
 
 pub(crate) mod administration;
+pub(crate) mod announce;
 pub(crate) mod autopilot;
 pub(crate) mod autopilot_task;
 #[cfg(test)]
@@ -15,3 +16,4 @@ pub(crate) mod place;
 pub mod port;
 pub(crate) mod service;
 pub mod snapshots;
+pub(crate) mod taken_over;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use keepfast_crypto::locked::Key256;
+use keepfast_crypto::secret::SecretBytes;
 use keepfast_framework::{Incoming, Result};
 use keepfast_storage::{Backend, Member, Origin, Transport};
 
@@ -18,6 +19,22 @@ pub struct PortIdentity {
     /// The seeds of the certificate authorities of the cluster, one for each term of the keyring, the newest first. The
     /// certificate of this node is issued by the first; a peer's may be issued by any.
     pub authorities: Vec<Key256>,
+}
+
+/// The use of the keys of the barrier that are the seeds of these authorities.
+pub(crate) const AUTHORITY: &str = "certificate authority of the cluster port";
+
+/// The longest [`ComingRoot::seal`], in bytes.
+pub const MAX_SEAL_KEY: usize = 1024;
+
+/// A root key that is about to encrypt the keyring.
+pub struct ComingRoot {
+    /// The SHA-256 of the seal record that is committed with the keyring.
+    pub record: [u8; 32],
+    /// The root key.
+    pub root: Key256,
+    /// The key of the seal of that record; empty for a seal whose key is elsewhere. At most [`MAX_SEAL_KEY`] bytes.
+    pub seal: SecretBytes,
 }
 
 /// The cluster port of a process.
@@ -42,6 +59,12 @@ pub trait ClusterPort: std::fmt::Debug + Send + Sync + 'static {
         to: &Member,
         request: Box<Incoming>,
     ) -> std::result::Result<ForwardedResponse, NotForwarded>;
+
+    /// Gives a coming root key to another member. Returns within a few seconds whether it has taken it.
+    async fn announce_root(&self, to: &Member, coming: &ComingRoot) -> bool;
+
+    /// Ends the connections of nodes that are no longer members.
+    fn members_changed(&self);
 }
 
 /// What another node returned for a request.
@@ -75,6 +98,10 @@ pub trait PeerService: Send + Sync + 'static {
 
     /// Whether a node with this name and data directory is a member, or is this node's leader while it joins.
     fn is_member(&self, origin: &Origin) -> bool;
+
+    /// Keeps a root key that this node's leader is about to commit, until its record is applied or 30 seconds have
+    /// passed. Returns false when this node is sealed or has another leader.
+    fn expect_root(&self, from: &Origin, coming: ComingRoot) -> bool;
 
     /// Handles a request that another member has received, if this node leads.
     ///

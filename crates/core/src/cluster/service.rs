@@ -8,7 +8,7 @@ use keepfast_framework::{ClusterPart, Incoming};
 use keepfast_storage::{Backend, Consensus, Origin};
 
 use super::place::Site;
-use super::port::PeerService;
+use super::port::{ComingRoot, PeerService};
 use crate::lifecycle::Lifecycle;
 use crate::request::Response;
 
@@ -42,6 +42,14 @@ impl PeerService for ServedPeers {
         known.any(|member| member.node == origin.node && member.incarnation == origin.incarnation)
     }
 
+    fn expect_root(&self, from: &Origin, coming: ComingRoot) -> bool {
+        let leader = self.consensus.status().leader;
+        let is_leader = leader.is_some_and(|it| it.node == from.node && it.incarnation == from.incarnation);
+        let Some(lifecycle) = self.lifecycle.upgrade().filter(|_| is_leader) else { return false };
+        let clock = lifecycle.parts.clock.clone();
+        lifecycle.unsealed().is_some_and(|unsealed| unsealed.current_seal.expect(&unsealed.barrier, &coming, clock))
+    }
+
     /// Runs the stages as for a request of this node's own listeners. What is judged where a request arrives, such as
     /// quotas, was judged there.
     async fn handle_forwarded(
@@ -54,6 +62,9 @@ impl PeerService for ServedPeers {
             return Err(request);
         }
         let Ok(settled) = self.consensus.settled(SETTLES_WITHIN).await else { return Err(request) };
+        if !lifecycle.parts.membership.taken_over.wait(&*lifecycle.parts.clock).await {
+            return Err(request);
+        }
         // The role may have changed meanwhile, and the node may have been sealed.
         let pipeline = lifecycle.pipeline().filter(|_| lifecycle.parts.is_active());
         let Some(pipeline) = pipeline else { return Err(request) };

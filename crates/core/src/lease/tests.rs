@@ -323,7 +323,7 @@ async fn opened(node: &Arc<Node>, share: &keepfast_crypto::secret::SecretBytes) 
     let root = config.unwrap(&*seal).await.unwrap().unwrap();
     let barrier = parts.open_barrier(parts.backend.clone(), &root).await.unwrap();
     parts.take_over(&barrier).await.unwrap();
-    let current_seal = CurrentSeal::new(seal, parts.backend.clone());
+    let current_seal = CurrentSeal::new(seal, parts.backend.clone(), None, &barrier);
     let rules = parts.admission.source();
     Unsealed::open(parts, OpenInputs { barrier, current_seal, devices: Vec::new(), rules }).await.unwrap()
 }

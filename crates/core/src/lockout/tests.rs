@@ -77,12 +77,12 @@ fn user(number: usize) -> (String, String) {
 fn counts_of_users_that_are_over_are_dropped_when_there_are_many() {
     let mut counts = Counts::default();
     for number in 0..FIRST_PRUNING {
-        counts.fail(&user(number), &short(), at(0));
+        counts.fail(&user(number), &short(), at(0), false);
     }
     // A user with a count needs no room.
-    counts.fail(&user(0), &short(), at(119));
+    counts.fail(&user(0), &short(), at(119), false);
     assert_eq!(counts.users.len(), FIRST_PRUNING);
-    counts.fail(&user(FIRST_PRUNING), &short(), at(120));
+    counts.fail(&user(FIRST_PRUNING), &short(), at(120), false);
     assert_eq!(counts.users.len(), 2, "that of user 0 and the new one");
 }
 
@@ -90,14 +90,14 @@ fn counts_of_users_that_are_over_are_dropped_when_there_are_many() {
 fn counts_of_users_are_not_searched_again_before_they_have_doubled() {
     let mut counts = Counts::default();
     for number in 0..=FIRST_PRUNING {
-        counts.fail(&user(number), &short(), at(0));
+        counts.fail(&user(number), &short(), at(0), false);
     }
     // The first search found 1024 live counts.
     for number in FIRST_PRUNING + 1..2 * FIRST_PRUNING {
-        counts.fail(&user(number), &short(), at(1000));
+        counts.fail(&user(number), &short(), at(1000), false);
     }
     assert_eq!(counts.users.len(), 2 * FIRST_PRUNING);
-    counts.fail(&user(2 * FIRST_PRUNING), &short(), at(1000));
+    counts.fail(&user(2 * FIRST_PRUNING), &short(), at(1000), false);
     assert_eq!(counts.users.len(), FIRST_PRUNING, "1023 of the second half and the new one");
 }
 
@@ -105,7 +105,7 @@ fn counts_of_users_are_not_searched_again_before_they_have_doubled() {
 fn a_failure_that_begins_a_lock_marks_the_count_as_stored_for_good() {
     let mut counts = Counts::default();
     let stored = |counts: &mut Counts, second: u64| {
-        let begins = counts.fail(&user(0), &short(), at(second));
+        let begins = counts.fail(&user(0), &short(), at(second), false);
         (begins, counts.users[&user(0)].stored)
     };
     assert_eq!([0, 1, 2].map(|second| stored(&mut counts, second)), [(false, false), (false, false), (true, true)]);

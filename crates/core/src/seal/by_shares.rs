@@ -27,3 +27,10 @@ pub(super) fn from_shares(kind: SealKind, shape: SealShape, shares: &[SecretByte
         SealKind::Shamir => Some(Arc::new(Shamir::from_shares(shape, shares)?)),
     }
 }
+
+/// The seal with this key, which [`Seal::key`] of another node has returned; `None` for bytes that are no key.
+pub(super) fn from_key(kind: SealKind, key: &SecretBytes) -> Option<Arc<dyn Seal>> {
+    match kind {
+        SealKind::Shamir => Some(Arc::new(Shamir::from_key(key)?)),
+    }
+}

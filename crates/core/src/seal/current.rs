@@ -2,25 +2,36 @@
 //! either the old shares unseal or the new ones do.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
+use keepfast_crypto::hash::sha256;
 use keepfast_crypto::locked::Key256;
 use keepfast_crypto::random;
 use keepfast_crypto::secret::SecretBytes;
-use keepfast_framework::{Error, Result};
-use keepfast_storage::{Backend, Barrier};
-use parking_lot::Mutex;
+use keepfast_framework::{Clock, Error, Result, Status};
+use keepfast_storage::{Backend, Barrier, SealChange, SealRecord, StorageError, Watch};
 
+use super::by_shares;
 use super::config::SealConfig;
 use super::generate_root::RootGeneration;
+use super::in_use::SealInUse;
 use super::rekey::Rekey;
 use super::wrap::Seal;
+use crate::cluster::announce::Announcer;
+use crate::cluster::port::ComingRoot;
+
+/// The time in which the record of an announced root key must be applied.
+const EXPECTED_FOR: Duration = Duration::from_secs(30);
 
 /// The seal of an unsealed server. Dropped, and so wiped, when the server is sealed.
 pub(crate) struct CurrentSeal {
     /// Wraps a new root key when only that changes. Code that can read its key here can read the root key as well.
-    seal: Mutex<Arc<dyn Seal>>,
+    seal: Arc<SealInUse>,
     /// The storage of the seal configuration.
     backend: Arc<dyn Backend>,
+    /// The other members, which get a new root key before its record; `None` without a cluster.
+    others: Option<Announcer>,
     /// The rotation of the shares in progress, at most one.
     pub(crate) rekey: Arc<tokio::sync::Mutex<Option<Rekey>>>,
     /// The root token generation in progress, at most one.
@@ -30,11 +41,20 @@ pub(crate) struct CurrentSeal {
 }
 
 impl CurrentSeal {
-    /// For a server on this storage, whose root key this seal has unwrapped.
-    pub(crate) fn new(seal: Arc<dyn Seal>, backend: Arc<dyn Backend>) -> Self {
+    /// For a server on this storage, whose root key this seal has unwrapped. Follows the records of `barrier`.
+    pub(crate) fn new(
+        seal: Arc<dyn Seal>,
+        backend: Arc<dyn Backend>,
+        others: Option<Announcer>,
+        barrier: &Barrier,
+    ) -> Self {
+        let seal = SealInUse::new(seal);
+        let watcher: Arc<dyn Watch> = seal.clone();
+        barrier.watch(Arc::downgrade(&watcher));
         CurrentSeal {
-            seal: Mutex::new(seal),
+            seal,
             backend,
+            others,
             rekey: Arc::default(),
             root_generation: Arc::default(),
             changing: tokio::sync::Mutex::default(),
@@ -43,7 +63,7 @@ impl CurrentSeal {
 
     /// The current seal.
     pub(crate) fn seal(&self) -> Arc<dyn Seal> {
-        self.seal.lock().clone()
+        self.seal.get()
     }
 
     /// Drops the rotation and the root token generation in progress, which the next leader does not have. A running
@@ -59,12 +79,20 @@ impl CurrentSeal {
     }
 
     /// Encrypts the keyring under a fresh root key. The shares stay the same.
+    ///
+    /// Fails when this node does not have the seal of the stored record: a root key that another seal wraps could not be
+    /// unwrapped with the current shares.
     pub(crate) async fn change_root(&self, barrier: &Barrier) -> Result<()> {
         let _changing = self.changing.lock().await;
-        let seal = self.seal();
+        let (seal, from) = (self.seal(), self.record().await?);
+        let config = SealConfig::from_bytes(&from)?;
+        if config.unwrap(&*seal).await?.is_none() {
+            let text = "this node does not have the current unseal key; seal it and unseal it with the current shares";
+            return Err(Error::new(Status::INTERNAL, text));
+        }
         let root = random::key();
-        let next = self.seal_config().await?.rewrapped(&*seal, &root).await?;
-        Ok(barrier.rewrap_root(&root, Some(next.to_bytes()?)).await?)
+        let to = config.rewrapped(&*seal, &root).await?.to_bytes()?;
+        self.replace(barrier, &root, seal, SealChange { from, to }).await
     }
 
     /// Encrypts the keyring under `root`, which `next` holds wrapped by `seal`.
@@ -76,9 +104,66 @@ impl CurrentSeal {
         next: &SealConfig,
     ) -> Result<()> {
         let _changing = self.changing.lock().await;
-        barrier.rewrap_root(root, Some(next.to_bytes()?)).await?;
-        *self.seal.lock() = seal;
+        let change = SealChange { from: self.record().await?, to: next.to_bytes()? };
+        self.replace(barrier, root, seal, change).await
+    }
+
+    async fn record(&self) -> Result<Bytes> {
+        SealRecord::load(&*self.backend).await?.ok_or_else(Error::sealed)
+    }
+
+    /// Commits a root key and the seal record that holds it, after the other members have got both.
+    async fn replace(
+        &self,
+        barrier: &Barrier,
+        root: &Key256,
+        seal: Arc<dyn Seal>,
+        change: SealChange,
+    ) -> Result<()> {
+        let coming = ComingRoot { record: sha256(&change.to), root: root.clone(), seal: seal.key() };
+        if let Some(others) = &self.others {
+            others.announce(&coming).await?;
+        }
+        // Before the commit: the record of a commit whose outcome is not known may be applied later.
+        self.seal.expect(coming.record, seal.clone());
+        let result = barrier.rewrap_root(root, Some(change)).await;
+        if !matches!(result, Err(StorageError::Unknown | StorageError::Stopped(_) | StorageError::Io { .. })) {
+            self.seal.forget(&coming.record);
+        }
+        match result {
+            Ok(()) => self.seal.set(seal),
+            Err(StorageError::Conflict) => {
+                return Err(Error::new(Status::UNAVAILABLE, "the seal has changed; send the request again"));
+            }
+            Err(error) => return Err(error.into()),
+        }
         Ok(())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn expects(&self, record: &[u8; 32]) -> bool {
+        self.seal.expects(record)
+    }
+
+    /// Expects that another node commits this root key, for 30 seconds. Returns false when it cannot be used.
+    pub(crate) fn expect(&self, barrier: &Arc<Barrier>, coming: &ComingRoot, clock: Arc<dyn Clock>) -> bool {
+        let Some(seal) = by_shares::from_key(self.seal().kind(), &coming.seal) else { return false };
+        let record = coming.record;
+        if !barrier.expect_root(record, &coming.root) {
+            return false;
+        }
+        self.seal.expect(record, seal);
+        let (barrier, seal) = (Arc::downgrade(barrier), Arc::downgrade(&self.seal));
+        tokio::spawn(async move {
+            clock.sleep_until(clock.now().after(EXPECTED_FOR)).await;
+            if let Some(barrier) = barrier.upgrade() {
+                barrier.forget_root(&record);
+            }
+            if let Some(seal) = seal.upgrade() {
+                seal.forget(&record);
+            }
+        });
+        true
     }
 }
 

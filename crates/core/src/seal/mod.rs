@@ -5,6 +5,7 @@ pub(crate) mod by_shares;
 pub(crate) mod config;
 pub(crate) mod current;
 pub(crate) mod generate_root;
+mod in_use;
 mod kind;
 pub(crate) mod rekey;
 mod shamir;

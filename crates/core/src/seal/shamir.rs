@@ -44,6 +44,11 @@ impl Shamir {
         };
         unseal_key.map(|unseal_key| Shamir { unseal_key })
     }
+
+    /// The seal with this unseal key; `None` for bytes of another length.
+    pub(super) fn from_key(key: &SecretBytes) -> Option<Self> {
+        Key256::from_slice(key.expose()).map(|unseal_key| Shamir { unseal_key })
+    }
 }
 
 #[async_trait]
@@ -59,6 +64,10 @@ impl Seal for Shamir {
     async fn unwrap(&self, wrapped: &Wrapped) -> Result<Key256, SealError> {
         let key = AeadKey::new(&self.unseal_key).open(CONTEXT, &wrapped.0).map_err(|_| SealError::WrongKey)?;
         Key256::from_slice(SecretBytes::new(key).expose()).ok_or(SealError::NoKey)
+    }
+
+    fn key(&self) -> SecretBytes {
+        SecretBytes::new(self.unseal_key.expose().to_vec())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use keepfast_crypto::locked::Key256;
+use keepfast_crypto::secret::SecretBytes;
 use keepfast_framework::Error;
 
 use super::kind::SealKind;
@@ -19,6 +20,9 @@ pub(crate) trait Seal: Send + Sync + 'static {
 
     /// Unwraps a key that [`wrap`](Seal::wrap) has wrapped.
     async fn unwrap(&self, wrapped: &Wrapped) -> Result<Key256, SealError>;
+
+    /// The key from which another node makes the same seal; empty when its key is outside of the server.
+    fn key(&self) -> SecretBytes;
 }
 
 /// A key wrapped by a seal. Opaque: only the seal reads it, and it may contain the version of the seal's key.

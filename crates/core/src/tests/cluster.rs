@@ -1,6 +1,9 @@
 //! A cluster in memory: nodes on one storage, whose roles the test sets and whose port passes requests directly.
 
+mod failover;
 pub(in crate::tests) mod fake;
+mod keys;
+mod replaced;
 
 use std::sync::Arc;
 use std::time::Duration;

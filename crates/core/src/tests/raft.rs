@@ -20,7 +20,7 @@ use crate::Node;
 use crate::cluster::fake::{FakeConsensus, member, status};
 use crate::cluster::join::client::{JoinClient, JoinError, JoinStep, JoinTarget};
 use crate::cluster::join::exchange::{Challenge, JOINING, Proof, Welcome, WelcomeDetails};
-use crate::cluster::port::{ClusterPort, ForwardedResponse, NotForwarded, PeerService, PortIdentity};
+use crate::cluster::port::{ClusterPort, ComingRoot, ForwardedResponse, NotForwarded, PeerService, PortIdentity};
 use crate::tests::fixture::{ROOT, RequestOptions, TestServer, incoming};
 use crate::tests::gate::Gated;
 
@@ -109,6 +109,10 @@ impl ClusterPort for Port {
     async fn forward(&self, _: &Member, request: Box<Incoming>) -> Result<ForwardedResponse, NotForwarded> {
         Err(NotForwarded::Elsewhere(request))
     }
+    async fn announce_root(&self, _: &Member, _: &ComingRoot) -> bool {
+        false
+    }
+    fn members_changed(&self) {}
 }
 
 /// A leader, and a node that joins it.

@@ -24,6 +24,7 @@
 //! 11    both       acceptor id:u64 error
 //! 12    requests   acceptor id:u64 response             see `request.rs`
 //! 13    requests   acceptor id:u64                      nothing was done
+//! 14    calls      dialler  id:u64 root                 keep a coming root key, see `coming_root.rs`
 //!
 //! error = code:u8 first:u64 second:u64                  see `failure.rs`
 //! ```
@@ -96,6 +97,7 @@ pub(super) mod tag {
     pub(in super::super) const FAILED: u8 = 11;
     pub(in super::super) const RESPONSE: u8 = 12;
     pub(in super::super) const ELSEWHERE: u8 = 13;
+    pub(in super::super) const ROOT: u8 = 14;
 }
 
 /// The first bytes of the node that dials.

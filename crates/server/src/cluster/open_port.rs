@@ -85,6 +85,13 @@ impl OpenPort {
         self.members.retain(|member| session.service.is_member(member));
     }
 
+    /// Ends the connections of nodes that are no longer members.
+    pub(super) fn members_changed(&self) {
+        let Some(session) = self.session() else { return };
+        self.accepted.retain(|other| session.service.is_member(&other.origin));
+        self.members.retain(|member| session.service.is_member(member));
+    }
+
     /// Ends all connections and drops the keys.
     pub(super) fn close(&self) {
         *self.session.write() = None;

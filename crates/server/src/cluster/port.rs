@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use keepfast_core::cluster::port::{ClusterPort, ForwardedResponse, NotForwarded, PeerService, PortIdentity};
+use keepfast_core::cluster::port::{
+    ClusterPort, ComingRoot, ForwardedResponse, NotForwarded, PeerService, PortIdentity,
+};
 use keepfast_framework::clock::Clock;
 use keepfast_framework::{Error, Incoming, Result};
 use keepfast_storage::{Index, MAX_MESSAGE, Member, SnapshotParts, StorageError, Transport};
@@ -16,7 +18,8 @@ use tokio::task::JoinHandle;
 
 use super::accept;
 use super::calls::{Answer, NoAnswer};
-use super::frames::tag;
+use super::coming_root;
+use super::frames::{Outgoing, tag};
 use super::identity::Identity;
 use super::messages;
 use super::open_port::{OpenPort, Session};
@@ -30,6 +33,8 @@ const REQUEST: Duration = Duration::from_secs(90);
 const COMMIT: Duration = Duration::from_secs(30);
 /// The most time for an index; the storage repeats the call earlier.
 const READ_INDEX: Duration = Duration::from_secs(5);
+/// The most time to give a coming root key to a member.
+const ROOT: Duration = Duration::from_secs(2);
 /// The bytes of a request beside its body: token, headers and certificates of the client.
 const HEADS: usize = 1 << 20;
 /// The longest body, also when a listener has no limit.
@@ -123,6 +128,19 @@ impl ClusterPort for Port {
             Ok(Answer::Response(response)) => Ok(response),
             Ok(Answer::Elsewhere) | Err(NoAnswer::NotSent) => Err(NotForwarded::Elsewhere(request)),
             Ok(Answer::Done(_) | Answer::Failed(_)) | Err(NoAnswer::Lost) => Err(NotForwarded::Lost),
+        }
+    }
+
+    async fn announce_root(&self, to: &Member, coming: &ComingRoot) -> bool {
+        let Some(port) = self.current() else { return false };
+        let Some(member) = port.members.get(to) else { return false };
+        let frame = |id| Outgoing::new(tag::ROOT, coming_root::encode(id, coming).expose(), Bytes::new());
+        matches!(member.calls.call(&port, &member, frame, ROOT).await, Ok(Answer::Done(_)))
+    }
+
+    fn members_changed(&self) {
+        if let Some(port) = self.current() {
+            port.members_changed();
         }
     }
 }

@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::calls::MAX_ANSWER;
+use super::coming_root;
 use super::connection::{Connection, Halves, Reader, write_all};
 use super::dial::HANDSHAKE;
 use super::failure;
@@ -177,7 +178,7 @@ async fn calls(
             Err(error) => return error,
         };
         let is_of_kind = match frame.tag {
-            tag::COMMIT | tag::READ_INDEX => kind == Kind::Calls,
+            tag::COMMIT | tag::READ_INDEX | tag::ROOT => kind == Kind::Calls,
             tag::REQUEST => kind == Kind::Requests,
             _ => false,
         };
@@ -194,11 +195,15 @@ async fn calls(
         };
         let mut call = Call { id, answers: answers.clone(), answer: None };
         let from = connection.credentials().origin.clone();
+        if !service.is_member(&from) {
+            return io::ErrorKind::ConnectionAborted.into();
+        }
         // The call runs to its end when the connection ends: a commit or a handler must not stop in the middle.
         tokio::spawn(async move {
             call.answer = Some(match frame.tag {
                 tag::COMMIT => done(id, commit(&*service, frame.body).await),
                 tag::READ_INDEX => done(id, read_index(&*service).await),
+                tag::ROOT => done(id, expect_root(&*service, &from, frame.body)),
                 _ => handle(id, &*service, &from, frame.body).await,
             });
             call.send().await;
@@ -239,6 +244,12 @@ async fn commit(service: &dyn PeerService, batch: Bytes) -> Result<Index, Storag
 async fn read_index(service: &dyn PeerService) -> Result<Index, StorageError> {
     let consensus = service.backend().consensus().ok_or(StorageError::NotLeader)?;
     consensus.read_index().await
+}
+
+fn expect_root(service: &dyn PeerService, from: &Origin, frame: Bytes) -> Result<Index, StorageError> {
+    let coming = coming_root::decode(frame).ok_or(StorageError::Unknown)?;
+    // A response has an index; that of a root key is of no use.
+    service.expect_root(from, coming).then_some(Index(0)).ok_or(StorageError::NotLeader)
 }
 
 fn done(id: u64, result: Result<Index, StorageError>) -> Outgoing {

@@ -9,25 +9,47 @@ use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::{KEYRING, keyring::Keyring};
+use super::{KEYRING, RootKey, keyring::Keyring};
 use crate::{Digest, Index, Watch, Write};
+
+/// The most root keys that are expected at a time.
+const MAX_EXPECTED: usize = 8;
 
 /// The current keyring.
 pub(super) struct CurrentKeyring {
     keyring: ArcSwap<Keyring>,
-    /// The keyring that this barrier is committing, until its record is applied. Locked while `keyring` changes.
-    committing: Mutex<Option<Keyring>>,
+    /// Locked while `keyring` changes.
+    coming: Mutex<Coming>,
     failed_closed: AtomicBool,
     /// Whether it failed closed because all records were replaced.
     replaced: AtomicBool,
     seal_demanded: Notify,
 }
 
+/// What opens the next record of the keyring.
+#[derive(Default)]
+struct Coming {
+    /// The keyring that this barrier is committing, until its record is applied.
+    committing: Option<Keyring>,
+    /// The root keys that another node has announced, by their names.
+    roots: Vec<([u8; 32], RootKey)>,
+}
+
+impl Coming {
+    /// The keyring of a record under an expected root key, which is then no longer expected.
+    fn open(&mut self, record: &[u8], known: &Keyring) -> Option<Keyring> {
+        let open = |root| Keyring::load(root, KEYRING, record, known).ok();
+        let (at, next) = self.roots.iter().enumerate().find_map(|(at, (_, root))| Some((at, open(root)?)))?;
+        self.roots.remove(at);
+        Some(next)
+    }
+}
+
 impl CurrentKeyring {
     pub(super) fn new(keyring: Keyring) -> Self {
         Self {
             keyring: ArcSwap::from_pointee(keyring),
-            committing: Mutex::new(None),
+            coming: Mutex::default(),
             failed_closed: AtomicBool::new(false),
             replaced: AtomicBool::new(false),
             seal_demanded: Notify::new(),
@@ -45,58 +67,75 @@ impl CurrentKeyring {
     /// Announces the keyring that this barrier is about to commit, so that its record is recognized when it is applied.
     /// Returns false and stores nothing when the barrier is closed.
     pub(super) fn announce(&self, next: Keyring) -> bool {
-        let mut committing = self.committing.lock();
+        let mut coming = self.coming.lock();
         let is_open = self.keyring.load().active().is_some();
         if is_open {
-            *committing = Some(next);
+            coming.committing = Some(next);
         }
         is_open
     }
 
-    /// Drops the announced keyring after a commit that wrote nothing.
-    pub(super) fn withdraw(&self) {
-        *self.committing.lock() = None;
+    /// Expects a record of the keyring under this root key. Returns false when the barrier is closed, or too many are
+    /// expected.
+    pub(super) fn expect(&self, name: [u8; 32], root: &RootKey) -> bool {
+        let mut coming = self.coming.lock();
+        coming.roots.retain(|(known, _)| *known != name);
+        let has_room = self.keyring.load().active().is_some() && coming.roots.len() < MAX_EXPECTED;
+        if has_room {
+            coming.roots.push((name, root.clone()));
+        }
+        has_room
     }
 
-    /// Switches to the keyring of this stored record. A record that the current root key does not decrypt was written
-    /// by another node under another root key: the keys are then dropped.
+    /// Drops an expected root key.
+    pub(super) fn forget(&self, name: &[u8; 32]) {
+        self.coming.lock().roots.retain(|(known, _)| known != name);
+    }
+
+    /// Drops the announced keyring after a commit that wrote nothing.
+    pub(super) fn withdraw(&self) {
+        self.coming.lock().committing = None;
+    }
+
+    /// Switches to the keyring of this stored record. A record that neither the current root key nor an expected one
+    /// decrypts was written by another node under another root key: the keys are then dropped.
     pub(super) fn follow(&self, record: &[u8]) {
-        self.switch(&mut self.committing.lock(), record);
+        self.switch(&mut self.coming.lock(), record);
     }
 
     /// As [`follow`](Self::follow), for a record that was read after the stored form of the current keyring was
     /// `before`. Ignores it when the keyring has changed since: the watcher may have switched to a newer record.
     pub(super) fn follow_read(&self, before: Digest, record: &[u8]) {
-        let mut committing = self.committing.lock();
+        let mut coming = self.coming.lock();
         if self.keyring.load().stored() == before {
-            self.switch(&mut committing, record);
+            self.switch(&mut coming, record);
         }
     }
 
-    fn switch(&self, committing: &mut Option<Keyring>, record: &[u8]) {
+    fn switch(&self, coming: &mut Coming, record: &[u8]) {
         let digest = Digest::of(record);
         let known = self.keyring.load_full();
         if known.active().is_none() || known.stored() == digest {
             return;
         }
-        match committing.take_if(|next| next.stored() == digest) {
-            Some(own) => self.keyring.store(Arc::new(own)),
-            None => match Keyring::load(known.root(), KEYRING, record, &known) {
-                Ok(next) => self.keyring.store(Arc::new(next)),
-                Err(_) => {
-                    tracing::error!(
-                        "another node has changed the root key: this node drops its keys and needs the current shares"
-                    );
-                    self.drop_keys(committing);
-                    self.demand_seal();
-                }
-            },
+        let own = coming.committing.take_if(|next| next.stored() == digest);
+        let next = own.or_else(|| Keyring::load(known.root(), KEYRING, record, &known).ok());
+        match next.or_else(|| coming.open(record, &known)) {
+            Some(next) => self.keyring.store(Arc::new(next)),
+            None => {
+                tracing::error!(
+                    "another node has changed the root key, which this node did not get: it drops its keys and seals; \
+                     unseal it with the current shares"
+                );
+                self.drop_keys(coming);
+                self.demand_seal();
+            }
         }
     }
 
     /// Drops the keys, including those of an announced keyring.
     pub(super) fn close(&self) {
-        self.drop_keys(&mut self.committing.lock());
+        self.drop_keys(&mut self.coming.lock());
     }
 
     /// Drops the keys and requests a seal of the node.
@@ -123,8 +162,8 @@ impl CurrentKeyring {
         }
     }
 
-    fn drop_keys(&self, committing: &mut Option<Keyring>) {
-        *committing = None;
+    fn drop_keys(&self, coming: &mut Coming) {
+        *coming = Coming::default();
         self.keyring.store(Arc::new(Keyring::empty()));
     }
 
@@ -136,7 +175,7 @@ impl CurrentKeyring {
     /// Whether a keyring is announced.
     #[cfg(test)]
     pub(super) fn has_announced(&self) -> bool {
-        self.committing.lock().is_some()
+        self.coming.lock().committing.is_some()
     }
 }
 
@@ -153,11 +192,11 @@ impl Watch for CurrentKeyring {
 
     /// The records are encrypted under another keyring, which only a new barrier reads.
     fn replaced(&self, _: Index) {
-        let mut committing = self.committing.lock();
+        let mut coming = self.coming.lock();
         // A barrier that was closed before is not opened again.
         if self.keyring.load().active().is_some() {
             self.replaced.store(true, Ordering::Release);
-            self.drop_keys(&mut committing);
+            self.drop_keys(&mut coming);
             self.demand_seal();
         }
     }

@@ -19,7 +19,7 @@ pub use self::counters::OperationCounts;
 use self::current_keyring::CurrentKeyring;
 pub use self::derive::derive_key;
 use self::keyring::{Keyring, Unusable};
-pub use self::seal_record::SealRecord;
+pub use self::seal_record::{SealChange, SealRecord};
 use crate::{
     Backend, Batch, Digest, Index, Key, MemoryBackend, OwnedReadTx, Page, Read, StorageError, Tries, Tx, View, Watch,
     Write, cache::Cache,
@@ -230,19 +230,38 @@ impl Barrier {
         self.replace(&known, next, None).await
     }
 
+    /// Expects that another node encrypts the keyring under this root key: when its record is applied, the barrier
+    /// switches to it. `name` identifies the root key for [`forget_root`](Self::forget_root). Returns false when the
+    /// barrier is closed, or expects too many.
+    pub fn expect_root(&self, name: [u8; 32], root: &RootKey) -> bool {
+        self.keyring.expect(name, root)
+    }
+
+    /// Drops a root key that is expected under this name.
+    pub fn forget_root(&self, name: &[u8; 32]) {
+        self.keyring.forget(name);
+    }
+
     /// Encrypts the keyring under another root key. `seal`, if present, replaces the [`SealRecord`] in the same commit,
     /// so that at every moment exactly one of the old and the new root key decrypts the storage. When another node
     /// changed the keyring in the meantime, the changed keyring is encrypted.
     ///
     /// # Errors
-    /// [`StorageError::Closed`], [`StorageError::Contended`] and those of the backend.
-    pub async fn rewrap_root(&self, new_root: &RootKey, seal: Option<Bytes>) -> Result<(), StorageError> {
+    /// [`StorageError::Conflict`] when the [`SealRecord`] has changed, [`StorageError::Closed`],
+    /// [`StorageError::Contended`] and those of the backend.
+    pub async fn rewrap_root(&self, new_root: &RootKey, seal: Option<SealChange>) -> Result<(), StorageError> {
         let _changing = self.keyring_lock.lock().await;
         let mut tries = Tries::default();
         loop {
             let known = self.keyring.load_full();
             known.active().ok_or(StorageError::Closed)?;
             let replaced = self.replace(&known, known.rewrapped(new_root, KEYRING), seal.clone()).await;
+            if matches!(replaced, Err(StorageError::Conflict))
+                && let Some(SealChange { from, .. }) = &seal
+                && SealRecord::load(&*self.backend).await?.as_ref() != Some(from)
+            {
+                return Err(StorageError::Conflict);
+            }
             if tries.settle(replaced)?.is_some() {
                 return Ok(());
             }
@@ -285,15 +304,17 @@ impl Barrier {
         &self,
         known: &Keyring,
         (next, record): (Keyring, Vec<u8>),
-        seal: Option<Bytes>,
+        seal: Option<SealChange>,
     ) -> Result<u32, StorageError> {
         let key = Key::new(KEYRING)?;
-        let seen = Some(known.stored());
         let mut writes = vec![Write::Put { key: key.clone(), value: record.into() }];
-        if let Some(value) = seal {
-            writes.push(Write::Put { key: Key::new(SEAL)?, value });
+        let mut reads = vec![Read::Value { key, seen: Some(known.stored()) }];
+        if let Some(SealChange { from, to: value }) = seal {
+            let key = Key::new(SEAL)?;
+            reads.push(Read::Value { key: key.clone(), seen: Some(Digest::of(&from)) });
+            writes.push(Write::Put { key, value });
         }
-        let batch = Batch { reads: vec![Read::Value { key, seen }], writes };
+        let batch = Batch { reads, writes };
         let term = next.active().map_or(0, |term| term.number);
         // The watcher of the keyring switches to the announced one when the backend applies its record.
         if !self.keyring.announce(next) {
@@ -304,8 +325,8 @@ impl Barrier {
             Ok(_) => return Ok(term),
             Err(error) => error,
         };
-        // After these two errors the record may still be applied.
-        if !matches!(error, StorageError::Stopped(_) | StorageError::Io { .. }) {
+        // After these errors the record may still be applied.
+        if !matches!(error, StorageError::Stopped(_) | StorageError::Io { .. } | StorageError::Unknown) {
             self.keyring.withdraw();
         }
         if matches!(error, StorageError::Conflict) {

@@ -3,7 +3,16 @@
 use bytes::Bytes;
 
 use super::SEAL;
-use crate::{Backend, Batch, Key, StorageError};
+use crate::{Backend, Batch, Key, StorageError, Write};
+
+/// A change of the record.
+#[derive(Clone, Debug)]
+pub struct SealChange {
+    /// The record that the change is made from.
+    pub from: Bytes,
+    /// The record that replaces it.
+    pub to: Bytes,
+}
 
 /// The seal configuration and the sealed root key, which must be readable to unseal. The seal defines the content.
 pub struct SealRecord;
@@ -24,5 +33,12 @@ impl SealRecord {
     /// Those of the backend.
     pub async fn store(backend: &dyn Backend, record: Bytes) -> Result<(), StorageError> {
         backend.commit(Batch::put(Key::new(SEAL)?, record)).await.map(drop)
+    }
+    /// The record that a batch writes, if it does.
+    pub fn written(writes: &[Write]) -> Option<&Bytes> {
+        writes.iter().find_map(|write| match write {
+            Write::Put { key, value } if key.as_str() == SEAL => Some(value),
+            _ => None,
+        })
     }
 }

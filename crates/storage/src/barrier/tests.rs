@@ -7,8 +7,8 @@ use keepfast_crypto::random;
 
 use super::{KEYRING, SEAL, record_format};
 use crate::{
-    Backend, Barrier, BarrierError, Batch, Index, Key, MemoryBackend, Page, RootKey, SealRecord, StorageError, Watch,
-    Write,
+    Backend, Barrier, BarrierError, Batch, Index, Key, MemoryBackend, Page, RootKey, SealChange, SealRecord, StorageError,
+    Watch, Write,
 };
 
 async fn created() -> (Arc<MemoryBackend>, RootKey, Arc<Barrier>) {
@@ -164,6 +164,34 @@ async fn a_root_key_that_another_node_changed_closes_the_barrier() {
 }
 
 #[tokio::test]
+async fn an_expected_root_key_opens_its_record_and_no_other() {
+    let (backend, root, barrier) = created().await;
+    write(&barrier, "k", "v").await;
+    let [follower, late] = [(); 2].map(|()| Barrier::open(backend.clone(), &root));
+    let (follower, late) = (follower.await.unwrap(), late.await.unwrap());
+    let [first, second, third] = [(); 3].map(|()| random::key());
+    // A member that lags expects the root keys of several records.
+    for (name, root) in [([1; 32], &first), ([2; 32], &second)] {
+        assert!(follower.expect_root(name, root) && late.expect_root(name, root));
+    }
+    late.forget_root(&[2; 32]);
+    barrier.rewrap_root(&first, None).await.unwrap();
+    assert!(!follower.is_closed() && !late.is_closed());
+    assert_eq!(read(&follower, "k").await.unwrap().unwrap(), "v");
+    barrier.rewrap_root(&second, None).await.unwrap();
+    assert!(!follower.is_closed() && late.has_failed_closed(), "a forgotten root key opens nothing");
+    assert_eq!(follower.rotate(1).await.unwrap(), 2);
+    // It was expected for its record only.
+    let other = Barrier::open(backend.clone(), &second).await.unwrap();
+    other.rewrap_root(&third, None).await.unwrap();
+    assert!(follower.has_failed_closed());
+    assert!(!follower.expect_root([3; 32], &third), "a closed barrier expects nothing");
+    let again = Barrier::open(backend, &third).await.unwrap();
+    let taken = (0..20).filter(|name| again.expect_root([*name; 32], &third)).count();
+    assert_eq!(taken, 8);
+}
+
+#[tokio::test]
 async fn a_keyring_made_from_an_outdated_one_is_a_conflict() {
     let (backend, root, barrier) = created().await;
     let other = Barrier::open(backend.clone(), &root).await.unwrap();
@@ -218,7 +246,9 @@ async fn an_announced_keyring_stays_only_while_its_commit_is_unknown() {
         (large, false),
         (StorageError::NotLeader, false),
         (StorageError::Conflict, false),
+        (StorageError::NotCommitted, false),
         (StorageError::Stopped("sync".into()), true),
+        (StorageError::Unknown, true),
         (StorageError::io_kept("sync", std::io::Error::other("x")), true),
     ] {
         *backend.error.lock() = Some(error.clone());
@@ -264,11 +294,14 @@ async fn rewrapping_leaves_exactly_one_root_key_that_opens() {
     let (backend, old, barrier) = created().await;
     write(&barrier, "k", "v").await;
     let new = random::key();
-    barrier.rewrap_root(&new, Some("new seal".into())).await.unwrap();
+    let change = SealChange { from: raw(&backend, SEAL).await, to: "new seal".into() };
+    barrier.rewrap_root(&new, Some(change.clone())).await.unwrap();
     assert_eq!(raw(&backend, SEAL).await, "new seal");
     assert!(matches!(Barrier::open(backend.clone(), &old).await, Err(BarrierError::WrongRootKey)));
     let again = Barrier::open(backend.clone(), &new).await.unwrap();
     assert_eq!(read(&again, "k").await.unwrap().unwrap(), "v");
+    let outdated = barrier.rewrap_root(&random::key(), Some(change)).await;
+    assert!(matches!(outdated, Err(StorageError::Conflict)), "the seal record is no longer the one it is made from");
     // The next rotation happens under the new root key.
     barrier.rotate(1).await.unwrap();
     let other = Barrier::open(backend.clone(), &new).await.unwrap();
@@ -419,4 +452,102 @@ async fn write_golden_records() {
         text += &format!("{path} {}\n", hex::encode(raw(&backend, path).await));
     }
     std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/barrier-v1.txt"), text).unwrap();
+}
+
+#[tokio::test]
+async fn operations_are_counted_by_their_kind() {
+    let (_, _, barrier) = created().await;
+    let before = barrier.operation_counts();
+    let (view, mut tx) = (barrier.view("t"), barrier.begin());
+    for key in ["a", "b", "c"] {
+        tx.put(&view, key, "v".into());
+    }
+    tx.delete(&view, "d");
+    tx.commit().await.unwrap();
+    // The cache has what was written, and nothing else.
+    for key in ["a", "absent"] {
+        read(&barrier, key).await.unwrap();
+    }
+    barrier.begin_read().list(&view, "", &Page::all()).await.unwrap();
+    let after = barrier.operation_counts();
+    let counted = |of: fn(&crate::OperationCounts) -> u64| of(&after) - of(&before);
+    assert_eq!([counted(|c| c.gets), counted(|c| c.hits), counted(|c| c.lists)], [2, 1, 1]);
+    assert_eq!([counted(|c| c.puts), counted(|c| c.deletes)], [3, 1]);
+}
+
+#[tokio::test]
+async fn a_barrier_that_fails_closed_says_so_and_keeps_nothing() {
+    let (_, _, barrier) = created().await;
+    write(&barrier, "k", "v").await;
+    read(&barrier, "k").await.unwrap();
+    let waits = tokio::time::timeout(std::time::Duration::from_millis(20), barrier.failed_closed()).await;
+    assert!(waits.is_err() && !barrier.has_failed_closed());
+    barrier.fail_closed();
+    barrier.failed_closed().await;
+    assert!(barrier.has_failed_closed() && barrier.is_closed() && !barrier.is_replaced());
+    assert!(matches!(read(&barrier, "k").await, Err(StorageError::Closed)));
+}
+
+#[tokio::test]
+async fn a_watcher_of_the_barrier_receives_its_commits() {
+    #[derive(Default)]
+    struct Paths(parking_lot::Mutex<Vec<String>>);
+    impl Watch for Paths {
+        fn applied(&self, _: Index, writes: &[Write]) {
+            self.0.lock().extend(writes.iter().map(|write| write.key().as_str().to_owned()));
+        }
+        fn replaced(&self, _: Index) {}
+    }
+    let (_, _, barrier) = created().await;
+    let paths = Arc::new(Paths::default());
+    let watcher: Arc<dyn Watch> = paths.clone();
+    barrier.watch(Arc::downgrade(&watcher));
+    write(&barrier, "k", "v").await;
+    assert_eq!(*paths.0.lock(), ["t/k"]);
+}
+
+/// A backend whose watchers receive nothing, as on a node that is behind.
+struct Deaf(Arc<MemoryBackend>);
+
+#[async_trait::async_trait]
+impl Backend for Deaf {
+    async fn get(&self, key: &Key) -> Result<Option<Bytes>, StorageError> {
+        self.0.get(key).await
+    }
+    async fn list(&self, prefix: &Key, page: &Page) -> Result<Vec<String>, StorageError> {
+        self.0.list(prefix, page).await
+    }
+    async fn commit(&self, batch: Batch) -> Result<Index, StorageError> {
+        self.0.commit(batch).await
+    }
+    fn watch(&self, _: std::sync::Weak<dyn Watch>) {}
+}
+
+#[tokio::test]
+async fn a_record_under_an_unknown_term_makes_the_barrier_read_the_keyring() {
+    let (backend, root, barrier) = created().await;
+    let behind = Barrier::open(Arc::new(Deaf(backend.clone())), &root).await.unwrap();
+    barrier.rotate(8).await.unwrap();
+    write(&barrier, "k", "v").await;
+    assert_eq!(read(&behind, "k").await.unwrap().unwrap(), "v");
+    assert_eq!(behind.key_status().unwrap().term, 2);
+}
+
+#[tokio::test]
+async fn a_keyring_of_another_form_does_not_open() {
+    use keepfast_crypto::aead::AeadKey;
+    let (backend, root, _) = created().await;
+    let stored = raw(&backend, KEYRING).await;
+    let plain = record_format::open(&AeadKey::new(&root), KEYRING, &stored).unwrap();
+    // The version, a count that does not fit, and no term at all.
+    let mut forms: Vec<Vec<u8>> = vec![plain.to_vec(), plain.to_vec(), plain[..5].to_vec()];
+    forms[0][0] += 1;
+    forms[1][1] += 1;
+    forms[2][1] = 0;
+    for form in forms {
+        let record = record_format::seal(&AeadKey::new(&root), 0, KEYRING, &form);
+        overwrite(&backend, KEYRING, record.into()).await;
+        let opened = Barrier::open(backend.clone(), &root).await;
+        assert!(matches!(opened, Err(BarrierError::Storage(StorageError::Corrupt(_)))));
+    }
 }

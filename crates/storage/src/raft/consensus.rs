@@ -26,6 +26,10 @@ impl Consensus for Node {
         self.origin()
     }
 
+    fn member_changes(&self) -> Option<tokio::sync::watch::Receiver<()>> {
+        Some(self.published.members.subscribe())
+    }
+
     fn status(&self) -> ClusterStatus {
         let (view, numbers) = (self.published.view(), self.published.numbers.lock().clone());
         let (is_lone, now, applied) = (self.published.is_lone(), clock::now(), self.applier.applied.borrow().0);

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -56,12 +56,16 @@ pub(crate) struct Published {
     is_lone: AtomicBool,
     /// The end of the lease in microseconds; 0 without one.
     lease_until: AtomicU64,
+    /// The wall clock minus the other one when the lease was published: if it is another one, the machine was frozen.
+    offset: AtomicI64,
     /// From when on a read renews the lease.
     renew_from: AtomicU64,
     /// The committed index.
     committed: AtomicU64,
     pub(crate) view: watch::Sender<View>,
     pub(crate) roles: watch::Sender<Role>,
+    /// Notified after each change of the members of the view.
+    pub(crate) members: watch::Sender<()>,
     pub(crate) network: Mutex<Option<Network>>,
     pub(crate) numbers: Mutex<Numbers>,
 }
@@ -82,10 +86,12 @@ impl Published {
         Self {
             is_lone: is_lone.into(),
             lease_until: 0.into(),
+            offset: 0.into(),
             renew_from: 0.into(),
             committed: 0.into(),
             view: watch::Sender::new(view),
             roles: watch::Sender::new(role),
+            members: watch::Sender::new(()),
             network: Mutex::new(None),
             numbers: Mutex::default(),
         }
@@ -113,7 +119,7 @@ impl Published {
             return Lease::None;
         }
         let now = clock::now().0;
-        if now >= until {
+        if now >= until || clock::have_parted_since(self.offset.load(Ordering::Relaxed)) {
             return Lease::None;
         }
         // One read asks for the renewal.
@@ -124,8 +130,9 @@ impl Published {
     }
 
     /// Publishes the lease and the committed index. Before anything leaves the node that ends the lease.
-    pub(super) fn set_lease(&self, until: Option<Mono>, committed: u64) {
+    pub(super) fn set_lease(&self, until: Option<Mono>, committed: u64, offset: i64) {
         self.committed.store(committed, Ordering::Release);
+        self.offset.store(offset, Ordering::Relaxed);
         let until = until.map_or(0, |until| until.0);
         let before = self.lease_until.swap(until, Ordering::Release);
         if until != 0 && until != before {
@@ -142,6 +149,11 @@ impl Published {
         self.view.borrow().clone()
     }
 
+    /// Wakes those who follow the role, which also look whether the node was removed.
+    pub(super) fn repeat_role(&self) {
+        self.roles.send_modify(|_| {});
+    }
+
     /// Publishes a view and the role that follows from it.
     pub(super) fn set_view(&self, view: View) {
         let role = match (&view.is_leading, &view.leader) {
@@ -155,14 +167,19 @@ impl Published {
                 Role::Following { leader }
             }
         };
+        let mut has_other_members = false;
         let replace = |old: &mut View| {
             let is_other = *old != view;
             if is_other {
+                has_other_members = old.members != view.members;
                 *old = view;
             }
             is_other
         };
         self.view.send_if_modified(replace);
+        if has_other_members {
+            self.members.send_replace(());
+        }
         self.roles.send_if_modified(|old| {
             let is_other = *old != role;
             if is_other {
@@ -212,4 +229,21 @@ impl Numbers {
 
 pub(crate) fn since(now: Mono, at: Mono) -> Duration {
     Duration::from_micros(now.since(at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_of_a_machine_that_was_frozen_does_not_hold() {
+        let published = Published::new(false, View::without_leader(None, 1, [].into()));
+        let until = Some(clock::now() + 3_600_000_000);
+        published.set_lease(until, 5, clock::offset());
+        assert!(!matches!(published.lease(), Lease::None));
+        for apart in [-1_000_000, 1_000_000] {
+            published.set_lease(until, 5, clock::offset() + apart);
+            assert!(matches!(published.lease(), Lease::None), "{apart}");
+        }
+    }
 }

@@ -9,12 +9,10 @@ use keepfast_storage::{Barrier, Change, Consensus, Member, SealRecord};
 use super::admission::{Circumstances, Step, admit};
 use super::exchange::{Applicant, CHALLENGES, Challenge, JOINING, Proof, Welcome, WelcomeDetails};
 use crate::cluster::members;
+use crate::cluster::port::AUTHORITY;
 use crate::lifecycle::Lifecycle;
 use crate::seal::SealConfig;
 use crate::unsealed::Unsealed;
-
-/// The use of the keys that are the seeds of the authorities of the cluster port.
-const AUTHORITY: &str = "certificate authority of the cluster port";
 
 /// A challenge with the record of the seal.
 pub(crate) struct Challenged {

@@ -7,7 +7,7 @@ use keepfast_framework::Incoming;
 use keepfast_storage::{Backend, Member, Origin};
 
 use crate::Response;
-use crate::cluster::port::PeerService;
+use crate::cluster::port::{ComingRoot, PeerService};
 
 /// The service of a node without the records of the cluster.
 pub(super) struct JoiningService {
@@ -26,6 +26,10 @@ impl PeerService for JoiningService {
         let is_same = |m: &Member| m.node == origin.node && m.incarnation == origin.incarnation;
         let newer = self.backend.consensus().map(|consensus| consensus.status().members).unwrap_or_default();
         self.members.iter().chain(&newer).any(is_same)
+    }
+
+    fn expect_root(&self, _: &Origin, _: ComingRoot) -> bool {
+        false
     }
 
     async fn handle_forwarded(&self, _: &Origin, request: Box<Incoming>) -> Result<(Response, u64), Box<Incoming>> {

@@ -11,13 +11,14 @@ use keepfast_crypto::secret::SecretString;
 use keepfast_framework::clock::TestClock;
 use keepfast_framework::{Incoming, Result};
 use keepfast_storage::{
-    Addresses, Backend, Batch, Change, ClusterStatus, Consensus, Index, Joined, Key, Leader, Member, NodeId, Origin,
-    Page, PeerStatus, RaftId, Role, SnapshotHead, SnapshotParts, StorageError, Transport, Watch,
+    Addresses, Backend, Batch, Change, ClusterStatus, Consensus, Index, Joined, Key, Leader, Member, MemoryBackend,
+    NodeId, Origin, Page, PeerStatus, RaftId, Role, SnapshotHead, SnapshotParts, StorageError, Transport, Watch,
 };
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::cluster::port::{ClusterPort, ForwardedResponse, NotForwarded, PeerService, PortIdentity};
+use crate::cluster::fake::Parts;
+use crate::cluster::port::{ClusterPort, ComingRoot, ForwardedResponse, NotForwarded, PeerService, PortIdentity};
 use crate::settings::DataDirectory;
 use crate::tests::fixture::{ROOT, TestServer, device};
 use crate::tests::gate::Gated;
@@ -48,6 +49,13 @@ struct Shared {
     forwards: AtomicUsize,
     refuses: AtomicBool,
     loses: AtomicBool,
+    /// The nodes that get no root keys.
+    unreachable: Mutex<Vec<&'static str>>,
+    /// The records of the last snapshot.
+    snapshot: MemoryBackend,
+    member_changes: watch::Sender<()>,
+    members_changed: AtomicUsize,
+    closes: AtomicUsize,
 }
 
 struct OpenPort {
@@ -167,7 +175,10 @@ impl Consensus for Replica {
             is_leading,
             term: self.shared.term.load(Ordering::Relaxed),
             leader: leader.map(member),
-            members: NAMES.map(member).to_vec(),
+            members: {
+                let removed = self.shared.removed.lock();
+                NAMES.iter().filter(|name| !removed.contains(name)).map(|name| member(name)).collect()
+            },
             last: self.shared.now().0,
             committed: self.shared.now().0,
             applied: self.shared.now().0,
@@ -224,12 +235,20 @@ impl Consensus for Replica {
         Err(StorageError::NotLeader)
     }
 
+    fn member_changes(&self) -> Option<watch::Receiver<()>> {
+        Some(self.shared.member_changes.subscribe())
+    }
+
+    /// The file has no parts; the records stay in memory.
     fn snapshot(&self) -> Result<(SnapshotHead, Box<dyn SnapshotParts>), StorageError> {
-        Err(StorageError::NotLeader)
+        self.shared.snapshot.replace_with(self.shared.storage.memory());
+        let head = SnapshotHead { term: 1, index: self.shared.now(), members: NAMES.map(member).to_vec() };
+        Ok((head, Box::new(Parts(Vec::new().into_iter()))))
     }
 
     async fn restore(&self, _: SnapshotHead, _: &mut dyn SnapshotParts) -> Result<Index, StorageError> {
-        Err(StorageError::NotLeader)
+        self.shared.storage.memory().replace_with(&self.shared.snapshot);
+        Ok(self.shared.now())
     }
 }
 
@@ -260,6 +279,7 @@ impl ClusterPort for Replica {
     }
 
     async fn close(&self) {
+        self.shared.closes.fetch_add(1, Ordering::Relaxed);
         self.shared.ports.lock().remove(self.name);
     }
 
@@ -282,6 +302,17 @@ impl ClusterPort for Replica {
             body: response.into_body(),
             index,
         })
+    }
+
+    async fn announce_root(&self, to: &Member, coming: &ComingRoot) -> bool {
+        let service = self.shared.ports.lock().get(to.node.as_str()).map(|port| port.service.clone());
+        let service = service.filter(|_| !self.shared.unreachable.lock().contains(&to.node.as_str()));
+        let sent = ComingRoot { record: coming.record, root: coming.root.clone(), seal: coming.seal.clone() };
+        service.is_some_and(|service| service.expect_root(&self.identity(), sent))
+    }
+
+    fn members_changed(&self) {
+        self.shared.members_changed.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -360,6 +391,7 @@ impl Cluster {
     /// Removes a node, which hears of it.
     pub(in crate::tests) fn remove(&self, name: &'static str) {
         self.shared.removed.lock().push(name);
+        self.shared.member_changes.send_replace(());
         self.shared.roles[name].send_replace(Role::Following { leader: None });
     }
 
@@ -370,6 +402,26 @@ impl Cluster {
         while self.shared.storage.get(&Key::new(home.as_str()).unwrap()).await.unwrap().is_none() {
             tokio::task::yield_now().await;
         }
+    }
+
+    /// From now on these nodes get no root keys.
+    pub(super) fn keep_roots_from(&self, names: &[&'static str]) {
+        *self.shared.unreachable.lock() = names.to_vec();
+    }
+
+    /// The number of times that a port was told that the members have changed.
+    pub(super) fn member_changes(&self) -> usize {
+        self.shared.members_changed.load(Ordering::Relaxed)
+    }
+
+    /// The number of ports that were closed.
+    pub(super) fn closes(&self) -> usize {
+        self.shared.closes.load(Ordering::Relaxed)
+    }
+
+    /// The number of commits.
+    pub(super) fn commits(&self) -> u64 {
+        self.shared.now().0
     }
 
     pub(in crate::tests) fn has_port(&self, name: &str) -> bool {

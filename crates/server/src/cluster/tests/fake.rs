@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use keepfast_core::cluster::port::PeerService;
+use keepfast_core::cluster::port::{ComingRoot, PeerService};
 use keepfast_core::{Node, Response, Settings};
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::Incoming;
@@ -29,6 +29,8 @@ pub(super) struct FakeService {
     pub(super) gate: Semaphore,
     /// Gets the path of each request that arrives.
     pub(super) arrived: Mutex<Option<mpsc::UnboundedSender<String>>>,
+    /// The root keys that it got; it takes two.
+    pub(super) roots: Mutex<Vec<(Origin, ComingRoot)>>,
 }
 
 pub(super) struct FakeStorage {
@@ -70,6 +72,7 @@ impl FakeService {
             node: Mutex::default(),
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
             arrived: Mutex::default(),
+            roots: Mutex::default(),
         })
     }
 
@@ -95,6 +98,15 @@ impl PeerService for FakeService {
 
     fn is_member(&self, origin: &Origin) -> bool {
         !self.strangers.lock().contains(origin)
+    }
+
+    fn expect_root(&self, from: &Origin, coming: ComingRoot) -> bool {
+        let mut roots = self.roots.lock();
+        let takes = roots.len() < 2;
+        if takes {
+            roots.push((from.clone(), coming));
+        }
+        takes
     }
 
     async fn handle_forwarded(&self, _: &Origin, request: Box<Incoming>) -> Result<(Response, u64), Box<Incoming>> {

@@ -1,0 +1,154 @@
+//! Changes of the root key and the shares, which reach the members before their records do.
+
+use std::time::Duration;
+
+use keepfast_crypto::random;
+use keepfast_crypto::secret::SecretBytes;
+use serde_json::{Value, json};
+
+use super::fake::Cluster;
+use super::written;
+use crate::cluster::port::ComingRoot;
+use crate::tests::fixture::{ROOT, TestServer};
+
+/// Replaces the share by two new ones of a quorum of two.
+async fn rekeyed(server: &TestServer, share: &SecretBytes) -> Vec<SecretBytes> {
+    let init = json!({ "secret_shares": 3, "secret_threshold": 2 });
+    let nonce = server.post("sys/rotate/root/init", ROOT, init).await.ok().data()["nonce"].clone();
+    let body = json!({ "key": hex::encode(share.expose()), "nonce": nonce });
+    let made = server.post("sys/rotate/root/update", ROOT, body).await.ok();
+    let shares = made.data()["keys"].as_array().unwrap().clone();
+    shares.iter().map(|key| SecretBytes::new(hex::decode(key.as_str().unwrap()).unwrap())).collect()
+}
+
+async fn opens(server: &TestServer, shares: &[SecretBytes]) -> bool {
+    server.node.lifecycle.seal().await;
+    server.node.lifecycle.unseal(shares).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_new_root_key_leaves_every_member_unsealed() {
+    let cluster = Cluster::new().await;
+    let [leader, standby, third] = cluster.nodes();
+    for _ in 0..20 {
+        standby.post("sys/rotate/root", ROOT, Value::Null).await.is(204);
+    }
+    cluster.elect(Some("b"));
+    third.post("sys/rotate/root", ROOT, Value::Null).await.is(204);
+    standby.post("sys/rotate", ROOT, json!({})).await.ok();
+    leader.post("secret/data/a", ROOT, written()).await.ok();
+    for server in cluster.nodes() {
+        assert_eq!(server.get("secret/data/a", ROOT).await.ok().data()["data"]["k"], "v");
+    }
+    for server in cluster.nodes() {
+        assert!(opens(server, &leader.shares).await, "the shares stay the same");
+    }
+}
+
+#[tokio::test]
+async fn old_shares_open_no_node_also_after_a_failover() {
+    let cluster = Cluster::new().await;
+    let [leader, standby, third] = cluster.nodes();
+    let new = rekeyed(standby, &leader.shares[0]).await;
+    cluster.elect(Some("b"));
+    // The new leader wraps the next root key under the current unseal key.
+    third.post("sys/rotate/root", ROOT, Value::Null).await.is(204);
+    cluster.elect(Some("c"));
+    leader.post("sys/rotate/root", ROOT, Value::Null).await.is(204);
+    for server in cluster.nodes() {
+        assert!(!server.node.state().is_sealed);
+        assert!(!opens(server, &leader.shares).await && server.node.state().is_sealed);
+        assert!(server.node.lifecycle.unseal(&new[1..]).await.unwrap());
+    }
+    assert!(leader.accepts(ROOT).await && standby.accepts(ROOT).await);
+}
+
+#[tokio::test]
+async fn a_root_key_that_reaches_no_quorum_is_not_committed() {
+    let cluster = Cluster::new().await;
+    let [leader, standby, third] = cluster.nodes();
+    cluster.keep_roots_from(&["b", "c"]);
+    let refused = leader.post("sys/rotate/root", ROOT, Value::Null).await.is(503);
+    assert!(refused.error().contains("reached 1 of 3 voters"), "{refused:?}");
+    assert!(cluster.nodes().iter().all(|server| !server.node.state().is_sealed));
+    // A member that is not reached seals.
+    cluster.keep_roots_from(&["c"]);
+    leader.post("sys/rotate/root", ROOT, Value::Null).await.is(204);
+    assert!(third.node.state().is_sealed && !standby.node.state().is_sealed);
+    leader.post("secret/data/a", ROOT, written()).await.ok();
+    standby.get("secret/data/a", ROOT).await.ok();
+    while cluster.has_port("c") {
+        tokio::task::yield_now().await;
+    }
+    assert!(third.node.lifecycle.unseal(&leader.shares).await.unwrap());
+    third.get("secret/data/a", ROOT).await.ok();
+}
+
+#[tokio::test]
+async fn a_root_key_is_taken_from_the_leader_only() {
+    let cluster = Cluster::new().await;
+    // The node believes that it leads, and the others do not.
+    cluster.elect(Some("b"));
+    let unsealed = cluster.nodes()[0].unsealed();
+    let refused = unsealed.current_seal.change_root(&unsealed.barrier).await.unwrap_err();
+    assert!(refused.to_string().contains("reached 1 of 3"), "{refused}");
+    assert!(cluster.nodes().iter().all(|server| !server.node.state().is_sealed));
+}
+
+#[tokio::test]
+async fn an_announced_root_key_is_forgotten_after_30_seconds() {
+    let cluster = Cluster::new().await;
+    let [leader, standby, third] = cluster.nodes();
+    let (barrier, clock) = (leader.unsealed().barrier.clone(), std::sync::Arc::new(cluster.clock().clone()));
+    let expect = |server: &TestServer, record: [u8; 32], root: &_| {
+        let unsealed = server.unsealed();
+        let coming = ComingRoot { record, root: Clone::clone(root), seal: unsealed.current_seal.seal().key() };
+        assert!(unsealed.current_seal.expect(&unsealed.barrier, &coming, clock.clone()));
+    };
+    let root = random::key();
+    expect(third, [1; 32], &root);
+    let mut seconds = 0;
+    while third.unsealed().current_seal.expects(&[1; 32]) {
+        tokio::task::yield_now().await;
+        cluster.clock().advance(Duration::from_secs(1));
+        seconds += 1;
+    }
+    assert!((30..=33).contains(&seconds), "{seconds}");
+    expect(standby, [1; 32], &root);
+    barrier.rewrap_root(&root, None).await.unwrap();
+    assert!(third.node.state().is_sealed && !standby.node.state().is_sealed);
+}
+
+#[tokio::test]
+async fn a_node_without_the_current_unseal_key_changes_no_root_key() {
+    let cluster = Cluster::new().await;
+    let [leader, standby, _] = cluster.nodes();
+    let unsealed = standby.unsealed();
+    let root = random::key();
+    // A root key without its seal.
+    assert!(unsealed.barrier.expect_root([1; 32], &root));
+    cluster.keep_roots_from(&["b"]);
+    let present = leader.unsealed().current_seal.seal_config().await.unwrap();
+    let rekey = crate::seal::rekey::Rekey::new(present.shape, false, false);
+    let (pending, new) = rekey.new_shares(&present).await.unwrap();
+    let next = pending.config.rewrapped(&*pending.seal, &root).await.unwrap();
+    let at_leader = leader.unsealed();
+    at_leader.current_seal.change_shares(&at_leader.barrier, &root, pending.seal.clone(), &next).await.unwrap();
+    cluster.keep_roots_from(&[]);
+    cluster.elect(Some("b"));
+    let refused = standby.post("sys/rotate/root", ROOT, Value::Null).await.is(500);
+    assert!(refused.error().contains("does not have the current unseal key"), "{refused:?}");
+    assert!(!opens(leader, &leader.shares).await && opens(standby, &new).await);
+    standby.node.lifecycle.seal().await;
+    assert!(leader.node.lifecycle.unseal(&new).await.unwrap());
+}
+
+#[tokio::test]
+async fn the_connections_of_a_removed_member_end_with_its_membership() {
+    let cluster = Cluster::new().await;
+    let before = cluster.member_changes();
+    cluster.remove("c");
+    while cluster.member_changes() < before + 2 {
+        tokio::task::yield_now().await;
+    }
+}
