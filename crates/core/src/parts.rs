@@ -13,6 +13,7 @@ use crate::audit::{self, AllowedTargets};
 use crate::cluster::membership::Membership;
 use crate::lease::quarantine::NodeDirectory;
 use crate::metrics::Metrics;
+use crate::metrics::cluster::Observed;
 use crate::request::in_flight::InFlight;
 use crate::seal::SealConfig;
 use crate::settings::{DataDirectory, Settings};
@@ -47,6 +48,11 @@ impl ServerParts {
     /// Whether this node takes the commits of this storage.
     pub(crate) fn is_active(&self) -> bool {
         self.membership.is_active()
+    }
+
+    /// The clock and the metrics.
+    pub(crate) fn observed(&self) -> Observed {
+        Observed { clock: self.clock.clone(), metrics: self.metrics.clone() }
     }
 
     /// A name of this data directory; `None` on a storage that is not replicated.

@@ -12,6 +12,7 @@ pub(crate) mod cluster;
 pub(crate) mod format;
 pub(crate) mod gather;
 pub(crate) mod labelled;
+mod members;
 mod process;
 pub(crate) mod routes;
 pub(crate) mod storage;

@@ -24,10 +24,10 @@ use crate::cluster::port::{ClusterPort, ComingRoot, ForwardedResponse, NotForwar
 use crate::tests::fixture::{ROOT, RequestOptions, TestServer, incoming};
 use crate::tests::gate::Gated;
 
-const RAFT: &str = "sys/storage/raft";
+pub(super) const RAFT: &str = "sys/storage/raft";
 
 /// A leader of a cluster with this state.
-async fn leader(status: ClusterStatus) -> (TestServer, Arc<FakeConsensus>) {
+pub(super) async fn leader(status: ClusterStatus) -> (TestServer, Arc<FakeConsensus>) {
     let consensus = FakeConsensus::new(status);
     let server = TestServer::on(Gated::in_cluster(consensus.clone()), |_, _| {}, keepfast_engines::all()).await;
     (server, consensus)
@@ -541,7 +541,7 @@ async fn a_change_of_a_standby_is_refused() {
 }
 
 /// Sends a body that is no JSON.
-async fn upload(server: &TestServer, path: &str, file: &[u8]) -> (u16, String) {
+pub(super) async fn upload(server: &TestServer, path: &str, file: &[u8]) -> (u16, String) {
     let send = RequestOptions { token: Some(ROOT.to_owned()), ..RequestOptions::default() };
     let mut request = incoming("POST", path, send);
     request.input.body = keepfast_framework::Body::of_bytes(Bytes::copy_from_slice(file));
@@ -584,21 +584,6 @@ async fn sec_rl15_a_snapshot_is_restored_by_the_keyring_that_sealed_it() {
     }
     let log = server.audit("audit");
     assert!(log.contains("sys/storage/raft/snapshot") && !log.contains("KFSNAP"));
-}
-
-#[tokio::test]
-async fn sec_ds08_a_snapshot_that_expands_a_hundredfold_is_refused() {
-    let (server, consensus) = leader(status(&[1])).await;
-    *consensus.parts.lock() = vec![Bytes::from(vec![0; 256 * 1024]); 16];
-    let get = RequestOptions { token: Some(ROOT.to_owned()), ..RequestOptions::default() };
-    let saved = server.node.handle(incoming("GET", &format!("{RAFT}/snapshot"), get)).await;
-    let file = saved.into_body();
-    assert!(file.len() * 100 < 16 * 256 * 1024, "{}", file.len());
-    for path in ["snapshot", "snapshot-force"] {
-        let refused = upload(&server, &format!("{RAFT}/{path}"), &file).await;
-        assert!(refused.0 == 400 && refused.1.contains("is larger than"), "{refused:?}");
-    }
-    assert!(consensus.restored.lock().is_empty());
 }
 
 #[test]
