@@ -24,10 +24,10 @@ use crate::cluster::port::{ClusterPort, ComingRoot, ForwardedResponse, NotForwar
 use crate::tests::fixture::{ROOT, RequestOptions, TestServer, incoming};
 use crate::tests::gate::Gated;
 
-const RAFT: &str = "sys/storage/raft";
+pub(super) const RAFT: &str = "sys/storage/raft";
 
 /// A leader of a cluster with this state.
-async fn leader(status: ClusterStatus) -> (TestServer, Arc<FakeConsensus>) {
+pub(super) async fn leader(status: ClusterStatus) -> (TestServer, Arc<FakeConsensus>) {
     let consensus = FakeConsensus::new(status);
     let server = TestServer::on(Gated::in_cluster(consensus.clone()), |_, _| {}, keepfast_engines::all()).await;
     (server, consensus)
@@ -377,7 +377,7 @@ async fn a_node_whose_records_do_not_arrive_leaves_the_network_again() {
 }
 
 /// The status of a leader and two voters in contact.
-fn three() -> ClusterStatus {
+pub(super) fn three() -> ClusterStatus {
     let peer = |n| PeerStatus { id: RaftId(n), matched: 100, last_contact: Some(Duration::from_millis(1500)) };
     ClusterStatus { peers: vec![peer(2), peer(3)], ..status(&[1, 2, 3]) }
 }
@@ -524,7 +524,7 @@ async fn a_change_of_a_standby_is_refused() {
 }
 
 /// Sends a body that is no JSON.
-async fn upload(server: &TestServer, path: &str, file: &[u8]) -> (u16, String) {
+pub(super) async fn upload(server: &TestServer, path: &str, file: &[u8]) -> (u16, String) {
     let send = RequestOptions { token: Some(ROOT.to_owned()), ..RequestOptions::default() };
     let mut request = incoming("POST", path, send);
     request.input.body = keepfast_framework::Body::of_bytes(Bytes::copy_from_slice(file));

@@ -260,7 +260,7 @@ impl Consensus for Replica {
         Err(StorageError::NotLeader)
     }
 
-    async fn restore(&self, _: SnapshotHead, _: &mut dyn SnapshotParts) -> Result<Index, StorageError> {
+    async fn restore(&self, _: SnapshotHead, _: &mut dyn SnapshotParts, _: Bytes) -> Result<Index, StorageError> {
         Err(StorageError::NotLeader)
     }
 }
