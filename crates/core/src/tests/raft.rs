@@ -394,7 +394,7 @@ async fn a_node_whose_records_do_not_arrive_leaves_the_network_again() {
 }
 
 /// The status of a leader and two voters in contact.
-fn three() -> ClusterStatus {
+pub(super) fn three() -> ClusterStatus {
     let peer = |n| PeerStatus { id: RaftId(n), matched: 100, last_contact: Some(Duration::from_millis(1500)) };
     ClusterStatus { peers: vec![peer(2), peer(3)], ..status(&[1, 2, 3]) }
 }

@@ -80,7 +80,13 @@ async fn add(
     let of = Circumstances { status: &status, removed: &removed, version: &settings.version, leading_for };
     match admit(applicant, &of)? {
         Step::Nothing => return Ok(status.members),
-        Step::Update => members::change(consensus, Change::Update(applicant.member())).await?,
+        Step::Update => {
+            // A member needs the keys in any case, and tells the leader its addresses when it is connected.
+            if let Err(error) = members::change(consensus, Change::Update(applicant.member())).await {
+                tracing::warn!(node = applicant.node, %error, "the addresses of a member are not changed");
+            }
+            return Ok(consensus.status().members);
+        }
         Step::Add => members::change(consensus, Change::AddLearner(applicant.member())).await?,
         Step::Replace(silent) => {
             members::check_quorum_without(&status, &silent)?;

@@ -283,7 +283,7 @@ impl Consensus for Replica {
         Ok((head, Box::new(Parts(Vec::new().into_iter()))))
     }
 
-    async fn restore(&self, _: SnapshotHead, _: &mut dyn SnapshotParts) -> Result<Index, StorageError> {
+    async fn restore(&self, _: SnapshotHead, _: &mut dyn SnapshotParts, _: Bytes) -> Result<Index, StorageError> {
         self.shared.storage.memory().replace_with(&self.shared.snapshot);
         Ok(self.shared.now())
     }
