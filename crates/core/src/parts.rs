@@ -13,7 +13,7 @@ use crate::audit::{self, AllowedTargets};
 use crate::cluster::membership::Membership;
 use crate::lease::quarantine::NodeDirectory;
 use crate::metrics::Metrics;
-use crate::metrics::cluster::Observed;
+use crate::metrics::transport::Observed;
 use crate::request::in_flight::InFlight;
 use crate::seal::SealConfig;
 use crate::settings::{DataDirectory, Settings};

@@ -22,7 +22,8 @@ impl AutopilotTask {
     /// Starts the ticks of this server.
     pub(crate) fn start(server: Weak<Lifecycle>) -> Self {
         AutopilotTask(tokio::spawn(async move {
-            let parts_of = |server: Arc<Lifecycle>| (server.parts.clock.clone(), server.parts.settings.autopilot_interval);
+            let parts_of =
+                |server: Arc<Lifecycle>| (server.parts.clock.clone(), server.parts.settings.autopilot_interval);
             while let Some((clock, interval)) = server.upgrade().map(parts_of) {
                 clock.sleep_until(clock.now().after(interval)).await;
                 let Some(server) = server.upgrade() else { return };

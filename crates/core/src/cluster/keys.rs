@@ -6,12 +6,12 @@ use std::time::Duration;
 use keepfast_crypto::compare;
 use keepfast_crypto::locked::Key256;
 use keepfast_framework::{Clock, Error, Result, Timestamp};
-use parking_lot::Mutex;
 use keepfast_storage::{Addresses, Barrier, Consensus, Index, Watch, Write};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::port::{AUTHORITY, ClusterPort, PeerService, PortIdentity};
-use crate::metrics::cluster::{Observed, TimedTransport};
+use crate::metrics::transport::{Observed, TimedTransport};
 
 /// The record of the keyring.
 const KEYRING: &str = "barrier/keyring";

@@ -94,7 +94,8 @@ mod tests {
     #[tokio::test]
     async fn changes_that_wait_for_a_commit_are_stored_by_one_more() {
         let unstored = Arc::<Unstored>::default();
-        let (sizes, open, reached) = (Arc::<Mutex<Vec<usize>>>::default(), Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (sizes, open, reached) =
+            (Arc::<Mutex<Vec<usize>>>::default(), Arc::new(Notify::new()), Arc::new(Notify::new()));
         let stores = |number: usize| {
             let (unstored, sizes, open, reached) = (unstored.clone(), sizes.clone(), open.clone(), reached.clone());
             let store = move |changes: Vec<_>| {

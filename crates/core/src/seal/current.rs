@@ -113,13 +113,7 @@ impl CurrentSeal {
     }
 
     /// Commits a root key and the seal record that holds it, after the other members have got both.
-    async fn replace(
-        &self,
-        barrier: &Barrier,
-        root: &Key256,
-        seal: Arc<dyn Seal>,
-        change: SealChange,
-    ) -> Result<()> {
+    async fn replace(&self, barrier: &Barrier, root: &Key256, seal: Arc<dyn Seal>, change: SealChange) -> Result<()> {
         let coming = ComingRoot { record: sha256(&change.to), root: root.clone(), seal: seal.key() };
         if let Some(others) = &self.others {
             others.announce(&coming).await?;

@@ -7,8 +7,8 @@ use keepfast_crypto::random;
 
 use super::{KEYRING, SEAL, record_format};
 use crate::{
-    Backend, Barrier, BarrierError, Batch, Index, Key, MemoryBackend, Page, RootKey, SealChange, SealRecord, StorageError,
-    Watch, Write,
+    Backend, Barrier, BarrierError, Batch, Index, Key, MemoryBackend, Page, RootKey, SealChange, SealRecord,
+    StorageError, Watch, Write,
 };
 
 async fn created() -> (Arc<MemoryBackend>, RootKey, Arc<Barrier>) {

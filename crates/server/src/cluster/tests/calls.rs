@@ -68,8 +68,7 @@ async fn a_member_that_is_not_reached_has_done_nothing() {
 #[tokio::test]
 async fn a_root_key_reaches_a_member_and_a_refusal_the_leader() {
     let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
-    let coming =
-        ComingRoot { record: [1; 32], root: Key256::new([2; 32]), seal: SecretBytes::new(vec![3; 32]) };
+    let coming = ComingRoot { record: [1; 32], root: Key256::new([2; 32]), seal: SecretBytes::new(vec![3; 32]) };
     assert!(a.port.announce_root(&b.member, &coming).await);
     {
         let roots = b.service.roots.lock();

@@ -189,11 +189,8 @@ async fn memory_follows_the_received_bytes_of_a_frame() {
 
 #[test]
 fn a_root_key_comes_back_and_other_lengths_are_refused() {
-    let coming = |seal: usize| ComingRoot {
-        record: [7; 32],
-        root: Key256::new([8; 32]),
-        seal: SecretBytes::new(vec![9; seal]),
-    };
+    let coming =
+        |seal: usize| ComingRoot { record: [7; 32], root: Key256::new([8; 32]), seal: SecretBytes::new(vec![9; seal]) };
     for length in [0, 32, MAX_SEAL_KEY] {
         let sent = coming_root::encode(5, &coming(length));
         assert_eq!(sent.expose().len(), sent.expose().capacity());
