@@ -14,7 +14,7 @@ use crate::cluster::membership::Membership;
 use crate::cluster::{members, restored};
 use crate::lease::quarantine::NodeDirectory;
 use crate::metrics::Metrics;
-use crate::metrics::cluster::Observed;
+use crate::metrics::transport::Observed;
 use crate::request::in_flight::InFlight;
 use crate::seal::SealConfig;
 use crate::settings::{DataDirectory, Settings};

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, watch};
 
 use super::join::rejoin::{GivenAuthority, Rejoin};
 use super::port::{AUTHORITY, ClusterPort, PeerService, PortIdentity};
-use crate::metrics::cluster::{Observed, TimedTransport};
+use crate::metrics::transport::{Observed, TimedTransport};
 
 /// The record of the keyring.
 const KEYRING: &str = "barrier/keyring";

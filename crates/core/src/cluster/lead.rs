@@ -11,7 +11,7 @@ use keepfast_storage::Role;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::metrics::cluster::Observed;
+use crate::metrics::transport::Observed;
 
 /// The pause before a failed takeover is repeated.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);

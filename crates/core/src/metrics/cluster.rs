@@ -1,14 +1,10 @@
-//! The metrics of what a node of a cluster sends to other members, and of its leaderships.
+//! What a node of a cluster sends to other members, and its leaderships.
 
 use std::future::Future;
-use std::sync::Arc;
 
-use async_trait::async_trait;
-use bytes::Bytes;
 use keepfast_framework::Clock;
-use keepfast_storage::{Index, Member, SnapshotParts, StorageError, Transport};
 
-use super::{Counter, Item, Metrics, Timing, Value};
+use super::timing::{Counter, Timing};
 
 /// What happens between this node and the other members.
 #[derive(Default)]
@@ -64,7 +60,7 @@ impl ClusterTimings {
         ]
     }
 
-    fn counters(&self) -> [(&'static str, &Counter); 5] {
+    pub(super) fn counters(&self) -> [(&'static str, &Counter); 5] {
         [
             ("ha.rpc.client.forward.errors", &self.forward.failed),
             ("ha.rpc.client.commit.errors", &self.commit.failed),
@@ -72,50 +68,5 @@ impl ClusterTimings {
             ("ha.rpc.client.snapshot.errors", &self.snapshot.failed),
             ("raft.leader_changes", &self.leader_changes),
         ]
-    }
-
-    /// All of them, with their values.
-    pub(super) fn items(&self) -> impl Iterator<Item = Item> {
-        let timings = self.all().into_iter().map(|(name, timing)| Item::new(name, Value::Summary(timing.read())));
-        timings.chain(self.counters().into_iter().map(|(name, count)| Item::new(name, Value::Counter(count.read()))))
-    }
-}
-
-/// The clock, and the metrics that record what it times.
-#[derive(Clone)]
-pub(crate) struct Observed {
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) metrics: Arc<Metrics>,
-}
-
-/// A transport whose calls are timed.
-pub(crate) struct TimedTransport {
-    inner: Arc<dyn Transport>,
-    by: Observed,
-}
-
-impl TimedTransport {
-    /// A transport that times `inner`.
-    pub(crate) fn new(inner: Arc<dyn Transport>, by: Observed) -> Self {
-        TimedTransport { inner, by }
-    }
-}
-
-#[async_trait]
-impl Transport for TimedTransport {
-    fn send(&self, to: &Member, message: Bytes) {
-        self.inner.send(to, message);
-    }
-
-    async fn send_snapshot(&self, to: &Member, head: Bytes, parts: Box<dyn SnapshotParts>) -> Result<(), StorageError> {
-        self.by.metrics.cluster.snapshot.of(&*self.by.clock, self.inner.send_snapshot(to, head, parts)).await
-    }
-
-    async fn propose(&self, leader: &Member, batch: Bytes) -> Result<Index, StorageError> {
-        self.by.metrics.cluster.commit.of(&*self.by.clock, self.inner.propose(leader, batch)).await
-    }
-
-    async fn read_index(&self, leader: &Member) -> Result<Index, StorageError> {
-        self.by.metrics.cluster.read_index.of(&*self.by.clock, self.inner.read_index(leader)).await
     }
 }

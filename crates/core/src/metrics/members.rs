@@ -2,6 +2,7 @@
 
 use keepfast_storage::{ClusterStatus, Member, NodeId};
 
+use super::cluster::ClusterTimings;
 use super::{Item, Value};
 use crate::cluster::autopilot::{AutopilotConfig, failure_tolerance, is_healthy, lacks};
 use crate::lifecycle::Lifecycle;
@@ -13,7 +14,7 @@ pub(super) fn items(server: &Lifecycle) -> Vec<Item> {
     let status = consensus.status();
     let mut out = of_log(&status, &consensus.identity().node);
     if membership.with_others().is_some() {
-        out.extend(server.parts.metrics.cluster.items());
+        out.extend(of_calls(&server.parts.metrics.cluster));
         out.extend(of_members(&status));
         if status.is_leading {
             let config = server.administration.autopilot.memory().config();
@@ -21,6 +22,11 @@ pub(super) fn items(server: &Lifecycle) -> Vec<Item> {
         }
     }
     out
+}
+
+fn of_calls(cluster: &ClusterTimings) -> impl Iterator<Item = Item> {
+    let timings = cluster.all().into_iter().map(|(name, timing)| Item::new(name, Value::Summary(timing.read())));
+    timings.chain(cluster.counters().map(|(name, count)| Item::new(name, Value::Counter(count.read()))))
 }
 
 fn of_log(status: &ClusterStatus, node: &NodeId) -> Vec<Item> {

@@ -17,17 +17,18 @@ mod process;
 pub(crate) mod routes;
 pub(crate) mod storage;
 pub(crate) mod timing;
+pub(crate) mod transport;
 pub(crate) mod usage;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use keepfast_framework::Timestamp;
 use parking_lot::Mutex;
 
 pub(crate) use labelled::{Labelled, StatusCodes};
 pub use timing::Summary;
-pub(crate) use timing::{Interval, Timing};
+pub(crate) use timing::{Counter, Interval, Timing};
 
 /// The length of an interval of the JSON format in seconds, as in Vault.
 pub(crate) const INTERVAL: i64 = 10;
@@ -138,22 +139,6 @@ pub(crate) struct PolicyTimings {
     pub(crate) delete: Timing,
     /// List of policies.
     pub(crate) list: Timing,
-}
-
-/// A number that only increases.
-#[derive(Default)]
-pub(crate) struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds one.
-    pub(crate) fn add(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// The current count.
-    pub(crate) fn read(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
 }
 
 /// The values of counters at the ends of intervals. The JSON format reports the increase of the last interval.
