@@ -250,7 +250,9 @@ impl Consensus for Replica {
         self.shared.transfer(self.name)
     }
 
-    fn deliver(&self, _: Origin, _: Bytes) {}
+    fn deliver(&self, _: Origin, _: Bytes) -> bool {
+        true
+    }
 
     async fn receive_snapshot(&self, _: Origin, _: Bytes, _: &mut dyn SnapshotParts) -> Result<(), StorageError> {
         Err(StorageError::NotLeader)
