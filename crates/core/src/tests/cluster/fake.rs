@@ -49,6 +49,8 @@ struct Shared {
     forwards: AtomicUsize,
     refuses: AtomicBool,
     loses: AtomicBool,
+    /// Requests that nothing proves find no room.
+    is_busy: AtomicBool,
     /// The node that missed what was committed since, and its records.
     behind: Mutex<Option<(&'static str, Arc<MemoryBackend>)>>,
     /// The nodes, for the exchange of those that join.
@@ -300,6 +302,10 @@ impl ClusterPort for Replica {
     async fn forward(&self, to: &Member, request: Box<Incoming>) -> Result<ForwardedResponse, NotForwarded> {
         self.shared.offers.fetch_add(1, Ordering::Relaxed);
         let service = self.shared.ports.lock().get(to.node.as_str()).map(|port| port.service.clone());
+        let is_unproven = request.cluster.as_ref().is_some_and(|part| part.is_unproven);
+        if is_unproven && self.shared.is_busy.load(Ordering::Relaxed) {
+            return Err(NotForwarded::Busy(request));
+        }
         let service = service.filter(|_| !self.shared.refuses.load(Ordering::Relaxed));
         let Some(service) = service else { return Err(NotForwarded::Elsewhere(request)) };
         let from = self.identity();
@@ -398,6 +404,11 @@ impl Cluster {
     /// From now on no leader takes a request of another node.
     pub(super) fn refuse_forwards(&self) {
         self.shared.refuses.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on only requests of callers that are proved find room.
+    pub(super) fn be_busy(&self) {
+        self.shared.is_busy.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn accept_forwards(&self) {
