@@ -130,10 +130,9 @@ impl Unsealed {
             (barrier.view(SYSTEM_STORAGE), barrier.view(AUDIT_STORAGE), barrier.view(TOKEN_STORAGE));
         let audit = Broker::open(tx, &salts, &settings.audit, devices, clock.clone(), metrics.clone()).await?;
         let invalidator = Invalidator::new(barrier.clone());
-        let own_files = settings.own_files.clone();
-        let stored_devices = Arc::new(StoredDevices::new(barrier.clone(), salts.clone(), own_files.clone()));
+        let stored_devices = Arc::new(StoredDevices::new(barrier.clone(), salts.clone(), settings.clone()));
         invalidator.add(AUDIT_STORAGE, AUDIT_DEVICES, stored_devices.clone());
-        stored_devices::open_all(&audit, tx, &salts, &own_files).await?;
+        stored_devices::open_all(&audit, tx, &salts, settings).await?;
         let secrets = TokenSecrets::load(tx, &token_view).await?;
 
         let mounts = Mounts::new(barrier.view(""), system.clone(), parts.engines.clone(), settings.clone());

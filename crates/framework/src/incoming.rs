@@ -22,6 +22,8 @@ pub struct ClusterPart {
     pub redirect: Option<String>,
     /// The name of the node that passed the request to this one. Not a header: only the cluster port sets it.
     pub forwarded_from: Option<String>,
+    /// Whether nothing has proved the caller: the path needs no token. Not a header.
+    pub is_unproven: bool,
 }
 
 /// A request as the edge read it. Not `Debug`: it holds the token and the body.

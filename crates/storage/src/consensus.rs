@@ -95,8 +95,9 @@ pub trait Consensus: Send + Sync + 'static {
     /// [`StorageError::Unknown`] when it still leads after a few seconds.
     async fn transfer(&self, to: Option<NodeId>) -> Result<(), StorageError>;
 
-    /// Passes on a message of another member, in the order of its connection. Never blocks; messages may be dropped.
-    fn deliver(&self, from: Origin, message: Bytes);
+    /// Passes on a message of another member, in the order of its connection. Never blocks; messages may be dropped. Returns
+    /// false for bytes that are no message: the connection then ends.
+    fn deliver(&self, from: Origin, message: Bytes) -> bool;
 
     /// Receives a snapshot of the leader: `head` is what [`Transport::send_snapshot`] got.
     ///

@@ -19,7 +19,6 @@ use super::device::{Device, Ticket};
 use super::device_error::DeviceError;
 use super::line::Line;
 use super::options::DeviceOptions;
-use super::own_files::OwnFiles;
 use super::target;
 use crate::invalidation::{CacheOwner, CommittedChange};
 use crate::layout::AUDIT_DEVICES;
@@ -95,14 +94,14 @@ pub(crate) async fn delete(tx: &mut Tx, view: &View, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Opens all stored devices at unseal. One that cannot be opened is kept, and opened again when logs are reopened, as
-/// long as another device takes entries.
+/// Opens all stored devices at unseal, if the configuration allows any. One that cannot be opened is kept, and opened again
+/// when logs are reopened, as long as another device takes entries.
 ///
 /// Fails when storage fails; when there are devices and none can be opened.
-pub(crate) async fn open_all(broker: &Broker, tx: &mut ReadTx, view: &View, own: &Arc<OwnFiles>) -> Result<()> {
+pub(crate) async fn open_all(broker: &Broker, tx: &mut ReadTx, view: &View, settings: &Settings) -> Result<()> {
     let mut last = None;
     for at in STORED.list_in(tx, view, "", &Page::all()).await? {
-        last = open_stored(broker, tx, view, own, &at).await?.or(last);
+        last = open_stored(broker, tx, view, settings, &at).await?.or(last);
     }
     match last {
         Some(error) if !broker.has_open_device() => Err(error.into()),
@@ -110,16 +109,23 @@ pub(crate) async fn open_all(broker: &Broker, tx: &mut ReadTx, view: &View, own:
     }
 }
 
-/// Opens the stored device at `at`, if there is one. The error is why its target cannot be opened: then the device
-/// takes no entries.
+/// Opens the stored device at `at`, if there is one and the configuration allows it: a device of a restored snapshot may
+/// write to any file. The error is why its target cannot be opened: then the device takes no entries.
 async fn open_stored(
     broker: &Broker,
     tx: &mut ReadTx,
     view: &View,
-    own: &Arc<OwnFiles>,
+    limits: &Settings,
     at: &str,
 ) -> Result<Option<DeviceError>> {
     let Some(stored) = STORED.get_in(tx, view, at).await? else { return Ok(None) };
+    if !limits.allow_api_audit_creation {
+        tracing::error!(
+            device = stored.name,
+            "an audit device of sys/audit is not opened: the configuration does not have unsafe_allow_api_audit_creation = true"
+        );
+        return Ok(None);
+    }
     let salt = tx.get(view, &salt_key(&stored.name)).await?;
     let salt = salt.ok_or_else(|| Error::internal("an audit device has no salt"))?;
     let settings = stored.settings();
@@ -128,7 +134,7 @@ async fn open_stored(
         tracing::warn!(device = %settings.name, "an audit device of the configuration has the path of one of sys/audit, which is not opened");
         return Ok(None);
     }
-    let allowed = AllowedTargets::created(own);
+    let allowed = AllowedTargets::created(&limits.own_files);
     let (opened, failure) = match target::open(&settings, &allowed) {
         Ok(opened) => (opened, None),
         Err(error) => {
@@ -147,7 +153,7 @@ async fn open_stored(
 pub(crate) struct StoredDevices {
     barrier: Arc<Barrier>,
     view: View,
-    own: Arc<OwnFiles>,
+    settings: Arc<Settings>,
     changed: Mutex<Changed>,
     is_behind: AtomicBool,
     /// Only one request applies changes at a time; the others wait.
@@ -164,12 +170,12 @@ struct Changed {
 }
 
 impl StoredDevices {
-    /// The devices under `view`, which may not write to the server's own files.
-    pub(crate) fn new(barrier: Arc<Barrier>, view: View, own: Arc<OwnFiles>) -> Self {
+    /// The devices under `view`, as far as the configuration allows them.
+    pub(crate) fn new(barrier: Arc<Barrier>, view: View, settings: Arc<Settings>) -> Self {
         StoredDevices {
             barrier,
             view,
-            own,
+            settings,
             changed: Mutex::default(),
             is_behind: AtomicBool::new(false),
             following: tokio::sync::Mutex::default(),
@@ -205,7 +211,7 @@ impl StoredDevices {
     async fn reopen(&self, broker: &Broker, at: &str) -> Result<()> {
         let Some(name) = hex::decode(at).ok().and_then(|name| String::from_utf8(name).ok()) else { return Ok(()) };
         broker.remove(&name);
-        open_stored(broker, &mut self.barrier.begin_read(), &self.view, &self.own, at).await.map(drop)
+        open_stored(broker, &mut self.barrier.begin_read(), &self.view, &self.settings, at).await.map(drop)
     }
 }
 

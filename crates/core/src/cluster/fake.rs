@@ -155,6 +155,9 @@ impl Consensus for FakeConsensus {
 
     async fn join(&self, cluster: Joined) -> Result<(), StorageError> {
         let mut status = self.status.lock();
+        if self.joined.lock().as_ref().is_some_and(|before| before.cluster_id != cluster.cluster_id) {
+            return Err(StorageError::Layout("it has begun to join another cluster".into()));
+        }
         status.is_joining = true;
         status.members.clone_from(&cluster.members);
         *self.joined.lock() = Some(cluster);
@@ -176,7 +179,9 @@ impl Consensus for FakeConsensus {
         Err(StorageError::NoTarget)
     }
 
-    fn deliver(&self, _: Origin, _: Bytes) {}
+    fn deliver(&self, _: Origin, _: Bytes) -> bool {
+        true
+    }
 
     async fn receive_snapshot(&self, _: Origin, _: Bytes, _: &mut dyn SnapshotParts) -> Result<(), StorageError> {
         Ok(())

@@ -44,7 +44,12 @@ impl ClusterNode<'_> {
         match next {
             Next::Refuse(error) => self.refuse(incoming, error).await,
             // The edge did not receive the body: the stages refuse the request.
-            Next::Forward if !incoming.body_withheld => self.forward(incoming).await,
+            Next::Forward if !incoming.body_withheld => {
+                let mut incoming = incoming;
+                // Its token cannot be checked here.
+                incoming.cluster.get_or_insert_default().is_unproven = incoming.token.is_none();
+                self.forward(incoming).await
+            }
             Next::Forward => self.run(incoming, Site::Leader, Index(0)).await,
             Next::Run(site, settled) => self.run(incoming, site, settled).await,
         }
@@ -155,9 +160,18 @@ impl ClusterNode<'_> {
         match forward.of(&*self.parts.clock, port.forward(leader, incoming)).await {
             Ok(response) => Ok(self.with_index(Response::forwarded(response), Index(0))),
             Err(NotForwarded::Elsewhere(incoming)) => Err(incoming),
+            Err(NotForwarded::Busy(incoming)) => {
+                let text = "too many requests without a token wait for the leader; send the request again";
+                Ok(self.refuse(incoming, Error::new(Status::UNAVAILABLE, text)).await)
+            }
+            Err(NotForwarded::TooLong(incoming)) => {
+                let text = "the request is too long for the leader";
+                Ok(self.refuse(incoming, Error::new(Status::TOO_LARGE, text)).await)
+            }
             Err(NotForwarded::Lost) => {
                 let text = "the connection to the leader was lost; the outcome of the request is not known";
-                Ok(self.refuse(kept, Error::new(Status::UNAVAILABLE, text)).await)
+                // Without a `Retry-After`: the request may have taken effect.
+                Ok(self.pipeline.refuse(kept, Error::new(Status::UNAVAILABLE, text)).await)
             }
         }
     }

@@ -86,6 +86,10 @@ pub enum NotForwarded {
     /// The other node did nothing: it does not lead, is sealed, or was not reached. Another node may get the request,
     /// which is returned.
     Elsewhere(Box<Incoming>),
+    /// Nothing was done: too many requests of callers that nothing has proved wait for the other node.
+    Busy(Box<Incoming>),
+    /// Nothing was done: the request is longer than the other node accepts.
+    TooLong(Box<Incoming>),
     /// The connection was lost after the request was sent: whether it took effect is not known.
     Lost,
 }

@@ -73,11 +73,13 @@ impl Authenticator {
         now: Timestamp,
         site: Site,
     ) -> Result<Authenticated, Departure> {
+        let is_unproven = routed.is_unauthenticated();
         match self.caller_of(&routed, now, site).await {
             Ok(Some(caller)) => Ok(Authenticated { routed, caller }),
             Ok(None) => {
                 let mut incoming = routed.incoming;
                 incoming.input.captures = Default::default();
+                incoming.cluster.get_or_insert_default().is_unproven = is_unproven;
                 Err(Departure::ToLeader(incoming))
             }
             Err(error) => Err(Box::new(Refused::new(routed, RequestCaller::default(), error)).into()),

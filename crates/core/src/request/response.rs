@@ -6,7 +6,7 @@ use bytes::Bytes;
 use keepfast_framework::reply::{Raw, SentStatus};
 use keepfast_framework::sealed::SealedReply;
 use keepfast_framework::{Error, Status, error_body};
-use keepfast_storage::Index;
+use keepfast_storage::{Index, StorageError};
 
 use super::wiped;
 use crate::cluster::port::ForwardedResponse;
@@ -125,12 +125,42 @@ impl Response {
     }
 }
 
-/// Logs the cause of an error, which no response contains. A request to a sealed server is no error of the server.
+/// Logs the cause of an error, which no response contains. A request to a sealed server is no error of the server, nor one
+/// to a cluster that has no leader: anybody can send any number of them.
 fn log(error: &Error) {
-    if error.status() == Status::UNAVAILABLE && error.cause().is_none() {
+    if is_refusal(error) {
         tracing::debug!(public = error.public(), "request refused");
     } else if error.status().0 >= 500 {
         let cause = error.cause().map(ToString::to_string).unwrap_or_default();
         tracing::error!(status = error.status().0, public = error.logged(), %cause, "request failed");
+    }
+}
+
+fn is_refusal(error: &Error) -> bool {
+    let cause = error.cause().map(|cause| cause.downcast_ref::<StorageError>());
+    let is_expected = match cause {
+        None => true,
+        Some(cause) => match cause {
+            Some(StorageError::NoLeader | StorageError::NotLeader | StorageError::Behind(_)) => true,
+            cause => matches!(cause, Some(StorageError::Closed)),
+        },
+    };
+    error.status() == Status::UNAVAILABLE && is_expected
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_without_a_leader_is_no_error_of_the_server() {
+        for error in [StorageError::NoLeader, StorageError::NotLeader, StorageError::Behind(7), StorageError::Closed] {
+            assert!(is_refusal(&error.into()));
+        }
+        assert!(is_refusal(&Error::sealed()));
+        for error in [StorageError::Full, StorageError::Unknown, StorageError::corrupt("x")] {
+            assert!(!is_refusal(&error.into()));
+        }
+        assert!(!is_refusal(&Error::new(Status::UNAVAILABLE, "busy").caused_by(StorageError::Full)));
     }
 }

@@ -5,6 +5,7 @@ use keepfast_framework::sealed::SealedResponse;
 use keepfast_framework::{Cx, Result, Routes};
 
 use super::System;
+use crate::cluster::join::joiner;
 
 const HELP: Help = Help { synopsis: "Seals the server.", description: "" };
 
@@ -22,7 +23,12 @@ async fn seal(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
     Ok(())
 }
 
-/// A sealed server stays sealed. An unsealed one needs a token.
+/// A sealed server stays sealed: the join of a cluster, which would unseal it, ends. An unsealed one needs a token.
 async fn seal_again(sys: &System, _: Nothing) -> Result<SealedResponse<()>> {
-    Ok(if sys.lifecycle()?.is_sealed() { SealedResponse::Empty } else { SealedResponse::Passed })
+    let server = sys.lifecycle()?;
+    if !server.is_sealed() {
+        return Ok(SealedResponse::Passed);
+    }
+    joiner::cancel(&server).await?;
+    Ok(if server.is_sealed() { SealedResponse::Empty } else { SealedResponse::Passed })
 }

@@ -199,3 +199,30 @@ async fn a_device_whose_opening_panics_is_opened_before_the_next_entry() {
     server.get("sys/mounts/canary", ROOT).await;
     assert!(server.audit("late").contains("canary") && !unsealed.observability.stored_devices.is_behind());
 }
+
+#[tokio::test]
+async fn sec_a_stored_device_that_the_configuration_forbids_is_not_opened() {
+    let change = |settings: &mut crate::Settings, _: &std::path::Path| settings.allow_api_audit_creation = true;
+    let mut server = TestServer::with(change, keepfast_engines::all()).await;
+    let target = server.dir.path().join("planted");
+    let device = json!({ "type": "file", "options": { "file_path": target } });
+    server.post("sys/audit/x", ROOT, device).await.is(204);
+    server.restarted().await;
+    server.get("sys/mounts", ROOT).await.ok();
+    assert!(std::fs::metadata(&target).unwrap().len() > 0);
+    std::fs::remove_file(&target).unwrap();
+    server.settings.allow_api_audit_creation = false;
+    server.restarted().await;
+    server.get("sys/mounts", ROOT).await.ok();
+    assert!(!target.exists(), "as after the restore of a snapshot");
+    // Nor when another node of the cluster stores it.
+    let unsealed = server.unsealed();
+    let mut tx = unsealed.barrier.begin();
+    let view = unsealed.barrier.view(crate::layout::AUDIT_STORAGE);
+    let key = format!("{}{}", crate::layout::AUDIT_DEVICES, hex::encode("x"));
+    let stored = tx.get(&view, &key).await.unwrap().unwrap();
+    tx.put(&view, &key, stored);
+    tx.commit().await.unwrap();
+    server.get("sys/mounts", ROOT).await.ok();
+    assert!(!target.exists());
+}

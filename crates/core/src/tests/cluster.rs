@@ -180,14 +180,37 @@ async fn sec_rl12_a_request_of_a_lost_connection_is_audited_not_repeated() {
     let [leader, standby, _] = cluster.nodes();
     cluster.lose_forwards();
     standby.forget_audit();
-    let response = standby.post("secret/data/a", ROOT, written()).await.is(503);
-    assert!(response.error().contains("not known"), "{response:?}");
+    let (response, headers) =
+        send(standby, request("POST", "secret/data/a", ROOT, &written(), ClusterPart::default())).await;
+    assert!(response.error().contains("not known") && response.status == 503, "{response:?}");
+    assert_eq!(headers.retry_after, None, "it may have taken effect");
     assert_eq!(cluster.offers(), 1);
     let entries = standby.entries();
     assert_eq!(entries.len(), 2);
     assert!(entries.iter().all(|entry| entry["request"]["path"] == "secret/data/a"));
     assert!(entries[0]["request"]["data"].is_object(), "with its body");
     leader.get("secret/data/a", ROOT).await.ok();
+}
+
+#[tokio::test]
+async fn sec_requests_without_a_token_do_not_hold_up_others() {
+    let cluster = Cluster::new().await;
+    let [leader, standby, _] = cluster.nodes();
+    leader.post("sys/auth/up", ROOT, json!({ "type": "userpass" })).await.ok();
+    leader.post("auth/up/users/anna", ROOT, json!({ "password": "right" })).await.ok();
+    cluster.be_busy();
+    standby.forget_audit();
+    for (token, expected) in [("", 503), (ROOT, 503), ("unknown", 503)] {
+        let login = request("POST", "auth/up/login/anna", token, &json!({ "password": "x" }), ClusterPart::default());
+        let (response, headers) = send(standby, login).await;
+        assert_eq!((response.status, headers.retry_after), (expected, Some(1)), "a token proves nothing at a login");
+    }
+    assert_eq!(standby.entries().len(), 6);
+    standby.post("secret/data/a", ROOT, written()).await.ok();
+    // The token of a request cannot be checked at a node that is behind.
+    cluster.fail_settled("b", Some(StorageError::Behind(7)));
+    standby.get("secret/data/a", "").await.is(503);
+    standby.get("secret/data/a", ROOT).await.ok();
 }
 
 #[tokio::test]

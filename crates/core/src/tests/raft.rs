@@ -35,8 +35,8 @@ pub(super) async fn leader(status: ClusterStatus) -> (TestServer, Arc<FakeConsen
 
 /// Calls the leader in the same process, and changes responses as the test wants it.
 #[derive(Default)]
-struct Calls {
-    leader: Mutex<Option<Arc<Node>>>,
+pub(super) struct Calls {
+    pub(super) leader: Mutex<Option<Arc<Node>>>,
     sent: Mutex<Vec<(JoinStep, Vec<u8>)>>,
     forge: Mutex<Option<Forge>>,
     /// The number of calls that get no response.
@@ -74,10 +74,10 @@ impl JoinClient for Calls {
 
 /// A cluster port that only notes its identity.
 #[derive(Debug, Default)]
-struct Port {
+pub(super) struct Port {
     /// The cluster and the number of authorities of each identity.
     opened: Mutex<Vec<(String, Vec<[u8; 32]>)>>,
-    closed: AtomicUsize,
+    pub(super) closed: AtomicUsize,
 }
 
 struct Nowhere;
@@ -116,17 +116,17 @@ impl ClusterPort for Port {
 }
 
 /// A leader, and a node that joins it.
-struct Pair {
-    leader: TestServer,
+pub(super) struct Pair {
+    pub(super) leader: TestServer,
     cluster: Arc<FakeConsensus>,
-    node: TestServer,
-    consensus: Arc<FakeConsensus>,
-    calls: Arc<Calls>,
-    port: Arc<Port>,
+    pub(super) node: TestServer,
+    pub(super) consensus: Arc<FakeConsensus>,
+    pub(super) calls: Arc<Calls>,
+    pub(super) port: Arc<Port>,
 }
 
 impl Pair {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let (leader, cluster) = leader(status(&[1])).await;
         let alone = ClusterStatus { id: None, is_leading: false, leader: None, ..status(&[2]) };
         let consensus = FakeConsensus::new(ClusterStatus { is_running: false, ..alone });
@@ -145,7 +145,7 @@ impl Pair {
     }
 
     /// The snapshot of the leader arrives once the node has started.
-    fn will_receive(&self) {
+    pub(super) fn will_receive(&self) {
         let (from, to) = (self.leader.backend.clone(), self.node.backend.clone());
         let consensus = self.consensus.clone();
         *self.consensus.on_start.lock() = Some(Box::new(move || {
@@ -154,12 +154,12 @@ impl Pair {
         }));
     }
 
-    async fn join(&self) -> Value {
+    pub(super) async fn join(&self) -> Value {
         self.node.post(&format!("{RAFT}/join"), "", json!({ "leader_api_addr": "http://leader" })).await.is(200).body
     }
 
     /// Submits shares; returns the last response.
-    async fn unseal(&self) -> crate::tests::fixture::TestResponse {
+    pub(super) async fn unseal(&self) -> crate::tests::fixture::TestResponse {
         let mut last = None;
         for share in &self.leader.shares {
             last = Some(self.node.post("sys/unseal", "", json!({ "key": hex::encode(share.expose()) })).await);

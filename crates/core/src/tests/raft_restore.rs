@@ -42,6 +42,20 @@ async fn remove(server: &TestServer, node: &str) {
     server.post(&format!("{RAFT}/remove-peer"), ROOT, json!({ "server_id": node })).await.is(204);
 }
 
+#[tokio::test]
+async fn sec_a_small_file_does_not_become_a_large_state() {
+    let (server, consensus) = leader(three()).await;
+    let zeros = |count: usize| vec![Bytes::from(vec![0; 256 << 10]); count];
+    *consensus.parts.lock() = zeros(4);
+    let (file, _) = saved(&server).await;
+    assert_eq!(upload(&server, &format!("{RAFT}/snapshot-force"), &file).await.0, 204);
+    *consensus.parts.lock() = zeros(257);
+    let (file, _) = saved(&server).await;
+    assert!(file.len() < 1 << 20);
+    let refused = upload(&server, &format!("{RAFT}/snapshot-force"), &file).await;
+    assert!(refused.0 == 400 && refused.1.contains("67108864"), "{refused:?}");
+}
+
 fn term(server: &TestServer) -> u32 {
     server.unsealed().barrier.key_status().unwrap().term
 }

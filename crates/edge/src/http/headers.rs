@@ -80,7 +80,7 @@ pub(crate) fn cluster_part(headers: &HeaderMap, target: &str) -> Result<Option<B
     let forward = given(&FORWARD).is_some_and(|value| value == b"active-node");
     let redirect = given(&NO_FORWARDING).map(|_| target.to_owned());
     let is_empty = index.is_none() && !forward_when_behind && !forward && redirect.is_none();
-    let part = ClusterPart { index, forward_when_behind, forward, redirect, forwarded_from: None };
+    let part = ClusterPart { index, forward_when_behind, forward, redirect, ..ClusterPart::default() };
     Ok((!is_empty).then(|| Box::new(part)))
 }
 

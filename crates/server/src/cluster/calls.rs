@@ -44,6 +44,8 @@ pub(super) enum Answer {
 pub(super) enum NoAnswer {
     /// Nothing was sent.
     NotSent,
+    /// Nothing was sent: the call is longer than the other node accepts.
+    TooLong,
     /// Perhaps it takes effect.
     Lost,
 }
@@ -114,7 +116,7 @@ impl Caller {
         let ticket = Arc::new(Ticket::default());
         let called = timeout(within, self.exchange(port, to, frame, &ticket)).await;
         match called.ok().flatten() {
-            Some(answer) => Ok(answer),
+            Some(outcome) => outcome,
             None if ticket.leave(Ticket::CANCELLED) => Err(NoAnswer::NotSent),
             None => Err(NoAnswer::Lost),
         }
@@ -126,21 +128,21 @@ impl Caller {
         to: &Arc<Recipient>,
         frame: impl FnOnce(u64) -> Outgoing,
         ticket: &Arc<Ticket>,
-    ) -> Option<Answer> {
+    ) -> Option<Result<Answer, NoAnswer>> {
         let _one = self.calls.acquire().await.ok()?;
         let live = self.live(port, to).await?;
         let id = live.next.fetch_add(1, Ordering::Relaxed);
         let frame = frame(id);
         if frame.length() > live.limit {
             tracing::warn!(node = to.origin.node, bytes = frame.length(), "a call is longer than the member accepts");
-            return None;
+            return Some(Err(NoAnswer::TooLong));
         }
         let _bytes = self.reserve(frame.length()).await?;
         let (sender, answer) = oneshot::channel();
         live.pending.lock().as_mut()?.insert(id, sender);
         let _pending = Pending { live: &live, id };
         live.frames.send(Queued { frame, ticket: ticket.clone() }).await.ok()?;
-        answer.await.ok()
+        answer.await.ok().map(Ok)
     }
 
     async fn reserve(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {

@@ -36,6 +36,12 @@ fn request(address: &str, step: JoinStep, body: Vec<u8>) -> Result<Request<Bytes
     if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none_or(str::is_empty) {
         return Err(JoinError::Settings("leader_api_addr is no URL with https:// or http://".to_owned()));
     }
+    // Anybody can let a node that is not initialized call an address, but only this path of it.
+    let own = |uri: &Uri| uri.path() == format!("/v1/{}", step.path()) && uri.query().is_none();
+    let is_plain = !address.contains(['?', '#', '\\']) && own(&uri);
+    if !is_plain || uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err(JoinError::Settings("leader_api_addr has more than a scheme, a host and a port".to_owned()));
+    }
     let request = Request::builder().method(Method::PUT).uri(uri).header("Content-Type", "application/json");
     request.body(Bytes::from(body)).map_err(|error| JoinError::Settings(error.to_string()))
 }
@@ -137,6 +143,11 @@ mod tests {
             (target("not a url"), "leader_api_addr is no URL"),
             (target("ftp://host"), "leader_api_addr is no URL with https:// or http://"),
             (target("/x"), "leader_api_addr is no URL with https:// or http://"),
+            (target("http://h:1/x?y="), "leader_api_addr has more than a scheme, a host and a port"),
+            (target("http://h:1/?"), "leader_api_addr has more than a scheme, a host and a port"),
+            (target("http://h:1/#"), "leader_api_addr has more than a scheme, a host and a port"),
+            (target("https://h/x/"), "leader_api_addr has more than a scheme, a host and a port"),
+            (target("https://u@h"), "leader_api_addr has more than a scheme, a host and a port"),
             (
                 JoinTarget { ca: Some(PemSource::Text("x".to_owned())), ..target("https://127.0.0.1:1") },
                 "no CA certificate found in the file, text or directory given",

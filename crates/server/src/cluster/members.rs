@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use keepfast_storage::{Member, Origin};
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::calls::Caller;
 use super::frames::Kind;
@@ -15,6 +15,9 @@ use super::messages::Messages;
 const MAX_CALLS: usize = 256;
 /// Requests of clients at one member at a time.
 const MAX_REQUESTS: usize = 256;
+
+/// Of these, requests of callers that nothing has proved: others always have room.
+const MAX_UNPROVEN: usize = 64;
 
 /// The members that this node has sent something to.
 #[derive(Default)]
@@ -33,6 +36,8 @@ pub(super) struct Recipient {
     pub(super) messages: Messages,
     pub(super) calls: Caller,
     pub(super) requests: Caller,
+    /// The requests of callers that nothing has proved.
+    pub(super) unproven: Semaphore,
     /// One snapshot at a time.
     pub(super) snapshot: tokio::sync::Mutex<()>,
     removed: watch::Sender<bool>,
@@ -82,6 +87,7 @@ impl Recipient {
             messages: Messages::default(),
             calls: Caller::new(Kind::Calls, MAX_CALLS),
             requests: Caller::new(Kind::Requests, MAX_REQUESTS),
+            unproven: Semaphore::new(MAX_UNPROVEN),
             snapshot: tokio::sync::Mutex::new(()),
             removed: watch::Sender::new(false),
         }

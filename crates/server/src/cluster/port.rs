@@ -121,12 +121,19 @@ impl ClusterPort for Port {
         let Some((port, member)) = self.current().and_then(|port| Some((port.clone(), port.members.get(to)?))) else {
             return Err(NotForwarded::Elsewhere(request));
         };
-        let Some(head) = request::encode(&request) else { return Err(NotForwarded::Elsewhere(request)) };
+        let is_unproven = request.cluster.as_ref().is_some_and(|part| part.is_unproven);
+        let _unproven = match is_unproven.then(|| member.unproven.try_acquire()) {
+            Some(Err(_)) => return Err(NotForwarded::Busy(request)),
+            Some(Ok(permit)) => Some(permit),
+            None => None,
+        };
+        let Some(head) = request::encode(&request) else { return Err(NotForwarded::TooLong(request)) };
         let body = request::body(&request).clone();
         let frame = move |id| request_call(id, head.expose(), body);
         match member.requests.call(&port, &member, frame, REQUEST).await {
             Ok(Answer::Response(response)) => Ok(response),
             Ok(Answer::Elsewhere) | Err(NoAnswer::NotSent) => Err(NotForwarded::Elsewhere(request)),
+            Err(NoAnswer::TooLong) => Err(NotForwarded::TooLong(request)),
             Ok(Answer::Done(_) | Answer::Failed(_)) | Err(NoAnswer::Lost) => Err(NotForwarded::Lost),
         }
     }
@@ -185,7 +192,7 @@ impl Transport for Sender {
         match member.calls.call(&self.0, &member, frame, COMMIT).await {
             Ok(Answer::Done(index)) => Ok(Index(index)),
             Ok(Answer::Failed(error)) => Err(error),
-            Err(NoAnswer::NotSent) => Err(StorageError::NoLeader),
+            Err(NoAnswer::NotSent | NoAnswer::TooLong) => Err(StorageError::NoLeader),
             Ok(Answer::Response(_) | Answer::Elsewhere) | Err(NoAnswer::Lost) => Err(StorageError::Unknown),
         }
     }

@@ -2,10 +2,12 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Buf, Bytes};
 use keepfast_core::cluster::port::PeerService;
+use keepfast_framework::clock::Clock;
 use keepfast_framework::offload;
 use keepfast_storage::{Consensus, Index, MAX_SNAPSHOT_PART, Origin, SnapshotParts, StorageError};
 use tokio::io::AsyncReadExt;
@@ -23,6 +25,8 @@ use super::request;
 
 /// The answers that wait to be written.
 const QUEUE: usize = 16;
+/// The most time until the next part of a snapshot: only one is received at a time.
+const NEXT_PART: Duration = Duration::from_secs(60);
 /// The only number of hops of a request: it was received from a client by the node that sent it.
 const HOPS: u8 = 1;
 
@@ -70,8 +74,12 @@ async fn messages(port: &OpenPort, connection: &Connection, mut reader: Reader) 
             Err(error) => return error,
         };
         let from = connection.credentials().origin.clone();
-        if !connection.deliver(|| consensus.deliver(from, frame)) {
+        let mut is_readable = true;
+        if !connection.deliver(|| is_readable = consensus.deliver(from, frame)) {
             return io::ErrorKind::ConnectionAborted.into();
+        }
+        if !is_readable {
+            return invalid("a message of Raft");
         }
     }
 }
@@ -96,9 +104,9 @@ async fn snapshot(
         Ok(consensus) => consensus,
         Err(error) => return error,
     };
-    let (from, ended) = (connection.credentials().origin.clone(), connection.ended());
+    let (from, ended, clock) = (connection.credentials().origin.clone(), connection.ended(), port.clock.clone());
     let received = tokio::spawn(async move {
-        let mut parts = ReceivedParts { reader, ended: Box::pin(ended), progress: Progress::Open };
+        let mut parts = ReceivedParts { reader, ended: Box::pin(ended), progress: Progress::Open, clock };
         let result = consensus.receive_snapshot(from, head, &mut parts).await;
         (result.and_then(|()| parts.is_complete()), parts.reader)
     });
@@ -125,6 +133,7 @@ struct ReceivedParts<E> {
     reader: Reader,
     ended: std::pin::Pin<Box<E>>,
     progress: Progress,
+    clock: Arc<dyn Clock>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -143,11 +152,14 @@ impl<E> ReceivedParts<E> {
 #[async_trait]
 impl<E: Future<Output = ()> + Send> SnapshotParts for ReceivedParts<E> {
     async fn next(&mut self) -> Result<Option<Bytes>, StorageError> {
+        // The frames that show that the sender is alive do not count.
+        let late = self.clock.now().after(NEXT_PART);
         while self.progress == Progress::Open {
             self.progress = Progress::Failed;
             let frame = tokio::select! {
                 frame = frames::read(&mut self.reader, MAX_SNAPSHOT_PART + 1) => frame,
                 () = &mut self.ended => Err(io::ErrorKind::ConnectionAborted.into()),
+                () = self.clock.sleep_until(late) => Err(io::ErrorKind::TimedOut.into()),
             };
             match frame.map_err(|error| StorageError::io("receive a snapshot", error))? {
                 Frame { tag: tag::ALIVE, .. } => self.progress = Progress::Open,

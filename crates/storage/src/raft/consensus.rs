@@ -102,17 +102,21 @@ impl Consensus for Node {
         self.call(|reply| Event::Transfer(to, reply)).await
     }
 
-    fn deliver(&self, from: Origin, message: Bytes) {
+    fn deliver(&self, from: Origin, message: Bytes) -> bool {
         if self.published.is_lone() {
-            return;
+            return true;
         }
         match Message::decode(message) {
             Ok(message) if self.inbox.take(&message) => {
                 let _ = self.send(Event::Message(from, message));
             }
             Ok(_) => {}
-            Err(error) => tracing::warn!(node = from.node, %error, "a message cannot be read"),
+            Err(error) => {
+                tracing::debug!(node = from.node, %error, "a message cannot be read");
+                return false;
+            }
         }
+        true
     }
 
     async fn receive_snapshot(
@@ -123,6 +127,10 @@ impl Consensus for Node {
     ) -> Result<(), StorageError> {
         let message = Message::decode(head).map_err(|_| damaged())?;
         receive::head(&message).ok_or_else(damaged)?;
+        // Any member could hold the only place.
+        if !self.published.view.borrow().takes_snapshot_of(&from, &message) {
+            return Err(StorageError::NoLeader);
+        }
         // Another one that is under way has the file.
         let turn = Turn::take(&self.is_receiving).ok_or(StorageError::Conflict)?;
         if self.published.is_lone() || self.published.network().is_none() {

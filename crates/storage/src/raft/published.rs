@@ -9,12 +9,12 @@ use std::{
     time::Duration,
 };
 
-use keepfast_consensus::{Mono, PeerProgress, Role as StepsRole};
+use keepfast_consensus::{Message, Mono, PeerProgress, Role as StepsRole};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::clock;
-use crate::{Addresses, Leader, Member, PeerStatus, RaftId, Role, Transport};
+use crate::{Addresses, Leader, Member, Origin, PeerStatus, RaftId, Role, Transport};
 
 /// How this node reaches the others.
 #[derive(Clone)]
@@ -191,6 +191,12 @@ impl Published {
 }
 
 impl View {
+    /// Whether a snapshot of this node is one of the leader, as far as that is known: a node that joins may not know it.
+    pub(super) fn takes_snapshot_of(&self, origin: &Origin, message: &Message) -> bool {
+        let is_leader = |leader: &Member| leader.node == origin.node && leader.incarnation == origin.incarnation;
+        message.term >= self.term && self.leader.as_ref().is_none_or(is_leader)
+    }
+
     /// The view of a node without a leader.
     pub(super) fn without_leader(id: Option<RaftId>, term: u64, members: Arc<[Member]>) -> Self {
         Self { id, term, accepts: false, is_leading: false, leader: None, members }
@@ -233,7 +239,44 @@ pub(crate) fn since(now: Mono, at: Mono) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use keepfast_consensus::{Body, LogId};
+
     use super::*;
+
+    fn member(number: u64) -> Member {
+        let (node, incarnation) = (format!("n{number}"), [number as u8; 16]);
+        let text = String::new;
+        Member {
+            id: RaftId(number),
+            node,
+            incarnation,
+            cluster_addr: text(),
+            api_addr: text(),
+            voter: true,
+            wants_vote: true,
+            election_ms: 600,
+            version: text(),
+        }
+    }
+
+    #[test]
+    fn sec_only_the_leader_sends_snapshots() {
+        let of = |member: &Member| Origin { node: member.node.clone(), incarnation: member.incarnation };
+        let message = |term| {
+            let body = Body::Snapshot { last: LogId { term, index: 9 }, members: Vec::new() };
+            Message { from: RaftId(1), to: RaftId(2), term, body }
+        };
+        let known = View { leader: Some(member(1)), ..View::without_leader(Some(RaftId(2)), 5, [].into()) };
+        assert!(known.takes_snapshot_of(&of(&member(1)), &message(5)));
+        assert!(!known.takes_snapshot_of(&of(&member(3)), &message(5)));
+        assert!(!known.takes_snapshot_of(&of(&member(3)), &message(6)));
+        assert!(!known.takes_snapshot_of(&of(&member(1)), &message(4)));
+        let other_disk = Origin { incarnation: [9; 16], ..of(&member(1)) };
+        assert!(!known.takes_snapshot_of(&other_disk, &message(5)));
+        let unknown = View { leader: None, ..known };
+        assert!(unknown.takes_snapshot_of(&of(&member(3)), &message(5)));
+        assert!(!unknown.takes_snapshot_of(&of(&member(3)), &message(4)));
+    }
 
     #[test]
     fn a_lease_of_a_machine_that_was_frozen_does_not_hold() {

@@ -359,6 +359,12 @@ async fn a_node_that_joins_and_restarts_goes_on() {
     cluster.open(added);
     assert!(cluster.nodes[added].status().is_joining && !cluster.nodes[added].role().is_leading());
     assert!(matches!(cluster.nodes[added].backend().commit(put("k", "w")).await, Err(StorageError::NoLeader)));
+    // Another cluster does not take it over; the same one may begin again.
+    let members = cluster.nodes[0].status().members;
+    let other = crate::Joined { cluster_id: "other".into(), members: members.clone() };
+    let added_to = cluster.nodes[added].consensus();
+    assert!(matches!(added_to.join(other).await, Err(StorageError::Layout(_))));
+    added_to.join(crate::Joined { cluster_id: "c".into(), members }).await.unwrap();
     cluster.connect(added).await;
     cluster.nodes[added].applies(cluster.nodes[0].applied()).await;
     assert_eq!(cluster.nodes[added].get("k").await.as_deref(), Some("v"));

@@ -52,11 +52,27 @@ pub(crate) async fn request(server: &Lifecycle, intent: Intent) -> Result<()> {
     })?;
     let pending = Pending { intent, seal: challenge.seal()?, seal_record: challenge.seal_record.into() };
     let name = pending.seal.cluster_name.clone();
-    *server.administration.joining.pending.lock() = Some(pending);
-    // Shares for another seal are of no use.
-    server.unsealing.lock().reset();
+    {
+        let mut current = server.administration.joining.pending.lock();
+        let is_same = current.as_ref().is_some_and(|current| current.seal_record == pending.seal_record);
+        if !is_same {
+            check_shares(server)?;
+        }
+        *current = Some(pending);
+    }
     tracing::info!(cluster = name, "a leader was found: this node joins it when it gets the shares of its unseal key");
     Ok(())
+}
+
+/// Checks that no shares were submitted for a cluster: anybody could replace it by another one.
+fn check_shares(server: &Lifecycle) -> Result<()> {
+    let joining = &server.administration.joining;
+    if server.unsealing.lock().progress() == 0 && !joining.is_completing() {
+        return Ok(());
+    }
+    let text =
+        "shares were submitted for the cluster that this node joins; discard them first (sys/unseal with reset=true)";
+    Err(Error::invalid(text))
 }
 
 /// Joins the cluster with these shares, and unseals. Returns whether they open the root key. The records of the cluster
@@ -65,6 +81,7 @@ pub(crate) async fn request(server: &Lifecycle, intent: Intent) -> Result<()> {
 /// Fails when no leader responds, or refuses this node.
 pub(crate) async fn complete(server: &Arc<Lifecycle>, shares: &[SecretBytes], patience: Duration) -> Result<bool> {
     let joining = &server.administration.joining;
+    let ended = joining.attempt.lock().ended;
     let completing = joining.completing.clone().lock_owned().await;
     let Some(pending) = joining.pending.lock().clone() else { return Err(Error::invalid("Vault is not initialized")) };
     let Some(seal) = pending.seal.seal_from(shares) else { return Ok(false) };
@@ -83,12 +100,37 @@ pub(crate) async fn complete(server: &Arc<Lifecycle>, shares: &[SecretBytes], pa
         }
     };
     // In its own task: the records arrive also when the caller does not wait.
-    let task = tokio::spawn(work);
-    match tokio::time::timeout(patience, task).await {
+    let (done, result) = tokio::sync::oneshot::channel();
+    {
+        let mut attempt = joining.attempt.lock();
+        if attempt.ended != ended {
+            return Err(was_ended());
+        }
+        attempt.task = Some(tokio::spawn(async move {
+            // The caller may not wait any more.
+            let _ = done.send(work.await);
+        }));
+    }
+    match tokio::time::timeout(patience, result).await {
         Ok(Ok(entered)) => entered.map(|()| true),
-        Ok(Err(_)) => Err(Error::internal("the task that joins the cluster has failed")),
+        Ok(Err(_)) => Err(was_ended()),
         Err(_) => Ok(true),
     }
+}
+
+fn was_ended() -> Error {
+    Error::new(Status::UNAVAILABLE, "the attempt to join the cluster was ended")
+}
+
+/// Ends a join whose records have not arrived: the node leaves the network and is sealed.
+pub(crate) async fn cancel(server: &Lifecycle) -> Result<()> {
+    if !server.administration.joining.cancel().await {
+        return Ok(());
+    }
+    tracing::warn!("the join of a cluster was ended before the records arrived");
+    consensus(server)?.stop().await;
+    port(server)?.close().await;
+    Ok(())
 }
 
 /// Answers a fresh challenge. Returns what the leader has sent.
@@ -157,9 +199,6 @@ async fn prepare(server: &Lifecycle, consensus: &dyn Consensus, cluster_id: &str
     let _changing = server.changing.lock().await;
     if server.parts.seal_config().await?.is_some() {
         return Err(Error::invalid("Vault is already initialized"));
-    }
-    if consensus.status().is_joining {
-        return Ok(());
     }
     let joined = Joined { cluster_id: cluster_id.to_owned(), members: members.to_vec() };
     consensus.join(joined).await.map_err(|error| match error {

@@ -1,13 +1,16 @@
 //! The cluster that a node is about to join, in memory.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::task::JoinHandle;
 
 use super::client::JoinTarget;
 use crate::seal::SealConfig;
+
+/// The most calls of `retry` whose leaders are tried at a time; the oldest are dropped first.
+const MAX_INTENTS: usize = 8;
 
 /// The leaders to join, and as what.
 #[derive(Clone, Debug)]
@@ -24,7 +27,24 @@ pub(crate) struct Joining {
     pub(super) pending: Mutex<Option<Pending>>,
     /// Held while shares are used.
     pub(super) completing: Arc<tokio::sync::Mutex<()>>,
-    is_retrying: AtomicBool,
+    /// The attempt that receives the records of the cluster.
+    pub(super) attempt: Mutex<Attempt>,
+    retried: Mutex<Retried>,
+}
+
+/// An attempt to join.
+#[derive(Default)]
+pub(super) struct Attempt {
+    /// Counts those that were ended, so that one which has no task yet begins none.
+    pub(super) ended: u64,
+    pub(super) task: Option<JoinHandle<()>>,
+}
+
+/// The leaders that are tried again and again.
+#[derive(Default)]
+struct Retried {
+    is_running: bool,
+    intents: Vec<Intent>,
 }
 
 /// A leader that has responded.
@@ -46,13 +66,47 @@ impl Joining {
         self.completing.try_lock().is_err()
     }
 
-    /// Begins a sequence of attempts, if there is none.
-    pub(super) fn begin_retry(&self) -> bool {
-        !self.is_retrying.swap(true, Ordering::AcqRel)
+    /// Adds leaders to those that are tried. Returns whether the attempts begin with them.
+    pub(super) fn begin_retry(&self, intent: Intent) -> bool {
+        let mut retried = self.retried.lock();
+        retried.intents.retain(|known| !known.is_same(&intent));
+        retried.intents.push(intent);
+        let excess = retried.intents.len().saturating_sub(MAX_INTENTS);
+        retried.intents.drain(..excess);
+        !std::mem::replace(&mut retried.is_running, true)
     }
 
-    /// Ends it.
+    /// The leaders to try.
+    pub(super) fn retried(&self) -> Vec<Intent> {
+        self.retried.lock().intents.clone()
+    }
+
+    /// Ends the attempts.
     pub(super) fn end_retry(&self) {
-        self.is_retrying.store(false, Ordering::Release);
+        *self.retried.lock() = Retried::default();
+    }
+
+    /// Ends a join whose records have not arrived. Returns whether there was one.
+    pub(crate) async fn cancel(&self) -> bool {
+        let task = {
+            let mut attempt = self.attempt.lock();
+            attempt.ended += 1;
+            attempt.task.take().filter(|task| !task.is_finished())
+        };
+        let Some(task) = task else { return false };
+        task.abort();
+        // Until it has ended, it could unseal the node.
+        let was_cancelled = task.await.is_err();
+        if was_cancelled {
+            *self.pending.lock() = None;
+        }
+        was_cancelled
+    }
+}
+
+impl Intent {
+    fn is_same(&self, other: &Self) -> bool {
+        let addresses = |intent: &Self| intent.targets.iter().map(|target| target.api_addr.clone()).collect::<Vec<_>>();
+        addresses(self) == addresses(other)
     }
 }

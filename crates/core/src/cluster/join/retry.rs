@@ -3,8 +3,9 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use keepfast_crypto::random;
-use keepfast_framework::Error;
+use keepfast_framework::{Error, Result};
 
 use super::client::JoinTarget;
 use super::joiner;
@@ -14,20 +15,20 @@ use crate::lifecycle::Lifecycle;
 /// The longest pause between two attempts.
 const MAX_PAUSE: u64 = 15;
 
-/// Tries until a leader has responded, or the node is initialized.
+/// Tries until a leader has responded, or the node is initialized. If attempts are under way already, they go on with these
+/// leaders as well: no caller can hold up another one.
 pub(crate) fn start(server: &Arc<Lifecycle>, targets: Vec<JoinTarget>, non_voter: bool) {
-    if targets.is_empty() || !server.administration.joining.begin_retry() {
+    if targets.is_empty() || !server.administration.joining.begin_retry(Intent { targets, non_voter }) {
         return;
     }
-    let server = Arc::downgrade(server);
-    tokio::spawn(async move { run(server, Intent { targets, non_voter }).await });
+    tokio::spawn(run(Arc::downgrade(server)));
 }
 
 // The lifecycle is not kept: a server that is dropped ends its attempts.
-async fn run(server: Weak<Lifecycle>, intent: Intent) {
+async fn run(server: Weak<Lifecycle>) {
     for attempt in 0.. {
         let Some(server) = server.upgrade() else { return };
-        match joiner::request(&server, intent.clone()).await {
+        match request(&server).await {
             Ok(()) => {
                 server.administration.joining.end_retry();
                 return;
@@ -39,6 +40,20 @@ async fn run(server: Weak<Lifecycle>, intent: Intent) {
         let next = clock.now().after(pause(attempt, u32::from_le_bytes(random::bytes())));
         clock.sleep_until(next).await;
     }
+}
+
+/// Asks all leaders at once, until one responds. Otherwise returns the last error.
+async fn request(server: &Lifecycle) -> Result<()> {
+    let intents = server.administration.joining.retried();
+    let mut calls: FuturesUnordered<_> = intents.into_iter().map(|intent| joiner::request(server, intent)).collect();
+    let mut last = Ok(());
+    while let Some(outcome) = calls.next().await {
+        if outcome.is_ok() {
+            return outcome;
+        }
+        last = outcome;
+    }
+    last
 }
 
 fn log(error: &Error, attempt: u32) {

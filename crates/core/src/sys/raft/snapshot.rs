@@ -27,8 +27,10 @@ const FORCE: Help = Help {
 
 /// The largest file in bytes.
 const MAX_FILE: usize = 256 << 20;
-/// The bytes that a byte of a file may become when decompressed. Encrypted records hardly shrink.
-const MAX_EXPANSION: u64 = 100;
+/// The bytes that a byte of a larger file may become when decompressed: encrypted records hardly shrink.
+const MAX_EXPANSION: u64 = 10;
+/// The bytes that any file may become, and the most that one may become.
+const EXPANDED: std::ops::RangeInclusive<u64> = 64 << 20..=2 << 30;
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("storage/raft/snapshot", SNAPSHOT).read(save).update(restore).raw_body().once();
@@ -72,7 +74,7 @@ async fn begin_restore(sys: &System, cx: &mut Cx, is_forced: bool) -> Result<()>
     if file.is_empty() {
         return Err(Error::invalid("failed to decompress snapshot: EOF"));
     }
-    let limit = (file.len() as u64).saturating_mul(MAX_EXPANSION);
+    let limit = (file.len() as u64).saturating_mul(MAX_EXPANSION).clamp(*EXPANDED.start(), *EXPANDED.end());
     let verified = offload::run(file.len(), || VerifiedSnapshot::read(&file[..], limit)).await.map_err(refusal)?;
     if !is_forced {
         let key = unsealed(cx)?.barrier.derive(verified.details.key_term, SNAPSHOTS);

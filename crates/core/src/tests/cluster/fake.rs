@@ -52,6 +52,8 @@ struct Shared {
     lags: AtomicBool,
     refuses: AtomicBool,
     loses: AtomicBool,
+    /// Requests that nothing proves find no room.
+    is_busy: AtomicBool,
     /// The node that missed what was committed since, and its records.
     behind: Mutex<Option<(&'static str, Arc<MemoryBackend>)>>,
     /// The nodes, for the exchange of those that join.
@@ -266,7 +268,9 @@ impl Consensus for Replica {
         self.shared.transfer(self.name)
     }
 
-    fn deliver(&self, _: Origin, _: Bytes) {}
+    fn deliver(&self, _: Origin, _: Bytes) -> bool {
+        true
+    }
 
     async fn receive_snapshot(&self, _: Origin, _: Bytes, _: &mut dyn SnapshotParts) -> Result<(), StorageError> {
         Err(StorageError::NotLeader)
@@ -323,6 +327,10 @@ impl ClusterPort for Replica {
     async fn forward(&self, to: &Member, request: Box<Incoming>) -> Result<ForwardedResponse, NotForwarded> {
         self.shared.offers.fetch_add(1, Ordering::Relaxed);
         let service = self.shared.ports.lock().get(to.node.as_str()).map(|port| port.service.clone());
+        let is_unproven = request.cluster.as_ref().is_some_and(|part| part.is_unproven);
+        if is_unproven && self.shared.is_busy.load(Ordering::Relaxed) {
+            return Err(NotForwarded::Busy(request));
+        }
         let service = service.filter(|_| !self.shared.refuses.load(Ordering::Relaxed));
         let Some(service) = service else { return Err(NotForwarded::Elsewhere(request)) };
         let from = self.identity();
@@ -426,6 +434,11 @@ impl Cluster {
     /// From now on no leader takes a request of another node.
     pub(in crate::tests) fn refuse_forwards(&self) {
         self.shared.refuses.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on only requests of callers that are proved find room.
+    pub(super) fn be_busy(&self) {
+        self.shared.is_busy.store(true, Ordering::Relaxed);
     }
 
     pub(in crate::tests) fn accept_forwards(&self) {

@@ -198,8 +198,10 @@ impl Consensus for FakeStorage {
         unreachable!()
     }
 
-    fn deliver(&self, from: Origin, message: Bytes) {
+    fn deliver(&self, from: Origin, message: Bytes) -> bool {
+        let is_readable = &message[..] != b"unreadable";
         let _ = self.delivered.send((from, message));
+        is_readable
     }
 
     async fn receive_snapshot(

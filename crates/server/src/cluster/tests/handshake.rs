@@ -247,6 +247,35 @@ async fn a_node_that_is_busy_with_a_snapshot_is_not_silent() {
     soon(sent).await.unwrap().unwrap();
 }
 
+#[tokio::test]
+async fn sec_a_sender_without_parts_does_not_hold_the_place_of_a_snapshot() {
+    let clock = TestClock::default();
+    let (a, b) = (
+        TestNode::with("a", &[1], Arc::new(clock.clone())).await,
+        TestNode::with("bb", &[1], Arc::new(clock.clone())).await,
+    );
+    let (transport, to) = (a.transport.clone(), b.member.clone());
+    // It shows all the time that it is alive.
+    let sent = tokio::spawn(async move { transport.send_snapshot(&to, Bytes::new(), Box::new(NoPart)).await });
+    let mut seconds = 0;
+    while b.service.storage.snapshot_errors.lock().is_empty() {
+        clock.advance(Duration::from_secs(1));
+        seconds += 1;
+        tokio::time::timeout(Duration::from_millis(1), std::future::pending::<()>()).await.unwrap_err();
+        assert!(seconds < 10_000, "it holds the place");
+    }
+    assert!(seconds >= 60 && soon(sent).await.unwrap().is_err());
+}
+
+struct NoPart;
+
+#[async_trait]
+impl SnapshotParts for NoPart {
+    async fn next(&mut self) -> Result<Option<Bytes>, StorageError> {
+        std::future::pending().await
+    }
+}
+
 struct OnePart(bool);
 
 #[async_trait]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use keepfast_core::cluster::port::ClusterPort;
 use keepfast_storage::MAX_MESSAGE;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{TestNode, origin, soon};
 use crate::cluster::dial::{Dialled, dial};
@@ -83,4 +83,20 @@ async fn a_closed_port_sends_nothing_and_can_be_opened_again() {
     let again = a.restart().await;
     again.transport.send(&b.member, number(2));
     assert_eq!(b.service.message().await.1, number(2));
+}
+
+#[tokio::test]
+async fn sec_bytes_that_are_no_message_end_the_connection() {
+    let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
+    let dialled = dial(&a.open_port(), &origin("bb"), &b.member.cluster_addr, Kind::Messages).await.unwrap();
+    let mut halves = dialled.halves;
+    for body in ["first", "unreadable", "after"] {
+        let frame = Outgoing::new(tag::MESSAGE, &[], Bytes::from_static(body.as_bytes()));
+        frame.write(&mut halves.writer).await.unwrap();
+    }
+    halves.writer.flush().await.unwrap();
+    let _ = soon(halves.reader.read_to_end(&mut Vec::new())).await;
+    assert_eq!(b.service.message().await.1, "first");
+    assert_eq!(b.service.message().await.1, "unreadable");
+    assert!(b.service.storage.messages.lock().await.try_recv().is_err());
 }

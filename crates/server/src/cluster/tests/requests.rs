@@ -53,6 +53,7 @@ async fn forward(from: &TestNode, to: &TestNode, request: Box<Incoming>) -> Forw
     match soon(from.port.forward(&to.member, request)).await {
         Ok(response) => response,
         Err(NotForwarded::Elsewhere(_)) => panic!("elsewhere"),
+        Err(NotForwarded::Busy(_) | NotForwarded::TooLong(_)) => panic!("refused"),
         Err(NotForwarded::Lost) => panic!("lost"),
     }
 }
@@ -81,22 +82,66 @@ async fn a_request_comes_back_when_nothing_was_done() {
         let request = request("POST", Operation::Update, path, body);
         match soon(a.port.forward(to, request)).await {
             Err(NotForwarded::Elsewhere(request)) => request,
+            Err(NotForwarded::Busy(_) | NotForwarded::TooLong(_)) => panic!("refused"),
             Err(NotForwarded::Lost) => panic!("lost"),
             Ok(response) => panic!("{}", response.status),
         }
     };
-    // It does not lead, is not reached, or would refuse the length.
+    // It does not lead, or is not reached.
     let back = elsewhere(&b.member, "secret/data/app", "{\"a\":1}").await;
     assert_eq!((back.path.as_str(), back.input.body.field("a")), ("secret/data/app", Some("1")));
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let absent = member("ccc", format!("https://{free}"));
     elsewhere(&absent, "x", "").await;
-    b.service.lead().await;
-    let long = json!({ "data": { "v": "x".repeat(3 << 20) } }).to_string();
-    elsewhere(&b.member, "secret/data/app", &long).await;
-    assert_eq!(forward(&a, &b, read("sys/health")).await.status, 200);
     a.port.close().await;
     elsewhere(&b.member, "secret/data/app", "").await;
+}
+
+#[tokio::test]
+async fn a_request_that_no_leader_would_take_is_refused_at_once() {
+    let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
+    b.service.lead().await;
+    let long = json!({ "data": { "v": "x".repeat(3 << 20) } }).to_string();
+    let without_form = request("BREW", Operation::Read, "secret/data/app", "");
+    for request in [request("POST", Operation::Update, "secret/data/app", &long), without_form] {
+        let path = request.path.to_string();
+        match soon(a.port.forward(&b.member, request)).await {
+            Err(NotForwarded::TooLong(back)) => assert_eq!(back.path.as_str(), path),
+            _ => panic!("it was offered"),
+        }
+    }
+    assert_eq!(forward(&a, &b, read("sys/health")).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sec_requests_that_nothing_proves_leave_room_for_others() {
+    let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
+    let mut paths = slow(&b).await;
+    let unproven = || {
+        let (port, to, mut request) = (a.port.clone(), b.member.clone(), read("sys/health"));
+        request.cluster.get_or_insert_default().is_unproven = true;
+        async move { port.forward(&to, request).await }
+    };
+    let waiting: Vec<_> = (0..64).map(|_| tokio::spawn(unproven())).collect();
+    for _ in 0..64 {
+        soon(paths.recv()).await.unwrap();
+    }
+    for _ in 0..700 {
+        assert!(matches!(soon(unproven()).await, Err(NotForwarded::Busy(_))));
+    }
+    let proven: Vec<_> = (0..100).map(|n| start(&a.port, &b, &format!("secret/data/{n}"))).collect();
+    for _ in 0..100 {
+        soon(paths.recv()).await.unwrap();
+    }
+    b.service.gate.add_permits(164);
+    for request in waiting {
+        assert!(soon(request).await.unwrap().is_ok());
+    }
+    for request in proven {
+        assert_eq!(soon(request).await.unwrap(), Ok(404));
+    }
+    b.service.gate.add_permits(1);
+    assert!(soon(unproven()).await.is_ok(), "there is room again");
 }
 
 /// A leader whose requests wait, and the paths of those that arrive.

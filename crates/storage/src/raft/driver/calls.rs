@@ -142,12 +142,16 @@ impl Driver {
         self.waiting.left();
     }
 
-    /// Stores the cluster that this node joins.
+    /// Stores the cluster that this node joins. A node that has begun to join it before goes on.
     pub(super) fn join(&mut self, joined: &Joined) -> Result<(), StorageError> {
-        if self.steps.is_some() || !self.node.layout.lock().joining {
+        let layout = self.node.layout.lock().clone();
+        if !layout.joining {
             return Err(StorageError::Layout("it belongs to a cluster already".into()));
         }
-        self.node.store_join(joined)
+        if layout.cluster_id.as_ref() != Some(&joined.cluster_id) {
+            return Err(StorageError::Layout("it has begun to join another cluster; empty it first".into()));
+        }
+        if self.steps.is_some() { Ok(()) } else { self.node.store_join(joined) }
     }
 }
 

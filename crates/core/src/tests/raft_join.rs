@@ -1,0 +1,126 @@
+//! A join that something interferes with: a seal, a stranger, another cluster.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use keepfast_storage::Consensus as _;
+use serde_json::{Value, json};
+
+use crate::cluster::fake::status;
+use crate::tests::raft::{Pair, RAFT, leader};
+
+/// Waits until the shares were accepted and the node waits for the records.
+async fn wait_for_records(pair: &Pair) {
+    while !pair.consensus.status().is_running {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn sec_a_seal_ends_a_join_whose_records_have_not_arrived() {
+    for ends in ["sys/seal", "sys/unseal", "shutdown"] {
+        let pair = Pair::new().await;
+        pair.join().await;
+        let ended = async {
+            wait_for_records(&pair).await;
+            match ends {
+                "shutdown" => pair.node.node.shutdown().await,
+                path => {
+                    let body = if path == "sys/unseal" { json!({ "reset": true }) } else { Value::Null };
+                    assert!(pair.node.post(path, "", body).await.status < 300);
+                }
+            }
+        };
+        let (unsealed, ()) = tokio::join!(pair.unseal(), ended);
+        assert_eq!(unsealed.is(503).error(), "the attempt to join the cluster was ended", "{ends}");
+        assert!(!pair.consensus.status().is_running && pair.port.closed.load(Ordering::Relaxed) == 1);
+        // The records arrive now, and the node stays sealed.
+        pair.node.backend.memory().replace_with(pair.leader.backend.memory());
+        pair.consensus.status.lock().is_joining = false;
+        for _ in 0..100 {
+            pair.node.clock.advance(Duration::from_secs(1));
+            tokio::task::yield_now().await;
+        }
+        assert!(pair.node.node.lifecycle.is_sealed(), "{ends}");
+    }
+}
+
+#[tokio::test]
+async fn a_join_that_was_ended_begins_again() {
+    let pair = Pair::new().await;
+    pair.join().await;
+    let ended = async {
+        wait_for_records(&pair).await;
+        pair.node.post("sys/seal", "", Value::Null).await.is(204);
+    };
+    tokio::join!(pair.unseal(), ended).0.is(503);
+    assert!(!pair.node.node.is_initialized().await.unwrap(), "it forgets the cluster");
+    pair.join().await;
+    pair.will_receive();
+    assert_eq!(pair.unseal().await.ok().body["sealed"], json!(false));
+}
+
+#[tokio::test]
+async fn sec_a_stranger_does_not_hold_up_the_join_of_an_operator() {
+    let pair = Pair::new().await;
+    let retry = async |address: &str| {
+        let body = json!({ "leader_api_addr": address, "retry": true });
+        pair.node.post(&format!("{RAFT}/join"), "", body).await.is(200);
+    };
+    retry("http://stranger").await;
+    for _ in 0..100 {
+        pair.node.clock.advance(Duration::from_secs(1));
+        tokio::task::yield_now().await;
+    }
+    assert!(!pair.node.node.is_initialized().await.unwrap());
+    retry("http://leader").await;
+    while !pair.node.node.is_initialized().await.unwrap() {
+        pair.node.clock.advance(Duration::from_secs(1));
+        tokio::task::yield_now().await;
+    }
+    pair.will_receive();
+    assert_eq!(pair.unseal().await.ok().body["sealed"], json!(false));
+}
+
+#[tokio::test]
+async fn sec_a_stranger_does_not_replace_a_cluster_that_has_shares() {
+    let pair = Pair::new().await;
+    pair.join().await;
+    let (other, _) = leader(status(&[1])).await;
+    let first = pair.leader.shares[0].expose();
+    if pair.leader.shares.len() == 1 {
+        // A threshold of one: a share that is none of the seal waits as well as a right one.
+        pair.node.node.lifecycle.unsealing.lock().add(&keepfast_crypto::secret::SecretBytes::new(first.to_vec()));
+    }
+    let mine = pair.calls.leader.lock().replace(other.node.clone());
+    let path = format!("{RAFT}/join");
+    let join = || pair.node.post(&path, "", json!({ "leader_api_addr": "http://leader" }));
+    let refused = join().await.is(400);
+    assert!(refused.error().contains("shares were submitted"), "{}", refused.error());
+    // The same cluster is no other one, and without shares there is nothing to protect.
+    *pair.calls.leader.lock() = mine;
+    join().await.is(200);
+    *pair.calls.leader.lock() = Some(other.node.clone());
+    pair.node.post("sys/unseal", "", json!({ "reset": true })).await.ok();
+    join().await.is(200);
+}
+
+#[tokio::test]
+async fn a_directory_that_has_begun_to_join_joins_no_other_cluster() {
+    let pair = Pair::new().await;
+    pair.join().await;
+    let ended = async {
+        wait_for_records(&pair).await;
+        pair.node.post("sys/seal", "", Value::Null).await.is(204);
+    };
+    tokio::join!(pair.unseal(), ended);
+    let (other, _) = leader(status(&[1])).await;
+    *pair.calls.leader.lock() = Some(other.node.clone());
+    pair.join().await;
+    let mut last = None;
+    for share in &other.shares {
+        last = Some(pair.node.post("sys/unseal", "", json!({ "key": hex::encode(share.expose()) })).await);
+    }
+    let refused = last.unwrap().is(400);
+    assert!(refused.error().contains("it has begun to join another cluster"), "{}", refused.error());
+}
