@@ -59,16 +59,19 @@ impl Kernel for Served {
     }
 
     async fn settle(&self) {
-        Box::pin(self.0.settle()).await;
+        let preliminaries = self.0.preliminaries();
+        Box::pin(preliminaries.settle()).await;
     }
 
     // Both futures are large and rarely run. In a box they do not enlarge the future of every request, which is copied.
     async fn is_live_token(&self, token: &SecretString, remote: Option<IpAddr>) -> bool {
-        Box::pin(self.0.is_live_token(token, remote)).await
+        let preliminaries = self.0.preliminaries();
+        Box::pin(preliminaries.is_live_token(token, remote)).await
     }
 
     async fn audit_refusal(&self, refused: Box<Incoming>) {
-        Box::pin(self.0.audit_refusal(refused)).await;
+        let preliminaries = self.0.preliminaries();
+        Box::pin(preliminaries.audit_refusal(refused)).await;
     }
 
     fn metrics(&self, format: &str, accepts_prometheus: bool) -> EdgeResponse {

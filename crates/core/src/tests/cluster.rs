@@ -2,13 +2,13 @@
 
 mod failover;
 pub(in crate::tests) mod fake;
+mod freshness;
 mod keys;
 mod replaced;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use keepfast_crypto::secret::SecretString;
 use keepfast_framework::{ClusterPart, Incoming, StateIndex};
 use keepfast_storage::StorageError;
 use serde_json::{Value, json};
@@ -296,28 +296,6 @@ async fn a_node_of_a_cluster_reports_its_role_and_its_members() {
     assert!(nodes[0]["last_echo"].is_null() && nodes[1]["last_echo"].is_string());
     assert_eq!(nodes[2]["cluster_address"], "https://c");
     assert_eq!(cluster.forwards(), 1, "the leader hears of all members");
-}
-
-#[tokio::test]
-async fn a_token_that_another_node_issued_just_now_is_live() {
-    let cluster = Cluster::new().await;
-    let [leader, standby, _] = cluster.nodes();
-    let created = leader.post("auth/token/create", ROOT, json!({ "policies": ["default"] })).await.ok();
-    let token = SecretString::new(created.body["auth"]["client_token"].as_str().unwrap().to_owned());
-    cluster.lag();
-    assert!(standby.node.is_live_token(&token, None).await);
-    let unknown = SecretString::new("hvs.unknown".to_owned());
-    assert!(!standby.node.is_live_token(&unknown, None).await);
-}
-
-#[tokio::test]
-async fn the_health_of_the_members_is_what_the_leader_sees() {
-    let cluster = Cluster::new().await;
-    let [leader, standby, _] = cluster.nodes();
-    let state =
-        async |server: &TestServer| server.get("sys/storage/raft/autopilot/state", ROOT).await.ok().data().clone();
-    assert_eq!(state(standby).await, state(leader).await);
-    assert_eq!(cluster.forwards(), 1);
 }
 
 #[tokio::test]

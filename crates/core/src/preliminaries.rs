@@ -1,0 +1,58 @@
+//! What the edge needs of a node before it has read a request: the commits of other nodes, the validity of a token, and the
+//! audit of a refusal.
+
+use std::net::IpAddr;
+
+use keepfast_crypto::secret::SecretString;
+use keepfast_framework::Incoming;
+
+use crate::cluster::service::SETTLES_WITHIN;
+use crate::lifecycle::Lifecycle;
+
+/// The checks before a request is read.
+pub struct Preliminaries<'a> {
+    lifecycle: &'a Lifecycle,
+}
+
+impl<'a> Preliminaries<'a> {
+    pub(crate) fn new(lifecycle: &'a Lifecycle) -> Self {
+        Preliminaries { lifecycle }
+    }
+
+    /// Waits until the commits that were acknowledged before are applied here, if the cluster has a leader. The rules of
+    /// admission then contain them.
+    pub async fn settle(&self) {
+        if self.lifecycle.unsealed().is_some()
+            && let Some(consensus) = self.lifecycle.parts.membership.with_others()
+        {
+            // Without a leader the last known rules apply; the request itself is refused.
+            let _ = consensus.settled(SETTLES_WITHIN).await;
+        }
+    }
+
+    /// Whether a token is valid and may be used from this address. Counts no use of it; false while sealed.
+    pub async fn is_live_token(&self, token: &SecretString, remote: Option<IpAddr>) -> bool {
+        if self.finds_live_token(token, remote).await {
+            return true;
+        }
+        if self.lifecycle.parts.membership.with_others().is_none() {
+            return false;
+        }
+        // Another node may have issued it just now.
+        self.settle().await;
+        self.finds_live_token(token, remote).await
+    }
+
+    async fn finds_live_token(&self, token: &SecretString, remote: Option<IpAddr>) -> bool {
+        let Some(unsealed) = self.lifecycle.unsealed() else { return false };
+        let found = unsealed.access.tokens.find_anywhere(token.expose(), unsealed.clock.now()).await;
+        found.is_ok_and(|found| found.is_some_and(|token| token.record.allows_from(remote)))
+    }
+
+    /// Audits a request that a quota refused before it was read.
+    pub async fn audit_refusal(&self, refused: Box<Incoming>) {
+        if let Some(pipeline) = self.lifecycle.pipeline() {
+            pipeline.audit_refusal(refused).await;
+        }
+    }
+}
