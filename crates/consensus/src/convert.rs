@@ -89,8 +89,8 @@ pub(crate) fn context_from_raft(bytes: &[u8]) -> Option<ReadContext> {
     Some(ReadContext { epoch: number(epoch)?, count: number(count)? })
 }
 
-/// A message of a peer, as the crate takes it.
-pub(crate) fn message_to_raft(message: Message) -> RaftMessage {
+/// A message of a peer, as the crate takes it; `None` for one that the crate does not know.
+pub(crate) fn message_to_raft(message: Message) -> Option<RaftMessage> {
     let mut raft = RaftMessage::default();
     (raft.from, raft.to, raft.term) = (message.from.0, message.to.0, message.term);
     let kind = match message.body {
@@ -138,9 +138,10 @@ pub(crate) fn message_to_raft(message: Message) -> RaftMessage {
             raft.set_snapshot(snapshot(last, &members));
             MessageType::MsgSnapshot
         }
+        Body::Gone { .. } => return None,
     };
     raft.set_msg_type(kind);
-    raft
+    Some(raft)
 }
 
 fn put_candidate(raft: &mut RaftMessage, last: LogId, commit: LogId) {

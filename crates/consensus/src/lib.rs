@@ -26,7 +26,7 @@ mod wire;
 
 pub use entry::{Entry, LogId, Mono, RaftId, Vote};
 pub use frame::Frame;
-pub use member::{Change, ChangeError, Incarnation, MAX_MEMBERS, Member, NodeId};
+pub use member::{Change, ChangeError, ELECTION_MS, Incarnation, MAX_MEMBERS, Member, NodeId};
 pub use message::{Body, MAX_MESSAGE, Message, ReadContext, Rejection};
 pub use payload::{Kind, MAX_ENTRY, Payload};
 #[cfg(any(test, feature = "suite"))]

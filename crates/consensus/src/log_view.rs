@@ -9,6 +9,7 @@ use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use crate::convert;
 use crate::entry::{LogId, Vote};
 use crate::member::Member;
+use crate::payload::Payload;
 
 /// The window, and what a snapshot of the applied state would contain.
 pub(crate) struct LogView {
@@ -17,6 +18,8 @@ pub(crate) struct LogView {
     entries: VecDeque<RaftEntry>,
     /// The bytes of the entries.
     bytes: u64,
+    /// The bytes of those that are not applied.
+    unapplied: u64,
     /// For `initial_state` only.
     vote: Vote,
     committed: u64,
@@ -27,7 +30,7 @@ pub(crate) struct LogView {
 impl LogView {
     /// A window that begins after `before`. `committed` and `vote` are those at the start of the process.
     pub(crate) fn new(before: LogId, vote: Vote, committed: u64, applied: LogId, members: Vec<Member>) -> Self {
-        Self { before, entries: VecDeque::new(), bytes: 0, vote, committed, applied, members }
+        Self { before, entries: VecDeque::new(), bytes: 0, unapplied: 0, vote, committed, applied, members }
     }
 
     pub(crate) fn last(&self) -> LogId {
@@ -53,16 +56,36 @@ impl LogView {
         let kept = first.index.saturating_sub(self.before.index + 1);
         let kept = usize::try_from(kept).unwrap_or(usize::MAX);
         let voided = kept < self.entries.len();
-        self.bytes -=
-            self.entries.drain(kept.min(self.entries.len())..).map(|entry| convert::size_of(&entry)).sum::<u64>();
-        self.bytes += entries.iter().map(convert::size_of).sum::<u64>();
+        // What is applied is never voided.
+        let less: u64 = self.entries.drain(kept.min(self.entries.len())..).map(|entry| convert::size_of(&entry)).sum();
+        let more: u64 = entries.iter().map(convert::size_of).sum();
+        self.bytes = self.bytes - less + more;
+        self.unapplied = self.unapplied.saturating_sub(less) + more;
         self.entries.extend(entries.iter().cloned());
         voided
     }
 
     /// Sets the applied position.
     pub(crate) fn set_applied(&mut self, applied: LogId) {
+        let new = self.applied.index + 1..=applied.index;
+        let bytes: u64 = new.filter_map(|index| self.at(index)).map(convert::size_of).sum();
+        self.unapplied = self.unapplied.saturating_sub(bytes);
         self.applied = applied;
+    }
+
+    /// The bytes of entries that are not applied.
+    pub(crate) fn unapplied_bytes(&self) -> u64 {
+        self.unapplied
+    }
+
+    /// The newest list of members that the log has up to `index` and that is not applied.
+    pub(crate) fn list_until(&self, index: u64) -> Option<Vec<Member>> {
+        let mut indexes = (self.applied.index + 1..=index.min(self.last().index)).rev();
+        let entry = indexes.find_map(|index| self.at(index).filter(|entry| Payload::is_members(&entry.context)))?;
+        match Payload::decode(&entry.context) {
+            Ok(Payload::Members(list)) => Some(list),
+            _ => None,
+        }
     }
 
     /// Sets the members at the applied position.
@@ -74,7 +97,7 @@ impl LogView {
     pub(crate) fn reset(&mut self, applied: LogId, members: Vec<Member>) {
         (self.before, self.applied, self.members) = (applied, applied, members);
         self.entries.clear();
-        self.bytes = 0;
+        (self.bytes, self.unapplied) = (0, 0);
     }
 
     /// Drops entries up to `index`, at most up to the applied one.

@@ -8,6 +8,8 @@ use crate::wire::{Reader, WireError, put_text, put_u32, put_u64};
 pub const MAX_MEMBERS: usize = 64;
 /// The most bytes of a name, an address or a version.
 const MAX_TEXT: usize = 512;
+/// The shortest and the longest election timeout of a member, in milliseconds.
+pub const ELECTION_MS: std::ops::RangeInclusive<u32> = 100..=60_000;
 
 /// The name that an operator knows a node by.
 pub type NodeId = String;
@@ -69,7 +71,7 @@ pub enum ChangeError {
     /// The list has [`MAX_MEMBERS`].
     #[error("the cluster is full")]
     Full,
-    /// A text is too long, or a time is 0.
+    /// A text is too long, or a time is too short or too long.
     #[error("a field is beyond its bound")]
     Field,
 }
@@ -77,7 +79,9 @@ pub enum ChangeError {
 impl Member {
     fn is_bounded(&self) -> bool {
         let texts = [&self.node, &self.cluster_addr, &self.api_addr, &self.version];
-        self.election_ms > 0 && !self.node.is_empty() && texts.iter().all(|text| text.len() <= MAX_TEXT)
+        ELECTION_MS.contains(&self.election_ms)
+            && !self.node.is_empty()
+            && texts.iter().all(|text| text.len() <= MAX_TEXT)
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
@@ -214,7 +218,10 @@ mod tests {
         let other_disk = Change::Update(Member { incarnation: [8; 16], ..member(2, true) });
         assert_eq!(changed(&list, &other_disk, 9), Err(ChangeError::Unknown));
         assert_eq!(changed(&list, &Change::Promote("n3".to_owned()), 9), Err(ChangeError::Unknown));
-        let long = Change::Update(Member { api_addr: "x".repeat(MAX_TEXT + 1), ..member(2, false) });
-        assert_eq!(changed(&list, &long, 9), Err(ChangeError::Field));
+        let long = Member { api_addr: "x".repeat(MAX_TEXT + 1), ..member(2, false) };
+        let [fast, slow] = [99, 60_001].map(|election_ms| Member { election_ms, ..member(2, false) });
+        for refused in [long, fast, slow] {
+            assert_eq!(changed(&list, &Change::Update(refused), 9), Err(ChangeError::Field));
+        }
     }
 }

@@ -11,12 +11,13 @@
 //! 8 heartbeat response   as 7
 //! 9 timeout now       nothing
 //! 10 snapshot         index log_term members: the head of a snapshot, on the connection that carries the snapshot
+//! 11 gone             commit incarnation:16
 //! ```
 
 use bytes::Bytes;
 
 use crate::entry::{Entry, LogId, RaftId};
-use crate::member::{self, Member};
+use crate::member::{self, Incarnation, Member};
 use crate::payload::MAX_ENTRY;
 use crate::wire::{MAX_NUMBER, Reader, WireError, put_u32, put_u64};
 
@@ -34,6 +35,7 @@ const HEARTBEAT: u8 = 7;
 const HEARTBEAT_RESPONSE: u8 = 8;
 const TIMEOUT_NOW: u8 = 9;
 const SNAPSHOT: u8 = 10;
+const GONE: u8 = 11;
 
 /// A message between nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -123,6 +125,13 @@ pub enum Body {
         /// The members at this entry.
         members: Vec<Member>,
     },
+    /// The receiver was removed from the cluster.
+    Gone {
+        /// An index at which the committed list lacks the receiver.
+        commit: u64,
+        /// The data directory of the member that was removed.
+        incarnation: Incarnation,
+    },
 }
 
 /// Where the log of a follower ceases to agree with that of the leader.
@@ -198,6 +207,7 @@ impl Body {
             Self::HeartbeatResponse { .. } => HEARTBEAT_RESPONSE,
             Self::TimeoutNow => TIMEOUT_NOW,
             Self::Snapshot { .. } => SNAPSHOT,
+            Self::Gone { .. } => GONE,
         }
     }
 
@@ -243,6 +253,10 @@ impl Body {
                 put_position(out, *last);
                 member::encode_list(members, out);
             }
+            Self::Gone { commit, incarnation } => {
+                put_u64(out, *commit);
+                out.extend(incarnation);
+            }
         }
     }
 
@@ -268,6 +282,7 @@ impl Body {
             HEARTBEAT_RESPONSE => Self::HeartbeatResponse { commit: reader.number()?, read: read_context(reader)? },
             TIMEOUT_NOW => Self::TimeoutNow,
             SNAPSHOT => Self::Snapshot { last: position(reader)?, members: member::decode_list(reader)? },
+            GONE => Self::Gone { commit: reader.number()?, incarnation: reader.array()? },
             other => return Err(WireError::Kind(other)),
         })
     }

@@ -46,12 +46,18 @@ pub enum Bug {
     LeaderSendsBeforeVote,
     /// The committed index is not part of a frame.
     NoCommitInFrame,
+    /// A restarted node has forgotten the longest election timeout that it has announced.
+    PromiseForgotten,
+    /// A removed node learns of it before the removal is on a majority of the disks that are left.
+    GoneTooEarly,
+    /// A candidate takes votes before its own is synced.
+    VotesBeforeSync,
 }
 
 #[cfg(any(test, feature = "suite"))]
 impl Bug {
     /// Every bug.
-    pub const ALL: [Bug; 13] = [
+    pub const ALL: [Bug; 16] = [
         Bug::AckBeforeSync,
         Bug::NoVotePauseAfterRestart,
         Bug::NoPromise,
@@ -65,5 +71,8 @@ impl Bug {
         Bug::RemovedLeaderLeads,
         Bug::LeaderSendsBeforeVote,
         Bug::NoCommitInFrame,
+        Bug::PromiseForgotten,
+        Bug::GoneTooEarly,
+        Bug::VotesBeforeSync,
     ];
 }

@@ -192,7 +192,7 @@ fn serve(lifecycle: &Lifecycle, config: SealConfig, opened: Opened, roles: Optio
     let guard = SealGuard::start(lifecycle.this.clone(), unsealed.barrier.clone());
     let since = lifecycle.parts.clock.now();
     let work = WorkOfLeader::new(lifecycle.this.clone(), unsealed.clone());
-    let leadership = Leadership::begin(Arc::new(work), roles, led, lifecycle.parts.clock.clone());
+    let leadership = Leadership::begin(Arc::new(work), roles, led, lifecycle.parts.observed());
     let pipeline = Arc::new(Pipeline::new(unsealed));
     let cluster = ClusterName { name: config.cluster_name, id: config.cluster_id.into() };
     let serving = Serving { pipeline, since, cluster, leadership, connection, _seal_guard: guard };
@@ -348,6 +348,7 @@ async fn connect(lifecycle: &Lifecycle, config: &SealConfig, barrier: &Arc<Barri
         cluster_id: config.cluster_id.clone(),
         rejoin: rejoin(parts, consensus, config),
         authorities: Arc::default(),
+        observed: parts.observed(),
     };
     match Connection::open(connection, barrier, parts.clock.clone()).await {
         Ok(connection) => Ok(Some(connection)),

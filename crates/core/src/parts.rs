@@ -14,6 +14,7 @@ use crate::cluster::membership::Membership;
 use crate::cluster::{members, restored};
 use crate::lease::quarantine::NodeDirectory;
 use crate::metrics::Metrics;
+use crate::metrics::transport::Observed;
 use crate::request::in_flight::InFlight;
 use crate::seal::SealConfig;
 use crate::settings::{DataDirectory, Settings};
@@ -48,6 +49,11 @@ impl ServerParts {
     /// Whether this node takes the commits of this storage.
     pub(crate) fn is_active(&self) -> bool {
         self.membership.is_active()
+    }
+
+    /// The clock and the metrics.
+    pub(crate) fn observed(&self) -> Observed {
+        Observed { clock: self.clock.clone(), metrics: self.metrics.clone() }
     }
 
     /// A name of this data directory; `None` on a storage that is not replicated.

@@ -87,6 +87,7 @@ mod tests {
 
     #[test]
     fn gives_the_longest_output() {
+        assert_eq!(HKDF_SHA256_MAX, 8160);
         let mut out = vec![0; HKDF_SHA256_MAX];
         hkdf_sha256(b"key", b"salt", b"info", &mut out);
         assert_ne!(out[HKDF_SHA256_MAX - 32..], [0; 32]);

@@ -159,6 +159,13 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_can_be_wiped_before_its_end() {
+        let mut secret = SecretBytes::new(vec![7; 4]);
+        secret.zeroize();
+        assert!(secret.expose().is_empty());
+    }
+
+    #[test]
     fn a_clone_is_wiped_separately() {
         let first = SecretBytes::new(vec![7; 4]);
         let mut second = first.clone();

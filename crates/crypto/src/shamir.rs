@@ -111,13 +111,17 @@ fn distinct_points(count: u8) -> Vec<u8> {
 
 /// A uniform number below `bound`, which is at most 256.
 fn below(bound: usize) -> usize {
-    let fair = 256 - 256 % bound;
     loop {
         let [byte] = random::bytes::<1>();
-        if usize::from(byte) < fair {
+        if usize::from(byte) < fair(bound) {
             return usize::from(byte) % bound;
         }
     }
+}
+
+/// The largest multiple of `bound` up to 256: bytes from it on would favour the first numbers.
+fn fair(bound: usize) -> usize {
+    256 - 256 % bound
 }
 
 /// The value of the polynomial at `x`, by Horner's rule.

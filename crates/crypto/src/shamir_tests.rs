@@ -156,3 +156,10 @@ fn splits_into_255_shares() {
     let shares: Vec<&[u8]> = parts.iter().map(|part| part.expose().as_slice()).collect();
     assert_eq!(combine(&shares).unwrap().expose(), b"wide");
 }
+
+#[test]
+fn random_numbers_are_taken_from_a_multiple_of_their_bound() {
+    for (bound, multiple) in [(1, 256), (3, 255), (200, 200), (255, 255), (256, 256)] {
+        assert_eq!(fair(bound), multiple);
+    }
+}

@@ -279,6 +279,14 @@ mod tests {
     use super::{Batch, Digest, Read, Write};
     use crate::{Key, Page};
 
+    #[test]
+    fn the_debug_form_of_a_write_has_its_path_and_not_its_value() {
+        let key = Key::new("a/b").unwrap();
+        let put = format!("{:?}", Write::Put { key: key.clone(), value: Bytes::from_static(b"hidden") });
+        assert!(put.contains("a/b") && put.contains("6 bytes") && !put.contains("hidden"), "{put}");
+        assert!(format!("{:?}", Write::Delete { key }).contains("a/b"));
+    }
+
     fn key() -> impl Strategy<Value = Key> {
         "[a-z]{1,5}(/[a-zä]{1,3}){0,2}".prop_map(|path| Key::new(path).unwrap())
     }

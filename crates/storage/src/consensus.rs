@@ -134,6 +134,9 @@ pub trait Consensus: Send + Sync + 'static {
 pub trait Transport: Send + Sync + 'static {
     /// Sends a message, in order within a connection. It may be lost; what an older connection still brings is dropped by
     /// the receiver. Never blocks.
+    ///
+    /// `to` may be a node that was removed. Its `cluster_addr` is empty when it has sent messages to this node and no list
+    /// here has it: the message then goes to the address that the transport knows, or is lost.
     fn send(&self, to: &Member, message: Bytes);
 
     /// Sends a snapshot; `head` is a message of [`keepfast_consensus`].

@@ -104,7 +104,7 @@ fn is_sealed(status: &Map<String, Value>) -> bool {
 
 /// Whether a field of the leader is empty.
 fn is_nothing(value: &Value) -> bool {
-    matches!(value, Value::Null)
+    matches!(value, Value::Null | Value::Bool(false))
         || value.as_str().is_some_and(|text| text.is_empty() || text.starts_with("0001-01-01"))
         || value.as_u64() == Some(0)
 }
@@ -145,13 +145,16 @@ fn rows(status: &Map<String, Value>) -> Vec<Vec<String>> {
     add_known("Cluster ID", "cluster_id");
     add_known("HA Enabled", "ha_enabled");
     add_known("Lease Quarantine", "lease_quarantine");
-    if status.contains_key("is_self") {
-        add_known("HA Cluster", "leader_cluster_address");
+    if truth("ha_enabled") && !is_sealed(status) {
         let leads = truth("is_self");
+        let cluster = text("leader_cluster_address");
+        rows.push(("HA Cluster", if cluster.is_empty() { "n/a".to_owned() } else { cluster }));
         rows.push(("HA Mode", if leads { "active" } else { "standby" }.to_owned()));
         let (name, key) =
             if leads { ("Active Since", "active_time") } else { ("Active Node Address", "leader_address") };
-        rows.push((name, if text(key).is_empty() { "<none>".to_owned() } else { text(key) }));
+        if !text(key).is_empty() {
+            rows.push((name, text(key)));
+        }
     }
     for (name, key) in [("Raft Committed Index", "raft_committed_index"), ("Raft Applied Index", "raft_applied_index")]
     {

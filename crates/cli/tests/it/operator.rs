@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::server::Server;
+use crate::wrong_server::always;
 
 #[test]
 fn status_of_an_unsealed_server() {
@@ -199,4 +200,88 @@ fn a_data_directory_is_downgraded_once() {
     assert!(data.join("log/00000000000000000005.seg").exists());
     server.fails(&arguments, 1, "it has format 1 already");
     server.fails(&["operator", "storage", "downgrade"], 1, "Must specify a configuration file using -config.");
+}
+
+/// The seal status and the leader of a node of a cluster, in one document.
+fn node_of_cluster(leader: &str) -> Server {
+    let body = r#"{"type":"shamir","initialized":true,"sealed":false,"t":2,"n":3,"progress":0,"nonce":"","recovery_seal":false,
+        "version":"0.1.0","commit_date":"2026-11-23T00:00:00Z","migration":false,"cluster_name":"blue",
+        "cluster_id":"5e30c41e-3de1-465d-aa16-6783341ec448","storage_type":"raft","ha_enabled":true,LEADER
+        "raft_committed_index":36,"raft_applied_index":35}"#;
+    always("200 OK", "application/json", &body.replace("LEADER", leader))
+}
+
+const LEADER: &str = r#""is_self":true,"active_time":"2026-11-30T15:11:31.260245826Z",
+    "leader_address":"http://127.0.0.1:8200","leader_cluster_address":"https://127.0.0.1:8201","#;
+const STANDBY: &str = r#""is_self":false,"leader_address":"http://127.0.0.1:8200",
+    "leader_cluster_address":"https://127.0.0.1:8201","#;
+
+/// The expected outputs are those of `bao` 2.7.2 for the same responses.
+#[test]
+fn the_status_of_a_node_of_a_cluster_is_printed_as_by_openbao() {
+    let begin = "\
+Key                     Value
+---                     -----
+Seal Type               shamir
+Initialized             true
+Sealed                  false
+Total Shares            3
+Threshold               2
+Version                 0.1.0
+Commit Date             2026-11-23T00:00:00Z
+Storage Type            raft
+Cluster Name            blue
+Cluster ID              5e30c41e-3de1-465d-aa16-6783341ec448
+HA Enabled              true
+";
+    let end = "Raft Committed Index    36\nRaft Applied Index      35\n";
+    for (leader, of_role) in [
+        (
+            LEADER,
+            "\
+HA Cluster              https://127.0.0.1:8201
+HA Mode                 active
+Active Since            2026-11-30T15:11:31.260245826Z
+",
+        ),
+        (
+            STANDBY,
+            "\
+HA Cluster              https://127.0.0.1:8201
+HA Mode                 standby
+Active Node Address     http://127.0.0.1:8200
+",
+        ),
+        ("\"is_self\":false,", "HA Cluster              n/a\nHA Mode                 standby\n"),
+    ] {
+        assert_eq!(node_of_cluster(leader).ok(&["status"]), format!("{begin}{of_role}{end}"));
+    }
+    let json = node_of_cluster(LEADER).ok(&["status", "-format=json"]);
+    let of_leader = "  \"ha_enabled\": true,\n  \"is_self\": true,\n  \"active_time\": \"2026-11-30T15:11:31.260245826Z\",\n  \
+                     \"leader_address\": \"http://127.0.0.1:8200\",\n  \"leader_cluster_address\": \"https://127.0.0.1:8201\",\n  \
+                     \"raft_committed_index\": 36,\n  \"raft_applied_index\": 35\n}\n";
+    assert!(json.ends_with(of_leader), "{json}");
+}
+
+#[test]
+fn the_nodes_of_a_cluster_are_listed_as_by_openbao() {
+    let node = |name: &str, port: u16, leads: bool, echo: &str| {
+        format!(
+            r#"{{"hostname":"{name}","api_address":"http://127.0.0.1:{port}","cluster_address":"https://127.0.0.1:{}",
+            "active_node":{leads},"last_echo":{echo},"version":"0.1.0","upgrade_version":"0.1.0"}}"#,
+            port + 1
+        )
+    };
+    let nodes =
+        [node("vm", 8200, true, "null"), node("n2", 8210, false, "\"2026-11-30T15:12:15.812778758Z\"")].join(",");
+    let server = always("200 OK", "application/json", &format!(r#"{{"data":{{"nodes":[{nodes}]}}}}"#));
+    let expected = "\
+Host Name    API Address              Cluster Address           Active Node    Version    Upgrade Version    Last Echo
+---------    -----------              ---------------           -----------    -------    ---------------    ---------
+vm           http://127.0.0.1:8200    https://127.0.0.1:8201    true           0.1.0      0.1.0              n/a
+n2           http://127.0.0.1:8210    https://127.0.0.1:8211    false          0.1.0      0.1.0              2026-11-30T15:12:15Z
+";
+    assert_eq!(server.ok(&["operator", "members"]), expected);
+    let json = server.ok(&["operator", "members", "-format=json"]);
+    assert!(json.contains("\"last_echo\": \"2026-11-30T15:12:15.812778758Z\""), "{json}");
 }

@@ -16,6 +16,10 @@ pub(super) struct Disk {
     /// The state: its index and the members there.
     pub(super) applied: u64,
     pub(super) members: Vec<Member>,
+    /// The longest election timeout that the node has announced, in milliseconds.
+    pub(super) announced: u32,
+    /// Whether the leader has said that it was removed.
+    pub(super) is_removed: bool,
 }
 
 impl Disk {

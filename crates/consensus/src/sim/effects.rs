@@ -3,7 +3,7 @@
 use super::checks::Broken;
 use super::network::Sent;
 use super::node::Node;
-use super::world::{Event, World};
+use super::world::{Event, TICK_MS, World};
 use crate::entry::{LogId, RaftId, Vote};
 use crate::frame::Frame;
 use crate::member::{Incarnation, Member};
@@ -31,23 +31,30 @@ impl World {
                 Ok(())
             }
             Effect::Role(role) => self.role(node, role),
-            Effect::SendSnapshot { to, .. } => {
-                self.send_snapshot(node, to);
+            Effect::SendSnapshot { to, term, .. } => {
+                self.send_snapshot(node, to, term);
                 Ok(())
             }
             Effect::Install { vote, last, members, .. } => self.install(node, vote, last, members),
+            Effect::Removed { .. } => self.removed(node),
+            Effect::Broken(why) => Err(format!("node {node} stops: {why}")),
             Effect::Proposed { .. } | Effect::Refused(_) | Effect::Lost { .. } => Ok(()),
         }
     }
 
     fn persist(&mut self, number: usize, frame: Frame) -> Result<(), Broken> {
         let Some(process) = self.nodes[number].process.as_mut() else { return Ok(()) };
+        let campaigns = frame.vote.is_some_and(|vote| vote.candidate == process.steps.id());
         match process.waiting.as_mut() {
             Some(waiting) => waiting.merge(frame),
             None => process.waiting = Some(frame),
         }
         if process.syncing.is_none() {
             self.begin_sync(number);
+        }
+        if campaigns && self.rng.hits(self.weather.forges) {
+            let run = self.nodes[number].run;
+            self.after(10, Event::Forge { node: number, run });
         }
         Ok(())
     }
@@ -138,7 +145,13 @@ impl World {
         }
         let applied = process.applied;
         self.schedule_apply(number);
-        self.step(number, Input::Applied(applied))
+        self.step(number, Input::Applied(applied))?;
+        let node = &mut self.nodes[number];
+        if let Some(process) = node.process.as_ref() {
+            let needed = process.steps.announced_ms().max(node.election_ticks * TICK_MS);
+            node.disk.announced = node.disk.announced.min(needed);
+        }
+        Ok(())
     }
 
     fn role(&mut self, number: usize, role: Role) -> Result<(), Broken> {
@@ -183,8 +196,9 @@ impl World {
     /// to which it responds. A voter that lacks a part of the log does not know a candidate that was added meanwhile.
     fn address(&self, from: usize, to: RaftId) -> Option<(usize, Incarnation)> {
         let process = self.nodes[from].process.as_ref()?;
-        let member = process.members.iter().chain(process.steps.members()).find(|member| member.id == to);
-        let listed = member.map(|member| (Node::number_of(member), member.incarnation));
+        let member = process.members.iter().find(|member| member.id == to).cloned();
+        let member = member.or_else(|| process.steps.member(to));
+        let listed = member.map(|member| (Node::number_of(&member), member.incarnation));
         listed.or_else(|| process.senders.get(&to).copied())
     }
 
@@ -214,13 +228,13 @@ impl World {
     }
 
     /// A leader streams its state at the time of sending.
-    fn send_snapshot(&mut self, from: usize, to: RaftId) {
+    fn send_snapshot(&mut self, from: usize, to: RaftId, in_term: u64) {
         let address = self.address(from, to);
         let node = &self.nodes[from];
         let Some(process) = node.process.as_ref() else { return };
         let term = process.steps.entry(process.applied).map_or(process.steps.before().term, |entry| entry.id.term);
         let body = Body::Snapshot { last: LogId { term, index: process.applied }, members: process.members.clone() };
-        let message = Message { from: process.steps.id(), to, term: process.steps.status().term, body };
+        let message = Message { from: process.steps.id(), to, term: in_term, body };
         let run = node.run;
         let delay = self.rng.range(5_000, 400_000);
         match address.filter(|_| !self.rng.hits(self.weather.drop * 4)) {
@@ -251,6 +265,18 @@ impl World {
         let sender = Node::incarnation(from, self.nodes[from].incarnation);
         let origin = Origin { node: Node::name(from), incarnation: sender };
         self.step(number, Input::Snapshot { origin, message })
+    }
+
+    /// A node learns that it was removed, and ends for good.
+    fn removed(&mut self, number: usize) -> Result<(), Broken> {
+        let node = &self.nodes[number];
+        if self.checks.newest_list().is_some_and(|(_, list)| list.iter().any(|member| node.is_listed(member))) {
+            return Err(format!("node {number} ends, and is a member"));
+        }
+        self.nodes[number].disk.is_removed = true;
+        self.report.departures += 1;
+        self.stop(number);
+        Ok(())
     }
 
     /// All earlier frames, then state, log and vote in one piece. A crash may come before or after.

@@ -3,7 +3,10 @@
 use super::checks::Broken;
 use super::node::{Node, Place, Process};
 use super::world::{Event, World};
-use crate::steps::{Chance, Input};
+use crate::entry::LogId;
+use crate::member::Member;
+use crate::message::{Body, Message};
+use crate::steps::{Chance, Input, Origin};
 
 impl World {
     /// One fault.
@@ -57,6 +60,22 @@ impl World {
                 let pause = self.rng.range(20_000, 3_000_000);
                 self.pause(victim, pause);
             }
+        }
+        Ok(())
+    }
+
+    /// Votes that nobody has given reach a candidate whose own vote is not synced, and which has requested none.
+    pub(super) fn forge_votes(&mut self, number: usize) -> Result<(), Broken> {
+        let process = self.nodes[number].process.as_ref().filter(|process| process.syncing.is_some());
+        let Some(process) = process else { return Ok(()) };
+        let (to, term) = (process.steps.id(), process.steps.status().term);
+        let others: Vec<Member> = process.steps.members().iter().filter(|member| member.id != to).cloned().collect();
+        for member in others {
+            self.report.faults += 1;
+            let body = Body::VoteResponse { granted: true, commit: LogId::default() };
+            let origin = Origin { node: member.node, incarnation: member.incarnation };
+            let message = Message { from: member.id, to, term, body };
+            self.step(number, Input::Message { origin, message })?;
         }
         Ok(())
     }
@@ -115,6 +134,9 @@ impl World {
         if let Some(frame) = process.and_then(|process| process.syncing).filter(|_| is_synced) {
             self.write(victim, frame)?;
         }
+        if self.rng.hits(self.weather.changes_times) {
+            self.nodes[victim].election_ticks = [8, 12, 24][self.rng.below(3) as usize];
+        }
         let run = self.nodes[victim].run;
         self.after(down, Event::Start { node: victim, run });
         Ok(())
@@ -147,7 +169,8 @@ impl World {
         let node = &mut self.nodes[victim];
         node.incarnation += 1;
         node.place = Place::Impostor;
-        let empty = super::disk::Disk { members, ..Default::default() };
+        let announced = node.disk.announced;
+        let empty = super::disk::Disk { members, announced, ..Default::default() };
         node.lost = Some(std::mem::replace(&mut node.disk, empty));
         let run = node.run;
         self.after(100_000, Event::Start { node: victim, run });

@@ -63,6 +63,8 @@ pub struct Report {
     pub elections: u64,
     /// Changes of members that were committed.
     pub changes: u64,
+    /// Nodes that were removed and learned it from a leader.
+    pub departures: u64,
     /// Events that were processed.
     pub events: u64,
     /// A hash of all events and effects.

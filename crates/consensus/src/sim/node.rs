@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::disk::Disk;
-use super::world::Event;
+use super::world::{Event, TICK_MS};
 use crate::entry::{LogId, Mono, RaftId};
 use crate::frame::Frame;
 use crate::member::{Incarnation, Member};
@@ -48,6 +48,8 @@ pub(super) struct Node {
     /// Counts the processes, so that events of an older one are dropped.
     pub(super) run: u32,
     pub(super) paused_until: u64,
+    /// The configured election timeout, in ticks.
+    pub(super) election_ticks: u32,
     pub(super) backlog: VecDeque<Event>,
 }
 
@@ -90,7 +92,7 @@ impl Node {
     }
 
     /// The entry of this node in a list.
-    pub(super) fn member(&self, id: RaftId, voter: bool, election_ms: u32) -> Member {
+    pub(super) fn member(&self, id: RaftId, voter: bool) -> Member {
         Member {
             id,
             node: Self::name(self.number),
@@ -99,7 +101,7 @@ impl Node {
             api_addr: String::new(),
             voter,
             wants_vote: true,
-            election_ms,
+            election_ms: self.election_ticks * TICK_MS,
             version: String::new(),
         }
     }

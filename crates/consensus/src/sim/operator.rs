@@ -2,7 +2,7 @@
 
 use super::checks::Broken;
 use super::node::{Node, Place};
-use super::world::{ELECTION_MS, Event, World};
+use super::world::{Event, TICK_MS, World};
 use crate::entry::RaftId;
 use crate::member::{Change, Member};
 use crate::steps::{Chance, Input, Role};
@@ -67,7 +67,7 @@ impl World {
                     .filter(|number| list.iter().all(|member| Node::number_of(member) != *number))
                     .collect();
                 let spare = *self.rng.pick(&spares)?;
-                Some(Change::AddLearner(self.nodes[spare].member(RaftId(1), false, ELECTION_MS)))
+                Some(Change::AddLearner(self.nodes[spare].member(RaftId(1), false)))
             }
             3..=5 => {
                 let learner = list.iter().find(|member| !member.voter && self.has_disk(member))?;
@@ -75,9 +75,17 @@ impl World {
             }
             6 if self.can_spare(&list, &member) => Some(Change::Demote(member.node)),
             7 | 8 if self.can_spare(&list, &member) => Some(Change::Remove(member.node)),
-            9 => Some(Change::Update(Member { version: format!("{}", self.rng.below(9)), ..member })),
+            9 => Some(Change::Update(self.update(leader, member))),
             _ => None,
         }
+    }
+
+    /// Another version, and the election timeout of the leader, which it may have got by a restart: a node announces its
+    /// own when it leads.
+    fn update(&mut self, leader: usize, member: Member) -> Member {
+        let node = &self.nodes[leader];
+        let election_ms = if node.is_listed(&member) { node.election_ticks * TICK_MS } else { member.election_ms };
+        Member { version: format!("{}", self.rng.below(9)), election_ms, ..member }
     }
 
     fn has_disk(&self, member: &Member) -> bool {
@@ -123,6 +131,8 @@ impl World {
         let durable = voters.iter().filter(|member| self.has_disk(member) && self.has_on_disk(member, at.index));
         let is_durable = durable.count() * 2 > voters.len();
         for number in 0..self.nodes.len() {
+            // Some learn from a leader that they were removed.
+            let is_wiped = is_durable && (self.rng.hits(3000) || self.nodes[number].disk.is_removed);
             let node = &mut self.nodes[number];
             let listed = list.iter().find(|member| node.is_listed(member));
             match (node.place, listed) {
@@ -133,8 +143,8 @@ impl World {
                     let run = node.run;
                     self.after(10_000, Event::Start { node: number, run });
                 }
-                (Place::Member, None) if is_durable => self.wipe(number),
-                (Place::Impostor, None) if is_durable && list.iter().all(|m| Node::number_of(m) != number) => {
+                (Place::Member, None) if is_wiped => self.wipe(number),
+                (Place::Impostor, None) if is_wiped && list.iter().all(|m| Node::number_of(m) != number) => {
                     self.wipe(number);
                 }
                 _ => {}

@@ -41,6 +41,10 @@ pub(super) struct Weather {
     pub(super) aims_at_leases: bool,
     /// The longest time between two writes. In a busy cluster a node that was cut off has too short a log to be elected.
     pub(super) write_every: u64,
+    /// Starts of 10,000 after which the node has another election timeout.
+    pub(super) changes_times: u64,
+    /// Campaigns of 10,000 in which the candidate gets votes that nobody has given, before its own is synced.
+    pub(super) forges: u64,
     /// The clocks of nodes run this many millionths fast or slow, at most.
     pub(super) drift: u64,
 }
@@ -49,7 +53,8 @@ impl Weather {
     pub(super) fn draw(rng: &mut Rng, scene: Scene) -> Self {
         let any = Self::draw_any(rng);
         let quiet = 8_000_000;
-        let steady = Self { changes_members: false, loses_disks: false, operate_every: 3_000_000, ..any };
+        let steady =
+            Self { changes_members: false, loses_disks: false, changes_times: 0, operate_every: 3_000_000, ..any };
         match scene {
             Scene::Any => any,
             Scene::Leases => Self {
@@ -97,6 +102,8 @@ impl Weather {
             loses_disks: rng.hits(4000),
             aims_at_leases,
             write_every: if aims_at_leases || rng.hits(1000) { 8_000_000 } else { 140_000 },
+            changes_times: if rng.hits(3000) { 3000 } else { 0 },
+            forges: if rng.hits(5000) { 2000 } else { 0 },
             drift: rng.below(80_000),
         }
     }

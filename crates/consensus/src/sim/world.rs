@@ -18,8 +18,10 @@ use crate::message::Message;
 use crate::planted::Bug;
 use crate::steps::{Boot, Chance, Effect, Input, Role, Settings, Steps};
 
-/// The shortest election timeout of every node, in milliseconds.
-pub(super) const ELECTION_MS: u32 = 600;
+/// The shortest election timeout of a new node, in ticks.
+const ELECTION_TICKS: u32 = 12;
+/// The time of a tick, in milliseconds.
+pub(super) const TICK_MS: u32 = 50;
 
 /// The index at which the cluster begins: above the ids of its members.
 const FIRST: u64 = 10;
@@ -34,6 +36,7 @@ pub(super) enum Event {
     Arrive { from: usize, sender: Incarnation, to: usize, target: Incarnation, generation: u32, message: Message },
     Call { from: usize, to: usize, generation: u32, floor: u64 },
     Synced { node: usize, run: u32 },
+    Forge { node: usize, run: u32 },
     Apply { node: usize, run: u32 },
     Snapshot { from: usize, run: u32, to: usize, target: Incarnation, message: Message },
     SnapshotDone { node: usize, run: u32, to: RaftId, ok: bool },
@@ -112,6 +115,7 @@ impl World {
                 process: None,
                 run: 0,
                 paused_until: 0,
+                election_ticks: ELECTION_TICKS,
                 backlog: std::collections::VecDeque::new(),
             }
         });
@@ -141,8 +145,7 @@ impl World {
     /// The first members begin with the same state at one index, as a restored backup would.
     fn form_cluster(&mut self) {
         let count = self.weather.voters + self.weather.learners;
-        let first =
-            |node: &Node| node.member(RaftId(node.number as u64 + 1), node.number < self.weather.voters, ELECTION_MS);
+        let first = |node: &Node| node.member(RaftId(node.number as u64 + 1), node.number < self.weather.voters);
         let members: Vec<Member> = self.nodes[..count].iter().map(first).collect();
         let before = LogId { term: 1, index: FIRST };
         for node in &mut self.nodes[..count] {
@@ -247,6 +250,7 @@ impl World {
                 self.step(node, Input::Unreachable(id))
             }
             Event::Synced { run, .. } if self.is_run(node, run) => self.synced(node),
+            Event::Forge { run, .. } if self.is_run(node, run) => self.forge_votes(node),
             Event::Apply { run, .. } if self.is_run(node, run) => self.apply(node),
             Event::Snapshot { from, run, target, message, .. } => {
                 self.receive_snapshot(from, run, node, target, message)
@@ -271,9 +275,10 @@ impl World {
     fn start(&mut self, number: usize, run: u32) -> Result<(), Broken> {
         let now = self.now(number);
         let node = &mut self.nodes[number];
-        if node.run != run || node.process.is_some() || node.place == Place::Spare {
+        if node.run != run || node.process.is_some() || node.place == Place::Spare || node.disk.is_removed {
             return Ok(());
         }
+        node.disk.announced = node.disk.announced.max(node.election_ticks * TICK_MS);
         let disk = &node.disk;
         let entries: Vec<Entry> = disk.entries.iter().cloned().collect();
         let boot = Boot {
@@ -285,8 +290,10 @@ impl World {
             committed: disk.committed,
             applied: disk.applied,
             epoch: self.rng.draw(),
+            announced_ms: disk.announced,
         };
-        let steps = Steps::new(settings(self.plan.planted), boot, now, &mut self.rng).map_err(|e| e.to_string())?;
+        let steps = Steps::new(settings(self.plan.planted, node.election_ticks), boot, now, &mut self.rng)
+            .map_err(|e| e.to_string())?;
         let status = steps.status();
         node.process = Some(Process {
             waiting: None,
@@ -392,14 +399,14 @@ impl World {
 }
 
 /// The settings of every node. Small messages, so that entries need several.
-fn settings(planted: Option<Bug>) -> Settings {
+fn settings(planted: Option<Bug>, election_ticks: u32) -> Settings {
     Settings {
-        tick: 50_000,
+        tick: u64::from(TICK_MS) * 1000,
         heartbeat_ticks: 2,
-        election_ticks: 12,
+        election_ticks: election_ticks as usize,
         max_message_bytes: 200,
         max_inflight: 8,
-        max_uncommitted_bytes: 4000,
+        max_unapplied_bytes: 4000,
         read_lease: true,
         read_retry: 500_000,
         read_deadline: 2_000_000,
@@ -411,6 +418,7 @@ fn settings(planted: Option<Bug>) -> Settings {
 fn addressee(event: &Event) -> usize {
     match event {
         Event::Tick { node, .. } | Event::Synced { node, .. } | Event::Apply { node, .. } => *node,
+        Event::Forge { node, .. } => *node,
         Event::SnapshotDone { node, .. } | Event::Start { node, .. } => *node,
         Event::Crash { node, .. } | Event::Resume { node } | Event::Unreachable { node, .. } => *node,
         Event::Arrive { to, .. } | Event::Call { to, .. } | Event::Snapshot { to, .. } => *to,

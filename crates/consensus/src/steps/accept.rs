@@ -4,14 +4,15 @@
 use raft::StateRole;
 
 use super::{Origin, Steps};
+use crate::convert;
 use crate::entry::{Entry, LogId, RaftId};
 use crate::member::Member;
 use crate::message::{Body, Message};
-use crate::payload::{Kind, Payload};
+use crate::payload::Payload;
 
 /// The most terms of a message beyond that of this node. No two members can be so far apart; a term near the bound of
 /// numbers would end all elections.
-const MAX_TERMS_AHEAD: u64 = 1 << 32;
+const MAX_TERMS_AHEAD: u64 = 1 << 20;
 
 impl Steps {
     /// Whether a message may be processed. A message that may not is lost.
@@ -50,7 +51,9 @@ impl Steps {
         match &message.body {
             // The crate takes a position of term 0 for any position beyond its log, and panics.
             Body::Append { previous, entries, .. } => {
-                previous.term > 0 && are_entries(message.term, *previous, entries)
+                previous.term > 0
+                    && are_entries(message.term, *previous, entries)
+                    && self.changes_one_by_one(*previous, entries)
             }
             // A leader sends only what the follower has acknowledged; a follower without it has lost its log.
             Body::Heartbeat { commit, .. } => *commit <= raft.raft_log.last_index(),
@@ -66,9 +69,49 @@ impl Steps {
             }
             // Only the leader transfers leadership, and only its own.
             Body::TimeoutNow => is_current && raft.leader_id == message.from.0 && !self.is_only_voter(),
-            Body::Vote { last, .. } | Body::PreVote { last, .. } => last.term < message.term,
-            Body::VoteResponse { .. } | Body::PreVoteResponse { .. } | Body::HeartbeatResponse { .. } => true,
+            Body::Vote { last, forced, .. } => last.term < message.term && (!forced || self.may_force(message.from)),
+            Body::PreVote { last, .. } => last.term < message.term,
+            // A request leaves when all is synced. The crate takes that for granted of a winner, and panics.
+            Body::VoteResponse { .. } => {
+                !is_current || self.output.oldest_unsynced().is_none() || planted!(self.settings, VotesBeforeSync)
+            }
+            Body::PreVoteResponse { .. } | Body::HeartbeatResponse { .. } => true,
+            Body::Gone { commit, incarnation } => self.is_from_leader(message, *commit, *incarnation),
         }
+    }
+
+    /// Leadership is transferred to voters only; this node may lack the list with one.
+    fn may_force(&self, id: RaftId) -> bool {
+        let in_log = self.newest_in_log();
+        let mut is_known = false;
+        for member in self.known_members().chain(&in_log).filter(|member| member.id == id) {
+            if member.voter {
+                return true;
+            }
+            is_known = true;
+        }
+        !is_known
+    }
+
+    /// Whether each list differs from the one before by one change, as far as this node can know.
+    fn changes_one_by_one(&self, previous: LogId, entries: &[Entry]) -> bool {
+        let applied = self.applied;
+        let mut lists = entries.iter().filter(|entry| entry.id.index > applied && Payload::is_members(&entry.payload));
+        let Some(first) = lists.next() else { return true };
+        let store = self.node.store();
+        if previous.index >= applied && store.term_at(previous.index) != Some(previous.term) {
+            // They do not follow this log, and are refused with a hint.
+            return true;
+        }
+        let mut before = store.list_until(previous.index).unwrap_or_else(|| self.members.clone());
+        for entry in std::iter::once(first).chain(lists) {
+            let Ok(Payload::Members(list)) = Payload::decode(&entry.payload) else { return false };
+            if convert::conf_changes(&before, &list).len() > 1 {
+                return false;
+            }
+            before = list;
+        }
+        true
     }
 
     /// Contact with a leader of this term or a later one renews the promise.
@@ -76,6 +119,7 @@ impl Steps {
         let is_of_leader = matches!(message.body, Body::Append { .. } | Body::Heartbeat { .. } | Body::Snapshot { .. });
         if is_of_leader && message.term >= self.node.raft.term {
             self.promise.renew(self.now, self.promised());
+            self.promise.note_leader(message.term, message.from);
         }
     }
 }
@@ -86,11 +130,7 @@ fn are_entries(term: u64, previous: LogId, entries: &[Entry]) -> bool {
     let mut before = previous;
     for entry in entries {
         let follows = entry.id.index == before.index + 1 && entry.id.term >= before.term && entry.id.term > 0;
-        let is_readable = match entry.kind() {
-            Ok(Kind::Members) => Payload::decode(&entry.payload).is_ok(),
-            kind => kind.is_ok(),
-        };
-        if !follows || !is_readable {
+        if !follows || Payload::decode(&entry.payload).is_err() {
             return false;
         }
         before = entry.id;

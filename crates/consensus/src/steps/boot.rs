@@ -2,6 +2,7 @@
 
 use raft::{Config, RawNode, ReadOnlyOption};
 
+use super::departures::Departures;
 use super::lease::{Lease, Promise};
 use super::output::Output;
 use super::propose::Proposals;
@@ -27,8 +28,8 @@ pub struct Settings {
     pub max_message_bytes: u64,
     /// The most messages with entries that are under way to a member.
     pub max_inflight: usize,
-    /// The most bytes of entries that wait for their commit.
-    pub max_uncommitted_bytes: u64,
+    /// The most bytes of entries that wait for their commit or to be applied, above which none is proposed.
+    pub max_unapplied_bytes: u64,
     /// Whether a leader answers reads from its lease.
     pub read_lease: bool,
     /// The time after which callers that wait begin another ReadIndex round.
@@ -48,7 +49,7 @@ impl Default for Settings {
             election_ticks: 30,
             max_message_bytes: 4 * 1024 * 1024,
             max_inflight: 64,
-            max_uncommitted_bytes: 32 * 1024 * 1024,
+            max_unapplied_bytes: 32 * 1024 * 1024,
             read_lease: true,
             read_retry: 500_000,
             read_deadline: 2_000_000,
@@ -106,6 +107,9 @@ pub struct Boot {
     pub applied: u64,
     /// A number that no other start of this node has, for the names of ReadIndex rounds.
     pub epoch: u64,
+    /// The longest election timeout of this node, in milliseconds, that it has ever announced: it is durable before a
+    /// change or a join with it is proposed. See [`Steps::announced_ms`].
+    pub announced_ms: u32,
 }
 
 /// State from which no node can start.
@@ -124,6 +128,12 @@ pub enum BootError {
     /// The indexes of the log have a gap.
     #[error("the log has a gap at {0}")]
     Gap(u64),
+    /// The terms of the log decrease.
+    #[error("the terms of the log decrease at {0}")]
+    Terms(u64),
+    /// The log begins with index 1, or the id is 0.
+    #[error("the log begins too early, or the node has no id")]
+    Beginning,
     /// A list of members in the log cannot be read.
     #[error("the list of members at {0} cannot be read")]
     List(u64),
@@ -141,20 +151,20 @@ impl Steps {
     pub fn new(settings: Settings, boot: Boot, now: Mono, chance: &mut dyn Chance) -> Result<Self, BootError> {
         let newest_list = check(&boot)?;
         let last = boot.before.index + boot.entries.len() as u64;
+        let last_term = boot.entries.last().map_or(boot.before.term, |entry| entry.id.term);
+        // A crash within an install may have left a log of a later term than the vote.
+        let vote = if boot.vote.term < last_term { Vote { term: last_term, ..Vote::default() } } else { boot.vote };
         // The hint may be older than the state, and of a torn log newer than its last entry (obligation O8).
         let committed = boot.committed.max(boot.applied).min(last);
-        let mut view = LogView::new(boot.before, boot.vote, committed, boot.before, settings.counted(&boot.members));
+        let mut view = LogView::new(boot.before, vote, committed, boot.before, settings.counted(&boot.members));
         view.append(&boot.entries.iter().map(convert::entry_to_raft).collect::<Vec<_>>());
         let term = view.term_at(boot.applied).unwrap_or_default();
         view.set_applied(LogId { term, index: boot.applied });
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let node = RawNode::new(&settings.config(boot.id, boot.applied), view, &logger)
             .map_err(|error| BootError::Refused(error.to_string()))?;
-        let mut promise = Promise::default();
-        if !planted!(settings, NoVotePauseAfterRestart) {
-            // This node may have acknowledged a heartbeat just before it stopped: its promise is older than its memory.
-            promise.renew(now, longest_promise(&settings, &boot.members, boot.id));
-        }
+        let is_forgotten = planted!(settings, PromiseForgotten);
+        let promise = Promise::of(if is_forgotten { 0 } else { boot.announced_ms });
         let mut steps = Self {
             timer: Timer::new(now),
             id: boot.id,
@@ -166,26 +176,36 @@ impl Steps {
             lease: Lease::of(None, now),
             reads: Reads::new(boot.epoch),
             proposals: Proposals::default(),
-            output: Output::new(boot.vote),
-            role: Role::Following { leader: None, term: boot.vote.term },
+            output: Output::new(vote),
+            departures: Departures::default(),
+            fault: None,
+            role: Role::Following { leader: None, term: vote.term },
             now,
             settings,
             node,
         };
+        if !planted!(steps.settings, NoVotePauseAfterRestart) {
+            // This node may have acknowledged a heartbeat just before it stopped: its promise is older than its memory.
+            steps.promise.renew(now, steps.promised());
+        }
         steps.redraw(chance, true);
         Ok(steps)
     }
 
-    /// The time for which this node grants no vote after contact with a leader: its own election timeout, or what the
-    /// members, and so the leader, still take for it.
+    /// The time for which this node grants no vote after contact with a leader: its own election timeout, or what a
+    /// leader may take for it by a list that is current or may become so.
     pub(super) fn promised(&self) -> u64 {
-        longest_promise(&self.settings, &self.members, self.id)
+        let own = self.known_members().filter(|member| member.id == self.id);
+        let listed = own.map(|member| member.election_ms).max().unwrap_or(0);
+        self.settings.election().max(u64::from(listed.max(self.promise.announced())) * 1000)
     }
-}
 
-fn longest_promise(settings: &Settings, members: &[Member], id: RaftId) -> u64 {
-    let listed = members.iter().find(|member| member.id == id).map_or(0, |member| member.election_ms);
-    settings.election().max(u64::from(listed) * 1000)
+    /// The longest election timeout of this node that a leader may still count by, of those that it has announced. The
+    /// driver may store a lower value than before once this is lower.
+    #[must_use]
+    pub fn announced_ms(&self) -> u32 {
+        self.promise.announced()
+    }
 }
 
 /// Checks that log and state belong together. Returns the index of the newest list in the log, or 0.
@@ -194,11 +214,18 @@ fn check(boot: &Boot) -> Result<u64, BootError> {
     if boot.applied < boot.before.index || boot.applied > last {
         return Err(BootError::Apart { applied: boot.applied, first, last });
     }
-    let mut newest_list = 0;
+    if boot.id.0 == 0 || (boot.before.index == 0 && !boot.entries.is_empty()) {
+        return Err(BootError::Beginning);
+    }
+    let (mut newest_list, mut term) = (0, boot.before.term);
     for (expected, entry) in (first..).zip(&boot.entries) {
         if entry.id.index != expected {
             return Err(BootError::Gap(expected));
         }
+        if entry.id.term < term {
+            return Err(BootError::Terms(expected));
+        }
+        term = entry.id.term;
         if Payload::is_members(&entry.payload) {
             Payload::decode(&entry.payload).map_err(|_| BootError::List(expected))?;
             newest_list = expected;

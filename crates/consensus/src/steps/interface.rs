@@ -49,7 +49,7 @@ pub enum Input {
     Transfer(Option<NodeId>),
     /// A leader that cannot do its work (its disk, its clock) becomes a follower.
     StepDown,
-    /// The clock cannot be trusted: no lease from what was started before.
+    /// The clock cannot be trusted: no lease from what was started before, and a promise for its whole time from now.
     VoidLease,
     /// The connection to a member is lost, and messages with it.
     Unreachable(RaftId),
@@ -104,6 +104,8 @@ pub enum Effect {
     SendSnapshot {
         /// The member.
         to: RaftId,
+        /// The term in which this node leads: that of the head.
+        term: u64,
         /// The index that the snapshot has at least.
         at_least: u64,
     },
@@ -126,6 +128,13 @@ pub enum Effect {
     },
     /// What was proposed is not, and will not be, in the log.
     Refused(Refusal),
+    /// This node was removed, as its leader has sent. Store that; this node takes no part any more.
+    Removed {
+        /// An index at which the committed list lacks it.
+        commit: u64,
+    },
+    /// The node must stop: its list of members differs from that by which it counts votes.
+    Broken(String),
 }
 
 /// Why something is not in the log.
@@ -137,13 +146,13 @@ pub enum Refusal {
     /// Leadership is being transferred.
     #[error("leadership is being transferred")]
     Transferring,
-    /// Too many bytes wait for their commit.
-    #[error("too much waits for its commit")]
+    /// Too many bytes wait for their commit, or to be applied.
+    #[error("too much waits for its commit or to be applied")]
     Busy,
     /// An entry is empty or too large.
     #[error("an entry is empty or too large")]
     TooLarge,
-    /// An entry is a list of members, which only a change can propose, or of an unknown kind.
+    /// An entry is a list of members, which only a change can propose, or cannot be read.
     #[error("an entry is of a kind that cannot be proposed")]
     Kind,
     /// Another change of members is not applied yet.

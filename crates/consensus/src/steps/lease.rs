@@ -2,16 +2,42 @@
 //! and a leader that a quorum has heard answers reads without another round for 0.8 of the shortest of these timeouts
 //! (Ongaro §6.4.1). Both sides measure with their own clocks, which may differ in rate by a fifth.
 
-use crate::entry::Mono;
+use crate::entry::{Mono, RaftId};
 
 /// The side of the voter (obligation O1). The crate has this check, too, but only while it knows a leader: a restarted
 /// node knows none, and a late rejection of a pre-vote lets it forget.
 #[derive(Default)]
 pub(super) struct Promise {
     until: Mono,
+    /// The longest election timeout of this node, in milliseconds, that a list may have: a leader may take it for the
+    /// time of the promise, although this node has a shorter one now.
+    announced: u32,
+    /// The leader of the newest term that this node has heard.
+    leader: Option<(u64, RaftId)>,
 }
 
 impl Promise {
+    pub(super) fn of(announced: u32) -> Self {
+        Self { announced, ..Self::default() }
+    }
+
+    pub(super) fn announced(&self) -> u32 {
+        self.announced
+    }
+
+    /// A list with a shorter timeout is applied. This node has proposed it after each longer one.
+    pub(super) fn lower(&mut self, announced: u32) {
+        self.announced = announced;
+    }
+
+    pub(super) fn leader(&self) -> Option<(u64, RaftId)> {
+        self.leader
+    }
+
+    pub(super) fn note_leader(&mut self, term: u64, leader: RaftId) {
+        self.leader = Some((term, leader));
+    }
+
     /// This node hears from a leader, or starts.
     pub(super) fn renew(&mut self, now: Mono, span: u64) {
         self.until = self.until.max(now + span);

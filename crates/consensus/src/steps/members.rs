@@ -63,15 +63,43 @@ impl Steps {
     fn apply_list(&mut self, list: Vec<Member>) {
         let changes = convert::conf_changes(&self.settings.counted(&self.members), &self.settings.counted(&list));
         self.node.mut_store().set_members(self.settings.counted(&list));
-        self.members = list;
+        let before = std::mem::replace(&mut self.members, list);
         for change in &changes {
-            // It fails only for a change that would leave no voter, which no list contains.
-            let _ = self.node.apply_conf_change(change);
+            if let Err(error) = self.node.apply_conf_change(change) {
+                self.fault = Some(format!("a list of members cannot be applied: {error}"));
+            }
         }
+        self.note_own_time(&before);
+        self.note_removed(before);
         // A removed or demoted leader would continue, count itself in no quorum and answer ReadIndex alone.
         if !self.is_voter() && !planted!(self.settings, RemovedLeaderLeads) {
             self.step_down();
         }
+    }
+
+    fn note_own_time(&mut self, before: &[Member]) {
+        let own = |list: &[Member]| list.iter().find(|member| member.id == self.id).map(|member| member.election_ms);
+        if let (Some(before), Some(now)) = (own(before), own(&self.members))
+            && now < before
+        {
+            self.promise.lower(now);
+        }
+    }
+
+    fn note_removed(&mut self, before: Vec<Member>) {
+        let stays = |id: RaftId| id == self.id || self.members.iter().any(|member| member.id == id);
+        let removed: Vec<Member> = before.into_iter().filter(|member| !stays(member.id)).collect();
+        if !removed.is_empty() {
+            self.departures.note(removed.into_iter(), self.node.raft.raft_log.last_index(), self.now);
+        }
+    }
+
+    /// The newest list in the log that is not applied; empty without one.
+    pub(super) fn newest_in_log(&self) -> Vec<Member> {
+        if self.newest_list <= self.applied {
+            return Vec::new();
+        }
+        self.node.store().list_until(u64::MAX).unwrap_or_default()
     }
 
     fn is_voter(&self) -> bool {

@@ -16,9 +16,11 @@
 //! | O8 | at the start, committed is max(hint, applied), at most the last index; the first index is at least 2 | `boot.rs` |
 //! | O9 | only known types of messages, with fields that fit | `accept.rs` |
 //! | O10 | one frame per step, and frames merge | `output.rs`, `frame.rs` |
+//! | O11 | a removed member ends when its leader sends that, once the removal is durable without it | `departures.rs` |
 
 mod accept;
 mod boot;
+mod departures;
 mod interface;
 mod lease;
 mod members;
@@ -42,6 +44,7 @@ use crate::message::{Body, Message};
 pub use boot::{Boot, BootError, Settings};
 pub use interface::{Chance, Effect, Input, Origin, PeerProgress, Refusal, Role, Status};
 
+use departures::Departures;
 use lease::{Lease, Promise};
 use output::Output;
 use propose::Proposals;
@@ -67,14 +70,24 @@ pub struct Steps {
     reads: Reads,
     proposals: Proposals,
     output: Output,
+    departures: Departures,
+    /// Why this node must stop.
+    fault: Option<String>,
     role: Role,
 }
 
 impl Steps {
     /// Processes one input that arrived at `now`, and appends what is to be done. Time never goes back: an earlier
     /// `now` counts as the last one.
+    ///
+    /// The clock is read after the input has left its queue, never before: an acknowledgement that waited would else
+    /// begin a lease earlier than the promise of its sender, and a promise would end too early.
     pub fn step(&mut self, now: Mono, input: Input, chance: &mut dyn Chance, out: &mut Vec<Effect>) {
         self.now = self.now.max(now);
+        if self.departures.is_gone() {
+            refuse(&input, out);
+            return;
+        }
         if self.output.is_installing() {
             self.step_while_installing(&input, out);
         } else {
@@ -90,7 +103,7 @@ impl Steps {
     fn process(&mut self, input: Input, chance: &mut dyn Chance, out: &mut Vec<Effect>) {
         match input {
             Input::Tick => self.tick(chance, out),
-            Input::Message { origin, message } => self.message(&origin, message),
+            Input::Message { origin, message } => self.message(&origin, message, out),
             Input::Propose(payloads) => {
                 let result = self.propose(payloads);
                 out.push(respond(result));
@@ -108,7 +121,11 @@ impl Steps {
                 }
             }
             Input::StepDown => self.step_down(),
-            Input::VoidLease => self.lease.void(self.now),
+            Input::VoidLease => {
+                self.lease.void(self.now);
+                // The time of a promise was measured by the same clock.
+                self.promise.renew(self.now, self.promised());
+            }
             Input::Unreachable(id) => self.node.report_unreachable(id.0),
             Input::SnapshotDone { to, ok } => {
                 self.node.report_snapshot(to.0, if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure });
@@ -118,13 +135,27 @@ impl Steps {
         }
     }
 
-    fn message(&mut self, origin: &Origin, message: Message) {
-        if matches!(message.body, Body::Snapshot { .. }) || !self.accepts(origin, &message) {
+    fn message(&mut self, origin: &Origin, message: Message, out: &mut Vec<Effect>) {
+        let is_snapshot = matches!(message.body, Body::Snapshot { .. });
+        if is_snapshot || self.output.is_full() || !self.accepts(origin, &message) {
+            return;
+        }
+        if let Body::Gone { commit, .. } = message.body {
+            self.leave(commit, out);
+            return;
+        }
+        if self.responds_gone(origin, &message, out) {
             return;
         }
         self.note_contact(&message);
-        // The crate refuses messages of nodes that it does not know; they are lost, as others are.
-        let _ = self.node.step(convert::message_to_raft(message));
+        self.pass(message);
+    }
+
+    /// Passes a message to the crate, which refuses those of nodes that it does not know; they are lost, as others are.
+    fn pass(&mut self, message: Message) {
+        if let Some(message) = convert::message_to_raft(message) {
+            let _ = self.node.step(message);
+        }
     }
 
     fn snapshot(&mut self, origin: &Origin, message: Message) {
@@ -135,8 +166,7 @@ impl Steps {
         let Message { from, to, term, body: Body::Snapshot { last, members } } = message else { return };
         let counted = self.settings.counted(&members);
         self.output.receive(members);
-        let message = Message { from, to, term, body: Body::Snapshot { last, members: counted } };
-        let _ = self.node.step(convert::message_to_raft(message));
+        self.pass(Message { from, to, term, body: Body::Snapshot { last, members: counted } });
     }
 
     /// Collects what the crate has to say until it has nothing more.
@@ -145,6 +175,7 @@ impl Steps {
             self.note_leadership(out);
             self.collect(out);
             if self.output.is_installing() {
+                self.note_role(out);
                 return;
             }
             self.note_commits();
@@ -154,6 +185,7 @@ impl Steps {
         }
         self.output.emit(&self.settings, out);
         self.note_role(out);
+        out.extend(self.fault.take().map(Effect::Broken));
     }
 
     /// Keeps what belongs to a leadership as long as it lasts.
@@ -169,6 +201,7 @@ impl Steps {
         if is_leader {
             // The blank entry; the election itself is the first round.
             self.proposals.blank(raft.raft_log.last_index(), self.now);
+            self.departures.lead_from(self.proposals.since());
         }
     }
 
@@ -239,6 +272,14 @@ impl Steps {
         &self.members
     }
 
+    /// A member of a list that is current or may become so, or one that was removed lately.
+    #[must_use]
+    pub fn member(&self, id: RaftId) -> Option<Member> {
+        let listed = self.known_members().find(|member| member.id == id).or_else(|| self.departures.find(id));
+        let in_log = || self.newest_in_log().into_iter().find(|member| member.id == id);
+        listed.cloned().or_else(in_log)
+    }
+
     /// The current role.
     #[must_use]
     pub fn role(&self) -> Role {
@@ -263,6 +304,15 @@ impl Steps {
             next: progress.next_idx,
             is_active: progress.recent_active,
         })
+    }
+}
+
+/// The response of a node that takes no part.
+fn refuse(input: &Input, out: &mut Vec<Effect>) {
+    match input {
+        Input::ReadIndex(id) => out.push(Effect::ReadLost(*id)),
+        Input::Propose(_) | Input::Change(_) | Input::Transfer(_) => out.push(Effect::Refused(Refusal::NotLeader)),
+        _ => {}
     }
 }
 

@@ -27,6 +27,9 @@ struct Held {
     messages: Vec<RaftMessage>,
 }
 
+/// The most `Ready`s that wait for a sync. While it hangs, messages beyond it are lost.
+const MAX_HELD: usize = 4096;
+
 struct Installing {
     ready: Box<Ready>,
     last: LogId,
@@ -78,6 +81,11 @@ impl Output {
 
     pub(super) fn is_installing(&self) -> bool {
         self.installing.is_some()
+    }
+
+    /// Whether too much waits for a sync.
+    pub(super) fn is_full(&self) -> bool {
+        self.held.len() >= MAX_HELD
     }
 
     /// Since when the oldest frame waits for its sync.
@@ -216,9 +224,7 @@ impl Steps {
         match input {
             Input::Installed => self.installed(out),
             Input::Persisted(number) => self.output.persisted(*number),
-            Input::ReadIndex(id) => out.push(Effect::ReadLost(*id)),
-            Input::Propose(_) | Input::Change(_) => out.push(Effect::Refused(super::Refusal::NotLeader)),
-            _ => {}
+            input => super::refuse(input, out),
         }
     }
 
@@ -244,7 +250,9 @@ impl Steps {
 
 fn send(messages: Vec<RaftMessage>, out: &mut Vec<Effect>) {
     out.extend(messages.iter().filter_map(convert::message_from_raft).map(|message| match message {
-        Message { to, body: Body::Snapshot { last, .. }, .. } => Effect::SendSnapshot { to, at_least: last.index },
+        Message { to, term, body: Body::Snapshot { last, .. }, .. } => {
+            Effect::SendSnapshot { to, term, at_least: last.index }
+        }
         message => Effect::Send(message),
     }));
 }

@@ -9,16 +9,15 @@ use super::{Refusal, Steps};
 use crate::convert;
 use crate::entry::{LogId, Mono, RaftId};
 use crate::member::{Member, NodeId};
-use crate::payload::{Kind, MAX_ENTRY, Payload};
+use crate::payload::{MAX_ENTRY, Payload};
 
 /// What a leader has appended in its term.
 #[derive(Default)]
 pub(super) struct Proposals {
     /// The index of the blank entry.
     since: u64,
-    /// Groups of entries that are not committed: their last index, their bytes, and when they were appended.
-    open: VecDeque<(u64, u64, Mono)>,
-    bytes: u64,
+    /// Groups of entries that are not committed: their last index, and when they were appended.
+    open: VecDeque<(u64, Mono)>,
     /// The newest list of members that this leader has proposed.
     list: Vec<Member>,
 }
@@ -34,16 +33,15 @@ impl Proposals {
 
     pub(super) fn blank(&mut self, index: u64, now: Mono) {
         self.since = index;
-        self.add(index, 0, now);
+        self.add(index, now);
     }
 
     pub(super) fn since(&self) -> u64 {
         self.since
     }
 
-    fn add(&mut self, last: u64, bytes: u64, now: Mono) {
-        self.open.push_back((last, bytes, now));
-        self.bytes += bytes;
+    fn add(&mut self, last: u64, now: Mono) {
+        self.open.push_back((last, now));
     }
 
     /// Removes what is committed. Returns when the last of it was appended: since then a quorum has heard from this
@@ -51,8 +49,7 @@ impl Proposals {
     fn commit(&mut self, committed: u64) -> Option<Mono> {
         let mut started = None;
         while self.open.front().is_some_and(|(last, ..)| *last <= committed) {
-            let Some((_, bytes, appended)) = self.open.pop_front() else { break };
-            self.bytes -= bytes;
+            let Some((_, appended)) = self.open.pop_front() else { break };
             started = Some(appended);
         }
         started
@@ -65,17 +62,28 @@ impl Steps {
         if payloads.is_empty() || payloads.iter().any(|payload| payload.is_empty() || payload.len() > MAX_ENTRY) {
             return Err(Refusal::TooLarge);
         }
-        if payloads.iter().any(|payload| !matches!(Kind::of(payload), Ok(kind) if kind != Kind::Members)) {
+        let is_other = |payload| matches!(Payload::decode(payload), Err(_) | Ok(Payload::Members(_)));
+        if payloads.iter().any(is_other) {
             return Err(Refusal::Kind);
         }
         let bytes = payloads.iter().map(|payload| payload.len() as u64).sum::<u64>();
-        if self.proposals.bytes > 0 && self.proposals.bytes + bytes > self.settings.max_uncommitted_bytes {
+        let waiting = self.node.store().unapplied_bytes();
+        if waiting > 0 && waiting + bytes > self.settings.max_unapplied_bytes {
             return Err(Refusal::Busy);
         }
         let mut message = RaftMessage { from: self.id.0, ..RaftMessage::default() };
         message.set_msg_type(MessageType::MsgPropose);
         message.set_entries(payloads.into_iter().map(convert::payload_to_raft).collect::<Vec<_>>().into());
-        self.append(message, bytes)
+        self.append(message)
+    }
+
+    /// Appends an entry without content: its frames have what is committed now.
+    pub(super) fn append_blank(&mut self) {
+        let mut message = RaftMessage { from: self.id.0, ..RaftMessage::default() };
+        message.set_msg_type(MessageType::MsgPropose);
+        message.set_entries(vec![convert::payload_to_raft(Bytes::new())].into());
+        // It is tried again at the next tick.
+        let _ = self.append(message);
     }
 
     /// Appends a list of members. Without a change of quorums it is an entry like others for the crate, so that the
@@ -83,21 +91,20 @@ impl Steps {
     pub(super) fn propose_list(&mut self, list: Vec<Member>, change: Option<ConfChangeV2>) -> Result<LogId, Refusal> {
         let first = self.node.raft.raft_log.last_index() + 1;
         let payload = Payload::Members(list.clone()).encode();
-        let bytes = payload.len() as u64;
         let proposed = match change {
             // The crate writes the change in its own encoding and parses it, both in this process.
             Some(change) => self.node.propose_conf_change(payload.to_vec(), change),
             None => self.node.propose(payload.to_vec(), Vec::new()),
         };
         proposed.map_err(|_| Refusal::NotLeader)?;
-        self.proposals.add(first, bytes, self.now);
+        self.proposals.add(first, self.now);
         self.proposals.list = list;
         self.node.raft.pending_conf_index = first;
         self.newest_list = first;
         Ok(LogId { term: self.node.raft.term, index: first })
     }
 
-    fn append(&mut self, message: RaftMessage, bytes: u64) -> Result<LogId, Refusal> {
+    fn append(&mut self, message: RaftMessage) -> Result<LogId, Refusal> {
         if !self.acts_as_leader() {
             return Err(Refusal::NotLeader);
         }
@@ -106,7 +113,7 @@ impl Steps {
         }
         let first = self.node.raft.raft_log.last_index() + 1;
         self.node.raft.step(message).map_err(|_| Refusal::NotLeader)?;
-        self.proposals.add(self.node.raft.raft_log.last_index(), bytes, self.now);
+        self.proposals.add(self.node.raft.raft_log.last_index(), self.now);
         Ok(LogId { term: self.node.raft.term, index: first })
     }
 

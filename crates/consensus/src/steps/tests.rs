@@ -10,6 +10,10 @@ use crate::payload::Payload;
 use crate::planted::Bug;
 use crate::sim::Rng;
 
+mod bounds;
+mod departures;
+mod times;
+
 const START: Mono = Mono(1_000_000_000);
 
 fn member(number: u64, voter: bool) -> Member {
@@ -36,6 +40,7 @@ fn boot(voters: u64) -> Boot {
         committed: 10,
         applied: 10,
         epoch: 1,
+        announced_ms: 0,
     }
 }
 
@@ -325,7 +330,7 @@ fn between_install_and_installed_nothing_is_processed() {
     let origin = Origin { node: "node2".to_owned(), incarnation: [2; 16] };
     assert!(bench.only(Input::Message { origin: origin.clone(), message: message.clone() }).is_empty());
     let effects = bench.only(Input::Snapshot { origin, message });
-    let [Effect::Install { vote, last, .. }] = &effects[..] else { panic!("{effects:?}") };
+    let [Effect::Install { vote, last, .. }, Effect::Role(_)] = &effects[..] else { panic!("{effects:?}") };
     assert_eq!((vote.term, last.index), (4, 50));
     assert_eq!(bench.only(Input::ReadIndex(1)), [Effect::ReadLost(1)]);
     assert!(bench.only(Input::Tick).is_empty());

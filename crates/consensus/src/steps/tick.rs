@@ -26,6 +26,7 @@ impl Steps {
     /// campaigns, and a leader learns that it has lost its quorum.
     pub(super) fn tick(&mut self, chance: &mut dyn Chance, out: &mut Vec<Effect>) {
         self.expire_reads(out);
+        self.remind_departed(out);
         let due = self.now.since(self.timer.ticked) / self.settings.tick;
         let most = self.settings.election_ticks as u64;
         self.timer.ticked = if due > most { self.now } else { self.timer.ticked + due * self.settings.tick };

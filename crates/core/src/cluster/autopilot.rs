@@ -75,6 +75,8 @@ pub(crate) struct Memory {
     leading_for: Duration,
     /// The members that are healthy, and since when.
     healthy: BTreeMap<RaftId, HealthySince>,
+    /// The configuration of the last tick.
+    config: AutopilotConfig,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +93,11 @@ impl Memory {
         self.leading_for
     }
 
+    /// The configuration of the last tick; before the first one, the default.
+    pub(crate) fn config(&self) -> AutopilotConfig {
+        self.config
+    }
+
     /// Since when a member is healthy.
     pub(crate) fn healthy_since(&self, member: &Member) -> Option<Timestamp> {
         self.healthy.get(&member.id).map(|since| since.time)
@@ -104,6 +111,7 @@ impl Memory {
             *self = Memory { term: Some(status.term), ..Memory::default() };
         }
         self.last = now;
+        self.config = *config;
         let since = HealthySince { time: now, at: self.leading_for };
         let is_healthy = |member: &&Member| is_healthy(status, config, member);
         let ids: Vec<RaftId> = status.members.iter().filter(is_healthy).map(|member| member.id).collect();
@@ -130,7 +138,19 @@ impl Memory {
 pub(crate) fn is_healthy(status: &ClusterStatus, config: &AutopilotConfig, member: &Member) -> bool {
     let within = Duration::from_secs(config.last_contact_threshold);
     silence(status, member).is_some_and(|silence| silence <= within)
-        && status.last.saturating_sub(matched(status, member)) <= config.max_trailing_logs
+        && lacks(status, member) <= config.max_trailing_logs
+}
+
+/// The number of entries of the log that a member lacks.
+pub(crate) fn lacks(status: &ClusterStatus, member: &Member) -> u64 {
+    status.last.saturating_sub(matched(status, member))
+}
+
+/// The number of voters that may fail while a quorum stays healthy.
+pub(crate) fn failure_tolerance(status: &ClusterStatus, config: &AutopilotConfig) -> usize {
+    let voters = status.members.iter().filter(|member| member.voter);
+    let healthy = voters.clone().filter(|member| is_healthy(status, config, member)).count();
+    healthy.saturating_sub(voters.count() / 2 + 1)
 }
 
 /// The last index of the log of a member that agrees with that of the leader.

@@ -156,7 +156,8 @@ impl ClusterNode<'_> {
     ) -> Result<Response, Box<Incoming>> {
         // For the audit entries of a request whose fate is not known.
         let kept = incoming.clone();
-        match port.forward(leader, incoming).await {
+        let forward = &self.parts.metrics.cluster.forward;
+        match forward.of(&*self.parts.clock, port.forward(leader, incoming)).await {
             Ok(response) => Ok(self.with_index(Response::forwarded(response), Index(0))),
             Err(NotForwarded::Elsewhere(incoming)) => Err(incoming),
             Err(NotForwarded::Busy(incoming)) => {

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 
 use super::join::rejoin::{GivenAuthority, Rejoin};
 use super::port::{AUTHORITY, ClusterPort, PeerService, PortIdentity};
+use crate::metrics::transport::{Observed, TimedTransport};
 
 /// The record of the keyring.
 const KEYRING: &str = "barrier/keyring";
@@ -42,6 +43,8 @@ pub(crate) struct ConnectionParts {
     pub(crate) rejoin: Option<Rejoin>,
     /// The seeds of the authorities that the port has.
     pub(crate) authorities: Arc<Mutex<Authorities>>,
+    /// Times calls of other members.
+    pub(crate) observed: Observed,
 }
 
 /// The seeds of the authorities of the cluster port.
@@ -214,7 +217,8 @@ impl ConnectionParts {
         let identity =
             PortIdentity { cluster_id: self.cluster_id.clone(), node: self.consensus.identity(), authorities };
         let transport = self.port.open(identity, self.service.clone()).await?;
-        Ok(self.consensus.start(transport, self.addresses.clone()).await?)
+        let timed = TimedTransport::new(transport, self.observed.clone());
+        Ok(self.consensus.start(Arc::new(timed), self.addresses.clone()).await?)
     }
 }
 

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use keepfast_framework::{Clock, Result};
+use keepfast_framework::{Result, Timestamp};
 use keepfast_storage::Role;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+
+use crate::metrics::transport::Observed;
 
 /// The pause before a failed takeover is repeated.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
@@ -34,21 +36,78 @@ pub(crate) trait LeaderWork: Send + Sync + 'static {
 /// The work of the leader until it ends for good.
 struct Endable {
     work: Arc<dyn LeaderWork>,
-    /// Whether it has ended. Locked while the work starts, so that no late start follows the end.
-    ended: Mutex<bool>,
+    observed: Observed,
+    /// Locked while the work starts, so that no late start follows the end.
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    has_ended: bool,
+    /// Since when this node leads.
+    leads_since: Option<Timestamp>,
 }
 
 impl Endable {
     fn start(&self) {
-        let ended = self.ended.lock();
-        if !*ended {
+        let mut state = self.state.lock();
+        if !state.has_ended {
             self.work.start();
+            state.leads_since = Some(self.observed.clock.now());
+        }
+    }
+
+    fn stop(&self) {
+        let since = self.state.lock().leads_since.take();
+        self.work.stop();
+        if let Some(since) = since {
+            self.observed.metrics.cluster.leadership_lost.record(self.observed.clock.now().since(since));
         }
     }
 
     fn end(&self) {
-        *self.ended.lock() = true;
-        self.work.stop();
+        self.state.lock().has_ended = true;
+        self.stop();
+    }
+
+    async fn take_over(&self) -> Result<()> {
+        let started = self.observed.clock.now();
+        let taken = self.work.take_over().await;
+        if taken.is_err() {
+            self.observed.metrics.cluster.setup_failed.record(self.observed.clock.now().since(started));
+        }
+        taken
+    }
+}
+
+/// The leader that this node knew last.
+#[derive(Default)]
+struct KnownLeader {
+    /// Its address for other nodes; empty for this node.
+    last: Option<String>,
+    is_lost: bool,
+}
+
+impl KnownLeader {
+    /// Notes a role. Returns whether another node than before leads.
+    fn observe(&mut self, role: &Role) -> bool {
+        let now = match role {
+            Role::Leading => Some(String::new()),
+            Role::Following { leader } => leader.as_ref().map(|leader| leader.cluster_addr.clone()),
+        };
+        let Some(now) = now else {
+            if self.last.is_some() && !self.is_lost {
+                tracing::warn!("no leader of the cluster is known");
+            }
+            self.is_lost = true;
+            return false;
+        };
+        let was_lost = std::mem::take(&mut self.is_lost);
+        let is_same = self.last.as_ref() == Some(&now);
+        if !now.is_empty() && (was_lost || !is_same) {
+            tracing::info!(leader = now, "this node is a standby");
+        }
+        self.last.replace(now).is_some() && !is_same
     }
 }
 
@@ -74,34 +133,39 @@ impl Leadership {
         work: Arc<dyn LeaderWork>,
         roles: Option<watch::Receiver<Role>>,
         led: Option<u64>,
-        clock: Arc<dyn Clock>,
+        observed: Observed,
     ) -> Self {
-        let work = Arc::new(Endable { work, ended: Mutex::new(false) });
+        let work = Arc::new(Endable { work, observed, state: Mutex::default() });
         if led.is_some() {
             work.start();
         }
-        let task = roles.map(|roles| tokio::spawn(follow(work.clone(), roles, led, clock)));
+        let task = roles.map(|roles| tokio::spawn(follow(work.clone(), roles, led)));
         Leadership { work, task }
     }
 }
 
-async fn follow(work: Arc<Endable>, mut roles: watch::Receiver<Role>, mut led: Option<u64>, clock: Arc<dyn Clock>) {
+async fn follow(work: Arc<Endable>, mut roles: watch::Receiver<Role>, mut led: Option<u64>) {
+    let mut known = KnownLeader::default();
     loop {
         if work.work.is_removed() {
             tracing::error!("this node was removed from its cluster, and seals");
             work.work.seal();
             return;
         }
-        let leads = roles.borrow_and_update().is_leading().then(|| work.work.term());
+        let role = roles.borrow_and_update().clone();
+        if known.observe(&role) {
+            work.observed.metrics.cluster.leader_changes.add();
+        }
+        let leads = role.is_leading().then(|| work.work.term());
         if led.is_some() && led != leads {
-            work.work.stop();
+            work.stop();
             led = None;
             tracing::info!("this node no longer leads: its background tasks are stopped");
         }
         let mut retry: Option<Pin<Box<dyn Future<Output = ()> + Send>>> = None;
         if let Some(term) = leads.filter(|_| led.is_none()) {
             let taken = tokio::select! {
-                taken = work.work.take_over() => taken,
+                taken = work.take_over() => taken,
                 Ok(()) = roles.changed() => continue,
             };
             match taken {
@@ -113,7 +177,7 @@ async fn follow(work: Arc<Endable>, mut roles: watch::Receiver<Role>, mut led: O
                 Err(error) => {
                     let cause = error.cause().map(ToString::to_string).unwrap_or_default();
                     tracing::error!(%error, %cause, "the takeover failed and is repeated");
-                    let pause = clock.clone();
+                    let pause = work.observed.clock.clone();
                     retry = Some(Box::pin(async move { pause.sleep_until(pause.now().after(RETRY_PAUSE)).await }));
                 }
             }
@@ -143,6 +207,7 @@ mod tests {
     use tokio::sync::Notify;
 
     use super::*;
+    use crate::metrics::Metrics;
 
     #[derive(Default)]
     struct Recorded {
@@ -206,6 +271,10 @@ mod tests {
         }
     }
 
+    fn seen(clock: TestClock) -> Observed {
+        Observed { clock: Arc::new(clock), metrics: Arc::default() }
+    }
+
     fn following() -> Role {
         Role::Following { leader: None }
     }
@@ -214,7 +283,7 @@ mod tests {
     async fn each_leadership_starts_and_stops_the_work_once() {
         let (role, roles) = watch::channel(following());
         let work = Arc::<Recorded>::default();
-        let leadership = Leadership::begin(work.clone(), Some(roles), None, Arc::new(TestClock::default()));
+        let leadership = Leadership::begin(work.clone(), Some(roles), None, seen(TestClock::default()));
         for _ in 0..3 {
             role.send_replace(Role::Leading);
             assert_eq!(work.next(2).await, ["take over", "start"]);
@@ -233,7 +302,7 @@ mod tests {
     async fn a_leadership_lost_and_regained_unseen_starts_again() {
         let (role, roles) = watch::channel(Role::Leading);
         let work = Arc::<Recorded>::default();
-        let _leadership = Leadership::begin(work.clone(), Some(roles), Some(0), Arc::new(TestClock::default()));
+        let _leadership = Leadership::begin(work.clone(), Some(roles), Some(0), seen(TestClock::default()));
         assert_eq!(work.next(1).await, ["start"], "taken over before");
         work.term.store(2, Ordering::Relaxed);
         role.send_replace(Role::Leading);
@@ -246,7 +315,7 @@ mod tests {
         let work = Arc::<Recorded>::default();
         work.fails.store(1, Ordering::Relaxed);
         let clock = TestClock::default();
-        let _leadership = Leadership::begin(work.clone(), Some(roles), None, Arc::new(clock.clone()));
+        let _leadership = Leadership::begin(work.clone(), Some(roles), None, seen(clock.clone()));
         role.send_replace(Role::Leading);
         assert_eq!(work.next(1).await, ["failed"]);
         // Until the pause is over: the task may not have begun to wait yet.
@@ -266,7 +335,7 @@ mod tests {
     async fn a_node_that_is_removed_seals() {
         let (role, roles) = watch::channel(following());
         let work = Arc::<Recorded>::default();
-        let _leadership = Leadership::begin(work.clone(), Some(roles), None, Arc::new(TestClock::default()));
+        let _leadership = Leadership::begin(work.clone(), Some(roles), None, seen(TestClock::default()));
         work.removed.store(true, Ordering::Relaxed);
         role.send_replace(following());
         assert_eq!(work.next(1).await, ["seal"]);
@@ -277,7 +346,7 @@ mod tests {
         let (role, roles) = watch::channel(Role::Leading);
         drop(role);
         let work = Arc::<Recorded>::default();
-        let leadership = Leadership::begin(work.clone(), Some(roles), Some(0), Arc::new(TestClock::default()));
+        let leadership = Leadership::begin(work.clone(), Some(roles), Some(0), seen(TestClock::default()));
         assert_eq!(work.next(1).await, ["start"]);
         for _ in 0..10 {
             tokio::task::yield_now().await;
@@ -285,5 +354,34 @@ mod tests {
         assert!(work.events.lock().is_empty());
         drop(leadership);
         assert_eq!(work.next(1).await, ["stop"]);
+    }
+
+    #[tokio::test]
+    async fn leaderships_failed_takeovers_and_changes_of_leaders_are_counted() {
+        let behind = |name: &str| {
+            let leader = keepfast_storage::Leader { api_addr: String::new(), cluster_addr: name.to_owned() };
+            Role::Following { leader: Some(Arc::new(leader)) }
+        };
+        let (role, roles) = watch::channel(behind("b"));
+        let (work, clock, metrics) = (Arc::<Recorded>::default(), TestClock::default(), Arc::<Metrics>::default());
+        let seen = Observed { clock: Arc::new(clock.clone()), metrics: metrics.clone() };
+        let leadership = Leadership::begin(work.clone(), Some(roles), None, seen);
+        let changes = async |next: Role, expected: u64| {
+            role.send_replace(next);
+            while metrics.cluster.leader_changes.read() != expected {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::task::yield_now().await;
+        changes(following(), 0).await;
+        changes(behind("b"), 0).await;
+        changes(behind("c"), 1).await;
+        changes(Role::Leading, 2).await;
+        assert_eq!(work.next(2).await, ["take over", "start"]);
+        clock.advance(Duration::from_secs(7));
+        drop(leadership);
+        let lost = metrics.cluster.leadership_lost.read();
+        assert_eq!((lost.count, lost.sum), (1, 7000.0));
+        assert_eq!(metrics.cluster.setup_failed.count(), 0);
     }
 }

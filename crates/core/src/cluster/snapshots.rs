@@ -472,7 +472,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_change_and_every_cut_is_found() {
+    async fn sec_rl15_every_change_and_every_cut_of_a_snapshot_is_found() {
         let (key, parts) = (random::key(), vec![(0..=255).collect::<Vec<u8>>()]);
         let file = file_of(&parts, &key).await;
         for at in 0..file.len() {
@@ -505,7 +505,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sizes_have_bounds() {
+    async fn sec_ds08_the_sizes_of_a_snapshot_have_bounds() {
         let (key, part) = (random::key(), random::bytes::<4096>().to_vec());
         let parts: Vec<Bytes> = vec![part.clone().into(); 10];
         let written = write(&details(), &mut Parts(parts.into_iter()), &key, 5000).await;

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use keepfast_framework::engine::Gauge;
 
-use super::{Item, Value, catalogue, process};
+use super::{Item, Value, catalogue, members, process};
 use crate::lifecycle::Lifecycle;
 use crate::unsealed::Unsealed;
 
@@ -33,6 +33,7 @@ fn items(server: &Lifecycle) -> Vec<Item> {
         out.extend(server.parts.metrics.usage.lock().iter().cloned());
         out.extend(of_unsealed(&unsealed));
         out.extend(of_mounts(&unsealed));
+        out.extend(members::items(server));
     }
     out
 }

@@ -8,24 +8,27 @@
 //! [`catalogue`] has every name with its kind, labels and meaning; `docs/metrics.md` is generated from it.
 
 pub(crate) mod catalogue;
+pub(crate) mod cluster;
 pub(crate) mod format;
 pub(crate) mod gather;
 pub(crate) mod labelled;
+mod members;
 mod process;
 pub(crate) mod routes;
 pub(crate) mod storage;
 pub(crate) mod timing;
+pub(crate) mod transport;
 pub(crate) mod usage;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use keepfast_framework::Timestamp;
 use parking_lot::Mutex;
 
 pub(crate) use labelled::{Labelled, StatusCodes};
 pub use timing::Summary;
-pub(crate) use timing::{Interval, Timing};
+pub(crate) use timing::{Counter, Interval, Timing};
 
 /// The length of an interval of the JSON format in seconds, as in Vault.
 pub(crate) const INTERVAL: i64 = 10;
@@ -73,6 +76,8 @@ pub(crate) struct Metrics {
     pub(crate) lease_creation: Labelled,
     /// Created entities, by auth method and mount.
     pub(crate) entity_creation: Labelled,
+    /// The other members of the cluster.
+    pub(crate) cluster: cluster::ClusterTimings,
     /// The barrier and the storage below it.
     pub(crate) backend: storage::BackendTimings,
     /// The values of counters at the ends of intervals.
@@ -134,22 +139,6 @@ pub(crate) struct PolicyTimings {
     pub(crate) delete: Timing,
     /// List of policies.
     pub(crate) list: Timing,
-}
-
-/// A number that only increases.
-#[derive(Default)]
-pub(crate) struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds one.
-    pub(crate) fn add(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// The current count.
-    pub(crate) fn read(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
 }
 
 /// The values of counters at the ends of intervals. The JSON format reports the increase of the last interval.
@@ -236,7 +225,8 @@ impl Metrics {
 
     /// Ends an interval of all timings, except those of mounts and audit devices.
     fn turn_all(&self) {
-        self.timings().into_iter().chain(self.backend.all()).for_each(|(_, timing)| timing.turn());
+        let timings = self.timings().into_iter().chain(self.cluster.all()).chain(self.backend.all());
+        timings.for_each(|(_, timing)| timing.turn());
     }
 }
 
@@ -261,6 +251,12 @@ impl Item {
     /// A value without labels.
     pub(crate) fn new(name: impl Into<String>, value: Value) -> Self {
         Item { name: name.into(), labels: Vec::new(), value }
+    }
+
+    /// The same with a label.
+    fn labelled(mut self, name: &'static str, value: &str) -> Self {
+        self.labels.push((name, value.to_owned()));
+        self
     }
 }
 

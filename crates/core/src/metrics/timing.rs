@@ -26,6 +26,22 @@ const BUCKETS: usize = ((LAST - FIRST) << FINE) as usize + 2;
 
 type Buckets = [u64; BUCKETS];
 
+/// A number that only increases.
+#[derive(Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds one.
+    pub(crate) fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The current count.
+    pub(crate) fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// The count and the durations of an operation.
 pub(crate) struct Timing {
     nanos: AtomicU64,

@@ -134,6 +134,11 @@ impl CurrentSeal {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub(crate) fn expects(&self, record: &[u8; 32]) -> bool {
+        self.seal.expects(record)
+    }
+
     /// Expects that another node commits this root key, for 30 seconds. Returns false when it cannot be used.
     pub(crate) fn expect(&self, barrier: &Arc<Barrier>, coming: &ComingRoot, clock: Arc<dyn Clock>) -> bool {
         let Some(seal) = by_shares::from_key(self.seal().kind(), &coming.seal) else { return false };

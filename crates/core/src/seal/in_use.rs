@@ -43,6 +43,11 @@ impl SealInUse {
         expected.push((record, seal));
     }
 
+    #[cfg(test)]
+    pub(super) fn expects(&self, record: &[u8; 32]) -> bool {
+        self.0.lock().expected.iter().any(|(known, _)| known == record)
+    }
+
     /// No longer expects the record.
     pub(super) fn forget(&self, record: &[u8; 32]) {
         self.0.lock().expected.retain(|(known, _)| known != record);

@@ -84,9 +84,14 @@ async fn step_down_in_cluster(sys: &System, cx: &mut Cx, _: Nothing) -> Result<(
     let server = sys.lifecycle()?;
     let Some(consensus) = server.parts.membership.with_others() else { return Ok(()) };
     tracing::info!(request = %cx.request().id, "step-down requested");
+    let started = server.parts.clock.now();
     match consensus.transfer(None).await {
+        Ok(()) => {
+            server.parts.metrics.cluster.step_down.record(server.parts.clock.now().since(started));
+            Ok(())
+        }
         // Another node leads already.
-        Ok(()) | Err(StorageError::NotLeader) => Ok(()),
+        Err(StorageError::NotLeader) => Ok(()),
         Err(StorageError::NoTarget) => {
             Err(Error::new(Status::UNAVAILABLE, "no other node of the cluster can become the leader"))
         }

@@ -1,11 +1,15 @@
 //! A cluster in memory: nodes on one storage, whose roles the test sets and whose port passes requests directly.
 
-mod fake;
+mod authorities;
+mod failover;
+pub(in crate::tests) mod fake;
 mod keys;
+mod replaced;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use keepfast_crypto::secret::SecretString;
 use keepfast_framework::{ClusterPart, Incoming, StateIndex};
 use keepfast_storage::StorageError;
 use serde_json::{Value, json};
@@ -72,6 +76,21 @@ async fn a_read_at_a_standby_runs_there() {
     standby.get("secret/data/a", "unknown").await.is(403);
     assert_eq!((cluster.forwards(), cluster.passed_commits()), (0, 0));
     assert_eq!((leader.entries().len(), standby.entries().len()), (0, 10));
+}
+
+#[tokio::test]
+async fn sec_rl06_a_revoked_token_is_refused_at_every_node_at_once() {
+    let cluster = Cluster::new().await;
+    for revokes in cluster.nodes() {
+        let token = revokes.token(json!({ "ttl": "1h" })).await;
+        for node in cluster.nodes() {
+            node.get("auth/token/lookup-self", &token).await.ok();
+        }
+        revokes.post("auth/token/revoke", ROOT, json!({ "token": token })).await.ok();
+        for node in cluster.nodes() {
+            node.get("auth/token/lookup-self", &token).await.is(403);
+        }
+    }
 }
 
 #[tokio::test]
@@ -157,7 +176,7 @@ async fn a_request_that_one_leader_refuses_reaches_the_next() {
 }
 
 #[tokio::test]
-async fn a_request_whose_connection_is_lost_is_audited_and_not_repeated() {
+async fn sec_rl12_a_request_of_a_lost_connection_is_audited_not_repeated() {
     let cluster = Cluster::new().await;
     let [leader, standby, _] = cluster.nodes();
     cluster.lose_forwards();
@@ -281,7 +300,29 @@ async fn a_node_of_a_cluster_reports_its_role_and_its_members() {
 }
 
 #[tokio::test]
-async fn a_step_down_at_any_node_gives_the_leadership_to_another() {
+async fn a_token_that_another_node_issued_just_now_is_live() {
+    let cluster = Cluster::new().await;
+    let [leader, standby, _] = cluster.nodes();
+    let created = leader.post("auth/token/create", ROOT, json!({ "policies": ["default"] })).await.ok();
+    let token = SecretString::new(created.body["auth"]["client_token"].as_str().unwrap().to_owned());
+    cluster.lag();
+    assert!(standby.node.is_live_token(&token, None).await);
+    let unknown = SecretString::new("hvs.unknown".to_owned());
+    assert!(!standby.node.is_live_token(&unknown, None).await);
+}
+
+#[tokio::test]
+async fn the_health_of_the_members_is_what_the_leader_sees() {
+    let cluster = Cluster::new().await;
+    let [leader, standby, _] = cluster.nodes();
+    let state =
+        async |server: &TestServer| server.get("sys/storage/raft/autopilot/state", ROOT).await.ok().data().clone();
+    assert_eq!(state(standby).await, state(leader).await);
+    assert_eq!(cluster.forwards(), 1);
+}
+
+#[tokio::test]
+async fn sec_rl16_a_step_down_gives_the_leadership_to_another_node() {
     let cluster = Cluster::new().await;
     let [first, second, third] = cluster.nodes();
     second.post("sys/step-down", ROOT, Value::Null).await.is(204);
@@ -361,7 +402,7 @@ async fn a_request_runs_again_when_the_leader_changes_before_its_commit() {
 }
 
 #[tokio::test]
-async fn a_removed_node_seals_and_its_health_is_530() {
+async fn sec_cs08_a_removed_node_seals_and_its_health_is_530() {
     let cluster = Cluster::new().await;
     let [leader, _, third] = cluster.nodes();
     cluster.remove("c");
@@ -442,7 +483,7 @@ async fn what_runs_at_a_standby_commits_nothing() {
 }
 
 #[tokio::test]
-async fn every_write_row_is_forwarded_unless_it_is_listed() {
+async fn sec_rl17_every_write_row_is_forwarded_unless_it_is_listed() {
     use keepfast_framework::Operation;
     use keepfast_framework::rows::Runs;
 

@@ -11,6 +11,7 @@ use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::{Cx, Engine, HeldLease, Kind as EngineKind, LeaseOffer, LeaseTerms, Leased, Result, Routes};
 use serde_json::{Value, json};
 
+use crate::tests::cluster::fake::Cluster;
 use crate::tests::fixture::{ROOT, RequestOptions, TestServer};
 
 fn count(items: &[Item], name: &str) -> u64 {
@@ -126,7 +127,8 @@ async fn published_dashboards_find_their_metrics() {
     let server = TestServer::with(|_, _| {}, engines()).await;
     busy(&server).await;
     crate::metrics::usage::count_usage(&server.node.lifecycle).await.unwrap();
-    let text = scraped(&server).await;
+    let cluster = Cluster::new().await;
+    let text = scraped(&server).await + &scraped(&cluster.nodes()[0]).await;
     let there: BTreeSet<&str> =
         text.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.split(['{', ' ']).next()).collect();
     let requested: BTreeSet<String> = include_str!("dashboards/metrics.txt")
@@ -186,7 +188,9 @@ async fn every_metric_is_in_the_catalogue_and_in_the_documentation() {
     let server = TestServer::with(machine, engines()).await;
     busy(&server).await;
     crate::metrics::usage::count_usage(&server.node.lifecycle).await.unwrap();
-    for item in server.node.monitoring().gather() {
+    let cluster = Cluster::new().await;
+    let of_cluster = cluster.nodes().iter().flat_map(|node| node.node.monitoring().gather());
+    for item in server.node.monitoring().gather().into_iter().chain(of_cluster) {
         let known = catalogue::find(&item.name).unwrap_or_else(|| panic!("{} is not in the catalogue", item.name));
         let labels: Vec<_> = item.labels.iter().map(|(name, _)| *name).collect();
         assert_eq!(labels, known.labels, "{}", item.name);
@@ -382,4 +386,34 @@ async fn sec_kf53_a_chosen_status_of_health_is_none_that_is_counted() {
     let send = crate::tests::fixture::RequestOptions::default();
     let response = server.node.handle(crate::tests::fixture::incoming("GET", "sys/health?sealedcode=201", send)).await;
     assert_eq!((response.status().0, response.decided().0), (201, 503));
+}
+
+#[tokio::test]
+async fn a_node_of_a_cluster_reports_its_log_its_members_and_its_calls() {
+    let cluster = Cluster::new().await;
+    let [leader, standby, _] = cluster.nodes();
+    standby.post("secret/data/a", ROOT, json!({ "data": { "k": "v" } })).await.ok();
+    leader.post("sys/step-down", ROOT, Value::Null).await.is(204);
+    cluster.elect(Some("a"));
+    let counted = &leader.node.lifecycle.parts.metrics.cluster;
+    while counted.leadership_lost.count() == 0 {
+        tokio::task::yield_now().await;
+    }
+    cluster.lose_forwards();
+    standby.post("secret/data/a", ROOT, json!({ "data": { "k": "w" } })).await.is(503);
+    let (of_leader, of_standby) = (leader.node.monitoring().gather(), standby.node.monitoring().gather());
+    assert_eq!((count(&of_leader, "raft.peers"), count(&of_standby, "raft.voters")), (3, 3));
+    assert_eq!((count(&of_leader, "core.active"), count(&of_standby, "core.active")), (1, 0));
+    assert_eq!(labelled(&of_leader, "raft_storage.follower.last_heartbeat_ms", ("peer_id", "b")), 100.0);
+    assert_eq!(labelled(&of_leader, "raft_storage.follower.applied_index_delta", ("peer_id", "c")), 0.0);
+    assert_eq!(labelled(&of_leader, "autopilot.node.healthy", ("node_id", "c")), 1.0);
+    assert_eq!((count(&of_leader, "autopilot.healthy"), count(&of_leader, "autopilot.failure_tolerance")), (1, 1));
+    assert!(count(&of_leader, "core.step_down") == 1 && count(&of_leader, "core.leadership_lost") == 1);
+    assert_eq!((count(&of_standby, "ha.rpc.client.forward"), count(&of_leader, "ha.rpc.client.forward")), (1, 0));
+    assert_eq!(count(&of_standby, "ha.rpc.client.forward.errors"), 1);
+    let has = |items: &[Item], begin: &str| items.iter().any(|item| item.name.starts_with(begin));
+    assert!(!has(&of_standby, "autopilot.") && !has(&of_standby, "raft_storage.follower."));
+    assert!(has(&of_standby, "raft_storage.leader.") && !has(&of_leader, "raft_storage.leader."));
+    let lone = TestServer::new().await.node.monitoring().gather();
+    assert!(["raft", "autopilot.", "ha.", "core.leadership", "core.step_down"].iter().all(|begin| !has(&lone, begin)));
 }

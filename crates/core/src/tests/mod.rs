@@ -34,6 +34,7 @@ mod rekey;
 mod replaced;
 mod seal;
 mod shares;
+mod snapshots;
 mod tls_session;
 mod token_roles;
 pub(crate) mod tokens;

@@ -273,7 +273,7 @@ async fn an_answer_is_valid_for_a_minute_and_once() {
 }
 
 #[tokio::test]
-async fn a_removed_node_does_not_come_back_by_an_old_answer() {
+async fn sec_cs08_a_removed_node_does_not_come_back_by_an_old_answer() {
     let pair = Pair::new().await;
     pair.will_receive();
     pair.join().await;
@@ -285,6 +285,23 @@ async fn a_removed_node_does_not_come_back_by_an_old_answer() {
     let refused = pair.leader.post(&format!("{RAFT}/bootstrap/answer"), "", body).await.is(409);
     assert!(refused.error().contains("was removed from the cluster"));
     assert_eq!(pair.cluster.status().members.len(), 1);
+}
+
+/// A challenge contains what the leader needs for the answer: it responds though it can store nothing.
+#[tokio::test]
+async fn sec_ds01_challenges_leave_nothing_at_the_leader() {
+    let pair = Pair::new().await;
+    pair.join().await;
+    let sent = pair.calls.sent.lock()[0].1.clone();
+    pair.leader.backend.refuse(|_| Some(StorageError::Closed));
+    for number in 0..200 {
+        let mut body: Value = serde_json::from_slice(&sent).unwrap();
+        body["server_id"] = json!(format!("n{number}"));
+        pair.leader.post(&format!("{RAFT}/bootstrap/challenge"), "", body).await.ok();
+    }
+    assert_eq!(pair.cluster.status().members.len(), 1);
+    let state = pair.leader.node.lifecycle.administration.joining.seal_config();
+    assert!(state.is_none(), "only the node that joins keeps the seal of the cluster");
 }
 
 #[tokio::test]
@@ -533,7 +550,7 @@ pub(super) async fn upload(server: &TestServer, path: &str, file: &[u8]) -> (u16
 }
 
 #[tokio::test]
-async fn a_snapshot_is_restored_by_the_keyring_that_authenticated_it() {
+async fn sec_rl15_a_snapshot_is_restored_by_the_keyring_that_sealed_it() {
     let (server, consensus) = leader(status(&[1])).await;
     *consensus.parts.lock() = vec![Bytes::from(vec![1; 1000]), Bytes::from_static(b"last")];
     let saved = server.node.handle(incoming(

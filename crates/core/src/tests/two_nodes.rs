@@ -428,7 +428,7 @@ const OF_ONE_NODE: &[&str] = &[
 
 /// All reads of all engines after each kind of write, also of mounts that were created after the standby was opened.
 #[tokio::test]
-async fn every_read_is_equal_on_both_nodes_after_every_write() {
+async fn sec_rl17_every_read_is_equal_on_both_nodes_after_every_write() {
     let pair = Pair::beside(TestServer::new().await).await;
     mount_all_engines(&pair.leader).await;
     let all = routes(&pair.leader);

@@ -230,3 +230,172 @@ fn sec_cs09_no_other_library_for_private_keys() {
         assert!(!locked.contains(&format!("name = \"{name}\"\n")), "{name} is in the dependency tree");
     }
 }
+
+#[test]
+fn each_kind_has_the_capabilities_of_its_algorithm() {
+    // encrypts, signs, derives, binds associated data, has a public key, slow to use, slow to generate
+    let expected = |kind| match kind {
+        KeyKind::Symmetric(_) => "e-db---",
+        KeyKind::Ed25519 => "-sd-p--",
+        KeyKind::Ecdsa(_) => "-s--p--",
+        KeyKind::Rsa(_) => "es--pug",
+        KeyKind::Hmac => "-------",
+        KeyKind::MlDsa(_) => "-s--pu-",
+        KeyKind::MlKem(_) => "e--bp--",
+    };
+    for (kind, name) in KeyKind::ALL {
+        let flags = [
+            (kind.encrypts(), 'e'),
+            (kind.signs(), 's'),
+            (kind.derives(), 'd'),
+            (kind.binds_associated_data(), 'b'),
+            (kind.has_public_key(), 'p'),
+            (kind.is_slow_to_use(), 'u'),
+            (kind.is_slow_to_generate(), 'g'),
+        ];
+        let found: String = flags.into_iter().map(|(has, letter)| if has { letter } else { '-' }).collect();
+        assert_eq!(found, expected(kind), "{name}");
+    }
+}
+
+#[test]
+fn hash_functions_and_curves_have_the_names_of_the_api() {
+    let names =
+        ["sha1", "sha2-224", "sha2-256", "sha2-384", "sha2-512", "sha3-224", "sha3-256", "sha3-384", "sha3-512"];
+    for (hash, name) in Hash::ALL.into_iter().zip(names) {
+        assert_eq!((hash.name(), Hash::from_name(name)), (name, Some(hash)));
+    }
+    assert_eq!(Hash::from_name("sha2-225"), None);
+    assert_eq!(Curve::ALL.map(Curve::name).as_slice(), ["P-224", "P-256", "P-384", "P-521"]);
+}
+
+#[test]
+fn an_hmac_key_has_a_bounded_length() {
+    for size in [32, 512] {
+        assert_eq!(Key::generate(KeyKind::Hmac, size).unwrap().expose().len(), size);
+    }
+    for size in [0, 31, 513] {
+        assert_eq!(Key::generate(KeyKind::Hmac, size).err(), Some(KeyError::Malformed));
+    }
+}
+
+#[test]
+fn only_the_cipher_with_a_long_nonce_seals_without_limit() {
+    for (kind, name) in KeyKind::ALL {
+        let KeyKind::Symmetric(cipher) = kind else { continue };
+        let limit = (cipher != Cipher::XChaCha20Poly1305).then_some(4_294_967_296);
+        assert_eq!(cipher.seal_limit(), limit, "{name}");
+    }
+}
+
+#[test]
+fn a_bare_private_number_gives_the_key_on_its_curve() {
+    let hex = |text: &str| hex::decode(text).unwrap();
+    // The public key of 1 is the generator (SP 800-186, 3.2.1.3).
+    let generator = hex("6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296");
+    for number in [&[1_u8][..], &[0, 0, 1]] {
+        let material = EcKey::pkcs8_from_number(Curve::P256, number).unwrap();
+        let key = EcKey::from_pkcs8(Curve::P256, material.expose()).unwrap();
+        assert!(key.spki().unwrap().windows(32).any(|window| window == generator));
+    }
+    for number in [&[0_u8; 32][..], &[], &[1; 33]] {
+        assert!(EcKey::pkcs8_from_number(Curve::P256, number).is_err());
+    }
+}
+
+#[test]
+fn the_numbers_of_a_private_rsa_key_give_the_same_key() {
+    let material = RsaKey::generate(2048).unwrap();
+    let parts = der::children(der::whole(material.expose(), der::SEQUENCE).unwrap().content).unwrap();
+    let numbers = der::children(der::whole(parts[2].content, der::SEQUENCE).unwrap().content).unwrap();
+    let numbers: Vec<&[u8]> = numbers[1..].iter().map(|n| n.content.strip_prefix(&[0]).unwrap_or(n.content)).collect();
+    let again = RsaKey::pkcs8_from_numbers(numbers.try_into().unwrap()).unwrap();
+    assert_eq!(again.expose(), material.expose());
+}
+
+#[test]
+fn an_ecdsa_signature_in_der_has_two_integers() {
+    let key = EcKey::from_pkcs8(Curve::P256, EcKey::generate(Curve::P256).unwrap().expose()).unwrap();
+    let digest = Hash::Sha256.digest(b"text");
+    let signature = key.sign(&digest, Marshaling::Asn1).unwrap();
+    let second = 4 + usize::from(signature[3]);
+    for tag in [2, second] {
+        let mut changed = signature.clone();
+        changed[tag] = 0x04;
+        assert_eq!(key.verify(&digest, &changed, Marshaling::Asn1), Err(KeyError::Malformed), "{tag}");
+    }
+}
+
+#[test]
+fn the_salt_of_a_pss_signature_fits_into_the_modulus() {
+    let key = RsaKey::from_pkcs8(RsaKey::generate(2048).unwrap().expose()).unwrap();
+    let digest = Hash::Sha256.digest(b"text");
+    // RFC 8017, 9.1.1: 256 bytes have room for a digest of 32, two bytes, and the salt.
+    let signed = |salt| key.sign(RsaScheme::Pss(Hash::Sha256, SaltLength::Bytes(salt)), &digest).map(|_| ());
+    assert_eq!(signed(222), Ok(()));
+    assert_eq!(signed(223), Err(KeyError::WrongSaltLength));
+}
+
+#[test]
+fn post_quantum_keys_give_their_public_keys() {
+    for set in [MlDsa::MlDsa44, MlDsa::MlDsa65, MlDsa::MlDsa87] {
+        let key = MlDsaKey::from_seed(set, &[7; 32]).unwrap();
+        let spki = key.spki().unwrap();
+        assert!(spki.len() > key.public().len() && spki.ends_with(key.public()));
+    }
+    for (set, size) in [(MlKem::MlKem768, 1184), (MlKem::MlKem1024, 1568), (MlKem::X25519MlKem768, 1184 + 32)] {
+        let bytes = MlKemKey::generate(set).unwrap();
+        let key = MlKemKey::from_bytes(set, bytes.expose()).unwrap();
+        let public = key.public().unwrap();
+        assert_eq!(public.len(), size);
+        let lattice = if set == MlKem::X25519MlKem768 { 1184 } else { size };
+        assert!(bytes.expose().ends_with(&public[..lattice]));
+    }
+}
+
+#[test]
+fn a_hybrid_key_needs_both_of_its_halves() {
+    let bytes = MlKemKey::generate(MlKem::X25519MlKem768).unwrap();
+    let sealed = MlKemKey::from_bytes(MlKem::X25519MlKem768, bytes.expose()).unwrap().seal(b"", b"text").unwrap();
+    // The private number of X25519 is in front; its lowest three bits are ignored (RFC 7748, 5).
+    let mut other = bytes.expose().to_vec();
+    other[1] ^= 1;
+    let other = MlKemKey::from_bytes(MlKem::X25519MlKem768, &other).unwrap();
+    assert_eq!(other.open(b"", &sealed), Err(KeyError::Unauthentic));
+    assert!(MlKemKey::from_bytes(MlKem::X25519MlKem768, &bytes.expose()[32..]).is_err());
+}
+
+#[test]
+fn imported_keys_are_stored_in_the_form_of_this_library() {
+    for kind in [KeyKind::Ecdsa(Curve::P256), KeyKind::Rsa(2048)] {
+        let own = Key::generate(kind, 0).unwrap();
+        let content = der::whole(own.expose(), der::SEQUENCE).unwrap().content;
+        // Attributes (RFC 5958, 2) that the library does not need.
+        let foreign = der::write(der::SEQUENCE, &[content, &der::write(0xa0, &[])].concat());
+        assert_eq!(Key::import(kind, &foreign).unwrap().expose(), own.expose());
+    }
+}
+
+#[test]
+fn an_imported_curve_key_without_its_public_half_is_stored_with_it() {
+    let number = [9; 32];
+    let sec1 = [der::write_number(&[1]).as_slice(), &der::write(0x04, &number)].concat();
+    let algorithm =
+        der::children(der::whole(&spki_of(Curve::P256), der::SEQUENCE).unwrap().content).unwrap()[0].whole.to_vec();
+    let bare = der::write_pkcs8(&algorithm, &der::write(der::SEQUENCE, &sec1));
+    let stored = Key::import(KeyKind::Ecdsa(Curve::P256), bare.expose()).unwrap();
+    assert!(stored.expose().len() > bare.expose().len() + 64);
+}
+
+fn spki_of(curve: Curve) -> Vec<u8> {
+    EcKey::from_pkcs8(curve, EcKey::generate(curve).unwrap().expose()).unwrap().spki().unwrap()
+}
+
+#[test]
+fn the_public_half_of_ed25519_verifies_and_does_not_sign() {
+    let seed = Key::generate(KeyKind::Ed25519, 0).unwrap();
+    let Key::Ed25519(key) = Key::load(KeyKind::Ed25519, seed.expose()).unwrap() else { unreachable!() };
+    let Key::Ed25519(public) = Key::load_public(KeyKind::Ed25519, &key.spki()).unwrap() else { unreachable!() };
+    assert!(public.verify(b"text", &key.sign(b"text").unwrap()));
+    assert!(public.sign(b"text").is_err());
+}

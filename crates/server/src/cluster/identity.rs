@@ -19,12 +19,16 @@ use rustls::client::{Resumption, verify_server_cert_signed_by_trust_anchor};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ParsedCertificate, WebPkiClientVerifier};
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::sign::CertifiedKey;
 use rustls::time_provider::TimeProvider;
 use rustls::version::TLS13;
-use rustls::{ClientConfig, DigitallySignedStruct, PeerIncompatible, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, DistinguishedName, PeerIncompatible, RootCertStore, ServerConfig,
+    SignatureScheme,
+};
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 
+use super::certificates::{Certificates, MAX_NAMED};
 use super::frames::ALPN;
 
 /// The validity of a certificate from its creation.
@@ -38,7 +42,8 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 pub(super) struct Identity {
     cluster_id: String,
     node: Origin,
-    issuer: NodeAuthority,
+    /// The newest authorities, the newest first.
+    issuers: Vec<NodeAuthority>,
     trusted: Trusted,
     clock: Arc<dyn Clock>,
     current: Mutex<Option<Current>>,
@@ -48,6 +53,8 @@ pub(super) struct Identity {
 struct Trusted {
     provider: Arc<CryptoProvider>,
     roots: Arc<RootCertStore>,
+    /// The names of the newest ones, which the other node gets to choose its certificate.
+    names: Arc<[DistinguishedName]>,
     dialling: Arc<dyn ClientCertVerifier>,
 }
 
@@ -76,10 +83,13 @@ impl Identity {
         for authority in &authorities {
             roots.add(authority.certificate().to_vec().into()).map_err(Error::internal)?;
         }
-        let issuer = authorities.into_iter().next().ok_or_else(|| Error::internal("the cluster has no authority"))?;
+        if authorities.is_empty() {
+            return Err(Error::internal("the cluster has no authority"));
+        }
+        let issuers = authorities.into_iter().take(MAX_NAMED).collect();
         let trusted = Trusted::new(Arc::new(roots)).map_err(Error::internal)?;
         let (cluster_id, node) = (identity.cluster_id, identity.node);
-        let made = Self { cluster_id, node, issuer, trusted, clock, current: Mutex::new(None) };
+        let made = Self { cluster_id, node, issuers, trusted, clock, current: Mutex::new(None) };
         made.configs()?;
         Ok(made)
     }
@@ -122,12 +132,16 @@ impl Identity {
         let seconds = |time: Timestamp| u64::try_from(time.unix()).unwrap_or(0);
         let (begins, ends) = (seconds(now).saturating_sub(BACKDATED.as_secs()), seconds(now.after(VALIDITY)));
         let uri = uri(&self.cluster_id, &self.node);
-        let issued = self.issuer.issue(&uri, begins, ends).map_err(Error::internal)?;
-        let key = aws_lc_rs::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(issued.key.expose().as_slice()));
-        let key = CertifiedKey::new(vec![issued.certificate.into()], key.map_err(Error::internal)?);
-        let key = Arc::new(SingleCertAndKey::from(key));
+        let mut certificates = Vec::with_capacity(self.issuers.len());
+        // The trusted authorities have the same order.
+        for (issuer, name) in self.issuers.iter().zip(self.trusted.roots.subjects()) {
+            let issued = issuer.issue(&uri, begins, ends).map_err(Error::internal)?;
+            let key = aws_lc_rs::sign::any_eddsa_type(&PrivatePkcs8KeyDer::from(issued.key.expose().as_slice()));
+            let key = CertifiedKey::new(vec![issued.certificate.into()], key.map_err(Error::internal)?);
+            certificates.push((name, Arc::new(key)));
+        }
         let time: Arc<dyn TimeProvider> = Arc::new(ClockTime(self.clock.clone()));
-        self.trusted.configs(key, time).map_err(Error::internal)
+        self.trusted.configs(Arc::new(Certificates(certificates)), time).map_err(Error::internal)
     }
 }
 
@@ -135,29 +149,31 @@ impl Trusted {
     fn new(roots: Arc<RootCertStore>) -> std::result::Result<Self, rustls::server::VerifierBuilderError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let dialling = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone());
-        let dialling = dialling.clear_root_hint_subjects().build()?;
-        Ok(Self { provider, roots, dialling })
+        let names: Vec<DistinguishedName> = roots.subjects().into_iter().take(MAX_NAMED).collect();
+        let dialling = dialling.clear_root_hint_subjects().add_root_hint_subjects(names.clone()).build()?;
+        Ok(Self { provider, roots, names: names.into(), dialling })
     }
 
     /// Sessions are not resumed: each connection is verified.
     fn configs(
         &self,
-        key: Arc<SingleCertAndKey>,
+        certificates: Arc<Certificates>,
         time: Arc<dyn TimeProvider>,
     ) -> std::result::Result<Configs, rustls::Error> {
         let mut accepting = ServerConfig::builder_with_details(self.provider.clone(), time.clone())
             .with_protocol_versions(&[&TLS13])?
             .with_client_cert_verifier(self.dialling.clone())
-            .with_cert_resolver(key.clone());
+            .with_cert_resolver(certificates.clone());
         accepting.alpn_protocols = vec![ALPN.to_vec()];
         accepting.session_storage = Arc::new(NoServerSessionStorage {});
         accepting.send_tls13_tickets = 0;
-        let verifier = AcceptingNode { roots: self.roots.clone(), provider: self.provider.clone() };
+        let (roots, names, provider) = (self.roots.clone(), self.names.clone(), self.provider.clone());
+        let verifier = AcceptingNode { roots, names, provider };
         let mut dialling = ClientConfig::builder_with_details(self.provider.clone(), time)
             .with_protocol_versions(&[&TLS13])?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_client_cert_resolver(key);
+            .with_client_cert_resolver(certificates);
         dialling.alpn_protocols = vec![ALPN.to_vec()];
         dialling.resumption = Resumption::disabled();
         dialling.enable_sni = false;
@@ -170,6 +186,7 @@ impl Trusted {
 #[derive(Debug)]
 struct AcceptingNode {
     roots: Arc<RootCertStore>,
+    names: Arc<[DistinguishedName]>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -204,6 +221,10 @@ impl ServerCertVerifier for AcceptingNode {
         signature: &DigitallySignedStruct,
     ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
         verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
+        Some(&self.names)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -8,6 +8,7 @@ mod accept;
 mod address;
 mod back_off;
 mod calls;
+mod certificates;
 mod coming_root;
 mod connection;
 mod dial;

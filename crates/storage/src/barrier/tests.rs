@@ -453,3 +453,101 @@ async fn write_golden_records() {
     }
     std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/barrier-v1.txt"), text).unwrap();
 }
+
+#[tokio::test]
+async fn operations_are_counted_by_their_kind() {
+    let (_, _, barrier) = created().await;
+    let before = barrier.operation_counts();
+    let (view, mut tx) = (barrier.view("t"), barrier.begin());
+    for key in ["a", "b", "c"] {
+        tx.put(&view, key, "v".into());
+    }
+    tx.delete(&view, "d");
+    tx.commit().await.unwrap();
+    // The cache has what was written, and nothing else.
+    for key in ["a", "absent"] {
+        read(&barrier, key).await.unwrap();
+    }
+    barrier.begin_read().list(&view, "", &Page::all()).await.unwrap();
+    let after = barrier.operation_counts();
+    let counted = |of: fn(&crate::OperationCounts) -> u64| of(&after) - of(&before);
+    assert_eq!([counted(|c| c.gets), counted(|c| c.hits), counted(|c| c.lists)], [2, 1, 1]);
+    assert_eq!([counted(|c| c.puts), counted(|c| c.deletes)], [3, 1]);
+}
+
+#[tokio::test]
+async fn a_barrier_that_fails_closed_says_so_and_keeps_nothing() {
+    let (_, _, barrier) = created().await;
+    write(&barrier, "k", "v").await;
+    read(&barrier, "k").await.unwrap();
+    let waits = tokio::time::timeout(std::time::Duration::from_millis(20), barrier.failed_closed()).await;
+    assert!(waits.is_err() && !barrier.has_failed_closed());
+    barrier.fail_closed();
+    barrier.failed_closed().await;
+    assert!(barrier.has_failed_closed() && barrier.is_closed() && !barrier.is_replaced());
+    assert!(matches!(read(&barrier, "k").await, Err(StorageError::Closed)));
+}
+
+#[tokio::test]
+async fn a_watcher_of_the_barrier_receives_its_commits() {
+    #[derive(Default)]
+    struct Paths(parking_lot::Mutex<Vec<String>>);
+    impl Watch for Paths {
+        fn applied(&self, _: Index, writes: &[Write]) {
+            self.0.lock().extend(writes.iter().map(|write| write.key().as_str().to_owned()));
+        }
+        fn replaced(&self, _: Index) {}
+    }
+    let (_, _, barrier) = created().await;
+    let paths = Arc::new(Paths::default());
+    let watcher: Arc<dyn Watch> = paths.clone();
+    barrier.watch(Arc::downgrade(&watcher));
+    write(&barrier, "k", "v").await;
+    assert_eq!(*paths.0.lock(), ["t/k"]);
+}
+
+/// A backend whose watchers receive nothing, as on a node that is behind.
+struct Deaf(Arc<MemoryBackend>);
+
+#[async_trait::async_trait]
+impl Backend for Deaf {
+    async fn get(&self, key: &Key) -> Result<Option<Bytes>, StorageError> {
+        self.0.get(key).await
+    }
+    async fn list(&self, prefix: &Key, page: &Page) -> Result<Vec<String>, StorageError> {
+        self.0.list(prefix, page).await
+    }
+    async fn commit(&self, batch: Batch) -> Result<Index, StorageError> {
+        self.0.commit(batch).await
+    }
+    fn watch(&self, _: std::sync::Weak<dyn Watch>) {}
+}
+
+#[tokio::test]
+async fn a_record_under_an_unknown_term_makes_the_barrier_read_the_keyring() {
+    let (backend, root, barrier) = created().await;
+    let behind = Barrier::open(Arc::new(Deaf(backend.clone())), &root).await.unwrap();
+    barrier.rotate(8).await.unwrap();
+    write(&barrier, "k", "v").await;
+    assert_eq!(read(&behind, "k").await.unwrap().unwrap(), "v");
+    assert_eq!(behind.key_status().unwrap().term, 2);
+}
+
+#[tokio::test]
+async fn a_keyring_of_another_form_does_not_open() {
+    use keepfast_crypto::aead::AeadKey;
+    let (backend, root, _) = created().await;
+    let stored = raw(&backend, KEYRING).await;
+    let plain = record_format::open(&AeadKey::new(&root), KEYRING, &stored).unwrap();
+    // The version, a count that does not fit, and no term at all.
+    let mut forms: Vec<Vec<u8>> = vec![plain.to_vec(), plain.to_vec(), plain[..5].to_vec()];
+    forms[0][0] += 1;
+    forms[1][1] += 1;
+    forms[2][1] = 0;
+    for form in forms {
+        let record = record_format::seal(&AeadKey::new(&root), 0, KEYRING, &form);
+        overwrite(&backend, KEYRING, record.into()).await;
+        let opened = Barrier::open(backend.clone(), &root).await;
+        assert!(matches!(opened, Err(BarrierError::Storage(StorageError::Corrupt(_)))));
+    }
+}

@@ -47,7 +47,7 @@ pub(crate) struct Applier {
 pub(crate) enum Verdict {
     /// The entry has taken effect.
     Passed,
-    /// A read of the batch no longer held: the entry has changed nothing.
+    /// A read of the batch no longer held, or a restore has begun before it: the entry has changed nothing.
     Conflict,
     /// The entry does not fit to the restore before it, and has changed nothing.
     Refused,
@@ -190,9 +190,9 @@ impl<'c> Group<'c> {
         Ok(Self { change, records: change.records()?, position: state.position(), encryptions: BTreeMap::new() })
     }
 
-    /// Whether reads hold after the entries so far.
+    /// Whether reads hold after the entries so far. During a restore none do.
     pub(crate) fn holds(&self, reads: &[Read]) -> Result<bool, StorageError> {
-        self.records.reads_hold(reads)
+        Ok(!self.change.is_restoring() && self.records.reads_hold(reads)?)
     }
 
     /// Applies the entry `id`, a batch whose reads [hold](Self::holds).

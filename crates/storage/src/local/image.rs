@@ -98,6 +98,7 @@ impl NewState {
                     }
                     Row::Term(term, count) => change.add_encryptions(*term, *count)?,
                     Row::Staged(number, part) => {
+                        change.set_restoring(true);
                         change.table(RESTORE)?.insert(*number, &part[..]).map_err(state_error)?;
                     }
                 }

@@ -53,6 +53,14 @@ pub(crate) struct Layout {
     /// Whether the node was removed from its cluster.
     #[serde(default)]
     pub(crate) removed: bool,
+    /// The longest election timeout in milliseconds that another member may have in a list: it is stored before it is
+    /// announced. 0 for a node that was never in a cluster.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) announced_ms: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Layout {
@@ -95,6 +103,7 @@ impl Layout {
             joining: false,
             joined: Vec::new(),
             removed: false,
+            announced_ms: 0,
         };
         layout.write(disk)?;
         Ok(layout)
@@ -117,6 +126,30 @@ impl Layout {
     pub(crate) fn complete(&mut self, disk: &dyn Disk) -> Result<(), StorageError> {
         self.joining = false;
         self.joined = Vec::new();
+        self.write(disk)
+    }
+
+    /// Stores that this node may announce an election timeout, durably.
+    pub(crate) fn announce(&mut self, disk: &dyn Disk, election_ms: u32) -> Result<(), StorageError> {
+        if election_ms <= self.announced_ms {
+            return Ok(());
+        }
+        self.announced_ms = election_ms;
+        self.write(disk)
+    }
+
+    /// Stores that no list has a longer election timeout of this node any more.
+    pub(crate) fn lower(&mut self, disk: &dyn Disk, election_ms: u32) -> Result<(), StorageError> {
+        if election_ms >= self.announced_ms {
+            return Ok(());
+        }
+        self.announced_ms = election_ms;
+        self.write(disk)
+    }
+
+    /// Stores that this node was removed, durably.
+    pub(crate) fn remove(&mut self, disk: &dyn Disk) -> Result<(), StorageError> {
+        self.removed = true;
         self.write(disk)
     }
 

@@ -86,7 +86,8 @@ pub struct LocalOptions {
     pub reserve_bytes: u64,
     /// The largest batch accepted, in bytes. Default, and at most: 8 MiB, less one byte, which a cluster can replicate.
     pub max_batch_bytes: usize,
-    /// The shortest election timeout of a member; the longest is the double. Default: 600 milliseconds.
+    /// The shortest election timeout of a member; the longest is the double. Default: 600 milliseconds. At least 100
+    /// milliseconds, at most a minute.
     pub election: Duration,
 }
 
@@ -161,6 +162,9 @@ impl LocalBackend {
         if layout.needs_upgrade() {
             upgrade::run(&disk, &mut layout, &options)?;
         }
+        if options.clustered {
+            layout.announce(&*disk, boot::election_ms(&options))?;
+        }
         // What an upgrade or a snapshot that was not complete has left; nothing reads it.
         let _ = v1::delete(&*disk);
         let state = State::open(&*disk, options.cache_bytes, options.verify)?;
@@ -208,9 +212,14 @@ impl LocalBackend {
 
 #[cfg(test)]
 impl LocalBackend {
+    /// The longest election timeout that a list may have, in milliseconds.
+    pub(crate) fn announced_ms(&self) -> u32 {
+        self.node.layout.lock().announced_ms
+    }
+
     /// Whether parts of a restore are staged.
     pub(crate) fn is_restoring(&self) -> bool {
-        self.node.applier.state().is_restoring().unwrap_or_default()
+        self.node.applier.state().is_restoring()
     }
 }
 

@@ -7,7 +7,8 @@
 //! digest        = SHA-256(bytes)  after RestoreBegin,  SHA-256(digest before, part)  after each part
 //! ```
 //!
-//! An entry that does not fit to those before it is refused, on every replica alike, and changes nothing.
+//! An entry that does not fit to those before it is refused, on every replica alike, and changes nothing. A batch between
+//! the beginning and the end conflicts: the end would delete what it has written.
 
 use bytes::{Buf, Bytes};
 use keepfast_crypto::hash::sha256;
@@ -32,6 +33,7 @@ pub(super) fn begin(change: &Change, description: &[u8]) -> Result<Verdict, Stor
     let mut staged = Staged::open(change)?;
     staged.clear()?;
     staged.put(DIGEST, &sha256(description))?;
+    change.set_restoring(true);
     Ok(Verdict::Passed)
 }
 
@@ -64,12 +66,14 @@ pub(super) fn end(change: &Change, digest: &[u8], records_now: &mut Records<'_>)
         }
     }
     staged.clear()?;
+    change.set_restoring(false);
     Ok(Verdict::Passed)
 }
 
 /// Drops the staged parts.
 pub(super) fn abort(change: &Change) -> Result<Verdict, StorageError> {
     Staged::open(change)?.clear()?;
+    change.set_restoring(false);
     Ok(Verdict::Passed)
 }
 

@@ -12,7 +12,15 @@
 //! | `restore` | the staged parts of a restore, see `restore` |
 //! | `meta` | format 1 only: `applied` to an index |
 
-use std::{io, ops::Bound, sync::Arc};
+use std::{
+    cell::Cell,
+    io,
+    ops::Bound,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use bytes::{Buf, BufMut, Bytes};
 use keepfast_consensus::{Member, Payload};
@@ -50,6 +58,8 @@ pub(crate) struct State {
     database: Database,
     /// As in the table.
     position: Mutex<Position>,
+    /// Whether parts of a restore are staged.
+    is_restoring: AtomicBool,
 }
 
 /// What the state has applied.
@@ -94,7 +104,10 @@ pub(crate) struct AppliedMembers {
 }
 
 /// An uncommitted change; no effect until the commit.
-pub(crate) struct Change(WriteTransaction);
+pub(crate) struct Change {
+    txn: WriteTransaction,
+    is_restoring: Cell<bool>,
+}
 
 /// The records as the change sees them.
 pub(crate) struct Records<'txn>(redb::Table<'txn, &'static str, &'static [u8]>);
@@ -102,11 +115,12 @@ pub(crate) struct Records<'txn>(redb::Table<'txn, &'static str, &'static [u8]>);
 impl State {
     /// Opens the tree of a directory of format 2, or creates an empty one.
     pub(crate) fn open(disk: &dyn Disk, cache_bytes: usize, verify: bool) -> Result<Self, StorageError> {
-        let Some(state) = Self::open_file(disk, cache_bytes, verify)? else {
+        let Some(mut state) = Self::open_file(disk, cache_bytes, verify)? else {
             return Self::create(disk, cache_bytes, |_| Ok(()));
         };
         let txn = state.database.begin_read().map_err(state_error)?;
         *state.position.lock() = position(&txn)?;
+        state.is_restoring = has_staged(&txn)?.into();
         Ok(state)
     }
 
@@ -125,8 +139,7 @@ impl State {
 
     fn open_file(disk: &dyn Disk, cache_bytes: usize, verify: bool) -> Result<Option<Self>, StorageError> {
         let file = disk.open(FILE, false).map_err(|error| StorageError::io("open the state", error))?;
-        let opened = |file| Ok(Self { database: database(file, cache_bytes, verify)?, position: Position::NEW.into() });
-        file.map(opened).transpose()
+        file.map(|file| Ok(Self::of(database(file, cache_bytes, verify)?))).transpose()
     }
 
     /// Creates the tree under another name until it is complete, so that a crash does not leave a partial tree.
@@ -150,7 +163,11 @@ impl State {
         let failed = |error| StorageError::io("create the state", error);
         let file = disk.open(FILE_NEW, true).map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
         file.set_len(0).map_err(failed)?;
-        Ok(Self { database: database(file, cache_bytes, false)?, position: Position::NEW.into() })
+        Ok(Self::of(database(file, cache_bytes, false)?))
+    }
+
+    fn of(database: Database) -> Self {
+        Self { database, position: Position::NEW.into(), is_restoring: false.into() }
     }
 
     /// Puts the new tree, which is complete and durable, in the place of the current one.
@@ -195,10 +212,8 @@ impl State {
     }
 
     /// Whether parts of a restore are staged.
-    pub(crate) fn is_restoring(&self) -> Result<bool, StorageError> {
-        let txn = self.database.begin_read().map_err(state_error)?;
-        let Some(staged) = existing(&txn, super::restore::RESTORE)? else { return Ok(false) };
-        Ok(staged.first().map_err(state_error)?.is_some())
+    pub(crate) fn is_restoring(&self) -> bool {
+        self.is_restoring.load(Ordering::Acquire)
     }
 
     /// Returns the value at a path.
@@ -220,17 +235,19 @@ impl State {
     pub(crate) fn begin(&self) -> Result<Change, StorageError> {
         let mut txn = self.database.begin_write().map_err(state_error)?;
         txn.set_durability(Durability::None).map_err(state_error)?;
-        Ok(Change(txn))
+        Ok(Change { txn, is_restoring: self.is_restoring().into() })
     }
 
     /// Makes a change visible, with its position.
     pub(crate) fn commit(&self, change: Change, position: Position) -> Result<(), StorageError> {
         {
-            let mut table = change.0.open_table(POSITION).map_err(state_error)?;
+            let mut table = change.txn.open_table(POSITION).map_err(state_error)?;
             table.insert(APPLIED, &position.as_row()).map_err(state_error)?;
         }
-        change.0.commit().map_err(state_error)?;
+        let is_restoring = change.is_restoring();
+        change.txn.commit().map_err(state_error)?;
         *self.position.lock() = position;
+        self.is_restoring.store(is_restoring, Ordering::Release);
         Ok(())
     }
 
@@ -252,14 +269,23 @@ impl State {
 }
 
 impl Change {
+    /// Whether parts of a restore are staged after this change.
+    pub(crate) fn is_restoring(&self) -> bool {
+        self.is_restoring.get()
+    }
+
+    pub(super) fn set_restoring(&self, is_restoring: bool) {
+        self.is_restoring.set(is_restoring);
+    }
+
     /// The records, for reads and writes.
     pub(crate) fn records(&self) -> Result<Records<'_>, StorageError> {
-        self.0.open_table(RECORDS).map(Records).map_err(state_error)
+        self.txn.open_table(RECORDS).map(Records).map_err(state_error)
     }
 
     /// Adds encryptions under a key term that is not that of the position.
     pub(crate) fn add_encryptions(&self, key_term: u32, more: u64) -> Result<(), StorageError> {
-        let mut terms = self.0.open_table(TERMS).map_err(state_error)?;
+        let mut terms = self.txn.open_table(TERMS).map_err(state_error)?;
         let count = terms.get(key_term).map_err(state_error)?.map_or(0, |count| count.value());
         terms.insert(key_term, count + more).map_err(state_error)?;
         Ok(())
@@ -277,7 +303,7 @@ impl Change {
     pub(crate) fn set_members(&self, index: u64, list: &[Member]) -> Result<(), StorageError> {
         let payload = Payload::Members(list.to_vec()).encode();
         let body = payload.get(1..).unwrap_or_default();
-        let mut members = self.0.open_table(MEMBERS).map_err(state_error)?;
+        let mut members = self.txn.open_table(MEMBERS).map_err(state_error)?;
         members.retain(|_, _| false).map_err(state_error)?;
         members.insert(index, body).map_err(state_error)?;
         Ok(())
@@ -288,18 +314,18 @@ impl Change {
         &self,
         table: TableDefinition<'_, K, V>,
     ) -> Result<redb::Table<'_, K, V>, StorageError> {
-        self.0.open_table(table).map_err(state_error)
+        self.txn.open_table(table).map_err(state_error)
     }
 
     fn set_applied_v1(&self, applied: u64) -> Result<(), StorageError> {
-        let mut meta = self.0.open_table(META).map_err(state_error)?;
+        let mut meta = self.txn.open_table(META).map_err(state_error)?;
         meta.insert(APPLIED, applied).map_err(state_error)?;
         Ok(())
     }
 
     /// Drops the change.
     pub(crate) fn abort(self) -> Result<(), StorageError> {
-        self.0.abort().map_err(state_error)
+        self.txn.abort().map_err(state_error)
     }
 }
 
@@ -352,6 +378,11 @@ pub(super) fn position(txn: &ReadTransaction) -> Result<Position, StorageError> 
     let table = txn.open_table(POSITION).map_err(state_error)?;
     let position = table.get(APPLIED).map_err(state_error)?.map(|row| Position::from_row(row.value()));
     position.ok_or_else(|| StorageError::corrupt("state: it has no position"))
+}
+
+fn has_staged(txn: &ReadTransaction) -> Result<bool, StorageError> {
+    let Some(staged) = existing(txn, super::restore::RESTORE)? else { return Ok(false) };
+    Ok(staged.first().map_err(state_error)?.is_some())
 }
 
 pub(super) fn members(txn: &ReadTransaction) -> Result<Option<AppliedMembers>, StorageError> {

@@ -75,6 +75,7 @@ impl<L: Log> Writer<L> {
     /// Runs until the end, or until this node has other members; commits that wait then stay in `events`. Makes the state
     /// durable.
     pub(crate) fn run(&mut self, node: &Node, events: &Receiver<Event>) -> Option<Next> {
+        self.abort_restore();
         let mut next = None;
         loop {
             // An idle store waits without a timer.
@@ -104,6 +105,14 @@ impl<L: Log> Writer<L> {
         }
         self.flush();
         None
+    }
+
+    /// Drops the restore that a process before this one has begun: no batch could pass.
+    fn abort_restore(&mut self) {
+        if self.applier.state().is_restoring() {
+            let (result, _) = tokio::sync::oneshot::channel();
+            self.commit(vec![Request { proposal: Proposal::other(&Payload::RestoreAbort), result }]);
+        }
     }
 
     /// Handles what is no commit.
@@ -244,7 +253,7 @@ impl<L: Log> Writer<L> {
             }
             let batch = match proposal {
                 Proposal::Batch(batch) => batch,
-                Proposal::Payload(payload, _) if has_room => {
+                Proposal::Payload(payload, puts) if has_room || !*puts => {
                     let id = self.frame.push(self.hard.vote.term, payload);
                     let (verdict, notice) = group.entry(Entry { id, payload: payload.clone() })?;
                     last = id.index;

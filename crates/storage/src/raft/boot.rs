@@ -2,13 +2,19 @@
 
 use std::collections::VecDeque;
 
-use keepfast_consensus::{Boot, LogId, MAX_ENTRY, Payload, Settings};
+use keepfast_consensus::{Boot, ELECTION_MS, LogId, MAX_ENTRY, Payload, Settings};
 use keepfast_crypto::random;
 
 use super::published::Network;
 use crate::{
     Addresses, LocalOptions, Member, Origin, RaftId, StorageError,
-    local::{entry::FOUNDER, layout::Layout, log::ReadLog, segmented_log::LogReader, state::State},
+    local::{
+        entry::{FOUNDER, FOUNDING},
+        layout::Layout,
+        log::ReadLog,
+        segmented_log::LogReader,
+        state::State,
+    },
 };
 
 /// The bytes of entries in memory, for followers that are behind.
@@ -18,8 +24,14 @@ const ELECTION_TICKS: u32 = 30;
 
 /// Times of the node, in microseconds.
 pub(super) fn settings(options: &LocalOptions) -> Settings {
-    let tick = (options.election / ELECTION_TICKS).as_micros();
-    Settings { tick: u64::try_from(tick).unwrap_or(u64::MAX).max(1000), ..Settings::default() }
+    let tick = u64::from(election_ms(options)) * 1000 / u64::from(ELECTION_TICKS);
+    Settings { tick, election_ticks: ELECTION_TICKS as usize, ..Settings::default() }
+}
+
+/// The shortest election timeout, within the bounds of a list.
+pub(crate) fn election_ms(options: &LocalOptions) -> u32 {
+    let election = u32::try_from(options.election.as_millis()).unwrap_or(u32::MAX);
+    election.clamp(*ELECTION_MS.start(), *ELECTION_MS.end())
 }
 
 /// This node as a member. `id` and `voter` count where the list is founded.
@@ -32,7 +44,7 @@ pub(crate) fn member(origin: &Origin, addresses: &Addresses, options: &LocalOpti
         api_addr: addresses.api_addr.clone(),
         voter: true,
         wants_vote: true,
-        election_ms: u32::try_from(options.election.as_millis()).unwrap_or(u32::MAX).max(1),
+        election_ms: election_ms(options),
         version: addresses.version.clone(),
     }
 }
@@ -58,12 +70,14 @@ pub(super) fn joining(layout: &Layout, log: &LogReader) -> Result<Boot, StorageE
     Ok(Boot {
         id: id(&members, &layout.origin())?,
         members,
-        vote: log.hard_state().vote,
+        // The log of an empty directory has the vote of a founder, which is none in this cluster.
+        vote: Some(log.hard_state().vote).filter(|vote| vote.term > FOUNDING.term).unwrap_or_default(),
         before: LogId::default(),
         entries: Vec::new(),
         committed: 0,
         applied: 0,
         epoch: epoch(),
+        announced_ms: layout.announced_ms,
     })
 }
 
@@ -97,6 +111,7 @@ pub(super) fn member_of(layout: &Layout, log: &LogReader, state: &State) -> Resu
         committed: hard.committed,
         applied: applied.index,
         epoch: epoch(),
+        announced_ms: layout.announced_ms,
     })
 }
 
@@ -106,4 +121,40 @@ fn id(members: &[Member], origin: &Origin) -> Result<RaftId, StorageError> {
 
 fn epoch() -> u64 {
     u64::from_le_bytes(random::bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use keepfast_consensus::RaftId;
+
+    use super::*;
+    use crate::local::{
+        log::Log,
+        segmented_log::{SegmentedLog, Segments},
+        sim_disk::SimDisk,
+    };
+
+    #[test]
+    fn a_node_that_joins_has_no_vote_and_no_log() {
+        let disk = SimDisk::new(1);
+        let mut layout = Layout::open(&disk, Some("n")).unwrap();
+        let addresses = Addresses { api_addr: String::new(), cluster_addr: String::new(), version: String::new() };
+        let own = Member { id: RaftId(7), ..member(&layout.origin(), &addresses, &LocalOptions::default()) };
+        layout.joined = Payload::Members(vec![own]).encode()[1..].to_vec();
+        let log = SegmentedLog::open(Segments { disk: Arc::new(disk), bytes: 1 << 20 }, FOUNDING).unwrap();
+        let boot = joining(&layout, &log.reader()).unwrap();
+        assert_eq!((boot.id, boot.vote, boot.before), (RaftId(7), Default::default(), LogId::default()));
+    }
+
+    #[test]
+    fn election_timeouts_are_within_the_bounds_of_a_list() {
+        let of = |millis| {
+            let options = LocalOptions { election: Duration::from_millis(millis), ..LocalOptions::default() };
+            (election_ms(&options), settings(&options).tick)
+        };
+        assert_eq!(of(600), (600, 20_000));
+        assert_eq!((of(0).0, of(u64::MAX).0), (100, 60_000));
+    }
 }

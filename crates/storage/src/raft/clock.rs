@@ -7,6 +7,16 @@ use rustix::time::{ClockId, Timespec, clock_gettime};
 /// The clocks may part by this many microseconds between two readings before a lease is given up.
 const MOST_APART: i64 = 500_000;
 
+/// The wall clock minus the other one, in microseconds.
+pub(super) fn offset() -> i64 {
+    micros(clock_gettime(ClockId::Realtime)).saturating_sub(micros(clock_gettime(ClockId::Boottime)))
+}
+
+/// Whether the clocks have parted since they had this offset.
+pub(super) fn have_parted_since(before: i64) -> bool {
+    offset().saturating_sub(before).saturating_abs() > MOST_APART
+}
+
 /// The time since the start of the machine.
 pub(crate) fn now() -> Mono {
     Mono(micros(clock_gettime(ClockId::Boottime)).unsigned_abs())
@@ -24,16 +34,17 @@ pub(super) struct Clocks {
 
 impl Clocks {
     pub(super) fn new() -> Self {
-        Self { offset: Self::offset() }
-    }
-
-    fn offset() -> i64 {
-        micros(clock_gettime(ClockId::Realtime)).saturating_sub(micros(clock_gettime(ClockId::Boottime)))
+        Self { offset: offset() }
     }
 
     /// Whether the clocks have parted since the last call.
     pub(super) fn have_parted(&mut self) -> bool {
-        let before = std::mem::replace(&mut self.offset, Self::offset());
+        let before = std::mem::replace(&mut self.offset, offset());
         self.offset.saturating_sub(before).saturating_abs() > MOST_APART
+    }
+
+    /// The wall clock minus the other one, at the last reading.
+    pub(super) fn offset(&self) -> i64 {
+        self.offset
     }
 }

@@ -1,8 +1,12 @@
 //! The thread that syncs the log of a member: while it syncs one frame, the next ones wait and are merged.
 
-use std::sync::{
-    Arc,
-    mpsc::{Receiver, Sender},
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, Sender},
+    },
+    time::Duration,
 };
 
 use keepfast_consensus::{Frame, LogId, Vote};
@@ -20,6 +24,9 @@ use crate::{
         state::State,
     },
 };
+
+/// The time after which a frame is written again for which the device had no room.
+const RETRY: Duration = Duration::from_millis(500);
 
 /// What the thread does, in order.
 pub(super) enum DiskJob {
@@ -47,35 +54,54 @@ pub(super) struct DiskThread {
     /// What the last frame has.
     pub(super) hard: HardState,
     pub(super) events: Sender<Event>,
+    /// What the device had no room for. Later frames are merged into it, and none of them is acknowledged.
+    pub(super) pending: Option<Frame>,
+    /// Its sender is dropped when the node ends: nobody waits for the pending frame any more.
+    pub(super) ending: Receiver<()>,
 }
 
 impl DiskThread {
     /// Runs until the senders are dropped.
     pub(super) fn run(mut self, jobs: &Receiver<DiskJob>) {
-        let mut next = None;
-        while let Some(job) = next.take().or_else(|| jobs.recv().ok()) {
-            if self.applier.stopped.get().is_some() {
+        let mut later = VecDeque::new();
+        loop {
+            let job = match (later.pop_front(), &self.pending) {
+                (Some(job), _) => Ok(job),
+                (None, None) => jobs.recv().map_err(RecvTimeoutError::from),
+                (None, Some(_)) => jobs.recv_timeout(RETRY),
+            };
+            if self.applier.stopped.get().is_some() && !matches!(job, Err(RecvTimeoutError::Disconnected)) {
+                self.pending = None;
                 // An `Install` fails as its sender is dropped.
                 continue;
             }
             let done = match job {
-                DiskJob::Write(mut frame) => {
+                Ok(DiskJob::Write(frame)) => {
+                    self.merge(frame);
                     while let Ok(job) = jobs.try_recv() {
                         match job {
-                            DiskJob::Write(later) => frame.merge(later),
+                            DiskJob::Write(frame) => self.merge(frame),
                             other => {
-                                next = Some(other);
+                                later.push_back(other);
                                 break;
                             }
                         }
                     }
-                    self.write(&frame)
+                    self.write()
                 }
-                DiskJob::Purge(flushed) => self.log.purge(flushed, Keep::FOR_FOLLOWERS),
-                DiskJob::Install(install) => {
+                Ok(DiskJob::Purge(flushed)) => self.log.purge(flushed, Keep::FOR_FOLLOWERS),
+                Ok(DiskJob::Install(install)) => {
                     let result = self.install(&install);
                     let _ = install.done.send(result.clone());
                     result
+                }
+                Err(RecvTimeoutError::Timeout) => self.write(),
+                Err(RecvTimeoutError::Disconnected) => {
+                    if self.pending.is_some() && self.applier.stopped.get().is_none() {
+                        // The last try; what is not written was never acknowledged.
+                        let _ = self.write();
+                    }
+                    return;
                 }
             };
             if let Err(error) = done {
@@ -85,7 +111,16 @@ impl DiskThread {
         }
     }
 
-    fn write(&mut self, frame: &Frame) -> Result<(), StorageError> {
+    fn merge(&mut self, frame: Frame) {
+        match &mut self.pending {
+            Some(pending) => pending.merge(frame),
+            None => self.pending = Some(frame),
+        }
+    }
+
+    /// Writes the pending frame. Without room it stays pending.
+    fn write(&mut self) -> Result<(), StorageError> {
+        let Some(frame) = self.pending.take() else { return Ok(()) };
         self.hard.vote = frame.vote.unwrap_or(self.hard.vote);
         self.hard.committed = self.hard.committed.max(frame.committed);
         let first = frame.entries.first().map(|entry| entry.id.index);
@@ -93,26 +128,44 @@ impl DiskThread {
         for entry in &frame.entries {
             self.frame.push(entry.id.term, &entry.payload);
         }
-        self.append()?;
-        let _ = self.events.send(Event::Persisted(frame.number));
+        if self.append()? {
+            let _ = self.events.send(Event::Persisted(frame.number));
+        } else {
+            self.pending = Some(frame);
+        }
         Ok(())
     }
 
-    fn append(&mut self) -> Result<(), StorageError> {
+    /// Whether there was room.
+    fn append(&mut self) -> Result<bool, StorageError> {
         match self.log.append(&mut self.frame) {
-            Ok(_) => Ok(()),
-            // A member without room can acknowledge nothing, and so takes no part.
-            Err(AppendError::Full) => Err(StorageError::Full),
+            Ok(_) => Ok(true),
+            Err(AppendError::Full) => Ok(false),
             Err(AppendError::Broken(error)) => Err(error),
         }
+    }
+
+    /// Tries again until there is room, or the process ends.
+    fn until_room(
+        &mut self,
+        mut step: impl FnMut(&mut Self) -> Result<bool, StorageError>,
+    ) -> Result<(), StorageError> {
+        while !step(self)? {
+            if !matches!(self.ending.recv_timeout(RETRY), Err(RecvTimeoutError::Timeout)) {
+                return Err(StorageError::Full);
+            }
+        }
+        Ok(())
     }
 
     /// Each step leaves a directory that opens: the vote comes first, since it may only grow, and an opening begins a log
     /// again that does not reach the state.
     fn install(&mut self, install: &Install) -> Result<(), StorageError> {
+        // The messages that wait for earlier frames leave after it.
+        self.until_room(|thread| thread.write().map(|()| thread.pending.is_none()))?;
         self.hard.vote = install.vote;
         self.frame.begin(self.log.reader().last().index + 1, self.hard);
-        self.append()?;
+        self.until_room(Self::append)?;
         State::enter(&*self.disk)?;
         self.log.restart(install.last)?;
         self.hard.committed = self.hard.committed.max(install.last.index);

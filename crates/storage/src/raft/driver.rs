@@ -14,7 +14,7 @@ use std::{
 };
 
 use keepfast_consensus::{
-    Body, Chance, Change, Effect, Entry, Input, LogId, Message, Mono, Payload, Refusal, Role, Settings, Steps,
+    Body, Chance, Change, Effect, Entry, Frame, Input, LogId, Message, Mono, Payload, Refusal, Role, Settings, Steps,
 };
 use keepfast_crypto::random;
 
@@ -23,14 +23,14 @@ use super::{
     boot::{self, WINDOW},
     clock::{self, Clocks},
     event::{Event, Request},
-    node::Node,
+    node::{Inbox, Node},
     peers::Peers,
     published::{Numbers, View},
     receive::Received,
     threads::Threads,
     waiting::Waiting,
 };
-use crate::{Index, Member, Origin, StorageError};
+use crate::{Index, Member, Origin, StorageError, local::disk::has_room};
 
 /// Events that are processed before the next proposal.
 const BURST: usize = 1024;
@@ -71,14 +71,36 @@ struct FollowUps {
 }
 
 /// How far the state machine is.
-#[derive(Default)]
 struct Progress {
     /// The last entry that was passed on to be applied.
     handed: u64,
     /// Bytes that are not applied yet.
     backlog: u64,
+    /// The numbers and bytes of frames that are not synced yet.
+    frames: VecDeque<(u64, u64)>,
+    /// Whether the device had room for the last entries of a leader.
+    has_room: bool,
     /// The next tick.
     tick: Mono,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self { handed: 0, backlog: 0, frames: VecDeque::new(), has_room: true, tick: Mono(0) }
+    }
+
+    fn written(&mut self, frame: &Frame) {
+        let bytes = frame.entries.iter().map(|entry| entry.payload.len() as u64 + 32).sum();
+        self.frames.push_back((frame.number, bytes));
+    }
+
+    fn synced(&mut self, number: u64) {
+        while self.frames.pop_front_if(|(written, _)| *written <= number).is_some() {}
+    }
+
+    fn unsynced(&self) -> u64 {
+        self.frames.iter().map(|(_, bytes)| bytes).sum()
+    }
 }
 
 impl Driver {
@@ -94,7 +116,7 @@ impl Driver {
             queue: VecDeque::new(),
             waiting: Waiting::default(),
             peers: Peers::default(),
-            progress: Progress::default(),
+            progress: Progress::new(),
             is_running: false,
             founding: is_founding.then(Vec::new),
             installing: None,
@@ -145,9 +167,6 @@ impl Driver {
             return;
         }
         self.progress.tick = now + self.settings.tick;
-        if self.clocks.have_parted() {
-            self.input(Input::VoidLease);
-        }
         self.input(Input::Tick);
         self.waiting.expire(now);
         self.publish_numbers(now);
@@ -183,7 +202,10 @@ impl Driver {
             }
             Event::Snapshot(received) => self.snapshot(*received),
             Event::SnapshotDone { to, ok } => self.pass(Input::SnapshotDone { to, ok }),
-            Event::Persisted(number) => self.pass(Input::Persisted(number)),
+            Event::Persisted(number) => {
+                self.progress.synced(number);
+                self.pass(Input::Persisted(number));
+            }
             Event::Applied { index, bytes } => self.applied(index, bytes),
             Event::Installed => self.installed(),
             Event::Failed => {
@@ -203,10 +225,14 @@ impl Driver {
     fn input(&mut self, input: Input) -> Option<Result<LogId, Refusal>> {
         let steps = self.steps.as_mut()?;
         let mut effects = Vec::new();
+        // Before an acknowledgement counts from a time that is no more than it seems.
+        if self.clocks.have_parted() {
+            steps.step(clock::now(), Input::VoidLease, &mut SystemChance, &mut effects);
+        }
         steps.step(clock::now(), input, &mut SystemChance, &mut effects);
         // Before a message leaves that lets another node lead.
         let lease = steps.lease_until().filter(|_| self.is_running);
-        self.node.published.set_lease(lease, steps.status().committed);
+        self.node.published.set_lease(lease, steps.status().committed, self.clocks.offset());
         let response = effects.iter().find_map(|effect| match effect {
             Effect::Proposed { first } => Some(Ok(*first)),
             Effect::Refused(refusal) => Some(Err(*refusal)),
@@ -220,14 +246,19 @@ impl Driver {
 
     fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Persist(frame) => self.threads.write(frame),
+            Effect::Persist(frame) => {
+                self.progress.written(&frame);
+                self.threads.write(frame);
+            }
             Effect::Send(message) => self.send(&message),
             Effect::Commit(index) => self.commit(index),
             Effect::ReadReady { id, index } => self.waiting.read_ready(id, Ok(Index(index))),
             Effect::ReadLost(id) => self.waiting.read_ready(id, Err(StorageError::NoLeader)),
             Effect::Role(role) => self.role(role),
-            Effect::SendSnapshot { to, .. } => self.send_snapshot(to),
+            Effect::SendSnapshot { to, term, .. } => self.send_snapshot(to, term),
             Effect::Install { vote, last, .. } => self.install(vote, last),
+            Effect::Removed { commit } => self.removed(commit),
+            Effect::Broken(why) => self.stop_for(&StorageError::corrupt(why)),
             // What is proposed gets its fate from what is committed.
             Effect::Lost { .. } | Effect::Proposed { .. } | Effect::Refused(_) => {}
         }
@@ -253,10 +284,21 @@ impl Driver {
         if let Some(steps) = &mut self.steps {
             steps.trim_log(WINDOW);
             if steps.members() != &*self.node.published.view.borrow().members {
-                self.role(self.steps.as_ref().map_or(NO_ROLE, Steps::role));
+                self.note_members();
             }
         }
         self.waiting.applied(index);
+    }
+
+    /// The list of members is another one.
+    fn note_members(&mut self) {
+        let announced = self.steps.as_ref().map_or(u32::MAX, Steps::announced_ms);
+        let announced = announced.max(boot::election_ms(&self.node.options));
+        if let Err(error) = self.node.layout.lock().lower(&*self.node.disk, announced) {
+            // The longer time is right as well.
+            tracing::warn!(%error, "a shorter election timeout is not stored");
+        }
+        self.role(self.steps.as_ref().map_or(NO_ROLE, Steps::role));
     }
 
     /// Publishes the role; a new leader ends a restore that another one has begun.
@@ -293,7 +335,7 @@ impl Driver {
     }
 
     fn begin_leading(&mut self) {
-        if !self.node.is_restoring() && self.node.applier.state().is_restoring().unwrap_or(false) {
+        if !self.node.is_restoring() && self.node.applier.state().is_restoring() {
             self.pass(Input::Propose(vec![Payload::RestoreAbort.encode()]));
         }
         let network = self.node.published.network();
@@ -334,30 +376,63 @@ impl Driver {
         self.node.applier.stop_once(error);
         self.is_running = false;
         self.pass(Input::StepDown);
+        self.take_no_part(error);
+    }
+
+    /// This node was removed, as the leader has sent. It keeps its data, and takes no part after a restart either.
+    fn removed(&mut self, commit: u64) {
+        tracing::error!(commit, "this node was removed from its cluster");
+        let stored = self.node.layout.lock().remove(&*self.node.disk);
+        if let Err(error) = stored {
+            self.stop_for(&error);
+        }
+        self.is_running = false;
+        self.take_no_part(&StorageError::Removed);
+        self.node.published.repeat_role();
+    }
+
+    fn take_no_part(&mut self, error: &StorageError) {
         self.steps = None;
         self.installing = None;
         *self.node.published.network.lock() = None;
         self.end(error);
         self.waiting.left();
         let view = self.node.published.view();
-        self.node.published.set_lease(None, 0);
+        self.node.published.set_lease(None, 0, 0);
         self.node.published.set_view(View::without_leader(view.id, view.term, view.members));
     }
 
     fn message(&mut self, origin: Origin, message: Message) {
         let is_entries = matches!(&message.body, Body::Append { entries, .. } if !entries.is_empty());
         // A message is lost: the leader sends it again.
-        if !self.is_running || (is_entries && self.progress.backlog > MAX_BACKLOG) {
+        if !self.is_running || (is_entries && !self.takes_entries(&message)) {
             return;
         }
         self.peers.note(&message, &origin, clock::now());
         self.pass(Input::Message { origin, message });
     }
 
+    /// Whether entries of a leader find room in memory and on the device. Until they do, this node acknowledges none.
+    fn takes_entries(&mut self, message: &Message) -> bool {
+        if self.progress.backlog + self.progress.unsynced() > MAX_BACKLOG {
+            return false;
+        }
+        // A leader leaves more room; a device without any would stop the state for good.
+        let has_room = has_room(&*self.node.disk, self.node.options.reserve_bytes / 2, Inbox::size(message) as u64);
+        if has_room != self.progress.has_room {
+            self.progress.has_room = has_room;
+            match has_room {
+                true => tracing::info!("the device has room again: this node takes entries"),
+                false => tracing::error!("the device has no room: this node takes no entries until it has"),
+            }
+        }
+        has_room
+    }
+
     fn send(&mut self, message: &Message) {
         let Some(network) = self.node.published.network().filter(|_| self.is_running) else { return };
         let Some(steps) = &self.steps else { return };
-        if let Some(member) = self.peers.address(steps.members(), message.to) {
+        if let Some(member) = self.peers.address(steps, message.to) {
             network.transport.send(&member, message.encode());
         }
     }

@@ -108,9 +108,9 @@ impl Proposal {
         }
     }
 
-    /// A payload of another kind than a batch.
+    /// A payload of another kind than a batch. The end of a restore needs no room.
     pub(crate) fn other(payload: &Payload) -> Self {
-        Self::Payload(payload.encode(), true)
+        Self::Payload(payload.encode(), !matches!(payload, Payload::RestoreAbort))
     }
 }
 

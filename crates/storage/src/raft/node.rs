@@ -56,7 +56,7 @@ pub(crate) struct Inbox(AtomicUsize);
 const MAX_INBOX: usize = 64 << 20;
 
 impl Inbox {
-    fn size(message: &Message) -> usize {
+    pub(super) fn size(message: &Message) -> usize {
         let entries = match &message.body {
             Body::Append { entries, .. } => entries.iter().map(|entry| entry.payload.len() + 64).sum(),
             _ => 0,

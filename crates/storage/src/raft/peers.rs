@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use keepfast_consensus::{MAX_MEMBERS, Message, Mono};
+use keepfast_consensus::{MAX_MEMBERS, Message, Mono, Steps};
 
 use crate::{Member, Origin, RaftId};
 
@@ -26,11 +26,11 @@ impl Peers {
         }
     }
 
-    /// The member with an id. One that the list lacks gets its response on the connection from which its message came, and
-    /// has no addresses.
-    pub(super) fn address(&self, members: &[Member], id: RaftId) -> Option<Member> {
-        if let Some(member) = members.iter().find(|member| member.id == id) {
-            return Some(member.clone());
+    /// The member with an id, from any list that this node knows. One that all of them lack has sent messages, and has no
+    /// addresses: see [`Transport::send`](crate::Transport::send).
+    pub(super) fn address(&self, steps: &Steps, id: RaftId) -> Option<Member> {
+        if let Some(member) = steps.member(id) {
+            return Some(member);
         }
         let origin = self.senders.get(&id)?;
         Some(Member {

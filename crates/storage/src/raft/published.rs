@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -56,6 +56,8 @@ pub(crate) struct Published {
     is_lone: AtomicBool,
     /// The end of the lease in microseconds; 0 without one.
     lease_until: AtomicU64,
+    /// The wall clock minus the other one when the lease was published: if it is another one, the machine was frozen.
+    offset: AtomicI64,
     /// From when on a read renews the lease.
     renew_from: AtomicU64,
     /// The committed index.
@@ -84,6 +86,7 @@ impl Published {
         Self {
             is_lone: is_lone.into(),
             lease_until: 0.into(),
+            offset: 0.into(),
             renew_from: 0.into(),
             committed: 0.into(),
             view: watch::Sender::new(view),
@@ -116,7 +119,7 @@ impl Published {
             return Lease::None;
         }
         let now = clock::now().0;
-        if now >= until {
+        if now >= until || clock::have_parted_since(self.offset.load(Ordering::Relaxed)) {
             return Lease::None;
         }
         // One read asks for the renewal.
@@ -127,8 +130,9 @@ impl Published {
     }
 
     /// Publishes the lease and the committed index. Before anything leaves the node that ends the lease.
-    pub(super) fn set_lease(&self, until: Option<Mono>, committed: u64) {
+    pub(super) fn set_lease(&self, until: Option<Mono>, committed: u64, offset: i64) {
         self.committed.store(committed, Ordering::Release);
+        self.offset.store(offset, Ordering::Relaxed);
         let until = until.map_or(0, |until| until.0);
         let before = self.lease_until.swap(until, Ordering::Release);
         if until != 0 && until != before {
@@ -143,6 +147,11 @@ impl Published {
 
     pub(crate) fn view(&self) -> View {
         self.view.borrow().clone()
+    }
+
+    /// Wakes those who follow the role, which also look whether the node was removed.
+    pub(super) fn repeat_role(&self) {
+        self.roles.send_modify(|_| {});
     }
 
     /// Publishes a view and the role that follows from it.
@@ -267,5 +276,17 @@ mod tests {
         let unknown = View { leader: None, ..known };
         assert!(unknown.takes_snapshot_of(&of(&member(3)), &message(5)));
         assert!(!unknown.takes_snapshot_of(&of(&member(3)), &message(4)));
+    }
+
+    #[test]
+    fn a_lease_of_a_machine_that_was_frozen_does_not_hold() {
+        let published = Published::new(false, View::without_leader(None, 1, [].into()));
+        let until = Some(clock::now() + 3_600_000_000);
+        published.set_lease(until, 5, clock::offset());
+        assert!(!matches!(published.lease(), Lease::None));
+        for apart in [-1_000_000, 1_000_000] {
+            published.set_lease(until, 5, clock::offset() + apart);
+            assert!(matches!(published.lease(), Lease::None), "{apart}");
+        }
     }
 }

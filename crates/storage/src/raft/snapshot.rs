@@ -14,6 +14,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use keepfast_crypto::hash::sha256;
+use tokio::task::spawn_blocking;
 
 use crate::{
     MAX_SNAPSHOT_PART, SnapshotParts, StorageError,
@@ -92,8 +93,10 @@ fn put_text(out: &mut Vec<u8>, text: &[u8]) {
     out.extend_from_slice(text);
 }
 
-/// The parts of an image of the state.
-pub(super) struct StateParts {
+/// The parts of an image of the state. They are read on threads for that; `None` while one reads, or if it has panicked.
+pub(super) struct StateParts(Option<Box<Reader>>);
+
+struct Reader {
     rows: Option<Rows>,
     counts: Counts,
     encoder: Encoder,
@@ -102,13 +105,24 @@ pub(super) struct StateParts {
 impl StateParts {
     pub(super) fn of(image: &Image) -> Result<Self, StorageError> {
         let counts = Counts { key_term: image.position.key_term, encryptions: image.position.encryptions };
-        Ok(Self { rows: Some(image.rows()?), counts, encoder: Encoder::new() })
+        Ok(Self(Some(Box::new(Reader { rows: Some(image.rows()?), counts, encoder: Encoder::new() }))))
     }
 }
 
 #[async_trait::async_trait]
 impl SnapshotParts for StateParts {
     async fn next(&mut self) -> Result<Option<Bytes>, StorageError> {
+        let lost = || StorageError::corrupt("reading a snapshot has panicked or was dropped");
+        let mut reader = self.0.take().ok_or_else(lost)?;
+        let read = spawn_blocking(move || (reader.part(), reader)).await;
+        let (part, reader) = read.map_err(|_| lost())?;
+        self.0 = Some(reader);
+        part
+    }
+}
+
+impl Reader {
+    fn part(&mut self) -> Result<Option<Bytes>, StorageError> {
         while self.encoder.out.len() < MAX_SNAPSHOT_PART
             && let Some(rows) = &mut self.rows
         {

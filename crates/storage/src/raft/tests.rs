@@ -2,6 +2,8 @@
 
 mod cluster;
 mod faults;
+mod removal;
+mod room;
 mod transport;
 
 use std::{sync::Arc, time::Duration};
@@ -45,6 +47,28 @@ async fn settled_sees_every_acknowledged_commit() {
             assert_eq!(node.get("k").await.unwrap(), value);
         }
     }
+}
+
+/// A follower may apply an entry, and show it, before the leader does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_settles_when_what_is_committed_is_applied_there() {
+    let cluster = Cluster::of(3).await;
+    let leader = &cluster.nodes[cluster.leader().await];
+    leader.commit_until(put("before", "v")).await;
+    let backend = leader.backend();
+    let mut written = None;
+    leader
+        .without_applying(async {
+            written = Some(tokio::spawn(async move { backend.commit(put("k", "v")).await }));
+            leader.until(|status| status.committed > status.applied).await;
+            for _ in 0..20 {
+                let settled = leader.consensus().settled(Duration::from_millis(20)).await;
+                assert!(settled.is_err(), "{settled:?}");
+            }
+        })
+        .await;
+    written.unwrap().await.unwrap().unwrap();
+    leader.consensus().settled(PATIENCE).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -254,11 +278,12 @@ async fn a_node_joins_by_a_snapshot_with_all_that_is_counted() {
     joined.applies(cluster.nodes[0].applied()).await;
     assert_eq!(joined.backend().get(&key("large")).await.unwrap().unwrap().len(), 3 << 20);
     assert_eq!([1, 2, 3].map(|term| joined.backend().encryptions(term).unwrap()), [2, 3, 0]);
+    joined.until(|status| !status.is_joining).await;
     let status = joined.status();
-    assert!(!status.is_joining && !status.is_removed && status.is_running);
+    assert!(!status.is_removed && status.is_running);
     assert_eq!(status.members.iter().map(|member| member.voter).collect::<Vec<_>>(), [true, false]);
-    // Its caches are those of another state.
-    assert!(joined.replaced() > 0);
+    // Its caches are those of another state. Who waits for the end of the joining opens them after that.
+    assert!(joined.replaced() > 0 && joined.replaced_while_joining() > 0);
     // The rest comes as entries.
     let index = cluster.nodes[0].commit_until(put("k", "v")).await;
     joined.applies(index.0).await;
@@ -343,7 +368,8 @@ async fn a_node_that_joins_and_restarts_goes_on() {
     cluster.connect(added).await;
     cluster.nodes[added].applies(cluster.nodes[0].applied()).await;
     assert_eq!(cluster.nodes[added].get("k").await.as_deref(), Some("v"));
-    assert!(!cluster.nodes[added].status().is_joining);
+    // Published after the watchers have the new records.
+    cluster.nodes[added].until(|status| !status.is_joining).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -438,6 +464,30 @@ async fn new_addresses_of_the_leader_reach_all() {
     cluster.connect_as(leader, "moved").await;
     for node in &cluster.nodes {
         node.until(|status| status.members.iter().any(|member| member.api_addr == "api-moved")).await;
+    }
+}
+
+/// A leader may count by the longer one until it has applied a list with the shorter one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_longer_election_timeout_is_forgotten_once_all_know_a_shorter_one() {
+    let mut cluster = Cluster::of(3).await;
+    let announced = |cluster: &Cluster| cluster.nodes[0].backend().announced_ms();
+    let listed = |election_ms| {
+        move |status: &crate::ClusterStatus| {
+            status.members.iter().any(|member| member.node == "n0" && member.election_ms == election_ms)
+        }
+    };
+    for (seconds, before) in [(2, 2000), (1, 2000)] {
+        cluster.nodes[0].end();
+        cluster.nodes[0].election = Duration::from_secs(seconds);
+        cluster.open(0);
+        assert_eq!(announced(&cluster), before);
+        cluster.connect(0).await;
+        cluster.lead(0).await;
+        for node in &cluster.nodes {
+            node.until(listed(seconds as u32 * 1000)).await;
+        }
+        assert_eq!(announced(&cluster), seconds as u32 * 1000);
     }
 }
 

@@ -31,6 +31,8 @@ pub(crate) struct Threads {
     disk: Option<Sender<DiskJob>>,
     apply: Option<Sender<ApplyJob>>,
     handles: Vec<JoinHandle<()>>,
+    /// Dropped at the end.
+    running: Option<Sender<()>>,
 }
 
 impl Threads {
@@ -38,6 +40,7 @@ impl Threads {
     pub(crate) fn start(node: &Arc<Node>, log: SegmentedLog, events: &Sender<Event>) -> Result<Self, StorageError> {
         let reader = log.reader();
         let (disk, disk_jobs) = channel();
+        let (running, ending) = channel();
         let (apply, apply_jobs) = channel();
         let of_disk = DiskThread {
             applier: node.applier.clone(),
@@ -46,6 +49,8 @@ impl Threads {
             log,
             frame: segment::Frame::new(),
             events: events.clone(),
+            pending: None,
+            ending,
         };
         let of_state = ApplyThread {
             applier: node.applier.clone(),
@@ -59,7 +64,8 @@ impl Threads {
         };
         let apply_handle = spawn("storage-apply", move || of_state.run(&apply_jobs))?;
         let disk_handle = spawn("storage-sync", move || of_disk.run(&disk_jobs))?;
-        Ok(Self { log: reader, disk: Some(disk), apply: Some(apply), handles: vec![apply_handle, disk_handle] })
+        let handles = vec![apply_handle, disk_handle];
+        Ok(Self { log: reader, disk: Some(disk), apply: Some(apply), handles, running: Some(running) })
     }
 
     pub(super) fn write(&self, frame: Frame) {
@@ -76,6 +82,7 @@ impl Threads {
 
     /// Ends them once they have done what waits.
     pub(super) fn end(&mut self) {
+        self.running = None;
         self.apply = None;
         self.disk = None;
         for handle in self.handles.drain(..) {

@@ -302,3 +302,21 @@ async fn sec_kf02_listing_a_deleted_deep_name_does_not_recurse() {
     tx.put(&view, &("a/".repeat(3000) + "c"), Bytes::from_static(b"v"));
     assert_eq!(tx.list(&view, "", &Page::all()).await.unwrap(), ["a/"]);
 }
+
+#[tokio::test]
+async fn a_transaction_creates_what_it_has_read_as_absent_and_writes() {
+    let (barrier, _) = barrier().await;
+    let view = barrier.view("a");
+    write(&barrier, &view, "present", "v").await;
+    for (key, reads, creates) in [("absent", true, true), ("absent", false, false), ("present", true, false)] {
+        let mut tx = barrier.begin();
+        if reads {
+            tx.get(&view, key).await.unwrap();
+        }
+        assert!(!tx.creates());
+        tx.put(&view, key, "v".into());
+        assert_eq!(tx.creates(), creates, "{key} {reads}");
+        tx.delete(&view, key);
+        assert!(!tx.creates());
+    }
+}

@@ -40,9 +40,20 @@ fn run(cx: &Cx) -> Outcome {
         cx.output.document(json!({ "Nodes": nodes }));
         return Ok(0);
     }
-    let cell = |node: &Value, field: &str| node.get(field).filter(|v| !v.is_null()).map(plain).unwrap_or_default();
+    let cell = |node: &Value, field: &str| {
+        let text = node.get(field).filter(|v| !v.is_null()).map(plain).unwrap_or_default();
+        if field == "last_echo" { without_fraction(&text) } else { text }
+    };
     let row = |node: &Value| COLUMNS.iter().map(|(_, field)| cell(node, field)).collect();
     let rows: Vec<Vec<String>> = nodes.iter().map(row).collect();
     terminal::line(&with_header(&COLUMNS.map(|(title, _)| title), &rows));
     Ok(0)
+}
+
+/// `2026-11-30T15:12:15.81Z` as `2026-11-30T15:12:15Z`; other texts are unchanged.
+fn without_fraction(time: &str) -> String {
+    match time.split_once('.') {
+        Some((seconds, rest)) => format!("{seconds}{}", rest.trim_start_matches(|c: char| c.is_ascii_digit())),
+        None => time.to_owned(),
+    }
 }

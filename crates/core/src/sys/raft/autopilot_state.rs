@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::peers::host_and_port;
-use crate::cluster::autopilot::{AutopilotConfig, Memory, is_healthy, matched};
+use crate::cluster::autopilot::{AutopilotConfig, Memory, failure_tolerance, is_healthy, matched};
 use crate::cluster::members::silence;
 use crate::sys::system::{System, consensus, unsealed};
 
@@ -21,7 +21,7 @@ const HELP: Help = Help { synopsis: "Returns the health of the members of the cl
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("storage/raft/autopilot/state", HELP).read(state);
+    r.path("storage/raft/autopilot/state", HELP).read(state).forwarded();
 }
 
 #[derive(Debug, PartialEq, Serialize, JsonSchema)]
@@ -60,9 +60,6 @@ async fn state(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Described<StateR
 }
 
 fn of(status: &ClusterStatus, config: &AutopilotConfig, memory: &Memory) -> StateResponse {
-    let voters: Vec<&Member> = status.members.iter().filter(|member| member.voter).collect();
-    let healthy = voters.iter().filter(|member| is_healthy(status, config, member)).count();
-    let quorum = voters.len() / 2 + 1;
     let names = |voter: bool| {
         let mut names: Vec<String> =
             status.members.iter().filter(|m| m.voter == voter).map(|member| member.node.clone()).collect();
@@ -70,7 +67,7 @@ fn of(status: &ClusterStatus, config: &AutopilotConfig, memory: &Memory) -> Stat
         names
     };
     StateResponse {
-        failure_tolerance: healthy.saturating_sub(quorum),
+        failure_tolerance: failure_tolerance(status, config),
         healthy: status.members.iter().all(|member| is_healthy(status, config, member)),
         leader: status.leader.as_ref().map(|leader| leader.node.clone()).unwrap_or_default(),
         non_voters: names(false),

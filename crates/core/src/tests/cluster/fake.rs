@@ -17,6 +17,7 @@ use keepfast_storage::{
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::cluster::fake::Parts;
 use crate::cluster::join::client::{JoinClient, JoinError, JoinStep, JoinTarget};
 use crate::cluster::port::{ClusterPort, ComingRoot, ForwardedResponse, NotForwarded, PeerService, PortIdentity};
 use crate::settings::{DataDirectory, JoinSettings};
@@ -27,7 +28,7 @@ use crate::{DevMount, Node, Settings};
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
 /// A cluster whose first node leads at the beginning.
-pub(super) struct Cluster {
+pub(in crate::tests) struct Cluster {
     shared: Arc<Shared>,
     nodes: [TestServer; 3],
 }
@@ -47,6 +48,8 @@ struct Shared {
     passed_commits: AtomicUsize,
     offers: AtomicUsize,
     forwards: AtomicUsize,
+    /// Whether the standby `b` finds no records until it settles.
+    lags: AtomicBool,
     refuses: AtomicBool,
     loses: AtomicBool,
     /// Requests that nothing proves find no room.
@@ -57,7 +60,11 @@ struct Shared {
     servers: Mutex<BTreeMap<&'static str, Weak<Node>>>,
     /// The nodes that get no root keys.
     unreachable: Mutex<Vec<&'static str>>,
+    /// The records of the last snapshot.
+    snapshot: MemoryBackend,
+    member_changes: watch::Sender<()>,
     members_changed: AtomicUsize,
+    closes: AtomicUsize,
 }
 
 struct OpenPort {
@@ -143,6 +150,9 @@ impl Replica {
 #[async_trait]
 impl Backend for Replica {
     async fn get(&self, key: &Key) -> Result<Option<Bytes>, StorageError> {
+        if self.name == "b" && self.shared.lags.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
         match self.old() {
             Some(old) => old.get(key).await,
             None => self.shared.storage.get(key).await,
@@ -201,7 +211,10 @@ impl Consensus for Replica {
             is_leading,
             term: self.shared.term.load(Ordering::Relaxed),
             leader: self.heard().map(member),
-            members: NAMES.map(member).to_vec(),
+            members: {
+                let removed = self.shared.removed.lock();
+                NAMES.iter().filter(|name| !removed.contains(name)).map(|name| member(name)).collect()
+            },
             last: self.shared.now().0,
             committed: self.shared.now().0,
             applied: self.shared.now().0,
@@ -214,6 +227,9 @@ impl Consensus for Replica {
     }
 
     async fn settled(&self, _: Duration) -> Result<Index, StorageError> {
+        if self.name == "b" {
+            self.shared.lags.store(false, Ordering::Relaxed);
+        }
         if let Some(error) = self.shared.unsettled.lock().get(self.name) {
             return Err(error.clone());
         }
@@ -260,12 +276,20 @@ impl Consensus for Replica {
         Err(StorageError::NotLeader)
     }
 
+    fn member_changes(&self) -> Option<watch::Receiver<()>> {
+        Some(self.shared.member_changes.subscribe())
+    }
+
+    /// The file has no parts; the records stay in memory.
     fn snapshot(&self) -> Result<(SnapshotHead, Box<dyn SnapshotParts>), StorageError> {
-        Err(StorageError::NotLeader)
+        self.shared.snapshot.replace_with(self.shared.storage.memory());
+        let head = SnapshotHead { term: 1, index: self.shared.now(), members: NAMES.map(member).to_vec() };
+        Ok((head, Box::new(Parts(Vec::new().into_iter()))))
     }
 
     async fn restore(&self, _: SnapshotHead, _: &mut dyn SnapshotParts, _: Bytes) -> Result<Index, StorageError> {
-        Err(StorageError::NotLeader)
+        self.shared.storage.memory().replace_with(&self.shared.snapshot);
+        Ok(self.shared.now())
     }
 }
 
@@ -296,6 +320,7 @@ impl ClusterPort for Replica {
     }
 
     async fn close(&self) {
+        self.shared.closes.fetch_add(1, Ordering::Relaxed);
         self.shared.ports.lock().remove(self.name);
     }
 
@@ -352,7 +377,7 @@ impl JoinClient for Replica {
 }
 
 impl Cluster {
-    pub(super) async fn new() -> Self {
+    pub(in crate::tests) async fn new() -> Self {
         let following = || watch::channel(Role::Following { leader: None }).0;
         let roles = NAMES.into_iter().map(|name| (name, following())).collect();
         let shared = Arc::new(Shared { roles, ..Shared::default() });
@@ -370,39 +395,44 @@ impl Cluster {
         Cluster { shared, nodes }
     }
 
-    pub(super) fn nodes(&self) -> &[TestServer; 3] {
+    pub(in crate::tests) fn nodes(&self) -> &[TestServer; 3] {
         &self.nodes
     }
 
-    pub(super) fn clock(&self) -> &TestClock {
+    pub(in crate::tests) fn clock(&self) -> &TestClock {
         &self.nodes[0].clock
     }
 
-    pub(super) fn elect(&self, leader: Option<&'static str>) {
+    /// The standby `b` finds no records until it settles.
+    pub(super) fn lag(&self) {
+        self.shared.lags.store(true, Ordering::Relaxed);
+    }
+
+    pub(in crate::tests) fn elect(&self, leader: Option<&'static str>) {
         self.shared.elect(leader);
     }
 
-    pub(super) fn leader(&self) -> Option<String> {
+    pub(in crate::tests) fn leader(&self) -> Option<String> {
         self.shared.leader.lock().map(str::to_owned)
     }
 
     /// The number of requests that a leader has run for another node.
-    pub(super) fn forwards(&self) -> usize {
+    pub(in crate::tests) fn forwards(&self) -> usize {
         self.shared.forwards.load(Ordering::Relaxed)
     }
 
     /// The number of requests that were offered to a leader.
-    pub(super) fn offers(&self) -> usize {
+    pub(in crate::tests) fn offers(&self) -> usize {
         self.shared.offers.load(Ordering::Relaxed)
     }
 
     /// The number of commits of nodes that do not lead.
-    pub(super) fn passed_commits(&self) -> usize {
+    pub(in crate::tests) fn passed_commits(&self) -> usize {
         self.shared.passed_commits.load(Ordering::Relaxed)
     }
 
     /// From now on no leader takes a request of another node.
-    pub(super) fn refuse_forwards(&self) {
+    pub(in crate::tests) fn refuse_forwards(&self) {
         self.shared.refuses.store(true, Ordering::Relaxed);
     }
 
@@ -411,17 +441,17 @@ impl Cluster {
         self.shared.is_busy.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn accept_forwards(&self) {
+    pub(in crate::tests) fn accept_forwards(&self) {
         self.shared.refuses.store(false, Ordering::Relaxed);
     }
 
     /// From now on the response of the leader is lost.
-    pub(super) fn lose_forwards(&self) {
+    pub(in crate::tests) fn lose_forwards(&self) {
         self.shared.loses.store(true, Ordering::Relaxed);
     }
 
     /// Sets the error of [`Consensus::settled`] at a node.
-    pub(super) fn fail_settled(&self, name: &'static str, error: Option<StorageError>) {
+    pub(in crate::tests) fn fail_settled(&self, name: &'static str, error: Option<StorageError>) {
         let mut unsettled = self.shared.unsettled.lock();
         match error {
             Some(error) => drop(unsettled.insert(name, error)),
@@ -430,18 +460,39 @@ impl Cluster {
     }
 
     /// Removes a node, which hears of it.
-    pub(super) fn remove(&self, name: &'static str) {
+    pub(in crate::tests) fn remove(&self, name: &'static str) {
         self.shared.removed.lock().push(name);
+        self.shared.member_changes.send_replace(());
         self.shared.roles[name].send_replace(Role::Following { leader: None });
     }
 
     /// Waits until a node has stored the place of its data directory, as a leader does.
-    pub(super) async fn wait_for_takeover(&self, name: &str) {
+    pub(in crate::tests) async fn wait_for_takeover(&self, name: &str) {
         let incarnation = hex::encode(member(name).incarnation);
         let home = format!("token/home/{name}.{incarnation}");
         while self.shared.storage.get(&Key::new(home.as_str()).unwrap()).await.unwrap().is_none() {
             tokio::task::yield_now().await;
         }
+    }
+
+    /// From now on these nodes get no root keys.
+    pub(super) fn keep_roots_from(&self, names: &[&'static str]) {
+        *self.shared.unreachable.lock() = names.to_vec();
+    }
+
+    /// The number of times that a port was told that the members have changed.
+    pub(super) fn member_changes(&self) -> usize {
+        self.shared.members_changed.load(Ordering::Relaxed)
+    }
+
+    /// The number of ports that were closed.
+    pub(super) fn closes(&self) -> usize {
+        self.shared.closes.load(Ordering::Relaxed)
+    }
+
+    /// The number of commits.
+    pub(super) fn commits(&self) -> u64 {
+        self.shared.now().0
     }
 
     /// From now on a node has only the records of now.
@@ -461,16 +512,16 @@ impl Cluster {
         self.has_port(one) && self.has_port(other) && self.shared.reaches(one, other)
     }
 
-    pub(super) fn has_port(&self, name: &str) -> bool {
+    pub(in crate::tests) fn has_port(&self, name: &str) -> bool {
         self.shared.ports.lock().contains_key(name)
     }
 
-    pub(super) fn is_running(&self, name: &str) -> bool {
+    pub(in crate::tests) fn is_running(&self, name: &str) -> bool {
         self.shared.running.lock().get(name).copied().unwrap_or_default()
     }
 
     /// The authorities of a port.
-    pub(super) fn authorities(&self, name: &str) -> Vec<[u8; 32]> {
+    pub(in crate::tests) fn authorities(&self, name: &str) -> Vec<[u8; 32]> {
         self.shared.ports.lock().get(name).map(|port| port.authorities.clone()).unwrap_or_default()
     }
 }

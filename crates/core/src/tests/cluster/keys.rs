@@ -1,135 +1,154 @@
-//! The keys of the cluster port after a rotation of the keyring, and a member that missed it.
+//! Changes of the root key and the shares, which reach the members before their records do.
 
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use serde_json::json;
+use keepfast_crypto::random;
+use keepfast_crypto::secret::SecretBytes;
+use serde_json::{Value, json};
 
 use super::fake::Cluster;
 use super::written;
-use crate::cluster::join::exchange::{Applicant, JOINING, Proof};
-use crate::tests::fixture::ROOT;
+use crate::cluster::port::ComingRoot;
+use crate::tests::fixture::{ROOT, TestServer};
 
-#[tokio::test]
-async fn sec_the_authority_before_a_rotation_is_accepted_for_a_minute() {
-    let cluster = Cluster::new().await;
-    let before = cluster.authorities("a");
-    cluster.clock().advance(Duration::from_secs(3600));
-    cluster.nodes()[0].post("sys/rotate", ROOT, json!({})).await.ok();
-    let becomes = async |name: &str, count: usize| {
-        while cluster.authorities(name).len() != count {
-            tokio::task::yield_now().await;
-        }
-    };
-    for name in ["a", "b", "c"] {
-        becomes(name, 2).await;
-    }
-    cluster.clock().advance(Duration::from_secs(59));
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
-    assert_eq!(cluster.authorities("a").len(), 2);
-    cluster.clock().advance(Duration::from_secs(1));
-    for name in ["a", "b", "c"] {
-        becomes(name, 1).await;
-        assert_ne!(cluster.authorities(name), before);
-    }
-    // An unseal does not accept it again.
-    let third = &cluster.nodes()[2];
-    third.node.shutdown().await;
-    assert!(third.node.lifecycle.unseal(&third.shares).await.unwrap());
-    assert_eq!(cluster.authorities("c"), cluster.authorities("a"));
+/// Replaces the share by two new ones of a quorum of two.
+async fn rekeyed(server: &TestServer, share: &SecretBytes) -> Vec<SecretBytes> {
+    let init = json!({ "secret_shares": 3, "secret_threshold": 2 });
+    let nonce = server.post("sys/rotate/root/init", ROOT, init).await.ok().data()["nonce"].clone();
+    let body = json!({ "key": hex::encode(share.expose()), "nonce": nonce });
+    let made = server.post("sys/rotate/root/update", ROOT, body).await.ok();
+    let shares = made.data()["keys"].as_array().unwrap().clone();
+    shares.iter().map(|key| SecretBytes::new(hex::decode(key.as_str().unwrap()).unwrap())).collect()
 }
 
-/// A node that was down during a rotation. Its root key is still that of the cluster.
-async fn node_that_missed_a_rotation() -> Cluster {
-    let cluster = Cluster::new().await;
-    let [leader, _, third] = cluster.nodes();
-    third.node.shutdown().await;
-    cluster.fall_behind("c");
-    leader.post("sys/rotate", ROOT, json!({})).await.ok();
-    while cluster.authorities("a").len() != 1 {
-        cluster.clock().advance(Duration::from_secs(61));
-        tokio::task::yield_now().await;
-    }
-    assert!(third.node.lifecycle.unseal(&third.shares).await.unwrap());
-    assert!(!cluster.are_connected("c", "a"));
-    third.get("secret/data/a", ROOT).await.is(503);
-    cluster
-}
-
-async fn wait_for_contact(cluster: &Cluster) {
-    let contact = async {
-        while !cluster.are_connected("c", "a") {
-            // A challenge can be answered for a minute.
-            cluster.clock().advance(Duration::from_millis(10));
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), contact).await.expect("it has not come back");
+async fn opens(server: &TestServer, shares: &[SecretBytes]) -> bool {
+    server.node.lifecycle.seal().await;
+    server.node.lifecycle.unseal(shares).await.unwrap()
 }
 
 #[tokio::test]
-async fn a_member_that_missed_a_rotation_comes_back_by_itself() {
-    let cluster = node_that_missed_a_rotation().await;
-    let [leader, _, third] = cluster.nodes();
-    wait_for_contact(&cluster).await;
-    assert_eq!(cluster.authorities("c"), cluster.authorities("a"), "that of the cluster alone");
-    cluster.catch_up();
+async fn a_new_root_key_leaves_every_member_unsealed() {
+    let cluster = Cluster::new().await;
+    let [leader, standby, third] = cluster.nodes();
+    for _ in 0..20 {
+        standby.post("sys/rotate/root", ROOT, Value::Null).await.is(204);
+    }
+    cluster.elect(Some("b"));
+    third.post("sys/rotate/root", ROOT, Value::Null).await.is(204);
+    standby.post("sys/rotate", ROOT, json!({})).await.ok();
     leader.post("secret/data/a", ROOT, written()).await.ok();
-    // The next record of the keyring has all terms; from then on the node uses its own keys.
-    leader.post("sys/rotate", ROOT, json!({})).await.ok();
-    while cluster.authorities("c")[0] != cluster.authorities("a")[0] || cluster.authorities("a").len() != 2 {
+    for server in cluster.nodes() {
+        assert_eq!(server.get("secret/data/a", ROOT).await.ok().data()["data"]["k"], "v");
+    }
+    for server in cluster.nodes() {
+        assert!(opens(server, &leader.shares).await, "the shares stay the same");
+    }
+}
+
+#[tokio::test]
+async fn old_shares_open_no_node_also_after_a_failover() {
+    let cluster = Cluster::new().await;
+    let [leader, standby, third] = cluster.nodes();
+    let new = rekeyed(standby, &leader.shares[0]).await;
+    cluster.elect(Some("b"));
+    // The new leader wraps the next root key under the current unseal key.
+    third.post("sys/rotate/root", ROOT, Value::Null).await.is(204);
+    cluster.elect(Some("c"));
+    leader.post("sys/rotate/root", ROOT, Value::Null).await.is(204);
+    for server in cluster.nodes() {
+        assert!(!server.node.state().is_sealed);
+        assert!(!opens(server, &leader.shares).await && server.node.state().is_sealed);
+        assert!(server.node.lifecycle.unseal(&new[1..]).await.unwrap());
+    }
+    assert!(leader.accepts(ROOT).await && standby.accepts(ROOT).await);
+}
+
+#[tokio::test]
+async fn a_root_key_that_reaches_no_quorum_is_not_committed() {
+    let cluster = Cluster::new().await;
+    let [leader, standby, third] = cluster.nodes();
+    cluster.keep_roots_from(&["b", "c"]);
+    let refused = leader.post("sys/rotate/root", ROOT, Value::Null).await.is(503);
+    assert!(refused.error().contains("reached 1 of 3 voters"), "{refused:?}");
+    assert!(cluster.nodes().iter().all(|server| !server.node.state().is_sealed));
+    // A member that is not reached seals.
+    cluster.keep_roots_from(&["c"]);
+    leader.post("sys/rotate/root", ROOT, Value::Null).await.is(204);
+    assert!(third.node.state().is_sealed && !standby.node.state().is_sealed);
+    leader.post("secret/data/a", ROOT, written()).await.ok();
+    standby.get("secret/data/a", ROOT).await.ok();
+    while cluster.has_port("c") {
         tokio::task::yield_now().await;
     }
-    assert_eq!(third.get("secret/data/a", ROOT).await.ok().data()["data"]["k"], "v");
+    assert!(third.node.lifecycle.unseal(&leader.shares).await.unwrap());
+    third.get("secret/data/a", ROOT).await.ok();
 }
 
 #[tokio::test]
-async fn a_member_comes_back_without_a_leader() {
-    let cluster = node_that_missed_a_rotation().await;
-    // The second node is down, so that the first one needs the third one to lead.
-    cluster.nodes()[1].node.shutdown().await;
-    cluster.elect(None);
-    wait_for_contact(&cluster).await;
-    cluster.elect(Some("a"));
-    assert_eq!(cluster.nodes()[0].node.lifecycle.parts.membership.cluster_status().unwrap().leader.unwrap().node, "a");
+async fn a_root_key_is_taken_from_the_leader_only() {
+    let cluster = Cluster::new().await;
+    // The node believes that it leads, and the others do not.
+    cluster.elect(Some("b"));
+    let unsealed = cluster.nodes()[0].unsealed();
+    let refused = unsealed.current_seal.change_root(&unsealed.barrier).await.unwrap_err();
+    assert!(refused.to_string().contains("reached 1 of 3"), "{refused}");
+    assert!(cluster.nodes().iter().all(|server| !server.node.state().is_sealed));
 }
 
 #[tokio::test]
-async fn sec_without_a_leader_only_a_member_with_the_root_key_gets_the_keys() {
+async fn an_announced_root_key_is_forgotten_after_30_seconds() {
+    let cluster = Cluster::new().await;
+    let [leader, standby, third] = cluster.nodes();
+    let (barrier, clock) = (leader.unsealed().barrier.clone(), std::sync::Arc::new(cluster.clock().clone()));
+    let expect = |server: &TestServer, record: [u8; 32], root: &_| {
+        let unsealed = server.unsealed();
+        let coming = ComingRoot { record, root: Clone::clone(root), seal: unsealed.current_seal.seal().key() };
+        assert!(unsealed.current_seal.expect(&unsealed.barrier, &coming, clock.clone()));
+    };
+    let root = random::key();
+    expect(third, [1; 32], &root);
+    let mut seconds = 0;
+    while third.unsealed().current_seal.expects(&[1; 32]) {
+        tokio::task::yield_now().await;
+        cluster.clock().advance(Duration::from_secs(1));
+        seconds += 1;
+    }
+    assert!((30..=33).contains(&seconds), "{seconds}");
+    expect(standby, [1; 32], &root);
+    barrier.rewrap_root(&root, None).await.unwrap();
+    assert!(third.node.state().is_sealed && !standby.node.state().is_sealed);
+}
+
+#[tokio::test]
+async fn a_node_without_the_current_unseal_key_changes_no_root_key() {
     let cluster = Cluster::new().await;
     let [leader, standby, _] = cluster.nodes();
-    cluster.elect(None);
-    let try_as = async |node: &str, incarnation: u8, root: &keepfast_crypto::locked::Key256| {
-        let (cluster_addr, api_addr) = ("https://x".to_owned(), String::new());
-        let (node, version) = (node.to_owned(), "1.0.0".to_owned());
-        let (incarnation, wants_vote) = ([incarnation; 16], true);
-        let applicant = Applicant {
-            node,
-            incarnation,
-            cluster_addr,
-            api_addr,
-            wants_vote,
-            election_ms: 600,
-            version,
-            nonce: [0; 16],
-        };
-        let request = applicant.encode().unwrap();
-        let body = json!({ "server_id": applicant.node, "request": STANDARD.encode(&request) });
-        let challenged = standby.post("sys/storage/raft/bootstrap/challenge", "", body).await.ok();
-        let bytes = |name: &str| STANDARD.decode(challenged.data()[name].as_str().unwrap()).unwrap();
-        let (seal, challenge) = (bytes("seal_record"), bytes("challenge"));
-        let answer = Proof::new(root.clone(), &seal, &request, &challenge).answer();
-        let answer = json!({ "server_id": applicant.node, "challenge": STANDARD.encode(challenge), "answer": STANDARD.encode(answer) });
-        standby.post("sys/storage/raft/bootstrap/answer", "", answer).await.status
-    };
-    let key = leader.unsealed().barrier.derive_from_root(JOINING).unwrap();
-    assert_eq!(try_as("c", b'c', &key).await, 200);
-    assert_eq!(try_as("c", b'd', &key).await, 503, "a new data directory needs a leader");
-    assert_eq!(try_as("d", b'c', &key).await, 503);
-    assert_eq!(try_as("b", b'b', &key).await, 503, "the node itself");
-    assert_eq!(try_as("c", b'c', &keepfast_crypto::random::key()).await, 400);
-    standby.get("secret/data/a", ROOT).await.is(503);
+    let unsealed = standby.unsealed();
+    let root = random::key();
+    // A root key without its seal.
+    assert!(unsealed.barrier.expect_root([1; 32], &root));
+    cluster.keep_roots_from(&["b"]);
+    let present = leader.unsealed().current_seal.seal_config().await.unwrap();
+    let rekey = crate::seal::rekey::Rekey::new(present.shape, false, false);
+    let (pending, new) = rekey.new_shares(&present).await.unwrap();
+    let next = pending.config.rewrapped(&*pending.seal, &root).await.unwrap();
+    let at_leader = leader.unsealed();
+    at_leader.current_seal.change_shares(&at_leader.barrier, &root, pending.seal.clone(), &next).await.unwrap();
+    cluster.keep_roots_from(&[]);
+    cluster.elect(Some("b"));
+    let refused = standby.post("sys/rotate/root", ROOT, Value::Null).await.is(500);
+    assert!(refused.error().contains("does not have the current unseal key"), "{refused:?}");
+    assert!(!opens(leader, &leader.shares).await && opens(standby, &new).await);
+    standby.node.lifecycle.seal().await;
+    assert!(leader.node.lifecycle.unseal(&new).await.unwrap());
+}
+
+#[tokio::test]
+async fn the_connections_of_a_removed_member_end_with_its_membership() {
+    let cluster = Cluster::new().await;
+    let before = cluster.member_changes();
+    cluster.remove("c");
+    while cluster.member_changes() < before + 2 {
+        tokio::task::yield_now().await;
+    }
 }

@@ -1,6 +1,9 @@
 //! Calls of the storage.
 
 use bytes::Bytes;
+use keepfast_core::cluster::port::{ClusterPort, ComingRoot};
+use keepfast_crypto::locked::Key256;
+use keepfast_crypto::secret::SecretBytes;
 use keepfast_storage::{Batch, Index, Key, MAX_MESSAGE, StorageError};
 
 use super::{TestNode, member, soon};
@@ -60,6 +63,62 @@ async fn a_member_that_is_not_reached_has_done_nothing() {
         let other = member("bb", address);
         assert!(matches!(a.transport.propose(&other, bytes.clone()).await, Err(StorageError::NoLeader)));
     }
+}
+
+#[tokio::test]
+async fn a_root_key_reaches_a_member_and_a_refusal_the_leader() {
+    let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
+    let coming = ComingRoot { record: [1; 32], root: Key256::new([2; 32]), seal: SecretBytes::new(vec![3; 32]) };
+    assert!(a.port.announce_root(&b.member, &coming).await);
+    {
+        let roots = b.service.roots.lock();
+        let (from, received) = &roots[0];
+        assert_eq!((from.node.as_str(), received.record, received.root.expose()), ("a", [1; 32], &[2; 32]));
+        assert_eq!(received.seal.expose(), &[3; 32]);
+    }
+    assert!(a.port.announce_root(&b.member, &coming).await);
+    assert!(!a.port.announce_root(&b.member, &coming).await, "it takes no third");
+    b.port.close().await;
+    assert!(!soon(a.port.announce_root(&b.member, &coming)).await);
+}
+
+#[tokio::test]
+async fn a_node_that_is_removed_is_cut_off_at_once() {
+    let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
+    assert!(a.transport.read_index(&b.member).await.is_ok());
+    b.service.strangers.lock().push(super::origin("a"));
+    // Its open connection serves nothing more.
+    assert!(a.transport.read_index(&b.member).await.is_err());
+    b.service.strangers.lock().clear();
+    soon(async { while a.transport.read_index(&b.member).await.is_err() {} }).await;
+    a.transport.send(&b.member, Bytes::from_static(b"m"));
+    assert_eq!(b.service.message().await.1, "m");
+    b.service.strangers.lock().push(super::origin("a"));
+    b.port.members_changed();
+    assert!(a.transport.read_index(&b.member).await.is_err());
+    // A member that this node removed gets no new connection either.
+    a.service.strangers.lock().push(super::origin("bb"));
+    b.service.strangers.lock().clear();
+    a.port.members_changed();
+    assert!(b.transport.read_index(&a.member).await.is_err());
+}
+
+/// A node that was away during a rotation has the older keyring only.
+#[tokio::test]
+async fn a_member_that_missed_rotations_reaches_the_others_and_they_it() {
+    let clock = || std::sync::Arc::new(keepfast_framework::clock::SystemClock);
+    let away = TestNode::with("a", &[1], clock()).await;
+    let (b, stranger) = (TestNode::with("bb", &[3, 2, 1], clock()).await, TestNode::with("ccc", &[4], clock()).await);
+    assert_eq!(soon(away.transport.read_index(&b.member)).await.unwrap(), Index(77));
+    assert_eq!(soon(b.transport.read_index(&away.member)).await.unwrap(), Index(77));
+    assert!(stranger.transport.read_index(&b.member).await.is_err());
+    assert!(b.transport.read_index(&stranger.member).await.is_err());
+    // It has received the new keyring: connections with the older certificates stay.
+    away.open_again(&[3, 2, 1]).await;
+    assert_eq!(soon(away.transport.read_index(&b.member)).await.unwrap(), Index(77));
+    b.open_again(&[3]).await;
+    let reached = async { while away.transport.read_index(&b.member).await.is_err() {} };
+    soon(reached).await;
 }
 
 #[tokio::test]

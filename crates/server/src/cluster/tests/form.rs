@@ -7,8 +7,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use keepfast_core::cluster::port::{ComingRoot, MAX_SEAL_KEY};
 use keepfast_crypto::hash::sha256;
-use keepfast_crypto::secret::SecretString;
+use keepfast_crypto::locked::Key256;
+use keepfast_crypto::secret::{SecretBytes, SecretString};
 use keepfast_framework::tls_session::{ChainCheck, ClientChain, TlsVersion};
 use keepfast_framework::{AuditedHeader, Body, Incoming, Input, Operation, QueryValue, TlsSession, UnauthedEndpoints};
 use proptest::prelude::*;
@@ -16,7 +18,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use super::requests::request;
 use crate::cluster::frames::{self, Frame, Hello, Kind, Outgoing, limit_of, welcome};
-use crate::cluster::{calls, failure, request as form};
+use crate::cluster::{calls, coming_root, failure, request as form};
 
 /// A request with every field.
 fn full() -> Box<Incoming> {
@@ -186,6 +188,22 @@ async fn memory_follows_the_received_bytes_of_a_frame() {
 }
 
 #[test]
+fn a_root_key_comes_back_and_other_lengths_are_refused() {
+    let coming =
+        |seal: usize| ComingRoot { record: [7; 32], root: Key256::new([8; 32]), seal: SecretBytes::new(vec![9; seal]) };
+    for length in [0, 32, MAX_SEAL_KEY] {
+        let sent = coming_root::encode(5, &coming(length));
+        assert_eq!(sent.expose().len(), sent.expose().capacity());
+        let received = coming_root::decode(Bytes::copy_from_slice(&sent.expose()[8..])).unwrap();
+        assert_eq!((received.record, received.root.expose()), ([7; 32], &[8; 32]));
+        assert_eq!(received.seal.expose(), &vec![9; length]);
+    }
+    for length in [0, 63, 64 + MAX_SEAL_KEY + 1] {
+        assert!(coming_root::decode(Bytes::from(vec![0; length])).is_none(), "{length}");
+    }
+}
+
+#[test]
 fn the_first_bytes_come_back_and_others_are_refused() {
     for kind in [Kind::Messages, Kind::Snapshot, Kind::Calls, Kind::Requests] {
         let hello = Hello { kind, process: [7; 16], generation: u64::MAX - 1 };
@@ -207,6 +225,7 @@ proptest! {
         let body = Bytes::from(bytes.clone());
         let _ = form::decode_response(body.clone());
         let _ = failure::decode(body.clone());
+        let _ = coming_root::decode(body.clone());
         let _ = calls::decode(Frame { tag: tag % 16, body });
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let _ = runtime.block_on(read(bytes, 1 << 20));

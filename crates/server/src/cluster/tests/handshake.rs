@@ -107,7 +107,7 @@ fn system() -> Arc<dyn Clock> {
 }
 
 #[tokio::test]
-async fn sec_only_members_with_a_certificate_of_the_cluster_are_accepted() {
+async fn sec_cs07_only_members_with_a_certificate_of_the_cluster_connect() {
     let b = TestNode::with("bb", &[1, 2], system()).await;
     b.service.strangers.lock().push(origin("stranger"));
     let address = b.port.bound()[0];
@@ -126,7 +126,7 @@ async fn sec_only_members_with_a_certificate_of_the_cluster_are_accepted() {
 }
 
 #[tokio::test]
-async fn sec_only_tls_1_3_with_the_protocol_of_the_port_is_accepted() {
+async fn sec_cs07_only_tls_1_3_with_the_protocol_of_the_port_is_accepted() {
     let b = TestNode::start("bb").await;
     let address = b.port.bound()[0];
     let own = || Some(identity(CLUSTER, "a", &[1]));
@@ -140,7 +140,7 @@ async fn sec_only_tls_1_3_with_the_protocol_of_the_port_is_accepted() {
 }
 
 #[tokio::test]
-async fn sec_certificates_are_accepted_for_a_day_and_an_hour_before() {
+async fn sec_cs07_certificates_are_valid_for_a_day_and_an_hour_before() {
     let clock = TestClock::default();
     let b = TestNode::with("bb", &[1], Arc::new(clock.clone())).await;
     let address = b.port.bound()[0];
@@ -159,7 +159,7 @@ async fn sec_certificates_are_accepted_for_a_day_and_an_hour_before() {
 }
 
 #[tokio::test]
-async fn sec_another_node_at_the_address_of_a_member_gets_nothing() {
+async fn sec_cs07_another_node_at_the_address_of_a_member_gets_nothing() {
     let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
     let other_disk = Origin { incarnation: [9; 16], ..origin("bb") };
     for expected in [origin("ccc"), other_disk] {

@@ -184,6 +184,23 @@ fn a_replay_applies_what_is_committed_or_all_of_a_lone_voter() {
     }
 }
 
+/// Others may have led since the list, and may have written other entries.
+#[test]
+fn a_replay_of_a_lone_voter_ends_with_a_list_of_more() {
+    let more =
+        vec![list().remove(0), Member { id: RaftId(2), node: "n2".into(), incarnation: [2; 16], ..list().remove(0) }];
+    let log = |list: Vec<Member>| {
+        let members = Payload::Members(list).encode();
+        log_of(vec![entry(2, Kind::Members, &members[1..]), batch(3, &swap("a", None, "one"))], 0)
+    };
+    for (list, applied) in [(more, 2), (list(), 3)] {
+        let (disk, log) = log(list);
+        let applier = applier(&disk);
+        applier.replay(&log.reader(), Upto::Last).unwrap();
+        assert_eq!(applier.state().position().id.index, applied);
+    }
+}
+
 #[test]
 fn a_conflict_in_the_log_of_a_node_without_a_cluster_is_an_error() {
     let (disk, log) = log_of(entries().into_iter().take(3).collect(), 4);

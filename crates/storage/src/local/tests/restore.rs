@@ -21,10 +21,14 @@ fn apply(applier: &Applier, kind: Kind, body: impl AsRef<[u8]>) -> Verdict {
     applier.apply(vec![Entry::new(id, kind, body.as_ref())]).unwrap()[0]
 }
 
-fn put(applier: &Applier, path: &str) {
+fn batch(applier: &Applier, path: &str) -> Verdict {
     let mut body = Vec::new();
     Batch::put(Key::new(path).unwrap(), "batch").encode(&mut body);
-    assert_eq!(apply(applier, Kind::Batch, body), Verdict::Passed);
+    apply(applier, Kind::Batch, body)
+}
+
+fn put(applier: &Applier, path: &str) {
+    assert_eq!(batch(applier, path), Verdict::Passed);
 }
 
 fn part(number: u32, keys: &[&str]) -> Vec<u8> {
@@ -60,8 +64,8 @@ fn the_staged_parts_replace_all_records_at_the_end() {
         drop(applier);
         applier = open(&disk);
     }
-    put(&applier, "meanwhile");
-    assert_eq!(names(&applier), ["meanwhile", "old"]);
+    assert_eq!(batch(&applier, "meanwhile"), Verdict::Conflict, "the end would delete what was acknowledged");
+    assert_eq!(names(&applier), ["old"]);
     assert_eq!(apply(&applier, Kind::RestoreEnd, digest(&parts)), Verdict::Passed);
     assert_eq!(names(&applier), ["a", "b", "c"]);
     assert_eq!(applier.state().get("c").unwrap().unwrap(), "restored");
@@ -96,4 +100,45 @@ fn an_entry_that_does_not_fit_is_refused() {
     assert_eq!(names(&applier), ["old"]);
     assert_eq!(apply(&applier, Kind::RestoreEnd, whole), Verdict::Passed);
     assert_eq!(names(&applier), ["a", "b"]);
+}
+
+#[test]
+fn batches_pass_again_after_a_restore_was_dropped() {
+    let applier = open(&SimDisk::new(1));
+    apply(&applier, Kind::RestoreBegin, "head");
+    // One group: the beginning counts at once.
+    let index = applier.state().position().id.index;
+    let mut body = Vec::new();
+    Batch::put(Key::new("a").unwrap(), "batch").encode(&mut body);
+    let entry = |at: u64, kind, body: &[u8]| Entry::new(LogId { term: 1, index: index + at }, kind, body);
+    let group = vec![
+        entry(1, Kind::Batch, &body),
+        entry(2, Kind::RestoreAbort, b""),
+        entry(3, Kind::Batch, &body),
+        entry(4, Kind::RestoreBegin, b"head"),
+        entry(5, Kind::Batch, &body),
+    ];
+    let verdicts = applier.apply(group).unwrap();
+    let (passed, conflict) = (Verdict::Passed, Verdict::Conflict);
+    assert_eq!(verdicts, [conflict, passed, passed, passed, conflict]);
+}
+
+/// No batch could pass, and nobody else ends it.
+#[tokio::test]
+async fn a_lone_node_drops_the_restore_of_an_earlier_process() {
+    use crate::{Backend, LocalBackend, LocalOptions};
+    let disk = SimDisk::new(1);
+    drop(LocalBackend::open_on(std::sync::Arc::new(disk.clone()), LocalOptions::default(), None).unwrap());
+    let applier = open(&disk);
+    apply(&applier, Kind::RestoreBegin, "head");
+    applier.state().flush().unwrap();
+    drop(applier);
+    // Its end needs no room.
+    disk.set_free(1 << 20);
+    let node = LocalBackend::open_on(std::sync::Arc::new(disk.clone()), LocalOptions::default(), None).unwrap();
+    let delete = Batch { reads: vec![], writes: vec![crate::Write::Delete { key: Key::new("a").unwrap() }] };
+    node.commit(delete).await.unwrap();
+    disk.set_free(1 << 40);
+    node.commit(Batch::put(Key::new("a").unwrap(), "v")).await.unwrap();
+    assert!(!node.is_restoring());
 }

@@ -136,7 +136,7 @@ impl Driver {
     pub(super) fn leave(&mut self) {
         self.pass(Input::StepDown);
         self.is_running = false;
-        self.node.published.set_lease(None, self.node.published.committed());
+        self.node.published.set_lease(None, self.node.published.committed(), 0);
         self.end(&StorageError::NoLeader);
         self.role(self.steps.as_ref().map_or(NO_ROLE, Steps::role));
         self.waiting.left();

@@ -2,6 +2,8 @@
 
 use keepfast_consensus::{Body, Input, LogId, Message, RaftId, Steps, Vote};
 
+use tokio::task::spawn_blocking;
+
 use super::{Driver, NO_ROLE};
 use crate::{
     StorageError,
@@ -15,32 +17,33 @@ use crate::{
 
 impl Driver {
     /// Streams the applied state. Each requested snapshot is reported, also when there is nowhere to send it.
-    pub(super) fn send_snapshot(&mut self, to: RaftId) {
+    /// `term` is that in which this node leads: the receiver refuses a snapshot that comes after another leader.
+    pub(super) fn send_snapshot(&mut self, to: RaftId, term: u64) {
         let Some(steps) = &self.steps else { return };
-        let (from, term) = (steps.id(), steps.status().term);
-        let member = self.peers.address(steps.members(), to);
+        let (from, member) = (steps.id(), self.peers.address(steps, to));
         let network = self.node.published.network().filter(|_| self.is_running);
-        let prepared = network.zip(member).map(|(network, member)| {
-            let (head, parts) = self.node.image()?;
-            let last = LogId { term: head.term, index: head.index.0 };
-            let body = Body::Snapshot { last, members: head.members };
-            let message = Message { from, to, term, body };
-            Ok::<_, StorageError>((network, member, message.encode(), parts))
-        });
         let events = self.events.clone();
-        match prepared {
-            Some(Ok((network, member, head, parts))) => {
-                let runtime = network.runtime.clone();
-                runtime.spawn(async move {
-                    let sent = network.transport.send_snapshot(&member, head, parts).await;
-                    if let Err(error) = &sent {
-                        tracing::warn!(node = member.node, %error, "a snapshot did not arrive");
-                    }
-                    let _ = events.send(Event::SnapshotDone { to, ok: sent.is_ok() });
-                });
+        let Some((network, member)) = network.zip(member) else {
+            let _ = events.send(Event::SnapshotDone { to, ok: false });
+            return;
+        };
+        let (node, runtime) = (self.node.clone(), network.runtime.clone());
+        runtime.spawn(async move {
+            let sent = async {
+                // It reads the tree.
+                let image = spawn_blocking(move || node.image()).await;
+                let (head, parts) = image.unwrap_or(Err(StorageError::Closed))?;
+                let last = LogId { term: head.term, index: head.index.0 };
+                let body = Body::Snapshot { last, members: head.members };
+                let head = Message { from, to, term, body }.encode();
+                network.transport.send_snapshot(&member, head, parts).await
+            };
+            let sent = sent.await;
+            if let Err(error) = &sent {
+                tracing::warn!(node = member.node, %error, "a snapshot did not arrive");
             }
-            _ => drop(events.send(Event::SnapshotDone { to, ok: false })),
-        }
+            let _ = events.send(Event::SnapshotDone { to, ok: sent.is_ok() });
+        });
     }
 
     pub(super) fn snapshot(&mut self, received: Received) {

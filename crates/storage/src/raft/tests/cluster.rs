@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -29,20 +30,32 @@ pub(super) struct TestNode {
     path: PathBuf,
     pub(super) disk: Option<SimDisk>,
     name: String,
+    pub(super) election: Duration,
     backend: Option<Arc<LocalBackend>>,
     watcher: Arc<Replacements>,
     transport: Links,
 }
 
-/// Counts the snapshots that have replaced all records.
+/// Counts the snapshots that have replaced all records, and those of them during which the node was joining; lets entries
+/// wait.
 #[derive(Default)]
-struct Replacements(AtomicUsize);
+pub(super) struct Replacements {
+    count: AtomicUsize,
+    while_joining: AtomicUsize,
+    node: Mutex<Weak<LocalBackend>>,
+    gate: Mutex<()>,
+}
 
 impl Watch for Replacements {
-    fn applied(&self, _: Index, _: &[Write]) {}
+    fn applied(&self, _: Index, _: &[Write]) {
+        drop(self.gate.lock());
+    }
 
     fn replaced(&self, _: Index) {
-        self.0.fetch_add(1, Ordering::SeqCst);
+        self.count.fetch_add(1, Ordering::SeqCst);
+        let node = self.node.lock().upgrade();
+        let is_joining = node.and_then(|node| node.consensus()).is_some_and(|node| node.status().is_joining);
+        self.while_joining.fetch_add(usize::from(is_joining), Ordering::SeqCst);
     }
 }
 
@@ -106,16 +119,18 @@ impl Cluster {
         let path = self._directory.path().join(&name);
         let (watcher, transport) = (Arc::default(), self.transport.clone());
         let disk = self.is_simulated.then(|| SimDisk::new(number as u64 + 1));
-        self.nodes.push(TestNode { path, disk, name, backend: None, watcher, transport });
+        let election = Duration::from_secs(1);
+        self.nodes.push(TestNode { path, disk, name, election, backend: None, watcher, transport });
         self.open(number);
         number
     }
 
     pub(super) fn open(&mut self, number: usize) {
         let node = &mut self.nodes[number];
+        let options = LocalOptions { election: node.election, ..options(&node.name) };
         node.open(Arc::new(match &node.disk {
-            Some(disk) => LocalBackend::open_on(Arc::new(disk.clone()), options(&node.name), None).unwrap(),
-            None => LocalBackend::open(&node.path, options(&node.name)).unwrap(),
+            Some(disk) => LocalBackend::open_on(Arc::new(disk.clone()), options, None).unwrap(),
+            None => LocalBackend::open(&node.path, options).unwrap(),
         }));
     }
 
@@ -163,6 +178,17 @@ impl Cluster {
         self.leader_among(&(0..self.nodes.len()).collect::<Vec<_>>()).await
     }
 
+    /// Transfers leadership to a node.
+    pub(super) async fn lead(&self, number: usize) {
+        let transferred = async {
+            while self.leader().await != number {
+                let leader = self.nodes[self.leader().await].consensus();
+                let _ = leader.transfer(Some(self.nodes[number].name.clone())).await;
+            }
+        };
+        timeout(PATIENCE, transferred).await.expect("it does not lead");
+    }
+
     /// Waits until one of these nodes leads.
     pub(super) async fn leader_among(&self, numbers: &[usize]) -> usize {
         let found = async {
@@ -188,6 +214,7 @@ impl TestNode {
     pub(super) fn open(&mut self, backend: Arc<LocalBackend>) {
         let watcher: Arc<dyn Watch> = self.watcher.clone();
         let weak: Weak<dyn Watch> = Arc::downgrade(&watcher);
+        *self.watcher.node.lock() = Arc::downgrade(&backend);
         backend.watch(weak);
         self.transport.enter(backend.clone());
         self.backend = Some(backend);
@@ -233,7 +260,37 @@ impl TestNode {
     }
 
     pub(super) fn replaced(&self) -> usize {
-        self.watcher.0.load(Ordering::SeqCst)
+        self.watcher.count.load(Ordering::SeqCst)
+    }
+
+    /// Waits until the disk has nothing more to do: the next operation is then that of a log.
+    pub(super) async fn rests(&self) {
+        let disk = self.disk.as_ref().unwrap();
+        let mut before = usize::MAX;
+        while std::mem::replace(&mut before, disk.operations()) != before {
+            let _ = timeout(Duration::from_millis(300), std::future::pending::<()>()).await;
+        }
+    }
+
+    pub(super) fn replaced_while_joining(&self) -> usize {
+        self.watcher.while_joining.load(Ordering::SeqCst)
+    }
+
+    /// Runs something while the watcher of this node waits at its next batch.
+    pub(super) async fn without_applying<T>(&self, run: impl Future<Output = T>) -> T {
+        let (locked, is_locked) = tokio::sync::oneshot::channel();
+        let (done, is_done) = std::sync::mpsc::channel::<()>();
+        let watcher = self.watcher.clone();
+        let holder = std::thread::spawn(move || {
+            let _gate = watcher.gate.lock();
+            let _ = locked.send(());
+            let _ = is_done.recv();
+        });
+        is_locked.await.unwrap();
+        let result = run.await;
+        drop(done);
+        holder.join().unwrap();
+        result
     }
 
     pub(super) fn member(&self, number: usize) -> Member {

@@ -1,0 +1,60 @@
+//! A member that misses its removal.
+
+use keepfast_consensus::{Body, Message};
+
+use super::*;
+
+/// The leader, a voter that is removed while it is cut off, and the other one.
+async fn removed_while_away(cluster: &Cluster) -> (usize, usize) {
+    let leader = cluster.leader().await;
+    let away = (leader + 1) % 3;
+    cluster.transport.isolate(away);
+    cluster.nodes[leader].consensus().change(Change::Remove(format!("n{away}"))).await.unwrap();
+    (leader, away)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_misses_its_removal_learns_it_from_the_leader() {
+    let mut cluster = Cluster::of(3).await;
+    let (leader, away) = removed_while_away(&cluster).await;
+    assert!(!cluster.nodes[away].status().is_removed);
+    cluster.nodes[away].until(|status| status.leader.is_none()).await;
+    let mut roles = cluster.nodes[away].backend().roles().unwrap();
+    roles.borrow_and_update();
+    cluster.transport.heal();
+    cluster.nodes[away].until(|status| status.is_removed && !status.is_running).await;
+    // Those who follow the role look again.
+    tokio::time::timeout(PATIENCE, roles.changed()).await.unwrap().unwrap();
+    let removed = &cluster.nodes[away];
+    // It has its own list still, and its records.
+    assert_eq!(removed.status().members.len(), 3);
+    assert!(matches!(removed.backend().commit(put("k", "v")).await, Err(StorageError::NoLeader)));
+    let (transport, addresses) = cluster.place(away, "again");
+    assert!(matches!(removed.consensus().start(transport, addresses).await, Err(StorageError::Removed)));
+    cluster.nodes[leader].commit_until(put("k", "v")).await;
+    // It is durable.
+    cluster.nodes[away].end();
+    cluster.open(away);
+    assert!(cluster.nodes[away].status().is_removed);
+    let (transport, addresses) = cluster.place(away, "again");
+    let started = cluster.nodes[away].consensus().start(transport, addresses).await;
+    assert!(matches!(started, Err(StorageError::Removed)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_that_a_follower_sends_is_ignored() {
+    let cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    let (victim, forger) = (&cluster.nodes[(leader + 1) % 3], &cluster.nodes[(leader + 2) % 3]);
+    victim.until(|status| status.leader.is_some()).await;
+    let status = victim.status();
+    let origin = forger.consensus().identity();
+    let from = forger.status().id.unwrap();
+    let incarnation = victim.consensus().identity().incarnation;
+    let body = Body::Gone { commit: status.applied + 100, incarnation };
+    let message = Message { from, to: status.id.unwrap(), term: status.term, body };
+    victim.consensus().deliver(origin, message.encode());
+    let index = cluster.nodes[leader].commit_until(put("k", "v")).await;
+    victim.applies(index.0).await;
+    assert!(!victim.status().is_removed && victim.status().is_running);
+}
