@@ -15,7 +15,6 @@ use crate::background::BackgroundTasks;
 use crate::cluster::administration::Administration;
 use crate::cluster::announce::Announcer;
 use crate::cluster::autopilot_task::AutopilotTask;
-use crate::cluster::join::joiner;
 use crate::cluster::join::rejoin::Rejoin;
 use crate::cluster::keys::{Connection, ConnectionParts};
 use crate::cluster::lead::{LeaderWork, Leadership};
@@ -181,9 +180,7 @@ impl Lifecycle {
     /// Seals the server: the keys are erased, and requests in flight fail at their next access to storage. A leader
     /// transfers its leadership before.
     pub(crate) async fn seal(&self) {
-        if let Err(error) = joiner::cancel(self).await {
-            tracing::error!(%error, "the join of a cluster cannot be ended");
-        }
+        self.administration.joining.end(&self.parts.membership).await;
         let _changing = self.changing.lock().await;
         seal_locked(self).await;
     }

@@ -5,7 +5,6 @@ use keepfast_framework::sealed::SealedResponse;
 use keepfast_framework::{Cx, Result, Routes};
 
 use super::System;
-use crate::cluster::join::joiner;
 
 const HELP: Help = Help { synopsis: "Seals the server.", description: "" };
 
@@ -29,6 +28,6 @@ async fn seal_again(sys: &System, _: Nothing) -> Result<SealedResponse<()>> {
     if !server.is_sealed() {
         return Ok(SealedResponse::Passed);
     }
-    joiner::cancel(&server).await?;
+    server.administration.joining.end(&server.parts.membership).await;
     Ok(if server.is_sealed() { SealedResponse::Empty } else { SealedResponse::Passed })
 }

@@ -51,7 +51,7 @@ async fn unseal(sys: &System, req: UnsealRequest) -> Result<SealedResponse<SealS
         if !server.is_sealed() {
             return Err(Error::invalid("vault is unsealed"));
         }
-        joiner::cancel(&server).await?;
+        server.administration.joining.end(&server.parts.membership).await;
         server.unsealing.lock().reset();
         return status(&server).await;
     }

@@ -12,19 +12,17 @@ use keepfast_crypto::random;
 use keepfast_crypto::secret::SecretBytes;
 use keepfast_framework::{Error, Result, Status};
 use keepfast_storage::{Addresses, Consensus, Joined, Member, StorageError, derive_key};
-use serde::Deserialize;
 use serde_json::json;
 
 use super::client::{JoinClient, JoinError, JoinStep, JoinTarget};
-use super::exchange::{Applicant, JOINING, MAX_CHALLENGE, Proof, Welcome};
+use super::exchange::{Applicant, JOINING, Proof, Welcome};
 use super::pending::{Intent, Pending};
+use super::responses::{ReceivedChallenge, challenge_of, sealed_of};
 use super::service::JoiningService;
 use crate::cluster::port::PortIdentity;
 use crate::lifecycle::Lifecycle;
 use crate::seal::{Seal, SealConfig};
 
-/// The longest record of a seal in bytes.
-const MAX_SEAL: usize = 64 << 10;
 /// How often the state of the node is read while a snapshot arrives.
 const POLL: Duration = Duration::from_millis(50);
 /// How long the log of the node may stand still before the attempt ends.
@@ -120,17 +118,6 @@ pub(crate) async fn complete(server: &Arc<Lifecycle>, shares: &[SecretBytes], pa
 
 fn was_ended() -> Error {
     Error::new(Status::UNAVAILABLE, "the attempt to join the cluster was ended")
-}
-
-/// Ends a join whose records have not arrived: the node leaves the network and is sealed.
-pub(crate) async fn cancel(server: &Lifecycle) -> Result<()> {
-    if !server.administration.joining.cancel().await {
-        return Ok(());
-    }
-    tracing::warn!("the join of a cluster was ended before the records arrived");
-    consensus(server)?.stop().await;
-    port(server)?.close().await;
-    Ok(())
 }
 
 /// Answers a fresh challenge. Returns what the leader has sent.
@@ -249,20 +236,6 @@ async fn receive(server: &Lifecycle, consensus: &dyn Consensus) -> Result<()> {
     }
 }
 
-/// The response to a request for a challenge.
-pub(super) struct ReceivedChallenge {
-    /// The request that it answers.
-    pub(super) request: Vec<u8>,
-    pub(super) challenge: Vec<u8>,
-    pub(super) seal_record: Vec<u8>,
-}
-
-impl ReceivedChallenge {
-    fn seal(&self) -> Result<SealConfig> {
-        SealConfig::from_bytes(&self.seal_record)
-    }
-}
-
 /// Asks all leaders at once. Returns the first challenge, and who sent it; otherwise the last error.
 async fn first_challenge(
     server: &Lifecycle,
@@ -285,38 +258,6 @@ async fn first_challenge(
         }
     }
     Err(last)
-}
-
-#[derive(Deserialize)]
-struct Envelope<T> {
-    data: T,
-}
-
-#[derive(Deserialize)]
-struct ChallengeData {
-    challenge: String,
-    seal_record: String,
-}
-
-#[derive(Deserialize)]
-struct AnswerData {
-    welcome: String,
-}
-
-pub(super) fn challenge_of(response: &[u8], request: Vec<u8>) -> Result<ReceivedChallenge, JoinError> {
-    let foreign = || JoinError::Response("the response is not one of a leader of Keepfast");
-    let Envelope { data }: Envelope<ChallengeData> = serde_json::from_slice(response).map_err(|_| foreign())?;
-    let decode = |text: &str, most: usize| STANDARD.decode(text).ok().filter(|bytes| bytes.len() <= most);
-    let challenge = decode(&data.challenge, MAX_CHALLENGE).ok_or_else(foreign)?;
-    let seal_record = decode(&data.seal_record, MAX_SEAL).ok_or_else(foreign)?;
-    SealConfig::from_bytes(&seal_record).map_err(|_| foreign())?;
-    Ok(ReceivedChallenge { request, challenge, seal_record })
-}
-
-pub(super) fn sealed_of(response: &[u8]) -> Result<Vec<u8>, JoinError> {
-    let data: Envelope<AnswerData> =
-        serde_json::from_slice(response).map_err(|_| JoinError::Response("the response is not one of a leader"))?;
-    STANDARD.decode(data.data.welcome).map_err(|_| JoinError::Response("the response is not base64"))
 }
 
 /// This node, as it applies.

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use super::client::JoinTarget;
+use crate::cluster::membership::Membership;
 use crate::seal::SealConfig;
 
 /// The most calls of `retry` whose leaders are tried at a time; the oldest are dropped first.
@@ -86,21 +87,27 @@ impl Joining {
         *self.retried.lock() = Retried::default();
     }
 
-    /// Ends a join whose records have not arrived. Returns whether there was one.
-    pub(crate) async fn cancel(&self) -> bool {
+    /// Ends a join whose records have not arrived: the node leaves the network and stays sealed.
+    pub(crate) async fn end(&self, membership: &Membership) {
         let task = {
             let mut attempt = self.attempt.lock();
             attempt.ended += 1;
             attempt.task.take().filter(|task| !task.is_finished())
         };
-        let Some(task) = task else { return false };
+        let Some(task) = task else { return };
         task.abort();
         // Until it has ended, it could unseal the node.
-        let was_cancelled = task.await.is_err();
-        if was_cancelled {
-            *self.pending.lock() = None;
+        if task.await.is_ok() {
+            return;
         }
-        was_cancelled
+        tracing::warn!("the join of a cluster was ended before its records have arrived");
+        *self.pending.lock() = None;
+        if let Some(consensus) = membership.consensus() {
+            consensus.stop().await;
+        }
+        if let Some(port) = membership.port() {
+            port.close().await;
+        }
     }
 }
 

@@ -17,8 +17,8 @@ use serde_json::json;
 
 use super::client::{JoinClient, JoinError, JoinStep, JoinTarget};
 use super::exchange::{Applicant, JOINING, Proof};
-use super::joiner::{challenge_of, sealed_of};
-use super::retry;
+use super::pause::pause;
+use super::responses::{challenge_of, sealed_of};
 
 /// The interval in which the contact with the leader is checked.
 const POLL: Duration = Duration::from_secs(1);
@@ -69,7 +69,7 @@ impl Rejoin {
                 continue;
             }
             found(self.newest(&barrier).await);
-            let pause = retry::pause(attempt, u32::from_le_bytes(random::bytes()));
+            let pause = pause(attempt, u32::from_le_bytes(random::bytes()));
             next = Some(clock.now().after(pause.max(PATIENCE)));
             attempt = attempt.saturating_add(1);
         }
@@ -105,8 +105,8 @@ impl Rejoin {
     }
 
     async fn ask(&self, member: &Member, own: &Member, barrier: &Barrier) -> Option<GivenAuthority> {
-        let asked = tokio::time::timeout(WITHIN, self.exchange(member, own, barrier)).await;
-        match asked {
+        let outcome = tokio::time::timeout(WITHIN, self.exchange(member, own, barrier)).await;
+        match outcome {
             Ok(Ok(given)) => Some(given),
             Ok(Err(JoinError::Refused { status: status @ (400 | 409), text })) => {
                 tracing::warn!(node = member.node, status, text, "a member does not give its keys to this one");
