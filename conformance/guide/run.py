@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Runs the `sh` blocks of docs/guide.md in their order, in one shell, in an empty directory, on free ports and with a PostgreSQL
-of Debian's package: run.py BINARY PYTHON
+"""Runs the `sh` blocks of a guide in their order, in one shell, in an empty directory, on free ports and with a PostgreSQL
+of Debian's package: run.py BINARY PYTHON [GUIDE], by default docs/guide.md
 
 A block that fails is named by its first line. The last line is `N passed, N failed`.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -15,13 +16,18 @@ import sys
 import tempfile
 from pathlib import Path
 
-GUIDE = Path(__file__).resolve().parents[2] / "docs" / "guide.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+# The ports that a guide names.
+PORT = re.compile(r"\b(?:182\d\d|5432)\b")
 
 
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
+def free_ports(count: int) -> list[str]:
+    """Free ports, all different."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [str(probe.getsockname()[1]) for probe in probes]
 
 
 class Postgres:
@@ -33,7 +39,7 @@ class Postgres:
         found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
         if not found:
             sys.exit("the Debian package postgresql is not installed")
-        self.bin, self.port = found[-1].parent, free_port()
+        self.bin, self.port = found[-1].parent, free_ports(1)[0]
         self.directory = Path(tempfile.mkdtemp(prefix="guide-postgres-"))
         try:
             (self.directory / "password").write_text(self.PASSWORD)
@@ -72,15 +78,18 @@ def main() -> int:
 
 def run(postgres: Postgres) -> int:
     binary, python = Path(sys.argv[1]).resolve(), Path(sys.argv[2]).absolute()
-    ports = {"18200": free_port(), "5432": postgres.port}
-    blocks = [re.sub(r"\b(?:18200|5432)\b", lambda port: ports[port.group()], block) for block in re.findall(r"^```sh\n(.*?)^```", GUIDE.read_text("utf-8"), re.M | re.S)]
+    guide = DOCS / (sys.argv[3] if len(sys.argv) > 3 else "guide.md")
+    blocks = re.findall(r"^```sh\n(.*?)^```", guide.read_text("utf-8"), re.M | re.S)
+    named = sorted({port for block in blocks for port in PORT.findall(block)} - {"5432"})
+    ports = {"5432": postgres.port} | dict(zip(named, free_ports(len(named)), strict=True))
+    blocks = [PORT.sub(lambda port: ports[port.group()], block) for block in blocks]
     with tempfile.TemporaryDirectory(prefix="guide-") as directory:
         programs = Path(directory, "bin")
         programs.mkdir()
         (programs / "keepfast").symlink_to(binary)
         script = "set -e -o pipefail\n" + "".join(f"{block}\necho 'block {at} done' >&3\n" for at, block in enumerate(blocks))
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("VAULT_", "BAO_", "KEEPFAST_"))}
-        environment |= {"PATH": f"{programs}:{python.parent}:{os.environ['PATH']}", "HOME": directory} | postgres.environment()
+        environment |= {"PATH": f"{programs}:{python.parent}:{os.environ['PATH']}:/usr/sbin", "HOME": directory} | postgres.environment()
         # Block numbers come by a pipe of their own; bash ends with the first command that fails.
         shell = subprocess.Popen(["bash", "-c", f"exec 3> done\n{script}"], cwd=directory, env=environment, start_new_session=True,
                                  stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -90,13 +99,15 @@ def run(postgres: Postgres) -> int:
             os.killpg(shell.pid, signal.SIGKILL)
             output = shell.communicate()[0] + "\nit took too long"
         done = len(Path(directory, "done").read_text().splitlines())
-        pid = Path(directory, "keepfast.pid")
-        if pid.exists():
-            os.kill(int(pid.read_text()), signal.SIGTERM)
+        # What the blocks started in the background is in the group of the shell.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGTERM)
         if shell.returncode:
             first = blocks[done].splitlines()[0] if done < len(blocks) else "the end"
             print(output[-3000:])
-            print(f"FAIL guide: the block that begins with {first!r}")
+            for log in sorted(Path(directory).glob("*/server.log")):
+                print(f"--- {log.parent.name}\n{log.read_text('utf-8')[-1500:]}")
+            print(f"FAIL {guide.name}: the block that begins with {first!r}")
     print(f"{done} passed, {len(blocks) - done} failed")
     return 0 if done == len(blocks) else 1
 

@@ -27,6 +27,8 @@ CACHE = HERE.parents[1] / ".cache" / "hvac"
 VERSION = "2.4.0"
 # The level of the API, by which hvac's tests choose themselves; a server's own version number says nothing of it.
 API_LEVEL = "2.7.2"
+# The second file is for a cluster behind a load balancer.
+SKIPS = ["skips.txt", "skips-balanced.txt"]
 API = "tests/integration_tests/api"
 SELECTION = [
     *(f"{API}/auth_methods/test_{name}.py" for name in ("approle", "token")),
@@ -44,13 +46,14 @@ def main() -> int:
     parser.add_argument("server")
     parser.add_argument("binary", type=Path)
     parser.add_argument("--baseline", type=Path)
+    parser.add_argument("--balanced", type=Path, help="the program `conformance`: run on three nodes behind a load balancer")
     parser.add_argument("--select", help="a part of the tests' names")
     arguments = parser.parse_args()
     CACHE.mkdir(parents=True, exist_ok=True)
     source = fetch()
-    results = run(source, arguments.server, wrapper(arguments.server, arguments.binary.resolve()), arguments.select)
+    results = run(source, arguments.server, wrapper(arguments.server, arguments.binary.resolve()), arguments.select, arguments.balanced)
     (CACHE / f"{arguments.server}.json").write_text(json.dumps(results, indent=1))
-    return report(arguments.server, results, arguments.baseline)
+    return report(arguments.server, results, arguments.baseline, skips(*(SKIPS if arguments.balanced else SKIPS[:1])))
 
 
 def fetch() -> Path:
@@ -83,7 +86,7 @@ def wrapper(server: str, binary: Path) -> Path:
     return directory
 
 
-def run(source: Path, server: str, directory: Path, select: str | None) -> dict[str, str]:
+def run(source: Path, server: str, directory: Path, select: str | None, balanced: Path | None) -> dict[str, str]:
     """Each test's outcome by its name: passed, failed or skipped."""
     report_file = CACHE / f"{server}.xml"
     report_file.unlink(missing_ok=True)
@@ -95,7 +98,10 @@ def run(source: Path, server: str, directory: Path, select: str | None) -> dict[
         shutil.rmtree(CACHE / "canary", ignore_errors=True)
         (CACHE / "canary").mkdir()
         environment["HVAC_CANARY"] = str(CACHE / "canary")
-    command = [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider", "-p", "canary", "-n", "2", "--dist", "loadfile",
+    if balanced:
+        environment |= {"HVAC_BALANCED": str(balanced.resolve()), "HVAC_BALANCED_SKIPS": " ".join(skips(SKIPS[1])),
+                        "KEEPFAST": str((directory / "vault").resolve())}
+    command = [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider", "-p", "canary", *(["-p", "balanced"] if balanced else []), "-n", "2", "--dist", "loadfile",
                f"--junitxml={report_file}", *SELECTION, *(["-k", select] if select else [])]
     with open(CACHE / f"{server}.log", "w") as log:
         subprocess.run(command, cwd=source, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False, timeout=1800)
@@ -107,17 +113,17 @@ def run(source: Path, server: str, directory: Path, select: str | None) -> dict[
     return results
 
 
-def skips() -> dict[str, str]:
+def skips(*files: str) -> dict[str, str]:
     """Patterns of test names that Keepfast does not have to pass, each with its reason."""
-    lines = (HERE / "skips.txt").read_text().splitlines()
+    lines = [line for file in files for line in (HERE / file).read_text().splitlines()]
     pairs = [re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in lines if line.strip() and not line.startswith("#")]
     without = [pair[0] for pair in pairs if len(pair) < 2]
     if without:
-        sys.exit(f"skips.txt: no reason for {', '.join(without)}")
+        sys.exit(f"{' '.join(files)}: no reason for {', '.join(without)}")
     return {pattern: reason for pattern, reason in pairs}
 
 
-def report(server: str, results: dict[str, str], baseline: Path | None) -> int:
+def report(server: str, results: dict[str, str], baseline: Path | None, excused: dict[str, str]) -> int:
     if baseline is None:
         # Of the peer nothing is demanded: its results are the measure.
         counts = [sum(outcome == kind for outcome in results.values()) for kind in ("passed", "failed", "skipped")]
@@ -125,7 +131,6 @@ def report(server: str, results: dict[str, str], baseline: Path | None) -> int:
         print(f"{counts[0]} passed, {0 if counts[0] else 1} failed")
         return 0 if counts[0] else 1
     wanted = [name for name, outcome in json.loads(baseline.read_text()).items() if outcome == "passed"]
-    excused = skips()
     passed, failed, skipped = [], [], []
     for name in wanted:
         if name not in results and not results:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import subprocess
 
 import pytest
 
@@ -13,6 +14,7 @@ ENGINES = {"database", "transit"}
 
 
 def pytest_addoption(parser):
+    parser.addoption("--balanced", default="", help="the program `conformance`: three nodes behind a load balancer instead of a development server")
     parser.addoption("--engines", default="", help="engines beyond the main job that the server has: database,transit")
 
 
@@ -32,7 +34,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def vault_in_path():
+def vault_in_path(request, tmp_path_factory):
     """The document starts whatever is called `vault`, on a port that must be free."""
     assert shutil.which("vault"), "put a directory with the binary under the name `vault` in PATH"
     with socket.socket() as probe:
@@ -40,6 +42,21 @@ def vault_in_path():
     for name in list(os.environ):
         if name.startswith(("VAULT_", "BAO_", "KEEPFAST_")):
             del os.environ[name]
+    program = request.config.getoption("--balanced")
+    if not program:
+        yield
+        return
+    command = [program, "cluster", "--listen", "127.0.0.1:8200", "--token", "test-token"]
+    environment = os.environ | {"KEEPFAST": shutil.which("vault")}
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as cluster:
+        assert cluster.stdout.readline(), "the cluster does not start"
+        # The document's development server is the cluster: a `vault server` only waits, other commands are the program's.
+        script = tmp_path_factory.mktemp("bin") / "vault"
+        script.write_text(f'#!/bin/sh\n[ "$1" = server ] && exec sleep infinity\nexec "{shutil.which("vault")}" "$@"\n')
+        script.chmod(0o755)
+        os.environ["PATH"] = f"{script.parent}:{os.environ['PATH']}"
+        yield
+        cluster.stdin.close()
 
 
 # Defines `vault_dev_server`.

@@ -12,7 +12,8 @@ use crate::servers::{Make, Server, Storage};
 /// Plays the scenarios and searches; returns whether nothing was found.
 pub fn run(make: Make, scenarios: &[Loaded]) -> Result<bool> {
     let mut server = Server::start_unsealed(make, Storage::Durable)?;
-    let mut secrets = vec![server.root.clone(), server.key.clone()];
+    let mut secrets = server.keys.clone();
+    secrets.push(server.root.clone());
     let mut handles = Vec::new();
     for loaded in scenarios.iter().filter(|loaded| loaded.scenario.needs == Needs::Shared) {
         let mut client = server.client()?;

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a developer tool prints its results")]
 #![allow(clippy::disallowed_methods, reason = "it measures a running server with the system clock")]
 
+pub mod balancer;
 pub mod campaign;
 pub mod canary;
 pub mod compare;
@@ -9,6 +10,7 @@ pub mod database;
 pub mod http;
 pub mod mariadb;
 pub mod matching;
+pub mod nodes;
 pub mod play;
 pub mod postgres;
 pub mod record;

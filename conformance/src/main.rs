@@ -6,9 +6,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
+use conformance::balancer::{Balanced, Settings};
 use conformance::run::{Counts, Target};
 use conformance::servers::{Make, Storage};
-use conformance::{campaign, canary, compare, database, record, run, scenario, surface};
+use conformance::{balancer, campaign, canary, compare, database, record, run, scenario, surface};
 
 #[derive(Parser)]
 #[command(about = "Black-box scenarios for Vault-compatible servers")]
@@ -38,6 +39,9 @@ enum Task {
         /// Storage of the servers started here
         #[arg(long, value_enum, default_value = "memory")]
         storage: Storage,
+        /// Run on a cluster of Keepfast behind a load balancer
+        #[arg(long, conflicts_with_all = ["url", "on", "storage"])]
+        balanced: bool,
         /// Print a line for each scenario
         #[arg(short, long)]
         verbose: bool,
@@ -52,6 +56,18 @@ enum Task {
         /// Write the list of missing operations
         #[arg(long)]
         write: bool,
+    },
+    /// Start three nodes of a cluster behind a load balancer, print their addresses, keys and root token as JSON, and stop
+    /// when standard input ends
+    Cluster {
+        #[command(flatten)]
+        settings: Settings,
+        /// A root token to create, as a development server has it; a KV engine is then mounted at `secret/`
+        #[arg(long)]
+        token: Option<String>,
+        /// The server to start
+        #[arg(long, value_enum, default_value = "keepfast")]
+        on: Make,
     },
     /// Write Keepfast's OpenAPI document to target/openapi.json
     Openapi,
@@ -103,18 +119,22 @@ fn perform(arguments: &Arguments) -> Result<bool> {
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
     let folder = arguments.scenarios.as_deref().unwrap_or(&default);
     match &arguments.command {
-        Task::Run { only, url, token, on, storage, verbose } => {
+        Task::Run { only, url, token, on, storage, balanced, verbose } => {
             let scenarios = scenario::load(folder, only)?;
             let pending = scenario::pending(&Path::new(env!("CARGO_MANIFEST_DIR")).join("pending.txt"))?;
             let matches = |part: &&String| scenarios.iter().any(|loaded| loaded.name.contains(part.as_str()));
             if let Some(stale) = pending.iter().find(|part| only.is_empty() && !matches(part)) {
                 bail!("pending.txt: no scenario is called {stale}");
             }
+            if *balanced {
+                return run_balanced(&scenarios, &pending, *verbose);
+            }
             run_task(&scenarios, &pending, url.as_deref(), token, *on, *storage, *verbose)
         }
         Task::Record { only } => record_task(folder, only),
         Task::Campaign(campaign) => campaign::run(campaign),
         Task::Surface { write } => surface::run(*write),
+        Task::Cluster { settings, token, on } => balancer::serve(*on, settings, token.as_deref()),
         Task::Openapi => surface::write_document(),
         Task::Canary { on } => canary::run(*on, &scenario::load(folder, &[])?),
         Task::Compare { only, ours, openbao, ours_token, openbao_token, strict } => {
@@ -163,6 +183,17 @@ fn run_task(
     }
     println!("{} passed, {} failed", total.passed, total.failed);
     Ok(total.failed == 0 && total.passed > 0)
+}
+
+fn run_balanced(scenarios: &[scenario::Loaded], pending: &[String], verbose: bool) -> Result<bool> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("balanced.txt");
+    let one_node_only = scenario::one_node_only(&std::fs::read_to_string(file)?)?;
+    let shared = Box::new(Balanced::start(Make::Keepfast)?);
+    let target = Target::Balanced { shared, one_node_only };
+    let Counts { passed, failed, skipped } = run::run_all(&target, scenarios, pending, verbose)?;
+    println!("scenarios on three nodes: {passed} steps passed, {failed} failed, {skipped} are for one node only");
+    println!("{passed} passed, {failed} failed");
+    Ok(failed == 0 && passed > 0)
 }
 
 fn record_task(folder: &Path, only: &[String]) -> Result<bool> {

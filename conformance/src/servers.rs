@@ -74,8 +74,8 @@ pub struct Server {
     pub url: String,
     /// Its root token, once it is initialized.
     pub root: String,
-    /// The one unseal key in base64, once it is initialized.
-    pub key: String,
+    /// The unseal keys in base64, once it is initialized.
+    pub keys: Vec<String>,
     make: Make,
     environment: Vec<(String, String)>,
     descriptors: Option<u64>,
@@ -143,7 +143,7 @@ impl Server {
         let environment = environment(directory.path())?;
         let process = spawn(make, directory.path(), &environment, descriptors)?;
         let mut server =
-            Self { url, root: String::new(), key: String::new(), make, environment, descriptors, process, directory };
+            Self { url, root: String::new(), keys: Vec::new(), make, environment, descriptors, process, directory };
         server.wait_until_listening()?;
         Ok(server)
     }
@@ -157,25 +157,36 @@ impl Server {
 
     /// Initializes it with one share and unseals it.
     pub fn init(&mut self) -> Result<()> {
+        self.init_with(1, 1)
+    }
+
+    /// Initializes it with this number of shares and threshold, and unseals it.
+    pub fn init_with(&mut self, shares: usize, threshold: usize) -> Result<()> {
         let mut client = self.client()?;
-        let body = json!({"secret_shares": 1, "secret_threshold": 1});
+        let body = json!({"secret_shares": shares, "secret_threshold": threshold});
         let response = expect_ok(client.call(None, "PUT", "sys/init", Some(&body))?)?;
-        self.key = response["keys_base64"][0].as_str().context("no keys_base64")?.to_owned();
+        let keys = response["keys_base64"].as_array().context("no keys_base64")?;
+        self.keys = keys.iter().filter_map(Value::as_str).map(str::to_owned).collect();
         self.root = response["root_token"].as_str().context("no root_token")?.to_owned();
         self.unseal()
     }
 
-    /// Submits the share, without waiting for the server to serve.
-    pub fn submit_share(&self, key: &str) -> Result<()> {
+    /// Submits shares until the server is unsealed, without waiting for it to serve.
+    pub fn submit_shares(&self, keys: &[String]) -> Result<()> {
         let mut client = self.client()?;
-        expect_ok(client.call(None, "PUT", "sys/unseal", Some(&json!({"key": key})))?)?;
+        for key in keys {
+            let status = expect_ok(client.call(None, "PUT", "sys/unseal", Some(&json!({"key": key})))?)?;
+            if status["sealed"] == false {
+                break;
+            }
+        }
         Ok(())
     }
 
-    /// Submits the share and waits until the server responds.
+    /// Submits its shares and waits until the server responds.
     pub fn unseal(&mut self) -> Result<()> {
+        self.submit_shares(&self.keys)?;
         let mut client = self.client()?;
-        expect_ok(client.call(None, "PUT", "sys/unseal", Some(&json!({"key": self.key})))?)?;
         let end = Instant::now() + START_TIMEOUT;
         // OpenBao serves some requests before its node is active.
         while client.call(None, "GET", "sys/health", None)?.status != 200

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::shell::{Shell, has, root};
 
 /// Required programs and their Debian packages.
-const PROGRAMS: [(&str, &str); 8] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("cc", "gcc"),
     ("python3", "python3-venv"),
     ("git", "git"),
@@ -17,6 +17,8 @@ const PROGRAMS: [(&str, &str); 8] = [
     ("mariadbd", "mariadb-server"),
     ("redis-server", "redis-server"),
     ("pgbouncer", "pgbouncer"),
+    ("haproxy", "haproxy"),
+    ("nginx", "nginx"),
 ];
 
 /// Installs missing programs; quick when there are none.

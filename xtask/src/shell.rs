@@ -89,8 +89,9 @@ pub(crate) fn visible(program: &str, arguments: &[&str]) -> Result<bool> {
     Ok(status.with_context(|| format!("running {program}"))?.success())
 }
 
-/// Whether a program is in the PATH.
+/// Whether a program is in the PATH, or where Debian installs daemons.
 pub(crate) fn has(program: &str) -> bool {
-    std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+    let is_there = |folder: &Path| folder.join(program).is_file();
+    is_there(Path::new("/usr/sbin"))
+        || std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|folder| is_there(&folder)))
 }

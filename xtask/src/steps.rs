@@ -22,7 +22,7 @@ const fn step(name: &'static str, at_least: usize, run: fn(&Shell) -> Result<Out
     Step { name, at_least, run }
 }
 
-const ALL: [Step; 25] = [
+const ALL: [Step; 26] = [
     step("install", 1, |shell| install::prepare(shell).map(|()| one(true))),
     step("fmt", 1, |shell| Ok(one(shell.run("cargo", &["fmt", "--all", "--check"])?.ok))),
     step("clippy", 1, clippy),
@@ -37,7 +37,8 @@ const ALL: [Step; 25] = [
     step("cross", 1800, cross),
     step("generated", 2500, generated),
     step("seed", 50, seed),
-    step("guide", 14, guide),
+    step("balanced", 3400, balanced),
+    step("guide", 27, guide),
     step("http", 10_000, |shell| campaign(shell, &["http", "--count", "10000"])),
     step("abuse", 27, |shell| campaign(shell, &["abuse", "--count", "150"])),
     step("kill", 300, |shell| campaign(shell, &["kill", "--count", "5"])),
@@ -133,26 +134,51 @@ fn generated(shell: &Shell) -> Result<Outcome> {
 /// The Python code of the seed document on both servers. OpenBao has every engine; Keepfast has those in
 /// `conformance/seed/engines.txt`.
 fn seed(shell: &Shell) -> Result<Outcome> {
-    let ours = std::fs::read_to_string(root().join("conformance/seed/engines.txt"))?;
-    let ours = ours.split_whitespace().collect::<Vec<_>>().join(",");
-    let mut outcomes = Vec::new();
-    for (server, engines) in [("bao", "database,transit"), ("keepfast", ours.as_str())] {
-        let named = named_vault(server);
-        let folder = named.parent().context("no folder")?.display();
-        let path = format!("{folder}:{}", std::env::var("PATH")?);
-        let arguments =
-            ["-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "conformance/seed", "--engines", engines];
-        let ran = shell.run_with(&python(), &arguments, &[("PATH", &path)])?;
-        let counts = counted(&ran, ran.output.lines().last().unwrap_or_default());
-        outcomes.push(skips::require_listed("seed", counts, &ran.output, shell)?);
-    }
-    Ok(sum(&outcomes))
+    let openbao = seed_on(shell, "bao", &["--engines", "database,transit"])?;
+    Ok(sum(&[openbao, seed_on(shell, "keepfast", &["--engines", &seed_engines()?])?]))
 }
 
-/// The commands of the user's guide.
+/// The engines of the seed document that Keepfast has.
+fn seed_engines() -> Result<String> {
+    let ours = std::fs::read_to_string(root().join("conformance/seed/engines.txt"))?;
+    Ok(ours.split_whitespace().collect::<Vec<_>>().join(","))
+}
+
+fn seed_on(shell: &Shell, server: &str, options: &[&str]) -> Result<Outcome> {
+    let named = named_vault(server);
+    let folder = named.parent().context("no folder")?.display();
+    let path = format!("{folder}:{}", std::env::var("PATH")?);
+    let mut arguments = vec!["-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "conformance/seed"];
+    arguments.extend(options);
+    let ran = shell.run_with(&python(), &arguments, &[("PATH", &path)])?;
+    let counts = counted(&ran, ran.output.lines().last().unwrap_or_default());
+    skips::require_listed("seed", counts, &ran.output, shell)
+}
+
+/// The scenarios, hvac's tests and the Python code of the seed document on three nodes behind a load balancer, which sends
+/// each request to the next node. OpenBao is the reference of the step `hvac`.
+fn balanced(shell: &Shell) -> Result<Outcome> {
+    let conformance = root().join("target/debug/conformance").display().to_string();
+    let scenarios = last_line(&shell.run(&conformance, &["run", "--balanced"])?)?;
+    let reference = root().join(".cache/hvac/bao.json");
+    if !reference.exists() {
+        let openbao = named_vault("bao").display().to_string();
+        shell.require(&python(), &["conformance/hvac/run.py", "bao", &openbao])?;
+    }
+    let (ours, reference) = (named_vault("keepfast").display().to_string(), reference.display().to_string());
+    let arguments =
+        ["conformance/hvac/run.py", "keepfast", &ours, "--baseline", &reference, "--balanced", &conformance];
+    let hvac = last_line(&shell.run(&python(), &arguments)?)?;
+    let seed = seed_on(shell, "keepfast", &["--engines", &seed_engines()?, "--balanced", &conformance])?;
+    Ok(sum(&[scenarios, hvac, seed]))
+}
+
+/// The commands of the guides.
 fn guide(shell: &Shell) -> Result<Outcome> {
     let ours = named_vault("keepfast").display().to_string();
-    last_line(&shell.run(&python(), &["conformance/guide/run.py", &ours, &python()])?)
+    let on =
+        |document: &str| last_line(&shell.run(&python(), &["conformance/guide/run.py", &ours, &python(), document])?);
+    Ok(sum(&[on("guide.md")?, on("cluster.md")?]))
 }
 
 /// The short form of a campaign.

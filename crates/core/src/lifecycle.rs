@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use keepfast_crypto::locked::Key256;
 use keepfast_crypto::secret::SecretBytes;
 use keepfast_framework::{Error, Result, Status, Timestamp};
-use keepfast_storage::{Addresses, Barrier, Role};
+use keepfast_storage::{Addresses, Barrier, Consensus, Role};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
@@ -15,12 +15,14 @@ use crate::background::BackgroundTasks;
 use crate::cluster::administration::Administration;
 use crate::cluster::announce::Announcer;
 use crate::cluster::autopilot_task::AutopilotTask;
+use crate::cluster::join::rejoin::Rejoin;
 use crate::cluster::keys::{Connection, ConnectionParts};
 use crate::cluster::lead::{LeaderWork, Leadership};
 use crate::cluster::service::ServedPeers;
 use crate::parts::ServerParts;
 use crate::request::Pipeline;
 use crate::seal::{CurrentSeal, Seal, SealConfig, Unsealing};
+use crate::settings::Settings;
 use crate::unsealed::{OpenInputs, Unsealed};
 
 /// Unseals and seals the server.
@@ -341,12 +343,9 @@ async fn connect(lifecycle: &Lifecycle, config: &SealConfig, barrier: &Arc<Barri
         consensus: consensus.clone(),
         port: port.clone(),
         service: Arc::new(ServedPeers::new(&this, consensus.clone())),
-        addresses: Addresses {
-            api_addr: parts.settings.api_addr.clone(),
-            cluster_addr: parts.settings.cluster_addr.clone(),
-            version: parts.settings.version.clone(),
-        },
+        addresses: addresses(&parts.settings),
         cluster_id: config.cluster_id.clone(),
+        rejoin: rejoin(parts, consensus, config),
         authorities: Arc::default(),
         observed: parts.observed(),
     };
@@ -358,6 +357,25 @@ async fn connect(lifecycle: &Lifecycle, config: &SealConfig, barrier: &Arc<Barri
             Ok(None)
         }
         Err(error) => Err(error),
+    }
+}
+
+/// Gets the keys of the cluster that this node has missed; `None` for a server that cannot join.
+fn rejoin(parts: &ServerParts, consensus: &Arc<dyn Consensus>, config: &SealConfig) -> Option<Rejoin> {
+    Some(Rejoin {
+        consensus: consensus.clone(),
+        client: parts.settings.join.client.clone()?,
+        configured: parts.settings.join.retry.clone(),
+        addresses: addresses(&parts.settings),
+        cluster_id: config.cluster_id.clone(),
+    })
+}
+
+fn addresses(settings: &Settings) -> Addresses {
+    Addresses {
+        api_addr: settings.api_addr.clone(),
+        cluster_addr: settings.cluster_addr.clone(),
+        version: settings.version.clone(),
     }
 }
 

@@ -14,6 +14,7 @@ use crate::cluster::join::joiner::known_seal;
 use crate::cluster::join::retry;
 use crate::cluster::membership::Membership;
 use crate::cluster::place::Site;
+use crate::cluster::service::SETTLES_WITHIN;
 use crate::lifecycle::Lifecycle;
 use crate::metrics::Metrics;
 use crate::metrics::storage::Timed;
@@ -111,8 +112,31 @@ impl Node {
         &self.lifecycle.parts.admission
     }
 
+    /// Waits until the commits that were acknowledged before are applied here, if the cluster has a leader. The rules of
+    /// admission then contain them.
+    pub async fn settle(&self) {
+        if self.lifecycle.unsealed().is_some()
+            && let Some(consensus) = self.lifecycle.parts.membership.with_others()
+        {
+            // Without a leader the last known rules apply; the request itself is refused.
+            let _ = consensus.settled(SETTLES_WITHIN).await;
+        }
+    }
+
     /// Whether a token is valid and may be used from this address. Counts no use of it; false while sealed.
     pub async fn is_live_token(&self, token: &SecretString, remote: Option<IpAddr>) -> bool {
+        if self.finds_live_token(token, remote).await {
+            return true;
+        }
+        if self.lifecycle.parts.membership.with_others().is_none() {
+            return false;
+        }
+        // Another node may have issued it just now.
+        self.settle().await;
+        self.finds_live_token(token, remote).await
+    }
+
+    async fn finds_live_token(&self, token: &SecretString, remote: Option<IpAddr>) -> bool {
         let Some(unsealed) = self.lifecycle.unsealed() else { return false };
         let found = unsealed.access.tokens.find_anywhere(token.expose(), unsealed.clock.now()).await;
         found.is_ok_and(|found| found.is_some_and(|token| token.record.allows_from(remote)))

@@ -11,6 +11,7 @@ use crate::admission::Admission;
 use crate::audit::target::OpenedDevice;
 use crate::audit::{self, AllowedTargets};
 use crate::cluster::membership::Membership;
+use crate::cluster::{members, restored};
 use crate::lease::quarantine::NodeDirectory;
 use crate::metrics::Metrics;
 use crate::metrics::transport::Observed;
@@ -66,8 +67,10 @@ impl ServerParts {
         SealConfig::load(&*self.backend).await
     }
 
-    /// Writes the records that the leader writes before it serves.
+    /// Writes the records that the leader writes before it serves, and rotates the keyring if that is due.
     pub(crate) async fn take_over(&self, barrier: &Arc<Barrier>) -> Result<()> {
+        restored::complete(&*self.backend, barrier, self.clock.now()).await?;
+        members::rotate_when_due(barrier, self.clock.now()).await?;
         let directory = self.node_directory();
         take_over(barrier, &self.settings, &self.engines, directory.as_ref(), self.clock.now()).await
     }

@@ -11,6 +11,7 @@ use crate::admission::stored::StoredRules;
 use crate::audit::stored_devices::StoredDevices;
 use crate::audit::target::OpenedDevice;
 use crate::audit::{Broker, stored_devices};
+use crate::cluster::restored;
 use crate::identity::Identity;
 use crate::invalidation::{Invalidator, WatchedBarrier};
 use crate::layout::{
@@ -152,6 +153,9 @@ impl Unsealed {
         invalidator.add(TOKEN_STORAGE, "", leases.clone());
         invalidator.add(SYSTEM_STORAGE, MOUNT_ENTRIES, Arc::new(DeletedMounts(leases.clone())));
         leases.load(tx).await?;
+        if restored::holds_leases(&*parts.backend).await? {
+            leases.expect_quarantine();
+        }
 
         let cubbyhole = mounts.router().all().find(|m| m.traits.per_token).map(|m| m.view.clone());
         let cubbyhole = cubbyhole.ok_or_else(|| Error::internal("no mount stores what belongs to a token"))?;

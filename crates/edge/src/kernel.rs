@@ -19,6 +19,11 @@ pub trait Kernel: Admission {
     /// Whether a token is valid and may be used from this address. Does not count a use of it.
     fn is_live_token(&self, token: &SecretString, remote: Option<IpAddr>) -> impl Future<Output = bool> + Send;
 
+    /// Waits until the rules of admission that other nodes have acknowledged are in force here.
+    fn settle(&self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
     /// Audits a request that a quota refuses.
     fn audit_refusal(&self, _refused: Box<Incoming>) -> impl Future<Output = ()> + Send {
         std::future::ready(())

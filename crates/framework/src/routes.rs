@@ -179,6 +179,7 @@ impl<E: Send + Sync + 'static> Routes<E> {
                 takes_wrapping_token: false,
                 token_in_body: false,
                 raw_body: false,
+                without_leader: false,
                 sealed: false,
                 runs: None,
                 has_existence_check: false,
@@ -312,6 +313,12 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
     /// The node that receives the request runs it in every case: it acts on that node.
     pub fn of_own_node(self) -> Self {
         self.runs(Runs::OwnNode)
+    }
+
+    /// A node of a cluster that has no leader runs it on its own state, which may be old.
+    pub fn without_leader(self) -> Self {
+        self.row.info.without_leader = true;
+        self
     }
 
     fn runs(self, runs: Runs) -> Self {

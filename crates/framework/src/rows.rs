@@ -158,6 +158,8 @@ pub struct RowInfo {
     pub token_in_body: bool,
     /// Whether the body of an update is bytes and no JSON.
     pub raw_body: bool,
+    /// Whether a node without a leader runs it on its own state.
+    pub without_leader: bool,
     /// Whether it has a handler for a sealed server, without audit.
     pub sealed: bool,
     /// The node that runs it, where the operation alone does not decide: see [`RowInfo::runs`].

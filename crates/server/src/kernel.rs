@@ -58,6 +58,10 @@ impl Kernel for Served {
         edge_response(self.0.handle(incoming).await)
     }
 
+    async fn settle(&self) {
+        Box::pin(self.0.settle()).await;
+    }
+
     // Both futures are large and rarely run. In a box they do not enlarge the future of every request, which is copied.
     async fn is_live_token(&self, token: &SecretString, remote: Option<IpAddr>) -> bool {
         Box::pin(self.0.is_live_token(token, remote)).await

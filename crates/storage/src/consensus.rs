@@ -115,11 +115,17 @@ pub trait Consensus: Send + Sync + 'static {
     /// Those of the state.
     fn snapshot(&self) -> Result<(SnapshotHead, Box<dyn SnapshotParts>), StorageError>;
 
-    /// Replaces all records, on every node, by those of a snapshot that the caller has verified. Returns the index.
+    /// Replaces all records, on every node, by those of a snapshot that the caller has verified, and `mark` as
+    /// [`RestoreMark`](crate::RestoreMark). Returns the index.
     ///
     /// # Errors
     /// [`StorageError::NotLeader`]; those of the snapshot. The present records then stay.
-    async fn restore(&self, head: SnapshotHead, parts: &mut dyn SnapshotParts) -> Result<Index, StorageError>;
+    async fn restore(
+        &self,
+        head: SnapshotHead,
+        parts: &mut dyn SnapshotParts,
+        mark: Bytes,
+    ) -> Result<Index, StorageError>;
 }
 
 /// Sends messages to other members. The server implements it on its cluster port.

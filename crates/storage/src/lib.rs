@@ -25,8 +25,8 @@ mod watch;
 
 pub use backend::{Backend, Index};
 pub use barrier::{
-    Barrier, BarrierError, BarrierOptions, KeyStatus, MAX_ENCRYPTIONS, OperationCounts, RootKey, SealChange,
-    SealRecord, derive_key,
+    Barrier, BarrierError, BarrierOptions, KeyStatus, MAX_ENCRYPTIONS, OperationCounts, RestoreMark, RootKey,
+    SealChange, SealRecord, derive_key,
 };
 pub use batch::{Batch, Digest, Read, Write};
 pub use consensus::{

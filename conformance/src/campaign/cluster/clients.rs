@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
-use super::nodes::Nodes;
 use crate::campaign::Findings;
 use crate::http::Client;
+use crate::nodes::Nodes;
 use crate::rng::Rng;
 
 /// The timeout for a write after a kill.

@@ -2,7 +2,6 @@
 //! lost, a revoked token is refused by every node, and the cluster serves again within seconds.
 
 mod clients;
-mod nodes;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,8 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use self::clients::{Clients, Totals};
-use self::nodes::Nodes;
 use super::{Findings, Options};
+use crate::nodes::Nodes;
 use crate::rng::Rng;
 
 /// The number of nodes.

@@ -53,6 +53,8 @@ pub(crate) struct FakeConsensus {
     /// What the node got when it joined.
     pub(crate) joined: Mutex<Option<Joined>>,
     pub(crate) restored: Mutex<Vec<Bytes>>,
+    /// Called with the mark of a restore: the records of the snapshot replace those of before.
+    pub(crate) on_restore: Mutex<Option<Box<dyn FnOnce(Bytes) + Send>>>,
     /// The parts of its snapshots.
     pub(crate) parts: Mutex<Vec<Bytes>>,
     /// Called when the node has started: a snapshot of the leader arrives.
@@ -70,6 +72,7 @@ impl FakeConsensus {
             origin,
             joined: Mutex::default(),
             restored: Mutex::default(),
+            on_restore: Mutex::default(),
             parts: Mutex::default(),
             on_start: Mutex::default(),
             refuses: Mutex::default(),
@@ -185,12 +188,20 @@ impl Consensus for FakeConsensus {
         Ok((head, Box::new(Parts(self.parts.lock().clone().into_iter()))))
     }
 
-    async fn restore(&self, _: SnapshotHead, parts: &mut dyn SnapshotParts) -> Result<Index, StorageError> {
+    async fn restore(
+        &self,
+        _: SnapshotHead,
+        parts: &mut dyn SnapshotParts,
+        mark: Bytes,
+    ) -> Result<Index, StorageError> {
         let mut restored = Vec::new();
         while let Some(part) = parts.next().await? {
             restored.push(part);
         }
         *self.restored.lock() = restored;
+        if let Some(arrives) = self.on_restore.lock().take() {
+            arrives(mark);
+        }
         Ok(Index(2))
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use keepfast_framework::{ClusterPart, Error, Incoming, StateIndex, Status, Timestamp};
+use keepfast_framework::{Error, Incoming, StateIndex, Status, Timestamp};
 use keepfast_storage::{Consensus, Index, Member, StorageError};
 
 use super::place::Site;
@@ -11,6 +11,7 @@ use super::port::{ClusterPort, NotForwarded};
 use super::service::SETTLES_WITHIN;
 use crate::parts::ServerParts;
 use crate::request::{Pipeline, Response, ResponseHeaders};
+use crate::sys::sealed::runs_without_leader;
 
 /// The time in which a state that the caller names must be applied here.
 const APPLIED_WITHIN: Duration = Duration::from_secs(1);
@@ -39,8 +40,7 @@ enum Next {
 impl ClusterNode<'_> {
     /// Handles a request of a caller: here or at the leader.
     pub(crate) async fn handle(&self, incoming: Box<Incoming>) -> Response {
-        let part = incoming.cluster.as_deref();
-        let next = self.next(part).await;
+        let next = self.next(&incoming).await;
         match next {
             Next::Refuse(error) => self.refuse(incoming, error).await,
             // The edge did not receive the body: the stages refuse the request.
@@ -52,7 +52,8 @@ impl ClusterNode<'_> {
 
     /// Waits until the state is here that the request must see: all commits that were acknowledged before, and those
     /// up to the index that the caller names.
-    async fn next(&self, part: Option<&ClusterPart>) -> Next {
+    async fn next(&self, incoming: &Incoming) -> Next {
+        let part = incoming.cluster.as_deref();
         if let Some(index) = part.and_then(|part| part.index.as_ref()) {
             if index.cluster != self.cluster_id {
                 return Next::Refuse(Error::invalid("the index of \"X-Vault-Index\" is of another cluster"));
@@ -81,6 +82,9 @@ impl ClusterNode<'_> {
             }
             // The leader has the state.
             Err(StorageError::Behind(_)) if !leads => Next::Forward,
+            Err(StorageError::NoLeader) if runs_without_leader(incoming.path.as_str()) => {
+                Next::Run(Site::Leader, Index(0))
+            }
             Err(error) => Next::Refuse(error.into()),
         }
     }

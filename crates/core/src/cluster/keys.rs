@@ -6,10 +6,11 @@ use std::time::Duration;
 use keepfast_crypto::compare;
 use keepfast_crypto::locked::Key256;
 use keepfast_framework::{Clock, Error, Result, Timestamp};
-use keepfast_storage::{Addresses, Barrier, Consensus, Index, Watch, Write};
+use keepfast_storage::{Addresses, Barrier, Consensus, Index, KeyStatus, Watch, Write};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use super::join::rejoin::{GivenAuthority, Rejoin};
 use super::port::{AUTHORITY, ClusterPort, PeerService, PortIdentity};
 use crate::metrics::transport::{Observed, TimedTransport};
 
@@ -19,6 +20,11 @@ const KEYRING: &str = "barrier/keyring";
 const FORMER_FOR: Duration = Duration::from_secs(60);
 /// The pause before the port is opened again after an error.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// How long an authority is accepted after this node has applied the rotation that replaces it: the other members apply
+/// it later.
+const ACCEPTED_FOR: Duration = Duration::from_secs(60);
+/// The most authorities that are accepted besides the newest one.
+const MAX_EARLIER: usize = 4;
 
 /// The parts of a connection.
 #[derive(Clone)]
@@ -33,6 +39,8 @@ pub(crate) struct ConnectionParts {
     pub(crate) addresses: Addresses,
     /// The id of the cluster.
     pub(crate) cluster_id: String,
+    /// Gets the keys that this node has missed; `None` for a server that cannot join.
+    pub(crate) rejoin: Option<Rejoin>,
     /// The seeds of the authorities that the port has.
     pub(crate) authorities: Arc<Mutex<Authorities>>,
     /// Times calls of other members.
@@ -59,23 +67,65 @@ impl Authorities {
 /// The connection of an unsealed node to the other members. When the keyring changes, the port gets the new keys.
 pub(crate) struct Connection {
     parts: ConnectionParts,
-    task: tokio::task::JoinHandle<()>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.task.abort();
+        self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }
 
 /// Notices each change of the keyring. Its barrier has switched to the new one before.
 #[derive(Default)]
-struct KeyringChanges(Notify);
+struct KeyringChanges {
+    changed: Notify,
+    /// The authority of a newer term, until the keyring has it.
+    given: Mutex<Option<GivenAuthority>>,
+}
+
+impl KeyringChanges {
+    fn give(&self, given: Option<GivenAuthority>) {
+        *self.given.lock() = given;
+        self.changed.notify_one();
+    }
+}
+
+/// The authorities that the port accepts.
+struct Accepted {
+    /// The newest term of the keyring.
+    term: u32,
+    /// Earlier terms, and until when each is accepted.
+    earlier: Vec<(u32, Timestamp)>,
+}
+
+impl Accepted {
+    /// Those at an unseal: the rotation was applied at the latest when the key was installed.
+    fn new(status: &KeyStatus, now: Timestamp) -> Self {
+        let mut accepted = Accepted { term: status.term, earlier: Vec::new() };
+        let until = Timestamp::from_unix(status.installed_unix).after(ACCEPTED_FOR).min(now.after(ACCEPTED_FOR));
+        accepted.earlier.extend(status.term.checked_sub(1).filter(|term| *term > 0).map(|term| (term, until)));
+        accepted.update(status.term, now);
+        accepted
+    }
+
+    fn update(&mut self, term: u32, now: Timestamp) {
+        self.earlier.extend((self.term..term).map(|replaced| (replaced, now.after(ACCEPTED_FOR))));
+        self.term = self.term.max(term);
+        self.earlier.retain(|(_, until)| *until > now);
+        self.earlier.drain(..self.earlier.len().saturating_sub(MAX_EARLIER));
+    }
+
+    /// When the next one is no longer accepted.
+    fn ends(&self) -> Option<Timestamp> {
+        self.earlier.iter().map(|(_, until)| *until).min()
+    }
+}
 
 impl Watch for KeyringChanges {
     fn applied(&self, _: Index, writes: &[Write]) {
         if writes.iter().any(|write| write.key().as_str() == KEYRING) {
-            self.0.notify_one();
+            self.changed.notify_one();
         }
     }
 
@@ -92,13 +142,21 @@ impl Connection {
         let changes = Arc::<KeyringChanges>::default();
         let watcher: Arc<dyn Watch> = changes.clone();
         barrier.watch(Arc::downgrade(&watcher));
-        if let Err(error) = parts.open(barrier).await {
+        let mut accepted = Accepted::new(&barrier.key_status()?, clock.now());
+        if let Err(error) = parts.open(barrier, &mut accepted, None, clock.now()).await {
             parts.port.close().await;
             return Err(error);
         }
-        let follower = Follower::new(parts.clone(), barrier, changes, clock);
-        let task = tokio::spawn(follower.run());
-        Ok(Connection { parts, task })
+        let mut tasks = Vec::new();
+        if let Some(rejoin) = parts.rejoin.clone() {
+            let changes = changes.clone();
+            tasks.push(tokio::spawn(
+                rejoin.run(Arc::downgrade(barrier), clock.clone(), move |given| changes.give(given)),
+            ));
+        }
+        let follower = Follower::new(parts.clone(), barrier, changes, accepted, clock);
+        tasks.push(tokio::spawn(follower.run()));
+        Ok(Connection { parts, tasks })
     }
 
     /// Goes on with the keyring of another barrier after all records were replaced. The port stays open, and connections
@@ -107,9 +165,7 @@ impl Connection {
     /// # Errors
     /// As for [`open`](Self::open). This node has then left the network.
     pub(crate) async fn reopen(mut self, barrier: &Arc<Barrier>, clock: Arc<dyn Clock>) -> Result<Self> {
-        self.task.abort();
-        // Until it has ended, it could open the port with the former keys.
-        let _ = (&mut self.task).await;
+        self.end_tasks().await;
         {
             let mut authorities = self.parts.authorities.lock();
             authorities.former = std::mem::take(&mut authorities.current);
@@ -121,11 +177,17 @@ impl Connection {
         opened
     }
 
+    /// Ends the tasks, which could open the port with the present keys until then.
+    async fn end_tasks(&mut self) {
+        for task in &mut self.tasks {
+            task.abort();
+            let _ = task.await;
+        }
+    }
+
     /// Transfers leadership if this node leads, leaves the network, and closes the port.
     pub(crate) async fn close(mut self) {
-        self.task.abort();
-        // Until it has ended, it could open the port again.
-        let _ = (&mut self.task).await;
+        self.end_tasks().await;
         self.parts.consensus.stop().await;
         self.parts.port.close().await;
     }
@@ -133,12 +195,23 @@ impl Connection {
 
 impl ConnectionParts {
     /// Opens the port with the current keys, and starts the exchange of messages or gives it the new transport.
-    async fn open(&self, barrier: &Barrier) -> Result<()> {
-        let term = barrier.key_status()?.term;
-        let derived = (1..=term).rev().map(|term| barrier.derive(term, AUTHORITY)).collect::<Result<_, _>>()?;
+    async fn open(
+        &self,
+        barrier: &Barrier,
+        accepted: &mut Accepted,
+        given: Option<GivenAuthority>,
+        now: Timestamp,
+    ) -> Result<()> {
+        accepted.update(barrier.key_status()?.term, now);
+        let terms = std::iter::once(accepted.term).chain(accepted.earlier.iter().rev().map(|(term, _)| *term));
+        let current = match given.filter(|given| given.term > accepted.term) {
+            // The other members accept nothing else.
+            Some(given) => vec![given.seed],
+            None => terms.map(|term| barrier.derive(term, AUTHORITY)).collect::<Result<_, _>>()?,
+        };
         let authorities = {
             let mut authorities = self.authorities.lock();
-            authorities.current = derived;
+            authorities.current = current;
             authorities.all()
         };
         let identity =
@@ -149,13 +222,15 @@ impl ConnectionParts {
     }
 }
 
-/// Opens the port again after each change of the keyring, and ends connections after each change of the members.
+/// Opens the port again after each change of the keyring, and when an earlier authority is no longer accepted. Ends
+/// connections after each change of the members.
 struct Follower {
     parts: ConnectionParts,
     barrier: Weak<Barrier>,
     keyring: Arc<KeyringChanges>,
     members: Option<watch::Receiver<()>>,
     clock: Arc<dyn Clock>,
+    accepted: Accepted,
     /// When the keys of the former keyring are no longer used.
     former_until: Option<Timestamp>,
 }
@@ -165,21 +240,24 @@ impl Follower {
         parts: ConnectionParts,
         barrier: &Arc<Barrier>,
         keyring: Arc<KeyringChanges>,
+        accepted: Accepted,
         clock: Arc<dyn Clock>,
     ) -> Self {
         let has_former = !parts.authorities.lock().former.is_empty();
         let former_until = has_former.then(|| clock.now().after(FORMER_FOR));
         let members = parts.consensus.member_changes();
-        Follower { parts, barrier: Arc::downgrade(barrier), keyring, members, clock, former_until }
+        Follower { parts, barrier: Arc::downgrade(barrier), keyring, members, clock, accepted, former_until }
     }
 
     async fn run(mut self) {
         // They may have changed since the port was opened.
         self.parts.port.members_changed();
         loop {
+            let ends = self.accepted.ends();
             tokio::select! {
-                () = self.keyring.0.notified() => self.open().await,
+                () = self.keyring.changed.notified() => self.open().await,
                 () = changed(self.members.as_mut()) => self.parts.port.members_changed(),
+                () = reached(&*self.clock, ends) => self.open().await,
                 () = reached(&*self.clock, self.former_until) => {
                     self.former_until = None;
                     self.parts.authorities.lock().former.clear();
@@ -190,9 +268,10 @@ impl Follower {
     }
 
     /// Opens the port with the keys of the barrier, until it succeeds or the barrier is closed.
-    async fn open(&self) {
+    async fn open(&mut self) {
         while let Some(barrier) = self.barrier.upgrade().filter(|barrier| !barrier.is_closed()) {
-            let opened = self.parts.open(&barrier).await;
+            let given = self.keyring.given.lock().clone();
+            let opened = self.parts.open(&barrier, &mut self.accepted, given, self.clock.now()).await;
             drop(barrier);
             let Err(error) = opened else { return };
             report(&error);

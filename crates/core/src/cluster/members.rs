@@ -4,9 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use keepfast_framework::{Clock, Error, Records, Result, Status};
+use keepfast_framework::{Clock, Error, Records, Result, Status, Timestamp};
 use keepfast_storage::{
-    Barrier, Change, ChangeError, ClusterStatus, Consensus, Incarnation, Member, NodeId, RaftId, StorageError,
+    Barrier, Change, ChangeError, ClusterStatus, Consensus, Incarnation, Member, NodeId, RaftId, StorageError, Tx, View,
 };
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,9 @@ const REMOVED: Records<RemovedDirectories> = Records::at("raft/removed");
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RemovedDirectories {
     incarnations: Vec<String>,
+    /// Whether the keyring is to be rotated, because a member was removed that has its keys.
+    #[serde(default)]
+    is_rotation_due: bool,
 }
 
 impl RemovedDirectories {
@@ -35,6 +38,20 @@ impl RemovedDirectories {
     pub(in crate::cluster) fn add(&mut self, incarnation: Incarnation) {
         self.discard(incarnation);
         self.incarnations.push(hex::encode(incarnation));
+        self.drop_excess();
+    }
+
+    /// Adds these to the stored ones, which stay the newest.
+    pub(in crate::cluster) async fn add_to_stored(&self, tx: &mut Tx, view: &View) -> Result<()> {
+        let stored = REMOVED.get_in(tx, view, "").await?.unwrap_or_default();
+        let mut all = RemovedDirectories { is_rotation_due: stored.is_rotation_due, ..self.clone() };
+        all.incarnations.retain(|known| !stored.incarnations.contains(known));
+        all.incarnations.extend(stored.incarnations);
+        all.drop_excess();
+        REMOVED.put_in(tx, view, "", &all)
+    }
+
+    fn drop_excess(&mut self) {
         let excess = self.incarnations.len().saturating_sub(MAX_REMOVED);
         self.incarnations.drain(..excess);
     }
@@ -192,21 +209,40 @@ pub(crate) async fn remove(
     member: &Member,
 ) -> Result<()> {
     let incarnation = member.incarnation;
-    // First: a leader that removes itself cannot write afterwards.
-    change_removed(barrier, move |removed| removed.add(incarnation)).await?;
+    let was_due = removed_directories(barrier).await?.is_rotation_due;
+    // First: a leader that removes itself cannot write afterwards. The next leader rotates the keyring.
+    let note = move |removed: &mut RemovedDirectories| {
+        removed.add(incarnation);
+        removed.is_rotation_due = true;
+    };
+    change_removed(barrier, note).await?;
     if let Err(error) = change(consensus, Change::Remove(member.node.clone())).await {
         if consensus.status().members.iter().any(|m| m.incarnation == incarnation) {
-            change_removed(barrier, move |removed| removed.discard(incarnation)).await?;
+            let withdraw = move |removed: &mut RemovedDirectories| {
+                removed.discard(incarnation);
+                removed.is_rotation_due = was_due;
+            };
+            change_removed(barrier, withdraw).await?;
         }
         return Err(error);
     }
     tracing::info!(node = %member.node, "removed a member of the cluster");
-    if consensus.identity().incarnation != incarnation {
-        match barrier.rotate(clock.now().unix()).await {
-            Ok(term) => tracing::info!(term, "the keyring was rotated after the removal of a member"),
-            Err(error) => tracing::error!(%error, "the keyring was not rotated after the removal of a member"),
-        }
+    if consensus.identity().incarnation != incarnation
+        && let Err(error) = rotate_when_due(barrier, clock.now()).await
+    {
+        tracing::error!(%error, "the keyring was not rotated after the removal of a member; the next leader does it");
     }
+    Ok(())
+}
+
+/// Rotates the keyring if a member was removed and no rotation has followed.
+pub(crate) async fn rotate_when_due(barrier: &Arc<Barrier>, now: Timestamp) -> Result<()> {
+    if !removed_directories(barrier).await?.is_rotation_due {
+        return Ok(());
+    }
+    let term = barrier.rotate(now.unix()).await?;
+    change_removed(barrier, |removed| removed.is_rotation_due = false).await?;
+    tracing::info!(term, "the keyring was rotated after the removal of a member");
     Ok(())
 }
 

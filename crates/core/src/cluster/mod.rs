@@ -14,6 +14,7 @@ pub(crate) mod members;
 pub(crate) mod membership;
 pub(crate) mod place;
 pub mod port;
+pub(crate) mod restored;
 pub(crate) mod service;
 pub mod snapshots;
 pub(crate) mod taken_over;

@@ -16,8 +16,8 @@ pub struct PortIdentity {
     pub cluster_id: String,
     /// The name and the data directory of this node.
     pub node: Origin,
-    /// The seeds of the certificate authorities of the cluster, one for each term of the keyring, the newest first. The
-    /// certificate of this node is issued by the first; a peer's may be issued by any.
+    /// The seeds of the certificate authorities of the cluster that are accepted now, each of a term of the keyring, the
+    /// newest first. The certificate of this node is issued by the first; a peer's may be issued by any.
     pub authorities: Vec<Key256>,
 }
 

@@ -7,6 +7,8 @@
 //! to a cluster, which new nodes join. A copy that is the same file by all properties, such as a clone of the whole
 //! disk, cannot be distinguished from its original. In this case the operator starts the quarantine before the first
 //! unseal with a network, or on the original.
+//!
+//! After the restore of a snapshot by force the next leader starts a quarantine in every case.
 
 use keepfast_framework::{Records, Result, Timestamp};
 use keepfast_storage::{Page, ReadTx, Tx, View};
@@ -82,12 +84,19 @@ pub(crate) async fn check_data_directory(
         Stored::Record(place) => place != own.directory.place,
     };
     if has_moved {
-        let reason = "the data directory was restored, copied or moved".to_owned();
-        QUARANTINE.put_in(tx, view, "", &Quarantine { since: now, reason })?;
+        start(tx, view, "the data directory was restored, copied or moved", now).await?;
     } else {
         note_data_directory(tx, view, &own.directory).await?;
     }
     Ok(has_moved)
+}
+
+/// Starts a quarantine, if there is none.
+pub(crate) async fn start(tx: &mut Tx, view: &View, reason: &str, now: Timestamp) -> Result<()> {
+    if is_stored(view, tx).await? {
+        return Ok(());
+    }
+    QUARANTINE.put_in(tx, view, "", &Quarantine { since: now, reason: reason.to_owned() })
 }
 
 /// Stores the place of a node in the format of this version.
@@ -134,6 +143,11 @@ impl Leases {
     /// Whether leases are under quarantine now, so that none may be revoked.
     pub(crate) fn is_quarantined(&self) -> bool {
         *self.quarantined.0.lock()
+    }
+
+    /// Revokes no lease until the quarantine is read again: the leader is about to start one.
+    pub(crate) fn expect_quarantine(&self) {
+        self.quarantined.set(true);
     }
 
     /// The quarantine, if there is one.

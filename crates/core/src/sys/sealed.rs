@@ -28,6 +28,12 @@ static RAW: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
     rows.flat_map(|row| row.patterns.iter().map(|pattern| pattern.source())).collect()
 });
 
+/// The rows that run without a leader, by their paths within the mount.
+static WITHOUT_LEADER: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
+    let rows = TABLE.table().rows().iter().filter(|row| row.without_leader);
+    rows.flat_map(|row| row.patterns.iter().map(|pattern| pattern.source())).collect()
+});
+
 /// The table of `sys/`, which is compiled once.
 pub(crate) fn table() -> Arc<Compiled<System>> {
     TABLE.clone()
@@ -42,6 +48,12 @@ pub fn is_served_sealed(path: &str) -> bool {
 pub fn takes_raw_body(path: &str) -> bool {
     let Some(within) = path.strip_prefix(SYSTEM_MOUNT) else { return false };
     RAW.iter().any(|source| *source == within)
+}
+
+/// Whether a node that has no leader runs this path on its own state.
+pub(crate) fn runs_without_leader(path: &str) -> bool {
+    let Some(within) = path.strip_prefix(SYSTEM_MOUNT) else { return false };
+    WITHOUT_LEADER.iter().any(|source| *source == within)
 }
 
 fn row(path: &str) -> Option<usize> {

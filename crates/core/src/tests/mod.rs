@@ -28,6 +28,7 @@ mod pipeline;
 mod policies;
 mod policy_paths;
 mod raft;
+mod raft_restore;
 mod rekey;
 mod replaced;
 mod seal;

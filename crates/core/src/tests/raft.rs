@@ -222,7 +222,7 @@ async fn a_leader_without_the_root_key_is_not_joined_and_gets_no_share() {
         let body: Value = serde_json::from_slice(body).unwrap();
         let challenge = STANDARD.decode(body["challenge"].as_str().unwrap()).unwrap();
         let proof = Proof::new(random::key(), b"seal", b"request", &challenge);
-        let details = WelcomeDetails::new("cluster".to_owned(), vec![member(1), member(2)]);
+        let details = WelcomeDetails::new("cluster".to_owned(), 1, vec![member(1), member(2)]);
         let welcome = proof.seal(&Welcome { authority: random::key(), details }).unwrap();
         json!({ "data": { "welcome": STANDARD.encode(welcome) } }).to_string().into()
     });
@@ -394,7 +394,7 @@ async fn a_node_whose_records_do_not_arrive_leaves_the_network_again() {
 }
 
 /// The status of a leader and two voters in contact.
-fn three() -> ClusterStatus {
+pub(super) fn three() -> ClusterStatus {
     let peer = |n| PeerStatus { id: RaftId(n), matched: 100, last_contact: Some(Duration::from_millis(1500)) };
     ClusterStatus { peers: vec![peer(2), peer(3)], ..status(&[1, 2, 3]) }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::header::EXPECT;
+use http::header::{EXPECT, ORIGIN};
 use http::request::Parts;
 use http::{Method, Request, StatusCode, Version};
 use hyper::body::Body as _;
@@ -77,7 +77,10 @@ async fn admit_parts<K: Kernel>(
 ) -> Result<Admitted, EdgeResponse> {
     let audited = admitting.kernel.audited_headers();
     charge(&head, &mut admitting, &audited)?;
-    cors::check(&head, admitting.kernel, extras)?;
+    if head.headers.contains_key(ORIGIN) {
+        admitting.kernel.settle().await;
+        cors::check(&head, admitting.kernel, extras)?;
+    }
     let (mut head, form) = read_head(head, &admitting, &audited, extras)?;
     let announced = body.as_ref().map_or(Some(0), |body| body.size_hint().exact());
     let sender = admitting.sender(head.token.as_ref(), head.remote, announced).await?;

@@ -60,6 +60,12 @@ async fn other_methods_are_refused_as_by_openbao() {
 }
 
 #[tokio::test]
+async fn an_origin_is_checked_by_the_rules_that_other_nodes_acknowledged() {
+    let server = Server::start().await;
+    assert_eq!(server.send("GET /v1/a", &["Origin: http://a"], b"").await.status, 200);
+}
+
+#[tokio::test]
 async fn headers_reach_the_kernel() {
     let server = Server::start().await;
     let response = server

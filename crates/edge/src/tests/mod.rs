@@ -13,6 +13,7 @@ mod unauthenticated;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::StatusCode;
 use keepfast_crypto::secret::SecretString;
@@ -23,12 +24,16 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 
 use self::exchange::{Response, answered, exchange, repeated};
-use crate::{Admission, BodyMemory, Connections, Edge, EdgeResponse, Kernel, Listener, ListenerConfig, Socket, Tls};
+use crate::{
+    Admission, BodyMemory, Connections, Edge, EdgeResponse, Kernel, Listener, ListenerConfig, OriginCheck, Socket, Tls,
+};
 
 /// Returns the request as the edge read it. Every token is live except those that begin with `dead`. `test/panic`
 /// panics, `test/wait` waits for `go`, `test/unused` is 204.
 #[derive(Default)]
 struct Echo {
+    /// Whether the rules of admission are current.
+    settled: AtomicBool,
     started: Notify,
     go: Notify,
     finished: Notify,
@@ -46,9 +51,17 @@ impl Admission for Echo {
     fn audited_headers(&self) -> Arc<BTreeMap<String, bool>> {
         Arc::default()
     }
+
+    fn check_origin(&self, _: Option<&str>) -> OriginCheck {
+        if self.settled.load(Ordering::Relaxed) { OriginCheck::NoRules } else { OriginCheck::Denied }
+    }
 }
 
 impl Kernel for Echo {
+    async fn settle(&self) {
+        self.settled.store(true, Ordering::Relaxed);
+    }
+
     async fn handle(&self, incoming: Box<Incoming>) -> EdgeResponse {
         match incoming.path.as_str() {
             "test/panic" => panic!("a handler's fault with a s3cr3t in it"),

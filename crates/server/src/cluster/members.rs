@@ -48,7 +48,8 @@ impl Members {
         let origin = Origin { node: member.node.clone(), incarnation: member.incarnation };
         let recipient = state.known.entry(origin).or_insert_with_key(|origin| Arc::new(Recipient::new(origin.clone())));
         let mut address = recipient.address.lock();
-        if *address != member.cluster_addr {
+        // A node that no list here has comes without an address, and keeps the one that is known.
+        if !member.cluster_addr.is_empty() && *address != member.cluster_addr {
             address.clone_from(&member.cluster_addr);
         }
         drop(address);
@@ -95,5 +96,32 @@ impl Recipient {
     pub(super) async fn removed(&self) {
         // The sender lives as long as this.
         let _ = self.removed.subscribe().wait_for(|removed| *removed).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use keepfast_storage::RaftId;
+
+    use super::*;
+
+    #[test]
+    fn a_member_without_an_address_keeps_the_one_that_is_known() {
+        let member = |address: &str| Member {
+            id: RaftId(2),
+            node: "n2".to_owned(),
+            incarnation: [2; 16],
+            cluster_addr: address.to_owned(),
+            api_addr: String::new(),
+            voter: true,
+            wants_vote: true,
+            election_ms: 600,
+            version: String::new(),
+        };
+        let members = Members::default();
+        for (address, known) in [("", ""), ("a:1", "a:1"), ("", "a:1"), ("b:1", "b:1")] {
+            assert_eq!(members.get(&member(address)).unwrap().address(), known);
+        }
     }
 }

@@ -91,7 +91,7 @@ fn target(block: Labelled<'_>, warnings: &mut Vec<Warning>) -> Result<JoinTarget
     }
     let tls_servername = stanza.text("leader_tls_servername")?.filter(|name| !name.is_empty());
     stanza.finish(warnings);
-    Ok(JoinTarget { api_addr, ca, client_certificate, client_key, tls_servername })
+    Ok(JoinTarget { api_addr, ca, any_certificate: false, client_certificate, client_key, tls_servername })
 }
 
 /// A certificate or key as a text or a file, not both.

@@ -5,6 +5,7 @@ mod current_keyring;
 mod derive;
 mod keyring;
 mod record_format;
+mod restore_mark;
 mod seal_record;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ pub use self::counters::OperationCounts;
 use self::current_keyring::CurrentKeyring;
 pub use self::derive::derive_key;
 use self::keyring::{Keyring, Unusable};
+pub use self::restore_mark::RestoreMark;
 pub use self::seal_record::{SealChange, SealRecord};
 use crate::{
     Backend, Batch, Digest, Index, Key, MemoryBackend, OwnedReadTx, Page, Read, StorageError, Tries, Tx, View, Watch,
@@ -36,6 +38,7 @@ pub const MAX_ENCRYPTIONS: u64 = 3_865_470_566;
 const BARRIER_PREFIX: &str = "barrier/";
 const KEYRING: &str = "barrier/keyring";
 const SEAL: &str = "barrier/seal";
+const RESTORED: &str = "barrier/restored";
 
 /// Encrypts records on their way to the backend. Its keys are wiped when it is dropped or closed.
 pub struct Barrier {

@@ -30,6 +30,9 @@ pub(crate) trait Log: Sized + Send + 'static {
     /// The last frame may be torn: it was then never acknowledged, and is left out. Everything that a reader returns
     /// after the opening is durable.
     ///
+    /// A last frame that was synced, and that the device has damaged since, looks like a torn one and is left out, too:
+    /// nothing behind it shows that it was complete. A member then lacks entries, or a vote, that it has acknowledged.
+    ///
     /// # Errors
     /// [`StorageError::Corrupt`] when an entry after `applied` is missing or damaged; those of the medium.
     fn open(medium: Self::Medium, applied: LogId) -> Result<Self, StorageError>;

@@ -212,6 +212,11 @@ impl LocalBackend {
 
 #[cfg(test)]
 impl LocalBackend {
+    /// The longest election timeout that a list may have, in milliseconds.
+    pub(crate) fn announced_ms(&self) -> u32 {
+        self.node.layout.lock().announced_ms
+    }
+
     /// Whether parts of a restore are staged.
     pub(crate) fn is_restoring(&self) -> bool {
         self.node.applier.state().is_restoring()

@@ -9,7 +9,8 @@
 //!
 //! Numbers are little-endian; `crc` is CRC-32 (IEEE) that begins with the salt. The salt is random, so that a client
 //! that chooses stored paths cannot forge a frame. One write and one sync make one frame durable: only the last frame
-//! of a log can be torn, and damage before a readable frame is corruption.
+//! of a log can be torn, and damage before a readable frame is corruption. Damage of the last frame after its sync cannot
+//! be told from a torn write.
 //!
 //! A frame with entries replaces all earlier entries from `first` on: a log is truncated by an append. A frame without
 //! entries has the next index. Every frame has the hard state, and so has the header of a segment, because the segments

@@ -122,3 +122,39 @@ fn id(members: &[Member], origin: &Origin) -> Result<RaftId, StorageError> {
 fn epoch() -> u64 {
     u64::from_le_bytes(random::bytes())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use keepfast_consensus::RaftId;
+
+    use super::*;
+    use crate::local::{
+        log::Log,
+        segmented_log::{SegmentedLog, Segments},
+        sim_disk::SimDisk,
+    };
+
+    #[test]
+    fn a_node_that_joins_has_no_vote_and_no_log() {
+        let disk = SimDisk::new(1);
+        let mut layout = Layout::open(&disk, Some("n")).unwrap();
+        let addresses = Addresses { api_addr: String::new(), cluster_addr: String::new(), version: String::new() };
+        let own = Member { id: RaftId(7), ..member(&layout.origin(), &addresses, &LocalOptions::default()) };
+        layout.joined = Payload::Members(vec![own]).encode()[1..].to_vec();
+        let log = SegmentedLog::open(Segments { disk: Arc::new(disk), bytes: 1 << 20 }, FOUNDING).unwrap();
+        let boot = joining(&layout, &log.reader()).unwrap();
+        assert_eq!((boot.id, boot.vote, boot.before), (RaftId(7), Default::default(), LogId::default()));
+    }
+
+    #[test]
+    fn election_timeouts_are_within_the_bounds_of_a_list() {
+        let of = |millis| {
+            let options = LocalOptions { election: Duration::from_millis(millis), ..LocalOptions::default() };
+            (election_ms(&options), settings(&options).tick)
+        };
+        assert_eq!(of(600), (600, 20_000));
+        assert_eq!((of(0).0, of(u64::MAX).0), (100, 60_000));
+    }
+}

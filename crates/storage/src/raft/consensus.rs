@@ -141,7 +141,12 @@ impl Consensus for Node {
         self.image()
     }
 
-    async fn restore(&self, head: SnapshotHead, parts: &mut dyn SnapshotParts) -> Result<Index, StorageError> {
-        restore::run(self, &head, parts).await
+    async fn restore(
+        &self,
+        head: SnapshotHead,
+        parts: &mut dyn SnapshotParts,
+        mark: Bytes,
+    ) -> Result<Index, StorageError> {
+        restore::run(self, &head, parts, &mark).await
     }
 }

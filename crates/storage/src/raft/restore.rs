@@ -5,7 +5,7 @@ use keepfast_consensus::{MAX_ENTRY, Payload};
 use keepfast_crypto::hash::sha256;
 
 use super::{event::Proposal, node::Node, snapshot::Decoder};
-use crate::{Index, SnapshotHead, SnapshotParts, StorageError, local::image::Row};
+use crate::{Index, RestoreMark, SnapshotHead, SnapshotParts, StorageError, local::image::Row};
 
 /// A part has about this many bytes.
 const PART: usize = 1 << 20;
@@ -32,6 +32,7 @@ pub(super) async fn run(
     node: &Node,
     head: &SnapshotHead,
     parts: &mut dyn SnapshotParts,
+    mark: &[u8],
 ) -> Result<Index, StorageError> {
     if !node.published.view.borrow().accepts {
         return Err(StorageError::NotLeader);
@@ -45,7 +46,7 @@ pub(super) async fn run(
     description.put_u64_le(head.index.0);
     let mut restore = Restore { node, number: 0, digest: sha256(&description), records: Vec::new() };
     restore.entry(&Payload::RestoreBegin(description.into())).await?;
-    let restored = restore.all(parts).await;
+    let restored = restore.all(parts, mark).await;
     if restored.is_err() {
         // If it cannot be dropped now, the next leader does it.
         let _ = restore.entry(&Payload::RestoreAbort).await;
@@ -58,7 +59,7 @@ impl Restore<'_> {
         self.node.submit(Proposal::other(payload)).await
     }
 
-    async fn all(&mut self, parts: &mut dyn SnapshotParts) -> Result<Index, StorageError> {
+    async fn all(&mut self, parts: &mut dyn SnapshotParts, mark: &[u8]) -> Result<Index, StorageError> {
         let mut decoder = Decoder::new();
         while let Some(part) = parts.next().await? {
             for row in decoder.part(&part)? {
@@ -69,6 +70,8 @@ impl Restore<'_> {
             }
         }
         decoder.finish()?;
+        // The last one, so that it replaces that of a snapshot which was saved before a restore was complete.
+        self.record(RestoreMark::key()?.as_str(), mark).await?;
         self.part().await?;
         self.entry(&Payload::RestoreEnd(self.digest)).await
     }

@@ -156,7 +156,7 @@ async fn a_new_leader_drops_the_restore_of_the_one_before() {
     cluster.nodes[first].commit_until(put("k", "v")).await;
     let (head, _) = cluster.nodes[first].consensus().snapshot().unwrap();
     let consensus = cluster.nodes[first].consensus();
-    let restore = tokio::spawn(async move { consensus.restore(head, &mut transport::Endless).await });
+    let restore = tokio::spawn(async move { consensus.restore(head, &mut transport::Endless, Bytes::new()).await });
     let staged = |node: usize| cluster.nodes[node].backend().is_restoring();
     while !staged(first) {
         tokio::task::yield_now().await;
@@ -461,6 +461,30 @@ async fn new_addresses_of_the_leader_reach_all() {
     }
 }
 
+/// A leader may count by the longer one until it has applied a list with the shorter one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_longer_election_timeout_is_forgotten_once_all_know_a_shorter_one() {
+    let mut cluster = Cluster::of(3).await;
+    let announced = |cluster: &Cluster| cluster.nodes[0].backend().announced_ms();
+    let listed = |election_ms| {
+        move |status: &crate::ClusterStatus| {
+            status.members.iter().any(|member| member.node == "n0" && member.election_ms == election_ms)
+        }
+    };
+    for (seconds, before) in [(2, 2000), (1, 2000)] {
+        cluster.nodes[0].end();
+        cluster.nodes[0].election = Duration::from_secs(seconds);
+        cluster.open(0);
+        assert_eq!(announced(&cluster), before);
+        cluster.connect(0).await;
+        cluster.lead(0).await;
+        for node in &cluster.nodes {
+            node.until(listed(seconds as u32 * 1000)).await;
+        }
+        assert_eq!(announced(&cluster), seconds as u32 * 1000);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_replaces_all_records_on_all_nodes() {
     let cluster = Cluster::of(3).await;
@@ -478,7 +502,7 @@ async fn a_restore_replaces_all_records_on_all_nodes() {
     let index = loop {
         // On a slow machine the leader may be another one in the middle.
         let leader = cluster.nodes[cluster.leader().await].consensus();
-        match leader.restore(head.clone(), &mut transport::Cut(stored.clone())).await {
+        match leader.restore(head.clone(), &mut transport::Cut(stored.clone()), "mark".into()).await {
             Ok(index) => break index,
             Err(StorageError::NotLeader | StorageError::NotCommitted | StorageError::Unknown) => {}
             Err(error) => panic!("{error}"),
@@ -487,6 +511,7 @@ async fn a_restore_replaces_all_records_on_all_nodes() {
     for node in &cluster.nodes {
         node.applies(index.0).await;
         assert_eq!(node.get("new").await, None);
+        assert_eq!(node.get("barrier/restored").await.as_deref(), Some("mark"), "in the same entry");
         for number in 0..30 {
             assert_eq!(node.get(&format!("old{number}")).await.unwrap().len(), 100_000);
         }
@@ -503,9 +528,10 @@ async fn a_lone_node_restores_and_keeps_its_records_after_a_bad_snapshot() {
     let (head, mut parts) = node.consensus().snapshot().unwrap();
     node.commit_until(put("new", "v")).await;
     let mut cut = transport::Cut(vec![Bytes::from_static(&[1, 1, 0, 0, 0])]);
-    assert!(node.consensus().restore(head.clone(), &mut cut).await.is_err());
+    assert!(node.consensus().restore(head.clone(), &mut cut, "mark".into()).await.is_err());
     assert_eq!(node.get("new").await.as_deref(), Some("v"));
-    let index = node.consensus().restore(head, &mut *parts).await.unwrap();
+    assert_eq!(node.get("barrier/restored").await, None);
+    let index = node.consensus().restore(head, &mut *parts, "mark".into()).await.unwrap();
     assert_eq!((node.get("old").await.as_deref(), node.get("new").await), (Some("v"), None));
     assert!(node.backend().commit(put("k", "v")).await.unwrap() > index);
 }

@@ -148,3 +148,55 @@ impl Waiting {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tokio::sync::oneshot::{Receiver, channel};
+
+    use super::*;
+
+    type Result = std::result::Result<Index, StorageError>;
+
+    fn propose(waiting: &mut Waiting, term: u64, index: u64) -> Receiver<Result> {
+        let (reply, result) = channel();
+        waiting.add(LogId { term, index }, Mono(0), Until::Applied, reply);
+        result
+    }
+
+    fn commit(waiting: &mut Waiting, term: u64, index: u64) -> usize {
+        waiting.committed(&[Entry { id: LogId { term, index }, payload: Bytes::new() }]).len()
+    }
+
+    /// Ongaro figure 3.7: a leader of a later term may have an entry that others have replaced, and commit it.
+    #[test]
+    fn the_fate_of_an_entry_is_decided_by_what_is_committed_there() {
+        let mut waiting = Waiting::default();
+        let mut first = propose(&mut waiting, 2, 5);
+        // Other entries were appended there meanwhile. That decides nothing.
+        assert!(first.try_recv().is_err());
+        assert_eq!(commit(&mut waiting, 2, 5), 1, "its own entry: the verdict follows");
+        let mut other = propose(&mut waiting, 2, 6);
+        assert_eq!(commit(&mut waiting, 3, 6), 0);
+        assert!(matches!(other.try_recv().unwrap(), Err(StorageError::NotCommitted)));
+        // Two terms of this leader: the first entry may still be that of a later one.
+        let mut replaced = propose(&mut waiting, 4, 7);
+        let _second = propose(&mut waiting, 6, 7);
+        assert!(matches!(replaced.try_recv().unwrap(), Err(StorageError::Unknown)));
+        // A snapshot does not tell.
+        let (mut covered, mut later) = (propose(&mut waiting, 6, 8), propose(&mut waiting, 6, 10));
+        waiting.lose_until(9);
+        assert!(matches!(covered.try_recv().unwrap(), Err(StorageError::Unknown)));
+        assert!(later.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_fate_that_stays_open_is_unknown_after_a_time() {
+        let mut waiting = Waiting::default();
+        let mut result = propose(&mut waiting, 2, 5);
+        waiting.expire(Mono(PATIENCE));
+        assert!(result.try_recv().is_err());
+        waiting.expire(Mono(PATIENCE + 1));
+        assert!(matches!(result.try_recv().unwrap(), Err(StorageError::Unknown)));
+    }
+}

@@ -45,17 +45,18 @@ pub(crate) fn admit(applicant: &Applicant, of: &Circumstances<'_>) -> Result<Ste
     if of.removed.contain(applicant.incarnation) {
         return Err(Error::new(CONFLICT, "this node was removed from the cluster; empty its data directory first"));
     }
-    if is_newer(&applicant.version, of.version) {
-        return Err(Error::invalid(
-            "the version of the node is newer than that of the leader; upgrade the leader first",
-        ));
-    }
     if let Some(same) = members.iter().find(|member| member.incarnation == applicant.incarnation) {
         return match (same.node == applicant.node, of.status.id == Some(same.id)) {
             (_, true) => Err(Error::new(CONFLICT, "this node is the leader")),
             (false, _) => Err(Error::new(CONFLICT, "another member has this data directory; it was copied")),
             (true, false) => Ok(if is_current(same, applicant) { Step::Nothing } else { Step::Update }),
         };
+    }
+    // Members may have a newer one while a cluster is upgraded.
+    if is_newer(&applicant.version, of.version) {
+        return Err(Error::invalid(
+            "the version of the node is newer than that of the leader; upgrade the leader first",
+        ));
     }
     let replaced = members.iter().find(|member| member.node == applicant.node);
     if let Some(replaced) = replaced {

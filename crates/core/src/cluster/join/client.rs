@@ -14,6 +14,8 @@ pub struct JoinTarget {
     pub api_addr: String,
     /// The CA of its certificate, instead of those of the system.
     pub ca: Option<PemSource>,
+    /// Whether any certificate is accepted: the exchange itself proves the other side.
+    pub any_certificate: bool,
     /// The client certificate.
     pub client_certificate: Option<PemSource>,
     /// The key of the client certificate.

@@ -168,13 +168,15 @@ pub(crate) struct Welcome {
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WelcomeDetails {
     pub(crate) cluster_id: String,
+    /// The term of the keyring from which the authority is derived.
+    pub(crate) term: u32,
     /// The members, the new one among them.
     members: Vec<WrittenMember>,
 }
 
 impl WelcomeDetails {
-    pub(crate) fn new(cluster_id: String, members: Vec<Member>) -> Self {
-        WelcomeDetails { cluster_id, members: members.into_iter().map(WrittenMember::from).collect() }
+    pub(crate) fn new(cluster_id: String, term: u32, members: Vec<Member>) -> Self {
+        WelcomeDetails { cluster_id, term, members: members.into_iter().map(WrittenMember::from).collect() }
     }
 
     /// The members.
@@ -204,7 +206,7 @@ mod tests {
 
     fn welcome() -> Welcome {
         let member = Member { id: RaftId(9), ..applicant().member() };
-        Welcome { authority: random::key(), details: WelcomeDetails::new("id".to_owned(), vec![member]) }
+        Welcome { authority: random::key(), details: WelcomeDetails::new("id".to_owned(), 1, vec![member]) }
     }
 
     /// Both sides with these root keys, over one exchange.

@@ -211,11 +211,11 @@ async fn receive(server: &Lifecycle, consensus: &dyn Consensus) -> Result<()> {
 }
 
 /// The response to a request for a challenge.
-struct ReceivedChallenge {
+pub(super) struct ReceivedChallenge {
     /// The request that it answers.
-    request: Vec<u8>,
-    challenge: Vec<u8>,
-    seal_record: Vec<u8>,
+    pub(super) request: Vec<u8>,
+    pub(super) challenge: Vec<u8>,
+    pub(super) seal_record: Vec<u8>,
 }
 
 impl ReceivedChallenge {
@@ -264,7 +264,7 @@ struct AnswerData {
     welcome: String,
 }
 
-fn challenge_of(response: &[u8], request: Vec<u8>) -> Result<ReceivedChallenge, JoinError> {
+pub(super) fn challenge_of(response: &[u8], request: Vec<u8>) -> Result<ReceivedChallenge, JoinError> {
     let foreign = || JoinError::Response("the response is not one of a leader of Keepfast");
     let Envelope { data }: Envelope<ChallengeData> = serde_json::from_slice(response).map_err(|_| foreign())?;
     let decode = |text: &str, most: usize| STANDARD.decode(text).ok().filter(|bytes| bytes.len() <= most);
@@ -274,7 +274,7 @@ fn challenge_of(response: &[u8], request: Vec<u8>) -> Result<ReceivedChallenge, 
     Ok(ReceivedChallenge { request, challenge, seal_record })
 }
 
-fn sealed_of(response: &[u8]) -> Result<Vec<u8>, JoinError> {
+pub(super) fn sealed_of(response: &[u8]) -> Result<Vec<u8>, JoinError> {
     let data: Envelope<AnswerData> =
         serde_json::from_slice(response).map_err(|_| JoinError::Response("the response is not one of a leader"))?;
     STANDARD.decode(data.data.welcome).map_err(|_| JoinError::Response("the response is not base64"))

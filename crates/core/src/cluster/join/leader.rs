@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use keepfast_framework::{Error, Result};
-use keepfast_storage::{Barrier, Change, Consensus, Member, SealRecord};
+use keepfast_storage::{Barrier, Change, Consensus, Member, SealRecord, StorageError};
 
 use super::admission::{Circumstances, Step, admit};
 use super::exchange::{Applicant, CHALLENGES, Challenge, JOINING, Proof, Welcome, WelcomeDetails};
@@ -56,11 +56,14 @@ pub(crate) async fn answer(
     if !proof.accepts(answer) {
         return Err(wrong());
     }
-    let members = add(server, barrier, consensus, &applicant).await?;
-    tracing::info!(node = applicant.node, "a node has joined the cluster");
-    let authority = barrier.derive(barrier.key_status()?.term, AUTHORITY)?;
+    let members = match consensus.status().is_leading {
+        true => add(server, barrier, consensus, &applicant).await?,
+        false => known(barrier, consensus, &applicant).await?,
+    };
+    let term = barrier.key_status()?.term;
     let cluster_id = SealConfig::from_bytes(&seal_record)?.cluster_id;
-    Ok(proof.seal(&Welcome { authority, details: WelcomeDetails::new(cluster_id, members) })?)
+    let details = WelcomeDetails::new(cluster_id, term, members);
+    Ok(proof.seal(&Welcome { authority: barrier.derive(term, AUTHORITY)?, details })?)
 }
 
 /// Commits what makes the applicant a member. Returns the members.
@@ -76,8 +79,14 @@ async fn add(
     let leading_for = server.administration.autopilot.memory().leading_for();
     let of = Circumstances { status: &status, removed: &removed, version: &settings.version, leading_for };
     match admit(applicant, &of)? {
-        Step::Nothing => {}
-        Step::Update => members::change(consensus, Change::Update(applicant.member())).await?,
+        Step::Nothing => return Ok(status.members),
+        Step::Update => {
+            // A member needs the keys in any case, and tells the leader its addresses when it is connected.
+            if let Err(error) = members::change(consensus, Change::Update(applicant.member())).await {
+                tracing::warn!(node = applicant.node, %error, "the addresses of a member are not changed");
+            }
+            return Ok(consensus.status().members);
+        }
         Step::Add => members::change(consensus, Change::AddLearner(applicant.member())).await?,
         Step::Replace(silent) => {
             members::check_quorum_without(&status, &silent)?;
@@ -85,7 +94,20 @@ async fn add(
             members::change(consensus, Change::AddLearner(applicant.member())).await?;
         }
     }
+    tracing::info!(node = applicant.node, "a node has joined the cluster");
     Ok(consensus.status().members)
+}
+
+/// The members, if the applicant is one of them: without a leader a member that has missed a rotation of the keyring gets
+/// its keys from any other, so that both can elect one.
+async fn known(barrier: &Arc<Barrier>, consensus: &dyn Consensus, applicant: &Applicant) -> Result<Vec<Member>> {
+    let members = consensus.status().members;
+    let is_same = |m: &Member| m.node == applicant.node && m.incarnation == applicant.incarnation;
+    let is_removed = members::removed_directories(barrier).await?.contain(applicant.incarnation);
+    if is_removed || !members.iter().any(is_same) || consensus.identity().incarnation == applicant.incarnation {
+        return Err(StorageError::NoLeader.into());
+    }
+    Ok(members)
 }
 
 async fn seal_record(server: &Lifecycle) -> Result<Bytes> {

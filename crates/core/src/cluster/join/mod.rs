@@ -1,4 +1,5 @@
-//! How a node becomes a member: see [`exchange`] for what both sides prove, [`leader`] and [`joiner`] for what they do.
+//! How a node becomes a member: see [`exchange`] for what both sides prove, [`leader`] and [`joiner`] for what they
+//! do, and [`rejoin`] for a member that has missed a rotation of the keyring.
 
 pub(crate) mod admission;
 pub mod client;
@@ -6,5 +7,6 @@ pub(crate) mod exchange;
 pub(crate) mod joiner;
 pub(crate) mod leader;
 pub(crate) mod pending;
+pub(crate) mod rejoin;
 pub(crate) mod retry;
 mod service;

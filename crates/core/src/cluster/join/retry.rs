@@ -48,7 +48,7 @@ fn log(error: &Error, attempt: u32) {
 
 /// The pause after an attempt: it doubles from a second to [`MAX_PAUSE`], and between half and all of that is waited, at
 /// least a second.
-fn pause(attempt: u32, chance: u32) -> Duration {
+pub(super) fn pause(attempt: u32, chance: u32) -> Duration {
     let longest = 2_u64.saturating_pow(attempt).min(MAX_PAUSE) * 1000;
     let part = longest / 2 + longest / 2 * u64::from(chance) / u64::from(u32::MAX);
     Duration::from_millis(part.max(1000))

@@ -89,6 +89,7 @@ fn target(request: JoinRequest) -> Result<JoinTarget> {
     Ok(JoinTarget {
         api_addr: request.leader_api_addr.into(),
         ca: pem(request.leader_ca_cert),
+        any_certificate: false,
         client_certificate: pem(request.leader_client_cert),
         client_key: key.map(|key| SecretPemSource::Text(key.0)),
         tls_servername: (!name.is_empty()).then(|| name.into()),

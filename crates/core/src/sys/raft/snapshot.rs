@@ -10,6 +10,7 @@ use keepfast_storage::Consensus;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::cluster::members::explained;
+use crate::cluster::restored;
 use crate::cluster::snapshots::{
     FileParts, SNAPSHOTS, SnapshotDetails, SnapshotFileError, VerifiedSnapshot, write as write_file,
 };
@@ -83,7 +84,8 @@ async fn begin_restore(sys: &System, cx: &mut Cx, is_forced: bool) -> Result<()>
         }
     }
     let details = verified.details;
-    cx.after_record(move || replace(consensus, details, file, turn));
+    let mark = restored::mark(&unsealed(cx)?.barrier, is_forced).await?;
+    cx.after_record(move || replace(consensus, details, file, mark, turn));
     Ok(())
 }
 
@@ -91,11 +93,12 @@ async fn replace(
     consensus: Arc<dyn Consensus>,
     details: SnapshotDetails,
     file: Bytes,
+    mark: Bytes,
     _turn: OwnedMutexGuard<()>,
 ) -> Result<()> {
     tracing::warn!(index = details.index, created = details.created, "all records are replaced by those of a snapshot");
     let mut parts = FileParts::new(std::io::Cursor::new(file)).map_err(refusal)?;
-    let index = consensus.restore(details.head(), &mut parts).await.map_err(explained)?;
+    let index = consensus.restore(details.head(), &mut parts, mark).await.map_err(explained)?;
     tracing::info!(index = index.0, "the snapshot was restored");
     Ok(())
 }

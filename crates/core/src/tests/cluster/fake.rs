@@ -18,9 +18,10 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::cluster::fake::Parts;
+use crate::cluster::join::client::{JoinClient, JoinError, JoinStep, JoinTarget};
 use crate::cluster::port::{ClusterPort, ComingRoot, ForwardedResponse, NotForwarded, PeerService, PortIdentity};
-use crate::settings::DataDirectory;
-use crate::tests::fixture::{ROOT, TestServer, device};
+use crate::settings::{DataDirectory, JoinSettings};
+use crate::tests::fixture::{ROOT, RequestOptions, TestServer, device, incoming};
 use crate::tests::gate::Gated;
 use crate::{DevMount, Node, Settings};
 
@@ -47,8 +48,14 @@ struct Shared {
     passed_commits: AtomicUsize,
     offers: AtomicUsize,
     forwards: AtomicUsize,
+    /// Whether the standby `b` finds no records until it settles.
+    lags: AtomicBool,
     refuses: AtomicBool,
     loses: AtomicBool,
+    /// The node that missed what was committed since, and its records.
+    behind: Mutex<Option<(&'static str, Arc<MemoryBackend>)>>,
+    /// The nodes, for the exchange of those that join.
+    servers: Mutex<BTreeMap<&'static str, Weak<Node>>>,
     /// The nodes that get no root keys.
     unreachable: Mutex<Vec<&'static str>>,
     /// The records of the last snapshot.
@@ -81,6 +88,14 @@ impl Shared {
         let next = self.running.lock().iter().find(|(name, runs)| **runs && **name != from).map(|(name, _)| *name);
         self.elect(Some(next.ok_or(StorageError::NoTarget)?));
         Ok(())
+    }
+
+    /// Whether the port of a node and that of another accept each other.
+    fn reaches(&self, from: &str, to: &str) -> bool {
+        let ports = self.ports.lock();
+        let (from, to) = (ports.get(from), ports.get(to));
+        let accepts = |by: &OpenPort, other: &OpenPort| by.authorities.contains(&other.authorities[0]);
+        from.zip(to).is_none_or(|(from, to)| accepts(from, to) && accepts(to, from))
     }
 
     fn now(&self) -> Index {
@@ -118,16 +133,35 @@ impl Replica {
     fn other(&self) -> Self {
         Replica { shared: self.shared.clone(), name: self.name }
     }
+
+    /// The records of a node that is behind.
+    fn old(&self) -> Option<Arc<MemoryBackend>> {
+        self.shared.behind.lock().as_ref().filter(|(name, _)| *name == self.name).map(|(_, old)| old.clone())
+    }
+
+    /// The leader that this node hears.
+    fn heard(&self) -> Option<&'static str> {
+        self.shared.leader.lock().filter(|leader| self.shared.reaches(self.name, leader))
+    }
 }
 
 #[async_trait]
 impl Backend for Replica {
     async fn get(&self, key: &Key) -> Result<Option<Bytes>, StorageError> {
-        self.shared.storage.get(key).await
+        if self.name == "b" && self.shared.lags.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        match self.old() {
+            Some(old) => old.get(key).await,
+            None => self.shared.storage.get(key).await,
+        }
     }
 
     async fn list(&self, prefix: &Key, page: &Page) -> Result<Vec<String>, StorageError> {
-        self.shared.storage.list(prefix, page).await
+        match self.old() {
+            Some(old) => old.list(prefix, page).await,
+            None => self.shared.storage.list(prefix, page).await,
+        }
     }
 
     async fn commit(&self, batch: Batch) -> Result<Index, StorageError> {
@@ -174,7 +208,7 @@ impl Consensus for Replica {
             id: Some(member(self.name).id),
             is_leading,
             term: self.shared.term.load(Ordering::Relaxed),
-            leader: leader.map(member),
+            leader: self.heard().map(member),
             members: {
                 let removed = self.shared.removed.lock();
                 NAMES.iter().filter(|name| !removed.contains(name)).map(|name| member(name)).collect()
@@ -183,7 +217,7 @@ impl Consensus for Replica {
             committed: self.shared.now().0,
             applied: self.shared.now().0,
             peers: if is_leading { others.map(peer).collect() } else { Vec::new() },
-            last_contact: leader.map(|_| Duration::ZERO),
+            last_contact: self.heard().map(|_| Duration::ZERO),
             is_running: self.shared.running.lock().get(self.name).copied().unwrap_or_default(),
             is_joining: false,
             is_removed: self.shared.removed.lock().contains(&self.name),
@@ -191,10 +225,13 @@ impl Consensus for Replica {
     }
 
     async fn settled(&self, _: Duration) -> Result<Index, StorageError> {
+        if self.name == "b" {
+            self.shared.lags.store(false, Ordering::Relaxed);
+        }
         if let Some(error) = self.shared.unsettled.lock().get(self.name) {
             return Err(error.clone());
         }
-        self.shared.leader.lock().map(|_| self.shared.now()).ok_or(StorageError::NoLeader)
+        self.heard().map(|_| self.shared.now()).ok_or(StorageError::NoLeader)
     }
 
     async fn applied(&self, index: Index, _: Duration) -> Result<(), StorageError> {
@@ -246,7 +283,7 @@ impl Consensus for Replica {
         Ok((head, Box::new(Parts(Vec::new().into_iter()))))
     }
 
-    async fn restore(&self, _: SnapshotHead, _: &mut dyn SnapshotParts) -> Result<Index, StorageError> {
+    async fn restore(&self, _: SnapshotHead, _: &mut dyn SnapshotParts, _: Bytes) -> Result<Index, StorageError> {
         self.shared.storage.memory().replace_with(&self.shared.snapshot);
         Ok(self.shared.now())
     }
@@ -316,6 +353,21 @@ impl ClusterPort for Replica {
     }
 }
 
+#[async_trait]
+impl JoinClient for Replica {
+    async fn send(&self, to: &JoinTarget, step: JoinStep, body: Vec<u8>) -> Result<Bytes, JoinError> {
+        assert!(to.any_certificate, "a member has no CA of the others");
+        let name = to.api_addr.trim_start_matches("http://");
+        let node = self.shared.servers.lock().get(name).and_then(Weak::upgrade);
+        let node = node.ok_or_else(|| JoinError::Call("no response".to_owned()))?;
+        let send = RequestOptions { body: String::from_utf8(body).ok(), ..RequestOptions::default() };
+        let response = node.handle(incoming("POST", step.path(), send)).await;
+        let (status, bytes) = (response.status().0, response.into_body());
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        if status == 200 { Ok(bytes) } else { Err(JoinError::Refused { status, text }) }
+    }
+}
+
 impl Cluster {
     pub(in crate::tests) async fn new() -> Self {
         let following = || watch::channel(Role::Following { leader: None }).0;
@@ -324,6 +376,7 @@ impl Cluster {
         shared.elect(Some("a"));
         let clock = TestClock::default();
         let mut nodes = NAMES.map(|name| node(&shared, name, &clock));
+        *shared.servers.lock() = NAMES.into_iter().zip(nodes.each_ref().map(|it| Arc::downgrade(&it.node))).collect();
         let mount = DevMount { path: "secret/", engine: "kv", version: "2", description: "" };
         let root = SecretString::new(ROOT.to_owned());
         let shares = crate::init_dev(&nodes[0].node, Some(root), Some(mount)).await.unwrap().shares;
@@ -340,6 +393,11 @@ impl Cluster {
 
     pub(in crate::tests) fn clock(&self) -> &TestClock {
         &self.nodes[0].clock
+    }
+
+    /// The standby `b` finds no records until it settles.
+    pub(super) fn lag(&self) {
+        self.shared.lags.store(true, Ordering::Relaxed);
     }
 
     pub(in crate::tests) fn elect(&self, leader: Option<&'static str>) {
@@ -424,6 +482,23 @@ impl Cluster {
         self.shared.now().0
     }
 
+    /// From now on a node has only the records of now.
+    pub(super) fn fall_behind(&self, name: &'static str) {
+        let old = MemoryBackend::new();
+        old.replace_with(self.shared.storage.memory());
+        *self.shared.behind.lock() = Some((name, Arc::new(old)));
+    }
+
+    /// All records arrive at the node that was behind.
+    pub(super) fn catch_up(&self) {
+        *self.shared.behind.lock() = None;
+    }
+
+    /// Whether two ports accept each other.
+    pub(super) fn are_connected(&self, one: &str, other: &str) -> bool {
+        self.has_port(one) && self.has_port(other) && self.shared.reaches(one, other)
+    }
+
     pub(in crate::tests) fn has_port(&self, name: &str) -> bool {
         self.shared.ports.lock().contains_key(name)
     }
@@ -447,6 +522,7 @@ fn node(shared: &Arc<Shared>, name: &'static str, clock: &TestClock) -> TestServ
         api_addr: format!("http://{name}"),
         cluster_addr: format!("https://{name}"),
         cluster_port: Some(replica.clone()),
+        join: JoinSettings { client: Some(replica.clone()), ..JoinSettings::default() },
         data_directory: Some(DataDirectory { node: name.to_owned(), place: format!("place of {name}") }),
         ..Settings::default()
     };

@@ -237,7 +237,7 @@ impl Consensus for FakeStorage {
         unreachable!()
     }
 
-    async fn restore(&self, _: SnapshotHead, _: &mut dyn SnapshotParts) -> Result<Index, StorageError> {
+    async fn restore(&self, _: SnapshotHead, _: &mut dyn SnapshotParts, _: Bytes) -> Result<Index, StorageError> {
         unreachable!()
     }
 }

@@ -136,6 +136,8 @@ async fn a_lone_node_drops_the_restore_of_an_earlier_process() {
     // Its end needs no room.
     disk.set_free(1 << 20);
     let node = LocalBackend::open_on(std::sync::Arc::new(disk.clone()), LocalOptions::default(), None).unwrap();
+    let delete = Batch { reads: vec![], writes: vec![crate::Write::Delete { key: Key::new("a").unwrap() }] };
+    node.commit(delete).await.unwrap();
     disk.set_free(1 << 40);
     node.commit(Batch::put(Key::new("a").unwrap(), "v")).await.unwrap();
     assert!(!node.is_restoring());

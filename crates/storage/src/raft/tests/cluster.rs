@@ -30,6 +30,7 @@ pub(super) struct TestNode {
     path: PathBuf,
     pub(super) disk: Option<SimDisk>,
     name: String,
+    pub(super) election: Duration,
     backend: Option<Arc<LocalBackend>>,
     watcher: Arc<Replacements>,
     transport: Links,
@@ -118,16 +119,18 @@ impl Cluster {
         let path = self._directory.path().join(&name);
         let (watcher, transport) = (Arc::default(), self.transport.clone());
         let disk = self.is_simulated.then(|| SimDisk::new(number as u64 + 1));
-        self.nodes.push(TestNode { path, disk, name, backend: None, watcher, transport });
+        let election = Duration::from_secs(1);
+        self.nodes.push(TestNode { path, disk, name, election, backend: None, watcher, transport });
         self.open(number);
         number
     }
 
     pub(super) fn open(&mut self, number: usize) {
         let node = &mut self.nodes[number];
+        let options = LocalOptions { election: node.election, ..options(&node.name) };
         node.open(Arc::new(match &node.disk {
-            Some(disk) => LocalBackend::open_on(Arc::new(disk.clone()), options(&node.name), None).unwrap(),
-            None => LocalBackend::open(&node.path, options(&node.name)).unwrap(),
+            Some(disk) => LocalBackend::open_on(Arc::new(disk.clone()), options, None).unwrap(),
+            None => LocalBackend::open(&node.path, options).unwrap(),
         }));
     }
 
@@ -173,6 +176,17 @@ impl Cluster {
 
     pub(super) async fn leader(&self) -> usize {
         self.leader_among(&(0..self.nodes.len()).collect::<Vec<_>>()).await
+    }
+
+    /// Transfers leadership to a node.
+    pub(super) async fn lead(&self, number: usize) {
+        let transferred = async {
+            while self.leader().await != number {
+                let leader = self.nodes[self.leader().await].consensus();
+                let _ = leader.transfer(Some(self.nodes[number].name.clone())).await;
+            }
+        };
+        timeout(PATIENCE, transferred).await.expect("it does not lead");
     }
 
     /// Waits until one of these nodes leads.

@@ -18,6 +18,7 @@ async fn a_node_that_misses_its_removal_learns_it_from_the_leader() {
     let mut cluster = Cluster::of(3).await;
     let (leader, away) = removed_while_away(&cluster).await;
     assert!(!cluster.nodes[away].status().is_removed);
+    cluster.nodes[away].until(|status| status.leader.is_none()).await;
     let mut roles = cluster.nodes[away].backend().roles().unwrap();
     roles.borrow_and_update();
     cluster.transport.heal();

@@ -1,4 +1,4 @@
-//! The processes of a cluster.
+//! The processes of a cluster of three or five nodes.
 
 use std::time::{Duration, Instant};
 
@@ -11,29 +11,34 @@ use crate::servers::{Make, Server};
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A cluster.
-pub(super) struct Nodes {
+pub struct Nodes {
     servers: Vec<Server>,
     root: String,
-    key: String,
+    keys: Vec<String>,
 }
 
 impl Nodes {
     /// Starts a cluster of this number of voters.
-    pub(super) fn start(make: Make, count: usize) -> Result<Self> {
+    pub fn start(make: Make, count: usize) -> Result<Self> {
+        Self::start_with(make, count, 1, 1)
+    }
+
+    /// As [`Nodes::start`], initialized with this number of shares and threshold.
+    pub fn start_with(make: Make, count: usize, shares: usize, threshold: usize) -> Result<Self> {
         let mut first = Server::start_node("n1", make)?;
-        first.init()?;
-        let (root, key) = (first.root.clone(), first.key.clone());
-        let mut nodes = Self { servers: vec![first], root, key };
+        first.init_with(shares, threshold)?;
+        let (root, keys) = (first.root.clone(), first.keys.clone());
+        let mut nodes = Self { servers: vec![first], root, keys };
         // Promotion waits for this time, which protects large clusters and only delays a test.
         let config = json!({"server_stabilization_time": "1s"});
         nodes.call(0, "POST", "sys/storage/raft/autopilot/configuration", Some(&config))?;
         for number in 2..=count {
             let server = Server::start_node(&format!("n{number}"), make)?;
             let join = json!({"leader_api_addr": nodes.servers[0].url});
-            let response = server.client()?.call(None, "POST", "sys/storage/raft/join", Some(&join))?;
-            if response.status != 200 {
-                bail!("n{number} does not join: {}", String::from_utf8_lossy(&response.body));
-            }
+            let mut client = server.client()?;
+            let mut joins =
+                || client.call(None, "POST", "sys/storage/raft/join", Some(&join)).is_ok_and(|r| r.status == 200);
+            nodes.wait_until(|_| joins(), "a node joins")?;
             nodes.servers.push(server);
             nodes.unseal(number - 1)?;
         }
@@ -43,27 +48,32 @@ impl Nodes {
     }
 
     /// The base URLs of all nodes.
-    pub(super) fn urls(&self) -> Vec<String> {
+    pub fn urls(&self) -> Vec<String> {
         self.servers.iter().map(|server| server.url.clone()).collect()
     }
 
     /// The base URL of a node.
-    pub(super) fn url(&self, at: usize) -> &str {
+    pub fn url(&self, at: usize) -> &str {
         &self.servers[at].url
     }
 
     /// The ends of the logs of all nodes.
-    pub(super) fn logs(&self) -> String {
+    pub fn logs(&self) -> String {
         self.servers.iter().map(|server| format!("--- {}\n{}\n", server.url, server.log())).collect()
     }
 
+    /// The unseal keys in base64.
+    pub fn keys(&self) -> &[String] {
+        &self.keys
+    }
+
     /// The root token.
-    pub(super) fn root(&self) -> &str {
+    pub fn root(&self) -> &str {
         &self.root
     }
 
     /// The node that leads.
-    pub(super) fn leader(&self) -> Result<usize> {
+    pub fn leader(&self) -> Result<usize> {
         let mut leader = None;
         self.wait_until(
             |nodes| {
@@ -76,18 +86,18 @@ impl Nodes {
     }
 
     /// Kills a node.
-    pub(super) fn kill(&mut self, at: usize) -> Result<()> {
+    pub fn kill(&mut self, at: usize) -> Result<()> {
         self.servers[at].kill()
     }
 
     /// Restarts a node on its data, and unseals it.
-    pub(super) fn restart(&mut self, at: usize) -> Result<()> {
+    pub fn restart(&mut self, at: usize) -> Result<()> {
         self.servers[at].restart()?;
         self.unseal(at)
     }
 
     /// Waits until every node serves reads and the cluster has a leader.
-    pub(super) fn wait_until_all_serve(&self) -> Result<()> {
+    pub fn wait_until_all_serve(&self) -> Result<()> {
         let serves = |nodes: &Self, at: usize| {
             nodes.health(at).is_ok_and(|status| matches!(status, 200 | 429 | 473))
                 && nodes.call(at, "GET", "auth/token/lookup-self", None).is_ok()
@@ -96,7 +106,7 @@ impl Nodes {
     }
 
     /// A request at one node with the root token; an error unless the status is below 300.
-    pub(super) fn call(
+    pub fn call(
         &self,
         at: usize,
         method: &str,
@@ -121,7 +131,7 @@ impl Nodes {
     }
 
     fn unseal(&self, at: usize) -> Result<()> {
-        self.servers[at].submit_share(&self.key)
+        self.servers[at].submit_shares(&self.keys)
     }
 
     fn wait_until(&self, mut holds: impl FnMut(&Self) -> bool, what: &str) -> Result<()> {

@@ -1,0 +1,38 @@
+//! What a restore leaves for the leader that serves the restored records first.
+
+use bytes::Bytes;
+
+use super::RESTORED;
+use crate::{Backend, Batch, Digest, Key, Read, StorageError, Write};
+
+/// Written with the records of a restore, in plaintext: the node that restores may not have their keys. The caller of the
+/// restore defines the content.
+pub struct RestoreMark;
+
+impl RestoreMark {
+    /// The key of the record.
+    ///
+    /// # Errors
+    /// None: the key is valid.
+    pub fn key() -> Result<Key, StorageError> {
+        Key::new(RESTORED)
+    }
+
+    /// Loads the record; `None` when no restore is to be completed.
+    ///
+    /// # Errors
+    /// Those of the backend.
+    pub async fn load(backend: &dyn Backend) -> Result<Option<Bytes>, StorageError> {
+        backend.get(&Self::key()?).await
+    }
+
+    /// Deletes the record, which was loaded before.
+    ///
+    /// # Errors
+    /// [`StorageError::Conflict`] when there is another one by now; those of the backend.
+    pub async fn delete(backend: &dyn Backend, loaded: &Bytes) -> Result<(), StorageError> {
+        let key = Self::key()?;
+        let reads = vec![Read::Value { key: key.clone(), seen: Some(Digest::of(loaded)) }];
+        backend.commit(Batch { reads, writes: vec![Write::Delete { key }] }).await.map(drop)
+    }
+}
