@@ -6,6 +6,7 @@ pub(in crate::tests) mod fake;
 mod freshness;
 mod keys;
 mod replaced;
+mod revocations;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,21 +77,6 @@ async fn a_read_at_a_standby_runs_there() {
     standby.get("secret/data/a", "unknown").await.is(403);
     assert_eq!((cluster.forwards(), cluster.passed_commits()), (0, 0));
     assert_eq!((leader.entries().len(), standby.entries().len()), (0, 10));
-}
-
-#[tokio::test]
-async fn sec_rl06_a_revoked_token_is_refused_at_every_node_at_once() {
-    let cluster = Cluster::new().await;
-    for revokes in cluster.nodes() {
-        let token = revokes.token(json!({ "ttl": "1h" })).await;
-        for node in cluster.nodes() {
-            node.get("auth/token/lookup-self", &token).await.ok();
-        }
-        revokes.post("auth/token/revoke", ROOT, json!({ "token": token })).await.ok();
-        for node in cluster.nodes() {
-            node.get("auth/token/lookup-self", &token).await.is(403);
-        }
-    }
 }
 
 #[tokio::test]
