@@ -21,7 +21,7 @@ cargo xtask verify                  what every commit needs: fmt, clippy, tidy, 
 cargo xtask fix                     fixes what tools can fix: fmt, clippy --fix
 cargo xtask test [--only A,B] [--skip A,B]
                                     everything; installs what it needs; the last line is `N passed, N failed`
-cargo xtask campaign NAME [options] a long run, entered in conformance/ledger.md: abuse, consensus, disk, due, http, kill, leases, tokens, fuzz, mutants, vaultrs
+cargo xtask campaign NAME [options] a long run, entered in conformance/ledger.md: abuse, cluster, consensus, disk, due, http, kill, leases, tokens, fuzz, mutants, vaultrs
 cargo xtask bench [options]         bench/compare.py on OpenBao and Keepfast
 cargo xtask bench creds [options]   bench/creds.py: credentials of a PostgreSQL a second, on both
 cargo xtask openapi                 the OpenAPI document of Keepfast, to target/openapi.json

@@ -444,7 +444,7 @@ impl Counts {
         self.names.entry(accessor.to_owned()).or_default()
     }
 
-    /// Counts a failed login of a user. Returns whether it must be stored: it starts a lock, or `is_stored` says so.
+    /// Counts a failed login of a user. Returns whether it must be stored: it starts a lock, or `is_stored` states it.
     fn fail(&mut self, key: &(String, String), rules: &LockoutSettings, now: Timestamp, is_stored: bool) -> bool {
         if self.users.len() >= self.prune_at.max(FIRST_PRUNING) && !self.users.contains_key(key) {
             self.users.retain(|_, failed| !failed.is_over(now));

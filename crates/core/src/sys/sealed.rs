@@ -47,7 +47,7 @@ pub fn is_served_sealed(path: &str) -> bool {
 /// Whether the body of an update of this path is bytes and no JSON.
 pub fn takes_raw_body(path: &str) -> bool {
     let Some(within) = path.strip_prefix(SYSTEM_MOUNT) else { return false };
-    RAW.iter().any(|source| *source == within)
+    RAW.contains(&within)
 }
 
 /// Whether a node that has no leader runs this path on its own state.

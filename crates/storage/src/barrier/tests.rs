@@ -476,7 +476,7 @@ async fn operations_are_counted_by_their_kind() {
 }
 
 #[tokio::test]
-async fn a_barrier_that_fails_closed_says_so_and_keeps_nothing() {
+async fn a_barrier_that_fails_closed_states_it_and_keeps_nothing() {
     let (_, _, barrier) = created().await;
     write(&barrier, "k", "v").await;
     read(&barrier, "k").await.unwrap();

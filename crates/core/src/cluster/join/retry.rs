@@ -12,7 +12,6 @@ use super::pause::pause;
 use super::pending::Intent;
 use crate::lifecycle::Lifecycle;
 
-
 /// Tries until a leader has responded, or the node is initialized. If attempts are under way already, they go on with these
 /// leaders as well: no caller can hold up another one.
 pub(crate) fn start(server: &Arc<Lifecycle>, targets: Vec<JoinTarget>, non_voter: bool) {
