@@ -46,6 +46,9 @@ pub(crate) fn status(voters: &[u64]) -> ClusterStatus {
     }
 }
 
+/// Called with the mark of a restore.
+type OnRestore = Box<dyn FnOnce(Bytes) + Send>;
+
 /// A node of a cluster whose state the test sets.
 pub(crate) struct FakeConsensus {
     pub(crate) status: Mutex<ClusterStatus>,
@@ -54,7 +57,7 @@ pub(crate) struct FakeConsensus {
     pub(crate) joined: Mutex<Option<Joined>>,
     pub(crate) restored: Mutex<Vec<Bytes>>,
     /// Called with the mark of a restore: the records of the snapshot replace those of before.
-    pub(crate) on_restore: Mutex<Option<Box<dyn FnOnce(Bytes) + Send>>>,
+    pub(crate) on_restore: Mutex<Option<OnRestore>>,
     /// The parts of its snapshots.
     pub(crate) parts: Mutex<Vec<Bytes>>,
     /// Called when the node has started: a snapshot of the leader arrives.

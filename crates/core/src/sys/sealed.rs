@@ -53,7 +53,7 @@ pub fn takes_raw_body(path: &str) -> bool {
 /// Whether a node that has no leader runs this path on its own state.
 pub(crate) fn runs_without_leader(path: &str) -> bool {
     let Some(within) = path.strip_prefix(SYSTEM_MOUNT) else { return false };
-    WITHOUT_LEADER.iter().any(|source| *source == within)
+    WITHOUT_LEADER.contains(&within)
 }
 
 fn row(path: &str) -> Option<usize> {
