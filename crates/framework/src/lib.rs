@@ -70,6 +70,7 @@ pub mod records;
 pub mod reply;
 pub mod routes;
 pub mod rows;
+pub mod seal;
 pub mod sealed;
 pub mod services;
 mod state_index;
