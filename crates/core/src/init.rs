@@ -5,7 +5,7 @@ use std::sync::Arc;
 use keepfast_crypto::locked::Key256;
 use keepfast_crypto::random;
 use keepfast_crypto::secret::{SecretBytes, SecretString};
-use keepfast_framework::{Engine as _, Error, Result};
+use keepfast_framework::{Engine as _, Error, Result, Status};
 use keepfast_storage::{Barrier, MemoryBackend, StorageError};
 
 use crate::admission::Admission;
@@ -13,7 +13,8 @@ use crate::audit::{self, DeviceOptions};
 use crate::cluster::join::joiner::known_seal;
 use crate::lifecycle::{Lifecycle, explained};
 use crate::parts::ServerParts;
-use crate::seal::{CurrentSeal, Seal, SealConfig, SealShape, by_shares};
+use crate::seal::slots::{self, Initial, NewSlot};
+use crate::seal::{CurrentSeal, SealConfig, SealShape, WayIn, share_key};
 use crate::token::create::Spec;
 use crate::token::record::{CREATED_TOKEN_PATH, FIRST_TOKEN_PATH};
 use crate::token::{Authority, TokenAuth};
@@ -21,46 +22,46 @@ use crate::unsealed::{OpenInputs, Unsealed};
 
 /// The shares and the root token of a new server, which are returned once.
 pub struct Initialized {
-    /// The shares of the unseal key.
+    /// The shares of the unseal key, or of the recovery key of a server with another seal.
     pub shares: Vec<SecretBytes>,
     /// The first root token.
     pub root_token: SecretString,
 }
 
-/// Initialises the storage: keyring, seal configuration, mounts, policies, salts and first root token, all prepared in
-/// memory and written in one commit. Leaves the server sealed.
+/// Initialises the storage: keyring, seal record, mounts, policies, salts and first root token, all prepared in memory and
+/// written in one commit. Leaves a server sealed whose root key is under shares; a server with seals is unsealed, if it
+/// can be. `shape` is that of the unseal keys, or of the recovery keys of a server with seals, which may have none.
 ///
 /// Fails with 400 when it is initialised already; with 500 and the reason when an audit device cannot be opened or
-/// storage fails. In both cases nothing is written.
+/// storage fails; with 503 when no seal works. In all cases nothing is written.
 pub(crate) async fn initialize(
     server: &Lifecycle,
-    shape: SealShape,
+    shape: Option<SealShape>,
     root_token: Option<SecretString>,
 ) -> Result<Initialized> {
-    let (seal, shares) = by_shares::generate(server.parts.settings.seal, shape)?;
-    let root_token = initialize_under(server, seal, shape, root_token).await?;
-    Ok(Initialized { shares, root_token })
-}
-
-/// The same under an existing seal. Returns the root token.
-pub(crate) async fn initialize_under(
-    server: &Lifecycle,
-    seal: Arc<dyn Seal>,
-    shape: SealShape,
-    root_token: Option<SecretString>,
-) -> Result<SecretString> {
-    let _changing = server.changing.lock().await;
-    let made = initialize_once(server, seal, shape, root_token).await.map_err(|e| explained("init", e))?;
+    let (key, shares) = shape.map(share_key::generate).transpose()?.unzip();
+    let changing = server.changing.lock().await;
+    let keys = shape.zip(key.as_ref());
+    let (root_token, opens) = initialize_once(server, keys, root_token).await.map_err(|e| explained("init", e))?;
+    drop(changing);
+    let shape = shape.unwrap_or(SealShape { shares: 0, threshold: 0 });
     tracing::info!(shares = shape.shares, threshold = shape.threshold, "security barrier initialized");
-    Ok(made)
+    if let Some(way) = opens
+        && let Err(error) = server.unseal_by(way).await
+    {
+        // The storage is initialized, and the seals are tried again.
+        tracing::error!(%error, "the new server is not unsealed");
+        server.seals.begin_round();
+    }
+    Ok(Initialized { shares: shares.unwrap_or_default(), root_token })
 }
 
+/// Returns the root token, and what unseals the server if a seal does.
 async fn initialize_once(
     server: &Lifecycle,
-    seal: Arc<dyn Seal>,
-    shape: SealShape,
+    shares: Option<(SealShape, &Key256)>,
     root_token: Option<SecretString>,
-) -> Result<SecretString> {
+) -> Result<(SecretString, Option<WayIn>)> {
     let initialized = || Error::invalid("Vault is already initialized");
     if known_seal(server).await?.is_some() {
         return Err(initialized());
@@ -72,12 +73,23 @@ async fn initialize_once(
         "" => format!("keepfast-cluster-{}", hex::encode(random::bytes::<4>())),
         chosen => chosen.to_owned(),
     };
-    let config = SealConfig::new(&*seal, &root, shape, name, random::uuid()).await?;
+    let seals = working_seals(server).await?;
+    let kek = seals.first().map(|seal| seal.kek.kek().clone());
+    let config = slots::first(Initial {
+        cluster_name: name,
+        cluster_id: random::uuid(),
+        root: &root,
+        seals,
+        shares,
+        forbids_break_glass: server.parts.settings.disable_break_glass,
+    })?;
+    let first = config.seal_slots().next().map(|slot| slot.id);
+    let opens = first.zip(kek).map(|(id, kek)| WayIn::Slot(id, kek));
     let staged = Arc::new(MemoryBackend::new());
     Barrier::create(staged.clone(), &root, config.to_bytes()?, server.parts.clock.now().unix()).await?;
-    let root_token = fill(&server.parts, staged.clone(), &root, seal, root_token).await?;
+    let root_token = fill(&server.parts, staged.clone(), &root, &config, root_token).await?;
     match Barrier::publish(&staged, &*server.parts.backend).await {
-        Ok(()) => Ok(root_token),
+        Ok(()) => Ok((root_token, opens)),
         Err(StorageError::Conflict) => Err(initialized()),
         Err(error @ (StorageError::Stopped(_) | StorageError::Io { .. })) => Err(Error::internal(format!(
             "{error}; if the server says after a restart that it is initialized, its shares are lost: empty the \
@@ -87,12 +99,26 @@ async fn initialize_once(
     }
 }
 
+/// Slots for the seals that work; a seal that does not is enrolled later. Without any, nothing is initialised.
+async fn working_seals(server: &Lifecycle) -> Result<Vec<NewSlot>> {
+    let enabled: Vec<_> = server.seals.enabled().cloned().collect();
+    if enabled.is_empty() && !server.seals.all().is_empty() {
+        return Err(Error::invalid("all seals of the configuration are disabled: remove them, or enable one"));
+    }
+    let (slots, failures) = server.seals.prove_all(&*server.parts.clock, &enabled).await;
+    if slots.is_empty() && !enabled.is_empty() {
+        let text = format!("no seal works, so nothing was initialized: {failures}");
+        return Err(Error::new(Status::UNAVAILABLE, text));
+    }
+    Ok(slots)
+}
+
 /// Writes the initial records of a storage to `staged`, and the first root token, which is returned.
 async fn fill(
     parts: &ServerParts,
     staged: Arc<MemoryBackend>,
     root: &Key256,
-    seal: Arc<dyn Seal>,
+    config: &SealConfig,
     root_token: Option<SecretString>,
 ) -> Result<SecretString> {
     // The devices are opened at unseal; here they only get their salts.
@@ -102,7 +128,8 @@ async fn fill(
     parts.take_over(&barrier).await?;
     // No rules apply to a storage that no server serves yet.
     let rules = Arc::new(Admission::without_rules(parts.clock.clone())).source();
-    let current_seal = CurrentSeal::new(seal, staged, None, &barrier);
+    let nothing = WayIn::Known(Default::default());
+    let current_seal = CurrentSeal::new(config, &nothing, staged, None, &barrier);
     let unsealed = Unsealed::open(parts, OpenInputs { barrier, current_seal, devices, rules }).await?;
     let mut tx = unsealed.barrier.begin();
     // A chosen token has the path of a token that another token created, as in OpenBao.

@@ -21,7 +21,7 @@ use crate::cluster::lead::{LeaderWork, Leadership};
 use crate::cluster::service::ServedPeers;
 use crate::parts::ServerParts;
 use crate::request::Pipeline;
-use crate::seal::{CurrentSeal, Seal, SealConfig, Unsealing};
+use crate::seal::{CurrentSeal, Keeper, SealConfig, Seals, Unsealing, WayIn, share_key};
 use crate::settings::Settings;
 use crate::unsealed::{OpenInputs, Unsealed};
 
@@ -38,6 +38,8 @@ pub(crate) struct Lifecycle {
     pub(crate) changing: tokio::sync::Mutex<()>,
     /// How the members of the cluster change.
     pub(crate) administration: Administration,
+    /// The seals of the configuration.
+    pub(crate) seals: Arc<Seals>,
     /// A reference to itself, for the task that seals it.
     this: Weak<Lifecycle>,
 }
@@ -52,6 +54,8 @@ struct Serving {
     /// The connection to the other members; `None` on a storage that is not replicated.
     connection: Option<Connection>,
     _seal_guard: SealGuard,
+    /// Checks the seals.
+    _keeper: Keeper,
 }
 
 /// The name and the id of the cluster.
@@ -98,7 +102,7 @@ impl SealGuard {
 
 impl Lifecycle {
     /// A server of these parts, sealed or uninitialised.
-    pub(crate) fn new(parts: ServerParts, this: Weak<Lifecycle>) -> Self {
+    pub(crate) fn new(parts: ServerParts, seals: Seals, this: Weak<Lifecycle>) -> Self {
         Lifecycle {
             parts,
             serving: RwLock::new(None),
@@ -106,6 +110,7 @@ impl Lifecycle {
             unsealed_now: Notify::new(),
             changing: tokio::sync::Mutex::new(()),
             administration: Administration::default(),
+            seals: Arc::new(seals),
             this,
         }
     }
@@ -147,20 +152,23 @@ impl Lifecycle {
     /// # Errors
     /// Those of [`unseal_by`](Self::unseal_by).
     pub(crate) async fn unseal(&self, shares: &[SecretBytes]) -> Result<bool> {
-        self.unseal_by(|config| config.seal_from(shares)).await
+        if !self.is_sealed() {
+            return Ok(true);
+        }
+        let shape = self.parts.seal_config().await?.ok_or_else(uninitialized)?.shape();
+        match share_key::combine(shape, shares) {
+            Some(key) => self.unseal_by(WayIn::Shares(key)).await,
+            None => Ok(false),
+        }
     }
 
-    /// Unseals with the seal that `seal_of` returns for the stored configuration. Returns whether there is one and its
-    /// key is correct.
+    /// Unseals with what opens the root key of the stored record. Returns whether it opens it.
     ///
     /// # Errors
-    /// When storage fails or a service cannot be opened; the server stays sealed.
-    pub(crate) async fn unseal_by(
-        &self,
-        seal_of: impl FnOnce(&SealConfig) -> Option<Arc<dyn Seal>> + Send,
-    ) -> Result<bool> {
+    /// When storage fails, the record was changed, or a service cannot be opened; the server stays sealed.
+    pub(crate) async fn unseal_by(&self, way: WayIn) -> Result<bool> {
         let _changing = self.changing.lock().await;
-        unseal_locked(self, seal_of, &mut None).await
+        unseal_locked(self, &way, &mut None).await
     }
 
     /// Unseals as a standby, which writes nothing.
@@ -168,18 +176,19 @@ impl Lifecycle {
     pub(crate) async fn unseal_as_standby(&self, shares: &[SecretBytes]) -> Result<()> {
         let parts = &self.parts;
         let config = parts.seal_config().await?.ok_or_else(Error::sealed)?;
-        let seal = config.seal_from(shares).ok_or_else(Error::sealed)?;
-        let root = config.unwrap(&*seal).await?.ok_or_else(Error::sealed)?;
+        let way = WayIn::Shares(share_key::combine(config.shape(), shares).ok_or_else(Error::sealed)?);
+        let root = config.open(&way)?.ok_or_else(Error::sealed)?;
         let devices = parts.open_devices()?;
         let barrier = parts.open_barrier(parts.backend.clone(), &root).await?;
-        let unsealed = open_services(parts, barrier, devices, seal).await?;
+        let unsealed = open_services(parts, barrier, devices, (&config, &way)).await?;
         serve(self, config, Opened { unsealed, connection: None, led: None }, None);
         Ok(())
     }
 
     /// Seals the server: the keys are erased, and requests in flight fail at their next access to storage. A leader
-    /// transfers its leadership before.
+    /// transfers its leadership before. No seal unseals it again until a quorum of shares or a restart.
     pub(crate) async fn seal(&self) {
+        self.seals.set_manual(true);
         self.administration.joining.end(&self.parts.membership).await;
         let _changing = self.changing.lock().await;
         seal_locked(self).await;
@@ -190,35 +199,30 @@ impl Lifecycle {
 fn serve(lifecycle: &Lifecycle, config: SealConfig, opened: Opened, roles: Option<watch::Receiver<Role>>) {
     let Opened { unsealed, connection, led } = opened;
     let guard = SealGuard::start(lifecycle.this.clone(), unsealed.barrier.clone());
+    let keeper = Keeper::start(lifecycle, &lifecycle.this, &unsealed);
     let since = lifecycle.parts.clock.now();
     let work = WorkOfLeader::new(lifecycle.this.clone(), unsealed.clone());
     let leadership = Leadership::begin(Arc::new(work), roles, led, lifecycle.parts.observed());
     let pipeline = Arc::new(Pipeline::new(unsealed));
     let cluster = ClusterName { name: config.cluster_name, id: config.cluster_id.into() };
-    let serving = Serving { pipeline, since, cluster, leadership, connection, _seal_guard: guard };
+    let serving = Serving { pipeline, since, cluster, leadership, connection, _seal_guard: guard, _keeper: keeper };
     *lifecycle.serving.write() = Some(serving);
 }
 
 /// Unseals while `changing` is held; see [`Lifecycle::unseal_by`]. Takes the connection to the other members that was
 /// kept, if any, once the root key is known.
-async fn unseal_locked(
-    lifecycle: &Lifecycle,
-    seal_of: impl FnOnce(&SealConfig) -> Option<Arc<dyn Seal>> + Send,
-    kept: &mut Option<Connection>,
-) -> Result<bool> {
+async fn unseal_locked(lifecycle: &Lifecycle, way: &WayIn, kept: &mut Option<Connection>) -> Result<bool> {
     let started = lifecycle.parts.clock.now();
     if !lifecycle.is_sealed() {
         return Ok(true);
     }
-    let Some(config) = lifecycle.parts.seal_config().await? else {
-        return Err(Error::invalid("Vault is not initialized"));
-    };
-    let Some(seal) = seal_of(&config) else { return Ok(false) };
-    let Some(root) = config.unwrap(&*seal).await? else { return Ok(false) };
+    let config = lifecycle.parts.seal_config().await?.ok_or_else(uninitialized)?;
+    let Some(root) = config.open(way)? else { return Ok(false) };
     let opening = lifecycle.parts.clock.now();
-    let opened = open(lifecycle, &config, &root, seal, kept).await.map_err(|e| explained("unseal", e))?;
+    let opened = open(lifecycle, (&config, way), &root, kept).await.map_err(|e| explained("unseal", e))?;
     lifecycle.parts.metrics.post_unseal.record(lifecycle.parts.clock.now().since(opening));
     lifecycle.unsealing.lock().reset();
+    lifecycle.seals.set_manual(false);
     serve(lifecycle, config, opened, lifecycle.parts.membership.roles());
     lifecycle.parts.metrics.unseal.record(lifecycle.parts.clock.now().since(started));
     lifecycle.unsealed_now.notify_one();
@@ -264,22 +268,24 @@ fn stop(lifecycle: &Lifecycle) -> Option<Stopped> {
 /// interruption, so that a seal on request in the meantime seals the reopened server.
 async fn after_failure(lifecycle: &Lifecycle, barrier: &Arc<Barrier>) {
     let _changing = lifecycle.changing.lock().await;
-    let Some(seal) = seal_of(lifecycle, barrier) else { return };
+    let Some(known) = known_keys(lifecycle, barrier) else { return };
     if barrier.is_replaced() {
-        reopen(lifecycle, seal).await;
+        reopen(lifecycle, known).await;
     } else {
         tracing::warn!("the storage has closed on this node, which seals");
         seal_locked(lifecycle).await;
     }
+    // The seals may open the current record.
+    lifecycle.seals.begin_round();
 }
 
 /// Opens the services again over the records that have replaced all former ones. The node stays connected to the other
-/// members and keeps its role, unless another seal holds the root key of these records.
-async fn reopen(lifecycle: &Lifecycle, seal: Arc<dyn Seal>) {
+/// members and keeps its role, unless other keys hold the root key of these records.
+async fn reopen(lifecycle: &Lifecycle, known: WayIn) {
     tracing::warn!("all records were replaced: this node opens its services again");
     let Some(Stopped { pipeline, mut connection }) = stop(lifecycle) else { return };
     pipeline.server().barrier.close();
-    let unsealed = unseal_locked(lifecycle, |_| Some(seal), &mut connection).await;
+    let unsealed = unseal_locked(lifecycle, &known, &mut connection).await;
     match unsealed {
         Ok(true) => return,
         Ok(false) => tracing::warn!("the storage was replaced: this node seals and needs the shares of the new one"),
@@ -291,10 +297,15 @@ async fn reopen(lifecycle: &Lifecycle, seal: Arc<dyn Seal>) {
     tracing::info!("vault is sealed");
 }
 
-/// The seal of the server that serves with this barrier; `None` when an unseal has replaced it.
-fn seal_of(lifecycle: &Lifecycle, barrier: &Arc<Barrier>) -> Option<Arc<dyn Seal>> {
+/// The slot keys of the server that serves with this barrier; `None` when an unseal has replaced it.
+fn known_keys(lifecycle: &Lifecycle, barrier: &Arc<Barrier>) -> Option<WayIn> {
     let serving = lifecycle.serving.read();
-    serving.as_ref().filter(|serving| serving.has(barrier)).map(|s| s.pipeline.server().current_seal.seal())
+    let serving = serving.as_ref().filter(|serving| serving.has(barrier))?;
+    Some(WayIn::Known(serving.pipeline.server().current_seal.known_keys()))
+}
+
+fn uninitialized() -> Error {
+    Error::invalid("Vault is not initialized")
 }
 
 /// The services of an unsealed server.
@@ -309,9 +320,8 @@ struct Opened {
 /// devices are opened before, because they depend on external state.
 async fn open(
     lifecycle: &Lifecycle,
-    config: &SealConfig,
+    (config, way): (&SealConfig, &WayIn),
     root: &Key256,
-    seal: Arc<dyn Seal>,
     kept: &mut Option<Connection>,
 ) -> Result<Opened> {
     let parts = &lifecycle.parts;
@@ -321,7 +331,7 @@ async fn open(
         Some(connection) => Some(connection.reopen(&barrier, parts.clock.clone()).await?),
         None => connect(lifecycle, config, &barrier).await?,
     };
-    match open_by_role(parts, barrier, devices, seal).await {
+    match open_by_role(parts, barrier, devices, (config, way)).await {
         Ok((unsealed, led)) => Ok(Opened { unsealed, connection, led }),
         Err(error) => {
             if let Some(connection) = connection {
@@ -385,7 +395,7 @@ async fn open_by_role(
     parts: &ServerParts,
     barrier: Arc<Barrier>,
     devices: Vec<OpenedDevice>,
-    seal: Arc<dyn Seal>,
+    by: (&SealConfig, &WayIn),
 ) -> Result<(Arc<Unsealed>, Option<u64>)> {
     let mut led = parts.membership.leads_soon(&*parts.clock).await.then(|| term(parts));
     if led.is_some()
@@ -399,7 +409,7 @@ async fn open_by_role(
         tracing::error!(%error, %cause, "the takeover failed and is repeated");
         led = None;
     }
-    Ok((open_services(parts, barrier, devices, seal).await?, led))
+    Ok((open_services(parts, barrier, devices, by).await?, led))
 }
 
 /// The term of the log; 0 on a storage that is not replicated.
@@ -472,10 +482,10 @@ async fn open_services(
     parts: &ServerParts,
     barrier: Arc<Barrier>,
     devices: Vec<OpenedDevice>,
-    seal: Arc<dyn Seal>,
+    (config, way): (&SealConfig, &WayIn),
 ) -> Result<Arc<Unsealed>> {
     let others = Announcer::of(&parts.membership);
-    let current_seal = CurrentSeal::new(seal, parts.backend.clone(), others, &barrier);
+    let current_seal = CurrentSeal::new(config, way, parts.backend.clone(), others, &barrier);
     let rules = parts.admission.source();
     let opened = Unsealed::open(parts, OpenInputs { barrier, current_seal, devices, rules }).await;
     if opened.is_err() {

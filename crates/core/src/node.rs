@@ -19,6 +19,7 @@ use crate::monitoring::Monitoring;
 use crate::parts::ServerParts;
 use crate::preliminaries::Preliminaries;
 use crate::request::{Pipeline, Response};
+use crate::seal::{SealSet, Seals, unsealer};
 use crate::settings::Settings;
 use crate::sys::{System, sealed};
 use crate::token::TokenAuth;
@@ -41,8 +42,19 @@ pub struct ServingState {
 }
 
 impl Node {
-    /// A server on this storage, sealed or uninitialised.
+    /// A server on this storage, sealed or uninitialised, whose root key is under shares.
     pub fn new(backend: Arc<dyn Backend>, engines: Registry, clock: Arc<dyn Clock>, settings: Settings) -> Arc<Self> {
+        Self::with_seals(backend, engines, clock, settings, SealSet::default())
+    }
+
+    /// The same with seals. They are called once [`unseal`](Self::unseal) has begun.
+    pub fn with_seals(
+        backend: Arc<dyn Backend>,
+        engines: Registry,
+        clock: Arc<dyn Clock>,
+        settings: Settings,
+        seals: SealSet,
+    ) -> Arc<Self> {
         let metrics = Arc::<Metrics>::default();
         let backend: Arc<dyn Backend> = Arc::new(Timed::new(backend, clock.clone(), metrics.clone()));
         let admission = Arc::new(Admission::new(clock.clone(), metrics.clone()));
@@ -58,7 +70,7 @@ impl Node {
             let in_flight = Arc::default();
             let membership = Membership::new(&*backend, &settings);
             let parts = ServerParts { backend, membership, clock, settings, engines, admission, metrics, in_flight };
-            Lifecycle::new(parts, lifecycle.clone())
+            Lifecycle::new(parts, Seals::new(seals), lifecycle.clone())
         });
         let system = System::new(Arc::downgrade(&lifecycle));
         let monitoring = Monitoring::new(lifecycle.clone());
@@ -70,6 +82,17 @@ impl Node {
     pub fn retry_join(&self) {
         let join = &self.lifecycle.parts.settings.join;
         retry::start(&self.lifecycle, join.retry.clone(), join.non_voter);
+    }
+
+    /// Begins to unseal by the seals of the configuration, now and whenever the server seals itself.
+    pub fn unseal(&self) {
+        unsealer::start(&self.lifecycle);
+    }
+
+    /// Tries the seals again now: their credentials may have changed.
+    pub fn retry_seals(&self) {
+        self.lifecycle.seals.begin_round();
+        self.lifecycle.seals.check_slots();
     }
 
     /// Handles one request.

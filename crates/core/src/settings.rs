@@ -28,8 +28,10 @@ pub struct Settings {
     pub cluster_name: String,
     /// The name of the storage backend for `sys/seal-status`: `raft`, `file`, `inmem`.
     pub storage_type: String,
-    /// The seal of a storage that this server initialises.
+    /// The seal without a stanza.
     pub seal: SealKind,
+    /// Whether recovery keys never unseal, also when no seal works (`disable_break_glass`).
+    pub disable_break_glass: bool,
     /// The declared audit devices (invariant 12 of `docs/invariants.md`).
     pub audit: Vec<AuditSettings>,
     /// The files that no audit device may write to.
@@ -226,6 +228,7 @@ impl Default for Settings {
             cluster_name: String::new(),
             storage_type: "inmem".into(),
             seal: SealKind::default(),
+            disable_break_glass: false,
             audit: Vec::new(),
             own_files: Arc::default(),
             allow_api_audit_creation: false,

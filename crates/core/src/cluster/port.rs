@@ -33,7 +33,8 @@ pub struct ComingRoot {
     pub record: [u8; 32],
     /// The root key.
     pub root: Key256,
-    /// The key of the seal of that record; empty for a seal whose key is elsewhere. At most [`MAX_SEAL_KEY`] bytes.
+    /// Empty: the record has the keys of its slots under the root key. Earlier versions send the unseal key, and refuse a
+    /// root key without it. At most [`MAX_SEAL_KEY`] bytes.
     pub seal: SecretBytes,
 }
 

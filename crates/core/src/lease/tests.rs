@@ -44,7 +44,7 @@ use crate::mount::permit::RequestPermit;
 use crate::node::Node;
 use crate::policy::store::PolicyRecord;
 use crate::request::Pipeline;
-use crate::seal::{CurrentSeal, SealShape};
+use crate::seal::{CurrentSeal, SealShape, WayIn};
 use crate::settings::{DataDirectory, Settings};
 use crate::token::Authority;
 use crate::token::create::{CreatedToken, Spec};
@@ -187,7 +187,8 @@ impl LeaseFixture {
     async fn on(backend: Arc<dyn Backend>, data_directory: &str) -> Self {
         let (clock, external) = (TestClock::default(), Arc::new(ExternalSystem::default()));
         let node = node(&backend, &clock, &external, data_directory);
-        let made = crate::init::initialize(&node.lifecycle, SealShape { shares: 1, threshold: 1 }, None).await.unwrap();
+        let made =
+            crate::init::initialize(&node.lifecycle, Some(SealShape { shares: 1, threshold: 1 }), None).await.unwrap();
         let share = made.shares.into_iter().next().unwrap();
         let unsealed = opened(&node, &share).await;
         for path in ["a/", "b/"] {
@@ -319,11 +320,11 @@ impl Engine for Cubbyhole {
 async fn opened(node: &Arc<Node>, share: &keepfast_crypto::secret::SecretBytes) -> Arc<Unsealed> {
     let parts = &node.lifecycle.parts;
     let config = parts.seal_config().await.unwrap().unwrap();
-    let seal = config.seal_from(std::slice::from_ref(share)).unwrap();
-    let root = config.unwrap(&*seal).await.unwrap().unwrap();
+    let way = WayIn::Shares(config.quorum(std::slice::from_ref(share)).unwrap());
+    let root = config.open(&way).unwrap().unwrap();
     let barrier = parts.open_barrier(parts.backend.clone(), &root).await.unwrap();
     parts.take_over(&barrier).await.unwrap();
-    let current_seal = CurrentSeal::new(seal, parts.backend.clone(), None, &barrier);
+    let current_seal = CurrentSeal::new(&config, &way, parts.backend.clone(), None, &barrier);
     let rules = parts.admission.source();
     Unsealed::open(parts, OpenInputs { barrier, current_seal, devices: Vec::new(), rules }).await.unwrap()
 }

@@ -1,23 +1,33 @@
-//! The seal: the wrapping of the root key ([`wrap`]), and how the shares of its key are collected, kept and replaced
+//! The seal: the record with the ways to the root key ([`record`], [`slots`]), the seals of the configuration ([`set`],
+//! [`access`]) which unseal ([`unsealer`]) and are checked ([`keeper`]), and how shares are collected, kept and replaced
 //! ([`current`], [`shares`], [`rekey`]).
 
-pub(crate) mod by_shares;
-pub(crate) mod config;
+pub(crate) mod access;
 pub(crate) mod current;
 pub(crate) mod generate_root;
-mod in_use;
+pub(crate) mod keeper;
 mod kind;
+mod known_keys;
+pub(crate) mod migrate;
+mod opener;
+mod proven;
+pub(crate) mod record;
+mod record_v1;
 pub(crate) mod rekey;
-mod shamir;
+mod set;
 mod shape;
+pub(crate) mod share_key;
 pub(crate) mod shares;
+pub(crate) mod slots;
 #[cfg(test)]
-mod suite;
-mod wrap;
+pub(crate) mod test_seal;
+pub(crate) mod unsealer;
 
-pub(crate) use config::SealConfig;
+pub(crate) use access::{SealAccess, Seals};
 pub(crate) use current::CurrentSeal;
+pub(crate) use keeper::Keeper;
 pub use kind::SealKind;
+pub(crate) use record::{BreakGlass, SealConfig, WayIn};
+pub use set::{ConfiguredSeal, MAX_SEALS, SealSet, SealSetError, SealTiming};
 pub(crate) use shape::SealShape;
 pub(crate) use shares::Unsealing;
-pub(crate) use wrap::Seal;

@@ -1,25 +1,21 @@
 //! Rotation of the shares: a quorum of the old ones requests it, and with verification a quorum of the new ones must
 //! prove their receipt before they are valid.
 
-use std::sync::Arc;
-
 use keepfast_crypto::locked::Key256;
-use keepfast_crypto::random;
 use keepfast_crypto::secret::SecretBytes;
+use keepfast_crypto::{compare, random};
 use keepfast_framework::{Error, Result};
 
-use super::by_shares;
-use super::config::SealConfig;
 use super::shape::SealShape;
+use super::share_key;
 use super::shares::Unsealing;
-use super::wrap::Seal;
 
 /// A rotation in progress. Holds at most as many shares as the threshold.
 pub(crate) struct Rekey {
     /// The nonce, which each request with a share must have.
     pub(crate) nonce: String,
-    /// The number of new shares and their threshold.
-    pub(crate) shape: SealShape,
+    /// The number of new shares and their threshold; `None` for another root key without new shares.
+    pub(crate) shape: Option<SealShape>,
     /// Returned in the status as requested; without PGP there is no backup.
     pub(crate) backup: bool,
     /// Whether the new shares are valid only after a quorum of them was sent back.
@@ -36,30 +32,26 @@ pub(crate) struct Pending {
     pub(crate) nonce: String,
     /// Shares of the new kind that were sent back. The same share may be sent twice, and then proves nothing.
     pub(crate) submitted: Vec<SecretBytes>,
-    /// The new root key.
-    pub(crate) root: Key256,
-    /// The seal with the key of the new shares.
-    pub(crate) seal: Arc<dyn Seal>,
-    /// The new seal configuration.
-    pub(crate) config: SealConfig,
+    /// The number of new shares and their threshold.
+    pub(crate) shape: SealShape,
+    /// The key that the new shares combine to.
+    pub(crate) key: Key256,
 }
 
 impl Rekey {
-    /// A rotation to shares of this shape.
-    pub(crate) fn new(shape: SealShape, backup: bool, verify: bool) -> Self {
+    /// A rotation to shares of this shape, or of the root key only.
+    pub(crate) fn new(shape: Option<SealShape>, backup: bool, verify: bool) -> Self {
         Rekey { nonce: random::uuid(), shape, backup, verify, submitted: Unsealing::default(), pending: None }
-    }
-
-    /// Creates shares of a new root key, for the cluster of `present`.
-    pub(crate) async fn new_shares(&self, present: &SealConfig) -> Result<(Pending, Vec<SecretBytes>)> {
-        let root = random::key();
-        let (seal, shares) = by_shares::generate(present.kind, self.shape)?;
-        let config = SealConfig { shape: self.shape, ..present.rewrapped(&*seal, &root).await? };
-        Ok((Pending { nonce: random::uuid(), submitted: Vec::new(), root, seal, config }, shares))
     }
 }
 
 impl Pending {
+    /// Creates shares of a new key.
+    pub(crate) fn create(shape: SealShape) -> Result<(Self, Vec<SecretBytes>)> {
+        let (key, shares) = share_key::generate(shape)?;
+        Ok((Pending { nonce: random::uuid(), submitted: Vec::new(), shape, key }, shares))
+    }
+
     /// Restarts the verification with another nonce.
     pub(crate) fn restart(&mut self) {
         self.submitted.clear();
@@ -67,12 +59,13 @@ impl Pending {
     }
 
     /// Takes a share. `Some` at the threshold: whether they are the new ones.
-    pub(crate) async fn add_share(&mut self, share: SecretBytes) -> Result<Option<bool>> {
+    pub(crate) fn add_share(&mut self, share: SecretBytes) -> Option<bool> {
         self.submitted.push(share);
-        if self.submitted.len() < usize::from(self.config.shape.threshold) {
-            return Ok(None);
+        if self.submitted.len() < usize::from(self.shape.threshold) {
+            return None;
         }
-        super::current::is_quorum(&self.config, &self.submitted).await.map(Some)
+        let combined = share_key::combine(self.shape, &self.submitted);
+        Some(combined.is_some_and(|key| compare::equal(key.expose(), self.key.expose())))
     }
 }
 

@@ -1,5 +1,6 @@
 //! `sys/config/state/sanitized`: the effective configuration without its secrets.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use keepfast_framework::routes::{Help, Nothing};
@@ -7,6 +8,8 @@ use keepfast_framework::{Cx, Data, Result, Routes};
 use serde_json::{Value, json};
 
 use super::{System, unsealed};
+use crate::seal::record::SHAMIR;
+use crate::seal::{SealAccess, Seals};
 use crate::settings::{Settings, TelemetrySettings};
 
 const HELP: Help = Help { synopsis: "Returns the configuration of the server without its secrets.", description: "" };
@@ -15,11 +18,23 @@ pub(super) fn routes(r: &mut Routes<System>) {
     r.path("config/state/sanitized", HELP).read(sanitized);
 }
 
-async fn sanitized(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Value>> {
-    Ok(Data(document(&unsealed(cx)?.settings)))
+async fn sanitized(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Value>> {
+    Ok(Data(document(&unsealed(cx)?.settings, &seals(&sys.lifecycle()?.seals))))
 }
 
-fn document(settings: &Settings) -> Value {
+/// The stanzas of the seals; without any, the seal is that of unseal keys.
+fn seals(seals: &Seals) -> Vec<Value> {
+    let shown = |access: &Arc<SealAccess>| {
+        let configured = &access.configured;
+        json!({ "type": access.kind(), "name": configured.name, "disabled": configured.disabled, "priority": configured.priority })
+    };
+    match seals.all() {
+        [] => vec![json!({ "type": SHAMIR, "disabled": false })],
+        all => all.iter().map(shown).collect(),
+    }
+}
+
+fn document(settings: &Settings, seals: &[Value]) -> Value {
     let listeners: Vec<Value> = settings
         .listeners
         .iter()
@@ -42,7 +57,7 @@ fn document(settings: &Settings) -> Value {
         "max_lease_ttl": unless_default(settings.max_lease_ttl),
         "disable_ssct_tokens": true,
         "raw_storage_endpoint": false,
-        "seals": [{ "type": settings.seal.name(), "disabled": false }],
+        "seals": seals,
         "storage": {
             "type": settings.storage_type,
             "cluster_addr": settings.cluster_addr,

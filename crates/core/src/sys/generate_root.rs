@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 use super::rekey::{ShareRequest, required_shares};
 use super::tools::base64_fault;
 use super::{System, unsealed};
-use crate::seal::current::is_quorum;
 use crate::seal::generate_root::{self, RootGeneration};
 use crate::seal::rekey::add_share;
 use crate::seal::shares::{check_share, decode_share};
@@ -200,11 +199,12 @@ pub(super) async fn submit_root_share(cx: &mut Cx, key: &str, nonce: &str) -> Re
     }
     add_share(&mut generation.submitted, &share, "generation operation")?;
     let snapshot = RootProgress::of(generation, generation.submitted.progress());
-    if snapshot.progress < usize::from(config.shape.threshold) {
+    if snapshot.progress < usize::from(config.shape().threshold) {
         return Ok((snapshot, None));
     }
-    if !is_quorum(&config, &generation.submitted.take()).await? {
-        return Err(Error::invalid("root generation aborted: unable to authenticate: the shares do not unseal"));
+    if config.quorum(&generation.submitted.take()).is_none() {
+        let what = if config.has_seals() { "are no quorum of the recovery keys" } else { "do not unseal" };
+        return Err(Error::invalid(format!("root generation aborted: unable to authenticate: the shares {what}")));
     }
     let mut tx = unsealed.barrier.begin();
     let token = generation.encode(&root_token(&unsealed, &mut tx, cx.now()).await?);

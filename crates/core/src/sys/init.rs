@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 use super::System;
 use crate::cluster::join::joiner::known_seal;
 use crate::init::initialize;
+use crate::lifecycle::Lifecycle;
 use crate::seal::SealShape;
+use crate::seal::record::SHAMIR;
 
 const HELP: Help = Help {
     synopsis: "Returns whether the server is initialized, or initializes it.",
@@ -30,7 +32,7 @@ struct InitStatus {
 
 #[derive(Deserialize, JsonSchema)]
 struct InitRequest {
-    /// Number of shares into which the unseal key is split.
+    /// Number of shares into which the unseal key is split, with the seal `shamir`.
     #[serde(default)]
     secret_shares: Int,
     /// Number of shares that unseal the server.
@@ -42,10 +44,10 @@ struct InitRequest {
     /// Not supported: the root token is not encrypted with a PGP key.
     #[serde(default)]
     root_token_pgp_key: Text,
-    /// Not supported: the seal `shamir` has no recovery key.
+    /// Number of shares into which the recovery key is split, with a seal other than `shamir`. Default: no recovery key.
     #[serde(default)]
     recovery_shares: Int,
-    /// Not supported: the seal `shamir` has no recovery key.
+    /// Number of shares that authorize operations, and unseal when no seal works.
     #[serde(default)]
     recovery_threshold: Int,
 }
@@ -54,6 +56,10 @@ struct InitRequest {
 struct InitResponse {
     keys: Vec<String>,
     keys_base64: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovery_keys: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovery_keys_base64: Option<Vec<String>>,
     root_token: String,
 }
 
@@ -67,21 +73,45 @@ async fn init(sys: &System, req: InitRequest) -> Result<SealedResponse<InitRespo
     if !req.pgp_keys.0.is_empty() || !req.root_token_pgp_key.is_empty() {
         return Err(Error::invalid("encrypting shares with PGP keys is not supported by this server"));
     }
-    let recovery = [("recovery_shares", req.recovery_shares), ("recovery_threshold", req.recovery_threshold)];
-    let given: Vec<&str> = recovery.iter().filter(|(_, n)| n.0 != 0).map(|(name, _)| *name).collect();
-    if !given.is_empty() {
-        let given = given.join(",");
-        let seal = server.parts.settings.seal.name();
-        return Err(Error::invalid(format!("parameters {given} not applicable to seal type {seal}")));
-    }
-    let shape = SealShape::new(req.secret_shares.0, req.secret_threshold.0)?;
+    let has_seals = !server.seals.all().is_empty();
+    let shape = shape(&server, &req)?;
     if known_seal(&server).await?.is_some() {
         return Err(Error::invalid("Vault is already initialized"));
     }
     let made = initialize(&server, shape, None).await?;
-    Ok(SealedResponse::ok(InitResponse {
-        keys: made.shares.iter().map(|s| hex::encode(s.expose())).collect(),
-        keys_base64: made.shares.iter().map(|s| STANDARD.encode(s.expose())).collect(),
-        root_token: made.root_token.expose().clone(),
+    let keys: Vec<String> = made.shares.iter().map(|s| hex::encode(s.expose())).collect();
+    let keys_base64: Vec<String> = made.shares.iter().map(|s| STANDARD.encode(s.expose())).collect();
+    let root_token = made.root_token.expose().clone();
+    Ok(SealedResponse::ok(match has_seals {
+        false => InitResponse { keys, keys_base64, recovery_keys: None, recovery_keys_base64: None, root_token },
+        true => InitResponse {
+            keys: Vec::new(),
+            keys_base64: Vec::new(),
+            recovery_keys: Some(keys),
+            recovery_keys_base64: Some(keys_base64),
+            root_token,
+        },
     }))
+}
+
+/// The shape of the unseal keys, or of the recovery keys of a server with seals; `None` for no recovery keys.
+fn shape(server: &Lifecycle, req: &InitRequest) -> Result<Option<SealShape>> {
+    let secret = [("secret_shares", &req.secret_shares), ("secret_threshold", &req.secret_threshold)];
+    let recovery = [("recovery_shares", &req.recovery_shares), ("recovery_threshold", &req.recovery_threshold)];
+    let seal = server.seals.enabled().next().map(|access| access.kind());
+    let (applicable, other) = if seal.is_some() { (recovery, secret) } else { (secret, recovery) };
+    let given: Vec<&str> = other.iter().filter(|(_, n)| n.0 != 0).map(|(name, _)| *name).collect();
+    if !given.is_empty() {
+        let (given, seal) = (given.join(","), seal.unwrap_or(SHAMIR));
+        return Err(Error::invalid(format!("parameters {given} not applicable to seal type {seal}")));
+    }
+    let [(_, shares), (_, threshold)] = applicable;
+    match (seal, shares.0, threshold.0) {
+        (Some(_), 0, 0) => Ok(None),
+        (Some(_), shares, threshold) => {
+            let refused = |why| Error::invalid(format!("invalid recovery configuration: {why}"));
+            SealShape::check(shares, threshold).map_err(refused).map(Some)
+        }
+        (None, shares, threshold) => SealShape::new(shares, threshold).map(Some),
+    }
 }

@@ -20,7 +20,7 @@ const BACKUP: Help = Help {
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("key-status", STATUS).read(status);
     r.paths(["rotate", "rotate/keyring"], ROTATE).update(rotate).sudo();
-    r.paths(["rekey/backup", "rekey/recovery-key-backup", "rotate/root/backup"], BACKUP)
+    r.paths(["rekey/backup", "rekey/recovery-key-backup", "rotate/root/backup", "rotate/recovery/backup"], BACKUP)
         .read(backup)
         .delete(delete_backup);
 }

@@ -37,6 +37,7 @@ mod rotate_root;
 mod seal;
 mod seal_status;
 pub(crate) mod sealed;
+mod seals;
 mod system;
 mod tools;
 mod tune;
@@ -84,6 +85,7 @@ impl Engine for System {
         seal_status::routes(r);
         unseal::routes(r);
         seal::routes(r);
+        seals::routes(r);
         health::routes(r);
         leader::routes(r);
         audit::routes(r);

@@ -1,23 +1,35 @@
-//! New shares step by step, for `sys/rotate/root/` and its older open form `sys/rekey/`, which differ in error texts
-//! only.
+//! New shares step by step, for `sys/rotate/root/`, `sys/rotate/recovery/` and their older open forms `sys/rekey/` and
+//! `sys/rekey-recovery-key/`, which differ in error texts only.
+
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use keepfast_crypto::compare;
 use keepfast_crypto::secret::SecretBytes;
+use keepfast_crypto::{compare, random};
 use keepfast_framework::fields::{Flag, Int, SecretText, Strings, Text};
 use keepfast_framework::{Cx, Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::unsealed;
-use crate::seal::SealShape;
-use crate::seal::current::is_quorum;
+use super::{System, unsealed};
 use crate::seal::rekey::{Pending, Rekey, add_share};
+use crate::seal::slots::Change;
+use crate::seal::{SealShape, Seals};
 use crate::unsealed::Unsealed;
 
-/// The error texts in which the two forms differ.
+/// What is rotated.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    /// The unseal keys and the root key; with a seal the root key only.
+    Root,
+    /// The recovery keys.
+    Recovery,
+}
+
+/// The target, and the error texts in which the forms differ.
 pub(super) struct Wording {
+    pub(super) target: Target,
     /// The operation in progress.
     pub(super) name: &'static str,
     /// The kind of seal configuration.
@@ -71,7 +83,8 @@ pub(super) struct ShareRequest {
 /// A snapshot of the progress of new shares.
 pub(super) struct RekeyProgress {
     pub(super) nonce: String,
-    pub(super) shape: SealShape,
+    /// The new shares; `None` for another root key without new shares.
+    pub(super) shape: Option<SealShape>,
     pub(super) progress: usize,
     pub(super) backup: bool,
     pub(super) verify: bool,
@@ -132,7 +145,7 @@ impl RekeyProgress {
 
 impl VerificationProgress {
     fn of(pending: &Pending) -> Self {
-        let SealShape { shares, threshold } = pending.config.shape;
+        let SealShape { shares, threshold } = pending.shape;
         VerificationProgress {
             n: shares,
             nonce: pending.nonce.clone(),
@@ -143,13 +156,14 @@ impl VerificationProgress {
     }
 
     /// The state of a verification before the shares are issued.
-    pub(super) fn not_yet(shape: SealShape) -> Self {
+    pub(super) fn not_yet(shape: Option<SealShape>) -> Self {
+        let shape = shape.unwrap_or(SealShape { shares: 0, threshold: 0 });
         VerificationProgress { n: shape.shares, nonce: String::new(), progress: 0, started: false, t: shape.threshold }
     }
 }
 
 impl NewShares {
-    fn of(rotation: &Rekey, pending: &Pending, shares: &[SecretBytes]) -> Self {
+    fn of(rotation: &Rekey, pending: Option<&Pending>, shares: &[SecretBytes]) -> Self {
         NewShares {
             backup: rotation.backup,
             complete: true,
@@ -158,38 +172,84 @@ impl NewShares {
             nonce: rotation.nonce.clone(),
             pgp_fingerprints: None,
             verification_required: rotation.verify,
-            proof_nonce: rotation.verify.then(|| pending.nonce.clone()),
+            proof_nonce: pending.filter(|_| rotation.verify).map(|pending| pending.nonce.clone()),
         }
     }
 }
 
 /// The threshold of the current shares.
 pub(super) async fn required_shares(cx: &Cx) -> Result<u8> {
-    Ok(unsealed(cx)?.current_seal.seal_config().await?.shape.threshold)
+    Ok(unsealed(cx)?.current_seal.seal_config().await?.shape().threshold)
 }
 
-pub(super) async fn rekey_progress(cx: &Cx) -> Result<Option<RekeyProgress>> {
-    Ok(unsealed(cx)?.current_seal.rekey.lock().await.as_ref().map(RekeyProgress::of))
+type Rotation = Arc<tokio::sync::Mutex<Option<Rekey>>>;
+
+/// The rotation of this target.
+fn rotation_of(unsealed: &Unsealed, words: &Wording) -> Rotation {
+    let seal = &unsealed.current_seal;
+    match words.target {
+        Target::Root => seal.rekey.clone(),
+        Target::Recovery => seal.recovery_rekey.clone(),
+    }
 }
 
-pub(super) async fn begin_rekey(cx: &Cx, words: &Wording, req: &RekeyRequest) -> Result<RekeyProgress> {
+pub(super) async fn rekey_progress(cx: &Cx, words: &Wording) -> Result<Option<RekeyProgress>> {
+    Ok(rotation_of(&*unsealed(cx)?, words).lock().await.as_ref().map(RekeyProgress::of))
+}
+
+/// Begins a rotation. Without recovery keys the first ones are created at once: no share could authorize it.
+pub(super) async fn begin_rekey(
+    cx: &mut Cx,
+    sys: &System,
+    words: &Wording,
+    req: &RekeyRequest,
+) -> Result<Step<RekeyProgress, NewShares>> {
     let unsealed = unsealed(cx)?;
-    let mut rotation = unsealed.current_seal.rekey.lock().await;
+    let mut rotation = rotation_of(&unsealed, words).lock_owned().await;
     if rotation.is_some() {
         return Err(Error::invalid(format!("{} already in progress", words.name)));
     }
+    let config = unsealed.current_seal.seal_config().await?;
     let refused = |why: &str| Error::invalid(format!("invalid {} seal configuration: {why}", words.seal));
+    let verify = req.require_verification.as_ref().is_some_and(|verify| verify.0);
+    if words.target == Target::Root && config.has_seals() {
+        if verify {
+            return Err(refused("requiring verification is not supported for a root key without shares"));
+        }
+        return Ok(Step::Progress(RekeyProgress::of(rotation.insert(Rekey::new(None, false, false)))));
+    }
+    if words.target == Target::Recovery && !config.has_seals() {
+        return Err(Error::invalid("recovery keys are not supported by the seal of this server"));
+    }
     let number = |submitted: &Option<Int>| submitted.as_ref().map_or(0, |n| n.0);
     let shape = SealShape::check(number(&req.secret_shares), number(&req.secret_threshold)).map_err(refused)?;
     if req.has_pgp_keys() {
         return Err(refused("encrypting shares with PGP keys is not supported by this server"));
     }
-    let verify = req.require_verification.as_ref().is_some_and(|verify| verify.0);
-    Ok(RekeyProgress::of(rotation.insert(Rekey::new(shape, req.has_backup(), verify))))
+    let begun = Rekey::new(Some(shape), req.has_backup(), verify);
+    if config.shares.is_none() {
+        return first_shares(cx, sys, unsealed, &Rekey { verify: false, ..begun }, shape);
+    }
+    Ok(Step::Progress(RekeyProgress::of(rotation.insert(begun))))
 }
 
-pub(super) async fn cancel_rekey(cx: &Cx) -> Result<()> {
-    *unsealed(cx)?.current_seal.rekey.lock().await = None;
+/// Creates the first recovery keys.
+fn first_shares(
+    cx: &mut Cx,
+    sys: &System,
+    unsealed: Arc<Unsealed>,
+    rotation: &Rekey,
+    shape: SealShape,
+) -> Result<Step<RekeyProgress, NewShares>> {
+    let seals = sys.lifecycle()?.seals.clone();
+    let (pending, shares) = Pending::create(shape)?;
+    let made = NewShares::of(rotation, None, &shares);
+    cx.after_record(move || async move { commit(&unsealed, &seals, &pending).await });
+    Ok(Step::Done(made))
+}
+
+pub(super) async fn cancel_rekey(cx: &Cx, words: &Wording) -> Result<()> {
+    *rotation_of(&*unsealed(cx)?, words).lock().await = None;
     Ok(())
 }
 
@@ -197,12 +257,13 @@ pub(super) async fn cancel_rekey(cx: &Cx) -> Result<()> {
 /// a response that cannot be sent must not make lost shares the valid ones.
 pub(super) async fn submit_share(
     cx: &mut Cx,
+    sys: &System,
     words: &Wording,
     share: &SecretBytes,
     nonce: &str,
 ) -> Result<Step<RekeyProgress, NewShares>> {
     let unsealed = unsealed(cx)?;
-    let mut slot = unsealed.current_seal.rekey.clone().lock_owned().await;
+    let mut slot = rotation_of(&unsealed, words).lock_owned().await;
     // Read under the lock: the shares may have changed while this request waited.
     let config = unsealed.current_seal.seal_config().await?;
     let Some(rotation) = slot.as_mut() else { return Err(Error::invalid(words.absent)) };
@@ -217,19 +278,30 @@ pub(super) async fn submit_share(
         return Err(Error::invalid(format!("incorrect nonce supplied; nonce for {operation} is {right:?}")));
     }
     add_share(&mut rotation.submitted, share, words.collection)?;
-    if rotation.submitted.progress() < usize::from(config.shape.threshold) {
+    if rotation.submitted.progress() < usize::from(config.shape().threshold) {
         return Ok(Step::Progress(RekeyProgress::of(rotation)));
     }
-    if !is_quorum(&config, &rotation.submitted.take()).await? {
-        return Err(Error::invalid("failed to read root key: the shares do not unseal"));
+    if config.quorum(&rotation.submitted.take()).is_none() {
+        let what = if config.has_seals() { "are no quorum of the recovery keys" } else { "do not unseal" };
+        return Err(Error::invalid(format!("failed to read root key: the shares {what}")));
     }
-    let (pending, shares) = rotation.new_shares(&config).await?;
-    let made = NewShares::of(rotation, &pending, &shares);
+    let seals = sys.lifecycle()?.seals.clone();
+    let Some(shape) = rotation.shape else {
+        let made = NewShares::of(rotation, None, &[]);
+        cx.after_record(move || async move {
+            change_root(&unsealed, &seals).await?;
+            *slot = None;
+            Ok(())
+        });
+        return Ok(Step::Done(made));
+    };
+    let (pending, shares) = Pending::create(shape)?;
+    let made = NewShares::of(rotation, Some(&pending), &shares);
     if rotation.verify {
         rotation.pending = Some(pending);
     } else {
         cx.after_record(move || async move {
-            commit(&unsealed, &pending).await?;
+            commit(&unsealed, &seals, &pending).await?;
             *slot = None;
             Ok(())
         });
@@ -237,31 +309,46 @@ pub(super) async fn submit_share(
     Ok(Step::Done(made))
 }
 
-/// The progress of the verification; `Err` with the shape of shares that are not issued yet; `None` without an
-/// operation.
-pub(super) async fn verification_progress(cx: &Cx) -> Result<Option<Result<VerificationProgress, SealShape>>> {
-    let unsealed = unsealed(cx)?;
-    let rotation = unsealed.current_seal.rekey.lock().await;
-    Ok(rotation.as_ref().map(|r| r.pending.as_ref().map(VerificationProgress::of).ok_or(r.shape)))
+/// The state of a verification.
+pub(super) enum Verification {
+    /// There is no rotation.
+    NoRotation,
+    /// Shares of this shape are not issued yet; `None` for a rotation without new shares.
+    NotIssued(Option<SealShape>),
+    /// Shares are being verified.
+    Begun(VerificationProgress),
+}
+
+/// The progress of the verification.
+pub(super) async fn verification_progress(cx: &Cx, words: &Wording) -> Result<Verification> {
+    let rotation = rotation_of(&*unsealed(cx)?, words).lock_owned().await;
+    Ok(match rotation.as_ref().map(|rotation| (&rotation.pending, rotation.shape)) {
+        None => Verification::NoRotation,
+        Some((None, shape)) => Verification::NotIssued(shape),
+        Some((Some(pending), _)) => Verification::Begun(VerificationProgress::of(pending)),
+    })
 }
 
 /// Restarts the verification; returns as [`verification_progress`].
-pub(super) async fn restart_verification(cx: &Cx) -> Result<Option<Result<VerificationProgress, SealShape>>> {
-    if let Some(pending) = unsealed(cx)?.current_seal.rekey.lock().await.as_mut().and_then(|r| r.pending.as_mut()) {
+pub(super) async fn restart_verification(cx: &Cx, words: &Wording) -> Result<Verification> {
+    if let Some(pending) =
+        rotation_of(&*unsealed(cx)?, words).lock().await.as_mut().and_then(|rotation| rotation.pending.as_mut())
+    {
         pending.restart();
     }
-    verification_progress(cx).await
+    verification_progress(cx, words).await
 }
 
 /// Takes a share of the new kind. The new shares are valid once an audit device has the response to the last one.
 pub(super) async fn verify_share(
     cx: &mut Cx,
+    sys: &System,
     words: &Wording,
     share: SecretBytes,
     nonce: String,
 ) -> Result<Step<VerificationProgress, Verified>> {
     let unsealed = unsealed(cx)?;
-    let mut slot = unsealed.current_seal.rekey.clone().lock_owned().await;
+    let mut slot = rotation_of(&unsealed, words).lock_owned().await;
     let Some(pending) = slot.as_mut().and_then(|r| r.pending.as_mut()) else {
         return Err(Error::invalid(format!("no {} in progress", words.name)));
     };
@@ -273,7 +360,7 @@ pub(super) async fn verify_share(
     if words.refuses_repeats && repeated {
         return Err(Error::invalid("given key has already been provided during this verify operation"));
     }
-    match pending.add_share(share).await? {
+    match pending.add_share(share) {
         None => return Ok(Step::Progress(VerificationProgress::of(pending))),
         Some(false) => {
             pending.restart();
@@ -284,9 +371,10 @@ pub(super) async fn verify_share(
     }
     // After a failure the last share can be sent again: shares that operators hold by now are kept.
     pending.submitted.pop();
+    let seals = sys.lifecycle()?.seals.clone();
     cx.after_record(move || async move {
         if let Some(pending) = slot.as_ref().and_then(|rotation| rotation.pending.as_ref()) {
-            commit(&unsealed, pending).await?;
+            commit(&unsealed, &seals, pending).await?;
         }
         *slot = None;
         Ok(())
@@ -294,14 +382,20 @@ pub(super) async fn verify_share(
     Ok(Step::Done(Verified { complete: true, nonce }))
 }
 
-/// Commits the new shares, which replace the old ones.
-async fn commit(unsealed: &Unsealed, pending: &Pending) -> Result<()> {
-    let Pending { root, seal, config, .. } = pending;
-    unsealed.current_seal.change_shares(&unsealed.barrier, root, seal.clone(), config).await?;
-    tracing::info!(
-        shares = config.shape.shares,
-        threshold = config.shape.threshold,
-        "rekeyed: the unseal key has new shares"
-    );
+/// Commits the new shares, which replace the old ones, with another root key.
+async fn commit(unsealed: &Unsealed, seals: &Seals, pending: &Pending) -> Result<()> {
+    let Pending { shape, key, .. } = pending;
+    let change = Change::NewShares { shape: *shape, key: key.clone(), root: random::key() };
+    unsealed.current_seal.change(&unsealed.barrier, change).await?;
+    seals.check_slots();
+    tracing::info!(shares = shape.shares, threshold = shape.threshold, "rekeyed: there are new shares");
+    Ok(())
+}
+
+/// Commits another root key. The slots of seals get new keys afterwards, as soon as their seals respond.
+pub(super) async fn change_root(unsealed: &Unsealed, seals: &Seals) -> Result<()> {
+    unsealed.current_seal.change(&unsealed.barrier, Change::NewRoot(random::key())).await?;
+    seals.check_slots();
+    tracing::info!("root key rotated; the shares stay valid");
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! `sys/rotate/root`: a new root key under the current shares, or new shares from a quorum of the old ones.
+//! `sys/rotate/root` and `sys/rotate/recovery`: a new root key under the current shares, or new shares from a quorum of
+//! the old ones.
 
 use keepfast_crypto::secret::SecretBytes;
 use keepfast_framework::routes::{Help, Nothing};
@@ -6,7 +7,8 @@ use keepfast_framework::{Cx, Data, Error, Result, Routes};
 use serde::Serialize;
 
 use super::rekey::{
-    NewShares, RekeyProgress, RekeyRequest, ShareRequest, Step, VerificationProgress, Verified, Wording,
+    NewShares, RekeyProgress, RekeyRequest, ShareRequest, Step, Target, Verification, VerificationProgress, Verified,
+    Wording,
 };
 use super::{System, rekey, unsealed};
 use crate::seal::SealShape;
@@ -20,7 +22,18 @@ const INIT: Help = Help {
 const UPDATE: Help = Help { synopsis: "Submits a current share of the unseal key to the rekey.", description: "" };
 const VERIFY: Help = Help { synopsis: "Submits a new share to the verification of the rekey.", description: "" };
 
+const RECOVERY_INIT: Help = Help {
+    synopsis: "Returns, starts or cancels the replacement of the recovery keys.",
+    description: "Without recovery keys, the first ones are created at once. The current ones stay valid until the rotation is complete and, with require_verification, verified.",
+};
+const RECOVERY_UPDATE: Help = Help { synopsis: "Submits a current recovery key to the rotation.", description: "" };
+const RECOVERY_VERIFY: Help =
+    Help { synopsis: "Submits a new recovery key to the verification of the rotation.", description: "" };
+
+const ROOT_WORDS: Wording = Wording { target: Target::Root, ..WORDS };
+const RECOVERY_WORDS: Wording = Wording { target: Target::Recovery, ..WORDS };
 const WORDS: Wording = Wording {
+    target: Target::Root,
     name: "rotation",
     seal: "rotate",
     absent: "no rotation in progress",
@@ -35,6 +48,21 @@ pub(super) fn routes(r: &mut Routes<System>) {
     r.path("rotate/root/init", INIT).read(status).update(begin).delete(cancel).forwarded();
     r.path("rotate/root/update", UPDATE).update(update).once();
     r.path("rotate/root/verify", VERIFY).read(proof).update(verify).delete(restart).once().forwarded();
+    // The first recovery keys open the storage without another quorum.
+    r.path("rotate/recovery/init", RECOVERY_INIT)
+        .read(recovery_status)
+        .update(begin_recovery)
+        .delete(cancel_recovery)
+        .sudo()
+        .once()
+        .forwarded();
+    r.path("rotate/recovery/update", RECOVERY_UPDATE).update(update_recovery).once();
+    r.path("rotate/recovery/verify", RECOVERY_VERIFY)
+        .read(recovery_proof)
+        .update(verify_recovery)
+        .delete(restart_recovery)
+        .once()
+        .forwarded();
 }
 
 #[derive(Serialize)]
@@ -62,7 +90,8 @@ struct NewSharesResponse {
 
 impl Status {
     fn of(snapshot: Option<RekeyProgress>, required: u8) -> Self {
-        let shape = snapshot.as_ref().map(|s| s.shape);
+        let root_only = SealShape { shares: 1, threshold: 1 };
+        let shape = snapshot.as_ref().map(|s| s.shape.unwrap_or(root_only));
         let mut status = Status {
             n: shape.map_or(0, |s| s.shares),
             nonce: None,
@@ -83,24 +112,35 @@ impl Status {
     }
 }
 
-async fn rotate(_: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
-    let unsealed = unsealed(cx)?;
-    unsealed.current_seal.change_root(&unsealed.barrier).await?;
-    tracing::info!("root key rotated; the shares stay valid");
-    Ok(())
+async fn rotate(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
+    rekey::change_root(&*unsealed(cx)?, &sys.lifecycle()?.seals).await
 }
 
-async fn status(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Status>> {
-    Ok(Data(Status::of(rekey::rekey_progress(cx).await?, rekey::required_shares(cx).await?)))
+async fn current(cx: &Cx, words: &Wording) -> Result<Data<Status>> {
+    Ok(Data(Status::of(rekey::rekey_progress(cx, words).await?, rekey::required_shares(cx).await?)))
 }
 
-async fn begin(_: &System, cx: &mut Cx, req: RekeyRequest) -> Result<Data<Status>> {
-    let current = rekey::begin_rekey(cx, &WORDS, &req).await?;
-    Ok(Data(Status::of(Some(current), rekey::required_shares(cx).await?)))
+async fn started(sys: &System, cx: &mut Cx, words: &Wording, req: &RekeyRequest) -> Result<Data<Steps>> {
+    let step = rekey::begin_rekey(cx, sys, words, req).await?;
+    shown(cx, step).await
 }
 
-async fn cancel(_: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
-    rekey::cancel_rekey(cx).await
+async fn submitted(sys: &System, cx: &mut Cx, words: &Wording, req: ShareRequest) -> Result<Data<Steps>> {
+    let (share, nonce) = share(req)?;
+    let step = rekey::submit_share(cx, sys, words, &share, &nonce).await?;
+    shown(cx, step).await
+}
+
+type Steps = Step<Status, NewSharesResponse>;
+
+async fn shown(cx: &Cx, step: Step<RekeyProgress, NewShares>) -> Result<Data<Steps>> {
+    Ok(Data(match step {
+        Step::Progress(snapshot) => Step::Progress(Status::of(Some(snapshot), rekey::required_shares(cx).await?)),
+        Step::Done(made) => {
+            let verification_nonce = made.proof_nonce.clone().unwrap_or_default();
+            Step::Done(NewSharesResponse { made, verification_nonce })
+        }
+    }))
 }
 
 /// The share and the nonce of a request.
@@ -119,34 +159,80 @@ fn share(req: ShareRequest) -> Result<(SecretBytes, String)> {
     }
 }
 
-async fn update(_: &System, cx: &mut Cx, req: ShareRequest) -> Result<Data<Step<Status, NewSharesResponse>>> {
-    let (share, nonce) = share(req)?;
-    Ok(Data(match rekey::submit_share(cx, &WORDS, &share, &nonce).await? {
-        Step::Progress(snapshot) => Step::Progress(Status::of(Some(snapshot), rekey::required_shares(cx).await?)),
-        Step::Done(made) => {
-            let verification_nonce = made.proof_nonce.clone().unwrap_or_default();
-            Step::Done(NewSharesResponse { made, verification_nonce })
-        }
-    }))
-}
-
 /// The progress of a verification, which needs issued shares.
-fn verification_response(proof: Option<Result<VerificationProgress, SealShape>>) -> Result<Data<VerificationProgress>> {
+fn verification_response(proof: Verification) -> Result<Data<VerificationProgress>> {
     match proof {
-        Some(Ok(proof)) => Ok(Data(proof)),
+        Verification::Begun(proof) => Ok(Data(proof)),
         _ => Err(Error::invalid("no rotation configuration found")),
     }
 }
 
+async fn verified(
+    sys: &System,
+    cx: &mut Cx,
+    words: &Wording,
+    req: ShareRequest,
+) -> Result<Data<Step<VerificationProgress, Verified>>> {
+    let (share, nonce) = share(req)?;
+    rekey::verify_share(cx, sys, words, share, nonce).await.map(Data)
+}
+
+async fn status(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Status>> {
+    current(cx, &ROOT_WORDS).await
+}
+
+async fn begin(sys: &System, cx: &mut Cx, req: RekeyRequest) -> Result<Data<Steps>> {
+    started(sys, cx, &ROOT_WORDS, &req).await
+}
+
+async fn cancel(_: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
+    rekey::cancel_rekey(cx, &ROOT_WORDS).await
+}
+
+async fn update(sys: &System, cx: &mut Cx, req: ShareRequest) -> Result<Data<Steps>> {
+    submitted(sys, cx, &ROOT_WORDS, req).await
+}
+
 async fn proof(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<VerificationProgress>> {
-    verification_response(rekey::verification_progress(cx).await?)
+    verification_response(rekey::verification_progress(cx, &ROOT_WORDS).await?)
 }
 
 async fn restart(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<VerificationProgress>> {
-    verification_response(rekey::restart_verification(cx).await?)
+    verification_response(rekey::restart_verification(cx, &ROOT_WORDS).await?)
 }
 
-async fn verify(_: &System, cx: &mut Cx, req: ShareRequest) -> Result<Data<Step<VerificationProgress, Verified>>> {
-    let (share, nonce) = share(req)?;
-    rekey::verify_share(cx, &WORDS, share, nonce).await.map(Data)
+async fn verify(sys: &System, cx: &mut Cx, req: ShareRequest) -> Result<Data<Step<VerificationProgress, Verified>>> {
+    verified(sys, cx, &ROOT_WORDS, req).await
+}
+
+async fn recovery_status(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Status>> {
+    current(cx, &RECOVERY_WORDS).await
+}
+
+async fn begin_recovery(sys: &System, cx: &mut Cx, req: RekeyRequest) -> Result<Data<Steps>> {
+    started(sys, cx, &RECOVERY_WORDS, &req).await
+}
+
+async fn cancel_recovery(_: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
+    rekey::cancel_rekey(cx, &RECOVERY_WORDS).await
+}
+
+async fn update_recovery(sys: &System, cx: &mut Cx, req: ShareRequest) -> Result<Data<Steps>> {
+    submitted(sys, cx, &RECOVERY_WORDS, req).await
+}
+
+async fn recovery_proof(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<VerificationProgress>> {
+    verification_response(rekey::verification_progress(cx, &RECOVERY_WORDS).await?)
+}
+
+async fn restart_recovery(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<VerificationProgress>> {
+    verification_response(rekey::restart_verification(cx, &RECOVERY_WORDS).await?)
+}
+
+async fn verify_recovery(
+    sys: &System,
+    cx: &mut Cx,
+    req: ShareRequest,
+) -> Result<Data<Step<VerificationProgress, Verified>>> {
+    verified(sys, cx, &RECOVERY_WORDS, req).await
 }

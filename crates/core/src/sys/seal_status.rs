@@ -1,4 +1,4 @@
-//! `sys/seal-status`: whether the server is sealed, and the shares of the unseal key.
+//! `sys/seal-status`: whether the server is sealed, and the shares of the unseal key or of the recovery key.
 
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::sealed::SealedResponse;
@@ -9,7 +9,8 @@ use serde::Serialize;
 use super::System;
 use crate::cluster::join::joiner::known_seal;
 use crate::lifecycle::Lifecycle;
-use crate::seal::SealConfig;
+use crate::seal::record::SHAMIR;
+use crate::seal::{SealConfig, SealShape, migrate};
 use crate::version_history;
 
 const HELP: Help = Help { synopsis: "Returns the seal status of the server.", description: "" };
@@ -22,7 +23,7 @@ pub(super) fn routes(r: &mut Routes<System>) {
 #[derive(Serialize, JsonSchema)]
 pub(super) struct SealStatus {
     #[serde(rename = "type")]
-    kind: &'static str,
+    kind: String,
     initialized: bool,
     sealed: bool,
     t: u8,
@@ -30,9 +31,15 @@ pub(super) struct SealStatus {
     progress: usize,
     nonce: String,
     recovery_seal: bool,
+    /// Only there with a seal whose key is outside of the server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recovery_seal_type: Option<&'static str>,
     version: String,
     commit_date: &'static str,
     migration: bool,
+    /// Only there with seals in the configuration. Why the server is sealed: `uninitialized`, `shares`, `manual`, `migration`, `unsealing`, or why its seals fail.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sealed_reason: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cluster_name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,9 +60,19 @@ impl SealStatus {
     pub(super) fn of(server: &Lifecycle, config: Option<SealConfig>) -> Self {
         let unsealing = server.unsealing.lock();
         let sealed = server.is_sealed();
-        let (t, n) = config.as_ref().map_or((0, 0), |c| (c.shape.threshold, c.shape.shares));
-        let kind = config.as_ref().map_or(server.parts.settings.seal, |c| c.kind).name();
+        let SealShape { shares: n, threshold: t } =
+            config.as_ref().map_or(SealShape { shares: 0, threshold: 0 }, SealConfig::shape);
+        let seals = &server.seals;
+        let migration = config.as_ref().and_then(|config| migrate::pending(config, seals));
+        let kind = match (&migration, &config) {
+            (Some(migration), _) => migration.kind().to_owned(),
+            (None, Some(config)) => config.kind().to_owned(),
+            (None, None) => seals.enabled().next().map_or(SHAMIR, |access| access.kind()).to_owned(),
+        };
         let initialized = config.is_some();
+        let recovery_seal = kind != SHAMIR;
+        let has_reason = sealed && !seals.all().is_empty();
+        let sealed_reason = has_reason.then(|| seals.sealed_reason(config.as_ref()));
         let (cluster_name, cluster_id) = config.filter(|_| !sealed).map(|c| (c.cluster_name, c.cluster_id)).unzip();
         SealStatus {
             kind,
@@ -65,10 +82,12 @@ impl SealStatus {
             n,
             progress: unsealing.progress(),
             nonce: unsealing.nonce().to_owned(),
-            recovery_seal: false,
+            recovery_seal,
+            recovery_seal_type: (recovery_seal && initialized).then_some(SHAMIR),
             version: server.parts.settings.version.clone(),
             commit_date: version_history::RELEASED,
-            migration: false,
+            migration: migration.is_some(),
+            sealed_reason,
             cluster_name,
             cluster_id,
             storage_type: server.parts.settings.storage_type.clone(),

@@ -1,5 +1,5 @@
-//! `sys/rekey/` and `sys/generate-root/`: the older forms of `sys/rotate/root/` and `sys/generate-root-token/`, which
-//! need shares and no token. Any client could begin or cancel an operation here, so they are off unless the listener
+//! `sys/rekey/`, `sys/rekey-recovery-key/` and `sys/generate-root/`: the older forms of `sys/rotate/root/`,
+//! `sys/rotate/recovery/` and `sys/generate-root-token/`, which need shares and no token. Any client could begin or cancel an operation here, so they are off unless the listener
 //! enables them.
 
 use keepfast_crypto::secret::SecretBytes;
@@ -10,9 +10,8 @@ use keepfast_framework::{Cx, Error, Result, Routes, Status, UnauthedEndpoints};
 use serde::Serialize;
 
 use super::generate_root::{GenerateRootRequest, RootProgress};
-use super::rekey::{NewShares, RekeyProgress, RekeyRequest, ShareRequest, Step, VerificationProgress, Wording};
-use super::{System, call, generate_root, rekey};
-use crate::seal::SealShape;
+use super::rekey::{NewShares, RekeyProgress, RekeyRequest, ShareRequest, Step, Target, Verification, Wording};
+use super::{System, call, generate_root, rekey, unsealed};
 use crate::seal::shares::decode_share;
 use crate::token::id::SERVICE_LENGTH;
 
@@ -25,7 +24,15 @@ const GENERATE: Help = Help {
     description: "Disabled unless the listener sets disable_unauthed_generate_root_endpoints = false. Use sys/generate-root-token instead.",
 };
 
-const WORDS: Wording = Wording {
+const REKEY_RECOVERY: Help = Help {
+    synopsis: "Replaces the recovery keys without a token.",
+    description: "Disabled unless the listener sets disable_unauthed_rekey_endpoints = false. Use sys/rotate/recovery instead.",
+};
+
+const RECOVERY_WORDS: Wording =
+    Wording { target: Target::Recovery, absent: "no recovery rekey in progress", ..ROOT_WORDS };
+const ROOT_WORDS: Wording = Wording {
+    target: Target::Root,
     name: "rekey",
     seal: "rekey",
     absent: "no barrier rekey in progress",
@@ -39,6 +46,20 @@ pub(super) fn routes(r: &mut Routes<System>) {
     r.path("rekey/init", REKEY).read(status).update(begin).delete(cancel).unauthenticated().forwarded();
     r.path("rekey/update", REKEY).update(update).unauthenticated().once();
     r.path("rekey/verify", REKEY).read(proof).update(verify).delete(restart).unauthenticated().once().forwarded();
+    r.path("rekey-recovery-key/init", REKEY_RECOVERY)
+        .read(recovery_status)
+        .update(begin_recovery)
+        .delete(cancel_recovery)
+        .unauthenticated()
+        .forwarded();
+    r.path("rekey-recovery-key/update", REKEY_RECOVERY).update(update_recovery).unauthenticated().once();
+    r.path("rekey-recovery-key/verify", REKEY_RECOVERY)
+        .read(recovery_proof)
+        .update(verify_recovery)
+        .delete(restart_recovery)
+        .unauthenticated()
+        .once()
+        .forwarded();
     // The folder of both paths has help only.
     r.path("generate-root", GENERATE).hidden();
     r.path("generate-root/attempt", GENERATE)
@@ -89,7 +110,7 @@ struct GenerateRootStatus {
 
 impl RekeyStatus {
     fn of(snapshot: Option<RekeyProgress>, required: u8) -> Self {
-        let shape = snapshot.as_ref().map(|s| s.shape);
+        let shape = snapshot.as_ref().and_then(|s| s.shape);
         let (backup, verify) = snapshot.as_ref().map_or((false, false), |s| (s.backup, s.verify));
         let progress = snapshot.as_ref().map_or(0, |s| s.progress);
         let started = snapshot.is_some();
@@ -167,30 +188,34 @@ fn share(req: ShareRequest) -> Result<(SecretBytes, String)> {
     }
 }
 
-async fn status(_: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
+async fn current(cx: &Cx, words: &Wording) -> Result<Raw> {
     check_rekey(cx)?;
-    plain(&RekeyStatus::of(rekey::rekey_progress(cx).await?, rekey::required_shares(cx).await?))
+    plain(&RekeyStatus::of(rekey::rekey_progress(cx, words).await?, rekey::required_shares(cx).await?))
 }
 
-async fn begin(_: &System, cx: &mut Cx, req: RekeyRequest) -> Result<Raw> {
+async fn started(sys: &System, cx: &mut Cx, words: &Wording, req: RekeyRequest) -> Result<Raw> {
     check_rekey(cx)?;
     if req.has_backup() && !req.has_pgp_keys() {
         let why = "cannot request a backup of the new keys without providing PGP keys for encryption";
         return Err(Error::invalid(why));
     }
-    let current = rekey::begin_rekey(cx, &WORDS, &req).await?;
-    plain(&RekeyStatus::of(Some(current), rekey::required_shares(cx).await?))
+    if words.target == Target::Recovery && unsealed(cx)?.current_seal.seal_config().await?.shares.is_none() {
+        // Nothing would authorize the first ones here.
+        return Err(Error::invalid("there are no recovery keys: create them with sys/rotate/recovery"));
+    }
+    let step = rekey::begin_rekey(cx, sys, words, &req).await?;
+    shown(cx, step).await
 }
 
-async fn cancel(_: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
-    check_rekey(cx)?;
-    rekey::cancel_rekey(cx).await
-}
-
-async fn update(_: &System, cx: &mut Cx, req: ShareRequest) -> Result<Raw> {
+async fn advanced(sys: &System, cx: &mut Cx, words: &Wording, req: ShareRequest) -> Result<Raw> {
     check_rekey(cx)?;
     let (share, nonce) = share(req)?;
-    match rekey::submit_share(cx, &WORDS, &share, &nonce).await? {
+    let step = rekey::submit_share(cx, sys, words, &share, &nonce).await?;
+    shown(cx, step).await
+}
+
+async fn shown(cx: &Cx, step: Step<RekeyProgress, NewShares>) -> Result<Raw> {
+    match step {
         Step::Progress(snapshot) => plain(&RekeyStatus::of(Some(snapshot), rekey::required_shares(cx).await?)),
         Step::Done(made) => {
             let verification_nonce = made.proof_nonce.clone();
@@ -199,27 +224,81 @@ async fn update(_: &System, cx: &mut Cx, req: ShareRequest) -> Result<Raw> {
     }
 }
 
-fn proof_response(proof: Option<Result<VerificationProgress, SealShape>>) -> Result<Raw> {
+async fn proof_response(cx: &Cx, words: &Wording, restarts: bool) -> Result<Raw> {
+    check_rekey(cx)?;
+    let proof = match restarts {
+        true => rekey::restart_verification(cx, words).await?,
+        false => rekey::verification_progress(cx, words).await?,
+    };
     match proof {
-        Some(proof) => plain(&proof.unwrap_or_else(VerificationProgress::not_yet)),
-        None => Err(Error::invalid("no rekey configuration found")),
+        Verification::Begun(proof) => plain(&proof),
+        Verification::NotIssued(shape) => plain(&rekey::VerificationProgress::not_yet(shape)),
+        Verification::NoRotation => Err(Error::invalid("no rekey configuration found")),
     }
 }
 
-async fn proof(_: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
+async fn verified(sys: &System, cx: &mut Cx, words: &Wording, req: ShareRequest) -> Result<Raw> {
     check_rekey(cx)?;
-    proof_response(rekey::verification_progress(cx).await?)
+    let (share, nonce) = share(req)?;
+    plain(&rekey::verify_share(cx, sys, words, share, nonce).await?)
+}
+
+async fn status(_: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
+    current(cx, &ROOT_WORDS).await
+}
+
+async fn begin(sys: &System, cx: &mut Cx, req: RekeyRequest) -> Result<Raw> {
+    started(sys, cx, &ROOT_WORDS, req).await
+}
+
+async fn cancel(_: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
+    check_rekey(cx)?;
+    rekey::cancel_rekey(cx, &ROOT_WORDS).await
+}
+
+async fn update(sys: &System, cx: &mut Cx, req: ShareRequest) -> Result<Raw> {
+    advanced(sys, cx, &ROOT_WORDS, req).await
+}
+
+async fn proof(_: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
+    proof_response(cx, &ROOT_WORDS, false).await
 }
 
 async fn restart(_: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
-    check_rekey(cx)?;
-    proof_response(rekey::restart_verification(cx).await?)
+    proof_response(cx, &ROOT_WORDS, true).await
 }
 
-async fn verify(_: &System, cx: &mut Cx, req: ShareRequest) -> Result<Raw> {
+async fn verify(sys: &System, cx: &mut Cx, req: ShareRequest) -> Result<Raw> {
+    verified(sys, cx, &ROOT_WORDS, req).await
+}
+
+async fn recovery_status(_: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
+    current(cx, &RECOVERY_WORDS).await
+}
+
+async fn begin_recovery(sys: &System, cx: &mut Cx, req: RekeyRequest) -> Result<Raw> {
+    started(sys, cx, &RECOVERY_WORDS, req).await
+}
+
+async fn cancel_recovery(_: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
     check_rekey(cx)?;
-    let (share, nonce) = share(req)?;
-    plain(&rekey::verify_share(cx, &WORDS, share, nonce).await?)
+    rekey::cancel_rekey(cx, &RECOVERY_WORDS).await
+}
+
+async fn update_recovery(sys: &System, cx: &mut Cx, req: ShareRequest) -> Result<Raw> {
+    advanced(sys, cx, &RECOVERY_WORDS, req).await
+}
+
+async fn recovery_proof(_: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
+    proof_response(cx, &RECOVERY_WORDS, false).await
+}
+
+async fn restart_recovery(_: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
+    proof_response(cx, &RECOVERY_WORDS, true).await
+}
+
+async fn verify_recovery(sys: &System, cx: &mut Cx, req: ShareRequest) -> Result<Raw> {
+    verified(sys, cx, &RECOVERY_WORDS, req).await
 }
 
 async fn root_status(_: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {

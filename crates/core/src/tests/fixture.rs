@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::DevMount;
+use crate::SealSet;
 use crate::seal::SealShape;
 use crate::settings::AuditSettings;
 use crate::unsealed::Unsealed;
@@ -135,7 +136,7 @@ impl TestServer {
     pub(crate) async fn sealed(shape: SealShape) -> Self {
         let server = Self::uninitialized();
         let root = Some(SecretString::new(ROOT.to_owned()));
-        let made = crate::init::initialize(&server.node.lifecycle, shape, root).await.unwrap();
+        let made = crate::init::initialize(&server.node.lifecycle, Some(shape), root).await.unwrap();
         TestServer { shares: made.shares, ..server }
     }
 
@@ -152,6 +153,19 @@ impl TestServer {
         let backend = Arc::new(backend);
         let node = Node::new(backend.clone(), keepfast_engines::all(), Arc::new(clock.clone()), settings.clone());
         TestServer { node, clock, backend, dir, shares: Vec::new(), settings }
+    }
+
+    /// A server with these seals whose storage is empty.
+    pub(crate) fn with_seals(seals: SealSet, change: impl FnOnce(&mut Settings)) -> Self {
+        let server = Self::uninitialized_on(Gated::default(), TestClock::default(), change);
+        server.under(seals)
+    }
+
+    /// The same storage under a new process with these seals, which does not unseal by itself.
+    pub(crate) fn under(self, seals: SealSet) -> Self {
+        let (backend, clock): (Arc<dyn Backend>, _) = (self.backend.clone(), Arc::new(self.clock.clone()));
+        let node = Node::with_seals(backend, keepfast_engines::all(), clock, self.settings.clone(), seals);
+        TestServer { node, ..self }
     }
 
     /// The same storage under a new process.

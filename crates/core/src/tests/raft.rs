@@ -21,6 +21,7 @@ use crate::cluster::fake::{FakeConsensus, member, status};
 use crate::cluster::join::client::{JoinClient, JoinError, JoinStep, JoinTarget};
 use crate::cluster::join::exchange::{Challenge, JOINING, Proof, Welcome, WelcomeDetails};
 use crate::cluster::port::{ClusterPort, ComingRoot, ForwardedResponse, NotForwarded, PeerService, PortIdentity};
+use crate::seal::slots::Change as SealChange;
 use crate::tests::fixture::{ROOT, RequestOptions, TestServer, incoming};
 use crate::tests::gate::Gated;
 
@@ -246,8 +247,8 @@ async fn a_leader_without_the_root_key_is_not_joined_and_gets_no_share() {
 async fn a_leader_with_another_seal_than_at_first_gets_no_answer() {
     let pair = Pair::new().await;
     pair.join().await;
-    let shares = pair.leader.unsealed().current_seal.change_root(&pair.leader.unsealed().barrier).await;
-    shares.unwrap();
+    let unsealed = pair.leader.unsealed();
+    unsealed.current_seal.change(&unsealed.barrier, SealChange::NewRoot(random::key())).await.unwrap();
     let refused = pair.unseal().await.is(409);
     assert_eq!(refused.error(), "the seal of the cluster has changed; submit the shares again");
     pair.will_receive();

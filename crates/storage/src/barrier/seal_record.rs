@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::SEAL;
-use crate::{Backend, Batch, Key, StorageError, Write};
+use crate::{Backend, Batch, Digest, Key, Read, StorageError, Write};
 
 /// A change of the record.
 #[derive(Clone, Debug)]
@@ -26,14 +26,17 @@ impl SealRecord {
         backend.get(&Key::new(SEAL)?).await
     }
 
-    /// Replaces the record. [`Barrier::create`](crate::Barrier::create) and
+    /// Replaces the record, if it is still `from`. [`Barrier::create`](crate::Barrier::create) and
     /// [`Barrier::rewrap_root`](crate::Barrier::rewrap_root) write it in one commit with the keyring.
     ///
     /// # Errors
-    /// Those of the backend.
-    pub async fn store(backend: &dyn Backend, record: Bytes) -> Result<(), StorageError> {
-        backend.commit(Batch::put(Key::new(SEAL)?, record)).await.map(drop)
+    /// [`StorageError::Conflict`] when the record has changed; those of the backend.
+    pub async fn replace(backend: &dyn Backend, from: &Bytes, to: Bytes) -> Result<(), StorageError> {
+        let key = Key::new(SEAL)?;
+        let reads = vec![Read::Value { key: key.clone(), seen: Some(Digest::of(from)) }];
+        backend.commit(Batch { reads, writes: vec![Write::Put { key, value: to }] }).await.map(drop)
     }
+
     /// The record that a batch writes, if it does.
     pub fn written(writes: &[Write]) -> Option<&Bytes> {
         writes.iter().find_map(|write| match write {

@@ -9,7 +9,6 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use keepfast_crypto::locked::Key256;
 use keepfast_crypto::random;
-use keepfast_crypto::secret::SecretBytes;
 use keepfast_framework::{Error, Result, Status};
 use keepfast_storage::{Addresses, Consensus, Joined, Member, StorageError, derive_key};
 use serde_json::json;
@@ -21,7 +20,7 @@ use super::responses::{ReceivedChallenge, challenge_of, sealed_of};
 use super::service::JoiningService;
 use crate::cluster::port::PortIdentity;
 use crate::lifecycle::Lifecycle;
-use crate::seal::{Seal, SealConfig};
+use crate::seal::{SealConfig, WayIn};
 
 /// How often the state of the node is read while a snapshot arrives.
 const POLL: Duration = Duration::from_millis(50);
@@ -59,6 +58,7 @@ pub(crate) async fn request(server: &Lifecycle, intent: Intent) -> Result<()> {
         *current = Some(pending);
     }
     tracing::info!(cluster = name, "a leader was found: this node joins it when it gets the shares of its unseal key");
+    server.seals.begin_round();
     Ok(())
 }
 
@@ -73,26 +73,26 @@ fn check_shares(server: &Lifecycle) -> Result<()> {
     Err(Error::invalid(text))
 }
 
-/// Joins the cluster with these shares, and unseals. Returns whether they open the root key. The records of the cluster
+/// Joins the cluster with what opens its root key, and unseals. Returns whether it opens it. The records of the cluster
 /// may arrive after the call: it waits at most `patience` for them.
 ///
 /// Fails when no leader responds, or refuses this node.
-pub(crate) async fn complete(server: &Arc<Lifecycle>, shares: &[SecretBytes], patience: Duration) -> Result<bool> {
+pub(crate) async fn complete(server: &Arc<Lifecycle>, way: WayIn, patience: Duration) -> Result<bool> {
     let joining = &server.administration.joining;
     let ended = joining.attempt.lock().ended;
     let completing = joining.completing.clone().lock_owned().await;
     let Some(pending) = joining.pending.lock().clone() else { return Err(Error::invalid("Vault is not initialized")) };
-    let Some(seal) = pending.seal.seal_from(shares) else { return Ok(false) };
-    let Some(root) = pending.seal.unwrap(&*seal).await? else { return Ok(false) };
+    let Some(root) = pending.seal.open(&way)? else { return Ok(false) };
     let accepted = accept(server, &pending, &root).await?;
     let work = {
-        let (server, seal) = (server.clone(), seal);
+        let server = server.clone();
         async move {
             let _completing = completing;
-            let entered = enter(&server, accepted, seal).await;
+            let entered = enter(&server, accepted, way).await;
             if let Err(error) = &entered {
                 let cause = error.cause().map(ToString::to_string).unwrap_or_default();
                 tracing::error!(%error, cause, "this node has not joined the cluster; submit the shares again");
+                server.seals.begin_round();
             }
             entered
         }
@@ -156,7 +156,7 @@ async fn accept(server: &Lifecycle, pending: &Pending, root: &Key256) -> Result<
 }
 
 /// Becomes a member: prepares the data directory, connects, waits for the records and unseals.
-async fn enter(server: &Arc<Lifecycle>, welcome: Welcome, seal: Arc<dyn Seal>) -> Result<()> {
+async fn enter(server: &Arc<Lifecycle>, welcome: Welcome, way: WayIn) -> Result<()> {
     let consensus = consensus(server)?;
     let Welcome { authority, details } = welcome;
     let cluster_id = details.cluster_id.clone();
@@ -174,7 +174,7 @@ async fn enter(server: &Arc<Lifecycle>, welcome: Welcome, seal: Arc<dyn Seal>) -
     }
     *server.administration.joining.pending.lock() = None;
     tracing::info!("this node has joined the cluster");
-    if server.unseal_by(|_| Some(seal)).await? {
+    if server.unseal_by(way).await? {
         return Ok(());
     }
     Err(Error::new(Status(409), "the seal of the cluster has changed; submit its shares"))

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::join::exchange::{MAX_CHALLENGE, MAX_REQUEST};
 use crate::cluster::join::leader;
-use crate::seal::SealKind;
 use crate::sys::system::{System, consensus, unsealed};
 
 const CHALLENGE: Help = Help {
@@ -48,8 +47,7 @@ struct ChallengeResponse {
 #[derive(Serialize, JsonSchema)]
 struct SealResponse {
     #[serde(rename = "type")]
-    #[schemars(with = "String")]
-    kind: SealKind,
+    kind: String,
     secret_shares: u8,
     secret_threshold: u8,
     pgp_keys: Option<Vec<String>>,
@@ -94,9 +92,9 @@ async fn challenge(sys: &System, cx: &mut Cx, request: ChallengeRequest) -> Resu
     let leader::Challenged { challenge, seal, seal_record } =
         leader::challenge(&*sys.lifecycle()?, &*unsealed(cx)?, &bytes).await?;
     let seal_config = SealResponse {
-        kind: seal.kind,
-        secret_shares: seal.shape.shares,
-        secret_threshold: seal.shape.threshold,
+        kind: seal.kind().to_owned(),
+        secret_shares: seal.shape().shares,
+        secret_threshold: seal.shape().threshold,
         pgp_keys: None,
         nonce: "",
         backup: false,

@@ -1,0 +1,187 @@
+//! Checks the seals of an unsealed server in the background, and keeps their slots current: on the leader, a seal without a
+//! slot gets one, and a slot gets a new KEK when its seal has rotated its key or the root key has changed. No request waits
+//! for it.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use keepfast_crypto::{compare, random};
+use keepfast_framework::seal::{SealError, SealErrorClass};
+use keepfast_framework::{Clock, Error, Result, Status};
+
+use super::access::SealAccess;
+use super::opener::jittered;
+use super::proven::ProvenKek;
+use super::record::{BreakGlass, SealConfig, Slot, slot_key};
+use super::slots::Change;
+use crate::lifecycle::Lifecycle;
+use crate::unsealed::Unsealed;
+
+/// The pause between the unseal and the first check.
+const FIRST: Duration = Duration::from_secs(1);
+
+/// The tasks that check the seals; they stop when this is dropped.
+pub(crate) struct Keeper(Vec<tokio::task::JoinHandle<()>>);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.0.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}
+
+impl Keeper {
+    /// Starts a task for each seal.
+    pub(crate) fn start(server: &Lifecycle, this: &Weak<Lifecycle>, unsealed: &Arc<Unsealed>) -> Self {
+        let check = |access: &Arc<SealAccess>| {
+            let clock = server.parts.clock.clone();
+            tokio::spawn(run(this.clone(), Arc::downgrade(unsealed), access.clone(), clock))
+        };
+        Keeper(server.seals.all().iter().map(check).collect())
+    }
+}
+
+async fn run(server: Weak<Lifecycle>, unsealed: Weak<Unsealed>, access: Arc<SealAccess>, clock: Arc<dyn Clock>) {
+    let timing = access.configured.timing;
+    let mut pause = Some(FIRST);
+    loop {
+        tokio::select! {
+            () = access.check.notified() => {}
+            () = clock.sleep_until(clock.now().after(pause.unwrap_or_default())), if pause.is_some() => {}
+        }
+        let Some((server, unsealed)) = server.upgrade().zip(unsealed.upgrade()) else { return };
+        let checked = check(&server, &unsealed, &access).await;
+        if let Err(error) = &checked {
+            let cause = error.cause().map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(seal = access.configured.name, %error, cause, "the slot of the seal is not checked");
+        }
+        let is_healthy = checked.is_ok() && access.health().failure.is_none();
+        let interval = if is_healthy { timing.health_check_interval } else { timing.health_check_interval_unhealthy };
+        let interval = jittered(interval, u32::from_le_bytes(random::bytes()));
+        pause = timing.health_check_enabled.then(|| interval.max(FIRST));
+    }
+}
+
+/// Checks one seal, and on the leader heals its slot.
+///
+/// # Errors
+/// Those of the storage; a failure of the seal is in its health.
+pub(crate) async fn check(server: &Lifecycle, unsealed: &Unsealed, access: &SealAccess) -> Result<()> {
+    let leads = server.parts.is_active();
+    let mut config = unsealed.current_seal.seal_config().await?;
+    if !config.has_seals() {
+        return Ok(());
+    }
+    if leads && unsealed.settings.disable_break_glass && config.break_glass != BreakGlass::Forbidden {
+        let change = Change::BreakGlass(BreakGlass::Forbidden, None);
+        unsealed.current_seal.change(&unsealed.barrier, change).await?;
+        tracing::info!("recovery keys do not unseal any more (disable_break_glass)");
+        config = unsealed.current_seal.seal_config().await?;
+    }
+    let configured = &access.configured;
+    match config.slot_named(&configured.name) {
+        Some(slot) => heal(server, unsealed, access, (&config, slot), leads).await,
+        None if leads && !configured.disabled && !configured.enroll_manually => {
+            // The failure is in the health of the seal.
+            let _ = enroll(server, unsealed, access).await?;
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+/// Gives a seal a slot. Returns the failure of the seal, if it fails.
+///
+/// # Errors
+/// See [`CurrentSeal::change`](super::CurrentSeal::change).
+pub(crate) async fn enroll(
+    server: &Lifecycle,
+    unsealed: &Unsealed,
+    access: &SealAccess,
+) -> Result<std::result::Result<(), SealError>> {
+    let clock = &*server.parts.clock;
+    let kek = match access.prove(clock).await {
+        Ok(kek) => kek,
+        Err(error) => {
+            access.failed(&error, clock.now());
+            return Ok(Err(error));
+        }
+    };
+    access.succeeded(clock.now());
+    unsealed.current_seal.change(&unsealed.barrier, Change::Enroll(access.new_slot(kek))).await?;
+    tracing::info!(seal = access.configured.name, kind = access.kind(), "the seal is enrolled: it unseals from now on");
+    Ok(Ok(()))
+}
+
+/// The error of a request that needs a seal which fails.
+pub(crate) fn unusable(access: &SealAccess, error: &SealError) -> Error {
+    let text = format!("the seal {:?} fails: {}", access.configured.name, error.class.name());
+    Error::new(Status::UNAVAILABLE, text)
+}
+
+/// Opens the stored slot, and on the leader renews a KEK that is not under the seal's current key, or older than the root
+/// key.
+async fn heal(
+    server: &Lifecycle,
+    unsealed: &Unsealed,
+    access: &SealAccess,
+    (config, slot): (&SealConfig, &Slot),
+    leads: bool,
+) -> Result<()> {
+    let clock = &*server.parts.clock;
+    let checked = tokio::select! {
+        biased;
+        checked = next_kek(unsealed, access, (config, slot), leads, clock) => checked,
+        () = clock.sleep_until(clock.now().after(access.configured.timing.health_check_timeout)) => {
+            Err(SealError::new(SealErrorClass::Unreachable, "the check took too long"))
+        }
+    };
+    let renewed = match checked {
+        Ok(renewed) => renewed,
+        Err(error) => {
+            access.failed(&error, clock.now());
+            return Ok(());
+        }
+    };
+    access.succeeded(clock.now());
+    if let Some(kek) = renewed {
+        let (seal, key) = (&access.configured.name, kek.key_id().to_owned());
+        let change = Change::NewKek(seal.clone(), kek);
+        unsealed.current_seal.change(&unsealed.barrier, change).await?;
+        tracing::info!(seal, key, "the slot of the seal has a new key");
+    }
+    Ok(())
+}
+
+/// Checks that the stored slot opens; the KEK that replaces its KEK, if that is due.
+async fn next_kek(
+    unsealed: &Unsealed,
+    access: &SealAccess,
+    (config, slot): (&SealConfig, &Slot),
+    leads: bool,
+    clock: &dyn Clock,
+) -> std::result::Result<Option<ProvenKek>, SealError> {
+    if slot.kind != access.kind() {
+        return Err(SealError::new(SealErrorClass::Misconfigured, "the slot of this name is of another type"));
+    }
+    let kek = access.unwrap(slot, clock).await?;
+    // A slot that was replaced meanwhile is checked the next time.
+    if let Some(known) = unsealed.current_seal.knows(slot.id)
+        && !compare::equal(slot_key(&kek).expose(), known.expose())
+        && unsealed.current_seal.seal_config().await.is_ok_and(|current| current.slot(slot.id) == Some(slot))
+    {
+        return Err(SealError::new(SealErrorClass::WrongKey, "the seal unwraps another key than that of the slot"));
+    }
+    if !leads || access.configured.disabled {
+        return Ok(None);
+    }
+    let stored = slot.kek.as_ref().map(|kek| kek.key_id.as_str());
+    let is_old = slot.kek_generation < config.generation;
+    let current = access.current_key(clock).await?;
+    if !is_old && current.as_deref().is_some_and(|current| Some(current) == stored) {
+        return Ok(None);
+    }
+    let kek = access.prove(clock).await?;
+    // A seal that cannot tell its current key: only wrapping shows it.
+    let is_due = is_old || Some(kek.key_id()) != stored;
+    Ok(is_due.then_some(kek))
+}

@@ -1,0 +1,101 @@
+//! Migration between seals, and between seals and shares: a quorum of the shares authorizes it, one commit does it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use keepfast_crypto::locked::Key256;
+use keepfast_crypto::random;
+use keepfast_framework::{Error, Result, Status};
+use keepfast_storage::SealChange;
+
+use super::access::{SealAccess, Seals};
+use super::current::stored;
+use super::record::{KnownKeys, SHAMIR, SealConfig, WayIn};
+use super::slots::{Change, Migration, NewSlot, apply};
+use crate::lifecycle::Lifecycle;
+
+/// A migration that the configuration requests.
+pub(crate) struct PendingMigration {
+    /// The seals that are to unseal; none: the shares are.
+    to: Vec<Arc<SealAccess>>,
+}
+
+impl PendingMigration {
+    /// The type of the seal that is to unseal.
+    pub(crate) fn kind(&self) -> &'static str {
+        self.to.first().map_or(SHAMIR, |access| access.kind())
+    }
+}
+
+/// The migration that the configuration requests for this record; `None` when both agree. As on Vault: seals appear and
+/// the record has none; all seals are disabled; or those of the record are disabled and others appear.
+pub(crate) fn pending(config: &SealConfig, seals: &Seals) -> Option<PendingMigration> {
+    let enabled: Vec<Arc<SealAccess>> = seals.enabled().cloned().collect();
+    let is_enrolled = |access: &Arc<SealAccess>| {
+        config.slot_named(&access.configured.name).is_some_and(|slot| slot.kind == access.kind())
+    };
+    let leaves = seals.all().iter().any(|access| access.configured.disabled && is_enrolled(access));
+    let is_requested = match (config.has_seals(), enabled.is_empty()) {
+        (false, is_empty) => !is_empty,
+        (true, true) => leaves,
+        (true, false) => leaves && !enabled.iter().any(is_enrolled),
+    };
+    is_requested.then_some(PendingMigration { to: enabled })
+}
+
+/// Migrates a sealed server and unseals it. `quorum` is the key of a quorum of the shares.
+///
+/// # Errors
+/// 503 when neither the shares nor a seal of the record opens the root key, or no new seal works; nothing is changed then.
+pub(crate) async fn complete(server: &Lifecycle, quorum: Key256) -> Result<bool> {
+    let (from, config) = stored(&*server.parts.backend).await?;
+    let Some(migration) = pending(&config, &server.seals) else {
+        return Err(Error::invalid("can't perform a seal migration, no migration seal found"));
+    };
+    if server.parts.membership.with_others().is_some() {
+        let text = "the seal of a cluster with several members is not migrated by unsealing: add the new seal, and remove the old one (operator seals)";
+        return Err(Error::invalid(text));
+    }
+    let kind = migration.kind();
+    let root = open_root(server, &config, &quorum).await?;
+    let known = KnownKeys { v1: (config.version == 1).then(|| quorum.clone()), ..KnownKeys::default() };
+    let to = new_slots(server, &migration.to).await?;
+    let next_root = random::key();
+    let change = Migration { to, stays: BTreeSet::new(), quorum, root: next_root.clone() };
+    let next = apply(&config, Change::Migrate(change), &root, &known)?.config;
+    let opens = KnownKeys { slots: super::slots::slot_keys(&next, &next_root, &KnownKeys::default()), v1: None };
+    let barrier = server.parts.open_barrier(server.parts.backend.clone(), &root).await?;
+    barrier.rewrap_root(&next_root, Some(SealChange { from, to: next.to_bytes()? })).await?;
+    barrier.close();
+    tracing::info!(seal = kind, "the seal migration is complete");
+    server.unseal_by(WayIn::Known(opens)).await
+}
+
+/// The root key, by the shares if they open it, otherwise by a seal of the record.
+async fn open_root(server: &Lifecycle, config: &SealConfig, quorum: &Key256) -> Result<Key256> {
+    if let Some(root) = config.open(&WayIn::Shares(quorum.clone()))? {
+        return Ok(root);
+    }
+    let clock = &*server.parts.clock;
+    for slot in config.seal_slots() {
+        let Some(access) = server.seals.of_slot(slot) else { continue };
+        match access.unwrap(slot, clock).await {
+            Ok(kek) => {
+                if let Some(root) = config.open(&WayIn::Slot(slot.id, kek))? {
+                    return Ok(root);
+                }
+            }
+            Err(error) => access.failed(&error, clock.now()),
+        }
+    }
+    Err(Error::new(Status::UNAVAILABLE, "no seal of the storage opens the root key; nothing was changed"))
+}
+
+/// Slots for the seals that work, of which there is at least one.
+async fn new_slots(server: &Lifecycle, seals: &[Arc<SealAccess>]) -> Result<Vec<NewSlot>> {
+    let (slots, failures) = server.seals.prove_all(&*server.parts.clock, seals).await;
+    if slots.is_empty() && !seals.is_empty() {
+        return Err(Error::new(Status::UNAVAILABLE, format!("no seal works; nothing was changed: {failures}")));
+    }
+    Ok(slots)
+}

@@ -1,0 +1,381 @@
+//! Changes of the record of the seal: pure functions from one record to the next. Every result has a seal or shares that
+//! open the root key, and no ciphertext of an older root key.
+
+use std::collections::BTreeSet;
+
+use keepfast_crypto::locked::Key256;
+use keepfast_framework::{Error, Result, Status};
+use keepfast_storage::{Barrier, derive_key};
+
+use super::proven::ProvenKek;
+use super::record::{
+    BreakGlass, KnownKeys, MAX_RECORD, SHARES, SealConfig, ShareRole, Shares, Slot, StoredKey, escrow_purpose, slot_key,
+};
+use super::set::MAX_SEALS;
+use super::shape::SealShape;
+use super::share_key;
+
+/// A seal that gets a slot.
+pub(crate) struct NewSlot {
+    /// The name of the seal.
+    pub(crate) name: String,
+    /// Its type.
+    pub(crate) kind: &'static str,
+    /// The order in which it is tried.
+    pub(crate) priority: u16,
+    /// Its KEK.
+    pub(crate) kek: ProvenKek,
+}
+
+/// One change.
+pub(crate) enum Change {
+    /// A seal gets a slot.
+    Enroll(NewSlot),
+    /// A seal loses its slot.
+    Remove(String),
+    /// The seals are tried in this order.
+    Reorder(Vec<String>),
+    /// Another root key; all slots stay.
+    NewRoot(Key256),
+    /// Another KEK for the slot of the seal with this name.
+    NewKek(String, ProvenKek),
+    /// Another root key and other shares, of this key. The old shares and the old records open nothing from then on.
+    NewShares { shape: SealShape, key: Key256, root: Key256 },
+    /// Whether recovery shares unseal; [`BreakGlass::On`] needs the key of a quorum.
+    BreakGlass(BreakGlass, Option<Key256>),
+    /// Seals take over from others, or from shares, or shares take over from seals.
+    Migrate(Migration),
+}
+
+/// A migration, which a quorum of the shares has authorized. The shares keep their values.
+pub(crate) struct Migration {
+    /// The seals that unseal after it; none: the shares unseal.
+    pub(crate) to: Vec<NewSlot>,
+    /// The seals that keep their slots.
+    pub(crate) stays: BTreeSet<String>,
+    /// The key of the quorum.
+    pub(crate) quorum: Key256,
+    /// The new root key.
+    pub(crate) root: Key256,
+}
+
+/// The next record.
+pub(crate) struct Changed {
+    pub(crate) config: SealConfig,
+    /// The root key, if it changes.
+    pub(crate) root: Option<Key256>,
+}
+
+/// What a record is created from.
+pub(crate) struct Initial<'a> {
+    pub(crate) cluster_name: String,
+    pub(crate) cluster_id: String,
+    pub(crate) root: &'a Key256,
+    /// The seals; none: the shares unseal.
+    pub(crate) seals: Vec<NewSlot>,
+    /// The shares and their key.
+    pub(crate) shares: Option<(SealShape, &'a Key256)>,
+    /// Whether recovery shares must not unseal.
+    pub(crate) forbids_break_glass: bool,
+}
+
+/// The first record of a storage.
+pub(crate) fn first(initial: Initial<'_>) -> Result<SealConfig> {
+    let role = if initial.seals.is_empty() { ShareRole::Unseal } else { ShareRole::Recovery };
+    let config = SealConfig {
+        version: 2,
+        cluster_name: initial.cluster_name,
+        cluster_id: initial.cluster_id,
+        break_glass: if initial.forbids_break_glass { BreakGlass::Forbidden } else { BreakGlass::On },
+        generation: 1,
+        next_slot: 1,
+        slots: Vec::new(),
+        shares: initial.shares.map(|(shape, key)| Shares {
+            role,
+            shape,
+            slot: None,
+            check: share_key::check_value(key),
+        }),
+        mac: String::new(),
+    };
+    let mut draft = Draft { config, keys: Vec::new() };
+    for slot in initial.seals {
+        draft.add(slot)?;
+    }
+    if let Some((_, key)) = initial.shares {
+        draft.fit_share_slot(key);
+    }
+    draft.finish(initial.root)
+}
+
+/// The current root key, which the escrow of a record yields to an unsealed server.
+///
+/// # Errors
+/// When the record was changed by someone without the root key, or the barrier is closed.
+pub(crate) fn current_root(config: &SealConfig, barrier: &Barrier, known: &KnownKeys) -> Result<Key256> {
+    let root = match config.version {
+        1 => config.open(&super::WayIn::Known(known.clone()))?,
+        _ => {
+            let mut found = None;
+            for slot in &config.slots {
+                let escrow_key = barrier.derive_from_root(&escrow_purpose(slot.id))?;
+                let key = config.open_escrow(slot, &escrow_key);
+                found = found.or(key.and_then(|key| config.open_slot(slot.id, &key)));
+            }
+            found
+        }
+    };
+    let root = root.ok_or_else(|| {
+        let text = "this node does not have the keys of the current seal record; seal it and unseal it again";
+        Error::new(Status::INTERNAL, text)
+    })?;
+    config.check_mac(&root)?;
+    Ok(root)
+}
+
+/// Applies a change to a record whose root key is `root`.
+///
+/// # Errors
+/// With 400 for a change that the rules refuse; nothing is changed then.
+pub(crate) fn apply(config: &SealConfig, change: Change, root: &Key256, known: &KnownKeys) -> Result<Changed> {
+    config.check_mac(root)?;
+    let mut draft = Draft::of(config, root, known)?;
+    let next = match change {
+        Change::NewRoot(next) => Some(next),
+        Change::NewShares { shape, key, root: next } => {
+            draft.replace_shares(shape, &key);
+            Some(next)
+        }
+        Change::Migrate(migration) => Some(draft.migrate(migration)?),
+        _ if config.version == 1 => return Err(Error::invalid("rotate the root key first (sys/rotate/root)")),
+        Change::Enroll(slot) => draft.add(slot).map(|()| None)?,
+        Change::Remove(name) => draft.remove(&name).map(|()| None)?,
+        Change::Reorder(names) => draft.reorder(&names).map(|()| None)?,
+        Change::NewKek(name, kek) => draft.replace_kek(&name, kek).map(|()| None)?,
+        Change::BreakGlass(to, quorum) => draft.set_break_glass(to, quorum.as_ref()).map(|()| None)?,
+    };
+    if next.is_some() {
+        draft.next_generation()?;
+    }
+    let config = draft.finish(next.as_ref().unwrap_or(root))?;
+    Ok(Changed { config, root: next })
+}
+
+/// The keys of all slots of a record.
+pub(super) fn slot_keys(config: &SealConfig, root: &Key256, known: &KnownKeys) -> Vec<(u32, Key256)> {
+    let key_of = |slot: &Slot| match config.version {
+        1 => known.v1.as_ref().map(slot_key),
+        _ => config.open_escrow(slot, &derive_key(root, escrow_purpose(slot.id).as_bytes())),
+    };
+    config.slots.iter().filter_map(|slot| Some((slot.id, key_of(slot)?))).collect()
+}
+
+/// A record under change, with the keys of its slots.
+struct Draft {
+    config: SealConfig,
+    keys: Vec<(u32, Key256)>,
+}
+
+impl Draft {
+    fn of(config: &SealConfig, root: &Key256, known: &KnownKeys) -> Result<Self> {
+        let keys = slot_keys(config, root, known);
+        if keys.len() != config.slots.len() {
+            return Err(Error::internal("a slot of the seal record has no key under the root key"));
+        }
+        let mut config = config.clone();
+        if config.version == 1 {
+            config.version = 2;
+            let check = known.v1.as_ref().map(share_key::check_value).unwrap_or_default();
+            config.shares = config.shares.map(|shares| Shares { check, ..shares });
+        }
+        Ok(Draft { config, keys })
+    }
+
+    fn new_id(&mut self) -> Result<u32> {
+        let id = self.config.next_slot;
+        self.config.next_slot = id.checked_add(1).ok_or_else(|| Error::internal("no more slots"))?;
+        Ok(id)
+    }
+
+    fn next_generation(&mut self) -> Result<()> {
+        let next = self.config.generation.checked_add(1).ok_or_else(|| Error::internal("no more root keys"))?;
+        // A KEK that is created with the root key belongs to it.
+        for slot in self.config.slots.iter_mut().filter(|slot| slot.root.is_empty()) {
+            slot.kek_generation = next;
+        }
+        self.config.generation = next;
+        Ok(())
+    }
+
+    fn add(&mut self, new: NewSlot) -> Result<()> {
+        if self.config.slot_named(&new.name).is_some() {
+            return Err(Error::invalid(format!("the seal {:?} is enrolled already", new.name)));
+        }
+        if self.config.seal_slots().count() >= MAX_SEALS {
+            return Err(Error::invalid(format!("there are {MAX_SEALS} seals already")));
+        }
+        let id = self.new_id()?;
+        let (kek, wrapped) = new.kek.into_parts();
+        self.push(id, &new.name, new.kind, new.priority, Some(wrapped.into()), slot_key(&kek));
+        Ok(())
+    }
+
+    /// Adds a slot, whose ciphertexts are created at the end.
+    fn push(&mut self, id: u32, name: &str, kind: &str, priority: u16, kek: Option<StoredKey>, key: Key256) {
+        self.config.slots.push(Slot {
+            id,
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            priority,
+            kek,
+            kek_generation: self.config.generation,
+            root: String::new(),
+            escrow: String::new(),
+        });
+        self.keys.push((id, key));
+    }
+
+    fn drop_slot(&mut self, id: u32) {
+        self.config.slots.retain(|slot| slot.id != id);
+        self.keys.retain(|(known, _)| *known != id);
+    }
+
+    fn id_of(&self, name: &str) -> Result<u32> {
+        let slot = self.config.slot_named(name);
+        slot.map(|slot| slot.id).ok_or_else(|| Error::invalid(format!("the seal {name:?} is not enrolled")))
+    }
+
+    fn remove(&mut self, name: &str) -> Result<()> {
+        let id = self.id_of(name)?;
+        if self.config.seal_slots().count() < 2 {
+            let text = "the last seal cannot be removed: migrate to other seals or to unseal keys";
+            return Err(Error::invalid(text));
+        }
+        self.drop_slot(id);
+        Ok(())
+    }
+
+    fn reorder(&mut self, names: &[String]) -> Result<()> {
+        let (given, enrolled): (BTreeSet<&str>, BTreeSet<&str>) = (
+            names.iter().map(String::as_str).collect(),
+            self.config.seal_slots().map(|slot| slot.name.as_str()).collect(),
+        );
+        if given.len() != names.len() || given != enrolled {
+            return Err(Error::invalid("the order must have the name of every enrolled seal once"));
+        }
+        for slot in self.config.slots.iter_mut().filter(|slot| slot.kek.is_some()) {
+            let at = names.iter().position(|name| *name == slot.name).unwrap_or_default();
+            slot.priority = u16::try_from(at).unwrap_or(u16::MAX).saturating_add(1);
+        }
+        Ok(())
+    }
+
+    fn replace_kek(&mut self, name: &str, kek: ProvenKek) -> Result<()> {
+        let id = self.id_of(name)?;
+        let (kek, wrapped) = kek.into_parts();
+        let generation = self.config.generation;
+        for slot in self.config.slots.iter_mut().filter(|slot| slot.id == id) {
+            slot.kek = Some(wrapped.clone().into());
+            slot.kek_generation = generation;
+        }
+        self.keys.retain(|(known, _)| *known != id);
+        self.keys.push((id, slot_key(&kek)));
+        Ok(())
+    }
+
+    fn replace_shares(&mut self, shape: SealShape, key: &Key256) {
+        let old = self.config.shares.take();
+        if let Some(id) = old.as_ref().and_then(|old| old.slot) {
+            self.drop_slot(id);
+        }
+        let role = if self.config.has_seals() { ShareRole::Recovery } else { ShareRole::Unseal };
+        self.config.shares = Some(Shares { role, shape, slot: None, check: share_key::check_value(key) });
+        self.fit_share_slot(key);
+    }
+
+    /// Gives the shares a slot if they open one, or removes it. `key` is what they combine to.
+    fn fit_share_slot(&mut self, key: &Key256) {
+        let is_on = self.config.break_glass == BreakGlass::On;
+        let Some(shares) = self.config.shares.clone() else { return };
+        let opens = shares.role == ShareRole::Unseal || is_on;
+        let slot = match (shares.slot, opens) {
+            (None, true) => {
+                let id = self.config.next_slot;
+                self.config.next_slot = id.saturating_add(1);
+                self.push(id, SHARES, SHARES, 0, None, slot_key(key));
+                Some(id)
+            }
+            (Some(id), false) => {
+                self.drop_slot(id);
+                None
+            }
+            (slot, _) => slot,
+        };
+        self.config.shares = Some(Shares { slot, ..shares });
+    }
+
+    fn set_break_glass(&mut self, to: BreakGlass, quorum: Option<&Key256>) -> Result<()> {
+        if !self.config.has_seals() {
+            return Err(Error::invalid("the unseal keys unseal: there is no other seal"));
+        }
+        self.config.break_glass = to;
+        let shares = self.config.shares.clone();
+        match (to, shares, quorum) {
+            (BreakGlass::On, Some(shares), Some(key)) if share_key::has_check_value(key, &shares.check) => {
+                self.fit_share_slot(key);
+                Ok(())
+            }
+            (BreakGlass::On, Some(Shares { slot: Some(_), .. }) | None, _) => Ok(()),
+            (BreakGlass::On, ..) => Err(Error::invalid("a quorum of the recovery keys is needed")),
+            (_, shares, _) => {
+                if let Some(id) = shares.and_then(|shares| shares.slot) {
+                    self.drop_slot(id);
+                }
+                self.config.shares = self.config.shares.take().map(|shares| Shares { slot: None, ..shares });
+                Ok(())
+            }
+        }
+    }
+
+    fn migrate(&mut self, migration: Migration) -> Result<Key256> {
+        let Migration { to, stays, quorum, root } = migration;
+        let leaving = self.config.seal_slots().filter(|slot| !stays.contains(&slot.name)).map(|slot| slot.id);
+        for id in leaving.collect::<Vec<_>>() {
+            self.drop_slot(id);
+        }
+        for slot in to {
+            self.add(slot)?;
+        }
+        let role = if self.config.has_seals() { ShareRole::Recovery } else { ShareRole::Unseal };
+        self.config.shares = self.config.shares.take().map(|shares| Shares { role, ..shares });
+        match &self.config.shares {
+            Some(shares) if share_key::has_check_value(&quorum, &shares.check) => self.fit_share_slot(&quorum),
+            _ => return Err(Error::invalid("a migration needs a quorum of the shares")),
+        }
+        Ok(root)
+    }
+
+    /// Encrypts the root key in all slots and authenticates the record.
+    fn finish(self, root: &Key256) -> Result<SealConfig> {
+        let Draft { mut config, keys } = self;
+        if config.slots.is_empty() {
+            return Err(Error::invalid("nothing would open the root key"));
+        }
+        let mut slots = std::mem::take(&mut config.slots);
+        for slot in &mut slots {
+            let key = keys.iter().find(|(id, _)| *id == slot.id);
+            let (_, key) = key.ok_or_else(|| Error::internal("a slot without a key"))?;
+            config.seal_slot(slot, key, root);
+        }
+        config.slots = slots;
+        config.authenticate(root)?;
+        if config.to_bytes()?.len() > MAX_RECORD {
+            return Err(Error::invalid("the record of the seal would be too long: remove a seal"));
+        }
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+#[path = "slots_tests.rs"]
+mod tests;

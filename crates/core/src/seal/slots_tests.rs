@@ -1,0 +1,241 @@
+use keepfast_crypto::random;
+use proptest::prelude::Rng as _;
+use proptest::test_runner::{RngAlgorithm, TestRng};
+
+use super::super::record::WayIn;
+use super::super::record_v1;
+use super::super::test_seal::{Behaviour, TestSeal};
+use super::*;
+
+const SHAPE: SealShape = SealShape { shares: 5, threshold: 3 };
+
+async fn proven() -> ProvenKek {
+    ProvenKek::create(&*TestSeal::new()).await.unwrap()
+}
+
+async fn slot(name: &str) -> NewSlot {
+    NewSlot { name: name.to_owned(), kind: "static", priority: 5, kek: proven().await }
+}
+
+fn initial<'a>(root: &'a Key256, seals: Vec<NewSlot>, key: Option<&'a Key256>) -> SealConfig {
+    let shares = key.map(|key| (SHAPE, key));
+    let (cluster_name, cluster_id) = ("c".to_owned(), "i".to_owned());
+    first(Initial { cluster_name, cluster_id, root, seals, shares, forbids_break_glass: false }).unwrap()
+}
+
+/// The expected state of a record.
+struct Model {
+    root: Key256,
+    /// The KEKs that open, by the names of the seals.
+    keks: Vec<(String, Key256)>,
+    shares: Option<Key256>,
+    break_glass: bool,
+    /// What opened earlier, and opens nothing now: slot, KEK.
+    gone: Vec<(u32, Key256)>,
+    gone_shares: Vec<Key256>,
+}
+
+impl Model {
+    fn check(&self, config: &SealConfig, trace: &[String]) {
+        let opened = |way: WayIn| config.open(&way).unwrap_or_else(|e| panic!("{trace:?}: {e}"));
+        assert_eq!(config.seal_slots().count(), self.keks.len(), "{trace:?}");
+        for (name, kek) in &self.keks {
+            let id = config.slot_named(name).unwrap_or_else(|| panic!("{name} {trace:?}")).id;
+            let root = opened(WayIn::Slot(id, kek.clone())).unwrap_or_else(|| panic!("{name} {trace:?}"));
+            assert!(root.expose() == self.root.expose(), "{name} {trace:?}");
+        }
+        if let Some(key) = &self.shares {
+            let opens = self.keks.is_empty() || self.break_glass;
+            assert_eq!(opened(WayIn::Shares(key.clone())).is_some(), opens, "{trace:?}");
+            assert_eq!(config.opens_by_shares(), opens, "{trace:?}");
+        }
+        for (id, kek) in &self.gone {
+            for slot in config.slots.iter().map(|slot| slot.id).chain([*id]) {
+                assert!(opened(WayIn::Slot(slot, kek.clone())).is_none(), "{id} {trace:?}");
+            }
+        }
+        for key in &self.gone_shares {
+            assert!(opened(WayIn::Shares(key.clone())).is_none(), "{trace:?}");
+        }
+        assert!(!config.slots.is_empty(), "{trace:?}");
+        let ids: BTreeSet<u32> = config.slots.iter().map(|slot| slot.id).collect();
+        assert!(ids.len() == config.slots.len() && ids.iter().all(|id| *id < config.next_slot), "{trace:?}");
+        assert_eq!(&SealConfig::from_bytes(&config.to_bytes().unwrap()).unwrap(), config, "{trace:?}");
+    }
+}
+
+/// Any sequence of changes: the listed slots open, each alone, and nothing else does.
+#[tokio::test]
+async fn sec_cs05_each_listed_slot_opens_and_no_other_after_any_change() {
+    let seed = match std::env::var("KEEPFAST_TEST_SEED") {
+        Ok(text) => hex::decode(text).unwrap(),
+        Err(_) => random::bytes::<32>().to_vec(),
+    };
+    println!("repeat with KEEPFAST_TEST_SEED={}", hex::encode(&seed));
+    let mut rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
+    let mut below = move |bound: u32| rng.next_u32() % bound;
+    for _ in 0..100 {
+        let (root, key) = (random::key(), random::key());
+        let has_seals = below(2) == 0;
+        let seals = if has_seals { vec![slot("s0").await] } else { Vec::new() };
+        let keks = seals.iter().map(|seal| (seal.name.clone(), seal.kek.kek().clone())).collect();
+        let mut config = initial(&root, seals, Some(&key));
+        let (gone, gone_shares) = Default::default();
+        let mut model = Model { root, keks, shares: Some(key), break_glass: true, gone, gone_shares };
+        let mut trace = Vec::new();
+        for _ in 0..25 {
+            let name = format!("s{}", below(4));
+            let id = config.slot_named(&name).map(|slot| slot.id);
+            let last = model.keks.len() == 1;
+            let known = KnownKeys::default();
+            let op = below(9);
+            trace.push(format!("{op} {name}"));
+            let (change, allowed): (Change, bool) = match op {
+                0 => (Change::Enroll(slot(&name).await), id.is_none()),
+                1 => (Change::Remove(name.clone()), id.is_some() && !last),
+                2 => (Change::NewRoot(random::key()), true),
+                3 => (Change::NewKek(name.clone(), proven().await), id.is_some()),
+                4 => (Change::NewShares { shape: SHAPE, key: random::key(), root: random::key() }, true),
+                5 => (Change::BreakGlass(BreakGlass::On, model.shares.clone()), !model.keks.is_empty()),
+                6 => (Change::BreakGlass(BreakGlass::Off, None), !model.keks.is_empty()),
+                7 | 8 => {
+                    let quorum = if below(4) == 0 { random::key() } else { model.shares.clone().unwrap() };
+                    let right = quorum.expose() == model.shares.as_ref().unwrap().expose();
+                    let to = if op == 7 { vec![slot(&name).await] } else { Vec::new() };
+                    (Change::Migrate(Migration { to, stays: BTreeSet::new(), quorum, root: random::key() }), right)
+                }
+                _ => unreachable!(),
+            };
+            let before: Vec<(String, u32, Key256)> = model
+                .keks
+                .iter()
+                .map(|(name, kek)| (name.clone(), config.slot_named(name).unwrap().id, kek.clone()))
+                .collect();
+            let forget = |model: &mut Model, which: &dyn Fn(&str) -> bool| {
+                model.gone.extend(before.iter().filter(|b| which(&b.0)).map(|b| (b.1, b.2.clone())));
+                model.keks.retain(|(name, _)| !which(name));
+            };
+            let mut expected = None;
+            match &change {
+                Change::Enroll(new) => expected = Some(new.kek.kek().clone()),
+                Change::NewKek(_, kek) => expected = Some(kek.kek().clone()),
+                Change::Migrate(migration) => expected = migration.to.first().map(|to| to.kek.kek().clone()),
+                Change::NewShares { key, .. } => expected = Some(key.clone()),
+                _ => {}
+            }
+            match apply(&config, change, &model.root, &known) {
+                Ok(changed) => {
+                    assert!(allowed, "{trace:?}");
+                    config = changed.config;
+                    if let Some(root) = changed.root {
+                        model.root = root;
+                    }
+                    match op {
+                        0 => model.keks.push((name, expected.unwrap())),
+                        1 => forget(&mut model, &|n| n == name),
+                        3 => {
+                            forget(&mut model, &|n| n == name);
+                            model.keks.push((name, expected.unwrap()));
+                        }
+                        4 => model.gone_shares.extend(model.shares.replace(expected.unwrap())),
+                        5 => model.break_glass = true,
+                        6 => model.break_glass = false,
+                        7 | 8 => {
+                            forget(&mut model, &|_| true);
+                            model.keks.extend(expected.map(|kek| (name, kek)));
+                        }
+                        _ => {}
+                    }
+                }
+                Err(error) => assert!(!allowed && error.status() == Status::BAD_REQUEST, "{error} {trace:?}"),
+            }
+            model.check(&config, &trace);
+        }
+    }
+}
+
+#[tokio::test]
+async fn sec_cs05_a_new_root_leaves_no_old_blob() {
+    let (root, key, next) = (random::key(), random::key(), random::key());
+    let config = initial(&root, vec![slot("a").await, slot("b").await], Some(&key));
+    let changed = apply(&config, Change::NewRoot(next.clone()), &root, &KnownKeys::default()).unwrap();
+    assert_eq!(changed.config.generation, 2);
+    for (old, new) in config.slots.iter().zip(&changed.config.slots) {
+        assert!(old.id == new.id && old.kek == new.kek && new.kek_generation == 1);
+        assert!(old.root != new.root && old.escrow != new.escrow);
+    }
+    assert!(changed.config.check_mac(&next).is_ok() && changed.config.check_mac(&root).is_err());
+    // The old root key changes nothing any more.
+    assert!(apply(&changed.config, Change::NewRoot(random::key()), &root, &KnownKeys::default()).is_err());
+}
+
+#[tokio::test]
+async fn the_last_seal_is_refused_whoever_removes_it() {
+    let (root, key) = (random::key(), random::key());
+    let config = initial(&root, vec![slot("a").await], Some(&key));
+    let removed = apply(&config, Change::Remove("a".to_owned()), &root, &KnownKeys::default());
+    assert!(removed.err().unwrap().public().contains("the last seal cannot be removed"));
+    let nothing = Initial {
+        cluster_name: String::new(),
+        cluster_id: String::new(),
+        root: &root,
+        seals: Vec::new(),
+        shares: None,
+        forbids_break_glass: false,
+    };
+    assert!(first(nothing).is_err(), "nothing would open it");
+}
+
+#[tokio::test]
+async fn break_glass_is_turned_on_by_a_quorum_only() {
+    let (root, key) = (random::key(), random::key());
+    let known = KnownKeys::default();
+    let config = initial(&root, vec![slot("a").await], Some(&key));
+    let off = apply(&config, Change::BreakGlass(BreakGlass::Off, None), &root, &known).unwrap().config;
+    assert!(!off.opens_by_shares() && off.slots.len() == 1);
+    for wrong in [None, Some(random::key())] {
+        assert!(apply(&off, Change::BreakGlass(BreakGlass::On, wrong), &root, &known).is_err());
+    }
+    let on = apply(&off, Change::BreakGlass(BreakGlass::On, Some(key.clone())), &root, &known).unwrap().config;
+    assert!(on.open(&WayIn::Shares(key)).unwrap().is_some());
+}
+
+#[tokio::test]
+async fn seals_are_reordered_all_together() {
+    let (root, known) = (random::key(), KnownKeys::default());
+    let config = initial(&root, vec![slot("a").await, slot("b").await, slot("c").await], None);
+    let order = |names: &[&str]| Change::Reorder(names.iter().map(|name| (*name).to_owned()).collect());
+    let next = apply(&config, order(&["c", "a", "b"]), &root, &known).unwrap().config;
+    assert_eq!(next.seal_slots().map(|slot| slot.name.as_str()).collect::<Vec<_>>(), ["c", "a", "b"]);
+    for wrong in [&["a", "b"][..], &["a", "b", "c", "d"], &["a", "a", "b", "c"], &[]] {
+        assert!(apply(&config, order(wrong), &root, &known).is_err(), "{wrong:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_seal_that_wraps_garbage_is_never_enrolled() {
+    let seal = TestSeal::new();
+    for behaviour in [Behaviour::WrapsGarbage, Behaviour::OnlyWraps] {
+        seal.set(behaviour);
+        assert!(ProvenKek::create(&*seal).await.is_err(), "{behaviour:?}");
+    }
+}
+
+#[test]
+fn a_record_of_version_1_becomes_one_of_version_2_with_the_next_root_key() {
+    let stored = record_v1::tests::stored();
+    let config = SealConfig::from_bytes(stored.as_bytes()).unwrap();
+    let key = record_v1::tests::unseal_key();
+    let root = config.open(&WayIn::Shares(key.clone())).unwrap().unwrap();
+    let known = KnownKeys { v1: Some(key.clone()), ..KnownKeys::default() };
+    assert!(apply(&config, Change::NewRoot(random::key()), &root, &KnownKeys::default()).is_err());
+    assert!(apply(&config, Change::BreakGlass(BreakGlass::Off, None), &root, &known).is_err());
+    let next = random::key();
+    let changed = apply(&config, Change::NewRoot(next.clone()), &root, &known).unwrap().config;
+    assert_eq!((changed.version, changed.generation, changed.shape()), (2, 2, config.shape()));
+    let opened = changed.open(&WayIn::Shares(key.clone())).unwrap().unwrap();
+    assert!(opened.expose() == next.expose() && changed.is_share_key(&key));
+    let shares = Change::NewShares { shape: SHAPE, key: random::key(), root: random::key() };
+    let changed = apply(&config, shares, &root, &known).unwrap().config;
+    assert!(changed.version == 2 && changed.open(&WayIn::Shares(key)).unwrap().is_none());
+}

@@ -1,0 +1,288 @@
+//! `sys/seals` and `sys/seal-backend-status`: the seals of the configuration and their slots.
+
+use std::sync::Arc;
+
+use keepfast_framework::fields::{SecretText, Strings, Text};
+use keepfast_framework::routes::{Help, Nothing};
+use keepfast_framework::sealed::SealedResponse;
+use keepfast_framework::{Cx, Data, Error, Result, Routes, Timestamp};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{System, unsealed};
+use crate::cluster::join::joiner::known_seal;
+use crate::seal::record::Slot;
+use crate::seal::shares::{check_share, decode_share};
+use crate::seal::slots::Change;
+use crate::seal::{BreakGlass, SealAccess, SealConfig, Seals, keeper, rekey};
+
+const LIST: Help = Help { synopsis: "Returns the seals of the configuration and of the storage.", description: "" };
+const SEAL: Help = Help {
+    synopsis: "Enrolls a seal of the configuration, so that it unseals, or removes it.",
+    description: "The last seal cannot be removed.",
+};
+const CHECK: Help =
+    Help { synopsis: "Checks whether a seal opens its slot, and renews the slot if that is due.", description: "" };
+const ORDER: Help = Help { synopsis: "Sets the order in which the seals are tried.", description: "" };
+const BREAK_GLASS: Help = Help {
+    synopsis: "Submits a recovery key, of which a quorum lets recovery keys unseal; or turns that off.",
+    description: "",
+};
+const STATUS: Help = Help { synopsis: "Returns the health of the seals.", description: "" };
+
+pub(super) fn routes(r: &mut Routes<System>) {
+    r.path("seal-backend-status", STATUS).unauthenticated().read_sealed(status);
+    r.path("seals", LIST).read(list).sudo().here();
+    r.path("seals/order", ORDER).update(order).sudo();
+    r.path("seals/break-glass", BREAK_GLASS).update(enable_break_glass).delete(disable_break_glass).sudo().once();
+    r.path("seals/{name}", SEAL).update(add).delete(remove).sudo();
+    r.path("seals/{name}/check", CHECK).update(check).sudo();
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct SealPath {
+    /// The name of the seal.
+    name: Text,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct OrderRequest {
+    /// The names of all enrolled seals, the first to be tried first.
+    #[serde(default)]
+    names: Strings,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct BreakGlassRequest {
+    /// A recovery key, in hex or base64.
+    key: Option<SecretText>,
+}
+
+#[derive(Serialize)]
+struct BreakGlassResponse {
+    complete: bool,
+    progress: usize,
+    required: u8,
+}
+
+#[derive(Serialize)]
+struct SealsResponse {
+    break_glass: BreakGlass,
+    generation: u64,
+    recovery_shares: u8,
+    recovery_threshold: u8,
+    seals: Vec<SealResponse>,
+}
+
+/// A seal of the configuration or of the storage.
+#[derive(Serialize)]
+struct SealResponse {
+    name: String,
+    #[serde(rename = "type")]
+    kind: String,
+    configured: bool,
+    disabled: bool,
+    enrolled: bool,
+    healthy: bool,
+    priority: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slot: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kek_generation: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unhealthy_since: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_success: Option<String>,
+    description: std::collections::BTreeMap<&'static str, String>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct BackendStatus {
+    healthy: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unhealthy_since: Option<String>,
+    /// Whether every enabled seal has a slot with a key that is as new as the root key.
+    fully_wrapped: bool,
+    backends: Vec<Backend>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Backend {
+    name: String,
+    healthy: bool,
+    configured: bool,
+    disabled: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unhealthy_since: Option<String>,
+}
+
+/// A seal of the configuration, with its slot; or a slot without a seal.
+fn joined<'a>(
+    seals: &'a Seals,
+    config: Option<&'a SealConfig>,
+) -> Vec<(Option<&'a Arc<SealAccess>>, Option<&'a Slot>)> {
+    let slots: Vec<&Slot> = config.into_iter().flat_map(SealConfig::seal_slots).collect();
+    let of =
+        |slot: &&&Slot, access: &Arc<SealAccess>| access.configured.name == slot.name && access.kind() == slot.kind;
+    let of_slot = |slot: &&'a Slot| (seals.of_slot(slot), Some(*slot));
+    let without = seals.all().iter().filter(|access| !slots.iter().any(|slot| of(&slot, access)));
+    slots.iter().map(of_slot).chain(without.map(|access| (Some(access), None))).collect()
+}
+
+fn failing_since(access: Option<&Arc<SealAccess>>) -> Option<Timestamp> {
+    access.and_then(|access| access.health().failure).map(|(_, since)| since)
+}
+
+async fn status(sys: &System, _: Nothing) -> Result<SealedResponse<BackendStatus>> {
+    let server = sys.lifecycle()?;
+    let config = known_seal(&server).await?;
+    let all = joined(&server.seals, config.as_ref());
+    let is_wrapped = |(access, slot): &(Option<&Arc<SealAccess>>, Option<&Slot>)| match (access, slot) {
+        (Some(access), None) => access.configured.disabled,
+        (Some(_), Some(slot)) => config.as_ref().is_none_or(|config| slot.kek_generation >= config.generation),
+        (None, _) => true,
+    };
+    let fully_wrapped = all.iter().all(is_wrapped);
+    let first_failure = all.iter().filter_map(|(access, _)| failing_since(*access)).min();
+    let backends = all.iter().map(|(access, slot)| {
+        let since = failing_since(*access);
+        let name = access.map(|access| &access.configured.name).or(slot.map(|slot| &slot.name));
+        Backend {
+            name: name.cloned().unwrap_or_default(),
+            healthy: access.is_some() && since.is_none(),
+            configured: access.is_some(),
+            disabled: access.is_some_and(|access| access.configured.disabled),
+            unhealthy_since: since.map(Timestamp::rfc3339_seconds),
+        }
+    });
+    Ok(SealedResponse::ok(BackendStatus {
+        healthy: first_failure.is_none(),
+        unhealthy_since: first_failure.map(Timestamp::rfc3339_seconds),
+        fully_wrapped,
+        backends: backends.collect(),
+    }))
+}
+
+async fn list(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Data<SealsResponse>> {
+    let server = sys.lifecycle()?;
+    let config = unsealed(cx)?.current_seal.seal_config().await?;
+    let seals = joined(&server.seals, Some(&config)).into_iter().map(|(access, slot)| shown(access, slot)).collect();
+    let shape = config.shape();
+    let (recovery_shares, recovery_threshold) = match config.has_seals() {
+        true => (shape.shares, shape.threshold),
+        false => (0, 0),
+    };
+    let (break_glass, generation) = (config.break_glass, config.generation);
+    Ok(Data(SealsResponse { break_glass, generation, recovery_shares, recovery_threshold, seals }))
+}
+
+fn shown(access: Option<&Arc<SealAccess>>, slot: Option<&Slot>) -> SealResponse {
+    let health = access.map(|access| access.health()).unwrap_or_default();
+    let configured = access.map(|access| &access.configured);
+    let name = slot.map(|slot| &slot.name).or(configured.map(|configured| &configured.name));
+    let kind = slot.map(|slot| slot.kind.as_str()).or(access.map(|access| access.kind()));
+    SealResponse {
+        name: name.cloned().unwrap_or_default(),
+        kind: kind.unwrap_or_default().to_owned(),
+        configured: access.is_some(),
+        disabled: configured.is_some_and(|configured| configured.disabled),
+        enrolled: slot.is_some(),
+        healthy: access.is_some() && health.failure.is_none(),
+        priority: slot.map(|slot| slot.priority).or(configured.map(|c| c.priority)).unwrap_or_default(),
+        slot: slot.map(|slot| slot.id),
+        key_id: slot.and_then(|slot| slot.kek.as_ref()).map(|kek| kek.key_id.clone()),
+        kek_generation: slot.map(|slot| slot.kek_generation),
+        error: health.failure.map(|(class, _)| class.name()),
+        unhealthy_since: health.failure.map(|(_, since)| since.rfc3339_seconds()),
+        last_success: health.success.map(Timestamp::rfc3339_seconds),
+        description: configured.map(|c| c.seal.description().into_iter().collect()).unwrap_or_default(),
+    }
+}
+
+/// The seal of the configuration with this name.
+fn configured<'a>(seals: &'a Seals, name: &str) -> Result<&'a Arc<SealAccess>> {
+    let unknown = || Error::invalid(format!("the configuration of this node has no seal {name:?}"));
+    seals.named(name).ok_or_else(unknown)
+}
+
+async fn add(sys: &System, cx: &mut Cx, req: SealPath) -> Result<()> {
+    let (server, unsealed) = (sys.lifecycle()?, unsealed(cx)?);
+    let access = configured(&server.seals, &req.name)?;
+    if !unsealed.current_seal.seal_config().await?.has_seals() {
+        let text = "the unseal keys unseal this server: migrate to the seal (operator unseal -migrate)";
+        return Err(Error::invalid(text));
+    }
+    if access.configured.disabled {
+        return Err(Error::invalid("the seal is disabled in the configuration"));
+    }
+    if unsealed.current_seal.seal_config().await?.slot_named(&req.name).is_some() {
+        return Err(Error::invalid("the seal is enrolled already"));
+    }
+    keeper::enroll(&server, &unsealed, access).await?.map_err(|error| keeper::unusable(access, &error))
+}
+
+async fn remove(_: &System, cx: &mut Cx, req: SealPath) -> Result<()> {
+    let unsealed = unsealed(cx)?;
+    unsealed.current_seal.change(&unsealed.barrier, Change::Remove(req.name.0.clone())).await?;
+    tracing::warn!(seal = req.name.0, "the seal is removed: it does not unseal any more");
+    Ok(())
+}
+
+async fn check(sys: &System, cx: &mut Cx, req: SealPath) -> Result<Data<SealResponse>> {
+    let (server, unsealed) = (sys.lifecycle()?, unsealed(cx)?);
+    let access = configured(&server.seals, &req.name)?;
+    keeper::check(&server, &unsealed, access).await?;
+    let config = unsealed.current_seal.seal_config().await?;
+    Ok(Data(shown(Some(access), config.slot_named(&req.name))))
+}
+
+async fn order(_: &System, cx: &mut Cx, req: OrderRequest) -> Result<()> {
+    let unsealed = unsealed(cx)?;
+    unsealed.current_seal.change(&unsealed.barrier, Change::Reorder(req.names.0)).await
+}
+
+/// Takes a recovery key; the last one of a quorum lets recovery keys unseal.
+async fn enable_break_glass(_: &System, cx: &mut Cx, req: BreakGlassRequest) -> Result<Data<BreakGlassResponse>> {
+    let Some(key) = req.key.filter(|key| !key.expose().is_empty()) else {
+        return Err(Error::invalid("missing required field 'key'"));
+    };
+    let share = decode_share(key.expose())?;
+    check_share(&share)?;
+    let unsealed = unsealed(cx)?;
+    if unsealed.settings.disable_break_glass {
+        return Err(Error::invalid("the configuration forbids that recovery keys unseal (disable_break_glass)"));
+    }
+    let mut submitted = unsealed.current_seal.break_glass.clone().lock_owned().await;
+    let config = unsealed.current_seal.seal_config().await?;
+    let required = config.shape().threshold;
+    if !config.has_seals() || required == 0 {
+        return Err(Error::invalid("there are no recovery keys"));
+    }
+    rekey::add_share(&mut submitted, &share, "operation")?;
+    let progress = submitted.progress();
+    if progress < usize::from(required) {
+        return Ok(Data(BreakGlassResponse { complete: false, progress, required }));
+    }
+    let Some(quorum) = config.quorum(&submitted.take()) else {
+        return Err(Error::invalid("the shares are no quorum of the recovery keys"));
+    };
+    cx.after_record(move || async move {
+        let change = Change::BreakGlass(BreakGlass::On, Some(quorum));
+        unsealed.current_seal.change(&unsealed.barrier, change).await?;
+        tracing::warn!("recovery keys unseal from now on");
+        Ok(())
+    });
+    Ok(Data(BreakGlassResponse { complete: true, progress, required }))
+}
+
+async fn disable_break_glass(_: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
+    let unsealed = unsealed(cx)?;
+    let to = if unsealed.settings.disable_break_glass { BreakGlass::Forbidden } else { BreakGlass::Off };
+    unsealed.current_seal.change(&unsealed.barrier, Change::BreakGlass(to, None)).await?;
+    tracing::info!("recovery keys do not unseal any more");
+    Ok(())
+}
