@@ -121,9 +121,6 @@ impl Seals {
     /// Why a server with this record is sealed, for `sys/seal-status`.
     pub(crate) fn sealed_reason(&self, config: Option<&SealConfig>) -> &'static str {
         let Some(config) = config else { return "uninitialized" };
-        if super::migrate::pending(config, self).is_some() {
-            return "migration";
-        }
         if !config.has_seals() {
             return "shares";
         }

@@ -72,7 +72,7 @@ pub(crate) async fn check(server: &Lifecycle, unsealed: &Unsealed, access: &Seal
         return Ok(());
     }
     if leads && unsealed.settings.disable_break_glass && config.break_glass != BreakGlass::Forbidden {
-        let change = Change::BreakGlass(BreakGlass::Forbidden, None);
+        let change = Change::BreakGlass { to: BreakGlass::Forbidden, quorum: None, root: random::key() };
         unsealed.current_seal.change(&unsealed.barrier, change).await?;
         tracing::info!("recovery keys do not unseal any more (disable_break_glass)");
         config = unsealed.current_seal.seal_config().await?;

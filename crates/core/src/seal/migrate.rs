@@ -27,9 +27,18 @@ impl PendingMigration {
     }
 }
 
-/// The migration that the configuration requests for this record; `None` when both agree. As on Vault: seals appear and
-/// the record has none; all seals are disabled; or those of the record are disabled and others appear.
-pub(crate) fn pending(config: &SealConfig, seals: &Seals) -> Option<PendingMigration> {
+/// The migration that waits for a quorum on this server; `None` when configuration and record agree. The members of a
+/// cluster unseal by what the record has: the unsealed leader gives new seals their slots.
+pub(crate) fn pending(server: &Lifecycle, config: &SealConfig) -> Option<PendingMigration> {
+    match server.parts.membership.with_others() {
+        Some(_) => None,
+        None => requested(config, &server.seals),
+    }
+}
+
+/// The migration that the configuration requests for this record. As on Vault: seals appear and the record has none; all
+/// seals are disabled; or those of the record are disabled and others appear.
+fn requested(config: &SealConfig, seals: &Seals) -> Option<PendingMigration> {
     let enabled: Vec<Arc<SealAccess>> = seals.enabled().cloned().collect();
     let is_enrolled = |access: &Arc<SealAccess>| {
         config.slot_named(&access.configured.name).is_some_and(|slot| slot.kind == access.kind())
@@ -49,13 +58,7 @@ pub(crate) fn pending(config: &SealConfig, seals: &Seals) -> Option<PendingMigra
 /// 503 when neither the shares nor a seal of the record opens the root key, or no new seal works; nothing is changed then.
 pub(crate) async fn complete(server: &Lifecycle, quorum: Key256) -> Result<bool> {
     let (from, config) = stored(&*server.parts.backend).await?;
-    let Some(migration) = pending(&config, &server.seals) else {
-        return Err(Error::invalid("can't perform a seal migration, no migration seal found"));
-    };
-    if server.parts.membership.with_others().is_some() {
-        let text = "the seal of a cluster with several members is not migrated by unsealing: add the new seal, and remove the old one (operator seals)";
-        return Err(Error::invalid(text));
-    }
+    let Some(migration) = pending(server, &config) else { return Err(none()) };
     let kind = migration.kind();
     let root = open_root(server, &config, &quorum).await?;
     let known = KnownKeys { v1: (config.version == 1).then(|| quorum.clone()), ..KnownKeys::default() };
@@ -69,6 +72,11 @@ pub(crate) async fn complete(server: &Lifecycle, quorum: Key256) -> Result<bool>
     barrier.close();
     tracing::info!(seal = kind, "the seal migration is complete");
     server.unseal_by(WayIn::Known(opens)).await
+}
+
+/// The error for a server without a migration.
+pub(crate) fn none() -> Error {
+    Error::invalid("can't perform a seal migration, no migration seal found")
 }
 
 /// The root key, by the shares if they open it, otherwise by a seal of the record.

@@ -343,5 +343,8 @@ fn open(key: &Key256, context: &[u8], sealed: &str) -> Option<Key256> {
 }
 
 #[cfg(test)]
+pub(crate) use super::record_v1::sealed as sealed_v1;
+
+#[cfg(test)]
 #[path = "record_tests.rs"]
 mod tests;

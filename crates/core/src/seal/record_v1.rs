@@ -62,6 +62,12 @@ impl From<RecordV1> for SealConfig {
     }
 }
 
+/// The root key as this version stored it.
+#[cfg(test)]
+pub(crate) fn sealed(unseal_key: &Key256, root: &Key256) -> String {
+    STANDARD.encode(AeadKey::new(unseal_key).seal(CONTEXT, root.expose()))
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;

@@ -29,10 +29,10 @@ pub(crate) struct NewSlot {
 
 /// One change.
 pub(crate) enum Change {
-    /// A seal gets a slot.
+    /// A seal gets a slot. With the first one, the unseal keys become recovery keys.
     Enroll(NewSlot),
-    /// A seal loses its slot.
-    Remove(String),
+    /// A seal loses its slot, and the root key changes. Without the last one, the recovery keys become unseal keys.
+    Remove { name: String, root: Key256 },
     /// The seals are tried in this order.
     Reorder(Vec<String>),
     /// Another root key; all slots stay.
@@ -41,8 +41,8 @@ pub(crate) enum Change {
     NewKek(String, ProvenKek),
     /// Another root key and other shares, of this key. The old shares and the old records open nothing from then on.
     NewShares { shape: SealShape, key: Key256, root: Key256 },
-    /// Whether recovery shares unseal; [`BreakGlass::On`] needs the key of a quorum.
-    BreakGlass(BreakGlass, Option<Key256>),
+    /// Whether recovery shares unseal; [`BreakGlass::On`] needs the key of a quorum. The root key changes.
+    BreakGlass { to: BreakGlass, quorum: Option<Key256>, root: Key256 },
     /// Seals take over from others, or from shares, or shares take over from seals.
     Migrate(Migration),
 }
@@ -103,7 +103,7 @@ pub(crate) fn first(initial: Initial<'_>) -> Result<SealConfig> {
         draft.add(slot)?;
     }
     if let Some((_, key)) = initial.shares {
-        draft.fit_share_slot(key);
+        draft.fit_share_slot(Some(key));
     }
     draft.finish(initial.root)
 }
@@ -148,11 +148,11 @@ pub(crate) fn apply(config: &SealConfig, change: Change, root: &Key256, known: &
         }
         Change::Migrate(migration) => Some(draft.migrate(migration)?),
         _ if config.version == 1 => return Err(Error::invalid("rotate the root key first (sys/rotate/root)")),
-        Change::Enroll(slot) => draft.add(slot).map(|()| None)?,
-        Change::Remove(name) => draft.remove(&name).map(|()| None)?,
+        Change::Enroll(slot) => draft.enroll(slot).map(|()| None)?,
+        Change::Remove { name, root } => draft.remove(&name).map(|()| Some(root))?,
         Change::Reorder(names) => draft.reorder(&names).map(|()| None)?,
         Change::NewKek(name, kek) => draft.replace_kek(&name, kek).map(|()| None)?,
-        Change::BreakGlass(to, quorum) => draft.set_break_glass(to, quorum.as_ref()).map(|()| None)?,
+        Change::BreakGlass { to, quorum, root } => draft.set_break_glass(to, quorum.as_ref()).map(|()| Some(root))?,
     };
     if next.is_some() {
         draft.next_generation()?;
@@ -245,14 +245,28 @@ impl Draft {
         slot.map(|slot| slot.id).ok_or_else(|| Error::invalid(format!("the seal {name:?} is not enrolled")))
     }
 
+    fn enroll(&mut self, new: NewSlot) -> Result<()> {
+        self.add(new)?;
+        self.fit_shares(None);
+        Ok(())
+    }
+
     fn remove(&mut self, name: &str) -> Result<()> {
         let id = self.id_of(name)?;
-        if self.config.seal_slots().count() < 2 {
-            let text = "the last seal cannot be removed: migrate to other seals or to unseal keys";
+        if self.config.seal_slots().count() < 2 && !self.config.opens_by_shares() {
+            let text = "the last seal cannot be removed: nothing else opens the root key";
             return Err(Error::invalid(text));
         }
         self.drop_slot(id);
+        self.fit_shares(None);
         Ok(())
+    }
+
+    /// Gives the shares their role and their slot. `key` is what they combine to, if it is known.
+    fn fit_shares(&mut self, key: Option<&Key256>) {
+        let role = if self.config.has_seals() { ShareRole::Recovery } else { ShareRole::Unseal };
+        self.config.shares = self.config.shares.take().map(|shares| Shares { role, ..shares });
+        self.fit_share_slot(key);
     }
 
     fn reorder(&mut self, names: &[String]) -> Result<()> {
@@ -288,24 +302,23 @@ impl Draft {
         if let Some(id) = old.as_ref().and_then(|old| old.slot) {
             self.drop_slot(id);
         }
-        let role = if self.config.has_seals() { ShareRole::Recovery } else { ShareRole::Unseal };
-        self.config.shares = Some(Shares { role, shape, slot: None, check: share_key::check_value(key) });
-        self.fit_share_slot(key);
+        let check = share_key::check_value(key);
+        self.config.shares = Some(Shares { role: ShareRole::Unseal, shape, slot: None, check });
+        self.fit_shares(Some(key));
     }
 
-    /// Gives the shares a slot if they open one, or removes it. `key` is what they combine to.
-    fn fit_share_slot(&mut self, key: &Key256) {
+    fn fit_share_slot(&mut self, key: Option<&Key256>) {
         let is_on = self.config.break_glass == BreakGlass::On;
         let Some(shares) = self.config.shares.clone() else { return };
         let opens = shares.role == ShareRole::Unseal || is_on;
-        let slot = match (shares.slot, opens) {
-            (None, true) => {
+        let slot = match (shares.slot, opens.then_some(key)) {
+            (None, Some(Some(key))) => {
                 let id = self.config.next_slot;
                 self.config.next_slot = id.saturating_add(1);
                 self.push(id, SHARES, SHARES, 0, None, slot_key(key));
                 Some(id)
             }
-            (Some(id), false) => {
+            (Some(id), None) => {
                 self.drop_slot(id);
                 None
             }
@@ -322,16 +335,13 @@ impl Draft {
         let shares = self.config.shares.clone();
         match (to, shares, quorum) {
             (BreakGlass::On, Some(shares), Some(key)) if share_key::has_check_value(key, &shares.check) => {
-                self.fit_share_slot(key);
+                self.fit_share_slot(Some(key));
                 Ok(())
             }
             (BreakGlass::On, Some(Shares { slot: Some(_), .. }) | None, _) => Ok(()),
             (BreakGlass::On, ..) => Err(Error::invalid("a quorum of the recovery keys is needed")),
-            (_, shares, _) => {
-                if let Some(id) = shares.and_then(|shares| shares.slot) {
-                    self.drop_slot(id);
-                }
-                self.config.shares = self.config.shares.take().map(|shares| Shares { slot: None, ..shares });
+            _ => {
+                self.fit_share_slot(None);
                 Ok(())
             }
         }
@@ -346,10 +356,8 @@ impl Draft {
         for slot in to {
             self.add(slot)?;
         }
-        let role = if self.config.has_seals() { ShareRole::Recovery } else { ShareRole::Unseal };
-        self.config.shares = self.config.shares.take().map(|shares| Shares { role, ..shares });
         match &self.config.shares {
-            Some(shares) if share_key::has_check_value(&quorum, &shares.check) => self.fit_share_slot(&quorum),
+            Some(shares) if share_key::has_check_value(&quorum, &shares.check) => self.fit_shares(Some(&quorum)),
             _ => return Err(Error::invalid("a migration needs a quorum of the shares")),
         }
         Ok(root)

@@ -23,6 +23,14 @@ fn initial<'a>(root: &'a Key256, seals: Vec<NewSlot>, key: Option<&'a Key256>) -
     first(Initial { cluster_name, cluster_id, root, seals, shares, forbids_break_glass: false }).unwrap()
 }
 
+fn remove(name: &str) -> Change {
+    Change::Remove { name: name.to_owned(), root: random::key() }
+}
+
+fn break_glass(to: BreakGlass, quorum: Option<Key256>) -> Change {
+    Change::BreakGlass { to, quorum, root: random::key() }
+}
+
 /// The expected state of a record.
 struct Model {
     root: Key256,
@@ -92,12 +100,12 @@ async fn sec_cs05_each_listed_slot_opens_and_no_other_after_any_change() {
             trace.push(format!("{op} {name}"));
             let (change, allowed): (Change, bool) = match op {
                 0 => (Change::Enroll(slot(&name).await), id.is_none()),
-                1 => (Change::Remove(name.clone()), id.is_some() && !last),
+                1 => (remove(&name), id.is_some() && (!last || model.break_glass)),
                 2 => (Change::NewRoot(random::key()), true),
                 3 => (Change::NewKek(name.clone(), proven().await), id.is_some()),
                 4 => (Change::NewShares { shape: SHAPE, key: random::key(), root: random::key() }, true),
-                5 => (Change::BreakGlass(BreakGlass::On, model.shares.clone()), !model.keks.is_empty()),
-                6 => (Change::BreakGlass(BreakGlass::Off, None), !model.keks.is_empty()),
+                5 => (break_glass(BreakGlass::On, model.shares.clone()), !model.keks.is_empty()),
+                6 => (break_glass(BreakGlass::Off, None), !model.keks.is_empty()),
                 7 | 8 => {
                     let quorum = if below(4) == 0 { random::key() } else { model.shares.clone().unwrap() };
                     let right = quorum.expose() == model.shares.as_ref().unwrap().expose();
@@ -171,9 +179,9 @@ async fn sec_cs05_a_new_root_leaves_no_old_blob() {
 
 #[tokio::test]
 async fn the_last_seal_is_refused_whoever_removes_it() {
-    let (root, key) = (random::key(), random::key());
-    let config = initial(&root, vec![slot("a").await], Some(&key));
-    let removed = apply(&config, Change::Remove("a".to_owned()), &root, &KnownKeys::default());
+    let root = random::key();
+    let config = initial(&root, vec![slot("a").await], None);
+    let removed = apply(&config, remove("a"), &root, &KnownKeys::default());
     assert!(removed.err().unwrap().public().contains("the last seal cannot be removed"));
     let nothing = Initial {
         cluster_name: String::new(),
@@ -188,16 +196,30 @@ async fn the_last_seal_is_refused_whoever_removes_it() {
 
 #[tokio::test]
 async fn break_glass_is_turned_on_by_a_quorum_only() {
-    let (root, key) = (random::key(), random::key());
-    let known = KnownKeys::default();
+    let (root, key, known) = (random::key(), random::key(), KnownKeys::default());
     let config = initial(&root, vec![slot("a").await], Some(&key));
-    let off = apply(&config, Change::BreakGlass(BreakGlass::Off, None), &root, &known).unwrap().config;
-    assert!(!off.opens_by_shares() && off.slots.len() == 1);
+    let Changed { config: off, root } = apply(&config, break_glass(BreakGlass::Off, None), &root, &known).unwrap();
+    let root = root.unwrap();
+    assert!(!off.opens_by_shares() && off.slots.len() == 1 && off.generation == 2);
     for wrong in [None, Some(random::key())] {
-        assert!(apply(&off, Change::BreakGlass(BreakGlass::On, wrong), &root, &known).is_err());
+        assert!(apply(&off, break_glass(BreakGlass::On, wrong), &root, &known).is_err());
     }
-    let on = apply(&off, Change::BreakGlass(BreakGlass::On, Some(key.clone())), &root, &known).unwrap().config;
+    // The seal is the only way in then.
+    assert!(apply(&off, remove("a"), &root, &known).is_err());
+    let on = apply(&off, break_glass(BreakGlass::On, Some(key.clone())), &root, &known).unwrap().config;
     assert!(on.open(&WayIn::Shares(key)).unwrap().is_some());
+}
+
+#[tokio::test]
+async fn shares_change_their_role_with_the_first_and_the_last_seal() {
+    let (root, key, known) = (random::key(), random::key(), KnownKeys::default());
+    let config = initial(&root, Vec::new(), Some(&key));
+    let role = |config: &SealConfig| config.shares.as_ref().unwrap().role;
+    let with = apply(&config, Change::Enroll(slot("a").await), &root, &known).unwrap().config;
+    assert_eq!((role(&config), role(&with)), (ShareRole::Unseal, ShareRole::Recovery));
+    let without = apply(&with, remove("a"), &root, &known).unwrap().config;
+    assert_eq!(role(&without), ShareRole::Unseal);
+    assert!(without.open(&WayIn::Shares(key)).unwrap().is_some());
 }
 
 #[tokio::test]
@@ -229,7 +251,7 @@ fn a_record_of_version_1_becomes_one_of_version_2_with_the_next_root_key() {
     let root = config.open(&WayIn::Shares(key.clone())).unwrap().unwrap();
     let known = KnownKeys { v1: Some(key.clone()), ..KnownKeys::default() };
     assert!(apply(&config, Change::NewRoot(random::key()), &root, &KnownKeys::default()).is_err());
-    assert!(apply(&config, Change::BreakGlass(BreakGlass::Off, None), &root, &known).is_err());
+    assert!(apply(&config, break_glass(BreakGlass::Off, None), &root, &known).is_err());
     let next = random::key();
     let changed = apply(&config, Change::NewRoot(next.clone()), &root, &known).unwrap().config;
     assert_eq!((changed.version, changed.generation, changed.shape()), (2, 2, config.shape()));

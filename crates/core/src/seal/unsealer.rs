@@ -89,7 +89,7 @@ pub(crate) async fn round_now(server: &Arc<Lifecycle>) -> Result<RoundOutcome> {
     let Some(config) = stored.or_else(|| server.administration.joining.seal_config()) else {
         return Ok(RoundOutcome::Idle);
     };
-    if !config.has_seals() || super::migrate::pending(&config, &server.seals).is_some() {
+    if !config.has_seals() || super::migrate::pending(server, &config).is_some() {
         return Ok(RoundOutcome::Idle);
     }
     if joins && server.administration.joining.is_completing() {

@@ -11,7 +11,7 @@ use keepfast_storage::Tx;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::rekey::{ShareRequest, required_shares};
+use super::rekey::{ShareRequest, WRONG_RECOVERY_KEY, required_shares};
 use super::tools::base64_fault;
 use super::{System, unsealed};
 use crate::seal::generate_root::{self, RootGeneration};
@@ -203,8 +203,8 @@ pub(super) async fn submit_root_share(cx: &mut Cx, key: &str, nonce: &str) -> Re
         return Ok((snapshot, None));
     }
     if config.quorum(&generation.submitted.take()).is_none() {
-        let what = if config.has_seals() { "are no quorum of the recovery keys" } else { "do not unseal" };
-        return Err(Error::invalid(format!("root generation aborted: unable to authenticate: the shares {what}")));
+        let why = if config.has_seals() { WRONG_RECOVERY_KEY } else { "the shares do not unseal" };
+        return Err(Error::invalid(format!("root generation aborted: unable to authenticate: {why}")));
     }
     let mut tx = unsealed.barrier.begin();
     let token = generation.encode(&root_token(&unsealed, &mut tx, cx.now()).await?);

@@ -87,8 +87,8 @@ async fn init(sys: &System, req: InitRequest) -> Result<SealedResponse<InitRespo
         true => InitResponse {
             keys: Vec::new(),
             keys_base64: Vec::new(),
-            recovery_keys: Some(keys),
-            recovery_keys_base64: Some(keys_base64),
+            recovery_keys: shape.map(|_| keys),
+            recovery_keys_base64: shape.map(|_| keys_base64),
             root_token,
         },
     }))

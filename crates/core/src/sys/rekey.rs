@@ -18,6 +18,10 @@ use crate::seal::slots::Change;
 use crate::seal::{SealShape, Seals};
 use crate::unsealed::Unsealed;
 
+/// The error for shares that are no quorum of the recovery keys.
+pub(super) const WRONG_RECOVERY_KEY: &str =
+    "recovery key verification failed: recovery key does not match submitted values";
+
 /// What is rotated.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Target {
@@ -32,6 +36,8 @@ pub(super) struct Wording {
     pub(super) target: Target,
     /// The operation in progress.
     pub(super) name: &'static str,
+    /// What is done to the keys.
+    pub(super) doing: &'static str,
     /// The kind of seal configuration.
     pub(super) seal: &'static str,
     /// The error for a share of the old kind without an operation in progress.
@@ -115,8 +121,15 @@ pub(super) struct NewShares {
     complete: bool,
     keys: Vec<String>,
     keys_base64: Vec<String>,
-    nonce: String,
+    /// Only there when the shares needed no quorum.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    n: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    nonce: Option<String>,
     pgp_fingerprints: Option<Vec<String>>,
+    /// Only there when the shares needed no quorum.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    t: Option<u8>,
     verification_required: bool,
     #[serde(skip)]
     pub(super) proof_nonce: Option<String>,
@@ -169,8 +182,10 @@ impl NewShares {
             complete: true,
             keys: shares.iter().map(|s| hex::encode(s.expose())).collect(),
             keys_base64: shares.iter().map(|s| STANDARD.encode(s.expose())).collect(),
-            nonce: rotation.nonce.clone(),
+            n: None,
+            nonce: Some(rotation.nonce.clone()),
             pgp_fingerprints: None,
+            t: None,
             verification_required: rotation.verify,
             proof_nonce: pending.filter(|_| rotation.verify).map(|pending| pending.nonce.clone()),
         }
@@ -214,12 +229,17 @@ pub(super) async fn begin_rekey(
     let verify = req.require_verification.as_ref().is_some_and(|verify| verify.0);
     if words.target == Target::Root && config.has_seals() {
         if verify {
-            return Err(refused("requiring verification is not supported for a root key without shares"));
+            let doing = words.doing;
+            let why = format!("requiring verification not supported when {doing} the barrier key with recovery keys");
+            return Err(Error::invalid(why));
+        }
+        if req.has_backup() {
+            return Err(Error::invalid("key backup not supported when using stored keys"));
         }
         return Ok(Step::Progress(RekeyProgress::of(rotation.insert(Rekey::new(None, false, false)))));
     }
     if words.target == Target::Recovery && !config.has_seals() {
-        return Err(Error::invalid("recovery keys are not supported by the seal of this server"));
+        return Err(Error::invalid("recovery keys not supported"));
     }
     let number = |submitted: &Option<Int>| submitted.as_ref().map_or(0, |n| n.0);
     let shape = SealShape::check(number(&req.secret_shares), number(&req.secret_threshold)).map_err(refused)?;
@@ -243,7 +263,8 @@ fn first_shares(
 ) -> Result<Step<RekeyProgress, NewShares>> {
     let seals = sys.lifecycle()?.seals.clone();
     let (pending, shares) = Pending::create(shape)?;
-    let made = NewShares::of(rotation, None, &shares);
+    let (n, t) = (Some(shape.shares), Some(shape.threshold));
+    let made = NewShares { n, t, nonce: None, ..NewShares::of(rotation, None, &shares) };
     cx.after_record(move || async move { commit(&unsealed, &seals, &pending).await });
     Ok(Step::Done(made))
 }
@@ -282,8 +303,10 @@ pub(super) async fn submit_share(
         return Ok(Step::Progress(RekeyProgress::of(rotation)));
     }
     if config.quorum(&rotation.submitted.take()).is_none() {
-        let what = if config.has_seals() { "are no quorum of the recovery keys" } else { "do not unseal" };
-        return Err(Error::invalid(format!("failed to read root key: the shares {what}")));
+        return Err(Error::invalid(match config.has_seals() {
+            true => WRONG_RECOVERY_KEY,
+            false => "failed to read root key: the shares do not unseal",
+        }));
     }
     let seals = sys.lifecycle()?.seals.clone();
     let Some(shape) = rotation.shape else {

@@ -31,10 +31,11 @@ const RECOVERY_VERIFY: Help =
     Help { synopsis: "Submits a new recovery key to the verification of the rotation.", description: "" };
 
 const ROOT_WORDS: Wording = Wording { target: Target::Root, ..WORDS };
-const RECOVERY_WORDS: Wording = Wording { target: Target::Recovery, ..WORDS };
+const RECOVERY_WORDS: Wording = Wording { target: Target::Recovery, seal: "recovery", ..WORDS };
 const WORDS: Wording = Wording {
     target: Target::Root,
     name: "rotation",
+    doing: "rotating",
     seal: "rotate",
     absent: "no rotation in progress",
     finished: "rotation",

@@ -63,7 +63,7 @@ impl SealStatus {
         let SealShape { shares: n, threshold: t } =
             config.as_ref().map_or(SealShape { shares: 0, threshold: 0 }, SealConfig::shape);
         let seals = &server.seals;
-        let migration = config.as_ref().and_then(|config| migrate::pending(config, seals));
+        let migration = config.as_ref().and_then(|config| migrate::pending(server, config));
         let kind = match (&migration, &config) {
             (Some(migration), _) => migration.kind().to_owned(),
             (None, Some(config)) => config.kind().to_owned(),
@@ -72,7 +72,10 @@ impl SealStatus {
         let initialized = config.is_some();
         let recovery_seal = kind != SHAMIR;
         let has_reason = sealed && !seals.all().is_empty();
-        let sealed_reason = has_reason.then(|| seals.sealed_reason(config.as_ref()));
+        let sealed_reason = has_reason.then(|| match &migration {
+            Some(_) => "migration",
+            None => seals.sealed_reason(config.as_ref()),
+        });
         let (cluster_name, cluster_id) = config.filter(|_| !sealed).map(|c| (c.cluster_name, c.cluster_id)).unzip();
         SealStatus {
             kind,
@@ -83,7 +86,7 @@ impl SealStatus {
             progress: unsealing.progress(),
             nonce: unsealing.nonce().to_owned(),
             recovery_seal,
-            recovery_seal_type: (recovery_seal && initialized).then_some(SHAMIR),
+            recovery_seal_type: recovery_seal.then_some(SHAMIR),
             version: server.parts.settings.version.clone(),
             commit_date: version_history::RELEASED,
             migration: migration.is_some(),

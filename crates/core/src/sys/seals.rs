@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use keepfast_crypto::random;
 use keepfast_framework::fields::{SecretText, Strings, Text};
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::sealed::SealedResponse;
@@ -19,7 +20,7 @@ use crate::seal::{BreakGlass, SealAccess, SealConfig, Seals, keeper, rekey};
 const LIST: Help = Help { synopsis: "Returns the seals of the configuration and of the storage.", description: "" };
 const SEAL: Help = Help {
     synopsis: "Enrolls a seal of the configuration, so that it unseals, or removes it.",
-    description: "The last seal cannot be removed.",
+    description: "With the first seal, the unseal keys become recovery keys; without the last one, they become unseal keys again. What alone opens the storage cannot be removed.",
 };
 const CHECK: Help =
     Help { synopsis: "Checks whether a seal opens its slot, and renews the slot if that is due.", description: "" };
@@ -33,10 +34,10 @@ const STATUS: Help = Help { synopsis: "Returns the health of the seals.", descri
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("seal-backend-status", STATUS).unauthenticated().read_sealed(status);
     r.path("seals", LIST).read(list).sudo().here();
-    r.path("seals/order", ORDER).update(order).sudo();
+    r.path("seals/order", ORDER).update(order).sudo().once();
     r.path("seals/break-glass", BREAK_GLASS).update(enable_break_glass).delete(disable_break_glass).sudo().once();
-    r.path("seals/{name}", SEAL).update(add).delete(remove).sudo();
-    r.path("seals/{name}/check", CHECK).update(check).sudo();
+    r.path("seals/{name}", SEAL).update(add).delete(remove).sudo().once();
+    r.path("seals/{name}/check", CHECK).update(check).sudo().once();
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -212,10 +213,6 @@ fn configured<'a>(seals: &'a Seals, name: &str) -> Result<&'a Arc<SealAccess>> {
 async fn add(sys: &System, cx: &mut Cx, req: SealPath) -> Result<()> {
     let (server, unsealed) = (sys.lifecycle()?, unsealed(cx)?);
     let access = configured(&server.seals, &req.name)?;
-    if !unsealed.current_seal.seal_config().await?.has_seals() {
-        let text = "the unseal keys unseal this server: migrate to the seal (operator unseal -migrate)";
-        return Err(Error::invalid(text));
-    }
     if access.configured.disabled {
         return Err(Error::invalid("the seal is disabled in the configuration"));
     }
@@ -225,9 +222,11 @@ async fn add(sys: &System, cx: &mut Cx, req: SealPath) -> Result<()> {
     keeper::enroll(&server, &unsealed, access).await?.map_err(|error| keeper::unusable(access, &error))
 }
 
-async fn remove(_: &System, cx: &mut Cx, req: SealPath) -> Result<()> {
+async fn remove(sys: &System, cx: &mut Cx, req: SealPath) -> Result<()> {
     let unsealed = unsealed(cx)?;
-    unsealed.current_seal.change(&unsealed.barrier, Change::Remove(req.name.0.clone())).await?;
+    let change = Change::Remove { name: req.name.0.clone(), root: random::key() };
+    unsealed.current_seal.change(&unsealed.barrier, change).await?;
+    sys.lifecycle()?.seals.check_slots();
     tracing::warn!(seal = req.name.0, "the seal is removed: it does not unseal any more");
     Ok(())
 }
@@ -271,7 +270,7 @@ async fn enable_break_glass(_: &System, cx: &mut Cx, req: BreakGlassRequest) -> 
         return Err(Error::invalid("the shares are no quorum of the recovery keys"));
     };
     cx.after_record(move || async move {
-        let change = Change::BreakGlass(BreakGlass::On, Some(quorum));
+        let change = Change::BreakGlass { to: BreakGlass::On, quorum: Some(quorum), root: random::key() };
         unsealed.current_seal.change(&unsealed.barrier, change).await?;
         tracing::warn!("recovery keys unseal from now on");
         Ok(())
@@ -279,10 +278,12 @@ async fn enable_break_glass(_: &System, cx: &mut Cx, req: BreakGlassRequest) -> 
     Ok(Data(BreakGlassResponse { complete: true, progress, required }))
 }
 
-async fn disable_break_glass(_: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
+async fn disable_break_glass(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
     let unsealed = unsealed(cx)?;
     let to = if unsealed.settings.disable_break_glass { BreakGlass::Forbidden } else { BreakGlass::Off };
-    unsealed.current_seal.change(&unsealed.barrier, Change::BreakGlass(to, None)).await?;
+    let change = Change::BreakGlass { to, quorum: None, root: random::key() };
+    unsealed.current_seal.change(&unsealed.barrier, change).await?;
+    sys.lifecycle()?.seals.check_slots();
     tracing::info!("recovery keys do not unseal any more");
     Ok(())
 }

@@ -34,6 +34,7 @@ const RECOVERY_WORDS: Wording =
 const ROOT_WORDS: Wording = Wording {
     target: Target::Root,
     name: "rekey",
+    doing: "rekeying",
     seal: "rekey",
     absent: "no barrier rekey in progress",
     finished: "rekey operation",

@@ -101,9 +101,9 @@ async fn unseal(sys: &System, req: UnsealRequest) -> Result<SealedResponse<SealS
 
 /// Refuses a share that does not migrate while a migration is pending, and the reverse.
 fn check_migration(server: &Lifecycle, config: &SealConfig, migrates: bool) -> Result<()> {
-    match (migrate::pending(config, &server.seals).is_some(), migrates) {
+    match (migrate::pending(server, config).is_some(), migrates) {
         (true, false) => Err(Error::invalid("migrate option not provided and seal migration is pending")),
-        (false, true) => Err(Error::invalid("can't perform a seal migration, no migration seal found")),
+        (false, true) => Err(migrate::none()),
         _ => Ok(()),
     }
 }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use keepfast_crypto::secret::SecretBytes;
 use keepfast_framework::UnauthedEndpoints;
 use keepfast_framework::seal::SealErrorClass;
+use keepfast_storage::{Backend as _, Batch, Key};
 use serde_json::{Value, json};
 
 use crate::ConfiguredSeal;
 use crate::SealSet;
-use crate::seal::SealShape;
 use crate::seal::test_seal::TestSeal;
 use crate::seal::unsealer::{RoundOutcome, round};
+use crate::seal::{SealShape, WayIn};
 use crate::tests::fixture::{ROOT, RequestOptions, TestResponse, TestServer, incoming};
 use crate::tests::seals::{SHAPE, config, initialized, server, set, unseal, until};
 
@@ -222,7 +223,8 @@ async fn recovery_keys_are_refused_by_a_server_with_unseal_keys() {
     open(&server, "POST", "sys/rekey-recovery-key/init", init).await.is(400);
     let status = server.get("sys/seal-status", "").await.ok();
     assert!(status.body["recovery_seal"] == false && status.body.get("recovery_seal_type").is_none());
-    server.post("sys/seals/a", ROOT, Value::Null).await.is(400);
+    let unknown = server.post("sys/seals/a", ROOT, Value::Null).await.is(400);
+    assert!(unknown.error().contains("has no seal \"a\""), "{unknown:?}");
     server.post("sys/seals/break-glass", ROOT, json!({ "key": "ab".repeat(32) })).await.is(400);
     server.delete("sys/seals/break-glass", ROOT).await.is(400);
 }
@@ -309,4 +311,73 @@ async fn rl23_a_killed_migration_leaves_the_old_way_or_the_new_one() {
     let Ok(server) = Arc::try_unwrap(server) else { panic!("the server is in use") };
     let server = server.under(set(&[&seal]));
     migrates(&server, "static").await;
+}
+
+/// The record of the first version for this server, which is sealed by one unseal key.
+async fn with_first_version(server: &TestServer) -> String {
+    let config = config(server).await;
+    let key = config.quorum(&server.shares).unwrap();
+    let root = config.open(&WayIn::Shares(key.clone())).unwrap().unwrap();
+    let sealed = crate::seal::record::sealed_v1(&key, &root);
+    let (name, id) = (config.cluster_name, config.cluster_id);
+    let record = format!(
+        r#"{{"version":1,"custody":"shamir","shape":{{"shares":1,"threshold":1}},"sealed_root":"{sealed}","cluster_name":"{name}","cluster_id":"{id}"}}"#
+    );
+    let record = Batch::put(Key::new("barrier/seal").unwrap(), record);
+    server.backend.commit(record).await.unwrap();
+    id
+}
+
+#[tokio::test]
+async fn a_record_of_version_1_unseals_rotates_and_migrates() {
+    let one = SealShape { shares: 1, threshold: 1 };
+    let server = TestServer::sealed(one).await;
+    let id = with_first_version(&server).await;
+    assert_eq!(config(&server).await.version, 1);
+    let wrong = server.post("sys/unseal", "", json!({ "key": "ab".repeat(32) })).await.is(400);
+    assert_eq!(wrong.error(), "Unsealing failed, invalid key");
+    assert_eq!(unseal(&server, &server.shares).await.ok().body["sealed"], false);
+    let attempt = server.post("sys/generate-root-token/attempt", ROOT, json!({})).await.ok();
+    let nonce = &attempt.data()["nonce"];
+    let done = give(&server, "sys/generate-root-token/update", &server.shares[0], nonce).await.ok();
+    assert_eq!(done.data()["complete"], true);
+    server.post("sys/rotate/root", ROOT, Value::Null).await.is(204);
+    let rotated = config(&server).await;
+    assert_eq!((rotated.version, rotated.generation, &rotated.cluster_id), (2, 2, &id));
+    let server = server.under(SealSet::default());
+    assert_eq!(unseal(&server, &server.shares).await.ok().body["sealed"], false);
+    // New shares, and a migration, of the first version.
+    let server = TestServer::sealed(one).await;
+    with_first_version(&server).await;
+    unseal(&server, &server.shares).await.ok();
+    let init = json!({ "secret_shares": 1, "secret_threshold": 1 });
+    let nonce = server.post("sys/rotate/root/init", ROOT, init).await.ok().data()["nonce"].clone();
+    let made = give(&server, "sys/rotate/root/update", &server.shares[0], &nonce).await.ok();
+    let server = server.under(SealSet::default());
+    unseal(&server, &server.shares).await.is(400);
+    assert_eq!(unseal(&server, &shares(&made.data()["keys"])).await.ok().body["sealed"], false);
+    let seal = TestSeal::new();
+    let server = TestServer::sealed(one).await;
+    with_first_version(&server).await;
+    let server = server.under(set(&[&seal]));
+    assert_eq!(migrate(&server, &server.shares).await.ok().body["sealed"], false);
+    assert_eq!(config(&server).await.kind(), "static");
+}
+
+#[tokio::test]
+async fn seals_are_added_and_removed_without_downtime() {
+    let seal = TestSeal::new();
+    let server = TestServer::sealed(SHAPE).await;
+    // As on a member of a cluster, which unseals by what the record has.
+    let server = server.under(set(&[&seal]));
+    let opened = server.node.lifecycle.unseal(&server.shares[..2]).await.unwrap();
+    assert!(opened && server.get("sys/seal-status", "").await.ok().body["type"] == "static");
+    server.post("sys/seals/a", ROOT, Value::Null).await.is(204);
+    let server = server.under(set(&[&seal]));
+    assert!(matches!(round(&server.node.lifecycle).await.unwrap(), RoundOutcome::Unsealed));
+    server.delete("sys/seals/a", ROOT).await.is(204);
+    let status = server.get("sys/seal-status", "").await.ok();
+    assert_eq!((&status.body["n"], &status.body["sealed"]), (&json!(3), &json!(false)));
+    let server = server.under(SealSet::default());
+    assert_eq!(unseal(&server, &server.shares[..2]).await.ok().body["sealed"], false);
 }

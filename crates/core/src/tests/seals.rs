@@ -109,7 +109,7 @@ async fn init_writes_nothing_unless_a_seal_works() {
     assert_eq!(server.get("sys/init", "").await.ok().body["initialized"], false);
     garbage.set(Behaviour::Well);
     let made = server.post("sys/init", "", json!({})).await.ok();
-    assert_eq!(made.body["recovery_keys"], json!([]));
+    assert!(made.body.get("recovery_keys").is_none());
     assert_eq!(config(&server).await.slots.len(), 1, "only the seal that works has a slot");
     let refused = server.post("sys/unseal", "", json!({ "key": "00".repeat(33) })).await.ok();
     assert_eq!(refused.body["sealed"], false);
@@ -290,8 +290,6 @@ async fn operators_add_remove_order_and_check_seals() {
     let server = initialized(server, Some(SHAPE)).await;
     server.delete("sys/seals/b", ROOT).await;
     assert!(config(&server).await.slot_named("b").is_none());
-    let last = server.delete("sys/seals/a", ROOT).await.is(400);
-    assert!(last.error().contains("the last seal cannot be removed"), "{last:?}");
     server.post("sys/seals/none", ROOT, Value::Null).await.is(400);
     b.fails(SealErrorClass::Denied);
     let refused = server.post("sys/seals/b", ROOT, Value::Null).await.is(503);
@@ -312,6 +310,9 @@ async fn operators_add_remove_order_and_check_seals() {
     assert_eq!((&checked.data()["healthy"], &checked.data()["error"]), (&json!(false), &json!("denied")));
     server.delete("sys/seals/a", ROOT).await.is(204);
     assert_eq!(config(&server).await.seal_slots().count(), 1);
+    server.delete("sys/seals/break-glass", ROOT).await.is(204);
+    let last = server.delete("sys/seals/b", ROOT).await.is(400);
+    assert!(last.error().contains("the last seal cannot be removed"), "{last:?}");
     for (method, path) in
         [("GET", "sys/seals"), ("POST", "sys/seals/a"), ("DELETE", "sys/seals/a"), ("POST", "sys/seals/order")]
     {
