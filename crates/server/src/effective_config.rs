@@ -145,6 +145,7 @@ impl EffectiveConfig {
             data_directory: None,
             cluster_port: None,
             disable_standby_reads: config.disable_standby_reads,
+            disable_break_glass: config.disable_break_glass,
             join: JoinSettings {
                 client: Some(Arc::new(HttpJoinClient)),
                 retry: config.raft.retry_join.clone(),

@@ -50,6 +50,7 @@ impl Running<'_> {
             tracing::error!(%error, "the log file cannot be reopened");
         }
         self.node.reopen_audit();
+        self.node.retry_seals();
         if self.paths.is_empty() || self.has_level_flag {
             return;
         }

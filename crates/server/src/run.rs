@@ -221,6 +221,7 @@ async fn serve(
         out.write(text.into_bytes());
     }
     node.retry_join();
+    node.unseal();
     print(banner::STARTED.into());
     service_manager::ready();
     let has_level_flag = effective.has_level_flag;

@@ -39,6 +39,7 @@ const ORDER: &[&str] = &[
     "cluster_name",
     "cluster_id",
     "recovery_seal",
+    "recovery_seal_type",
     "storage_type",
     "build_date",
     "ha_enabled",
@@ -48,6 +49,7 @@ const ORDER: &[&str] = &[
     "leader_cluster_address",
     "raft_committed_index",
     "raft_applied_index",
+    "sealed_reason",
     "lease_quarantine",
 ];
 /// Fields that only a leader or only its followers return.
@@ -115,10 +117,9 @@ fn rows(status: &Map<String, Value>) -> Vec<Vec<String>> {
     let recovery = truth("recovery_seal");
     let mut rows: Vec<(&str, String)> = Vec::new();
     let mut add = |name, value| rows.push((name, value));
+    add("Seal Type", text("type"));
     if recovery {
-        add("Recovery Seal Type", text("type"));
-    } else {
-        add("Seal Type", text("type"));
+        add("Recovery Seal Type", text("recovery_seal_type"));
     }
     add("Initialized", text("initialized"));
     add("Sealed", text("sealed"));

@@ -81,6 +81,18 @@ pub(crate) const METRICS: &[Metric] = &[
         "the part of unsealing after the keys are available: opening mounts, policies, tokens and leases",
     ),
     summary("core.seal", "sealing"),
+    gauge("seal.healthy", &["seal"], "1 while the last call of a seal of the configuration has succeeded"),
+    counter(
+        "seal.errors",
+        &["class", "seal"],
+        "calls of a seal that failed: `unreachable`, `throttled`, `denied`, `wrong_key`, `misconfigured` or `crashed`",
+    ),
+    counter(
+        "seal.renewals",
+        &["seal"],
+        "new keys of the slot of a seal, after a rotation of its key or of the root key",
+    ),
+    counter("seal.unseals", &["seal"], "unseals of the server by a seal"),
     summary(
         "route.<operation>.<mount>",
         "the engine of a mount with the commit of its transaction, by `create`, `read`, `update`, `patch`, `delete`, `list`, `scan`, `renew` or `revoke`; slashes of the mount's path become dashes. `create` is a write whose engine checked that the object did not exist",

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use keepfast_framework::engine::Gauge;
 
-use super::{Item, Value, catalogue, members, process};
+use super::{Item, Value, catalogue, members, process, seals};
 use crate::lifecycle::Lifecycle;
 use crate::unsealed::Unsealed;
 
@@ -26,6 +26,7 @@ fn items(server: &Lifecycle) -> Vec<Item> {
     }
     let mut out = own_numbers(server);
     out.extend(process::items());
+    out.extend(seals::items(&server.seals));
     let flag = |on: bool| Value::Gauge(f64::from(u8::from(on)));
     out.push(Item::new("core.unsealed", flag(unsealed.is_some())));
     out.push(Item::new("core.active", flag(unsealed.is_some() && server.parts.is_active())));

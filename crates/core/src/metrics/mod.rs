@@ -15,6 +15,7 @@ pub(crate) mod labelled;
 mod members;
 mod process;
 pub(crate) mod routes;
+mod seals;
 pub(crate) mod storage;
 pub(crate) mod timing;
 pub(crate) mod transport;

@@ -10,6 +10,7 @@ use keepfast_framework::{Clock, Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::counts::SealCounts;
 use super::proven::ProvenKek;
 use super::record::{SealConfig, Slot};
 use super::set::{ConfiguredSeal, SealSet};
@@ -36,6 +37,8 @@ pub(crate) struct SealAccess {
     health: Mutex<SealHealth>,
     /// Begins a check.
     pub(super) check: Notify,
+    /// For the metrics.
+    pub(crate) counts: SealCounts,
 }
 
 /// What is known of a seal.
@@ -53,8 +56,8 @@ impl Seals {
     /// The seals of this configuration.
     pub(crate) fn new(set: SealSet) -> Self {
         let access = |configured| {
-            let (calls, health, check) = Default::default();
-            Arc::new(SealAccess { configured, calls, health, check })
+            let (calls, health, check, counts) = Default::default();
+            Arc::new(SealAccess { configured, calls, health, check, counts })
         };
         Seals { all: set.into_seals().into_iter().map(access).collect(), ..Seals::default() }
     }
@@ -117,22 +120,22 @@ impl Seals {
         }
         (slots, failures.join(", "))
     }
+}
 
-    /// Why a server with this record is sealed, for `sys/seal-status`.
-    pub(crate) fn sealed_reason(&self, config: Option<&SealConfig>) -> &'static str {
-        let Some(config) = config else { return "uninitialized" };
-        if !config.has_seals() {
-            return "shares";
-        }
-        if self.is_manual() {
-            return "manual";
-        }
-        let tried = config.seal_slots().filter_map(|slot| self.of_slot(slot));
-        let mut failures = tried.map(|access| access.health().failure.map(|(class, _)| class));
-        match failures.next() {
-            None => SealErrorClass::Misconfigured.name(),
-            Some(first) => first.map_or("unsealing", SealErrorClass::name),
-        }
+/// Why a server with this record is sealed, for `sys/seal-status`.
+pub(crate) fn sealed_reason(seals: &Seals, config: Option<&SealConfig>) -> &'static str {
+    let Some(config) = config else { return "uninitialized" };
+    if !config.has_seals() {
+        return "shares";
+    }
+    if seals.is_manual() {
+        return "manual";
+    }
+    let tried = config.seal_slots().filter_map(|slot| seals.of_slot(slot));
+    let mut failures = tried.map(|access| access.health().failure.map(|(class, _)| class));
+    match failures.next() {
+        None => SealErrorClass::Misconfigured.name(),
+        Some(first) => first.map_or("unsealing", SealErrorClass::name),
     }
 }
 
@@ -213,6 +216,7 @@ impl SealAccess {
     /// Records a call that failed. The first failure and each other class are logged as errors, a failure that lasts
     /// every ten minutes.
     pub(super) fn failed(&self, error: &SealError, now: Timestamp) {
+        self.counts.failed(error.class);
         let mut health = self.health.lock();
         let (seal, class) = (&self.configured.name, error.class.name());
         let known = health.failure;

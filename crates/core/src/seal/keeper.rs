@@ -147,6 +147,7 @@ async fn heal(
         let (seal, key) = (&access.configured.name, kek.key_id().to_owned());
         let change = Change::NewKek(seal.clone(), kek);
         unsealed.current_seal.change(&unsealed.barrier, change).await?;
+        access.counts.renewed();
         tracing::info!(seal, key, "the slot of the seal has a new key");
     }
     Ok(())

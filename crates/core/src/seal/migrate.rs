@@ -28,12 +28,13 @@ impl PendingMigration {
 }
 
 /// The migration that waits for a quorum on this server; `None` when configuration and record agree. The members of a
-/// cluster unseal by what the record has: the unsealed leader gives new seals their slots.
+/// cluster, and a node that joins one, unseal by what the record has: the unsealed leader gives new seals their slots.
 pub(crate) fn pending(server: &Lifecycle, config: &SealConfig) -> Option<PendingMigration> {
-    match server.parts.membership.with_others() {
-        Some(_) => None,
-        None => requested(config, &server.seals),
+    let is_member = server.parts.membership.with_others().is_some();
+    if is_member || server.administration.joining.seal_config().is_some() {
+        return None;
     }
+    requested(config, &server.seals)
 }
 
 /// The migration that the configuration requests for this record. As on Vault: seals appear and the record has none; all

@@ -3,6 +3,7 @@
 //! ([`current`], [`shares`], [`rekey`]).
 
 pub(crate) mod access;
+mod counts;
 pub(crate) mod current;
 pub(crate) mod generate_root;
 pub(crate) mod keeper;

@@ -58,7 +58,7 @@ async fn the_golden_record_is_of_this_form() {
         value["mac"] = serde_json::Value::Null;
         value
     };
-    assert_eq!(shape(GOLDEN), shape(&String::from_utf8(config.to_bytes().unwrap().to_vec()).unwrap()));
+    assert_eq!(shape(GOLDEN), shape(std::str::from_utf8(&config.to_bytes().unwrap()).unwrap()));
 }
 
 #[tokio::test]

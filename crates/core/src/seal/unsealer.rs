@@ -106,6 +106,9 @@ pub(crate) async fn round_now(server: &Arc<Lifecycle>) -> Result<RoundOutcome> {
     if !unsealed {
         return Ok(RoundOutcome::Failed(vec![SealErrorClass::WrongKey]));
     }
+    if let Some(access) = server.seals.named(&by) {
+        access.counts.unsealed();
+    }
     tracing::info!(seal = by, "unsealed by a seal");
     Ok(RoundOutcome::Unsealed)
 }

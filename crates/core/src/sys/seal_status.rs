@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::System;
 use crate::cluster::join::joiner::known_seal;
 use crate::lifecycle::Lifecycle;
+use crate::seal::access::sealed_reason;
 use crate::seal::record::SHAMIR;
 use crate::seal::{SealConfig, SealShape, migrate};
 use crate::version_history;
@@ -74,7 +75,7 @@ impl SealStatus {
         let has_reason = sealed && !seals.all().is_empty();
         let sealed_reason = has_reason.then(|| match &migration {
             Some(_) => "migration",
-            None => seals.sealed_reason(config.as_ref()),
+            None => sealed_reason(seals, config.as_ref()),
         });
         let (cluster_name, cluster_id) = config.filter(|_| !sealed).map(|c| (c.cluster_name, c.cluster_id)).unzip();
         SealStatus {

@@ -189,8 +189,10 @@ async fn every_metric_is_in_the_catalogue_and_in_the_documentation() {
     busy(&server).await;
     crate::metrics::usage::count_usage(&server.node.lifecycle).await.unwrap();
     let cluster = Cluster::new().await;
+    let with_seal = crate::tests::seals::server(&[&crate::seal::test_seal::TestSeal::new()]).await;
     let of_cluster = cluster.nodes().iter().flat_map(|node| node.node.monitoring().gather());
-    for item in server.node.monitoring().gather().into_iter().chain(of_cluster) {
+    let of_seals = with_seal.node.monitoring().gather();
+    for item in server.node.monitoring().gather().into_iter().chain(of_cluster).chain(of_seals) {
         let known = catalogue::find(&item.name).unwrap_or_else(|| panic!("{} is not in the catalogue", item.name));
         let labels: Vec<_> = item.labels.iter().map(|(name, _)| *name).collect();
         assert_eq!(labels, known.labels, "{}", item.name);

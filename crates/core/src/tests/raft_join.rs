@@ -3,10 +3,14 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use keepfast_framework::seal::SealErrorClass;
 use keepfast_storage::Consensus as _;
 use serde_json::{Value, json};
 
 use crate::cluster::fake::status;
+use crate::seal::test_seal::{Behaviour, TestSeal, set_of};
+use crate::seal::unsealer::{RoundOutcome, round};
+use crate::tests::fixture::ROOT;
 use crate::tests::raft::{Pair, RAFT, leader};
 
 /// Waits until the shares were accepted and the node waits for the records.
@@ -123,4 +127,35 @@ async fn a_directory_that_has_begun_to_join_joins_no_other_cluster() {
     }
     let refused = last.unwrap().is(400);
     assert!(refused.error().contains("it has begun to join another cluster"), "{}", refused.error());
+}
+
+#[tokio::test]
+async fn a_node_joins_by_its_own_seal_without_shares() {
+    let seal = TestSeal::new();
+    let mut pair = Pair::new().await;
+    pair.leader = pair.leader.under(set_of(&[("a", &seal)]));
+    assert!(pair.leader.node.lifecycle.unseal(&pair.leader.shares).await.unwrap());
+    pair.leader.post("sys/seals/a", ROOT, Value::Null).await.is(204);
+    *pair.calls.leader.lock() = Some(pair.leader.node.clone());
+    pair.node = pair.node.under(set_of(&[("a", &seal)]));
+    pair.join().await;
+    let status = pair.node.get("sys/seal-status", "").await.ok();
+    assert_eq!((&status.body["type"], &status.body["sealed"]), (&json!("static"), &json!(true)));
+    // A seal that does not work joins nothing, and the next round does.
+    seal.fails(SealErrorClass::Denied);
+    assert!(matches!(round(&pair.node.node.lifecycle).await.unwrap(), RoundOutcome::Failed(_)));
+    seal.set(Behaviour::Well);
+    pair.will_receive();
+    assert!(matches!(round(&pair.node.node.lifecycle).await.unwrap(), RoundOutcome::Unsealed));
+    assert!(pair.node.accepts(ROOT).await);
+}
+
+#[tokio::test]
+async fn a_node_with_another_seal_than_its_cluster_joins_by_shares() {
+    let seal = TestSeal::new();
+    let mut pair = Pair::new().await;
+    pair.node = pair.node.under(set_of(&[("new", &seal)]));
+    pair.join().await;
+    pair.will_receive();
+    assert_eq!(pair.unseal().await.ok().body["sealed"], json!(false));
 }

@@ -381,3 +381,12 @@ async fn seals_are_added_and_removed_without_downtime() {
     let server = server.under(SealSet::default());
     assert_eq!(unseal(&server, &server.shares[..2]).await.ok().body["sealed"], false);
 }
+
+#[tokio::test]
+async fn a_server_whose_seals_are_all_disabled_is_initialized_with_unseal_keys() {
+    let seal = TestSeal::new();
+    let server = TestServer::with_seals(SealSet::new(vec![disabled(&seal, "a")]).unwrap(), |_| {});
+    let made = server.post("sys/init", "", json!({ "secret_shares": 1, "secret_threshold": 1 })).await.ok();
+    assert_eq!(unseal(&server, &shares(&made.body["keys"])).await.ok().body["sealed"], false);
+    assert_eq!(seal.calls(), 0);
+}

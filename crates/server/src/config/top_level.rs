@@ -27,6 +27,8 @@ pub struct Config {
     pub raft: RaftConfig,
     /// Whether a standby passes every request to the leader.
     pub disable_standby_reads: bool,
+    /// Whether recovery keys never unseal.
+    pub disable_break_glass: bool,
     /// The listeners, in order.
     pub listeners: Vec<ListenerConfig>,
     /// The `cluster_address` of each listener, in the same order.
@@ -161,6 +163,7 @@ impl Default for Config {
             storage: Storage::InMemory,
             raft: RaftConfig::default(),
             disable_standby_reads: false,
+            disable_break_glass: false,
             listeners: Vec::new(),
             cluster_addresses: Vec::new(),
             api_addr: String::new(),
@@ -246,6 +249,7 @@ fn apply(
     flag(root.flag("allow_audit_log_prefixing")?, &mut config.allow_audit_log_prefixing);
     flag(root.flag("introspection_endpoint")?, &mut config.introspection_endpoint);
     flag(root.flag("disable_standby_reads")?, &mut config.disable_standby_reads);
+    flag(root.flag("disable_break_glass")?, &mut config.disable_break_glass);
     config.seal = seal(root, warnings)?;
     if let Some(stanza) = root.object("telemetry")? {
         config.telemetry = small_stanzas::telemetry(stanza, warnings)?;

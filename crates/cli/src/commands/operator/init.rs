@@ -37,6 +37,16 @@ neither.
                     "The number of shares that unseal the server. Default: 3.",
                 ),
                 Flag::new(
+                    "recovery-shares",
+                    Kind::Int,
+                    "The number of recovery keys of a server that a seal unseals. Default: 5.",
+                ),
+                Flag::new(
+                    "recovery-threshold",
+                    Kind::Int,
+                    "The number of recovery keys that are a quorum. Default: 3.",
+                ),
+                Flag::new(
                     "status",
                     Kind::Bool,
                     "Only print whether the server is initialized: exit code 0 if it is, 2 if not, 1 on errors.",
@@ -46,6 +56,15 @@ neither.
     ],
     run,
 };
+
+/// The keys that the server returns.
+#[derive(Default)]
+struct Keys {
+    /// Whether they are recovery keys, because a seal unseals the server.
+    are_recovery: bool,
+    shares: i64,
+    threshold: i64,
+}
 
 const SHARES: i64 = 5;
 const THRESHOLD: i64 = 3;
@@ -60,17 +79,36 @@ fn run(cx: &Cx) -> Outcome {
         return status(cx, &session);
     }
     let given = |name: &str, default| cx.words.int(name).filter(|number| *number != 0).unwrap_or(default);
-    let (shares, threshold) = (given("key-shares", SHARES), given("key-threshold", THRESHOLD));
-    let body = json!({ "secret_shares": shares, "secret_threshold": threshold });
+    let asked = session.preflight(Request::new(Method::Get, "sys/seal-status")).ok().flatten();
+    let has_seal = asked.as_ref().and_then(|status| status.data_field("recovery_seal")).and_then(Value::as_bool);
+    let keys = Keys { are_recovery: has_seal.unwrap_or(false), ..Keys::default() };
+    let keys = match keys.are_recovery {
+        true => {
+            Keys { shares: given("recovery-shares", SHARES), threshold: given("recovery-threshold", THRESHOLD), ..keys }
+        }
+        false => Keys { shares: given("key-shares", SHARES), threshold: given("key-threshold", THRESHOLD), ..keys },
+    };
+    let other = |name: &str| cx.words.int(name).unwrap_or_default();
+    // What does not apply to the seal is refused by the server.
+    let body = match keys.are_recovery {
+        true => json!({
+            "recovery_shares": keys.shares, "recovery_threshold": keys.threshold,
+            "secret_shares": other("key-shares"), "secret_threshold": other("key-threshold"),
+        }),
+        false => json!({
+            "secret_shares": keys.shares, "secret_threshold": keys.threshold,
+            "recovery_shares": other("recovery-shares"), "recovery_threshold": other("recovery-threshold"),
+        }),
+    };
     let request = Request { may_wrap: false, ..Request::new(Method::Put, "sys/init").with_body(body) };
     let response = session.call("Error initializing", &request)?;
     let data = response
         .and_then(|secret| secret.data)
         .ok_or_else(|| CommandError::failed("Error initializing: the server returned no keys"))?;
     if cx.output.is_table() {
-        terminal::line(&text_output(&data, shares, threshold));
+        terminal::line(&text_output(&data, &keys));
     } else {
-        cx.output.document(document(&data, shares, threshold));
+        cx.output.document(document(&data, &keys));
     }
     Ok(0)
 }
@@ -88,13 +126,22 @@ fn status(cx: &Cx, session: &Session) -> Outcome {
     Ok(if initialized { 0 } else { 2 })
 }
 
-fn text_output(data: &Map<String, Value>, shares: i64, threshold: i64) -> String {
+fn text_output(data: &Map<String, Value>, keys: &Keys) -> String {
+    let Keys { are_recovery, shares, threshold } = *keys;
     let list = |field: &str| data.get(field).and_then(Value::as_array).cloned().unwrap_or_default();
     let numbered = |what: &str, keys: Vec<Value>| -> String {
         keys.iter().enumerate().map(|(at, key)| format!("{what} Key {}: {}\n", at + 1, plain(key))).collect()
     };
     let keys = numbered("Unseal", list("keys_base64")) + &numbered("Recovery", list("recovery_keys_base64"));
     let token = data.get("root_token").map(plain).unwrap_or_default();
+    if are_recovery {
+        return format!(
+            "{keys}\nInitial Root Token: {token}\n\n\
+             The server unseals itself by its seal. {threshold} of the {shares} recovery keys authorize operations, and unseal the\n\
+             server when no seal works (see \"operator seals break-glass\"): whoever has {threshold} of them and the storage reads\n\
+             everything. Distribute them to different people: they are not printed again."
+        );
+    }
     format!(
         "{keys}\nInitial Root Token: {token}\n\n\
          The key is split into {shares} shares, of which {threshold} unseal the server. Distribute them to different people:\n\
@@ -103,19 +150,23 @@ fn text_output(data: &Map<String, Value>, shares: i64, threshold: i64) -> String
     )
 }
 
-fn document(data: &Map<String, Value>, shares: i64, threshold: i64) -> Value {
+fn document(data: &Map<String, Value>, keys: &Keys) -> Value {
+    let (unseal, recovery) = match keys.are_recovery {
+        true => ((0, 0), (keys.shares, keys.threshold)),
+        false => ((keys.shares, keys.threshold), (0, 0)),
+    };
     let field = |name: &str| data.get(name).cloned().unwrap_or_default();
     let mut document = Map::new();
     for (name, from) in SEAL_FIELDS {
         document.insert((*name).to_owned(), field(from));
     }
-    document.insert("unseal_shares".to_owned(), shares.into());
-    document.insert("unseal_threshold".to_owned(), threshold.into());
+    document.insert("unseal_shares".to_owned(), unseal.0.into());
+    document.insert("unseal_threshold".to_owned(), unseal.1.into());
     for (name, from) in RECOVERY_FIELDS {
         document.insert((*name).to_owned(), field(from));
     }
-    document.insert("recovery_keys_shares".to_owned(), 0.into());
-    document.insert("recovery_keys_threshold".to_owned(), 0.into());
+    document.insert("recovery_keys_shares".to_owned(), recovery.0.into());
+    document.insert("recovery_keys_threshold".to_owned(), recovery.1.into());
     document.insert("root_token".to_owned(), field("root_token"));
     Value::Object(document)
 }

@@ -9,6 +9,7 @@ mod raft;
 mod rotate;
 mod rotate_keys;
 mod seal;
+mod seals;
 mod shares;
 mod step_down;
 mod storage_downgrade;
@@ -27,6 +28,7 @@ pub(super) const COMMANDS: &[Node] = &[
     Node::Leaf(&rotate::COMMAND),
     Node::Leaf(&rotate_keys::COMMAND),
     Node::Leaf(&seal::COMMAND),
+    Node::Group(&seals::GROUP),
     Node::Leaf(&step_down::COMMAND),
     Node::Group(&Group {
         name: "storage",

@@ -1,11 +1,11 @@
-//! `operator rotate-keys` and its older name `rekey`: creates new unseal key shares with a quorum of the old ones.
+//! `operator rotate-keys` and its older name `rekey`: creates new unseal keys or recovery keys with a quorum of the old ones.
 
 use keepfast_client::Method;
 use serde_json::{Map, Value, json};
 
 use super::shares::{self, CANCEL, INIT, NONCE, STATUS, boolean, number, text};
 use crate::args::{Command, Flag, FlagSet, Kind};
-use crate::command_error::Outcome;
+use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
 use crate::flags::{FORMAT, HTTP};
 use crate::output::{plain, with_header};
@@ -14,7 +14,7 @@ use crate::terminal;
 pub(crate) const COMMAND: Command = Command {
     name: "rotate-keys",
     usage: "[KEY]",
-    about: "Create new unseal key shares with a quorum of the old ones.",
+    about: "Create new unseal keys or recovery keys with a quorum of the old ones.",
     details: "
 -init sets the number of new shares. Each holder of an old share then submits it;
 the last one gets the new shares, which are printed once. With -init -verify, the
@@ -23,6 +23,9 @@ old shares are valid until a quorum of new ones is submitted with -verify.
     keepfast operator rotate-keys -init -key-shares=5 -key-threshold=3 -verify
     keepfast operator rotate-keys
     keepfast operator rotate-keys -verify
+
+On a server that a seal unseals, recovery keys are the quorum: -target=recovery
+creates new ones, and the default target rotates the root key only.
 ",
     min: 0,
     max: Some(1),
@@ -42,6 +45,7 @@ const FLAGS: FlagSet = FlagSet {
         NONCE,
         Flag::aliased("key-shares", "n", Kind::Int, "The number of new shares. Default: 5."),
         Flag::aliased("key-threshold", "t", Kind::Int, "The number of new shares that unseal the server. Default: 3."),
+        Flag::new("target", Kind::Text, "What is rotated: barrier (the default) or recovery."),
         Flag::new(
             "verify",
             Kind::Bool,
@@ -57,6 +61,12 @@ const READ: &str = "Error reading rotate status";
 fn run(cx: &Cx) -> Outcome {
     let session = cx.session()?;
     let verify = cx.words.on("verify");
+    let target = match cx.words.text("target").unwrap_or("barrier") {
+        "barrier" | "root" => "root",
+        "recovery" => "recovery",
+        other => return Err(CommandError::usage(format!("Unknown target: {other}"))),
+    };
+    let path = |step: &str| format!("sys/rotate/{target}/{step}");
     let ask = |context: &str, method, path: &str, body| shares::ask(&session, context, method, path, body);
     if cx.words.on("init") {
         let given = |name: &str, default| cx.words.int(name).filter(|number| *number != 0).unwrap_or(default);
@@ -65,13 +75,12 @@ fn run(cx: &Cx) -> Outcome {
             "secret_threshold": given("key-threshold", THRESHOLD),
             "require_verification": verify,
         });
-        return show(cx, &ask("Error initializing rotation", Method::Put, "sys/rotate/root/init", Some(body))?);
+        let response = ask("Error initializing rotation", Method::Put, &path("init"), Some(body))?;
+        // The first recovery keys need no quorum.
+        return if response.contains_key("keys") { show_new_shares(cx, &response) } else { show(cx, &response) };
     }
-    let (present, update) = if verify {
-        ("sys/rotate/root/verify", "sys/rotate/root/verify")
-    } else {
-        ("sys/rotate/root/init", "sys/rotate/root/update")
-    };
+    let (present, update) = if verify { (path("verify"), path("verify")) } else { (path("init"), path("update")) };
+    let (present, update) = (present.as_str(), update.as_str());
     if cx.words.on("cancel") {
         ask("Error canceling rotation", Method::Delete, present, None)?;
         cx.output.success("Success! Canceled rotation (if it was started)");
@@ -122,6 +131,10 @@ fn show_new_shares(cx: &Cx, data: &Map<String, Value>) -> Outcome {
         return Ok(0);
     }
     let keys = data.get("keys_base64").and_then(Value::as_array).cloned().unwrap_or_default();
+    if keys.is_empty() {
+        terminal::success("Success! The root key is rotated; the recovery keys stay valid.");
+        return Ok(0);
+    }
     let mut out: String =
         keys.iter().enumerate().map(|(at, key)| format!("Key {}: {}\n", at + 1, plain(key))).collect();
     out.push_str(&format!("\nOperation nonce: {}\n\n", text(data, "nonce")));
