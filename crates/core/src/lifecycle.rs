@@ -21,8 +21,9 @@ use crate::cluster::lead::{LeaderWork, Leadership};
 use crate::cluster::service::ServedPeers;
 use crate::parts::ServerParts;
 use crate::request::Pipeline;
-use crate::seal::{CurrentSeal, Keeper, SealConfig, Seals, Unsealing, WayIn, share_key};
+use crate::seal::{CurrentSeal, SealConfig, Seals, Unsealing, WayIn, share_key};
 use crate::settings::Settings;
+use crate::unseal::keeper::{Keeper, Leads};
 use crate::unsealed::{OpenInputs, Unsealed};
 
 /// Unseals and seals the server.
@@ -199,7 +200,9 @@ impl Lifecycle {
 fn serve(lifecycle: &Lifecycle, config: SealConfig, opened: Opened, roles: Option<watch::Receiver<Role>>) {
     let Opened { unsealed, connection, led } = opened;
     let guard = SealGuard::start(lifecycle.this.clone(), unsealed.barrier.clone());
-    let keeper = Keeper::start(lifecycle, &lifecycle.this, &unsealed);
+    let this = lifecycle.this.clone();
+    let leads: Leads = Arc::new(move || this.upgrade().is_some_and(|server| server.parts.is_active()));
+    let keeper = Keeper::start(&lifecycle.seals, &unsealed, &leads);
     let since = lifecycle.parts.clock.now();
     let work = WorkOfLeader::new(lifecycle.this.clone(), unsealed.clone());
     let leadership = Leadership::begin(Arc::new(work), roles, led, lifecycle.parts.observed());

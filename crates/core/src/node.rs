@@ -19,10 +19,11 @@ use crate::monitoring::Monitoring;
 use crate::parts::ServerParts;
 use crate::preliminaries::Preliminaries;
 use crate::request::{Pipeline, Response};
-use crate::seal::{SealSet, Seals, unsealer};
+use crate::seal::{SealSet, Seals};
 use crate::settings::Settings;
 use crate::sys::{System, sealed};
 use crate::token::TokenAuth;
+use crate::unseal::by_seals;
 
 /// One server: uninitialised, sealed or unsealed.
 pub struct Node {
@@ -32,29 +33,45 @@ pub struct Node {
     monitoring: Monitoring,
 }
 
+/// The configuration of a server. The seals are apart, so that no request can reach them.
+pub struct NodeSettings {
+    settings: Settings,
+    seals: SealSet,
+}
+
+impl From<Settings> for NodeSettings {
+    /// A server whose root key is under shares.
+    fn from(settings: Settings) -> Self {
+        (settings, SealSet::default()).into()
+    }
+}
+
+impl From<(Settings, SealSet)> for NodeSettings {
+    fn from((settings, seals): (Settings, SealSet)) -> Self {
+        NodeSettings { settings, seals }
+    }
+}
+
 /// Whether a server handles requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServingState {
     /// Sealed, or uninitialised.
     pub is_sealed: bool,
+    /// Unseals itself by the seals of its configuration.
+    pub has_seals: bool,
     /// Unsealed, with leases under quarantine.
     pub has_quarantine: bool,
 }
 
 impl Node {
-    /// A server on this storage, sealed or uninitialised, whose root key is under shares.
-    pub fn new(backend: Arc<dyn Backend>, engines: Registry, clock: Arc<dyn Clock>, settings: Settings) -> Arc<Self> {
-        Self::with_seals(backend, engines, clock, settings, SealSet::default())
-    }
-
-    /// The same with seals. They are called once [`unseal`](Self::unseal) has begun.
-    pub fn with_seals(
+    /// A server on this storage, sealed or uninitialised. No seal is called before [`start`](Self::start).
+    pub fn new(
         backend: Arc<dyn Backend>,
         engines: Registry,
         clock: Arc<dyn Clock>,
-        settings: Settings,
-        seals: SealSet,
+        settings: impl Into<NodeSettings>,
     ) -> Arc<Self> {
+        let NodeSettings { settings, seals } = settings.into();
         let metrics = Arc::<Metrics>::default();
         let backend: Arc<dyn Backend> = Arc::new(Timed::new(backend, clock.clone(), metrics.clone()));
         let admission = Arc::new(Admission::new(clock.clone(), metrics.clone()));
@@ -77,22 +94,12 @@ impl Node {
         Arc::new(Node { lifecycle, system, monitoring })
     }
 
-    /// Begins to join the cluster of the configuration, if it names leaders (`retry_join`). Ends when one has responded,
-    /// or the storage is initialised.
-    pub fn retry_join(&self) {
+    /// Begins to join the cluster of the configuration, if it names leaders (`retry_join`), until one has responded or the
+    /// storage is initialised; and to unseal by the seals of the configuration, now and whenever the server seals itself.
+    pub fn start(&self) {
         let join = &self.lifecycle.parts.settings.join;
         retry::start(&self.lifecycle, join.retry.clone(), join.non_voter);
-    }
-
-    /// Begins to unseal by the seals of the configuration, now and whenever the server seals itself.
-    pub fn unseal(&self) {
-        unsealer::start(&self.lifecycle);
-    }
-
-    /// Tries the seals again now: their credentials may have changed.
-    pub fn retry_seals(&self) {
-        self.lifecycle.seals.begin_round();
-        self.lifecycle.seals.check_slots();
+        by_seals::start(&self.lifecycle);
     }
 
     /// Handles one request.
@@ -117,7 +124,8 @@ impl Node {
     pub fn state(&self) -> ServingState {
         let unsealed = self.lifecycle.unsealed();
         let has_quarantine = unsealed.as_ref().is_some_and(|unsealed| unsealed.leases.store.is_quarantined());
-        ServingState { is_sealed: unsealed.is_none(), has_quarantine }
+        let has_seals = self.lifecycle.seals.enabled().next().is_some();
+        ServingState { is_sealed: unsealed.is_none(), has_seals, has_quarantine }
     }
 
     /// Whether the storage is initialised, or about to get the records of a cluster.
@@ -148,8 +156,10 @@ impl Node {
         self.lifecycle.seal().await;
     }
 
-    /// Reopens the targets of the audit devices.
-    pub fn reopen_audit(&self) {
+    /// Reopens the targets of the audit devices, and tries the seals again: their credentials may have changed.
+    pub fn reload(&self) {
+        self.lifecycle.seals.begin_round();
+        self.lifecycle.seals.check_slots();
         if let Some(unsealed) = self.lifecycle.unsealed() {
             unsealed.observability.audit.reopen();
         }

@@ -49,8 +49,7 @@ impl Running<'_> {
         if let Err(error) = self.log.reopen() {
             tracing::error!(%error, "the log file cannot be reopened");
         }
-        self.node.reopen_audit();
-        self.node.retry_seals();
+        self.node.reload();
         if self.paths.is_empty() || self.has_level_flag {
             return;
         }

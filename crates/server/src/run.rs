@@ -220,8 +220,7 @@ async fn serve(
     if let Some(text) = development {
         out.write(text.into_bytes());
     }
-    node.retry_join();
-    node.unseal();
+    node.start();
     print(banner::STARTED.into());
     service_manager::ready();
     let has_level_flag = effective.has_level_flag;
@@ -290,6 +289,7 @@ fn accept(
 async fn log_seal(node: &Node) {
     match node.is_initialized().await {
         Ok(_) if !node.state().is_sealed => {}
+        Ok(true) if node.state().has_seals => tracing::info!("the server is sealed, and its seals unseal it"),
         Ok(true) => tracing::info!("the server is sealed: unseal it with \"operator unseal\""),
         Ok(false) => tracing::info!("the server is not initialized: initialize it with \"operator init\""),
         Err(error) => tracing::error!(%error, "the seal configuration cannot be read"),

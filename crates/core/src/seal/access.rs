@@ -26,7 +26,7 @@ pub(crate) struct Seals {
     /// Set while the server stays sealed on request.
     is_manual: AtomicBool,
     /// Begins a round of the seals.
-    pub(super) wake: Notify,
+    pub(crate) wake: Notify,
 }
 
 /// One configured seal.
@@ -36,7 +36,7 @@ pub(crate) struct SealAccess {
     calls: tokio::sync::Mutex<()>,
     health: Mutex<SealHealth>,
     /// Begins a check.
-    pub(super) check: Notify,
+    pub(crate) check: Notify,
     /// For the metrics.
     pub(crate) counts: SealCounts,
 }
@@ -146,7 +146,7 @@ impl SealAccess {
     }
 
     /// A slot for it.
-    pub(super) fn new_slot(&self, kek: ProvenKek) -> NewSlot {
+    pub(crate) fn new_slot(&self, kek: ProvenKek) -> NewSlot {
         let ConfiguredSeal { name, priority, .. } = &self.configured;
         NewSlot { name: name.clone(), kind: self.kind(), priority: *priority, kek }
     }
@@ -157,7 +157,7 @@ impl SealAccess {
     }
 
     /// Unwraps the KEK of a slot.
-    pub(super) async fn unwrap(&self, slot: &Slot, clock: &dyn Clock) -> Result<Key256, SealError> {
+    pub(crate) async fn unwrap(&self, slot: &Slot, clock: &dyn Clock) -> Result<Key256, SealError> {
         let Some(wrapped) = slot.kek.as_ref().and_then(super::record::StoredKey::wrapped) else {
             return Err(SealError::new(SealErrorClass::WrongKey, "the stored key is damaged"));
         };
@@ -169,7 +169,7 @@ impl SealAccess {
     }
 
     /// Creates a KEK that the seal has wrapped and unwrapped.
-    pub(super) async fn prove(&self, clock: &dyn Clock) -> Result<ProvenKek, SealError> {
+    pub(crate) async fn prove(&self, clock: &dyn Clock) -> Result<ProvenKek, SealError> {
         if self.configured.disabled {
             return Err(SealError::new(SealErrorClass::Misconfigured, "the seal is disabled"));
         }
@@ -179,7 +179,7 @@ impl SealAccess {
     }
 
     /// The version of the key that wraps now, if the seal can tell it.
-    pub(super) async fn current_key(&self, clock: &dyn Clock) -> Result<Option<String>, SealError> {
+    pub(crate) async fn current_key(&self, clock: &dyn Clock) -> Result<Option<String>, SealError> {
         self.within(self.configured.timing.timeout, clock, self.configured.seal.current_key()).await
     }
 
@@ -204,7 +204,7 @@ impl SealAccess {
     }
 
     /// Records a call that succeeded.
-    pub(super) fn succeeded(&self, now: Timestamp) {
+    pub(crate) fn succeeded(&self, now: Timestamp) {
         let mut health = self.health.lock();
         if let Some((class, since)) = health.failure.take() {
             let seconds = now.since(since).as_secs();
@@ -215,7 +215,7 @@ impl SealAccess {
 
     /// Records a call that failed. The first failure and each other class are logged as errors, a failure that lasts
     /// every ten minutes.
-    pub(super) fn failed(&self, error: &SealError, now: Timestamp) {
+    pub(crate) fn failed(&self, error: &SealError, now: Timestamp) {
         self.counts.failed(error.class);
         let mut health = self.health.lock();
         let (seal, class) = (&self.configured.name, error.class.name());

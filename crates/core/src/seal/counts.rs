@@ -16,18 +16,18 @@ pub(crate) struct SealCounts {
 }
 
 impl SealCounts {
-    pub(super) fn failed(&self, class: SealErrorClass) {
+    pub(crate) fn failed(&self, class: SealErrorClass) {
         let at = CLASSES.iter().position(|name| *name == class.name());
         if let Some(count) = at.and_then(|at| self.errors.get(at)) {
             count.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    pub(super) fn renewed(&self) {
+    pub(crate) fn renewed(&self) {
         self.renewals.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn unsealed(&self) {
+    pub(crate) fn unsealed(&self) {
         self.unseals.fetch_add(1, Ordering::Relaxed);
     }
 

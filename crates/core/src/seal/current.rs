@@ -145,7 +145,7 @@ fn settled(result: Result<(), StorageError>) -> Result<()> {
 }
 
 /// Reads the record that is stored, for changes without a barrier.
-pub(super) async fn stored(backend: &dyn Backend) -> Result<(Bytes, SealConfig)> {
+pub(crate) async fn stored(backend: &dyn Backend) -> Result<(Bytes, SealConfig)> {
     let record = SealRecord::load(backend).await?.ok_or_else(Error::sealed)?;
     let config = SealConfig::from_bytes(&record)?;
     Ok((record, config))

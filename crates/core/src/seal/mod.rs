@@ -1,17 +1,13 @@
 //! The seal: the record with the ways to the root key ([`record`], [`slots`]), the seals of the configuration ([`set`],
-//! [`access`]) which unseal ([`unsealer`]) and are checked ([`keeper`]), and how shares are collected, kept and replaced
-//! ([`current`], [`shares`], [`rekey`]).
+//! [`access`]), and how shares are collected, kept and replaced ([`current`], [`shares`], [`rekey`]).
 
 pub(crate) mod access;
 mod counts;
 pub(crate) mod current;
 pub(crate) mod generate_root;
-pub(crate) mod keeper;
 mod kind;
 mod known_keys;
-pub(crate) mod migrate;
-mod opener;
-mod proven;
+pub(crate) mod proven;
 pub(crate) mod record;
 mod record_v1;
 pub(crate) mod rekey;
@@ -22,11 +18,9 @@ pub(crate) mod shares;
 pub(crate) mod slots;
 #[cfg(test)]
 pub(crate) mod test_seal;
-pub(crate) mod unsealer;
 
 pub(crate) use access::{SealAccess, Seals};
 pub(crate) use current::CurrentSeal;
-pub(crate) use keeper::Keeper;
 pub use kind::SealKind;
 pub(crate) use record::{BreakGlass, SealConfig, WayIn};
 pub use set::{ConfiguredSeal, MAX_SEALS, SealSet, SealSetError, SealTiming};

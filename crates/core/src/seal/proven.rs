@@ -20,7 +20,7 @@ pub(crate) struct ProvenKek {
 
 impl ProvenKek {
     /// Creates a KEK, lets the seal wrap it, and reads it back through the seal.
-    pub(super) async fn create(seal: &dyn Seal) -> Result<Self, SealError> {
+    pub(crate) async fn create(seal: &dyn Seal) -> Result<Self, SealError> {
         let kek = random::key();
         let wrapped = seal.wrap(&kek).await?;
         let part = |bytes: &Option<bytes::Bytes>| bytes.as_ref().map_or(0, bytes::Bytes::len) <= MAX_PART;
@@ -40,7 +40,7 @@ impl ProvenKek {
     }
 
     /// The version of the seal's key that wraps it.
-    pub(super) fn key_id(&self) -> &str {
+    pub(crate) fn key_id(&self) -> &str {
         &self.wrapped.key_id
     }
 
@@ -49,7 +49,7 @@ impl ProvenKek {
         &self.kek
     }
 
-    pub(super) fn into_parts(self) -> (Key256, WrappedKey) {
+    pub(crate) fn into_parts(self) -> (Key256, WrappedKey) {
         (self.kek, self.wrapped)
     }
 }

@@ -136,9 +136,9 @@ pub(crate) enum WayIn {
 #[derive(Clone, Default)]
 pub(crate) struct KnownKeys {
     /// The slot keys, by the ids of the slots.
-    pub(super) slots: Vec<(u32, Key256)>,
+    pub(crate) slots: Vec<(u32, Key256)>,
     /// The unseal key, of a record of the first version only.
-    pub(super) v1: Option<Key256>,
+    pub(crate) v1: Option<Key256>,
 }
 
 impl SealConfig {
@@ -196,7 +196,7 @@ impl SealConfig {
         self.slots.iter().find(|slot| slot.kek.is_some() && slot.name == name)
     }
 
-    pub(super) fn slot(&self, id: u32) -> Option<&Slot> {
+    pub(crate) fn slot(&self, id: u32) -> Option<&Slot> {
         self.slots.iter().find(|slot| slot.id == id)
     }
 
@@ -327,7 +327,7 @@ impl StoredKey {
 }
 
 /// The key of a slot, which encrypts the root key.
-pub(super) fn slot_key(kek: &Key256) -> Key256 {
+pub(crate) fn slot_key(kek: &Key256) -> Key256 {
     derive_key(kek, b"root")
 }
 

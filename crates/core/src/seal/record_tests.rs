@@ -1,3 +1,5 @@
+//! The form of the seal record, and what opens it.
+
 use super::*;
 use crate::seal::slots::{Initial, NewSlot, first};
 use crate::seal::test_seal::TestSeal;

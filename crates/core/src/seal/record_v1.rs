@@ -1,4 +1,4 @@
-//! The first version of the record of the seal: the root key, encrypted under the unseal key itself. It is read for ever.
+//! The first version of the record of the seal: the root key, encrypted under the unseal key itself. It stays readable forever.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

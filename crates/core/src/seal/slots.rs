@@ -9,7 +9,8 @@ use keepfast_storage::{Barrier, derive_key};
 
 use super::proven::ProvenKek;
 use super::record::{
-    BreakGlass, KnownKeys, MAX_RECORD, SHARES, SealConfig, ShareRole, Shares, Slot, StoredKey, escrow_purpose, slot_key,
+    BreakGlass, KnownKeys, MAX_RECORD, SHARES, SealConfig, ShareRole, Shares, Slot, StoredKey, WayIn, escrow_purpose,
+    slot_key,
 };
 use super::set::MAX_SEALS;
 use super::shape::SealShape;
@@ -114,7 +115,7 @@ pub(crate) fn first(initial: Initial<'_>) -> Result<SealConfig> {
 /// When the record was changed by someone without the root key, or the barrier is closed.
 pub(crate) fn current_root(config: &SealConfig, barrier: &Barrier, known: &KnownKeys) -> Result<Key256> {
     let root = match config.version {
-        1 => config.open(&super::WayIn::Known(known.clone()))?,
+        1 => config.open(&WayIn::Known(known.clone()))?,
         _ => {
             let mut found = None;
             for slot in &config.slots {
@@ -162,7 +163,7 @@ pub(crate) fn apply(config: &SealConfig, change: Change, root: &Key256, known: &
 }
 
 /// The keys of all slots of a record.
-pub(super) fn slot_keys(config: &SealConfig, root: &Key256, known: &KnownKeys) -> Vec<(u32, Key256)> {
+pub(crate) fn slot_keys(config: &SealConfig, root: &Key256, known: &KnownKeys) -> Vec<(u32, Key256)> {
     let key_of = |slot: &Slot| match config.version {
         1 => known.v1.as_ref().map(slot_key),
         _ => config.open_escrow(slot, &derive_key(root, escrow_purpose(slot.id).as_bytes())),

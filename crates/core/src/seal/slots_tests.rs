@@ -1,8 +1,9 @@
+//! Changes of the seal record: a model, and each rule.
+
 use keepfast_crypto::random;
 use proptest::prelude::Rng as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
-use super::super::record::WayIn;
 use super::super::record_v1;
 use super::super::test_seal::{Behaviour, TestSeal};
 use super::*;
@@ -178,7 +179,7 @@ async fn sec_cs05_a_new_root_leaves_no_old_blob() {
 }
 
 #[tokio::test]
-async fn the_last_seal_is_refused_whoever_removes_it() {
+async fn what_alone_opens_the_root_key_is_not_removed() {
     let root = random::key();
     let config = initial(&root, vec![slot("a").await], None);
     let removed = apply(&config, remove("a"), &root, &KnownKeys::default());

@@ -246,11 +246,11 @@ pub(super) async fn begin_rekey(
     if req.has_pgp_keys() {
         return Err(refused("encrypting shares with PGP keys is not supported by this server"));
     }
-    let begun = Rekey::new(Some(shape), req.has_backup(), verify);
+    let started = Rekey::new(Some(shape), req.has_backup(), verify);
     if config.shares.is_none() {
-        return first_shares(cx, sys, unsealed, &Rekey { verify: false, ..begun }, shape);
+        return first_shares(cx, sys, unsealed, &Rekey { verify: false, ..started }, shape);
     }
-    Ok(Step::Progress(RekeyProgress::of(rotation.insert(begun))))
+    Ok(Step::Progress(RekeyProgress::of(rotation.insert(started))))
 }
 
 /// Creates the first recovery keys.

@@ -11,7 +11,8 @@ use crate::cluster::join::joiner::known_seal;
 use crate::lifecycle::Lifecycle;
 use crate::seal::access::sealed_reason;
 use crate::seal::record::SHAMIR;
-use crate::seal::{SealConfig, SealShape, migrate};
+use crate::seal::{SealConfig, SealShape};
+use crate::unseal::migrate;
 use crate::version_history;
 
 const HELP: Help = Help { synopsis: "Returns the seal status of the server.", description: "" };
@@ -66,7 +67,7 @@ impl SealStatus {
         let seals = &server.seals;
         let migration = config.as_ref().and_then(|config| migrate::pending(server, config));
         let kind = match (&migration, &config) {
-            (Some(migration), _) => migration.kind().to_owned(),
+            (Some(migration), _) => migration.target().to_owned(),
             (None, Some(config)) => config.kind().to_owned(),
             (None, None) => seals.enabled().next().map_or(SHAMIR, |access| access.kind()).to_owned(),
         };

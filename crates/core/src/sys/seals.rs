@@ -15,7 +15,8 @@ use crate::cluster::join::joiner::known_seal;
 use crate::seal::record::Slot;
 use crate::seal::shares::{check_share, decode_share};
 use crate::seal::slots::Change;
-use crate::seal::{BreakGlass, SealAccess, SealConfig, Seals, keeper, rekey};
+use crate::seal::{BreakGlass, SealAccess, SealConfig, Seals, rekey};
+use crate::unseal::keeper;
 
 const LIST: Help = Help { synopsis: "Returns the seals of the configuration and of the storage.", description: "" };
 const SEAL: Help = Help {
@@ -219,7 +220,7 @@ async fn add(sys: &System, cx: &mut Cx, req: SealPath) -> Result<()> {
     if unsealed.current_seal.seal_config().await?.slot_named(&req.name).is_some() {
         return Err(Error::invalid("the seal is enrolled already"));
     }
-    keeper::enroll(&server, &unsealed, access).await?.map_err(|error| keeper::unusable(access, &error))
+    keeper::enroll(&unsealed, access).await?.map_err(|error| keeper::unusable(access, &error))
 }
 
 async fn remove(sys: &System, cx: &mut Cx, req: SealPath) -> Result<()> {
@@ -234,7 +235,7 @@ async fn remove(sys: &System, cx: &mut Cx, req: SealPath) -> Result<()> {
 async fn check(sys: &System, cx: &mut Cx, req: SealPath) -> Result<Data<SealResponse>> {
     let (server, unsealed) = (sys.lifecycle()?, unsealed(cx)?);
     let access = configured(&server.seals, &req.name)?;
-    keeper::check(&server, &unsealed, access).await?;
+    keeper::check(&unsealed, access, server.parts.is_active()).await?;
     let config = unsealed.current_seal.seal_config().await?;
     Ok(Data(shown(Some(access), config.slot_named(&req.name))))
 }

@@ -17,8 +17,9 @@ use super::seal_status::SealStatus;
 use crate::cluster::join::joiner;
 use crate::lifecycle::Lifecycle;
 use crate::seal::shares::{Attempt, check_share, decode_share};
-use crate::seal::unsealer::{self, RoundOutcome};
-use crate::seal::{SealConfig, WayIn, migrate};
+use crate::seal::{SealConfig, WayIn};
+use crate::unseal::by_seals::{self, RoundOutcome};
+use crate::unseal::migrate;
 
 const HELP: Help = Help {
     synopsis: "Submits a share of the unseal key. The threshold of shares unseals the server.",
@@ -121,7 +122,7 @@ async fn unseal_by_quorum(server: &Arc<Lifecycle>, config: &SealConfig, key: Key
         return Ok(unsealed);
     }
     server.seals.set_manual(false);
-    match unsealer::round_now(server).await? {
+    match by_seals::round_now(server).await? {
         RoundOutcome::Failed(failures) => {
             let classes: Vec<&str> = failures.iter().map(|class| class.name()).collect();
             server.seals.begin_round();

@@ -164,7 +164,7 @@ impl TestServer {
     /// The same storage under a new process with these seals, which does not unseal by itself.
     pub(crate) fn under(self, seals: SealSet) -> Self {
         let (backend, clock): (Arc<dyn Backend>, _) = (self.backend.clone(), Arc::new(self.clock.clone()));
-        let node = Node::with_seals(backend, keepfast_engines::all(), clock, self.settings.clone(), seals);
+        let node = Node::new(backend, keepfast_engines::all(), clock, (self.settings.clone(), seals));
         TestServer { node, ..self }
     }
 

@@ -362,8 +362,8 @@ async fn a_join_reports_what_openbao_reports() {
 async fn the_leaders_of_the_configuration_are_tried_until_one_responds() {
     let pair = Pair::new().await;
     pair.calls.fails.store(5, Ordering::Relaxed);
-    pair.node.node.retry_join();
-    pair.node.node.retry_join();
+    pair.node.node.start();
+    pair.node.node.start();
     while !pair.node.node.is_initialized().await.unwrap() {
         pair.node.clock.advance(Duration::from_secs(15));
         tokio::task::yield_now().await;

@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use crate::ConfiguredSeal;
 use crate::SealSet;
 use crate::seal::test_seal::TestSeal;
-use crate::seal::unsealer::{RoundOutcome, round};
 use crate::seal::{SealShape, WayIn};
 use crate::tests::fixture::{ROOT, RequestOptions, TestResponse, TestServer, incoming};
 use crate::tests::seals::{SHAPE, config, initialized, server, set, unseal, until};
+use crate::unseal::by_seals::{RoundOutcome, round};
 
 const WRONG: &str = "invalid key: failed to verify recovery key: recovery key does not match submitted values";
 
@@ -120,17 +120,17 @@ async fn a_rotation_of_the_root_key_has_one_share_that_nobody_gets() {
     let seal = TestSeal::new();
     let server = server(&[&seal]).await;
     let init = json!({ "secret_shares": 3, "secret_threshold": 2 });
-    let begun = server.post("sys/rotate/root/init", ROOT, init.clone()).await.ok();
-    let data = begun.data();
+    let started = server.post("sys/rotate/root/init", ROOT, init.clone()).await.ok();
+    let data = started.data();
     assert_eq!((&data["n"], &data["t"], &data["required"]), (&json!(1), &json!(1), &json!(2)));
     give(&server, "sys/rotate/root/update", &server.shares[0], &data["nonce"]).await.ok();
     let done = give(&server, "sys/rotate/root/update", &server.shares[1], &data["nonce"]).await.ok();
     assert_eq!((&done.data()["complete"], &done.data()["keys"]), (&json!(true), &json!([])));
     assert_eq!(config(&server).await.generation, 2);
-    let begun = open(&server, "POST", "sys/rekey/init", init).await.ok();
-    assert_eq!((&begun.body["n"], &begun.body["t"], &begun.body["required"]), (&json!(0), &json!(0), &json!(2)));
+    let started = open(&server, "POST", "sys/rekey/init", init).await.ok();
+    assert_eq!((&started.body["n"], &started.body["t"], &started.body["required"]), (&json!(0), &json!(0), &json!(2)));
     for share in &server.shares[..2] {
-        let body = json!({ "key": hexed(share), "nonce": begun.body["nonce"] });
+        let body = json!({ "key": hexed(share), "nonce": started.body["nonce"] });
         open(&server, "POST", "sys/rekey/update", body).await.ok();
     }
     assert_eq!(config(&server).await.generation, 3);
@@ -143,8 +143,8 @@ async fn sec_cs05_old_recovery_keys_open_nothing_after_their_rotation() {
     let seal = TestSeal::new();
     let server = server(&[&seal]).await;
     let init = json!({ "secret_shares": 4, "secret_threshold": 3, "require_verification": true });
-    let begun = server.post("sys/rotate/recovery/init", ROOT, init).await.ok();
-    let data = begun.data();
+    let started = server.post("sys/rotate/recovery/init", ROOT, init).await.ok();
+    let data = started.data();
     assert_eq!((&data["n"], &data["t"], &data["required"]), (&json!(4), &json!(3), &json!(2)));
     // The rotation of the root key is another one.
     assert_eq!(server.get("sys/rotate/root/init", ROOT).await.ok().data()["started"], false);

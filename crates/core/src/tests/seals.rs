@@ -9,9 +9,9 @@ use keepfast_storage::{Backend as _, Batch, Key};
 use serde_json::{Value, json};
 
 use crate::seal::test_seal::{Behaviour, TestSeal, set_of};
-use crate::seal::unsealer::{RoundOutcome, round, round_now};
 use crate::seal::{SealConfig, SealShape};
 use crate::tests::fixture::{ROOT, TestResponse, TestServer};
+use crate::unseal::by_seals::{RoundOutcome, round, round_now};
 
 pub(super) const SHAPE: SealShape = SealShape { shares: 3, threshold: 2 };
 
@@ -64,7 +64,7 @@ async fn opens_by(server: TestServer, seals: &[&Arc<TestSeal>]) -> (TestServer, 
 }
 
 #[tokio::test]
-async fn init_with_a_seal_has_the_wire_of_the_peer_and_unseals() {
+async fn init_with_a_seal_responds_as_openbao_and_unseals() {
     let seal = TestSeal::new();
     let server = TestServer::with_seals(set(&[&seal]), |_| {});
     let before = server.get("sys/seal-status", "").await.ok();
@@ -146,10 +146,10 @@ async fn a_seal_that_hangs_delays_the_start_by_a_second_only() {
     let server = server(&[&slow, &well]).await;
     slow.set(Behaviour::Hangs);
     let server = server.under(set(&[&slow, &well]));
-    server.node.unseal();
-    let begun = keepfast_framework::Clock::now(&server.clock);
+    server.node.start();
+    let started = keepfast_framework::Clock::now(&server.clock);
     until(&server, async || !server.node.state().is_sealed).await;
-    assert!(keepfast_framework::Clock::now(&server.clock).since(begun) <= Duration::from_secs(2));
+    assert!(keepfast_framework::Clock::now(&server.clock).since(started) <= Duration::from_secs(2));
 }
 
 #[tokio::test]
@@ -159,17 +159,17 @@ async fn rl22_start_waits_with_backoff_and_says_why() {
     seal.fails(SealErrorClass::Unreachable);
     let server = server.under(set(&[&seal]));
     let before = seal.calls();
-    server.node.unseal();
+    server.node.start();
     until(&server, async || seal.calls() >= before + 8).await;
     assert_eq!(server.get("sys/seal-status", "").await.ok().body["sealed_reason"], "unreachable");
-    let begun = seal.calls();
+    let started = seal.calls();
     for _ in 0..300 {
         server.clock.advance(Duration::from_secs(1));
         for _ in 0..20 {
             tokio::task::yield_now().await;
         }
     }
-    let calls = seal.calls() - begun;
+    let calls = seal.calls() - started;
     assert!((4..=7).contains(&calls), "{calls} calls in 5 minutes");
     seal.set(Behaviour::Well);
     until(&server, async || !server.node.state().is_sealed).await;
@@ -180,7 +180,7 @@ async fn rl22_start_waits_with_backoff_and_says_why() {
 async fn a_server_that_is_sealed_on_request_waits_for_a_quorum() {
     let seal = TestSeal::new();
     let server = server(&[&seal]).await;
-    server.node.unseal();
+    server.node.start();
     server.post("sys/seal", ROOT, Value::Null).await.is(204);
     until(&server, async || server.node.state().is_sealed).await;
     let calls = seal.calls();
@@ -250,7 +250,7 @@ async fn a_new_root_key_needs_no_seal_and_opens_by_all_of_them() {
 }
 
 #[tokio::test]
-async fn the_leader_renews_slots_after_a_new_root_key_and_a_new_key_of_the_seal() {
+async fn slots_are_renewed_after_a_new_root_key_and_a_new_key_of_the_seal() {
     let (a, b) = (TestSeal::new(), TestSeal::new());
     let server = server(&[&a, &b]).await;
     server.post("sys/rotate/root", ROOT, Value::Null).await.is(204);
@@ -342,7 +342,7 @@ async fn a_failed_check_never_seals_and_heals_nothing() {
 }
 
 #[tokio::test]
-async fn a_round_without_slots_of_the_configuration_fails_and_says_so() {
+async fn a_round_without_slots_of_the_configuration_fails() {
     let seal = TestSeal::new();
     let server = server(&[&seal]).await;
     let server = server.under(set_of(&[("other", &seal)]));
@@ -350,4 +350,36 @@ async fn a_round_without_slots_of_the_configuration_fails_and_says_so() {
     assert!(matches!(outcome, RoundOutcome::Failed(classes) if classes == [SealErrorClass::Misconfigured]));
     // The recovery keys still open.
     assert_eq!(unseal(&server, &server.shares[..2]).await.ok().body["sealed"], false);
+}
+
+#[tokio::test]
+async fn rl22_requests_do_not_slow_down_while_every_seal_hangs() {
+    let (a, b) = (TestSeal::new(), TestSeal::new());
+    let server = server(&[&a, &b]).await;
+    for behaviour in [Behaviour::Hangs, Behaviour::Fails(SealErrorClass::Denied), Behaviour::OnlyWraps] {
+        a.set(behaviour);
+        b.set(Behaviour::Hangs);
+        server.clock.advance(Duration::from_secs(3600));
+        tokio::task::yield_now().await;
+        // The clock stands still: a request that waited for a seal would never end.
+        for n in 0..100 {
+            let path = format!("secret/data/{n}");
+            server.post(&path, ROOT, json!({ "data": { "n": n } })).await;
+            server.get("sys/seal-status", "").await.ok();
+        }
+        server.post("sys/rotate/root", ROOT, Value::Null).await.is(204);
+        server.post("sys/rotate", ROOT, json!({})).await.ok();
+        assert!(server.accepts(ROOT).await && !server.node.state().is_sealed);
+    }
+}
+
+#[tokio::test]
+async fn sixteen_seals_fit_into_the_record() {
+    let seals: Vec<_> = (0..16).map(|_| TestSeal::new()).collect();
+    let names: Vec<String> = (0..16).map(|n| format!("{n:0>128}")).collect();
+    let set = || set_of(&names.iter().map(String::as_str).zip(&seals).collect::<Vec<_>>());
+    let server = initialized(TestServer::with_seals(set(), |_| {}), Some(SHAPE)).await;
+    assert_eq!(config(&server).await.seal_slots().count(), 16);
+    let server = server.under(set());
+    assert!(matches!(round(&server.node.lifecycle).await.unwrap(), RoundOutcome::Unsealed));
 }

@@ -79,8 +79,8 @@ fn run(cx: &Cx) -> Outcome {
         return status(cx, &session);
     }
     let given = |name: &str, default| cx.words.int(name).filter(|number| *number != 0).unwrap_or(default);
-    let asked = session.preflight(Request::new(Method::Get, "sys/seal-status")).ok().flatten();
-    let has_seal = asked.as_ref().and_then(|status| status.data_field("recovery_seal")).and_then(Value::as_bool);
+    let status = session.preflight(Request::new(Method::Get, "sys/seal-status")).ok().flatten();
+    let has_seal = status.as_ref().and_then(|status| status.data_field("recovery_seal")).and_then(Value::as_bool);
     let keys = Keys { are_recovery: has_seal.unwrap_or(false), ..Keys::default() };
     let keys = match keys.are_recovery {
         true => {

@@ -4,13 +4,17 @@ use std::time::Duration;
 
 use keepfast_crypto::random;
 use keepfast_crypto::secret::SecretBytes;
+use keepfast_framework::seal::SealErrorClass;
 use serde_json::{Value, json};
 
 use super::fake::Cluster;
 use super::written;
 use crate::cluster::port::ComingRoot;
+use crate::seal::Seals;
 use crate::seal::slots::Change;
+use crate::seal::test_seal::{Behaviour, TestSeal, set_of};
 use crate::tests::fixture::{ROOT, TestServer};
+use crate::unseal::keeper;
 
 /// Replaces the share by two new ones of a quorum of two.
 async fn rekeyed(server: &TestServer, share: &SecretBytes) -> Vec<SecretBytes> {
@@ -139,4 +143,40 @@ async fn the_connections_of_a_removed_member_end_with_its_membership() {
     while cluster.member_changes() < before + 2 {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn only_the_leader_heals_the_slot_of_a_seal() {
+    let cluster = Cluster::new().await;
+    let [leader, standby, third] = cluster.nodes();
+    let seal = TestSeal::new();
+    let seals = Seals::new(set_of(&[("a", &seal)]));
+    let access = seals.named("a").unwrap();
+    let unsealed = leader.unsealed();
+    assert!(keeper::enroll(&unsealed, access).await.unwrap().is_ok());
+    let stored = async || standby.unsealed().current_seal.seal_config().await.unwrap();
+    let key = async || stored().await.slot_named("a").unwrap().kek.as_ref().unwrap().key_id.clone();
+    let check = async |server: &TestServer| {
+        keeper::check(&server.unsealed(), access, server.node.lifecycle.parts.is_active()).await.unwrap();
+    };
+    seal.rotate();
+    check(standby).await;
+    check(third).await;
+    assert!(key().await == "v1" && access.health().success.is_some(), "a standby only checks");
+    check(leader).await;
+    assert_eq!(key().await, "v2");
+    // The next leader has the keys of all slots, without the seal.
+    seal.fails(SealErrorClass::Unreachable);
+    cluster.elect(Some("b"));
+    third.post("sys/rotate/root", ROOT, Value::Null).await.is(204);
+    for server in cluster.nodes() {
+        assert!(!server.node.state().is_sealed);
+        check(server).await;
+    }
+    assert_eq!(stored().await.slot_named("a").unwrap().kek_generation, 1);
+    seal.set(Behaviour::Well);
+    check(standby).await;
+    let config = stored().await;
+    assert_eq!(config.slot_named("a").unwrap().kek_generation, config.generation);
+    assert!(opens(third, &leader.shares).await, "the shares open as well");
 }

@@ -8,11 +8,11 @@ use keepfast_crypto::random;
 use keepfast_framework::{Error, Result, Status};
 use keepfast_storage::SealChange;
 
-use super::access::{SealAccess, Seals};
-use super::current::stored;
-use super::record::{KnownKeys, SHAMIR, SealConfig, WayIn};
-use super::slots::{Change, Migration, NewSlot, apply};
 use crate::lifecycle::Lifecycle;
+use crate::seal::access::{SealAccess, Seals};
+use crate::seal::current::stored;
+use crate::seal::record::{KnownKeys, SHAMIR, SealConfig, WayIn};
+use crate::seal::slots::{self, Change, Migration, NewSlot, apply};
 
 /// A migration that the configuration requests.
 pub(crate) struct PendingMigration {
@@ -22,7 +22,7 @@ pub(crate) struct PendingMigration {
 
 impl PendingMigration {
     /// The type of the seal that is to unseal.
-    pub(crate) fn kind(&self) -> &'static str {
+    pub(crate) fn target(&self) -> &'static str {
         self.to.first().map_or(SHAMIR, |access| access.kind())
     }
 }
@@ -60,14 +60,14 @@ fn requested(config: &SealConfig, seals: &Seals) -> Option<PendingMigration> {
 pub(crate) async fn complete(server: &Lifecycle, quorum: Key256) -> Result<bool> {
     let (from, config) = stored(&*server.parts.backend).await?;
     let Some(migration) = pending(server, &config) else { return Err(none()) };
-    let kind = migration.kind();
+    let kind = migration.target();
     let root = open_root(server, &config, &quorum).await?;
     let known = KnownKeys { v1: (config.version == 1).then(|| quorum.clone()), ..KnownKeys::default() };
     let to = new_slots(server, &migration.to).await?;
     let next_root = random::key();
     let change = Migration { to, stays: BTreeSet::new(), quorum, root: next_root.clone() };
     let next = apply(&config, Change::Migrate(change), &root, &known)?.config;
-    let opens = KnownKeys { slots: super::slots::slot_keys(&next, &next_root, &KnownKeys::default()), v1: None };
+    let opens = KnownKeys { slots: slots::slot_keys(&next, &next_root, &KnownKeys::default()), v1: None };
     let barrier = server.parts.open_barrier(server.parts.backend.clone(), &root).await?;
     barrier.rewrap_root(&next_root, Some(SealChange { from, to: next.to_bytes()? })).await?;
     barrier.close();

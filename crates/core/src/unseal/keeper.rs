@@ -9,12 +9,11 @@ use keepfast_crypto::{compare, random};
 use keepfast_framework::seal::{SealError, SealErrorClass};
 use keepfast_framework::{Clock, Error, Result, Status};
 
-use super::access::SealAccess;
 use super::opener::jittered;
-use super::proven::ProvenKek;
-use super::record::{BreakGlass, SealConfig, Slot, slot_key};
-use super::slots::Change;
-use crate::lifecycle::Lifecycle;
+use crate::seal::access::{SealAccess, Seals};
+use crate::seal::proven::ProvenKek;
+use crate::seal::record::{BreakGlass, SealConfig, Slot, slot_key};
+use crate::seal::slots::Change;
 use crate::unsealed::Unsealed;
 
 /// The pause between the unseal and the first check.
@@ -29,18 +28,21 @@ impl Drop for Keeper {
     }
 }
 
+/// Whether this node leads, and so writes.
+pub(crate) type Leads = Arc<dyn Fn() -> bool + Send + Sync>;
+
 impl Keeper {
     /// Starts a task for each seal.
-    pub(crate) fn start(server: &Lifecycle, this: &Weak<Lifecycle>, unsealed: &Arc<Unsealed>) -> Self {
+    pub(crate) fn start(seals: &Seals, unsealed: &Arc<Unsealed>, leads: &Leads) -> Self {
         let check = |access: &Arc<SealAccess>| {
-            let clock = server.parts.clock.clone();
-            tokio::spawn(run(this.clone(), Arc::downgrade(unsealed), access.clone(), clock))
+            let clock = unsealed.clock.clone();
+            tokio::spawn(run(Arc::downgrade(unsealed), access.clone(), leads.clone(), clock))
         };
-        Keeper(server.seals.all().iter().map(check).collect())
+        Keeper(seals.all().iter().map(check).collect())
     }
 }
 
-async fn run(server: Weak<Lifecycle>, unsealed: Weak<Unsealed>, access: Arc<SealAccess>, clock: Arc<dyn Clock>) {
+async fn run(unsealed: Weak<Unsealed>, access: Arc<SealAccess>, leads: Leads, clock: Arc<dyn Clock>) {
     let timing = access.configured.timing;
     let mut pause = Some(FIRST);
     loop {
@@ -48,8 +50,8 @@ async fn run(server: Weak<Lifecycle>, unsealed: Weak<Unsealed>, access: Arc<Seal
             () = access.check.notified() => {}
             () = clock.sleep_until(clock.now().after(pause.unwrap_or_default())), if pause.is_some() => {}
         }
-        let Some((server, unsealed)) = server.upgrade().zip(unsealed.upgrade()) else { return };
-        let checked = check(&server, &unsealed, &access).await;
+        let Some(unsealed) = unsealed.upgrade() else { return };
+        let checked = check(&unsealed, &access, leads()).await;
         if let Err(error) = &checked {
             let cause = error.cause().map(ToString::to_string).unwrap_or_default();
             tracing::warn!(seal = access.configured.name, %error, cause, "the slot of the seal is not checked");
@@ -65,8 +67,7 @@ async fn run(server: Weak<Lifecycle>, unsealed: Weak<Unsealed>, access: Arc<Seal
 ///
 /// # Errors
 /// Those of the storage; a failure of the seal is in its health.
-pub(crate) async fn check(server: &Lifecycle, unsealed: &Unsealed, access: &SealAccess) -> Result<()> {
-    let leads = server.parts.is_active();
+pub(crate) async fn check(unsealed: &Unsealed, access: &SealAccess, leads: bool) -> Result<()> {
     let mut config = unsealed.current_seal.seal_config().await?;
     if !config.has_seals() {
         return Ok(());
@@ -79,10 +80,10 @@ pub(crate) async fn check(server: &Lifecycle, unsealed: &Unsealed, access: &Seal
     }
     let configured = &access.configured;
     match config.slot_named(&configured.name) {
-        Some(slot) => heal(server, unsealed, access, (&config, slot), leads).await,
+        Some(slot) => heal(unsealed, access, (&config, slot), leads).await,
         None if leads && !configured.disabled && !configured.enroll_manually => {
             // The failure is in the health of the seal.
-            let _ = enroll(server, unsealed, access).await?;
+            let _ = enroll(unsealed, access).await?;
             Ok(())
         }
         None => Ok(()),
@@ -92,13 +93,9 @@ pub(crate) async fn check(server: &Lifecycle, unsealed: &Unsealed, access: &Seal
 /// Gives a seal a slot. Returns the failure of the seal, if it fails.
 ///
 /// # Errors
-/// See [`CurrentSeal::change`](super::CurrentSeal::change).
-pub(crate) async fn enroll(
-    server: &Lifecycle,
-    unsealed: &Unsealed,
-    access: &SealAccess,
-) -> Result<std::result::Result<(), SealError>> {
-    let clock = &*server.parts.clock;
+/// See [`CurrentSeal::change`](crate::seal::CurrentSeal::change).
+pub(crate) async fn enroll(unsealed: &Unsealed, access: &SealAccess) -> Result<std::result::Result<(), SealError>> {
+    let clock = &*unsealed.clock;
     let kek = match access.prove(clock).await {
         Ok(kek) => kek,
         Err(error) => {
@@ -121,13 +118,12 @@ pub(crate) fn unusable(access: &SealAccess, error: &SealError) -> Error {
 /// Opens the stored slot, and on the leader renews a KEK that is not under the seal's current key, or older than the root
 /// key.
 async fn heal(
-    server: &Lifecycle,
     unsealed: &Unsealed,
     access: &SealAccess,
     (config, slot): (&SealConfig, &Slot),
     leads: bool,
 ) -> Result<()> {
-    let clock = &*server.parts.clock;
+    let clock = &*unsealed.clock;
     let checked = tokio::select! {
         biased;
         checked = next_kek(unsealed, access, (config, slot), leads, clock) => checked,

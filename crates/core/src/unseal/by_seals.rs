@@ -9,11 +9,12 @@ use keepfast_crypto::random;
 use keepfast_framework::Result;
 use keepfast_framework::seal::{SealError, SealErrorClass};
 
-use super::access::SealAccess;
+use super::migrate;
 use super::opener::{Action, Round, pause};
-use super::record::{SealConfig, Slot, WayIn};
 use crate::cluster::join::joiner;
 use crate::lifecycle::Lifecycle;
+use crate::seal::access::SealAccess;
+use crate::seal::record::{SealConfig, Slot, WayIn};
 
 /// How long the records of a cluster may take before the next round.
 const JOINED_WITHIN: Duration = Duration::from_secs(600);
@@ -89,7 +90,7 @@ pub(crate) async fn round_now(server: &Arc<Lifecycle>) -> Result<RoundOutcome> {
     let Some(config) = stored.or_else(|| server.administration.joining.seal_config()) else {
         return Ok(RoundOutcome::Idle);
     };
-    if !config.has_seals() || super::migrate::pending(server, &config).is_some() {
+    if !config.has_seals() || migrate::pending(server, &config).is_some() {
         return Ok(RoundOutcome::Idle);
     }
     if joins && server.administration.joining.is_completing() {

@@ -1,0 +1,7 @@
+//! Unsealing by the seals of the configuration ([`by_seals`]), migration between seals and shares ([`migrate`]), and the
+//! checks of the seals of an unsealed server ([`keeper`]).
+
+pub(crate) mod by_seals;
+pub(crate) mod keeper;
+pub(crate) mod migrate;
+mod opener;
