@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use super::counts::SealCounts;
 use super::proven::ProvenKek;
-use super::record::{SealConfig, Slot};
+use super::record::{SealConfig, Slot, StoredKey};
 use super::set::{ConfiguredSeal, SealSet};
 use super::slots::NewSlot;
 
@@ -158,7 +158,7 @@ impl SealAccess {
 
     /// Unwraps the KEK of a slot.
     pub(crate) async fn unwrap(&self, slot: &Slot, clock: &dyn Clock) -> Result<Key256, SealError> {
-        let Some(wrapped) = slot.kek.as_ref().and_then(super::record::StoredKey::wrapped) else {
+        let Some(wrapped) = slot.kek.as_ref().and_then(StoredKey::wrapped) else {
             return Err(SealError::new(SealErrorClass::WrongKey, "the stored key is damaged"));
         };
         self.unwrap_key(&wrapped, clock).await

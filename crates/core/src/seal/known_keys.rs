@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use keepfast_storage::{Barrier, Index, SealRecord, Watch, Write};
 use parking_lot::Mutex;
 
-use super::record::{KnownKeys, SealConfig, WayIn, escrow_purpose};
+use super::record::{KnownKeys, SealConfig, Slot, WayIn, escrow_purpose};
 
 /// Follows the records of the seal.
 pub(super) struct FollowedKeys {
@@ -38,7 +38,7 @@ impl FollowedKeys {
         if config.version == 1 {
             return;
         }
-        let key_of = |slot: &super::record::Slot| {
+        let key_of = |slot: &Slot| {
             let escrow_key = barrier.derive_from_root(&escrow_purpose(slot.id)).ok()?;
             Some((slot.id, config.open_escrow(slot, &escrow_key)?))
         };

@@ -110,7 +110,7 @@ async fn sec_a_stranger_does_not_replace_a_cluster_that_has_shares() {
 }
 
 #[tokio::test]
-async fn a_directory_that_has_started_to_join_joins_no_other_cluster() {
+async fn a_directory_that_has_begun_to_join_joins_no_other_cluster() {
     let pair = Pair::new().await;
     pair.join().await;
     let ended = async {
@@ -126,7 +126,7 @@ async fn a_directory_that_has_started_to_join_joins_no_other_cluster() {
         last = Some(pair.node.post("sys/unseal", "", json!({ "key": hex::encode(share.expose()) })).await);
     }
     let refused = last.unwrap().is(400);
-    assert!(refused.error().contains("it has started to join another cluster"), "{}", refused.error());
+    assert!(refused.error().contains("it has begun to join another cluster"), "{}", refused.error());
 }
 
 #[tokio::test]
