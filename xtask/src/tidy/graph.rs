@@ -9,7 +9,7 @@ use super::{Findings, Repository};
 use crate::shell::root;
 
 /// The workspace crates that each crate may depend on.
-const ALLOWED: [(&str, &[&str]); 14] = [
+const ALLOWED: [(&str, &[&str]); 15] = [
     ("keepfast-consensus", &[]),
     ("keepfast-crypto", &[]),
     ("keepfast-go", &[]),
@@ -22,6 +22,7 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     ("keepfast-edge", &["keepfast-json", "keepfast-crypto", "keepfast-framework"]),
     ("keepfast-engines", &["keepfast-json", "keepfast-crypto", "keepfast-framework"]),
     ("keepfast-core", &["keepfast-json", "keepfast-crypto", "keepfast-hcl", "keepfast-storage", "keepfast-framework"]),
+    ("keepfast-seals", &["keepfast-crypto", "keepfast-framework", "keepfast-outbound"]),
     (
         "keepfast-server",
         &[
@@ -33,6 +34,7 @@ const ALLOWED: [(&str, &[&str]); 14] = [
             "keepfast-engines",
             "keepfast-core",
             "keepfast-outbound",
+            "keepfast-seals",
         ],
     ),
     ("keepfast-cli", &["keepfast-json", "keepfast-crypto", "keepfast-hcl", "keepfast-client", "keepfast-server"]),
