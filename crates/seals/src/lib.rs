@@ -17,6 +17,7 @@ mod bearer;
 mod call;
 mod credentials;
 mod google;
+mod pkcs11;
 #[cfg(test)]
 mod stand_in;
 mod stanza;
@@ -42,6 +43,7 @@ const KINDS: &[(&str, &[stanza::Key], Create)] = &[
     ("transit", transit::KEYS, transit::create),
     ("awskms", aws::kms::KEYS, aws::kms::create),
     ("gcpckms", google::kms::KEYS, google::kms::create),
+    ("pkcs11", pkcs11::KEYS, pkcs11::create),
     ("azurekeyvault", azure::key_vault::KEYS, azure::key_vault::create),
 ];
 

@@ -9,7 +9,7 @@ use super::{Findings, Repository};
 use crate::shell::root;
 
 /// The workspace crates that each crate may depend on.
-const ALLOWED: [(&str, &[&str]); 15] = [
+const ALLOWED: [(&str, &[&str]); 16] = [
     ("keepfast-consensus", &[]),
     ("keepfast-crypto", &[]),
     ("keepfast-go", &[]),
@@ -22,6 +22,7 @@ const ALLOWED: [(&str, &[&str]); 15] = [
     ("keepfast-edge", &["keepfast-json", "keepfast-crypto", "keepfast-framework"]),
     ("keepfast-engines", &["keepfast-json", "keepfast-crypto", "keepfast-framework"]),
     ("keepfast-core", &["keepfast-json", "keepfast-crypto", "keepfast-hcl", "keepfast-storage", "keepfast-framework"]),
+    ("keepfast-pkcs11", &[]),
     ("keepfast-seals", &["keepfast-crypto", "keepfast-framework", "keepfast-outbound"]),
     (
         "keepfast-server",
@@ -41,8 +42,9 @@ const ALLOWED: [(&str, &[&str]); 15] = [
 ];
 
 /// Foreign crates that only some crates may name in production code.
-const RESERVED: [(&str, &[&str]); 6] = [
+const RESERVED: [(&str, &[&str]); 7] = [
     ("aws-lc-rs", &["keepfast-crypto"]),
+    ("cryptoki", &["keepfast-pkcs11"]),
     ("sha2", &["keepfast-crypto"]),
     ("hmac", &["keepfast-crypto"]),
     ("redb", &["keepfast-storage"]),
