@@ -17,6 +17,7 @@ mod bearer;
 mod call;
 mod credentials;
 mod google;
+mod kmip;
 mod pkcs11;
 #[cfg(test)]
 mod stand_in;
@@ -44,6 +45,7 @@ const KINDS: &[(&str, &[stanza::Key], Create)] = &[
     ("awskms", aws::kms::KEYS, aws::kms::create),
     ("gcpckms", google::kms::KEYS, google::kms::create),
     ("pkcs11", pkcs11::KEYS, pkcs11::create),
+    ("kmip", kmip::KEYS, kmip::create),
     ("azurekeyvault", azure::key_vault::KEYS, azure::key_vault::create),
 ];
 

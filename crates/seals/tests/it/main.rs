@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod awskms;
+mod kmip;
 mod pkcs11;
 mod program;
 mod transit;
