@@ -211,3 +211,14 @@ pub(crate) fn secret_header(value: &str) -> Result<http::HeaderValue, SealError>
     header.set_sensitive(true);
     Ok(header)
 }
+
+/// The `Host` header that the client sends: with the port unless it is the default of the scheme.
+pub(crate) fn host_of<T>(request: &Request<T>) -> Result<String, SealError> {
+    let uri = request.uri();
+    let host = uri.host().ok_or_else(|| misconfigured("the endpoint has no host"))?;
+    let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+    Ok(match uri.port_u16() {
+        Some(port) if port != default => format!("{host}:{port}"),
+        _ => host.to_owned(),
+    })
+}

@@ -11,6 +11,7 @@
 //! | `credentials` | credentials that expire: one renewal at a time, before the expiry |
 //! | `aws`, `google`, `azure` | credentials of a cloud and the seals that use them |
 
+mod alicloud;
 mod aws;
 mod azure;
 mod bearer;
@@ -18,7 +19,9 @@ mod call;
 mod credentials;
 mod google;
 mod kmip;
+mod oci;
 mod pkcs11;
+mod profile;
 #[cfg(test)]
 mod stand_in;
 mod stanza;
@@ -44,6 +47,8 @@ const KINDS: &[(&str, &[stanza::Key], Create)] = &[
     ("transit", transit::KEYS, transit::create),
     ("awskms", aws::kms::KEYS, aws::kms::create),
     ("gcpckms", google::kms::KEYS, google::kms::create),
+    ("ocikms", oci::kms::KEYS, oci::kms::create),
+    ("alicloudkms", alicloud::kms::KEYS, alicloud::kms::create),
     ("pkcs11", pkcs11::KEYS, pkcs11::create),
     ("kmip", kmip::KEYS, kmip::create),
     ("azurekeyvault", azure::key_vault::KEYS, azure::key_vault::create),

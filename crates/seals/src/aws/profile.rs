@@ -2,12 +2,10 @@
 //!
 //! Source: <https://docs.aws.amazon.com/cli/latest/userguide/cli-configure-files.html>.
 
-use std::collections::BTreeMap;
-
-use keepfast_crypto::secret::SecretString;
 use keepfast_framework::seal::SealError;
 
 use crate::call::misconfigured;
+use crate::profile::Profile;
 use crate::stanza::read_secret_text;
 
 /// Where the shared files are.
@@ -19,12 +17,8 @@ pub(super) struct SharedFiles {
     pub(super) config: Option<String>,
 }
 
-/// The settings of one profile, of both files; those of the file of credentials have precedence.
-#[derive(Default)]
-pub(super) struct Profile(BTreeMap<String, SecretString>);
-
 impl SharedFiles {
-    /// A profile; `None` when no file has it. A file that is missing has no profiles.
+    /// A profile, with the settings of both files, those of the file of credentials first; `None` when no file has it. A file that is missing has no profiles.
     ///
     /// # Errors
     /// When a file exists and cannot be read.
@@ -36,31 +30,7 @@ impl SharedFiles {
             let text = read_secret_text(path).map_err(misconfigured)?;
             profile.read(text.expose(), section);
         }
-        Ok((!profile.0.is_empty()).then_some(profile))
-    }
-}
-
-impl Profile {
-    /// Adds the settings of a section. Indented lines belong to a nested setting, which is not read.
-    fn read(&mut self, text: &str, section: &str) {
-        let mut is_inside = false;
-        for line in text.lines() {
-            let trimmed = line.trim();
-            if let Some(title) = trimmed.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
-                is_inside = title.split_whitespace().collect::<Vec<_>>().join(" ") == section;
-                continue;
-            }
-            let is_setting = is_inside && !line.starts_with([' ', '\t', '#', ';']);
-            if let Some((key, value)) = trimmed.split_once('=').filter(|_| is_setting) {
-                let value = value.trim().trim_matches('"');
-                self.0.insert(key.trim().to_ascii_lowercase(), SecretString::new(value.to_owned()));
-            }
-        }
-    }
-
-    /// A setting; `None` when it is not set or empty.
-    pub(super) fn get(&self, key: &str) -> Option<&SecretString> {
-        self.0.get(key).filter(|value| !value.expose().is_empty())
+        Ok((!profile.is_empty()).then_some(profile))
     }
 }
 

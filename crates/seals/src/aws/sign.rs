@@ -11,7 +11,7 @@ use keepfast_framework::Timestamp;
 use keepfast_framework::seal::SealError;
 
 use super::AwsCredentials;
-use crate::call::{misconfigured, secret_header};
+use crate::call::{host_of, misconfigured, secret_header};
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
@@ -59,17 +59,6 @@ fn canonical_request(request: &Request<SecretBytes>) -> Result<(String, String),
     let body = hex::encode(sha256(request.body().expose()));
     let canonical = format!("{}\n{}\n\n{lines}\n{names}\n{body}", request.method(), request.uri().path());
     Ok((canonical, names))
-}
-
-/// The `Host` header that the client sends: with the port unless it is the default of the scheme.
-pub(crate) fn host_of<T>(request: &Request<T>) -> Result<String, SealError> {
-    let uri = request.uri();
-    let host = uri.host().ok_or_else(|| misconfigured("the endpoint has no host"))?;
-    let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
-    Ok(match uri.port_u16() {
-        Some(port) if port != default => format!("{host}:{port}"),
-        _ => host.to_owned(),
-    })
 }
 
 #[cfg(test)]

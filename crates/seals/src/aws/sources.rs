@@ -14,13 +14,14 @@ use keepfast_framework::{Clock, Timestamp};
 use keepfast_outbound::Proxies;
 use serde::Deserialize;
 
-use super::profile::{Profile, SharedFiles};
+use super::profile::SharedFiles;
 use super::sign::sign;
 use super::{AwsCredentials, domain_of};
 use crate::call::{
     Calls, Reply, denied, form_body, invalid_request, misconfigured, secret_header, unreachable_because,
 };
 use crate::credentials::{Fresh, Source};
+use crate::profile::Profile;
 use crate::stanza::{SealConfigError, Stanza, read_secret_text};
 
 /// The address of instance metadata.
