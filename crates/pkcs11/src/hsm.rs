@@ -218,7 +218,7 @@ fn find_slot(library: &Pkcs11, number: Option<u64>, label: Option<&str>) -> Resu
 fn parameters(mechanism: Mechanism, iv: &mut [u8]) -> Result<mechanism::Mechanism<'_>, Failure> {
     let (hash, mgf) = match mechanism {
         Mechanism::AesGcm => {
-            let params = GcmParams::new(iv, &[], TAG_BITS.try_into().map_err(Error::from)?)?;
+            let params = GcmParams::new(iv, &[], TAG_BITS.into())?;
             return Ok(mechanism::Mechanism::AesGcm(params));
         }
         Mechanism::OaepSha1 => (MechanismType::SHA1, PkcsMgfType::MGF1_SHA1),

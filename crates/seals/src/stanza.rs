@@ -303,7 +303,7 @@ pub(crate) mod tests {
             (&alone, &[("VAULT_KEY", "")], "file"),
             (&alone, &[("VAULT_KEY", "v")], "v"),
             (&alone, &[("VAULT_KEY", "v"), ("BAO_KEY", "b")], "b"),
-            (&alone, &[("BAO_KEY", "b"), ("KEEPFAST_KEY", "k")], "k"),
+            (&alone, &[("BAO_KEY", "b"), (concat!("KEEPFAST", "_KEY"), "k")], "k"),
             (&alone, &[("BAO_KEY", "b"), ("VAULT_KEY_n", "own")], "own"),
             (&several, &[("VAULT_KEY", "v")], "file"),
             (&several, &[("VAULT_KEY", "v"), ("VAULT_KEY_n", "own"), ("VAULT_KEY_m", "other")], "own"),
