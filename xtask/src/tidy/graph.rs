@@ -9,7 +9,7 @@ use super::{Findings, Repository};
 use crate::shell::root;
 
 /// The workspace crates that each crate may depend on.
-const ALLOWED: [(&str, &[&str]); 16] = [
+const ALLOWED: [(&str, &[&str]); 17] = [
     ("keepfast-consensus", &[]),
     ("keepfast-crypto", &[]),
     ("keepfast-go", &[]),
@@ -22,6 +22,7 @@ const ALLOWED: [(&str, &[&str]); 16] = [
     ("keepfast-edge", &["keepfast-json", "keepfast-crypto", "keepfast-framework"]),
     ("keepfast-engines", &["keepfast-json", "keepfast-crypto", "keepfast-framework"]),
     ("keepfast-core", &["keepfast-json", "keepfast-crypto", "keepfast-hcl", "keepfast-storage", "keepfast-framework"]),
+    ("keepfast-pgp", &["keepfast-crypto"]),
     ("keepfast-pkcs11", &[]),
     ("keepfast-seals", &["keepfast-crypto", "keepfast-framework", "keepfast-outbound"]),
     (
