@@ -131,7 +131,7 @@ impl Check<'_> {
                 tag::USER_ID => (user_id(&hashed, part.body), |kind| CERTIFICATIONS.contains(&kind)),
                 _ => continue,
             };
-            if part.tag == tag::PUBLIC_KEY && self.newest(part, |kind| kind == KEY_REVOCATION, &[&hashed])?.is_some() {
+            if part.tag == tag::PUBLIC_KEY && self.is_revoked(part, KEY_REVOCATION, &[&hashed])? {
                 return Err(CertificateError::Revoked);
             }
             let Some(found) = self.newest(part, is_own, &[&signed])? else { continue };
@@ -154,7 +154,7 @@ impl Check<'_> {
     fn subkey<'a>(&mut self, part: &Part<'a>) -> Result<Option<PublicKey<'a>>, CertificateError> {
         let Some(subkey) = PublicKey::read(part.body).filter(PublicKey::can_encrypt) else { return Ok(None) };
         let hashed = [self.primary.hashed(), subkey.hashed()].concat();
-        if self.newest(part, |kind| kind == SUBKEY_REVOCATION, &[&hashed])?.is_some() {
+        if self.is_revoked(part, SUBKEY_REVOCATION, &[&hashed])? {
             return Ok(None);
         }
         let Some(binding) = self.newest(part, |kind| kind == SUBKEY_BINDING, &[&hashed])? else { return Ok(None) };
@@ -179,15 +179,30 @@ impl Check<'_> {
             if !is_candidate {
                 continue;
             }
-            self.verified += 1;
-            if self.verified > MAX_VERIFIED {
-                return Err(CertificateError::TooLong);
-            }
-            if signature.is_by(self.primary, signed) {
+            if self.is_valid(signature, signed)? {
                 newest = Some(properties);
             }
         }
         Ok(newest.cloned())
+    }
+
+    /// Whether the primary key has revoked a key, at whatever time.
+    fn is_revoked(&mut self, part: &Part<'_>, kind: u8, signed: &[&[u8]]) -> Result<bool, CertificateError> {
+        for signature in part.signatures.iter().filter(|signature| signature.kind == kind) {
+            if signature.properties.may_be_of(&self.fingerprint) && self.is_valid(signature, signed)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a signature is by the primary key. The number of verifications is bounded.
+    fn is_valid(&mut self, signature: &Signature<'_>, signed: &[&[u8]]) -> Result<bool, CertificateError> {
+        self.verified += 1;
+        if self.verified > MAX_VERIFIED {
+            return Err(CertificateError::TooLong);
+        }
+        Ok(signature.is_by(self.primary, signed))
     }
 }
 

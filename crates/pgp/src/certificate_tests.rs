@@ -130,6 +130,7 @@ fn expired_and_revoked_keys_are_refused() {
     gpg.run(&["--import"], revocation.as_bytes());
     let revoked = gpg.run(&["--export", "a@example.com"], b"");
     assert_eq!(refused(&revoked, NOW), Some(CertificateError::Revoked));
+    assert_eq!(refused(&revoked, START + 2), Some(CertificateError::Revoked), "before the revocation");
 }
 
 #[test]

@@ -85,6 +85,10 @@ impl<'a> Signature<'a> {
             }
             Some(())
         })?;
+        // A signature without a creation time is void (section 5.2.3.4).
+        if properties.created == 0 {
+            return None;
+        }
         let hashed = &body[..6 + length];
         Some(Signature { kind: *kind, hash, hashed, check: *check, numbers, properties })
     }

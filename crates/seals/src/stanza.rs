@@ -170,14 +170,15 @@ impl<'a> Stanza<'a> {
         Ok(Some(SecretBytes::new(value.expose().as_bytes().to_vec())))
     }
 
-    /// A variable of the process by its full name, for `VAULT_…` also under the other prefixes. With the suffix `_NAME`
-    /// it belongs to this seal alone; without, it does not count where another stanza has the same type.
+    /// A variable of the process by its full name, for `VAULT_…` also under the other prefixes. With the suffix `_NAME`,
+    /// in which `_` stands for `-` and `.`, it belongs to this seal alone; without, it does not count where another stanza
+    /// has the same type.
     pub(crate) fn variable(&self, name: &str) -> Option<String> {
         let find = |name: &str| match name.strip_prefix("VAULT_") {
             Some(rest) => PREFIXES.iter().find_map(|prefix| self.environment.variable(&format!("{prefix}{rest}"))),
             None => self.environment.variable(name),
         };
-        let found = find(&format!("{name}_{}", self.stanza.name));
+        let found = find(&format!("{name}_{}", self.stanza.name.replace(['-', '.'], "_")));
         let found = found.or_else(|| if self.stanza.shares_kind { None } else { find(name) });
         found.filter(|value| !value.is_empty())
     }
@@ -310,6 +311,9 @@ pub(crate) mod tests {
         ] {
             assert_eq!(with(stanza, variables, |s| s.text("key_name")).as_deref(), Some(expected), "{variables:?}");
         }
+        let dashed = SealStanza::new("k", "a-b.c", &options);
+        let own = with(&dashed, &[("VAULT_KEY_a_b_c", "own")], |s| s.text("key_name"));
+        assert_eq!(own.as_deref(), Some("own"));
     }
 
     #[test]

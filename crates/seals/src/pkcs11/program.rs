@@ -11,7 +11,8 @@ use super::protocol::{read_frame, write_frame};
 
 /// A running program; killed when dropped.
 pub(super) struct Program {
-    child: Child,
+    /// `None` once it is dropped.
+    child: Option<Child>,
     /// `None` while a request is running, and after one was abandoned.
     pipes: Option<(ChildStdin, ChildStdout)>,
 }
@@ -30,7 +31,7 @@ impl Program {
         command.current_dir("/").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn()?;
         let pipes = child.stdin.take().zip(child.stdout.take());
-        Ok(Program { child, pipes })
+        Ok(Program { child: Some(child), pipes })
     }
 
     /// Sends a frame and receives one. After an error the program is killed.
@@ -49,7 +50,9 @@ impl Program {
             Ok(_) => Err(ExchangeError::Ended),
             Err(_) => {
                 // The blocked thread then reads the end of the output.
-                let _ = self.child.kill();
+                if let Some(child) = &mut self.child {
+                    let _ = child.kill();
+                }
                 Err(ExchangeError::Timeout)
             }
         }
@@ -58,7 +61,11 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let Some(mut child) = self.child.take() else { return };
+        let _ = child.kill();
+        if !matches!(child.try_wait(), Ok(Some(_))) {
+            // A driver may keep the process for a while.
+            std::thread::spawn(move || child.wait());
+        }
     }
 }
