@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keepfast_core::{ConfiguredSeal, SealKind, SealTiming};
+use keepfast_core::{ConfiguredSeal, SealKind, SealSet, SealTiming};
 use keepfast_framework::Clock;
 use keepfast_framework::clock::SystemClock;
 use keepfast_framework::seal::Seal;
@@ -68,6 +68,21 @@ impl SealSettings {
             seal: self.seal.clone(),
         }
     }
+}
+
+impl super::Config {
+    /// The seals as core takes them.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when they cannot be configured together, which loading has checked.
+    pub fn seal_set(&self) -> Result<SealSet, ConfigError> {
+        seal_set(&self.seals)
+    }
+}
+
+fn seal_set(seals: &[SealSettings]) -> Result<SealSet, ConfigError> {
+    let set = SealSet::new(seals.iter().map(SealSettings::configured).collect());
+    set.map_err(|error| ConfigError::Whole(error.to_string()))
 }
 
 /// What may be printed of a seal.
@@ -135,6 +150,7 @@ pub(super) fn read(
         seals.push(create(stanza, shares_kind, environment, warnings)?);
     }
     seals.sort_by_key(|seal| seal.priority);
+    seal_set(&seals)?;
     Ok(seals)
 }
 

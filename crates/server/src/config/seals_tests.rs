@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use super::*;
-use crate::config::load;
+use crate::config::{Config, load};
 
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
@@ -74,6 +74,15 @@ fn an_invalid_seal_is_refused_at_its_place() {
         let error = seals(text, &[]).unwrap_err();
         assert!(error.contains(cause) && !error.contains(KEY), "{text}: {error}");
     }
+}
+
+#[test]
+fn there_are_at_most_sixteen_seals() {
+    let text = |count: usize| (0..count).map(|n| static_seal(&format!("name = \"s{n}\""))).collect::<String>();
+    assert_eq!(seals(&text(16), &[]).unwrap().0.len(), 16);
+    assert_eq!(seals(&text(17), &[]).unwrap_err(), "more than 16 seals");
+    let two = Config { seals: seals(&text(2), &[]).unwrap().0, ..Config::default() };
+    assert_eq!(format!("{:?}", two.seal_set().unwrap()), r#"["s0", "s1"]"#);
 }
 
 #[test]
