@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::shell::{Shell, has, root};
 
 /// Required programs and their Debian packages.
-const PROGRAMS: [(&str, &str); 10] = [
+const PROGRAMS: [(&str, &str); 12] = [
     ("cc", "gcc"),
     ("python3", "python3-venv"),
     ("git", "git"),
@@ -19,6 +19,8 @@ const PROGRAMS: [(&str, &str); 10] = [
     ("pgbouncer", "pgbouncer"),
     ("haproxy", "haproxy"),
     ("nginx", "nginx"),
+    ("softhsm2-util", "softhsm2"),
+    ("gpg", "gnupg"),
 ];
 
 /// Installs missing programs; quick when there are none.

@@ -70,7 +70,8 @@ fn clippy(shell: &Shell) -> Result<Outcome> {
 
 /// Builds everything once, so that the later steps only run.
 fn build(shell: &Shell) -> Result<Outcome> {
-    let bins = shell.run("cargo", &["build", "-q", "-p", "keepfast-cli", "-p", "conformance"])?;
+    let bins =
+        shell.run("cargo", &["build", "-q", "-p", "keepfast-cli", "-p", "keepfast-pkcs11", "-p", "conformance"])?;
     Ok(one(bins.ok && named_vault("keepfast").exists()))
 }
 

@@ -10,6 +10,7 @@
 //! | [`hmac`] | HMAC-SHA-256 with its state computed once | RFC 2104, FIPS 198-1 |
 //! | [`hash`] | SHA-256, SHA-512 | FIPS 180-4 |
 //! | [`kdf`] | HKDF-SHA-256 | RFC 5869 |
+//! | [`openpgp`] | what encryption to OpenPGP certificates needs | RFC 4880, RFC 6637 |
 //! | [`password`] | bcrypt for user passwords | Provos and Mazières 1999 |
 //! | [`keys`] | the keys that callers name, one file per algorithm family | see each |
 //! | [`random`] | keys, tokens, UUIDs, request ids | NIST SP 800-90A, RFC 9562 |
@@ -24,6 +25,7 @@ pub mod hmac;
 pub mod kdf;
 pub mod keys;
 pub mod locked;
+pub mod openpgp;
 pub mod password;
 pub mod random;
 pub mod secret;

@@ -27,3 +27,4 @@ pub use error::{CallError, Failure, SettingsError};
 pub use outbound::Outbound;
 pub use proxy::{Proxies, Proxy};
 pub use settings::{Authorities, ClientCertificate, Settings, Trust};
+pub use tls::tls_config;

@@ -20,8 +20,18 @@ const SYSTEM_BUNDLES: &[&str] = &[
     "/etc/ssl/cert.pem",
 ];
 
-/// The TLS settings: versions 1.3 and 1.2, HTTP/2 where the server supports it.
+/// The TLS settings of calls: as [`tls_config`], with HTTP/2 where the server supports it.
 pub(crate) fn client_config(settings: &Settings) -> Result<ClientConfig, SettingsError> {
+    let mut tls = tls_config(settings)?;
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(tls)
+}
+
+/// The TLS settings for another protocol than HTTP: versions 1.3 and 1.2, the trusted CAs and the client certificate.
+///
+/// # Errors
+/// [`SettingsError`] when a file cannot be read, or its content cannot be used.
+pub fn tls_config(settings: &Settings) -> Result<ClientConfig, SettingsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -35,7 +45,7 @@ pub(crate) fn client_config(settings: &Settings) -> Result<ClientConfig, Setting
         }
         Trust::Only(authorities) => builder.with_root_certificates(only(authorities)?),
     };
-    let mut tls = match &settings.client_certificate {
+    Ok(match &settings.client_certificate {
         None => builder.with_no_client_auth(),
         Some(certificate) => {
             let (chain, key, name) = client_certificate(certificate)?;
@@ -43,9 +53,7 @@ pub(crate) fn client_config(settings: &Settings) -> Result<ClientConfig, Setting
                 .with_client_auth_cert(chain, key)
                 .map_err(|error| SettingsError(format!("cannot use client certificate {name}: {error}")))?
         }
-    };
-    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(tls)
+    })
 }
 
 /// A certificate chain with its key, and its name for errors.

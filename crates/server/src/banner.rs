@@ -23,6 +23,7 @@ pub(crate) fn summary(config: &Config, version: &str, log_level: &str, locked: b
     }
     lines.push(("Log Level".to_owned(), if log_level.is_empty() { "info".into() } else { log_level.to_owned() }));
     lines.push(("Mlock".to_owned(), format!("supported: true, enabled: {locked}")));
+    lines.extend(config.seals.iter().map(|seal| ("Seal".to_owned(), seal.to_string())));
     lines.push(("Storage".to_owned(), config.storage.kind().to_owned()));
     lines.push(("Version".to_owned(), format!("Keepfast v{version}")));
     let mut out = String::from("==> Keepfast server configuration:\n\n");

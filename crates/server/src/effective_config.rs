@@ -83,6 +83,7 @@ impl EffectiveConfig {
         };
         effective.follow_listener();
         effective.check_addresses()?;
+        effective.check_seals()?;
         Ok(effective)
     }
 
@@ -116,6 +117,17 @@ impl EffectiveConfig {
         Ok(())
     }
 
+    /// The kernel unseals by shares only: an enabled seal must not be ignored.
+    fn check_seals(&self) -> Result<(), ConfigError> {
+        match self.config.seals.iter().find(|seal| !seal.disabled) {
+            Some(seal) => {
+                let kind = seal.seal.kind();
+                Err(ConfigError::Whole(format!("seal {kind:?} cannot unseal this server; there is \"shamir\"")))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// The settings of the kernel.
     pub(crate) fn settings(&self) -> Settings {
         let config = &self.config;
@@ -126,7 +138,7 @@ impl EffectiveConfig {
             cluster_addr: config.cluster_addr.clone(),
             cluster_name: config.cluster_name.clone(),
             storage_type: config.storage.kind().into(),
-            seal: config.seal,
+            seal: keepfast_core::SealKind::default(),
             audit: config.audit.clone(),
             own_files: self.own_files.clone(),
             allow_api_audit_creation: config.unsafe_allow_api_audit_creation,

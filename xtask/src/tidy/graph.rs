@@ -9,7 +9,7 @@ use super::{Findings, Repository};
 use crate::shell::root;
 
 /// The workspace crates that each crate may depend on.
-const ALLOWED: [(&str, &[&str]); 14] = [
+const ALLOWED: [(&str, &[&str]); 17] = [
     ("keepfast-consensus", &[]),
     ("keepfast-crypto", &[]),
     ("keepfast-go", &[]),
@@ -22,6 +22,9 @@ const ALLOWED: [(&str, &[&str]); 14] = [
     ("keepfast-edge", &["keepfast-json", "keepfast-crypto", "keepfast-framework"]),
     ("keepfast-engines", &["keepfast-json", "keepfast-crypto", "keepfast-framework"]),
     ("keepfast-core", &["keepfast-json", "keepfast-crypto", "keepfast-hcl", "keepfast-storage", "keepfast-framework"]),
+    ("keepfast-pgp", &["keepfast-crypto"]),
+    ("keepfast-pkcs11", &[]),
+    ("keepfast-seals", &["keepfast-crypto", "keepfast-framework", "keepfast-outbound"]),
     (
         "keepfast-server",
         &[
@@ -33,14 +36,16 @@ const ALLOWED: [(&str, &[&str]); 14] = [
             "keepfast-engines",
             "keepfast-core",
             "keepfast-outbound",
+            "keepfast-seals",
         ],
     ),
     ("keepfast-cli", &["keepfast-json", "keepfast-crypto", "keepfast-hcl", "keepfast-client", "keepfast-server"]),
 ];
 
 /// Foreign crates that only some crates may name in production code.
-const RESERVED: [(&str, &[&str]); 6] = [
+const RESERVED: [(&str, &[&str]); 7] = [
     ("aws-lc-rs", &["keepfast-crypto"]),
+    ("cryptoki", &["keepfast-pkcs11"]),
     ("sha2", &["keepfast-crypto"]),
     ("hmac", &["keepfast-crypto"]),
     ("redb", &["keepfast-storage"]),

@@ -3,22 +3,26 @@
 use std::collections::BTreeMap;
 
 /// The environment of the process, or the variables of a test.
-pub struct Environment(BTreeMap<String, String>);
+pub struct Environment {
+    variables: BTreeMap<String, String>,
+    /// Whether the other variables of the process are read, too, when a seal names them.
+    is_process: bool,
+}
 
 impl Environment {
     /// The variables of this process that Keepfast may use.
     pub fn of_process() -> Self {
-        Environment(
-            std::env::vars_os()
-                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-                .filter(|(name, _)| ["KEEPFAST_", "BAO_", "VAULT_", "HOME"].iter().any(|p| name.starts_with(p)))
-                .collect(),
-        )
+        let variables = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter(|(name, _)| ["KEEPFAST_", "BAO_", "VAULT_", "HOME"].iter().any(|p| name.starts_with(p)))
+            .collect();
+        Environment { variables, is_process: true }
     }
 
     /// An environment of these variables only.
     pub fn of(variables: &[(&str, &str)]) -> Self {
-        Environment(variables.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect())
+        let variables = variables.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+        Environment { variables, is_process: false }
     }
 
     /// The variable `KEEPFAST_name`, else `BAO_name`, else `VAULT_name`; an empty one counts as unset.
@@ -28,6 +32,16 @@ impl Environment {
 
     /// The variable of this full name; an empty one counts as unset.
     pub fn variable(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str).filter(|v| !v.is_empty())
+        self.variables.get(name).map(String::as_str).filter(|v| !v.is_empty())
+    }
+}
+
+/// Seals read the variables of their cloud, of proxies, and those that `env://NAME` names.
+impl keepfast_seals::Environment for Environment {
+    fn variable(&self, name: &str) -> Option<String> {
+        let known = Environment::variable(self, name).map(str::to_owned);
+        known
+            .or_else(|| if self.is_process { std::env::var(name).ok() } else { None })
+            .filter(|value| !value.is_empty())
     }
 }

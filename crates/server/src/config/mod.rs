@@ -16,6 +16,7 @@ mod listener;
 #[cfg(test)]
 mod public_configurations;
 mod raft;
+mod seals;
 mod small_stanzas;
 mod stanza;
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub use keepfast_edge::{
     Bind, ClientCertificates, CustomHeader, Forwarded, JsonLimits, Limits, ListenerConfig, Statuses, TlsConfig,
 };
 pub use raft::RaftConfig;
+pub use seals::SealSettings;
 pub use top_level::{Config, LogFormat, LogRotation, Storage};
 
 /// Loads files and directories (their `*.hcl` and `*.json`, in the order of their names), then the environment. The

@@ -50,6 +50,11 @@ impl<'a> Stanza<'a> {
         Stanza { file, body, known: Vec::new() }
     }
 
+    /// The path of the file.
+    pub(super) fn file(&self) -> &'a str {
+        self.file
+    }
+
     /// An error at a position of this file.
     pub(super) fn fault(&self, position: Position, message: impl Into<String>) -> ConfigError {
         ConfigError::At { file: self.file.to_owned(), position, message: message.into() }

@@ -241,7 +241,7 @@ fn invalid_values_are_refused_with_their_position() {
         ),
         (&format!("{MINIMAL}log_level = \"loud\""), "unknown log level"),
         (&format!("{MINIMAL}api_addr = \"127.0.0.1\""), "api_addr must be a URL"),
-        (&format!("{MINIMAL}seal \"awskms\" {{}}"), "seal \"awskms\" is not supported"),
+        (&format!("{MINIMAL}seal \"awskm\" {{}}"), "seal \"awskm\" is not supported"),
         (&format!("{MINIMAL}audit \"socket\" \"a\" {{}}"), "unknown audit device type"),
         (&format!("{MINIMAL}audit \"file\" \"a\" {{}}"), "needs options { file_path"),
         (

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use keepfast_core::SealKind;
 use keepfast_core::settings::{AuditSettings, LockoutSettings, TelemetrySettings};
 use keepfast_hcl::Suggestion;
 
@@ -14,6 +13,7 @@ use super::error::{ConfigError, Warning};
 use super::known_keys;
 use super::listener;
 use super::raft::RaftConfig;
+use super::seals::{self, SealSettings};
 use super::stanza::{Labelled, Source, Stanza};
 use super::{Limits, ListenerConfig};
 use super::{audit, small_stanzas};
@@ -39,8 +39,8 @@ pub struct Config {
     pub cluster_addr: String,
     /// The name of the cluster; may be empty.
     pub cluster_name: String,
-    /// The seal, which protects the root key.
-    pub seal: SealKind,
+    /// The seals whose key is outside of the server.
+    pub seals: Vec<SealSettings>,
     /// The default TTL of leases.
     pub default_lease_ttl: Duration,
     /// The max TTL of leases.
@@ -169,7 +169,7 @@ impl Default for Config {
             api_addr: String::new(),
             cluster_addr: String::new(),
             cluster_name: String::new(),
-            seal: SealKind::default(),
+            seals: Vec::new(),
             default_lease_ttl: month,
             max_lease_ttl: month,
             disable_mlock: false,
@@ -210,6 +210,7 @@ pub(super) fn build(
             config.audit.push(device);
         }
     }
+    config.seals = seals::read(&mut roots, environment, warnings)?;
     for mut root in roots {
         root.without_effect(known_keys::TOP_LEVEL, warnings);
         root.finish_root(warnings)?;
@@ -250,7 +251,7 @@ fn apply(
     flag(root.flag("introspection_endpoint")?, &mut config.introspection_endpoint);
     flag(root.flag("disable_standby_reads")?, &mut config.disable_standby_reads);
     flag(root.flag("disable_break_glass")?, &mut config.disable_break_glass);
-    config.seal = seal(root, warnings)?;
+    refuse_hsm(root)?;
     if let Some(stanza) = root.object("telemetry")? {
         config.telemetry = small_stanzas::telemetry(stanza, warnings)?;
     }
@@ -342,29 +343,14 @@ fn read_storage(
     Ok(Some((storage, raft)))
 }
 
-/// Parses the seal. A seal that this server does not have is an error, because the operator relies on it.
-fn seal(root: &mut Stanza<'_>, warnings: &mut Vec<Warning>) -> Result<SealKind, ConfigError> {
-    let mut seal = SealKind::default();
+/// Vault's old block `hsm` is refused: the operator relies on it.
+fn refuse_hsm(root: &mut Stanza<'_>) -> Result<(), ConfigError> {
     for Labelled { position, mut stanza, .. } in root.blocks("hsm", 1)? {
         if !stanza.flag("disabled")?.unwrap_or(false) {
-            return Err(stanza.fault(position, "hsm is not supported; there is seal \"shamir\""));
+            return Err(stanza.fault(position, "hsm is not supported; write a seal block"));
         }
     }
-    for Labelled { labels, position, mut stanza } in root.blocks("seal", 1)? {
-        let kind = labels.first().copied().unwrap_or_default();
-        let disabled = stanza.flag("disabled")?.unwrap_or(false);
-        match SealKind::parse(kind) {
-            Some(known) => {
-                if !disabled {
-                    seal = known;
-                }
-                stanza.finish(warnings);
-            }
-            None if disabled => {}
-            None => return Err(stanza.fault(position, format!("seal {kind:?} is not supported; there is \"shamir\""))),
-        }
-    }
-    Ok(seal)
+    Ok(())
 }
 
 fn apply_environment(config: &mut Config, environment: &Environment) -> Result<(), ConfigError> {

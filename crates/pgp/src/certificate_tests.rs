@@ -1,0 +1,205 @@
+//! Certificates and messages with GnuPG: what it creates is accepted or refused, and it decrypts what is encrypted.
+
+use std::cell::Cell;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use keepfast_crypto::secret::SecretString;
+
+use super::*;
+
+/// GnuPG with a keyring of its own.
+struct Gpg(tempfile::TempDir, Cell<u32>);
+
+/// 2026-01-01T00:00:00Z; GnuPG starts here, and each command is a second later: signatures of one second conflict.
+const START: u64 = 1_767_225_600;
+/// The time of the checks.
+const NOW: u64 = START + 60;
+
+impl Gpg {
+    /// `None`, with a message, where GnuPG is missing and not required.
+    fn new() -> Option<Self> {
+        if Command::new("gpg").arg("--version").output().is_err() {
+            assert!(std::env::var_os("KEEPFAST_SERVERS").is_none(), "gpg is not installed");
+            eprintln!("skipped: gpg is not installed");
+            return None;
+        }
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("gpg.conf"), "pinentry-mode loopback\npassphrase ''\nno-permission-warning\n")
+            .unwrap();
+        Some(Gpg(home, Cell::new(0)))
+    }
+
+    fn home(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn run(&self, arguments: &[&str], input: &[u8]) -> Vec<u8> {
+        let output = self.output(arguments, input);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    }
+
+    fn output(&self, arguments: &[&str], input: &[u8]) -> Output {
+        self.1.set(self.1.get() + 1);
+        let time = format!("20260101T0000{:02}!", self.1.get());
+        let mut command = Command::new("gpg");
+        command.args(["--batch", "--yes", "--quiet", "--faked-system-time", &time, "--passphrase", ""]);
+        command.args(arguments).env("GNUPGHOME", self.home());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), input).unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    /// A key with these parameters of GnuPG; returns its certificate.
+    fn generate(&self, parameters: &str) -> Vec<u8> {
+        let text =
+            format!("%no-protection\n{parameters}\nName-Real: a\nName-Email: a@example.com\nExpire-Date: 0\n%commit\n");
+        self.run(&["--generate-key"], text.as_bytes());
+        self.run(&["--export", "a@example.com"], b"")
+    }
+
+    fn fingerprint(&self) -> String {
+        let listing = self.run(&["--with-colons", "--fingerprint", "a@example.com"], b"");
+        let listing = String::from_utf8(listing).unwrap();
+        let line = listing.lines().find(|line| line.starts_with("fpr:")).unwrap();
+        line.split(':').nth(9).unwrap().to_ascii_lowercase()
+    }
+}
+
+impl Drop for Gpg {
+    fn drop(&mut self) {
+        let _ = Command::new("gpgconf").args(["--kill", "gpg-agent"]).env("GNUPGHOME", self.home()).output();
+    }
+}
+
+const RSA: &str =
+    "Key-Type: RSA\nKey-Length: 3072\nKey-Usage: sign\nSubkey-Type: RSA\nSubkey-Length: 2048\nSubkey-Usage: encrypt";
+const CURVE: &str = "Key-Type: EDDSA\nKey-Curve: Ed25519\nKey-Usage: sign\nSubkey-Type: ECDH\nSubkey-Curve: Cv25519\nSubkey-Usage: encrypt";
+
+fn refused(bytes: &[u8], now: u64) -> Option<CertificateError> {
+    Certificate::from_bytes(bytes, now).err()
+}
+
+#[test]
+fn gnupg_decrypts_messages_to_rsa_and_curve25519_keys() {
+    for parameters in [RSA, CURVE, "Key-Type: RSA\nKey-Length: 2048\nKey-Usage: sign,encrypt"] {
+        let Some(gpg) = Gpg::new() else { return };
+        let bytes = gpg.generate(parameters);
+        let certificate = Certificate::from_base64(&STANDARD.encode(&bytes), NOW).unwrap();
+        assert_eq!(certificate.fingerprint(), gpg.fingerprint());
+        for text in ["", "a", &"share ".repeat(100)] {
+            let secret = SecretString::new(text.to_owned());
+            let message = certificate.encrypt(&secret).unwrap();
+            assert_ne!(message, certificate.encrypt(&secret).unwrap());
+            assert_eq!(gpg.run(&["--decrypt"], &message), text.as_bytes());
+        }
+        // A changed message is not decrypted.
+        let mut changed = certificate.encrypt(&SecretString::new("secret".to_owned())).unwrap();
+        let last = changed.len() - 1;
+        changed[last] ^= 1;
+        assert!(!gpg.output(&["--decrypt"], &changed).status.success());
+    }
+}
+
+#[test]
+fn a_key_that_only_signs_is_refused() {
+    let Some(gpg) = Gpg::new() else { return };
+    let bytes = gpg.generate("Key-Type: EDDSA\nKey-Curve: Ed25519\nKey-Usage: sign");
+    assert_eq!(refused(&bytes, NOW), Some(CertificateError::CannotEncrypt));
+}
+
+#[test]
+fn expired_and_revoked_keys_are_refused() {
+    let Some(gpg) = Gpg::new() else { return };
+    let bytes = gpg.generate(CURVE);
+    assert_eq!(refused(&bytes, START), Some(CertificateError::Unbound), "of the future");
+    let fingerprint = gpg.fingerprint();
+    gpg.run(&["--quick-set-expire", &fingerprint, "30d"], b"");
+    let expiring = gpg.run(&["--export", "a@example.com"], b"");
+    assert_eq!(refused(&expiring, NOW + 29 * 86_400), None);
+    assert_eq!(refused(&expiring, NOW + 31 * 86_400), Some(CertificateError::Expired));
+    gpg.run(&["--quick-set-expire", &fingerprint, "0"], b"");
+    gpg.run(&["--quick-set-expire", &fingerprint, "10d", "*"], b"");
+    let subkey_expires = gpg.run(&["--export", "a@example.com"], b"");
+    assert_eq!(refused(&subkey_expires, NOW + 11 * 86_400), Some(CertificateError::CannotEncrypt));
+    let revocation =
+        std::fs::read_to_string(gpg.home().join(format!("openpgp-revocs.d/{}.rev", fingerprint.to_uppercase())));
+    let revocation = revocation.unwrap().replace(":-----BEGIN", "-----BEGIN");
+    gpg.run(&["--import"], revocation.as_bytes());
+    let revoked = gpg.run(&["--export", "a@example.com"], b"");
+    assert_eq!(refused(&revoked, NOW), Some(CertificateError::Revoked));
+    assert_eq!(refused(&revoked, START + 2), Some(CertificateError::Revoked), "before the revocation");
+}
+
+#[test]
+fn the_newest_subkey_for_encryption_is_used() {
+    let Some(gpg) = Gpg::new() else { return };
+    gpg.generate(CURVE);
+    gpg.run(&["--quick-add-key", &gpg.fingerprint(), "rsa2048", "encr", "0"], b"");
+    gpg.run(&["--quick-add-key", &gpg.fingerprint(), "rsa2048", "sign", "0"], b"");
+    let bytes = gpg.run(&["--export", "a@example.com"], b"");
+    let certificate = Certificate::from_bytes(&bytes, NOW).unwrap();
+    assert_eq!(certificate.key[5], 1, "RSA");
+    let message = certificate.encrypt(&SecretString::new("text".to_owned())).unwrap();
+    assert_eq!(gpg.run(&["--decrypt"], &message), b"text");
+}
+
+#[test]
+fn no_byte_of_a_certificate_can_change_and_bind_a_key() {
+    let Some(gpg) = Gpg::new() else { return };
+    let whole = gpg.generate(CURVE);
+    let key = Certificate::from_bytes(&whole, NOW).unwrap().key;
+    for at in 0..whole.len() {
+        let mut changed = whole.clone();
+        changed[at] ^= 0x10;
+        // Bytes that no signature covers, such as headers of unhashed subpackets, may change; the key may not.
+        if let Ok(certificate) = Certificate::from_bytes(&changed, NOW) {
+            assert_eq!(certificate.key, key, "{at}");
+        }
+        assert!(Certificate::from_bytes(&whole[..at], NOW).is_err_and(|error| error != CertificateError::Failed));
+    }
+}
+
+#[test]
+fn a_subkey_of_another_certificate_is_not_used() {
+    let Some((one, other)) = Gpg::new().zip(Gpg::new()) else { return };
+    let (signer, encrypting) =
+        (one.generate("Key-Type: EDDSA\nKey-Curve: Ed25519\nKey-Usage: sign"), other.generate(CURVE));
+    let foreign = packets(&encrypting).unwrap();
+    let at = foreign.iter().position(|packet| packet.tag == tag::PUBLIC_SUBKEY).unwrap();
+    let mut mixed = signer;
+    for packet in &foreign[at..] {
+        mixed.extend_from_slice(&crate::packet::header(packet.tag, packet.body.len()));
+        mixed.extend_from_slice(packet.body);
+    }
+    assert_eq!(refused(&mixed, NOW), Some(CertificateError::CannotEncrypt));
+}
+
+#[test]
+fn other_texts_are_refused_with_a_hint() {
+    for (text, error) in [
+        ("keybase:someone", CertificateError::Keybase),
+        ("-----BEGIN PGP PUBLIC KEY BLOCK-----", CertificateError::Armored),
+        ("not base64!", CertificateError::NotBase64),
+        ("", CertificateError::Malformed),
+        ("AAAA", CertificateError::Malformed),
+    ] {
+        assert_eq!(Certificate::from_base64(text, NOW).err(), Some(error), "{text}");
+    }
+    let Some(gpg) = Gpg::new() else { return };
+    gpg.generate(CURVE);
+    let secret = gpg.run(&["--export-secret-keys", "a@example.com"], b"");
+    assert_eq!(refused(&secret, NOW), Some(CertificateError::Private));
+    assert_eq!(refused(&vec![0; MAX_BYTES + 1], NOW), Some(CertificateError::TooLong));
+}
+
+proptest::proptest! {
+    #[test]
+    fn arbitrary_bytes_are_refused_without_a_panic(bytes: Vec<u8>, tag in 0_u8..64) {
+        let _ = Certificate::from_bytes(&bytes, NOW);
+        let framed = [crate::packet::header(tag, bytes.len()), bytes].concat();
+        proptest::prop_assert!(Certificate::from_bytes(&framed, NOW).is_err());
+    }
+}

@@ -1,0 +1,101 @@
+//! Loads the PKCS#11 library of an HSM for the seal pkcs11 of the server, as a process of its own: an error in the library
+//! ends this process and not the server. It serves the requests on standard input until that is closed.
+
+mod hsm;
+#[path = "../../seals/src/pkcs11/protocol.rs"]
+mod protocol;
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use zeroize::Zeroizing;
+
+use hsm::{Failure, Hsm};
+use protocol::{Class, MAX_FRAME, Request, Response, read_frame, write_frame};
+
+fn main() -> ExitCode {
+    forbid_dumps();
+    match take_output() {
+        Ok(output) => serve(output, &frames()),
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "keepfast-pkcs11: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Forbids core dumps and debuggers of the same user: the process has the PIN.
+fn forbid_dumps() {
+    let _ = rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
+
+/// Takes standard output for the responses. What the library prints goes nowhere.
+fn take_output() -> io::Result<File> {
+    let output = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdout(), 3)?;
+    let nowhere = File::options().write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdout(&nowhere)?;
+    Ok(File::from(output))
+}
+
+/// The frames of standard input, read by a thread: when the server ends, the process ends even while the library hangs.
+fn frames() -> Receiver<Zeroizing<Vec<u8>>> {
+    let (sender, receiver) = sync_channel(1);
+    std::thread::spawn(move || {
+        let mut input = io::stdin().lock();
+        while let Ok(frame) = read_frame(&mut input) {
+            if sender.send(Zeroizing::new(frame)).is_err() {
+                break;
+            }
+        }
+        std::process::exit(0);
+    });
+    receiver
+}
+
+fn serve(mut output: File, frames: &Receiver<Zeroizing<Vec<u8>>>) -> ExitCode {
+    let mut hsm = None;
+    while let Ok(frame) = frames.recv() {
+        let response = respond(&mut hsm, &frame).unwrap_or_else(Failure::response);
+        // The buffer does not grow: growing would leave a copy.
+        let mut written = Zeroizing::new(Vec::with_capacity(2 * MAX_FRAME));
+        let is_written = serde_json::to_writer(&mut *written, &response).is_ok();
+        if let Response::Unwrapped(key) = response {
+            drop(Zeroizing::new(key));
+        }
+        if !is_written || write_frame(&mut output, &written).is_err() {
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn respond(hsm: &mut Option<Hsm>, frame: &[u8]) -> Result<Response<String>, Failure> {
+    let malformed = |_| Failure::new(Class::Misconfigured, "a malformed request");
+    match serde_json::from_slice(frame).map_err(malformed)? {
+        Request::Open(open) => {
+            *hsm = Some(Hsm::open(open)?);
+            Ok(Response::Opened)
+        }
+        Request::Wrap(key) => {
+            let key: Zeroizing<String> = Zeroizing::new(key);
+            let key = STANDARD.decode(&*key).map(Zeroizing::new);
+            let key = key.map_err(|_| Failure::new(Class::Misconfigured, "the key is not base64"))?;
+            opened(hsm)?.wrap(&key).map(Response::Wrapped)
+        }
+        Request::Unwrap(stored) => {
+            let key = opened(hsm)?.unwrap(&stored)?;
+            Ok(Response::Unwrapped(STANDARD.encode(&*key)))
+        }
+        Request::CurrentKey => opened(hsm)?.current_key().map(Response::CurrentKey),
+    }
+}
+
+fn opened(hsm: &Option<Hsm>) -> Result<&Hsm, Failure> {
+    hsm.as_ref().ok_or_else(|| Failure::new(Class::Misconfigured, "the library is not loaded"))
+}

@@ -1,0 +1,121 @@
+//! The messages between the seal pkcs11 and the program that loads the library of the HSM: frames of JSON, each after its
+//! length as 4 bytes, big endian. Both programs compile this file.
+
+use std::io::{self, Read, Write};
+
+use serde::{Deserialize, Serialize};
+
+/// The longest frame.
+pub(crate) const MAX_FRAME: usize = 4096;
+
+/// A request; `T` is a borrowed text where it is written, and an owned one where it is read.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Request<T> {
+    /// The first request: loads the library and logs in.
+    Open(Open<T>),
+    /// Wraps a key, base64.
+    Wrap(T),
+    /// Unwraps a key.
+    Unwrap(Stored),
+    /// Finds the key that wraps.
+    CurrentKey,
+}
+
+/// The settings of the HSM.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Open<T> {
+    pub(crate) lib: String,
+    pub(crate) slot: Option<u64>,
+    pub(crate) token_label: Option<String>,
+    pub(crate) pin: T,
+    pub(crate) key_label: Option<String>,
+    /// Hex.
+    pub(crate) key_id: Option<String>,
+    pub(crate) mechanism: Mechanism,
+}
+
+/// The mechanism of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Mechanism {
+    #[serde(rename = "CKM_AES_GCM")]
+    AesGcm,
+    #[serde(rename = "CKM_RSA_PKCS_OAEP/SHA1")]
+    OaepSha1,
+    #[serde(rename = "CKM_RSA_PKCS_OAEP/SHA224")]
+    OaepSha224,
+    #[serde(rename = "CKM_RSA_PKCS_OAEP/SHA256")]
+    OaepSha256,
+    #[serde(rename = "CKM_RSA_PKCS_OAEP/SHA384")]
+    OaepSha384,
+    #[serde(rename = "CKM_RSA_PKCS_OAEP/SHA512")]
+    OaepSha512,
+}
+
+/// A wrapped key.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Stored {
+    /// `id:HEX`, or `label:TEXT` for a key without an id.
+    pub(crate) key_id: String,
+    pub(crate) mechanism: Mechanism,
+    /// Base64.
+    pub(crate) blob: String,
+    /// Base64.
+    pub(crate) iv: Option<String>,
+}
+
+/// A response.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Response<T> {
+    Opened,
+    Wrapped(Stored),
+    /// The key, base64.
+    Unwrapped(T),
+    CurrentKey(String),
+    Failed {
+        class: Class,
+        cause: String,
+    },
+}
+
+/// The class of a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Class {
+    /// The HSM does not respond, or the session ended.
+    Unreachable,
+    /// The HSM refused the PIN: another attempt may lock the token.
+    PinRefused,
+    Denied,
+    WrongKey,
+    Misconfigured,
+}
+
+/// Reads a frame.
+///
+/// # Errors
+/// At the end of the stream, and for a frame that is longer than [`MAX_FRAME`].
+pub(crate) fn read_frame(stream: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length)?;
+    let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+    if length > MAX_FRAME {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the frame is too long"));
+    }
+    let mut frame = vec![0; length];
+    stream.read_exact(&mut frame)?;
+    Ok(frame)
+}
+
+/// Writes a frame.
+///
+/// # Errors
+/// When the stream is closed, or the frame is longer than [`MAX_FRAME`].
+pub(crate) fn write_frame(stream: &mut impl Write, frame: &[u8]) -> io::Result<()> {
+    let length = u32::try_from(frame.len()).ok().filter(|_| frame.len() <= MAX_FRAME);
+    let length = length.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the frame is too long"))?;
+    stream.write_all(&length.to_be_bytes())?;
+    stream.write_all(frame)?;
+    stream.flush()
+}

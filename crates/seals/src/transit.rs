@@ -1,0 +1,313 @@
+//! `seal "transit"`: the transit engine of another server, Keepfast, OpenBao or Vault.
+//!
+//! Source: <https://openbao.org/docs/configuration/seal/transit>.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{Method, Request};
+use keepfast_crypto::locked::Key256;
+use keepfast_crypto::secret::{SecretBytes, SecretString};
+use keepfast_framework::clock::Timestamp;
+use keepfast_framework::seal::{Seal, SealError, SealErrorClass, WrappedKey};
+use parking_lot::Mutex;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
+use tokio::task::AbortHandle;
+
+use crate::call::{
+    Calls, Reply, denied, invalid_request, json_body, misconfigured, secret_header, unreachable_because, wrong_key,
+};
+use crate::stanza::{Key, SealConfigError, Stanza, read_secret_text};
+
+/// The keys of the stanza.
+pub(crate) const KEYS: &[Key] = &[
+    ("address", &["VAULT_TRANSIT_SEAL_ADDR", "VAULT_ADDR"]),
+    ("token", &["VAULT_TRANSIT_SEAL_TOKEN", "VAULT_TOKEN"]),
+    ("token_file", &[]),
+    ("key_name", &["VAULT_TRANSIT_SEAL_KEY_NAME"]),
+    ("mount_path", &["VAULT_TRANSIT_SEAL_MOUNT_PATH"]),
+    ("namespace", &["VAULT_NAMESPACE"]),
+    ("disable_renewal", &["VAULT_TRANSIT_SEAL_DISABLE_RENEWAL"]),
+    ("tls_ca_cert", &["VAULT_CACERT"]),
+    ("tls_client_cert", &["VAULT_CLIENT_CERT"]),
+    ("tls_client_key", &["VAULT_CLIENT_KEY"]),
+    ("tls_server_name", &["VAULT_TLS_SERVER_NAME"]),
+    ("tls_skip_verify", &["VAULT_SKIP_VERIFY"]),
+];
+
+/// The wait before the next renewal of a token after one failed; doubles with each further failure.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(10);
+/// The longest such wait.
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+/// The longest time between two renewals.
+const LONGEST_RENEWAL: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Characters of a segment of a path that are percent-encoded.
+const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'<').add(b'>').add(b'?').add(b'`');
+
+/// The seal.
+struct TransitSeal {
+    server: Arc<Server>,
+    disable_renewal: bool,
+    /// The task that renews the token; started by the first call.
+    renewal: Mutex<Option<AbortHandle>>,
+}
+
+/// The other server.
+struct Server {
+    calls: Calls,
+    address: String,
+    namespace: Option<String>,
+    /// The path of the mount, without slashes around it.
+    mount: String,
+    key_name: String,
+    token: Token,
+}
+
+/// Where the token is.
+enum Token {
+    Text(SecretString),
+    /// A file, read at each call: another program may renew or replace the token.
+    File(String),
+}
+
+/// Creates the seal of a stanza.
+pub(crate) fn create(stanza: &Stanza<'_>) -> Result<Arc<dyn Seal>, SealConfigError> {
+    let address = stanza.url("address", &stanza.required("address")?)?;
+    let key_name = stanza.required("key_name")?;
+    let mount = stanza.required("mount_path")?.trim_matches('/').to_owned();
+    let is_segment = |text: &str| !text.is_empty() && text != "." && text != "..";
+    if !is_segment(&key_name) || key_name.contains('/') || !mount.split('/').all(is_segment) {
+        return Err(stanza.refused("mount_path and key_name must be the path of a mount and the name of a key"));
+    }
+    let token = match (stanza.secret("token")?, stanza.text("token_file")) {
+        (Some(token), _) => Token::Text(token),
+        (None, Some(file)) => Token::File(file),
+        (None, None) => return Err(stanza.refused("token or token_file is required")),
+    };
+    let mut settings = stanza.call_settings()?;
+    stanza.tls(&mut settings)?;
+    let calls = Calls::new(stanza, &settings)?;
+    let server = Server { calls, address, namespace: stanza.text("namespace"), mount, key_name, token };
+    let disable_renewal = stanza.flag("disable_renewal")?;
+    Ok(Arc::new(TransitSeal { server: Arc::new(server), disable_renewal, renewal: Mutex::new(None) }))
+}
+
+#[derive(Serialize)]
+struct EncryptRequest<'a> {
+    plaintext: &'a str,
+}
+
+#[derive(Serialize)]
+struct DecryptRequest<'a> {
+    ciphertext: &'a str,
+}
+
+#[derive(Serialize)]
+struct RenewRequest {
+    increment: u32,
+}
+
+#[derive(Deserialize)]
+struct DataOf<T> {
+    data: T,
+}
+
+#[derive(Deserialize)]
+struct EncryptResponse {
+    ciphertext: String,
+}
+
+#[derive(Deserialize)]
+struct DecryptResponse {
+    plaintext: String,
+}
+
+#[derive(Deserialize)]
+struct RenewResponse {
+    auth: Renewed,
+}
+
+#[derive(Deserialize)]
+struct Renewed {
+    /// Seconds; 0 for a token without an expiry.
+    lease_duration: u64,
+    renewable: bool,
+}
+
+#[derive(Deserialize, Default)]
+struct Errors {
+    #[serde(default)]
+    errors: Vec<String>,
+}
+
+impl Server {
+    /// Calls a path below `/v1/` with the token.
+    async fn call(&self, path: &str, body: SecretBytes) -> Result<Reply, SealError> {
+        let token = match &self.token {
+            Token::Text(token) => token.clone(),
+            Token::File(path) => read_secret_text(path).map_err(denied)?,
+        };
+        let url = format!("{}/v1/{}", self.address, utf8_percent_encode(path, ENCODED));
+        let mut request = Request::builder()
+            .method(Method::PUT)
+            .uri(url)
+            .header("x-vault-token", secret_header(token.expose())?)
+            .header("x-vault-request", "true")
+            .header("content-type", "application/json");
+        if let Some(namespace) = &self.namespace {
+            request = request.header("x-vault-namespace", namespace.as_str());
+        }
+        let reply = self.calls.send(request.body(body).map_err(invalid_request)?).await?;
+        match reply.status.as_u16() {
+            200 | 204 => Ok(reply),
+            404 => Err(misconfigured(format!("status 404: no transit engine at {}/", self.mount))),
+            400 => Err(refused(&reply)),
+            _ => {
+                Err(reply.general_error("").unwrap_or_else(|| unreachable_because(format!("status {}", reply.status))))
+            }
+        }
+    }
+
+    async fn encrypt(&self, key: &Key256) -> Result<WrappedKey, SealError> {
+        let plaintext = SecretString::new(STANDARD.encode(key.expose()));
+        let body = json_body(&EncryptRequest { plaintext: plaintext.expose() })?;
+        let reply = self.call(&format!("{}/encrypt/{}", self.mount, self.key_name), body).await?;
+        let DataOf { data: EncryptResponse { ciphertext } } = reply.json()?;
+        let version =
+            version_of(&ciphertext).ok_or_else(|| unreachable_because("the ciphertext has an unknown form"))?;
+        let key_id = format!("{}:{version}", self.key_name);
+        Ok(WrappedKey { key_id, mechanism: String::new(), blob: Bytes::from(ciphertext), iv: None, tag: None })
+    }
+
+    async fn decrypt(&self, wrapped: &WrappedKey) -> Result<Key256, SealError> {
+        let ciphertext = std::str::from_utf8(&wrapped.blob).ok().filter(|text| version_of(text).is_some());
+        let ciphertext = ciphertext.ok_or_else(|| wrong_key("the wrapped key is not a ciphertext of transit"))?;
+        let body = json_body(&DecryptRequest { ciphertext })?;
+        let reply = self.call(&format!("{}/decrypt/{}", self.mount, self.key_name), body).await?;
+        let DataOf { data: DecryptResponse { plaintext } } = reply.json()?;
+        let plaintext = SecretString::new(plaintext);
+        let decoded = STANDARD.decode(plaintext.expose()).map(SecretBytes::new);
+        let key = decoded.ok().and_then(|decoded| Key256::from_slice(decoded.expose()));
+        key.ok_or_else(|| wrong_key("the unwrapped key does not have 32 bytes"))
+    }
+
+    /// Renews the token. Returns its remaining time, or `None` when it needs no renewal.
+    async fn renew(&self) -> Result<Option<Duration>, SealError> {
+        let reply = self.call("auth/token/renew-self", json_body(&RenewRequest { increment: 0 })?).await?;
+        let RenewResponse { auth } = reply.json()?;
+        Ok((auth.renewable && auth.lease_duration > 0).then(|| Duration::from_secs(auth.lease_duration)))
+    }
+
+    /// Renews the token at half of its time, until it needs none.
+    async fn renew_repeatedly(&self) {
+        let clock = self.calls.clock().clone();
+        let mut expires: Option<Timestamp> = None;
+        let mut pause = RENEWAL_PAUSE;
+        loop {
+            let now = clock.now();
+            let wait = match self.renew().await {
+                Ok(None) => return,
+                Ok(Some(ttl)) => {
+                    (expires, pause) = (Some(now.after(ttl)), RENEWAL_PAUSE);
+                    ttl / 2
+                }
+                Err(error) if is_final(&error) => {
+                    tracing::debug!(%error, "the token of a transit seal is not renewable");
+                    return;
+                }
+                Err(error) => {
+                    let expires = expires.map(Timestamp::rfc3339_seconds);
+                    tracing::warn!(%error, expires, "the token of a transit seal is not renewed");
+                    let next = LONGEST_PAUSE.min(pause * 2);
+                    std::mem::replace(&mut pause, next)
+                }
+            };
+            let wait = wait.clamp(Duration::from_secs(1), LONGEST_RENEWAL);
+            clock.sleep_until(now.after(wait)).await;
+        }
+    }
+}
+
+/// Whether a token can never be renewed: the server refuses the request as such.
+fn is_final(error: &SealError) -> bool {
+    matches!(error.class, SealErrorClass::WrongKey | SealErrorClass::Misconfigured)
+}
+
+/// The error of a 400. The text of the server is not shown; it is read for its meaning.
+fn refused(reply: &Reply) -> SealError {
+    let Errors { errors } = reply.json().unwrap_or_default();
+    let has = |text: &str| errors.iter().any(|error| error.contains(text));
+    if has("key not found") {
+        return wrong_key("status 400: the server has no key of this name");
+    }
+    if has("disallowed") || has("too old") || has("minimum") {
+        return wrong_key("status 400: the version of the key is below its min_decryption_version");
+    }
+    wrong_key("status 400: the key of this name did not wrap these bytes, or cannot decrypt")
+}
+
+/// The version in a ciphertext: `v1` of `vault:v1:…`.
+fn version_of(ciphertext: &str) -> Option<&str> {
+    let (version, text) = ciphertext.strip_prefix("vault:")?.split_once(':')?;
+    let digits = version.strip_prefix('v')?;
+    let is_version = (1..=10).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+    (is_version && !text.is_empty()).then_some(version)
+}
+
+impl TransitSeal {
+    /// Starts the renewal of the token at the first call: there is a runtime now.
+    fn keep_token(&self) {
+        let mut renewal = self.renewal.lock();
+        // The program that writes a file renews the token in it.
+        if self.disable_renewal || matches!(self.server.token, Token::File(_)) || renewal.is_some() {
+            return;
+        }
+        let server = self.server.clone();
+        *renewal = Some(tokio::spawn(async move { server.renew_repeatedly().await }).abort_handle());
+    }
+}
+
+impl Drop for TransitSeal {
+    fn drop(&mut self) {
+        if let Some(task) = self.renewal.get_mut().take() {
+            task.abort();
+        }
+    }
+}
+
+#[async_trait]
+impl Seal for TransitSeal {
+    fn kind(&self) -> &'static str {
+        "transit"
+    }
+
+    fn description(&self) -> Vec<(&'static str, String)> {
+        let server = &self.server;
+        let mut shown = vec![
+            ("address", server.address.clone()),
+            ("mount_path", format!("{}/", server.mount)),
+            ("key_name", server.key_name.clone()),
+        ];
+        shown.extend(server.namespace.iter().map(|namespace| ("namespace", namespace.clone())));
+        shown
+    }
+
+    async fn wrap(&self, key: &Key256) -> Result<WrappedKey, SealError> {
+        self.keep_token();
+        self.server.encrypt(key).await
+    }
+
+    async fn unwrap(&self, wrapped: &WrappedKey) -> Result<Key256, SealError> {
+        self.keep_token();
+        self.server.decrypt(wrapped).await
+    }
+}
+
+#[cfg(test)]
+#[path = "transit_tests.rs"]
+mod tests;
