@@ -83,7 +83,6 @@ impl EffectiveConfig {
         };
         effective.follow_listener();
         effective.check_addresses()?;
-        effective.check_seals()?;
         Ok(effective)
     }
 
@@ -115,17 +114,6 @@ impl EffectiveConfig {
             return Err(ConfigError::Whole(format!("address {api_addr:?} used for both API and cluster addresses")));
         }
         Ok(())
-    }
-
-    /// The kernel unseals by shares only: an enabled seal must not be ignored.
-    fn check_seals(&self) -> Result<(), ConfigError> {
-        match self.config.seals.iter().find(|seal| !seal.disabled) {
-            Some(seal) => {
-                let kind = seal.seal.kind();
-                Err(ConfigError::Whole(format!("seal {kind:?} cannot unseal this server; there is \"shamir\"")))
-            }
-            None => Ok(()),
-        }
     }
 
     /// The settings of the kernel.

@@ -349,7 +349,8 @@ async fn open_node(effective: &EffectiveConfig, log: &Log, gauges: Gauges) -> Re
     let cluster_port = cluster_port(effective);
     let settings =
         Settings { data_directory, log: Some(log.levels()), host_gauges, cluster_port, ..effective.settings() };
-    Ok(Node::new(backend, keepfast_engines::all(), Arc::new(SystemClock), settings))
+    let seals = effective.config.seal_set()?;
+    Ok(Node::new(backend, keepfast_engines::all(), Arc::new(SystemClock), (settings, seals)))
 }
 
 /// The cluster port of a storage with a cluster. Core opens it at unseal and closes it at seal.
