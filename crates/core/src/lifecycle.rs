@@ -452,8 +452,8 @@ impl LeaderWork for WorkOfLeader {
     }
 
     fn is_removed(&self) -> bool {
-        let status = self.lifecycle.upgrade().and_then(|lifecycle| lifecycle.parts.membership.cluster_status());
-        status.is_some_and(|status| status.is_removed)
+        let Some(lifecycle) = self.lifecycle.upgrade() else { return false };
+        lifecycle.parts.membership.consensus().is_some_and(|consensus| consensus.is_removed())
     }
 
     fn seal(&self) {

@@ -32,6 +32,11 @@ pub trait Consensus: Send + Sync + 'static {
         self.status().members.len() < 2
     }
 
+    /// Whether this node was removed from its cluster.
+    fn is_removed(&self) -> bool {
+        self.status().is_removed
+    }
+
     /// Returns an index that is not before that of any commit that was acknowledged, by any node, before the call. It is
     /// applied here.
     ///

@@ -167,7 +167,7 @@ async fn health(sys: &System, req: HealthRequest) -> Result<SealedResponse<Healt
     let standby = !server.parts.is_active();
     let replicated = server.parts.membership.with_others();
     let serves_reads = standby && replicated.is_some() && !server.parts.settings.disable_standby_reads;
-    let is_removed = server.parts.membership.cluster_status().is_some_and(|status| status.is_removed);
+    let is_removed = server.parts.membership.consensus().is_some_and(|consensus| consensus.is_removed());
     let (chosen, counted) = match (config.is_some(), sealed) {
         _ if is_removed => (&req.removedcode, Status(530)),
         (false, _) => (&req.uninitcode, Status(501)),

@@ -59,6 +59,17 @@ pub(crate) struct Layout {
     pub(crate) announced_ms: u32,
 }
 
+/// The bytes of a UUID; `None` for another text.
+fn uuid(text: &str) -> Option<[u8; 16]> {
+    let (mut digits, mut count) = ([0; 32], 0);
+    for digit in text.bytes().filter(|digit| *digit != b'-') {
+        *digits.get_mut(count)? = digit;
+        count += 1;
+    }
+    let digits = std::str::from_utf8(&digits).ok().filter(|digits| count == digits.len())?;
+    u128::from_str_radix(digits, 16).ok().map(u128::to_be_bytes)
+}
+
 fn is_zero(number: &u32) -> bool {
     *number == 0
 }
@@ -116,9 +127,8 @@ impl Layout {
 
     /// The data directory of this node in a cluster.
     pub(crate) fn origin(&self) -> Origin {
-        let digits: String = self.incarnation.chars().filter(|digit| *digit != '-').collect();
-        let uuid = u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32);
-        let incarnation = uuid.map_or_else(|| Digest::of(&sha256(self.incarnation.as_bytes())).0, u128::to_be_bytes);
+        let incarnation =
+            uuid(&self.incarnation).unwrap_or_else(|| Digest::of(&sha256(self.incarnation.as_bytes())).0);
         Origin { node: self.name().to_owned(), incarnation }
     }
 

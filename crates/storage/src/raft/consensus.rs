@@ -15,9 +15,10 @@ use super::{
     restore,
     snapshot::damaged,
 };
+use crate::local::layout::Layout;
 use crate::{
-    Addresses, Batch, Change, ClusterStatus, Consensus, Index, Joined, NodeId, Origin, SnapshotHead, SnapshotParts,
-    StorageError, Transport,
+    Addresses, Batch, Change, ClusterStatus, Consensus, Index, Joined, Member, NodeId, Origin, SnapshotHead,
+    SnapshotParts, StorageError, Transport,
 };
 
 #[async_trait]
@@ -30,11 +31,18 @@ impl Consensus for Node {
         Some(self.published.members.subscribe())
     }
 
+    fn is_alone(&self) -> bool {
+        self.published.is_alone()
+    }
+
+    fn is_removed(&self) -> bool {
+        is_removed(&self.layout.lock(), &self.published.view.borrow().members)
+    }
+
     fn status(&self) -> ClusterStatus {
         let (view, numbers) = (self.published.view(), self.published.numbers.lock().clone());
         let (is_lone, now, applied) = (self.published.is_lone(), clock::now(), self.applier.applied.borrow().0);
         let layout = self.layout.lock();
-        let is_listed = boot::find(&view.members, &layout.origin()).is_some();
         ClusterStatus {
             id: view.id,
             is_leading: view.is_leading,
@@ -48,9 +56,9 @@ impl Consensus for Node {
                 true => Some(Duration::ZERO),
                 false => numbers.contact.map(|at| since(now, at)),
             },
-            is_running: self.published.network().is_some(),
+            is_running: self.published.network.lock().is_some(),
             is_joining: layout.joining,
-            is_removed: layout.removed || (!is_listed && !view.members.is_empty() && !layout.joining),
+            is_removed: is_removed(&layout, &view.members),
             members: view.members.to_vec(),
         }
     }
@@ -157,4 +165,10 @@ impl Consensus for Node {
     ) -> Result<Index, StorageError> {
         restore::run(self, &head, parts, &mark).await
     }
+}
+
+/// Whether the member list no longer has the node of this directory.
+fn is_removed(layout: &Layout, members: &[Member]) -> bool {
+    let is_unlisted = || !members.is_empty() && boot::find(members, &layout.origin()).is_none();
+    layout.removed || (!layout.joining && is_unlisted())
 }

@@ -54,6 +54,8 @@ pub(crate) struct Numbers {
 pub(crate) struct Published {
     /// Whether the node has no other members and commits without a driver.
     is_lone: AtomicBool,
+    /// Whether the view has less than two members.
+    is_alone: AtomicBool,
     /// The end of the lease in microseconds; 0 without one.
     lease_until: AtomicU64,
     /// The wall clock minus the other one when the lease was published: if it is another one, the machine was frozen.
@@ -85,6 +87,7 @@ impl Published {
         let role = if is_lone { Role::Leading } else { Role::Following { leader: None } };
         Self {
             is_lone: is_lone.into(),
+            is_alone: (view.members.len() < 2).into(),
             lease_until: 0.into(),
             offset: 0.into(),
             renew_from: 0.into(),
@@ -99,6 +102,10 @@ impl Published {
 
     pub(crate) fn is_lone(&self) -> bool {
         self.is_lone.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_alone(&self) -> bool {
+        self.is_alone.load(Ordering::Acquire)
     }
 
     pub(crate) fn end_lone(&self) {
@@ -167,6 +174,7 @@ impl Published {
                 Role::Following { leader }
             }
         };
+        self.is_alone.store(view.members.len() < 2, Ordering::Release);
         let mut has_other_members = false;
         let replace = |old: &mut View| {
             let is_other = *old != view;

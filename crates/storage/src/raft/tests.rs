@@ -419,7 +419,9 @@ async fn a_member_that_is_alone_again_commits_alone_and_may_grow() {
     while cluster.leader().await != 0 {
         let _ = cluster.nodes[1].consensus().transfer(Some("n0".into())).await;
     }
+    assert!(!cluster.nodes[0].consensus().is_alone());
     cluster.nodes[0].consensus().change(Change::Remove("n1".into())).await.unwrap();
+    assert!(cluster.nodes[0].consensus().is_alone());
     cluster.nodes[1].end();
     cluster.nodes[0].commit_until(put("before", "v")).await;
     let before = cluster.nodes[0].status();
@@ -430,8 +432,10 @@ async fn a_member_that_is_alone_again_commits_alone_and_may_grow() {
     let index = cluster.nodes[0].backend().commit(put("after", "v")).await.unwrap();
     assert!(index.0 > before.applied && cluster.nodes[0].status().term >= before.term);
     assert_eq!(cluster.nodes[0].get("before").await.as_deref(), Some("v"));
+    assert!(cluster.nodes[0].consensus().is_alone());
     cluster.connect(0).await;
     cluster.add().await;
+    assert!(!cluster.nodes[0].consensus().is_alone());
     let index = cluster.nodes[0].commit_until(put("last", "v")).await;
     cluster.nodes[2].applies(index.0).await;
     assert_eq!(cluster.nodes[2].get("after").await.as_deref(), Some("v"));
@@ -445,6 +449,7 @@ async fn a_removed_node_stops_and_does_not_start_again() {
     cluster.nodes[leader].consensus().change(Change::Remove(format!("n{leader}"))).await.unwrap();
     cluster.nodes[leader].waits(|role| !role.is_leading()).await;
     cluster.nodes[leader].until(|status| status.is_removed).await;
+    assert!(cluster.nodes[leader].consensus().is_removed());
     let others: Vec<usize> = (0..3).filter(|number| *number != leader).collect();
     let second = cluster.leader_among(&others).await;
     cluster.nodes[second].commit_until(put("k", "v")).await;
