@@ -1,5 +1,7 @@
 //! What a driver does with effects: disks that sync late, a state machine that applies late, messages, snapshots.
 
+use std::borrow::Cow;
+
 use super::checks::Broken;
 use super::network::Sent;
 use super::node::Node;
@@ -10,6 +12,9 @@ use crate::member::{Incarnation, Member};
 use crate::message::{Body, Message};
 use crate::planted::Bug;
 use crate::steps::{Chance, Effect, Input, Origin, Role};
+
+/// The bytes of entries that stay in memory: about 20 entries of clients.
+const WINDOW: u64 = 820;
 
 impl World {
     pub(super) fn perform(&mut self, node: usize, effect: Effect) -> Result<(), Broken> {
@@ -38,7 +43,7 @@ impl World {
             Effect::Install { vote, last, members, .. } => self.install(node, vote, last, members),
             Effect::Removed { .. } => self.removed(node),
             Effect::Broken(why) => Err(format!("node {node} stops: {why}")),
-            Effect::Proposed { .. } | Effect::Refused(_) | Effect::Lost { .. } => Ok(()),
+            Effect::Proposed { .. } | Effect::Refused(_) => Ok(()),
         }
     }
 
@@ -140,8 +145,8 @@ impl World {
             (node.disk.applied, node.disk.members) = (process.applied, process.members.clone());
         }
         if purges {
-            let before = node.disk.purge(process.applied.saturating_sub(20));
-            process.steps.drop_log_until(before);
+            node.disk.purge(process.applied.saturating_sub(20));
+            process.steps.trim_log(WINDOW);
         }
         let applied = process.applied;
         self.schedule_apply(number);
@@ -197,7 +202,7 @@ impl World {
     fn address(&self, from: usize, to: RaftId) -> Option<(usize, Incarnation)> {
         let process = self.nodes[from].process.as_ref()?;
         let member = process.members.iter().find(|member| member.id == to).cloned();
-        let member = member.or_else(|| process.steps.member(to));
+        let member = member.or_else(|| process.steps.member(to).map(Cow::into_owned));
         let listed = member.map(|member| (Node::number_of(&member), member.incarnation));
         listed.or_else(|| process.senders.get(&to).copied())
     }

@@ -10,8 +10,8 @@ use crate::entry::{Mono, RaftId};
 use crate::member::{Incarnation, MAX_MEMBERS, Member};
 use crate::message::{Body, Message};
 
-/// How long a leader repeats it unasked, in microseconds.
-const PATIENCE: u64 = 60_000_000;
+/// How long a leader sends it to a member that sends no message, in microseconds.
+const REPEAT_TIME: u64 = 60_000_000;
 
 struct Departed {
     member: Member,
@@ -56,7 +56,7 @@ impl Steps {
     /// Reminds those who have left, at each tick.
     pub(super) fn remind_departed(&mut self, out: &mut Vec<Effect>) {
         let now = self.now;
-        self.departures.left.retain(|departed| now.since(departed.removed) < PATIENCE);
+        self.departures.left.retain(|departed| now.since(departed.removed) < REPEAT_TIME);
         if self.departures.left.is_empty() || !self.knows_departed() {
             return;
         }

@@ -90,14 +90,8 @@ pub enum Effect {
         /// The index.
         index: u64,
     },
-    /// This node cannot answer the call.
+    /// This node has no index for the call.
     ReadLost(u64),
-    /// Entries from this index on were replaced. Their fate is not known yet: a leader of a later term may still have
-    /// one of them and commit it (Ongaro figure 3.7). Only another entry that is committed at the index decides.
-    Lost {
-        /// The first of them.
-        from: u64,
-    },
     /// The role of this node is another one.
     Role(Role),
     /// Stream a snapshot of the applied state to a member, and report `SnapshotDone`.

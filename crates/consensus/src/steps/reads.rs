@@ -89,27 +89,23 @@ impl Steps {
         self.reads.waiting.push(Caller { id, deadline: self.now + self.settings.read_deadline });
     }
 
-    /// Whether this node may answer a read without asking others, at the time of the last input. A leader knows which
-    /// commits others have seen only when it has committed an entry of its own term (Ongaro §6.4, step 1), and it has
-    /// applied it, so that it knows every list of members before it.
-    #[must_use]
-    pub fn holds_lease(&self) -> bool {
-        self.holds_lease_for(self.shortest_promise())
-    }
-
-    /// [`Self::holds_lease`] at a later time.
+    /// Whether this node may serve a read alone at this time, if nothing happens before.
+    #[cfg(any(test, feature = "suite"))]
     #[must_use]
     pub fn holds_lease_at(&self, now: Mono) -> bool {
         self.has_lease(now.max(self.now), self.shortest_promise())
     }
 
-    /// The time before which [`Self::holds_lease_at`] holds; `None` without a lease.
+    /// The time before which this node may serve reads alone; `None` without a lease.
     #[must_use]
     pub fn lease_until(&self) -> Option<Mono> {
         let shortest = self.shortest_promise();
         self.holds_lease_for(shortest).then(|| self.lease.end(shortest)).flatten()
     }
 
+    /// Whether this node may serve a read alone, at the time of the last input. A leader knows which commits others have
+    /// seen only when it has committed an entry of its own term (Ongaro §6.4, step 1), and it has applied it, so that it
+    /// knows every list of members before it.
     fn holds_lease_for(&self, shortest: u64) -> bool {
         self.has_lease(self.now, shortest)
     }
