@@ -133,7 +133,7 @@ impl World {
                 process.members = list.clone();
             }
             while process.proposed.front().is_some_and(|id| id.index <= index) {
-                // With another term there, the fate of the proposal is that it was never committed.
+                // With another term there, the proposal was never committed.
                 if process.proposed.pop_front() == Some(entry.id) {
                     self.checks.acknowledged = self.checks.acknowledged.max(index);
                     self.calm_writes += u64::from(self.is_calm);
@@ -299,7 +299,7 @@ impl World {
         let Some(process) = node.process.as_mut() else { return Ok(()) };
         node.disk.install(vote, last, members.clone());
         (process.applied, process.commit, process.members) = (last.index, last.index, members);
-        // The order is that of the positions; those that the snapshot covers keep their fate to themselves.
+        // The order is that of the positions; what became of those that the snapshot covers stays unknown.
         process.proposed.retain(|id| id.index > last.index);
         if dies_after && !self.is_calm {
             return self.crash(number, false);

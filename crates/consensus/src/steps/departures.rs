@@ -53,7 +53,7 @@ impl Departures {
 }
 
 impl Steps {
-    /// Reminds those who have left, at each tick.
+    /// Sends it again to the members that have left, at each tick.
     pub(super) fn remind_departed(&mut self, out: &mut Vec<Effect>) {
         let now = self.now;
         self.departures.left.retain(|departed| now.since(departed.removed) < REPEAT_TIME);
@@ -90,7 +90,7 @@ impl Steps {
         true
     }
 
-    /// Only a leader that has applied all entries of earlier terms knows who has left.
+    /// Only a leader that has applied all entries of earlier terms knows which members have left.
     fn knows_departed(&self) -> bool {
         self.acts_as_leader() && matches!(self.role, Role::Leading { .. })
     }

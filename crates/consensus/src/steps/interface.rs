@@ -36,7 +36,7 @@ pub enum Input {
     },
     /// Encoded payloads to append; the response is `Proposed` or `Refused`.
     Propose(Vec<Bytes>),
-    /// A caller, here or at a follower that asks this node, needs an index at which all commits acknowledged so far are
+    /// A caller, here or at a follower that calls this node, needs an index at which all commits acknowledged so far are
     /// visible. The id differs for each call. The response is `ReadReady` or `ReadLost`.
     ReadIndex(u64),
     /// All frames up to this number are synced.
@@ -69,7 +69,7 @@ pub enum Input {
         /// A message with [`crate::Body::Snapshot`].
         message: Message,
     },
-    /// What `Install` asks for is done and synced.
+    /// What `Install` requires is done and synced.
     Installed,
 }
 

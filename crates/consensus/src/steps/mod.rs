@@ -179,7 +179,7 @@ impl Steps {
                 return;
             }
             self.note_commits();
-            if !self.ask_reads() {
+            if !self.begin_read_round() {
                 break;
             }
         }

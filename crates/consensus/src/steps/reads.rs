@@ -1,5 +1,5 @@
-//! Linearizable reads (Ongaro §6.4): from the lease, or by a ReadIndex round that all callers share who waited when it
-//! began. One round is under way; it is repeated under a new name, because the crate answers a name that it knows with
+//! Linearizable reads (Ongaro §6.4): from the lease, or by a ReadIndex round that all callers share that waited when it
+//! began. One round is under way; it is repeated under a new name, because the crate responds to a name that it knows with
 //! the index of its first use, which is too old for callers that came later.
 
 use std::collections::VecDeque;
@@ -69,7 +69,7 @@ impl Reads {
 }
 
 impl Steps {
-    /// Answers a call from the lease, or lets it wait for a round.
+    /// Serves a call from the lease, or lets it wait for a round.
     pub(super) fn read_index(&mut self, id: u64, out: &mut Vec<Effect>) {
         if !self.is_leader() {
             out.push(Effect::ReadLost(id));
@@ -119,7 +119,7 @@ impl Steps {
     }
 
     /// Begins a round if one is needed and possible. Returns whether the crate has something to say.
-    pub(super) fn ask_reads(&mut self) -> bool {
+    pub(super) fn begin_read_round(&mut self) -> bool {
         if !self.is_leader() || !self.node.raft.commit_to_current_term() {
             return false;
         }

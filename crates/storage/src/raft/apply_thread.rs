@@ -1,4 +1,4 @@
-//! The thread that applies committed entries of a member, answers their commits and makes the state durable.
+//! The thread that applies committed entries of a member, returns their results and makes the state durable.
 
 use std::{
     sync::{
@@ -31,7 +31,7 @@ const GROUP_ENTRIES: usize = 256;
 
 /// What the thread does, in order.
 pub(super) enum ApplyJob {
-    /// Applies entries, and answers those that wait here, by their indexes.
+    /// Applies entries, and returns the results to the calls that wait here, by their indexes.
     Entries(Vec<Entry>, Vec<(u64, Reply<Index>)>),
     /// Replaces the state by one that is durable beside it.
     Install(Box<NewState>),

@@ -10,7 +10,7 @@ use crate::{Member, Origin, RaftId};
 pub(super) struct Peers {
     /// The last message of each member.
     pub(super) contacts: HashMap<RaftId, Mono>,
-    /// Who has sent messages under an id: the list may lack a leader that was added lately.
+    /// The sender of the messages under an id: the list may lack a leader that was added lately.
     senders: HashMap<RaftId, Origin>,
 }
 

@@ -141,7 +141,7 @@ impl Published {
         if now >= until || clock::have_parted_since(self.offset.load(Ordering::Relaxed)) {
             return Lease::None;
         }
-        // One read asks for the renewal.
+        // One read requests the renewal.
         let from = self.renew_from.load(Ordering::Relaxed);
         let is_first = now >= from
             && self.renew_from.compare_exchange(from, u64::MAX, Ordering::Relaxed, Ordering::Relaxed).is_ok();
@@ -168,7 +168,7 @@ impl Published {
         self.view.borrow().clone()
     }
 
-    /// Wakes those who follow the role, which also look whether the node was removed.
+    /// Notifies the receivers of the role, which also check whether the node was removed.
     pub(super) fn repeat_role(&self) {
         self.roles.send_modify(|_| {});
     }

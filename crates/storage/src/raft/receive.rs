@@ -39,7 +39,7 @@ pub(crate) struct Received {
 impl Received {
     /// Returns that it is not wanted. The file is overwritten by the next one.
     pub(crate) fn refuse(self) {
-        self.answer(Err(StorageError::NoLeader));
+        self.finish(Err(StorageError::NoLeader));
     }
 
     /// Deletes the state, and returns the result.
@@ -47,11 +47,11 @@ impl Received {
         drop(self.state.take());
         // One that stays is overwritten by the next.
         let _ = disk.remove(FILE_NEW);
-        self.answer(result);
+        self.finish(result);
     }
 
     /// Returns the result; the caller may then pass the next one.
-    pub(super) fn answer(self, result: Result<(), StorageError>) {
+    pub(super) fn finish(self, result: Result<(), StorageError>) {
         let Self { state, turn, result: reply, .. } = self;
         drop((state, turn));
         let _ = reply.send(result);

@@ -83,7 +83,7 @@ impl Driver {
         self.progress.backlog = 0;
         self.pass(Input::Installed);
         if let Some(received) = self.installing.take() {
-            received.answer(Ok(()));
+            received.finish(Ok(()));
         }
         self.role(self.steps.as_ref().map_or(NO_ROLE, Steps::role));
     }
