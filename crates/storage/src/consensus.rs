@@ -157,7 +157,7 @@ pub trait Transport: Send + Sync + 'static {
     /// [`StorageError::Unknown`] when the connection was lost afterwards.
     async fn propose(&self, leader: &Member, batch: Bytes) -> Result<Index, StorageError>;
 
-    /// Asks the leader for the index that a read must see ([`Consensus::read_index`]).
+    /// Requests from the leader the index that a read must see ([`Consensus::read_index`]).
     ///
     /// # Errors
     /// Those of [`Consensus::read_index`] there; [`StorageError::NoLeader`] when it cannot be reached.

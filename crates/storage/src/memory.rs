@@ -107,6 +107,7 @@ impl State {
         for read in reads {
             let holds = match read {
                 Read::Value { key, seen } => self.records.get(key).map(|value| Digest::of(value)) == *seen,
+                Read::Content { key, seen } => self.records.get(key).is_some_and(|v| Digest::of_content(v) == *seen),
                 Read::Listing { prefix, page, seen } => Digest::of_names(&self.list(prefix, page)?) == *seen,
             };
             if !holds {

@@ -30,7 +30,7 @@ pub struct Settings {
     pub max_inflight: usize,
     /// The most bytes of entries that wait for their commit or to be applied, above which none is proposed.
     pub max_unapplied_bytes: u64,
-    /// Whether a leader answers reads from its lease.
+    /// Whether a leader serves reads from its lease.
     pub read_lease: bool,
     /// The time after which callers that wait begin another ReadIndex round.
     pub read_retry: u64,

@@ -10,8 +10,8 @@ use crate::entry::{Mono, RaftId};
 use crate::member::{Incarnation, MAX_MEMBERS, Member};
 use crate::message::{Body, Message};
 
-/// How long a leader repeats it unasked, in microseconds.
-const PATIENCE: u64 = 60_000_000;
+/// How long a leader sends it to a member that sends no message, in microseconds.
+const REPEAT_TIME: u64 = 60_000_000;
 
 struct Departed {
     member: Member,
@@ -53,10 +53,10 @@ impl Departures {
 }
 
 impl Steps {
-    /// Reminds those who have left, at each tick.
+    /// Sends it again to the members that have left, at each tick.
     pub(super) fn remind_departed(&mut self, out: &mut Vec<Effect>) {
         let now = self.now;
-        self.departures.left.retain(|departed| now.since(departed.removed) < PATIENCE);
+        self.departures.left.retain(|departed| now.since(departed.removed) < REPEAT_TIME);
         if self.departures.left.is_empty() || !self.knows_departed() {
             return;
         }
@@ -90,7 +90,7 @@ impl Steps {
         true
     }
 
-    /// Only a leader that has applied all entries of earlier terms knows who has left.
+    /// Only a leader that has applied all entries of earlier terms knows which members have left.
     fn knows_departed(&self) -> bool {
         self.acts_as_leader() && matches!(self.role, Role::Leading { .. })
     }

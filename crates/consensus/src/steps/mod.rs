@@ -31,7 +31,7 @@ mod reads;
 mod tests;
 mod tick;
 
-use std::collections::VecDeque;
+use std::{borrow::Cow, collections::VecDeque};
 
 use raft::{RawNode, SnapshotStatus, StateRole};
 
@@ -179,7 +179,7 @@ impl Steps {
                 return;
             }
             self.note_commits();
-            if !self.ask_reads() {
+            if !self.begin_read_round() {
                 break;
             }
         }
@@ -238,12 +238,8 @@ impl Steps {
         }
     }
 
-    /// Drops entries up to this index from memory. The driver keeps what followers still need.
-    pub fn drop_log_until(&mut self, index: u64) {
-        self.node.mut_store().drop_until(index);
-    }
-
-    /// Drops applied entries from memory while there are more than this many bytes of entries.
+    /// Drops applied entries from memory while there are more than this many bytes of entries. A follower that lacks what
+    /// is dropped gets a snapshot.
     pub fn trim_log(&mut self, bytes: u64) {
         self.node.mut_store().trim(bytes);
     }
@@ -255,6 +251,7 @@ impl Steps {
     }
 
     /// The entry before the first one in memory.
+    #[cfg(any(test, feature = "suite"))]
     #[must_use]
     pub fn before(&self) -> LogId {
         self.node.store().before()
@@ -274,10 +271,10 @@ impl Steps {
 
     /// A member of a list that is current or may become so, or one that was removed lately.
     #[must_use]
-    pub fn member(&self, id: RaftId) -> Option<Member> {
+    pub fn member(&self, id: RaftId) -> Option<Cow<'_, Member>> {
         let listed = self.known_members().find(|member| member.id == id).or_else(|| self.departures.find(id));
         let in_log = || self.newest_in_log().into_iter().find(|member| member.id == id);
-        listed.cloned().or_else(in_log)
+        listed.map(Cow::Borrowed).or_else(|| in_log().map(Cow::Owned))
     }
 
     /// The current role.

@@ -1,9 +1,9 @@
-//! The only record that is readable without a key.
+//! The seal configuration: a record that is readable without a key.
 
 use bytes::Bytes;
 
 use super::SEAL;
-use crate::{Backend, Batch, Key, StorageError, Write};
+use crate::{Backend, Key, StorageError, Write};
 
 /// A change of the record.
 #[derive(Clone, Debug)]
@@ -15,6 +15,8 @@ pub struct SealChange {
 }
 
 /// The seal configuration and the sealed root key, which must be readable to unseal. The seal defines the content.
+/// [`Barrier::create`](crate::Barrier::create) and [`Barrier::rewrap_root`](crate::Barrier::rewrap_root) write it, in one
+/// commit with the keyring.
 pub struct SealRecord;
 
 impl SealRecord {
@@ -26,14 +28,6 @@ impl SealRecord {
         backend.get(&Key::new(SEAL)?).await
     }
 
-    /// Replaces the record. [`Barrier::create`](crate::Barrier::create) and
-    /// [`Barrier::rewrap_root`](crate::Barrier::rewrap_root) write it in one commit with the keyring.
-    ///
-    /// # Errors
-    /// Those of the backend.
-    pub async fn store(backend: &dyn Backend, record: Bytes) -> Result<(), StorageError> {
-        backend.commit(Batch::put(Key::new(SEAL)?, record)).await.map(drop)
-    }
     /// The record that a batch writes, if it does.
     pub fn written(writes: &[Write]) -> Option<&Bytes> {
         writes.iter().find_map(|write| match write {

@@ -109,7 +109,7 @@ impl Applier {
         self.stopped.get().cloned().map(StorageError::Stopped)
     }
 
-    /// Applies committed entries as one group, and returns a verdict for each.
+    /// Applies committed entries as one group, and returns the result of each.
     ///
     /// # Errors
     /// Those of the state; [`StorageError::Corrupt`] for an entry that is not the next one or cannot be decoded.
@@ -170,15 +170,15 @@ impl Applier {
         }
     }
 
-    /// Makes a change visible, passes it to the watchers with `tell`, and then publishes its index.
+    /// Makes a change visible, passes it to the watchers with `notify`, and then publishes its index.
     pub(crate) fn publish(
         &self,
         change: Change,
         position: Position,
-        tell: impl FnOnce(&Self),
+        notify: impl FnOnce(&Self),
     ) -> Result<(), StorageError> {
         self.state().commit(change, position)?;
-        tell(self);
+        notify(self);
         self.applied.send_replace(Index(position.id.index));
         Ok(())
     }

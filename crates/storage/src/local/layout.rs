@@ -1,7 +1,8 @@
 //! The layout and the lock of a data directory.
 //!
 //! ```text
-//! meta.json            {"format":2,"node_id":"…","incarnation":"…","cluster_id":…,"home":…,"joining":false,"removed":false}
+//! meta.json            {"format":2,"node_id":"…","incarnation":"…","cluster_id":…,"home":…,"joining":false,"joined":[…],
+//!                       "removed":false,"announced_ms":…}
 //! LOCK                 locked while a process uses the directory; holds its process id
 //! log/<number>.log     entries, see `segment`         numbers go up, 20 digits
 //! state.redb           the records, see `state`
@@ -127,8 +128,7 @@ impl Layout {
 
     /// The data directory of this node in a cluster.
     pub(crate) fn origin(&self) -> Origin {
-        let incarnation =
-            uuid(&self.incarnation).unwrap_or_else(|| Digest::of(&sha256(self.incarnation.as_bytes())).0);
+        let incarnation = uuid(&self.incarnation).unwrap_or_else(|| Digest::of(&sha256(self.incarnation.as_bytes())).0);
         Origin { node: self.name().to_owned(), incarnation }
     }
 

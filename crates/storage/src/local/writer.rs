@@ -214,8 +214,8 @@ impl<L: Log> Writer<L> {
             Err(AppendError::Broken(error)) => return Err(error.into()),
         }
         applier.publish(change, position, |applier| {
-            for (request, answer) in group.iter().zip(&results) {
-                match (&request.proposal, answer) {
+            for (request, result) in group.iter().zip(&results) {
+                match (&request.proposal, result) {
                     (Proposal::Batch(batch), Ok(index)) if !batch.writes.is_empty() => {
                         applier.watchers.notify(*index, &batch.writes);
                     }

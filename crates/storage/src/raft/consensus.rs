@@ -36,13 +36,13 @@ impl Consensus for Node {
     }
 
     fn is_removed(&self) -> bool {
-        is_removed(&self.layout.lock(), &self.published.view.borrow().members)
+        self.layout.read(|layout| is_removed(layout, &self.published.view.borrow().members))
     }
 
     fn status(&self) -> ClusterStatus {
         let (view, numbers) = (self.published.view(), self.published.numbers.lock().clone());
         let (is_lone, now, applied) = (self.published.is_lone(), clock::now(), self.applier.applied.borrow().0);
-        let layout = self.layout.lock();
+        let (is_joining, is_removed) = self.layout.read(|layout| (layout.joining, is_removed(layout, &view.members)));
         ClusterStatus {
             id: view.id,
             is_leading: view.is_leading,
@@ -56,9 +56,9 @@ impl Consensus for Node {
                 true => Some(Duration::ZERO),
                 false => numbers.contact.map(|at| since(now, at)),
             },
-            is_running: self.published.network.lock().is_some(),
-            is_joining: layout.joining,
-            is_removed: is_removed(&layout, &view.members),
+            is_running: self.published.has_network(),
+            is_joining,
+            is_removed,
             members: view.members.to_vec(),
         }
     }
@@ -85,7 +85,7 @@ impl Consensus for Node {
 
     async fn start(&self, transport: Arc<dyn Transport>, addresses: Addresses) -> Result<(), StorageError> {
         let runtime = tokio::runtime::Handle::current();
-        *self.published.network.lock() = Some(Network { transport, addresses, runtime });
+        *self.published.network.lock() = Some(Arc::new(Network { transport, addresses, runtime }));
         let started = self.call(Event::Start).await;
         if started.is_err() {
             *self.published.network.lock() = None;
@@ -140,8 +140,8 @@ impl Consensus for Node {
             return Err(StorageError::NoLeader);
         }
         // Another one that is under way has the file.
-        let turn = Turn::take(&self.is_receiving).ok_or(StorageError::Conflict)?;
-        if self.published.is_lone() || self.published.network().is_none() {
+        let turn = Turn::take(&self.is_receiving).ok_or(StorageError::InProgress)?;
+        if self.published.is_lone() || !self.published.has_network() {
             return Err(StorageError::NoLeader);
         }
         let (reserve, cache) = (self.options.reserve_bytes, self.options.cache_bytes);

@@ -108,7 +108,7 @@ impl Proposal {
         }
     }
 
-    /// A payload of another kind than a batch. The end of a restore needs no room.
+    /// A payload of another kind than a batch. Only one that drops a restore needs no room.
     pub(crate) fn other(payload: &Payload) -> Self {
         Self::Payload(payload.encode(), !matches!(payload, Payload::RestoreAbort))
     }

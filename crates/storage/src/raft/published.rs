@@ -1,4 +1,4 @@
-//! What the thread that writes tells the rest of the process: roles, members, the lease.
+//! What the thread that writes publishes to the rest of the process: roles, members, the lease.
 
 use std::{
     collections::HashMap,
@@ -17,7 +17,6 @@ use super::clock;
 use crate::{Addresses, Leader, Member, Origin, PeerStatus, RaftId, Role, Transport};
 
 /// How this node reaches the others.
-#[derive(Clone)]
 pub(crate) struct Network {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) addresses: Addresses,
@@ -68,7 +67,7 @@ pub(crate) struct Published {
     pub(crate) roles: watch::Sender<Role>,
     /// Notified after each change of the members of the view.
     pub(crate) members: watch::Sender<()>,
-    pub(crate) network: Mutex<Option<Network>>,
+    pub(crate) network: Mutex<Option<Arc<Network>>>,
     pub(crate) numbers: Mutex<Numbers>,
 }
 
@@ -112,8 +111,21 @@ impl Published {
         self.is_lone.store(false, Ordering::Release);
     }
 
-    pub(crate) fn network(&self) -> Option<Network> {
+    pub(crate) fn network(&self) -> Option<Arc<Network>> {
         self.network.lock().clone()
+    }
+
+    pub(crate) fn has_network(&self) -> bool {
+        self.network.lock().is_some()
+    }
+
+    /// Publishes that this node takes no part in its cluster.
+    pub(super) fn withdraw(&self) {
+        *self.network.lock() = None;
+        self.set_lease(None, 0, 0);
+        *self.numbers.lock() = Numbers::default();
+        let view = self.view();
+        self.set_view(View::without_leader(view.id, view.term, view.members));
     }
 
     /// Whether the applied state is that of the whole cluster, at this moment.
@@ -129,7 +141,7 @@ impl Published {
         if now >= until || clock::have_parted_since(self.offset.load(Ordering::Relaxed)) {
             return Lease::None;
         }
-        // One read asks for the renewal.
+        // One read requests the renewal.
         let from = self.renew_from.load(Ordering::Relaxed);
         let is_first = now >= from
             && self.renew_from.compare_exchange(from, u64::MAX, Ordering::Relaxed, Ordering::Relaxed).is_ok();
@@ -156,7 +168,7 @@ impl Published {
         self.view.borrow().clone()
     }
 
-    /// Wakes those who follow the role, which also look whether the node was removed.
+    /// Notifies the receivers of the role, which also check whether the node was removed.
     pub(super) fn repeat_role(&self) {
         self.roles.send_modify(|_| {});
     }
@@ -199,6 +211,11 @@ impl Published {
 }
 
 impl View {
+    /// Where commits go: the term, whether they are proposed here, and the leader.
+    pub(super) fn target(&self) -> (u64, bool, Option<RaftId>) {
+        (self.term, self.accepts, self.leader.as_ref().map(|leader| leader.id))
+    }
+
     /// Whether a snapshot of this node is one of the leader, as far as that is known: a node that joins may not know it.
     pub(super) fn takes_snapshot_of(&self, origin: &Origin, message: &Message) -> bool {
         let is_leader = |leader: &Member| leader.node == origin.node && leader.incarnation == origin.incarnation;

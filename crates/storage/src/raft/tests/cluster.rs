@@ -4,7 +4,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Weak,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -44,11 +44,13 @@ pub(super) struct Replacements {
     while_joining: AtomicUsize,
     node: Mutex<Weak<LocalBackend>>,
     gate: Mutex<()>,
+    panics: AtomicBool,
 }
 
 impl Watch for Replacements {
     fn applied(&self, _: Index, _: &[Write]) {
         drop(self.gate.lock());
+        assert!(!self.panics.load(Ordering::SeqCst), "a planted panic");
     }
 
     fn replaced(&self, _: Index) {
@@ -270,6 +272,11 @@ impl TestNode {
         while std::mem::replace(&mut before, disk.operations()) != before {
             let _ = timeout(Duration::from_millis(300), std::future::pending::<()>()).await;
         }
+    }
+
+    /// Lets the watcher of this node panic at its next batch.
+    pub(super) fn plant_panic(&self) {
+        self.watcher.panics.store(true, Ordering::SeqCst);
     }
 
     pub(super) fn replaced_while_joining(&self) -> usize {
