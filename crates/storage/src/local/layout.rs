@@ -127,7 +127,8 @@ impl Layout {
 
     /// The data directory of this node in a cluster.
     pub(crate) fn origin(&self) -> Origin {
-        let incarnation = uuid(&self.incarnation).unwrap_or_else(|| Digest::of(&sha256(self.incarnation.as_bytes())).0);
+        let incarnation =
+            uuid(&self.incarnation).unwrap_or_else(|| Digest::of(&sha256(self.incarnation.as_bytes())).0);
         Origin { node: self.name().to_owned(), incarnation }
     }
 
