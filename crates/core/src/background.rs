@@ -10,6 +10,8 @@ use keepfast_framework::{Operation, Result, Timestamp};
 use tokio::task::JoinSet;
 
 use crate::keyring_rotation::rotate_worn_key;
+use crate::layout::SYSTEM_STORAGE;
+use crate::lockout::Lockout;
 use crate::mount::permit::TickPermit;
 use crate::unreadable::confined;
 use crate::unsealed::Unsealed;
@@ -20,6 +22,8 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_secs(60);
 /// The interval of the ticks of engines that tick often.
 const FREQUENT_TICK: Duration = Duration::from_secs(5);
+/// The interval of the deletion of stored locks of users that are over: there may be many, and no request needs it.
+const LOCKS_INTERVAL: Duration = Duration::from_secs(3600);
 /// The interval of log lines about a quarantine.
 const REMINDER: Duration = Duration::from_secs(600);
 
@@ -46,6 +50,7 @@ async fn run(unsealed: Arc<Unsealed>) {
     let mut running = RunningTasks::default();
     running.check_policies(&unsealed);
     let mut reminder = Reminder { next: unsealed.clock.now().after(REMINDER) };
+    let mut next_locks = unsealed.clock.now();
     let (mut next_tick, mut next_often) = (unsealed.clock.now().after(TICK), unsealed.clock.now().after(FREQUENT_TICK));
     loop {
         let now = unsealed.clock.now();
@@ -64,6 +69,10 @@ async fn run(unsealed: Arc<Unsealed>) {
             attempt("rotating the keyring", rotate_worn_key(&unsealed.barrier, now)).await;
             running.tick(&unsealed, false);
             next_tick = now.after(TICK);
+        }
+        if now >= next_locks {
+            running.delete_ended_locks(&unsealed, now);
+            next_locks = now.after(LOCKS_INTERVAL);
         }
         if now >= next_often {
             running.tick(&unsealed, true);
@@ -143,6 +152,15 @@ impl RunningTasks {
         let unsealed = unsealed.clone();
         self.spawn("the policies", async move {
             attempt("checking the stored policies", unsealed.access.policies.log_limits()).await;
+        });
+    }
+
+    fn delete_ended_locks(&mut self, unsealed: &Arc<Unsealed>, now: Timestamp) {
+        let unsealed = unsealed.clone();
+        self.spawn("the locks of users", async move {
+            let system = unsealed.barrier.view(SYSTEM_STORAGE);
+            let deleted = Lockout::delete_ended(&unsealed.barrier, &system, now);
+            attempt("deleting the locks of users that are over", deleted).await;
         });
     }
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use keepfast_crypto::locked::Key256;
 use keepfast_crypto::secret::SecretBytes;
 use keepfast_framework::{Error, Result, Status, Timestamp};
-use keepfast_storage::{Addresses, Barrier, Consensus, Role};
+use keepfast_storage::{Barrier, Consensus, Role};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
@@ -22,7 +22,6 @@ use crate::cluster::service::ServedPeers;
 use crate::parts::ServerParts;
 use crate::request::Pipeline;
 use crate::seal::{CurrentSeal, Seal, SealConfig, Unsealing};
-use crate::settings::Settings;
 use crate::unsealed::{OpenInputs, Unsealed};
 
 /// Unseals and seals the server.
@@ -45,7 +44,6 @@ pub(crate) struct Lifecycle {
 /// An unsealed server.
 struct Serving {
     pipeline: Arc<Pipeline>,
-    since: Timestamp,
     cluster: ClusterName,
     /// Follows the role of this node, with the background tasks of the leader.
     leadership: Leadership,
@@ -132,9 +130,9 @@ impl Lifecycle {
         self.serving.read().as_ref().filter(|s| s.usable().is_some()).map(|s| s.cluster.id.clone())
     }
 
-    /// The time of the unseal.
-    pub(crate) fn since(&self) -> Option<Timestamp> {
-        self.serving.read().as_ref().filter(|s| s.usable().is_some()).map(|s| s.since)
+    /// Since when this node leads, unsealed; `None` on a standby, and until the takeover is complete.
+    pub(crate) fn leads_since(&self) -> Option<Timestamp> {
+        self.serving.read().as_ref().filter(|s| s.usable().is_some()).and_then(|s| s.leadership.since())
     }
 
     /// Whether it is sealed or uninitialised.
@@ -190,12 +188,11 @@ impl Lifecycle {
 fn serve(lifecycle: &Lifecycle, config: SealConfig, opened: Opened, roles: Option<watch::Receiver<Role>>) {
     let Opened { unsealed, connection, led } = opened;
     let guard = SealGuard::start(lifecycle.this.clone(), unsealed.barrier.clone());
-    let since = lifecycle.parts.clock.now();
     let work = WorkOfLeader::new(lifecycle.this.clone(), unsealed.clone());
     let leadership = Leadership::begin(Arc::new(work), roles, led, lifecycle.parts.observed());
     let pipeline = Arc::new(Pipeline::new(unsealed));
     let cluster = ClusterName { name: config.cluster_name, id: config.cluster_id.into() };
-    let serving = Serving { pipeline, since, cluster, leadership, connection, _seal_guard: guard };
+    let serving = Serving { pipeline, cluster, leadership, connection, _seal_guard: guard };
     *lifecycle.serving.write() = Some(serving);
 }
 
@@ -344,7 +341,7 @@ async fn connect(lifecycle: &Lifecycle, config: &SealConfig, barrier: &Arc<Barri
         consensus: consensus.clone(),
         port: port.clone(),
         service: Arc::new(ServedPeers::new(&this, consensus.clone())),
-        addresses: addresses(&parts.settings),
+        addresses: parts.settings.addresses(),
         cluster_id: config.cluster_id.clone(),
         rejoin: rejoin(parts, consensus, config),
         authorities: Arc::default(),
@@ -367,17 +364,9 @@ fn rejoin(parts: &ServerParts, consensus: &Arc<dyn Consensus>, config: &SealConf
         consensus: consensus.clone(),
         client: parts.settings.join.client.clone()?,
         configured: parts.settings.join.retry.clone(),
-        addresses: addresses(&parts.settings),
+        addresses: parts.settings.addresses(),
         cluster_id: config.cluster_id.clone(),
     })
-}
-
-fn addresses(settings: &Settings) -> Addresses {
-    Addresses {
-        api_addr: settings.api_addr.clone(),
-        cluster_addr: settings.cluster_addr.clone(),
-        version: settings.version.clone(),
-    }
 }
 
 /// Opens all services: on the leader after its writes. Also returns the term in which it has taken over.
@@ -439,6 +428,9 @@ impl LeaderWork for WorkOfLeader {
     }
 
     fn start(&self) {
+        if let Some(lifecycle) = self.lifecycle.upgrade() {
+            lifecycle.administration.autopilot.reset();
+        }
         self.set_taken_over(true);
         *self.background.lock() = Some(BackgroundTasks::start(self.unsealed.clone()));
         *self.autopilot.lock() = Some(AutopilotTask::start(self.lifecycle.clone()));

@@ -68,8 +68,7 @@ impl Node {
     /// Begins to join the cluster of the configuration, if it names leaders (`retry_join`). Ends when one has responded,
     /// or the storage is initialised.
     pub fn retry_join(&self) {
-        let join = &self.lifecycle.parts.settings.join;
-        retry::start(&self.lifecycle, join.retry.clone(), join.non_voter);
+        retry::start_configured(&self.lifecycle);
     }
 
     /// Handles one request.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keepfast_framework::engine::Gauge;
+use keepfast_storage::Addresses;
 use serde::{Deserialize, Serialize};
 
 use crate::audit::OwnFiles;
@@ -71,6 +72,17 @@ pub struct Settings {
     pub join: JoinSettings,
     /// The interval of autopilot (`autopilot_reconcile_interval`).
     pub autopilot_interval: Duration,
+}
+
+impl Settings {
+    /// The addresses and the version of this node, for the other members.
+    pub(crate) fn addresses(&self) -> Addresses {
+        Addresses {
+            api_addr: self.api_addr.clone(),
+            cluster_addr: self.cluster_addr.clone(),
+            version: self.version.clone(),
+        }
+    }
 }
 
 /// How a node joins a cluster.

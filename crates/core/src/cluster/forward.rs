@@ -46,8 +46,8 @@ impl ClusterNode<'_> {
             // The edge did not receive the body: the stages refuse the request.
             Next::Forward if !incoming.body_withheld => {
                 let mut incoming = incoming;
-                // Its token cannot be checked here.
-                incoming.cluster.get_or_insert_default().is_unproven = incoming.token.is_none();
+                let is_proven = self.pipeline.has_proven_caller(&incoming).await;
+                incoming.cluster.get_or_insert_default().is_unproven = !is_proven;
                 self.forward(incoming).await
             }
             Next::Forward => self.run(incoming, Site::Leader, Index(0)).await,
@@ -81,8 +81,8 @@ impl ClusterNode<'_> {
             // What writes waits for the takeover.
             Ok(settled) if leads => Next::Run(Site::Standby { forwards_all: false }, settled),
             Ok(settled) => {
-                let asks_for_leader = part.is_some_and(|part| part.forward);
-                let forwards_all = asks_for_leader || self.parts.settings.disable_standby_reads;
+                let is_for_leader = part.is_some_and(|part| part.forward);
+                let forwards_all = is_for_leader || self.parts.settings.disable_standby_reads;
                 Next::Run(Site::Standby { forwards_all }, settled)
             }
             // The leader has the state.
@@ -129,6 +129,7 @@ impl ClusterNode<'_> {
                 None => {}
             }
             if self.parts.clock.now() >= until {
+                self.parts.metrics.cluster.forward.fail();
                 return self.refuse(incoming, StorageError::NoLeader.into()).await;
             }
             self.wait(until).await;
@@ -154,26 +155,26 @@ impl ClusterNode<'_> {
         leader: &Member,
         incoming: Box<Incoming>,
     ) -> Result<Response, Box<Incoming>> {
-        // For the audit entries of a request whose fate is not known.
-        let kept = incoming.clone();
         let forward = &self.parts.metrics.cluster.forward;
-        match forward.of(&*self.parts.clock, port.forward(leader, incoming)).await {
-            Ok(response) => Ok(self.with_index(Response::forwarded(response), Index(0))),
-            Err(NotForwarded::Elsewhere(incoming)) => Err(incoming),
+        let (refused, error) = match forward.timed(&*self.parts.clock, port.forward(leader, incoming)).await {
+            Ok(response) => return Ok(self.with_index(Response::forwarded(response), Index(0))),
+            Err(NotForwarded::Elsewhere(incoming)) => return Err(incoming),
             Err(NotForwarded::Busy(incoming)) => {
-                let text = "too many requests without a token wait for the leader; send the request again";
-                Ok(self.refuse(incoming, Error::new(Status::UNAVAILABLE, text)).await)
+                let text = "too many requests without a valid token wait for the leader; send the request again";
+                (incoming, Error::new(Status::UNAVAILABLE, text))
             }
             Err(NotForwarded::TooLong(incoming)) => {
-                let text = "the request is too long for the leader";
-                Ok(self.refuse(incoming, Error::new(Status::TOO_LARGE, text)).await)
+                (incoming, Error::new(Status::TOO_LARGE, "the request is too long for the leader"))
             }
-            Err(NotForwarded::Lost) => {
+            Err(NotForwarded::Lost(incoming)) => {
+                forward.fail();
                 let text = "the connection to the leader was lost; the outcome of the request is not known";
                 // Without a `Retry-After`: the request may have taken effect.
-                Ok(self.pipeline.refuse(kept, Error::new(Status::UNAVAILABLE, text)).await)
+                return Ok(self.pipeline.refuse(incoming, Error::new(Status::UNAVAILABLE, text)).await);
             }
-        }
+        };
+        forward.fail();
+        Ok(self.refuse(refused, error).await)
     }
 
     /// The leader, if it is known.

@@ -90,8 +90,9 @@ pub enum NotForwarded {
     Busy(Box<Incoming>),
     /// Nothing was done: the request is longer than the other node accepts.
     TooLong(Box<Incoming>),
-    /// The connection was lost after the request was sent: whether it took effect is not known.
-    Lost,
+    /// The connection was lost after the request was sent: whether it took effect is not known. The request is for audit
+    /// entries only.
+    Lost(Box<Incoming>),
 }
 
 /// What the other members of the cluster use of this node. Calls come only from peers whose certificates are valid.

@@ -23,7 +23,7 @@ const HELP: Help = Help {
 };
 
 /// How long the response waits for the records of a cluster that the node joins.
-const PATIENCE: Duration = Duration::from_secs(10);
+const RECORDS_WITHIN: Duration = Duration::from_secs(10);
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("unseal", HELP).unauthenticated().update_sealed(unseal);
@@ -74,7 +74,7 @@ async fn unseal(sys: &System, req: UnsealRequest) -> Result<SealedResponse<SealS
     check_share(&share)?;
     let Some((attempt, shares)) = enough(&server, &config, &share) else { return status(&server).await };
     let unsealed = match joins {
-        true => joiner::complete(&server, &shares, PATIENCE).await,
+        true => joiner::complete(&server, &shares, RECORDS_WITHIN).await,
         false => server.unseal(&shares).await,
     };
     match unsealed {

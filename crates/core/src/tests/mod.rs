@@ -29,6 +29,7 @@ mod policies;
 mod policy_paths;
 mod raft;
 mod raft_join;
+mod raft_members;
 mod raft_restore;
 mod rekey;
 mod replaced;

@@ -134,7 +134,7 @@ impl ClusterPort for Port {
             Ok(Answer::Response(response)) => Ok(response),
             Ok(Answer::Elsewhere) | Err(NoAnswer::NotSent) => Err(NotForwarded::Elsewhere(request)),
             Err(NoAnswer::TooLong) => Err(NotForwarded::TooLong(request)),
-            Ok(Answer::Done(_) | Answer::Failed(_)) | Err(NoAnswer::Lost) => Err(NotForwarded::Lost),
+            Ok(Answer::Done(_) | Answer::Failed(_)) | Err(NoAnswer::Lost) => Err(NotForwarded::Lost(request)),
         }
     }
 

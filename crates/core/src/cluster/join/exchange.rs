@@ -6,7 +6,8 @@
 //! 2. The node unseals the root key of that record by its shares, and sends [`Proof::answer`]: an HMAC, under a key
 //!    derived from the root key, of the transcript.
 //! 3. The leader returns a [`Welcome`], sealed under another key derived from the root key and the transcript. The
-//!    transcript has a fresh nonce of each side, so neither message is of use again.
+//!    transcript has a fresh nonce of each side: a response is of one exchange. An answer can be repeated for a minute;
+//!    it then changes nothing.
 //!
 //! A false leader gets an HMAC of what it has sent, and no share. A false node gets bytes that it cannot open.
 

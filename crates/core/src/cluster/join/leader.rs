@@ -80,9 +80,9 @@ async fn add(
     let of = Circumstances { status: &status, removed: &removed, version: &settings.version, leading_for };
     match admit(applicant, &of)? {
         Step::Nothing => return Ok(status.members),
-        Step::Update => {
-            // A member needs the keys in any case, and tells the leader its addresses when it is connected.
-            if let Err(error) = members::change(consensus, Change::Update(applicant.member())).await {
+        Step::Update(member) => {
+            // A member needs the keys in any case, and updates its addresses when it leads.
+            if let Err(error) = members::change(consensus, Change::Update(member)).await {
                 tracing::warn!(node = applicant.node, %error, "the addresses of a member are not changed");
             }
             return Ok(consensus.status().members);

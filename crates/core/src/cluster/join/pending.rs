@@ -10,7 +10,7 @@ use super::client::JoinTarget;
 use crate::cluster::membership::Membership;
 use crate::seal::SealConfig;
 
-/// The most calls of `retry` whose leaders are tried at a time; the oldest are dropped first.
+/// The most requests with `retry` whose leaders are tried at a time; the oldest are dropped first.
 const MAX_INTENTS: usize = 8;
 
 /// The leaders to join, and as what.
@@ -45,6 +45,9 @@ pub(super) struct Attempt {
 #[derive(Default)]
 struct Retried {
     is_running: bool,
+    /// Those of the configuration, which no request replaces.
+    configured: Option<Intent>,
+    /// Those of requests.
     intents: Vec<Intent>,
 }
 
@@ -67,7 +70,14 @@ impl Joining {
         self.completing.try_lock().is_err()
     }
 
-    /// Adds leaders to those that are tried. Returns whether the attempts begin with them.
+    /// Adds the leaders of the configuration to those that are tried. Returns whether the attempts begin with them.
+    pub(super) fn begin_configured(&self, intent: Intent) -> bool {
+        let mut retried = self.retried.lock();
+        retried.configured = Some(intent);
+        !std::mem::replace(&mut retried.is_running, true)
+    }
+
+    /// The same for leaders of a request.
     pub(super) fn begin_retry(&self, intent: Intent) -> bool {
         let mut retried = self.retried.lock();
         retried.intents.retain(|known| !known.is_same(&intent));
@@ -79,7 +89,8 @@ impl Joining {
 
     /// The leaders to try.
     pub(super) fn retried(&self) -> Vec<Intent> {
-        self.retried.lock().intents.clone()
+        let retried = self.retried.lock();
+        retried.configured.iter().chain(&retried.intents).cloned().collect()
     }
 
     /// Ends the attempts.

@@ -22,8 +22,8 @@ use super::responses::{challenge_of, sealed_of};
 
 /// The interval in which the contact with the leader is checked.
 const POLL: Duration = Duration::from_secs(1);
-/// How long no leader may be heard before the other members are asked.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// The time without a leader after which the other members are called.
+const SILENT: Duration = Duration::from_secs(3);
 /// The most time for the exchange with one member.
 const WITHIN: Duration = Duration::from_secs(10);
 
@@ -36,7 +36,7 @@ pub(crate) struct GivenAuthority {
     pub(crate) seed: Key256,
 }
 
-/// Asks the other members for their newest authority.
+/// Gets the newest authority of the other members.
 #[derive(Clone)]
 pub(crate) struct Rejoin {
     pub(crate) consensus: Arc<dyn Consensus>,
@@ -48,14 +48,9 @@ pub(crate) struct Rejoin {
 }
 
 impl Rejoin {
-    /// Asks while no leader is heard, until the barrier is dropped or closed. `found` gets the newest authority of a term
-    /// that the keyring does not have; `None` when there is none.
-    pub(crate) async fn run(
-        self,
-        barrier: Weak<Barrier>,
-        clock: Arc<dyn Clock>,
-        found: impl Fn(Option<GivenAuthority>),
-    ) {
+    /// Calls them while no leader is heard, until the barrier is dropped or closed. `found` gets the newest authority of a
+    /// term that the keyring does not have.
+    pub(crate) async fn run(self, barrier: Weak<Barrier>, clock: Arc<dyn Clock>, found: impl Fn(GivenAuthority)) {
         let (mut next, mut attempt) = (None, 0);
         loop {
             clock.sleep_until(clock.now().after(POLL)).await;
@@ -65,12 +60,14 @@ impl Rejoin {
                 continue;
             }
             let now = clock.now();
-            if now < *next.get_or_insert(now.after(PATIENCE)) {
+            if now < *next.get_or_insert(now.after(SILENT)) {
                 continue;
             }
-            found(self.newest(&barrier).await);
+            if let Some(newest) = self.newest(&barrier, &*clock).await {
+                found(newest);
+            }
             let pause = pause(attempt, u32::from_le_bytes(random::bytes()));
-            next = Some(clock.now().after(pause.max(PATIENCE)));
+            next = Some(clock.now().after(pause.max(SILENT)));
             attempt = attempt.saturating_add(1);
         }
     }
@@ -78,16 +75,16 @@ impl Rejoin {
     /// Whether the leader is heard, or there is none to be heard.
     fn hears_leader(&self) -> bool {
         let status = self.consensus.status();
-        let hears = status.leader.is_some() && status.last_contact.is_some_and(|contact| contact < PATIENCE);
+        let hears = status.leader.is_some() && status.last_contact.is_some_and(|contact| contact < SILENT);
         hears || status.is_leading || status.is_removed || status.members.len() < 2
     }
 
-    async fn newest(&self, barrier: &Barrier) -> Option<GivenAuthority> {
+    async fn newest(&self, barrier: &Barrier, clock: &dyn Clock) -> Option<GivenAuthority> {
         let status = self.consensus.status();
         let origin = self.consensus.identity();
         let own = status.members.iter().find(|member| member.incarnation == origin.incarnation)?;
         let others = status.members.iter().filter(|member| member.incarnation != origin.incarnation);
-        let mut calls: FuturesUnordered<_> = others.map(|member| self.ask(member, own, barrier)).collect();
+        let mut calls: FuturesUnordered<_> = others.map(|member| self.of_member(member, own, barrier, clock)).collect();
         let mut newest = None;
         while let Some(given) = calls.next().await {
             newest = newest.into_iter().chain(given).max_by_key(|given| given.term);
@@ -104,19 +101,28 @@ impl Rejoin {
         newest
     }
 
-    async fn ask(&self, member: &Member, own: &Member, barrier: &Barrier) -> Option<GivenAuthority> {
-        let outcome = tokio::time::timeout(WITHIN, self.exchange(member, own, barrier)).await;
+    async fn of_member(
+        &self,
+        member: &Member,
+        own: &Member,
+        barrier: &Barrier,
+        clock: &dyn Clock,
+    ) -> Option<GivenAuthority> {
+        let outcome = tokio::select! {
+            biased;
+            outcome = self.exchange(member, own, barrier) => outcome,
+            () = clock.sleep_until(clock.now().after(WITHIN)) => return None,
+        };
         match outcome {
-            Ok(Ok(given)) => Some(given),
-            Ok(Err(JoinError::Refused { status: status @ (400 | 409), text })) => {
+            Ok(given) => Some(given),
+            Err(JoinError::Refused { status: status @ (400 | 409), text }) => {
                 tracing::warn!(node = member.node, status, text, "a member does not give its keys to this one");
                 None
             }
-            Ok(Err(error)) => {
+            Err(error) => {
                 tracing::debug!(node = member.node, %error, "a member has not given its keys");
                 None
             }
-            Err(_) => None,
         }
     }
 

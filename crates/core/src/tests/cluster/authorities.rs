@@ -87,6 +87,22 @@ async fn a_member_that_missed_a_rotation_comes_back_by_itself() {
 }
 
 #[tokio::test]
+async fn a_member_keeps_the_keys_that_it_got_while_no_other_responds() {
+    let cluster = node_that_missed_a_rotation().await;
+    wait_for_contact(&cluster).await;
+    let keys = cluster.authorities("c");
+    for server in &cluster.nodes()[..2] {
+        server.node.shutdown().await;
+    }
+    cluster.elect(None);
+    for _ in 0..1000 {
+        cluster.clock().advance(Duration::from_millis(100));
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(cluster.authorities("c"), keys);
+}
+
+#[tokio::test]
 async fn a_member_comes_back_without_a_leader() {
     let cluster = node_that_missed_a_rotation().await;
     // The second node is down, so that the first one needs the third one to lead.

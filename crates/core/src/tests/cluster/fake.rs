@@ -335,10 +335,11 @@ impl ClusterPort for Replica {
         let Some(service) = service else { return Err(NotForwarded::Elsewhere(request)) };
         let from = self.identity();
         assert!(service.is_member(&from) && !service.is_member(&Origin { incarnation: [0; 16], ..from.clone() }));
+        let sent = request.clone();
         let (response, index) = service.handle_forwarded(&from, request).await.map_err(NotForwarded::Elsewhere)?;
         self.shared.forwards.fetch_add(1, Ordering::Relaxed);
         if self.shared.loses.load(Ordering::Relaxed) {
-            return Err(NotForwarded::Lost);
+            return Err(NotForwarded::Lost(sent));
         }
         Ok(ForwardedResponse {
             status: response.status().0,
@@ -480,7 +481,7 @@ impl Cluster {
         *self.shared.unreachable.lock() = names.to_vec();
     }
 
-    /// The number of times that a port was told that the members have changed.
+    /// The number of times that a port was notified of a change of the members.
     pub(super) fn member_changes(&self) -> usize {
         self.shared.members_changed.load(Ordering::Relaxed)
     }

@@ -54,7 +54,7 @@ async fn forward(from: &TestNode, to: &TestNode, request: Box<Incoming>) -> Forw
         Ok(response) => response,
         Err(NotForwarded::Elsewhere(_)) => panic!("elsewhere"),
         Err(NotForwarded::Busy(_) | NotForwarded::TooLong(_)) => panic!("refused"),
-        Err(NotForwarded::Lost) => panic!("lost"),
+        Err(NotForwarded::Lost(_)) => panic!("lost"),
     }
 }
 
@@ -83,7 +83,7 @@ async fn a_request_comes_back_when_nothing_was_done() {
         match soon(a.port.forward(to, request)).await {
             Err(NotForwarded::Elsewhere(request)) => request,
             Err(NotForwarded::Busy(_) | NotForwarded::TooLong(_)) => panic!("refused"),
-            Err(NotForwarded::Lost) => panic!("lost"),
+            Err(NotForwarded::Lost(_)) => panic!("lost"),
             Ok(response) => panic!("{}", response.status),
         }
     };
@@ -157,7 +157,7 @@ fn start(port: &Arc<Port>, to: &TestNode, path: &str) -> tokio::task::JoinHandle
     let (port, to, request) = (port.clone(), to.member.clone(), read(path));
     tokio::spawn(async move {
         let forwarded = port.forward(&to, request).await;
-        forwarded.map(|response| response.status).map_err(|error| matches!(error, NotForwarded::Lost))
+        forwarded.map(|response| response.status).map_err(|error| matches!(error, NotForwarded::Lost(_)))
     })
 }
 
