@@ -1,8 +1,8 @@
 //! Members that were removed: a member that misses its removal campaigns without end, and nobody sends it the log any
 //! more. The leader sends [`Body::Gone`], which ends it.
 //!
-//! An id never returns (obligation O7), so an id that the applied list lacks, and that is not above the applied index, is
-//! gone for good. A leader sends it only once a majority of the disks that are left has the commit of the removal: before
+//! An id never returns (obligation O7), so an id that the applied list lacks, and that is not above the applied index (or is
+//! one of a recovery), is gone for good. A leader sends it only once a majority of the disks that are left has the commit of the removal: before
 //! that, a restart could need the vote of the member that has ended (obligation O11).
 
 use super::{Effect, Origin, Role, Steps};
@@ -81,13 +81,29 @@ impl Steps {
     pub(super) fn responds_gone(&self, origin: &Origin, message: &Message, out: &mut Vec<Effect>) -> bool {
         let is_request = matches!(message.body, Body::Vote { .. } | Body::PreVote { .. });
         let is_listed = || self.known_members().chain(self.proposals.list()).any(|member| member.id == message.from);
-        if !is_request || !self.knows_departed() || message.from.0 > self.applied || is_listed() {
+        if !is_request || !self.knows_departed() || !self.is_spent(message.from) || is_listed() {
             return false;
         }
         if self.node.raft.raft_log.committed >= self.departures.floor {
             out.push(self.gone(message.from, origin.incarnation));
         }
         true
+    }
+
+    /// Whether an id was given to a member before what is applied. Those of a recovery were given at its beginning.
+    fn is_spent(&self, id: RaftId) -> bool {
+        id.is_recovered() || id.0 <= self.applied
+    }
+
+    /// At the leader: the applied index, if a data directory is in no list, and a majority of the disks that are left has
+    /// the commit of the newest one: its node may then end (obligation O11).
+    #[must_use]
+    pub fn departed(&self, incarnation: Incarnation) -> Option<u64> {
+        let in_log = self.newest_in_log();
+        let mut listed = self.known_members().chain(self.proposals.list()).chain(&in_log);
+        let is_durable = self.node.raft.raft_log.committed >= self.departures.floor;
+        let has_left = self.knows_departed() && is_durable && !listed.any(|member| member.incarnation == incarnation);
+        has_left.then_some(self.applied)
     }
 
     /// Only a leader that has applied all entries of earlier terms knows who has left.

@@ -14,6 +14,7 @@ mod log_index;
 mod log_model;
 #[cfg(test)]
 mod log_suite;
+mod recovery;
 mod restore;
 mod scan;
 mod scanned;
@@ -163,6 +164,7 @@ impl LocalBackend {
             upgrade::run(&disk, &mut layout, &options)?;
         }
         if options.clustered {
+            recovery::run(&disk, &mut layout, &options)?;
             layout.announce(&*disk, boot::election_ms(&options))?;
         }
         // What an upgrade or a snapshot that was not complete has left; nothing reads it.

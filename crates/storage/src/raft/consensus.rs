@@ -16,8 +16,8 @@ use super::{
     snapshot::damaged,
 };
 use crate::{
-    Addresses, Batch, Change, ClusterStatus, Consensus, Index, Joined, NodeId, Origin, SnapshotHead, SnapshotParts,
-    StorageError, Transport,
+    Addresses, Batch, Change, ClusterStatus, Consensus, Incarnation, Index, Joined, NodeId, Origin, SnapshotHead,
+    SnapshotParts, Standing, StorageError, Transport,
 };
 
 #[async_trait]
@@ -28,6 +28,10 @@ impl Consensus for Node {
 
     fn member_changes(&self) -> Option<tokio::sync::watch::Receiver<()>> {
         Some(self.published.members.subscribe())
+    }
+
+    fn standing(&self, origin: &Origin) -> Standing {
+        self.published.standing(origin)
     }
 
     fn status(&self) -> ClusterStatus {
@@ -96,6 +100,14 @@ impl Consensus for Node {
 
     async fn change(&self, change: Change) -> Result<Index, StorageError> {
         self.call(|reply| Event::Change(Box::new(change), reply)).await
+    }
+
+    async fn departed(&self, incarnation: Incarnation) -> Result<Index, StorageError> {
+        self.call(|reply| Event::Departed(incarnation, reply)).await
+    }
+
+    async fn leave(&self, removed_at: Index) -> Result<(), StorageError> {
+        self.call(|reply| Event::Leave(removed_at, reply)).await
     }
 
     async fn transfer(&self, to: Option<NodeId>) -> Result<(), StorageError> {

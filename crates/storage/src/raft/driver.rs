@@ -187,6 +187,14 @@ impl Driver {
             Event::Read(reply) => self.read(Some(reply)),
             Event::Renew => self.read(None),
             Event::Change(change, reply) => self.change(*change, reply),
+            Event::Departed(incarnation, reply) => {
+                let departed = self.steps.as_ref().and_then(|steps| steps.departed(incarnation));
+                let _ = reply.send(departed.map(Index).ok_or(StorageError::NoLeader));
+            }
+            Event::Leave(Index(commit), reply) => {
+                self.removed(commit);
+                let _ = reply.send(Ok(()));
+            }
             Event::Transfer(to, reply) => self.transfer(to, reply),
             Event::Start(reply) => {
                 let started = self.start();
@@ -258,6 +266,9 @@ impl Driver {
             Effect::SendSnapshot { to, term, .. } => self.send_snapshot(to, term),
             Effect::Install { vote, last, .. } => self.install(vote, last),
             Effect::Removed { commit } => self.removed(commit),
+            Effect::LostEntries { of, last, acknowledged } => {
+                tracing::error!(member = %of, last, acknowledged, "a member has lost entries: it has no vote until it has them again");
+            }
             Effect::Broken(why) => self.stop_for(&StorageError::corrupt(why)),
             // What is proposed gets its fate from what is committed.
             Effect::Lost { .. } | Effect::Proposed { .. } | Effect::Refused(_) => {}

@@ -103,13 +103,25 @@ fn an_id_above_the_applied_index_may_yet_be_added() {
     let mut bench = Bench::new(boot(3), None);
     bench.lead();
     let last = LogId { term: 4, index: 12 };
-    for (id, is_gone) in [(7, true), (13, false)] {
+    let recovered = RaftId::recovered(7).0;
+    for (id, is_gone) in [(7, true), (13, false), (recovered, true)] {
         let origin = Origin { node: "other".to_owned(), incarnation: [77; 16] };
         let body = Body::PreVote { last, commit: LogId::default() };
         let message = Message { from: RaftId(id), to: RaftId(1), term: 5, body };
         let response = bench.only(Input::Message { origin, message });
         assert_eq!(!reminded(&response).is_empty(), is_gone, "{id}");
     }
+}
+
+/// A node that comes back later asks for it.
+#[test]
+fn a_leader_confirms_a_removal_once_its_commit_is_on_a_new_majority() {
+    let (mut bench, _) = removal(None);
+    assert_eq!((bench.steps.departed([3; 16]), bench.steps.departed([2; 16])), (None, None));
+    bench.message(2, 4, Body::AppendResponse { index: 14, commit: 13, rejection: None });
+    assert_eq!((bench.steps.departed([3; 16]), bench.steps.departed([2; 16])), (Some(14), None));
+    bench.only(Input::StepDown);
+    assert_eq!(bench.steps.departed([3; 16]), None);
 }
 
 #[test]

@@ -52,6 +52,12 @@ pub(crate) fn admit(applicant: &Applicant, of: &Circumstances<'_>) -> Result<Ste
             (true, false) => Ok(if is_current(same, applicant) { Step::Nothing } else { Step::Update }),
         };
     }
+    if applicant.is_member {
+        return Err(Error::new(
+            CONFLICT,
+            "the cluster has no such member; to join it, the data directory of this node must be empty",
+        ));
+    }
     // Members may have a newer one while a cluster is upgraded.
     if is_newer(&applicant.version, of.version) {
         return Err(Error::invalid(
@@ -108,6 +114,7 @@ mod tests {
             election_ms: member.election_ms,
             version: member.version,
             nonce: [0; 16],
+            is_member: false,
         }
     }
 
@@ -140,6 +147,16 @@ mod tests {
         assert_eq!(refused(decide(&applicant(1), &status, 60)), (409, "this node is the leader".to_owned()));
         let copied = Applicant { node: "other".to_owned(), ..applicant(2) };
         assert_eq!(refused(decide(&copied, &status, 60)).0, 409);
+    }
+
+    #[test]
+    fn a_node_with_records_is_never_added() {
+        let status = cluster(3, Some(Duration::ZERO));
+        assert_eq!(decide(&Applicant { is_member: true, ..applicant(2) }, &status, 60).unwrap(), Step::Nothing);
+        let (unlisted, other_disk) = (applicant(4), Applicant { incarnation: [99; 16], ..applicant(2) });
+        for applicant in [unlisted, other_disk] {
+            assert_eq!(refused(decide(&Applicant { is_member: true, ..applicant }, &status, 60)).0, 409);
+        }
     }
 
     #[test]

@@ -201,10 +201,15 @@ async fn connect(
     members: Vec<Member>,
     authority: Key256,
 ) -> Result<()> {
-    let identity = PortIdentity { cluster_id, node: consensus.identity(), authorities: vec![authority] };
+    let settings = &server.parts.settings;
+    let identity = PortIdentity {
+        cluster_id,
+        node: consensus.identity(),
+        cluster_addr: settings.cluster_addr.clone(),
+        authorities: vec![authority],
+    };
     let service = JoiningService { backend: server.parts.backend.clone(), members };
     let transport = port(server)?.open(identity, Arc::new(service)).await?;
-    let settings = &server.parts.settings;
     let addresses = Addresses {
         api_addr: settings.api_addr.clone(),
         cluster_addr: settings.cluster_addr.clone(),
@@ -279,6 +284,7 @@ fn applicant(server: &Lifecycle, consensus: &dyn Consensus, non_voter: bool) -> 
         election_ms: own.election_ms,
         version: settings.version.clone(),
         nonce: random::bytes(),
+        is_member: false,
     })
 }
 

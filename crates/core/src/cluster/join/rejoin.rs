@@ -1,7 +1,7 @@
 //! A member that has missed a rotation of the keyring: no other member accepts its certificate, and it accepts none of
 //! theirs, so that the rotation does not reach it. While it hears no leader it repeats the exchange of a node that joins
 //! with the members that it knows, and gets the authority that they have. Both sides prove the root key, so the
-//! certificate of the API need not be trusted.
+//! certificate of the API need not be trusted. A member that was removed in the meantime gets the proof of that.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -11,13 +11,14 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use keepfast_crypto::locked::Key256;
 use keepfast_crypto::random;
-use keepfast_framework::Clock;
-use keepfast_storage::{Addresses, Barrier, Consensus, Member};
+use keepfast_framework::{Clock, Timestamp};
+use keepfast_storage::{Addresses, Barrier, Consensus, Index, Member};
 use serde_json::json;
 
 use super::client::{JoinClient, JoinError, JoinStep, JoinTarget};
 use super::exchange::{Applicant, JOINING, Proof};
 use super::pause::pause;
+use super::proven::ProvenNodes;
 use super::responses::{challenge_of, sealed_of};
 
 /// The interval in which the contact with the leader is checked.
@@ -36,10 +37,19 @@ pub(crate) struct GivenAuthority {
     pub(crate) seed: Key256,
 }
 
+/// What another member has responded.
+enum Given {
+    Authority(GivenAuthority),
+    /// This node is no member at this index.
+    Removal(Index),
+}
+
 /// Asks the other members for their newest authority.
 #[derive(Clone)]
 pub(crate) struct Rejoin {
     pub(crate) consensus: Arc<dyn Consensus>,
+    /// Members that the list of this node may lack.
+    pub(crate) proven: Arc<ProvenNodes>,
     pub(crate) client: Arc<dyn JoinClient>,
     /// The leaders of the configuration, whose client certificates are used.
     pub(crate) configured: Vec<JoinTarget>,
@@ -68,7 +78,7 @@ impl Rejoin {
             if now < *next.get_or_insert(now.after(PATIENCE)) {
                 continue;
             }
-            found(self.newest(&barrier).await);
+            found(self.newest(&barrier, clock.now()).await);
             let pause = pause(attempt, u32::from_le_bytes(random::bytes()));
             next = Some(clock.now().after(pause.max(PATIENCE)));
             attempt = attempt.saturating_add(1);
@@ -82,15 +92,28 @@ impl Rejoin {
         hears || status.is_leading || status.is_removed || status.members.len() < 2
     }
 
-    async fn newest(&self, barrier: &Barrier) -> Option<GivenAuthority> {
+    async fn newest(&self, barrier: &Barrier, now: Timestamp) -> Option<GivenAuthority> {
         let status = self.consensus.status();
         let origin = self.consensus.identity();
         let own = status.members.iter().find(|member| member.incarnation == origin.incarnation)?;
-        let others = status.members.iter().filter(|member| member.incarnation != origin.incarnation);
-        let mut calls: FuturesUnordered<_> = others.map(|member| self.ask(member, own, barrier)).collect();
+        let mut others: Vec<Member> = status.members.clone();
+        others.retain(|member| member.incarnation != origin.incarnation);
+        let mut unlisted = self.proven.list(now);
+        unlisted.retain(|node| !status.members.iter().any(|member| member.incarnation == node.incarnation));
+        others.append(&mut unlisted);
+        let mut calls: FuturesUnordered<_> = others.iter().map(|member| self.ask(member, own, barrier)).collect();
         let mut newest = None;
         while let Some(given) = calls.next().await {
-            newest = newest.into_iter().chain(given).max_by_key(|given| given.term);
+            match given {
+                Some(Given::Authority(given)) => {
+                    newest = newest.into_iter().chain([given]).max_by_key(|given| given.term);
+                }
+                Some(Given::Removal(index)) => {
+                    self.leave(index).await;
+                    return None;
+                }
+                None => {}
+            }
         }
         let term = barrier.key_status().ok()?.term;
         let newest = newest.filter(|given| given.term > term);
@@ -104,7 +127,14 @@ impl Rejoin {
         newest
     }
 
-    async fn ask(&self, member: &Member, own: &Member, barrier: &Barrier) -> Option<GivenAuthority> {
+    /// Those who follow the role of this node seal it.
+    async fn leave(&self, removed_at: Index) {
+        if let Err(error) = self.consensus.leave(removed_at).await {
+            tracing::error!(%error, "this node was removed from its cluster, and cannot store that");
+        }
+    }
+
+    async fn ask(&self, member: &Member, own: &Member, barrier: &Barrier) -> Option<Given> {
         let outcome = tokio::time::timeout(WITHIN, self.exchange(member, own, barrier)).await;
         match outcome {
             Ok(Ok(given)) => Some(given),
@@ -120,7 +150,7 @@ impl Rejoin {
         }
     }
 
-    async fn exchange(&self, member: &Member, own: &Member, barrier: &Barrier) -> Result<GivenAuthority, JoinError> {
+    async fn exchange(&self, member: &Member, own: &Member, barrier: &Barrier) -> Result<Given, JoinError> {
         let target = self.target(member);
         let applicant = self.applicant(own);
         let request = applicant.encode().map_err(|_| JoinError::Response("the request cannot be encoded"))?;
@@ -136,12 +166,16 @@ impl Rejoin {
             "answer": STANDARD.encode(proof.answer()),
         });
         let response = self.client.send(&target, JoinStep::Answer, body.to_string().into_bytes()).await?;
-        let welcome = proof.open(&sealed_of(&response)?);
+        let sealed = sealed_of(&response)?;
+        if let Some(index) = proof.open_removal(&sealed) {
+            return Ok(Given::Removal(Index(index)));
+        }
+        let welcome = proof.open(&sealed);
         let welcome = welcome.ok_or(JoinError::Response("the member did not prove that it has the root key"))?;
         if welcome.details.cluster_id != self.cluster_id {
             return Err(JoinError::Response("the member belongs to another cluster"));
         }
-        Ok(GivenAuthority { term: welcome.details.term, seed: welcome.authority })
+        Ok(Given::Authority(GivenAuthority { term: welcome.details.term, seed: welcome.authority }))
     }
 
     fn target(&self, member: &Member) -> JoinTarget {
@@ -162,6 +196,7 @@ impl Rejoin {
             election_ms: own.election_ms,
             version: self.addresses.version.clone(),
             nonce: random::bytes(),
+            is_member: true,
         }
     }
 }
