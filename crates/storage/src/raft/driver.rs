@@ -267,7 +267,14 @@ impl Driver {
             Effect::Install { vote, last, .. } => self.install(vote, last),
             Effect::Removed { commit } => self.removed(commit),
             Effect::LostEntries { of, last, acknowledged } => {
-                tracing::error!(member = %of, last, acknowledged, "a member has lost entries: it has no vote until it has them again");
+                let node = self.steps.as_ref().and_then(|steps| steps.member(of)).map(|member| member.node);
+                let node = node.unwrap_or_default();
+                tracing::error!(
+                    node,
+                    last,
+                    acknowledged,
+                    "a member has lost entries: it has no vote until it has them again"
+                );
             }
             Effect::Broken(why) => self.stop_for(&StorageError::corrupt(why)),
             // What is proposed gets its fate from what is committed.

@@ -57,6 +57,9 @@ async fn node_that_missed(change: impl AsyncFnOnce(&Cluster)) -> Cluster {
     third.node.shutdown().await;
     cluster.fall_behind("c");
     change(&cluster).await;
+    while cluster.authorities("a").len() != 2 {
+        tokio::task::yield_now().await;
+    }
     while cluster.authorities("a").len() != 1 {
         cluster.clock().advance(Duration::from_secs(61));
         tokio::task::yield_now().await;
