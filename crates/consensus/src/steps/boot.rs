@@ -172,7 +172,6 @@ impl Steps {
         let mut steps = Self {
             timer: Timer::new(now),
             id: boot.id,
-            members: boot.members,
             unapplied: std::collections::VecDeque::new(),
             newest_list,
             applied: boot.applied,
@@ -181,7 +180,8 @@ impl Steps {
             reads: Reads::new(boot.epoch),
             proposals: Proposals::default(),
             output: Output::new(vote),
-            departures: Departures::default(),
+            departures: Departures::of(boot.id, &boot.members),
+            members: boot.members,
             lost_entries: LostEntries::default(),
             recovered: boot.recovered,
             fault: None,

@@ -23,12 +23,20 @@ struct Departed {
 #[derive(Default)]
 pub(super) struct Departures {
     left: Vec<Departed>,
+    /// The data directory of this node.
+    own: Option<Incarnation>,
     /// An entry at this index has, in its frame, the commit of the newest applied list.
     floor: u64,
     is_gone: bool,
 }
 
 impl Departures {
+    /// Those of a node with the id `own` that begins with this list.
+    pub(super) fn of(own: RaftId, members: &[Member]) -> Self {
+        let own = members.iter().find(|member| member.id == own).map(|member| member.incarnation);
+        Self { own, ..Self::default() }
+    }
+
     /// Whether this node was removed.
     pub(super) fn is_gone(&self) -> bool {
         self.is_gone
@@ -126,8 +134,9 @@ impl Steps {
             Some((term, leader)) if term == raft.term => leader == message.from,
             _ => true,
         };
-        let own = self.members.iter().find(|member| member.id == self.id);
-        leads && commit > self.applied && own.is_some_and(|member| member.incarnation == incarnation)
+        // A node that has applied its removal takes it from any leader; another one only at an index that it has not applied.
+        let is_listed = self.members.iter().any(|member| member.id == self.id);
+        leads && (!is_listed || commit > self.applied) && self.departures.own == Some(incarnation)
     }
 
     /// The leader has sent that this node was removed: it takes no part any more.

@@ -51,6 +51,20 @@ fn a_removal_that_no_leader_of_the_term_sends_is_lost() {
     assert!(removed(&follower().message(3, 6, gone(20, 1))));
 }
 
+/// It has the entry that removes it, and would wait for its leader without end.
+#[test]
+fn a_node_that_has_applied_its_removal_ends_when_its_leader_sends_it() {
+    let list = Payload::Members((2..=3).map(|number| member(number, true)).collect()).encode();
+    let entry = Entry { id: LogId { term: 4, index: 12 }, payload: list };
+    let body = Body::Append { previous: LogId { term: 3, index: 11 }, commit: 12, entries: vec![entry] };
+    for (from, incarnation, ends) in [(2, 1, true), (3, 1, false), (2, 9, false)] {
+        let mut bench = follower();
+        bench.message(2, 4, body.clone());
+        assert_eq!((bench.steps.members().len(), bench.steps.status().applied), (2, 12));
+        assert_eq!(removed(&bench.message(from, 4, gone(12, incarnation))), ends, "{from} {incarnation}");
+    }
+}
+
 #[test]
 fn a_leader_is_not_removed_by_a_message_of_its_term() {
     let mut bench = Bench::new(boot(3), None);

@@ -12,7 +12,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use keepfast_crypto::locked::Key256;
 use keepfast_crypto::random;
 use keepfast_framework::{Clock, Timestamp};
-use keepfast_storage::{Addresses, Barrier, Consensus, Index, Member};
+use keepfast_storage::{Addresses, Barrier, Consensus, Index, Member, Origin, RaftId};
 use serde_json::json;
 
 use super::client::{JoinClient, JoinError, JoinStep, JoinTarget};
@@ -85,23 +85,24 @@ impl Rejoin {
         }
     }
 
-    /// Whether the leader is heard, or there is none to be heard.
+    /// Whether the leader is heard, or there is none to be heard. A node that has applied its removal hears none.
     fn hears_leader(&self) -> bool {
         let status = self.consensus.status();
         let hears = status.leader.is_some() && status.last_contact.is_some_and(|contact| contact < PATIENCE);
-        hears || status.is_leading || status.is_removed || status.members.len() < 2
+        hears || status.is_leading || !status.is_running || status.members.len() < 2
     }
 
     async fn newest(&self, barrier: &Barrier, now: Timestamp) -> Option<GivenAuthority> {
         let status = self.consensus.status();
         let origin = self.consensus.identity();
-        let own = status.members.iter().find(|member| member.incarnation == origin.incarnation)?;
+        let own = status.members.iter().find(|member| member.incarnation == origin.incarnation);
+        let own = own.cloned().unwrap_or_else(|| self.unlisted(&origin));
         let mut others: Vec<Member> = status.members.clone();
         others.retain(|member| member.incarnation != origin.incarnation);
         let mut unlisted = self.proven.list(now);
         unlisted.retain(|node| !status.members.iter().any(|member| member.incarnation == node.incarnation));
         others.append(&mut unlisted);
-        let mut calls: FuturesUnordered<_> = others.iter().map(|member| self.ask(member, own, barrier)).collect();
+        let mut calls: FuturesUnordered<_> = others.iter().map(|member| self.ask(member, &own, barrier)).collect();
         let mut newest = None;
         while let Some(given) = calls.next().await {
             match given {
@@ -125,6 +126,21 @@ impl Rejoin {
             );
         }
         newest
+    }
+
+    /// This node when its own list lacks it.
+    fn unlisted(&self, origin: &Origin) -> Member {
+        Member {
+            id: RaftId(0),
+            node: origin.node.clone(),
+            incarnation: origin.incarnation,
+            cluster_addr: self.addresses.cluster_addr.clone(),
+            api_addr: self.addresses.api_addr.clone(),
+            voter: false,
+            wants_vote: false,
+            election_ms: 1000,
+            version: self.addresses.version.clone(),
+        }
     }
 
     /// Those who follow the role of this node seal it.

@@ -78,3 +78,13 @@ async fn a_node_that_comes_back_long_after_its_removal_ends_by_proof() {
     cluster.open(away);
     assert!(cluster.nodes[away].status().is_removed);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_node_that_is_removed_ends() {
+    let cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    let removed = (leader + 1) % 3;
+    cluster.nodes[leader].consensus().change(Change::Remove(format!("n{removed}"))).await.unwrap();
+    cluster.nodes[removed].until(|status| status.is_removed && !status.is_running).await;
+    assert!(cluster.nodes[leader].status().members.len() == 2);
+}

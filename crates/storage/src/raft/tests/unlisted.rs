@@ -13,9 +13,7 @@ async fn a_node_with_an_old_list_elects_one_that_it_does_not_know() {
     let changes = async |number: usize, change: Change| cluster.nodes[number].consensus().change(change).await.unwrap();
     changes(0, Change::Promote("n3".into())).await;
     // A removed leader cannot commit the removal of itself alone.
-    let transferred = cluster.nodes[0].consensus().transfer(Some("n1".into())).await;
-    transferred.unwrap();
-    cluster.leader_among(&[1]).await;
+    cluster.lead(1).await;
     let index = changes(1, Change::Remove("n0".into())).await;
     cluster.nodes[3].applies(index.0).await;
     cluster.nodes[0].end();
