@@ -13,6 +13,9 @@ use crate::message::{Body, Message};
 /// How long a leader repeats it unasked, in microseconds.
 const PATIENCE: u64 = 60_000_000;
 
+/// How long it waits before: a request for the removal may have come through the member, which seals.
+const GRACE: u64 = 1_000_000;
+
 struct Departed {
     member: Member,
     removed: Mono,
@@ -76,7 +79,9 @@ impl Steps {
             return;
         }
         let span = self.settings.election();
-        let is_due = |departed: &Departed| departed.sent.is_none_or(|sent| now.since(sent) >= span);
+        let is_due = |departed: &Departed| {
+            now.since(departed.removed) >= GRACE && departed.sent.is_none_or(|sent| now.since(sent) >= span)
+        };
         let mut due = Vec::new();
         for departed in self.departures.left.iter_mut().filter(|departed| is_due(departed)) {
             departed.sent = Some(now);

@@ -82,7 +82,10 @@ fn removal(planted: Option<Bug>) -> (Bench, Vec<Effect>) {
     bench.input(Input::Change(Change::Remove("node3".to_owned())));
     let mut effects = bench.message(2, 4, Body::AppendResponse { index: 13, commit: 12, rejection: None });
     assert_eq!((bench.steps.members().len(), bench.steps.status().applied), (2, 13));
-    effects.extend(bench.wait(100_000));
+    for _ in 0..4 {
+        effects.extend(bench.wait(300_000));
+        effects.extend(bench.message(2, 4, Body::HeartbeatResponse { commit: 12, read: None }));
+    }
     (bench, effects)
 }
 
