@@ -99,12 +99,13 @@ impl OpenPort {
         self.members_changed();
     }
 
-    /// Ends the connections that nodes may no longer have: those of removed nodes, and of unknown ones that are silent.
+    /// Ends the connections that nodes may no longer have: those of removed nodes, and of unknown ones that are silent. Calls
+    /// that run get their answers, the request for the removal itself among them; each later one is refused.
     pub(super) fn members_changed(&self) {
         let Some(session) = self.session() else { return };
         let now = self.clock.now();
         self.unknown.retain(now, |origin| session.service.standing(origin) == Standing::Unknown);
-        self.accepted.retain(|other, kind| self.allows(&session, &other.origin, kind));
+        self.accepted.retain(|other, kind| kind.drains() || self.allows(&session, &other.origin, kind));
         self.members.retain(|origin| self.allows(&session, origin, Kind::Messages));
     }
 

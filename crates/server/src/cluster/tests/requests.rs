@@ -270,3 +270,17 @@ async fn requests_after_a_rotation_outlive_the_former_keys() {
         assert_eq!(soon(request).await.unwrap(), Ok(404));
     }
 }
+
+#[tokio::test]
+async fn a_request_of_a_removed_node_is_answered_and_no_later_one() {
+    let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
+    let mut paths = slow(&b).await;
+    let removal = start(&a.port, &b, "secret/data/removal");
+    soon(paths.recv()).await.unwrap();
+    b.service.strangers.lock().push(origin("a"));
+    b.port.members_changed();
+    b.service.gate.add_permits(9);
+    assert_eq!(soon(removal).await.unwrap(), Ok(404));
+    assert!(soon(start(&a.port, &b, "secret/data/later")).await.unwrap().is_err());
+    assert!(paths.try_recv().is_err(), "it did not arrive");
+}
