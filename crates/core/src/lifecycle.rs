@@ -343,7 +343,7 @@ async fn connect(lifecycle: &Lifecycle, config: &SealConfig, barrier: &Arc<Barri
         service: Arc::new(ServedPeers::new(&this, consensus.clone())),
         addresses: parts.settings.addresses(),
         cluster_id: config.cluster_id.clone(),
-        rejoin: rejoin(parts, consensus, config),
+        rejoin: rejoin(lifecycle, consensus, config),
         authorities: Arc::default(),
         observed: parts.observed(),
     };
@@ -359,9 +359,11 @@ async fn connect(lifecycle: &Lifecycle, config: &SealConfig, barrier: &Arc<Barri
 }
 
 /// Gets the keys of the cluster that this node has missed; `None` for a server that cannot join.
-fn rejoin(parts: &ServerParts, consensus: &Arc<dyn Consensus>, config: &SealConfig) -> Option<Rejoin> {
+fn rejoin(lifecycle: &Lifecycle, consensus: &Arc<dyn Consensus>, config: &SealConfig) -> Option<Rejoin> {
+    let parts = &lifecycle.parts;
     Some(Rejoin {
         consensus: consensus.clone(),
+        proven: lifecycle.administration.proven.clone(),
         client: parts.settings.join.client.clone()?,
         configured: parts.settings.join.retry.clone(),
         addresses: parts.settings.addresses(),

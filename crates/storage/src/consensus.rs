@@ -27,6 +27,13 @@ pub trait Consensus: Send + Sync + 'static {
         None
     }
 
+    /// What this node knows of another one, by the applied list and those before it. Called for each connection and each
+    /// call of another node.
+    fn standing(&self, origin: &Origin) -> Standing {
+        let is_same = |member: &Member| member.node == origin.node && member.incarnation == origin.incarnation;
+        if self.status().members.iter().any(is_same) { Standing::Member } else { Standing::Unknown }
+    }
+
     /// Whether this node is the only member. Called for each request: implementations return a flag.
     fn is_alone(&self) -> bool {
         self.status().members.len() < 2
@@ -93,6 +100,25 @@ pub trait Consensus: Send + Sync + 'static {
     /// [`StorageError::ChangeOpen`] while another change is open.
     async fn change(&self, change: Change) -> Result<Index, StorageError>;
 
+    /// At the leader: returns an index at which a data directory is no member, once a majority of the members has that on
+    /// disk: its node may then end for good.
+    ///
+    /// # Errors
+    /// [`StorageError::NotLeader`] when this node does not lead; [`StorageError::NoLeader`] when the directory is that of a
+    /// member, or its removal is not that far.
+    async fn departed(&self, _incarnation: Incarnation) -> Result<Index, StorageError> {
+        Err(StorageError::NotLeader)
+    }
+
+    /// Ends this node, which was removed from its cluster, as the leader has proved. It keeps its data, and takes no part
+    /// after a restart either.
+    ///
+    /// # Errors
+    /// [`StorageError::NotLeader`] for a node without other members.
+    async fn leave(&self, _removed_at: Index) -> Result<(), StorageError> {
+        Err(StorageError::NotLeader)
+    }
+
     /// Transfers leadership to this voter, or to the one with the longest log. Returns when this node no longer leads.
     ///
     /// # Errors
@@ -132,6 +158,17 @@ pub trait Consensus: Send + Sync + 'static {
         parts: &mut dyn SnapshotParts,
         mark: Bytes,
     ) -> Result<Index, StorageError>;
+}
+
+/// What a node knows of another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is a member.
+    Member,
+    /// No list that this node has applied contains it. This node may lack the part of the log that adds it.
+    Unknown,
+    /// It was a member, and was removed.
+    Removed,
 }
 
 /// Sends messages to other members. The server implements it on its cluster port.

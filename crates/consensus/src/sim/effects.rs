@@ -44,6 +44,18 @@ impl World {
             Effect::Removed { .. } => self.removed(node),
             Effect::Broken(why) => Err(format!("node {node} stops: {why}")),
             Effect::Proposed { .. } | Effect::Refused(_) => Ok(()),
+            Effect::LostEntries { of, last, acknowledged } => self.lost_entries(node, of, last, acknowledged),
+        }
+    }
+
+    /// The disks of the simulator lose no entry that was synced, except with all others. Only a leader of an earlier term
+    /// may think so: the entries of a later one have replaced its own.
+    fn lost_entries(&self, number: usize, of: RaftId, last: u64, acknowledged: u64) -> Result<(), Broken> {
+        let term = self.nodes[number].process.as_ref().map_or(0, |process| process.steps.status().term);
+        let is_former = self.nodes.iter().any(|node| node.disk.vote.term > term);
+        match is_former {
+            true => Ok(()),
+            false => Err(format!("member {of} ends at {last} and had acknowledged {acknowledged}")),
         }
     }
 

@@ -115,6 +115,15 @@ pub enum Effect {
         /// The members there.
         members: Vec<Member>,
     },
+    /// A member has lost entries that it had acknowledged. The leader demotes it, and sends them again.
+    LostEntries {
+        /// The member.
+        of: RaftId,
+        /// The end of its log.
+        last: u64,
+        /// What it had acknowledged.
+        acknowledged: u64,
+    },
     /// What was proposed has these positions, the first and those that follow. It is not committed yet.
     Proposed {
         /// The position of the first.

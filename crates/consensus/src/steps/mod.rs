@@ -17,16 +17,20 @@
 //! | O9 | only known types of messages, with fields that fit | `accept.rs` |
 //! | O10 | one frame per step, and frames merge | `output.rs`, `frame.rs` |
 //! | O11 | a removed member ends when its leader sends that, once the removal is durable without it | `departures.rs` |
+//! | O12 | a member of a recovered cluster stops when its first leader lacks entries that it has applied | `recovered.rs` |
+//! | O13 | a member that has lost entries which it had acknowledged has no vote until it has them again | `lost_entries.rs` |
 
 mod accept;
 mod boot;
 mod departures;
 mod interface;
 mod lease;
+mod lost_entries;
 mod members;
 mod output;
 mod propose;
 mod reads;
+mod recovered;
 #[cfg(test)]
 mod tests;
 mod tick;
@@ -46,6 +50,7 @@ pub use interface::{Chance, Effect, Input, Origin, PeerProgress, Refusal, Role, 
 
 use departures::Departures;
 use lease::{Lease, Promise};
+use lost_entries::LostEntries;
 use output::Output;
 use propose::Proposals;
 use reads::Reads;
@@ -71,6 +76,9 @@ pub struct Steps {
     proposals: Proposals,
     output: Output,
     departures: Departures,
+    lost_entries: LostEntries,
+    /// See [`Boot::recovered`].
+    recovered: u64,
     /// Why this node must stop.
     fault: Option<String>,
     role: Role,
@@ -144,9 +152,10 @@ impl Steps {
             self.leave(commit, out);
             return;
         }
-        if self.responds_gone(origin, &message, out) {
+        if self.responds_gone(origin, &message, out) || self.is_behind_recovery(&message) {
             return;
         }
+        self.note_lost_entries(&message, out);
         self.note_contact(&message);
         self.pass(message);
     }
@@ -159,7 +168,7 @@ impl Steps {
     }
 
     fn snapshot(&mut self, origin: &Origin, message: Message) {
-        if !self.accepts(origin, &message) {
+        if !self.accepts(origin, &message) || self.is_behind_recovery(&message) {
             return;
         }
         self.note_contact(&message);
@@ -196,6 +205,7 @@ impl Steps {
             return;
         }
         self.proposals.clear();
+        self.lost_entries.clear();
         self.reads.lose_all(out);
         self.lease = Lease::of(is_leader.then_some(raft.term), self.now);
         if is_leader {

@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use super::autopilot::Autopilot;
 use super::join::pending::Joining;
+use super::join::proven::ProvenNodes;
 
 /// How the members of the cluster change: what of it lives as long as the process.
 #[derive(Default)]
 pub(crate) struct Administration {
     /// The cluster that this node is about to join.
     pub(crate) joining: Joining,
+    /// The nodes that have proved the root key, and that no list here has.
+    pub(crate) proven: Arc<ProvenNodes>,
     /// What autopilot has seen.
     pub(crate) autopilot: Autopilot,
     /// Held while a snapshot is in memory, so that there is one at a time.

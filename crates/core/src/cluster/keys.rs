@@ -218,8 +218,12 @@ impl ConnectionParts {
             authorities.current = current;
             authorities.all()
         };
-        let identity =
-            PortIdentity { cluster_id: self.cluster_id.clone(), node: self.consensus.identity(), authorities };
+        let identity = PortIdentity {
+            cluster_id: self.cluster_id.clone(),
+            node: self.consensus.identity(),
+            cluster_addr: self.addresses.cluster_addr.clone(),
+            authorities,
+        };
         let transport = self.port.open(identity, self.service.clone()).await?;
         let timed = TimedTransport::new(transport, self.observed.clone());
         Ok(self.consensus.start(Arc::new(timed), self.addresses.clone()).await?)

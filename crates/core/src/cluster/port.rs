@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use keepfast_crypto::locked::Key256;
 use keepfast_crypto::secret::SecretBytes;
 use keepfast_framework::{Incoming, Result};
-use keepfast_storage::{Backend, Member, Origin, Transport};
+use keepfast_storage::{Backend, Member, Origin, Standing, Transport};
 
 use crate::Response;
 
@@ -16,6 +16,8 @@ pub struct PortIdentity {
     pub cluster_id: String,
     /// The name and the data directory of this node.
     pub node: Origin,
+    /// The address at which other nodes reach this one: one that has no list with it gets it by this.
+    pub cluster_addr: String,
     /// The seeds of the certificate authorities of the cluster that are accepted now, each of a term of the keyring, the
     /// newest first. The certificate of this node is issued by the first; a peer's may be issued by any.
     pub authorities: Vec<Key256>,
@@ -63,7 +65,7 @@ pub trait ClusterPort: std::fmt::Debug + Send + Sync + 'static {
     /// Gives a coming root key to another member. Returns within a few seconds whether it has taken it.
     async fn announce_root(&self, to: &Member, coming: &ComingRoot) -> bool;
 
-    /// Ends the connections of nodes that are no longer members.
+    /// Ends the connections that nodes may no longer have after a change of the members.
     fn members_changed(&self);
 }
 
@@ -101,8 +103,13 @@ pub trait PeerService: Send + Sync + 'static {
     /// The backend, with [`Backend::consensus`].
     fn backend(&self) -> Arc<dyn Backend>;
 
-    /// Whether a node with this name and data directory is a member, or is this node's leader while it joins.
-    fn is_member(&self, origin: &Origin) -> bool;
+    /// What this node knows of a node with this name and data directory.
+    fn standing(&self, origin: &Origin) -> Standing;
+
+    /// Whether such a node is a member.
+    fn is_member(&self, origin: &Origin) -> bool {
+        self.standing(origin) == Standing::Member
+    }
 
     /// Keeps a root key that this node's leader is about to commit, until its record is applied or 30 seconds have
     /// passed. Returns false when this node is sealed or has another leader.

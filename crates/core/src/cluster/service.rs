@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use keepfast_framework::{ClusterPart, Incoming};
-use keepfast_storage::{Backend, Consensus, Origin};
+use keepfast_storage::{Backend, Consensus, Origin, Standing};
 
 use super::place::Site;
 use super::port::{ComingRoot, PeerService};
@@ -35,11 +35,8 @@ impl PeerService for ServedPeers {
         self.backend.clone()
     }
 
-    fn is_member(&self, origin: &Origin) -> bool {
-        let status = self.consensus.status();
-        let leader = status.leader.as_ref().filter(|_| status.is_joining);
-        let mut known = status.members.iter().chain(leader);
-        known.any(|member| member.node == origin.node && member.incarnation == origin.incarnation)
+    fn standing(&self, origin: &Origin) -> Standing {
+        self.consensus.standing(origin)
     }
 
     fn expect_root(&self, from: &Origin, coming: ComingRoot) -> bool {

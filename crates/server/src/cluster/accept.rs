@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::connection::{Connection, Credentials, Halves};
 use super::dial::{HANDSHAKE, certificate};
-use super::frames::{Hello, Kind, invalid, welcome};
+use super::frames::{Hello, Kind, invalid, read_address, welcome};
 use super::open_port::OpenPort;
 use super::serve;
 
@@ -143,8 +143,9 @@ async fn greet(port: &OpenPort, stream: TcpStream) -> io::Result<(Connection, Ki
     let mut hello = [0; Hello::LENGTH];
     stream.read_exact(&mut hello).await?;
     let hello = Hello::decode(&hello).ok_or_else(|| invalid("the first bytes of a node"))?;
+    let address = read_address(&mut stream).await?;
     let other = Credentials { origin, certificate, verified: session.identity.now() };
-    let connection = port.accepted(other, hello).ok_or_else(|| invalid("the node is no member"))?;
+    let connection = port.accepted(other, hello, &address).ok_or_else(|| invalid("the node is no member"))?;
     stream.write_all(&welcome(hello.kind.limit(port.largest))).await?;
     stream.flush().await?;
     Ok((connection, hello.kind, Halves::new(stream.into())))

@@ -10,7 +10,7 @@ use bytes::Buf;
 use keepfast_core::cluster::port::ForwardedResponse;
 use keepfast_storage::StorageError;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::back_off;
@@ -68,6 +68,12 @@ struct Live {
     /// The calls without an answer; `None` after the end.
     pending: Mutex<Option<HashMap<u64, oneshot::Sender<Answer>>>>,
     limit: usize,
+    /// The number of the session whose certificate it has.
+    session: u64,
+    /// Whether a newer connection has replaced it.
+    is_replaced: AtomicBool,
+    /// Notified when it may have no calls any more.
+    drains: Notify,
 }
 
 struct Queued {
@@ -150,22 +156,21 @@ impl Caller {
         self.bytes.acquire_many(u32::try_from(units).ok()?).await.ok()
     }
 
-    /// The open connection, or a new one. Callers wait for the same attempt; `None` when it fails, and for a short time
-    /// after that.
+    /// The open connection, or a new one, also when the keys of this node are others than when it was opened: the other node
+    /// soon ends it. Callers wait for the same attempt; `None` when there is no connection, and for a short time after that.
     async fn live(&self, port: &Arc<OpenPort>, to: &Arc<Recipient>) -> Option<Arc<Live>> {
         let mut current = self.live.lock().await;
-        if let Some(live) = current.as_ref().filter(|live| live.pending.lock().is_some()) {
-            return Some(live.clone());
-        }
-        *current = None;
-        if self.pauses.load(Ordering::Acquire) {
-            return None;
+        current.take_if(|live| live.pending.lock().is_none());
+        let session = port.session_number();
+        if current.as_ref().is_some_and(|live| live.session == session) || self.pauses.load(Ordering::Acquire) {
+            return current.clone();
         }
         match dial(port, &to.origin, &to.address(), self.kind).await {
             Ok(dialled) => {
                 self.failures.store(0, Ordering::Relaxed);
-                *current = Some(Live::start(port.clone(), to.clone(), dialled));
-                current.clone()
+                if let Some(older) = current.replace(Live::start(port.clone(), to.clone(), dialled, session)) {
+                    older.replaced();
+                }
             }
             Err(error) => {
                 let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
@@ -173,9 +178,10 @@ impl Caller {
                     tracing::warn!(node = to.origin.node, kind = ?self.kind, %error, "a member is not reached");
                 }
                 self.pause(port, failures);
-                None
+                current.take_if(|live| live.pending.lock().is_none());
             }
         }
+        current.clone()
     }
 
     fn pause(&self, port: &Arc<OpenPort>, failures: u32) {
@@ -199,14 +205,24 @@ impl Drop for Pending<'_> {
         if let Some(pending) = self.live.pending.lock().as_mut() {
             pending.remove(&self.id);
         }
+        if self.live.is_replaced.load(Ordering::Acquire) {
+            self.live.drains.notify_one();
+        }
     }
 }
 
 impl Live {
-    fn start(port: Arc<OpenPort>, to: Arc<Recipient>, dialled: Dialled) -> Arc<Self> {
+    fn start(port: Arc<OpenPort>, to: Arc<Recipient>, dialled: Dialled, session: u64) -> Arc<Self> {
         let (frames, queue) = mpsc::channel(QUEUE);
-        let pending = Mutex::new(Some(HashMap::new()));
-        let live = Arc::new(Live { frames, next: AtomicU64::new(0), pending, limit: dialled.limit });
+        let live = Arc::new(Live {
+            frames,
+            next: AtomicU64::new(0),
+            pending: Mutex::new(Some(HashMap::new())),
+            limit: dialled.limit,
+            session,
+            is_replaced: AtomicBool::new(false),
+            drains: Notify::new(),
+        });
         let started = live.clone();
         tokio::spawn(async move {
             let error = started.run(&port, &to, dialled, queue).await;
@@ -226,6 +242,24 @@ impl Live {
             () = silence => io::ErrorKind::TimedOut.into(),
             () = connection.ended() => io::ErrorKind::ConnectionAborted.into(),
             () = to.removed() => io::ErrorKind::ConnectionAborted.into(),
+            () = self.drained() => io::Error::other("a newer connection has replaced it"),
+        }
+    }
+
+    /// Ends the connection after its calls.
+    fn replaced(&self) {
+        self.is_replaced.store(true, Ordering::Release);
+        self.drains.notify_one();
+    }
+
+    /// Completes when the connection was replaced, and has no calls.
+    async fn drained(&self) {
+        loop {
+            let is_idle = self.pending.lock().as_ref().is_none_or(HashMap::is_empty);
+            if is_idle && self.is_replaced.load(Ordering::Acquire) {
+                return;
+            }
+            self.drains.notified().await;
         }
     }
 

@@ -4,7 +4,7 @@
 //! kind of connection has its own, so that no heartbeat waits behind a snapshot. Numbers are little-endian:
 //!
 //! ```text
-//! hello   = "KFP1" kind:u8 process:16 generation:u64    from the node that dials
+//! hello   = "KFP1" kind:u8 process:16 generation:u64 length:u16 address   from the node that dials
 //! welcome = "KFP1" limit:u32                            from the node that accepts; nothing is sent before it
 //! frame   = length:u32 type:u8 body                     length counts type and body; the first limit is for all frames
 //! kind    = 1 messages | 2 snapshot | 3 calls | 4 requests
@@ -29,8 +29,10 @@
 //! error = code:u8 first:u64 second:u64                  see `failure.rs`
 //! ```
 //!
-//! `process` is random for each process, and `generation` grows with each connection of it. A node ends a connection
-//! when it accepts a newer one of the same node and kind, and drops what the older one still brings. A node that
+//! `address` is the `cluster_addr` of the node that dials, of at most [`MAX_ADDRESS`] bytes: the other node may lack the part
+//! of the log that has it. `process` is random for each process, and `generation` grows with each connection of it. A node ends a connection
+//! when it accepts a newer one of the same node and kind, and drops what the older one still brings; of calls and requests
+//! it ends the one before that, so that calls end on the connection that has their certificates. A node that
 //! receives nothing for [`MAX_QUIET`] seconds ends the connection.
 //!
 //! Every length has a bound, and memory follows the bytes that were received: a length alone reserves at most
@@ -51,6 +53,8 @@ pub(super) const MAX_QUIET: u32 = 5;
 const FIRST_READ: usize = 64 << 10;
 /// The longest body that is copied behind its head, so that both are one record of TLS.
 const SMALL: usize = 8 << 10;
+/// The most bytes of an address, as in a list of members.
+const MAX_ADDRESS: usize = 512;
 /// The bytes of a frame before its body.
 const HEAD: usize = 5;
 const MAGIC: &[u8; 4] = b"KFP1";
@@ -70,6 +74,16 @@ pub(super) enum Kind {
 
 impl Kind {
     const ALL: [Kind; 4] = [Kind::Messages, Kind::Snapshot, Kind::Calls, Kind::Requests];
+
+    /// Whether a connection stays open beside a newer one until its calls have ended.
+    pub(super) fn drains(self) -> bool {
+        matches!(self, Kind::Calls | Kind::Requests)
+    }
+
+    /// Whether Raft needs it: such a connection is accepted from nodes that no list has.
+    pub(super) fn is_of_raft(self) -> bool {
+        matches!(self, Kind::Messages | Kind::Snapshot)
+    }
 
     /// The longest frame, with its type, that the accepting node reads; `largest` is the longest request.
     pub(super) fn limit(self, largest: usize) -> usize {
@@ -130,6 +144,27 @@ impl Hello {
         let generation = u64::from_le_bytes(generation.try_into().ok()?);
         (magic == MAGIC).then_some(Hello { kind, process: *process, generation })
     }
+}
+
+/// The address behind a [`Hello`]. One that is too long is left out.
+pub(super) fn encode_address(address: &str) -> Vec<u8> {
+    let address = if address.len() > MAX_ADDRESS { "" } else { address };
+    let length = u16::try_from(address.len()).unwrap_or_default();
+    [&length.to_le_bytes(), address.as_bytes()].concat()
+}
+
+/// Reads the address behind a [`Hello`].
+///
+/// # Errors
+/// Those of the connection; [`io::ErrorKind::InvalidData`] for one that is too long or no text.
+pub(super) async fn read_address<R: AsyncRead + Unpin>(input: &mut R) -> io::Result<String> {
+    let length = usize::from(input.read_u16_le().await?);
+    if length > MAX_ADDRESS {
+        return Err(invalid("an address is longer than allowed"));
+    }
+    let mut address = vec![0; length];
+    input.read_exact(&mut address).await?;
+    String::from_utf8(address).map_err(|_| invalid("an address is no text"))
 }
 
 /// The first bytes of the node that accepts: its limit for the length of a frame.

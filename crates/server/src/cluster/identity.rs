@@ -309,7 +309,8 @@ mod tests {
     fn a_certificate_is_replaced_after_half_of_its_validity() {
         let clock = TestClock::default();
         let authorities = vec![Key256::new([1; 32])];
-        let identity = PortIdentity { cluster_id: "c".to_owned(), node: origin("n"), authorities };
+        let identity =
+            PortIdentity { cluster_id: "c".to_owned(), node: origin("n"), cluster_addr: String::new(), authorities };
         let identity = Identity::new(identity, Arc::new(clock.clone())).unwrap();
         let accepting = || identity.configs().unwrap().accepting;
         let first = accepting();

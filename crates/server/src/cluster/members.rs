@@ -52,12 +52,10 @@ impl Members {
         }
         let origin = Origin { node: member.node.clone(), incarnation: member.incarnation };
         let recipient = state.known.entry(origin).or_insert_with_key(|origin| Arc::new(Recipient::new(origin.clone())));
-        let mut address = recipient.address.lock();
         // A node that no list here has comes without an address, and keeps the one that is known.
-        if !member.cluster_addr.is_empty() && *address != member.cluster_addr {
-            address.clone_from(&member.cluster_addr);
+        if !member.cluster_addr.is_empty() {
+            recipient.set_address(&member.cluster_addr);
         }
-        drop(address);
         Some(recipient.clone())
     }
 
@@ -96,6 +94,14 @@ impl Recipient {
     /// Its `cluster_addr`.
     pub(super) fn address(&self) -> String {
         self.address.lock().clone()
+    }
+
+    /// Replaces its address.
+    pub(super) fn set_address(&self, address: &str) {
+        let mut known = self.address.lock();
+        if *known != address {
+            address.clone_into(&mut known);
+        }
     }
 
     /// Completes when the node is no longer a member, or the port is closed.

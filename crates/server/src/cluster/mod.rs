@@ -25,5 +25,6 @@ mod serve;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod unknown;
 
 pub(crate) use port::Port;

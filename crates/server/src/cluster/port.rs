@@ -91,7 +91,8 @@ impl Port {
 impl ClusterPort for Port {
     async fn open(&self, identity: PortIdentity, service: Arc<dyn PeerService>) -> Result<Arc<dyn Transport>> {
         let _turn = self.turn.lock().await;
-        let session = Session { identity: Identity::new(identity, self.clock.clone())?, service };
+        let cluster_addr = identity.cluster_addr.clone();
+        let session = Session { identity: Identity::new(identity, self.clock.clone())?, cluster_addr, service };
         if let Some(port) = self.current() {
             port.replace(session);
             return Ok(Arc::new(Sender(port)));
@@ -118,7 +119,7 @@ impl ClusterPort for Port {
         to: &Member,
         request: Box<Incoming>,
     ) -> std::result::Result<ForwardedResponse, NotForwarded> {
-        let Some((port, member)) = self.current().and_then(|port| Some((port.clone(), port.members.get(to)?))) else {
+        let Some((port, member)) = self.current().and_then(|port| Some((port.clone(), port.recipient(to)?))) else {
             return Err(NotForwarded::Elsewhere(request));
         };
         let is_unproven = request.cluster.as_ref().is_some_and(|part| part.is_unproven);
@@ -140,7 +141,7 @@ impl ClusterPort for Port {
 
     async fn announce_root(&self, to: &Member, coming: &ComingRoot) -> bool {
         let Some(port) = self.current() else { return false };
-        let Some(member) = port.members.get(to) else { return false };
+        let Some(member) = port.recipient(to) else { return false };
         let frame = |id| Outgoing::new(tag::ROOT, coming_root::encode(id, coming).expose(), Bytes::new());
         matches!(member.calls.call(&port, &member, frame, ROOT).await, Ok(Answer::Done(_)))
     }
@@ -168,7 +169,7 @@ impl Transport for Sender {
             tracing::error!(bytes = message.len(), "a message of Raft is too long");
             return;
         }
-        if let Some(member) = self.0.members.get(to) {
+        if let Some(member) = self.0.recipient(to) {
             messages::send(&self.0, member, message);
         }
     }
@@ -179,7 +180,7 @@ impl Transport for Sender {
         head: Bytes,
         parts: Box<dyn SnapshotParts>,
     ) -> std::result::Result<(), StorageError> {
-        let member = self.0.members.get(to).ok_or(StorageError::Closed)?;
+        let member = self.0.recipient(to).ok_or(StorageError::Closed)?;
         snapshot::send(&self.0, &member, head, parts).await
     }
 
@@ -187,7 +188,7 @@ impl Transport for Sender {
         if batch.len() > MAX_MESSAGE {
             return Err(StorageError::TooLarge { size: batch.len(), limit: MAX_MESSAGE });
         }
-        let member = self.0.members.get(leader).ok_or(StorageError::NoLeader)?;
+        let member = self.0.recipient(leader).ok_or(StorageError::NoLeader)?;
         let frame = |id| call(tag::COMMIT, id, batch);
         match member.calls.call(&self.0, &member, frame, COMMIT).await {
             Ok(Answer::Done(index)) => Ok(Index(index)),
@@ -198,7 +199,7 @@ impl Transport for Sender {
     }
 
     async fn read_index(&self, leader: &Member) -> std::result::Result<Index, StorageError> {
-        let member = self.0.members.get(leader).ok_or(StorageError::NoLeader)?;
+        let member = self.0.recipient(leader).ok_or(StorageError::NoLeader)?;
         let frame = |id| call(tag::READ_INDEX, id, Bytes::new());
         match member.calls.call(&self.0, &member, frame, READ_INDEX).await {
             Ok(Answer::Done(index)) => Ok(Index(index)),

@@ -64,7 +64,10 @@ fn consensus(port: &OpenPort) -> io::Result<Arc<dyn Consensus>> {
 async fn messages(port: &OpenPort, connection: &Connection, mut reader: Reader) -> io::Error {
     loop {
         let frame = match frames::read(&mut reader, Kind::Messages.limit(0)).await {
-            Ok(Frame { tag: tag::ALIVE, .. }) => continue,
+            Ok(Frame { tag: tag::ALIVE, .. }) if port.keeps(&connection.credentials().origin, Kind::Messages) => {
+                continue;
+            }
+            Ok(Frame { tag: tag::ALIVE, .. }) => return io::ErrorKind::ConnectionAborted.into(),
             Ok(Frame { tag: tag::MESSAGE, body }) => body,
             Ok(_) => return invalid("a frame that the connection does not have"),
             Err(error) => return error,
@@ -74,6 +77,7 @@ async fn messages(port: &OpenPort, connection: &Connection, mut reader: Reader) 
             Err(error) => return error,
         };
         let from = connection.credentials().origin.clone();
+        port.heard(&from);
         let mut is_readable = true;
         if !connection.deliver(|| is_readable = consensus.deliver(from, frame)) {
             return io::ErrorKind::ConnectionAborted.into();

@@ -30,6 +30,8 @@ pub(crate) enum Upto {
     Committed,
     /// The last entry: for the only voter of a cluster, what is durable is committed.
     Last,
+    /// The last entry, also where there are other voters: none of them decides any more.
+    Whole,
 }
 
 /// The state, and all that follows it.
@@ -148,7 +150,7 @@ impl Applier {
         loop {
             let last = match upto {
                 Upto::Committed => log.hard_state().committed,
-                Upto::Last => log.last().index,
+                Upto::Last | Upto::Whole => log.last().index,
             };
             let next = self.state().position().id.index + 1;
             if next > last {
@@ -164,7 +166,7 @@ impl Applier {
                 let last = next - 1;
                 return Err(StorageError::corrupt(format!("a batch after entry {last} of the log does not apply")));
             }
-            if list.is_some() && members.is_some_and(|members| members.list.len() > 1) {
+            if upto == Upto::Last && list.is_some() && members.is_some_and(|members| members.list.len() > 1) {
                 upto = Upto::Committed;
             }
         }

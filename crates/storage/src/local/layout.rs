@@ -6,6 +6,7 @@
 //! LOCK                 locked while a process uses the directory; holds its process id
 //! log/<number>.log     entries, see `segment`         numbers go up, 20 digits
 //! state.redb           the records, see `state`
+//! raft/peers.json      of an operator: the members of a recovered cluster, see `recovery`
 //! ```
 //!
 //! A directory of format 1 has only the first three fields, and segments as in `v1`; `upgrade` changes it to format 2.
@@ -58,6 +59,12 @@ pub(crate) struct Layout {
     /// announced. 0 for a node that was never in a cluster.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) announced_ms: u32,
+    /// While the cluster is recovered from `raft/peers.json`: its members, as the body of an entry.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) recovery: Vec<u8>,
+    /// The last index of the log before the last recovery.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub(crate) recovered: u64,
 }
 
 /// The bytes of a UUID; `None` for another text.
@@ -73,6 +80,10 @@ fn uuid(text: &str) -> Option<[u8; 16]> {
 
 fn is_zero(number: &u32) -> bool {
     *number == 0
+}
+
+fn is_nothing(index: &u64) -> bool {
+    *index == 0
 }
 
 impl Layout {
@@ -116,6 +127,8 @@ impl Layout {
             joined: Vec::new(),
             removed: false,
             announced_ms: 0,
+            recovery: Vec::new(),
+            recovered: 0,
         };
         layout.write(disk)?;
         Ok(layout)

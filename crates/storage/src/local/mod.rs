@@ -15,6 +15,7 @@ mod log_model;
 #[cfg(test)]
 mod log_suite;
 pub(crate) mod open_layout;
+mod recovery;
 mod restore;
 mod scan;
 mod scanned;
@@ -170,6 +171,7 @@ impl LocalBackend {
             upgrade::run(&disk, &mut layout, &options)?;
         }
         if options.clustered {
+            recovery::run(&disk, &mut layout, &options)?;
             layout.announce(&*disk, boot::election_ms(&options))?;
         }
         // What an upgrade or a snapshot that was not complete has left; nothing reads it.

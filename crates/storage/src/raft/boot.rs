@@ -78,6 +78,7 @@ pub(super) fn joining(layout: &Layout, log: &LogReader) -> Result<Boot, StorageE
         applied: 0,
         epoch: epoch(),
         announced_ms: layout.announced_ms,
+        recovered: layout.recovered,
     })
 }
 
@@ -112,6 +113,7 @@ pub(super) fn member_of(layout: &Layout, log: &LogReader, state: &State) -> Resu
         applied: applied.index,
         epoch: epoch(),
         announced_ms: layout.announced_ms,
+        recovered: layout.recovered,
     })
 }
 

@@ -17,8 +17,8 @@ use super::{
 };
 use crate::local::layout::Layout;
 use crate::{
-    Addresses, Batch, Change, ClusterStatus, Consensus, Index, Joined, Member, NodeId, Origin, SnapshotHead,
-    SnapshotParts, StorageError, Transport,
+    Addresses, Batch, Change, ClusterStatus, Consensus, Incarnation, Index, Joined, Member, NodeId, Origin,
+    SnapshotHead, SnapshotParts, Standing, StorageError, Transport,
 };
 
 #[async_trait]
@@ -37,6 +37,10 @@ impl Consensus for Node {
 
     fn is_removed(&self) -> bool {
         self.layout.read(|layout| is_removed(layout, &self.published.view.borrow().members))
+    }
+
+    fn standing(&self, origin: &Origin) -> Standing {
+        self.published.standing(origin)
     }
 
     fn status(&self) -> ClusterStatus {
@@ -104,6 +108,14 @@ impl Consensus for Node {
 
     async fn change(&self, change: Change) -> Result<Index, StorageError> {
         self.call(|reply| Event::Change(Box::new(change), reply)).await
+    }
+
+    async fn departed(&self, incarnation: Incarnation) -> Result<Index, StorageError> {
+        self.call(|reply| Event::Departed(incarnation, reply)).await
+    }
+
+    async fn leave(&self, removed_at: Index) -> Result<(), StorageError> {
+        self.call(|reply| Event::Leave(removed_at, reply)).await
     }
 
     async fn transfer(&self, to: Option<NodeId>) -> Result<(), StorageError> {

@@ -192,6 +192,14 @@ impl Driver {
             Event::Read(reply) => self.read(Some(reply)),
             Event::Renew => self.read(None),
             Event::Change(change, reply) => self.change(*change, reply),
+            Event::Departed(incarnation, reply) => {
+                let departed = self.steps.as_ref().and_then(|steps| steps.departed(incarnation));
+                let _ = reply.send(departed.map(Index).ok_or(StorageError::NoLeader));
+            }
+            Event::Leave(Index(commit), reply) => {
+                self.removed(commit);
+                let _ = reply.send(Ok(()));
+            }
             Event::Transfer(to, reply) => self.transfer(to, reply),
             Event::Start(reply) => {
                 let started = self.start();
@@ -263,6 +271,16 @@ impl Driver {
             Effect::SendSnapshot { to, term, .. } => self.send_snapshot(to, term),
             Effect::Install { vote, last, .. } => self.install(vote, last),
             Effect::Removed { commit } => self.removed(commit),
+            Effect::LostEntries { of, last, acknowledged } => {
+                let node = self.steps.as_ref().and_then(|steps| steps.member(of)).map(|member| member.node);
+                let node = node.unwrap_or_default();
+                tracing::error!(
+                    node,
+                    last,
+                    acknowledged,
+                    "a member has lost entries: it has no vote until it has them again"
+                );
+            }
             Effect::Broken(why) => self.stop_for(&StorageError::corrupt(why)),
             // What is committed at its position decides on a proposal.
             Effect::Proposed { .. } | Effect::Refused(_) => {}

@@ -9,12 +9,12 @@ use std::{
     time::Duration,
 };
 
-use keepfast_consensus::{Message, Mono, PeerProgress, Role as StepsRole};
+use keepfast_consensus::{MAX_MEMBERS, Message, Mono, PeerProgress, Role as StepsRole};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::clock;
-use crate::{Addresses, Leader, Member, Origin, PeerStatus, RaftId, Role, Transport};
+use super::{boot, clock};
+use crate::{Addresses, Leader, Member, Origin, PeerStatus, RaftId, Role, Standing, Transport};
 
 /// How this node reaches the others.
 pub(crate) struct Network {
@@ -67,6 +67,8 @@ pub(crate) struct Published {
     pub(crate) roles: watch::Sender<Role>,
     /// Notified after each change of the members of the view.
     pub(crate) members: watch::Sender<()>,
+    /// Members of earlier lists of this process, the newest last.
+    removed: Mutex<Vec<Origin>>,
     pub(crate) network: Mutex<Option<Arc<Network>>>,
     pub(crate) numbers: Mutex<Numbers>,
 }
@@ -94,6 +96,7 @@ impl Published {
             view: watch::Sender::new(view),
             roles: watch::Sender::new(role),
             members: watch::Sender::new(()),
+            removed: Mutex::default(),
             network: Mutex::new(None),
             numbers: Mutex::default(),
         }
@@ -173,6 +176,25 @@ impl Published {
         self.roles.send_modify(|_| {});
     }
 
+    /// What this node knows of another one.
+    pub(super) fn standing(&self, origin: &Origin) -> Standing {
+        if boot::find(&self.view.borrow().members, origin).is_some() {
+            return Standing::Member;
+        }
+        if self.removed.lock().contains(origin) { Standing::Removed } else { Standing::Unknown }
+    }
+
+    /// Notes who is no longer a member.
+    fn note_removed(&self, before: &[Member], now: &[Member]) {
+        let origin = |member: &Member| Origin { node: member.node.clone(), incarnation: member.incarnation };
+        let left = before.iter().map(origin).filter(|origin| boot::find(now, origin).is_none());
+        let mut removed = self.removed.lock();
+        removed.retain(|origin| boot::find(now, origin).is_none());
+        removed.extend(left);
+        let surplus = removed.len().saturating_sub(MAX_MEMBERS);
+        removed.drain(..surplus);
+    }
+
     /// Publishes a view and the role that follows from it.
     pub(super) fn set_view(&self, view: View) {
         let role = match (&view.is_leading, &view.leader) {
@@ -192,6 +214,9 @@ impl Published {
             let is_other = *old != view;
             if is_other {
                 has_other_members = old.members != view.members;
+                if has_other_members {
+                    self.note_removed(&old.members, &view.members);
+                }
                 *old = view;
             }
             is_other

@@ -2,17 +2,19 @@
 
 mod cluster;
 mod faults;
+mod recovery;
 mod removal;
 mod restore;
 mod room;
 mod transport;
+mod unlisted;
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
 use self::cluster::{Cluster, put, swap};
-use crate::{Backend, Batch, Change, Key, Role, StorageError, Write};
+use crate::{Backend, Batch, Change, Key, Member, Origin, Role, Standing, StorageError, Write};
 
 /// Long enough for any machine: tests wait for conditions.
 const PATIENCE: Duration = Duration::from_secs(30);

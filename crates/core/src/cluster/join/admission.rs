@@ -53,6 +53,12 @@ pub(crate) fn admit(applicant: &Applicant, of: &Circumstances<'_>) -> Result<Ste
     if of.removed.contain(applicant.incarnation) {
         return Err(Error::new(CONFLICT, "this node was removed from the cluster; empty its data directory first"));
     }
+    if applicant.is_member {
+        return Err(Error::new(
+            CONFLICT,
+            "the cluster has no such member; to join it, the data directory of this node must be empty",
+        ));
+    }
     // Members may have a newer one while a cluster is upgraded.
     if is_newer(&applicant.version, of.version) {
         return Err(Error::invalid(
@@ -112,6 +118,7 @@ mod tests {
             election_ms: member.election_ms,
             version: member.version,
             nonce: [0; 16],
+            is_member: false,
         }
     }
 
@@ -157,6 +164,16 @@ mod tests {
             let moved = Applicant { api_addr: "https://elsewhere:1".to_owned(), ..stale };
             let expected = Member { api_addr: moved.api_addr.clone(), ..status.members[1].clone() };
             assert_eq!(decide(&moved, &status, 60).unwrap(), Step::Update(expected));
+        }
+    }
+
+    #[test]
+    fn a_node_with_records_is_never_added() {
+        let status = cluster(3, Some(Duration::ZERO));
+        assert_eq!(decide(&Applicant { is_member: true, ..applicant(2) }, &status, 60).unwrap(), Step::Nothing);
+        let (unlisted, other_disk) = (applicant(4), Applicant { incarnation: [99; 16], ..applicant(2) });
+        for applicant in [unlisted, other_disk] {
+            assert_eq!(refused(decide(&Applicant { is_member: true, ..applicant }, &status, 60)).0, 409);
         }
     }
 

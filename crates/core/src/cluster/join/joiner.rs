@@ -218,10 +218,16 @@ async fn connect(
     members: Vec<Member>,
     authority: Key256,
 ) -> Result<()> {
-    let identity = PortIdentity { cluster_id, node: consensus.identity(), authorities: vec![authority] };
+    let settings = &server.parts.settings;
+    let identity = PortIdentity {
+        cluster_id,
+        node: consensus.identity(),
+        cluster_addr: settings.cluster_addr.clone(),
+        authorities: vec![authority],
+    };
     let service = JoiningService { backend: server.parts.backend.clone(), members };
     let transport = port(server)?.open(identity, Arc::new(service)).await?;
-    Ok(consensus.start(transport, server.parts.settings.addresses()).await?)
+    Ok(consensus.start(transport, settings.addresses()).await?)
 }
 
 /// Waits until the snapshot of the leader is applied.
@@ -293,6 +299,7 @@ fn applicant(server: &Lifecycle, consensus: &dyn Consensus, non_voter: bool) -> 
         election_ms: own.election_ms,
         version: settings.version.clone(),
         nonce: random::bytes(),
+        is_member: false,
     })
 }
 

@@ -1,7 +1,7 @@
 //! A member that has missed a rotation of the keyring: no other member accepts its certificate, and it accepts none of
 //! theirs, so that the rotation does not reach it. While it hears no leader it repeats the exchange of a node that joins
 //! with the members that it knows, and gets the authority that they have. Both sides prove the root key, so the
-//! certificate of the API need not be trusted.
+//! certificate of the API need not be trusted. A member that was removed in the meantime gets the proof of that.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -11,13 +11,14 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use keepfast_crypto::locked::Key256;
 use keepfast_crypto::random;
-use keepfast_framework::Clock;
-use keepfast_storage::{Addresses, Barrier, Consensus, Member};
+use keepfast_framework::{Clock, Timestamp};
+use keepfast_storage::{Addresses, Barrier, Consensus, Index, Member, Origin, RaftId};
 use serde_json::json;
 
 use super::client::{JoinClient, JoinError, JoinStep, JoinTarget};
 use super::exchange::{Applicant, JOINING, Proof};
 use super::pause::pause;
+use super::proven::ProvenNodes;
 use super::responses::{challenge_of, sealed_of};
 
 /// The interval in which the contact with the leader is checked.
@@ -36,10 +37,19 @@ pub(crate) struct GivenAuthority {
     pub(crate) seed: Key256,
 }
 
+/// What another member has responded.
+enum Given {
+    Authority(GivenAuthority),
+    /// This node is no member at this index.
+    Removal(Index),
+}
+
 /// Gets the newest authority of the other members.
 #[derive(Clone)]
 pub(crate) struct Rejoin {
     pub(crate) consensus: Arc<dyn Consensus>,
+    /// Members that the list of this node may lack.
+    pub(crate) proven: Arc<ProvenNodes>,
     pub(crate) client: Arc<dyn JoinClient>,
     /// The leaders of the configuration, whose client certificates are used.
     pub(crate) configured: Vec<JoinTarget>,
@@ -72,22 +82,37 @@ impl Rejoin {
         }
     }
 
-    /// Whether the leader is heard, or there is none to be heard.
+    /// Whether the leader is heard, or there is none to be heard. A node that has applied its removal hears none.
     fn hears_leader(&self) -> bool {
         let status = self.consensus.status();
         let hears = status.leader.is_some() && status.last_contact.is_some_and(|contact| contact < SILENT);
-        hears || status.is_leading || status.is_removed || status.members.len() < 2
+        hears || status.is_leading || !status.is_running || status.members.len() < 2
     }
 
     async fn newest(&self, barrier: &Barrier, clock: &dyn Clock) -> Option<GivenAuthority> {
         let status = self.consensus.status();
         let origin = self.consensus.identity();
-        let own = status.members.iter().find(|member| member.incarnation == origin.incarnation)?;
-        let others = status.members.iter().filter(|member| member.incarnation != origin.incarnation);
-        let mut calls: FuturesUnordered<_> = others.map(|member| self.of_member(member, own, barrier, clock)).collect();
+        let own = status.members.iter().find(|member| member.incarnation == origin.incarnation);
+        let own = own.cloned().unwrap_or_else(|| self.unlisted(&origin));
+        let mut others: Vec<Member> = status.members.clone();
+        others.retain(|member| member.incarnation != origin.incarnation);
+        let mut unlisted = self.proven.list(clock.now());
+        unlisted.retain(|node| !status.members.iter().any(|member| member.incarnation == node.incarnation));
+        others.append(&mut unlisted);
+        let mut calls: FuturesUnordered<_> =
+            others.iter().map(|member| self.of_member(member, &own, barrier, clock)).collect();
         let mut newest = None;
         while let Some(given) = calls.next().await {
-            newest = newest.into_iter().chain(given).max_by_key(|given| given.term);
+            match given {
+                Some(Given::Authority(given)) => {
+                    newest = newest.into_iter().chain([given]).max_by_key(|given| given.term);
+                }
+                Some(Given::Removal(index)) => {
+                    self.leave(index).await;
+                    return None;
+                }
+                None => {}
+            }
         }
         let term = barrier.key_status().ok()?.term;
         let newest = newest.filter(|given| given.term > term);
@@ -101,13 +126,29 @@ impl Rejoin {
         newest
     }
 
-    async fn of_member(
-        &self,
-        member: &Member,
-        own: &Member,
-        barrier: &Barrier,
-        clock: &dyn Clock,
-    ) -> Option<GivenAuthority> {
+    /// This node when its own list lacks it.
+    fn unlisted(&self, origin: &Origin) -> Member {
+        Member {
+            id: RaftId(0),
+            node: origin.node.clone(),
+            incarnation: origin.incarnation,
+            cluster_addr: self.addresses.cluster_addr.clone(),
+            api_addr: self.addresses.api_addr.clone(),
+            voter: false,
+            wants_vote: false,
+            election_ms: 1000,
+            version: self.addresses.version.clone(),
+        }
+    }
+
+    /// Those who follow the role of this node seal it.
+    async fn leave(&self, removed_at: Index) {
+        if let Err(error) = self.consensus.leave(removed_at).await {
+            tracing::error!(%error, "this node was removed from its cluster, and cannot store that");
+        }
+    }
+
+    async fn of_member(&self, member: &Member, own: &Member, barrier: &Barrier, clock: &dyn Clock) -> Option<Given> {
         let outcome = tokio::select! {
             biased;
             outcome = self.exchange(member, own, barrier) => outcome,
@@ -126,7 +167,7 @@ impl Rejoin {
         }
     }
 
-    async fn exchange(&self, member: &Member, own: &Member, barrier: &Barrier) -> Result<GivenAuthority, JoinError> {
+    async fn exchange(&self, member: &Member, own: &Member, barrier: &Barrier) -> Result<Given, JoinError> {
         let target = self.target(member);
         let applicant = self.applicant(own);
         let request = applicant.encode().map_err(|_| JoinError::Response("the request cannot be encoded"))?;
@@ -142,12 +183,16 @@ impl Rejoin {
             "answer": STANDARD.encode(proof.answer()),
         });
         let response = self.client.send(&target, JoinStep::Answer, body.to_string().into_bytes()).await?;
-        let welcome = proof.open(&sealed_of(&response)?);
+        let sealed = sealed_of(&response)?;
+        if let Some(index) = proof.open_removal(&sealed) {
+            return Ok(Given::Removal(Index(index)));
+        }
+        let welcome = proof.open(&sealed);
         let welcome = welcome.ok_or(JoinError::Response("the member did not prove that it has the root key"))?;
         if welcome.details.cluster_id != self.cluster_id {
             return Err(JoinError::Response("the member belongs to another cluster"));
         }
-        Ok(GivenAuthority { term: welcome.details.term, seed: welcome.authority })
+        Ok(Given::Authority(GivenAuthority { term: welcome.details.term, seed: welcome.authority }))
     }
 
     fn target(&self, member: &Member) -> JoinTarget {
@@ -168,6 +213,7 @@ impl Rejoin {
             election_ms: own.election_ms,
             version: self.addresses.version.clone(),
             nonce: random::bytes(),
+            is_member: true,
         }
     }
 }

@@ -9,6 +9,7 @@ mod handshake;
 mod messages;
 mod requests;
 mod snapshots;
+mod unknown;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,7 +39,8 @@ fn origin(name: &str) -> Origin {
 
 fn identity(cluster: &str, name: &str, seeds: &[u8]) -> PortIdentity {
     let authorities = seeds.iter().map(|seed| Key256::new([*seed; 32])).collect();
-    PortIdentity { cluster_id: cluster.to_owned(), node: origin(name), authorities }
+    let (cluster_id, cluster_addr) = (cluster.to_owned(), String::new());
+    PortIdentity { cluster_id, node: origin(name), cluster_addr, authorities }
 }
 
 impl TestNode {
@@ -64,6 +66,13 @@ impl TestNode {
         let name = &self.member.node;
         let transport = port.open(identity(CLUSTER, name, &[1]), service.clone()).await.unwrap();
         Self { port, service, transport, member: self.member.clone() }
+    }
+
+    /// Opens the port again, with the address by which other nodes reach this one.
+    async fn announce_address(&self) {
+        let identity = identity(CLUSTER, &self.member.node, &[1]);
+        let identity = PortIdentity { cluster_addr: self.member.cluster_addr.clone(), ..identity };
+        self.port.open(identity, self.service.clone()).await.unwrap();
     }
 
     async fn open_again(&self, seeds: &[u8]) {

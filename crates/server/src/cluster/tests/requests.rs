@@ -245,3 +245,42 @@ async fn a_request_continues_when_its_connection_ends() {
     };
     soon(written).await;
 }
+
+/// A connection ends with the keys that it was opened with, a minute after the rotation.
+#[tokio::test]
+async fn requests_after_a_rotation_outlive_the_former_keys() {
+    let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
+    let mut paths = slow(&b).await;
+    let before = start(&a.port, &b, "secret/data/before");
+    soon(paths.recv()).await.unwrap();
+    for node in [&b, &a] {
+        node.open_again(&[2, 1]).await;
+    }
+    let after = start(&a.port, &b, "secret/data/after");
+    soon(paths.recv()).await.unwrap();
+    assert!(!before.is_finished(), "its connection is still open");
+    for node in [&b, &a] {
+        node.open_again(&[2]).await;
+    }
+    assert_eq!(soon(before).await.unwrap(), Err(true), "it took longer than a minute");
+    let last = start(&a.port, &b, "secret/data/last");
+    soon(paths.recv()).await.unwrap();
+    b.service.gate.add_permits(3);
+    for request in [after, last] {
+        assert_eq!(soon(request).await.unwrap(), Ok(404));
+    }
+}
+
+#[tokio::test]
+async fn a_request_of_a_removed_node_is_answered_and_no_later_one() {
+    let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
+    let mut paths = slow(&b).await;
+    let removal = start(&a.port, &b, "secret/data/removal");
+    soon(paths.recv()).await.unwrap();
+    b.service.strangers.lock().push(origin("a"));
+    b.port.members_changed();
+    b.service.gate.add_permits(9);
+    assert_eq!(soon(removal).await.unwrap(), Ok(404));
+    assert!(soon(start(&a.port, &b, "secret/data/later")).await.unwrap().is_err());
+    assert!(paths.try_recv().is_err(), "it did not arrive");
+}

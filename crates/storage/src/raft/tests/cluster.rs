@@ -19,6 +19,8 @@ use crate::{
     Member, RaftId, Read, Role, StorageError, Transport, Watch, Write, local::sim_disk::SimDisk,
 };
 
+const PEERS: &str = "raft/peers.json";
+
 pub(super) struct Cluster {
     pub(super) nodes: Vec<TestNode>,
     pub(super) transport: Links,
@@ -239,6 +241,25 @@ impl TestNode {
                 }
             }
         }
+    }
+
+    /// Writes the file from which a cluster is recovered.
+    pub(super) fn write_peers(&self, text: &str) {
+        std::fs::create_dir_all(self.path.join("raft")).unwrap();
+        std::fs::write(self.path.join(PEERS), text).unwrap();
+    }
+
+    pub(super) fn delete_peers(&self) {
+        std::fs::remove_file(self.path.join(PEERS)).unwrap();
+    }
+
+    pub(super) fn has_peers(&self) -> bool {
+        self.path.join(PEERS).exists()
+    }
+
+    /// Opens the directory without a cluster around it.
+    pub(super) fn try_open(&self) -> Result<LocalBackend, StorageError> {
+        LocalBackend::open(&self.path, options(&self.name))
     }
 
     pub(super) fn backend(&self) -> Arc<LocalBackend> {
