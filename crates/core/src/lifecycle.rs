@@ -1,6 +1,7 @@
 //! Unseals and seals the server.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use keepfast_crypto::locked::Key256;
@@ -19,11 +20,15 @@ use crate::cluster::join::rejoin::Rejoin;
 use crate::cluster::keys::{Connection, ConnectionParts};
 use crate::cluster::lead::{LeaderWork, Leadership};
 use crate::cluster::service::ServedPeers;
+use crate::cluster::snapshots::scheduled::SnapshotTask;
 use crate::parts::ServerParts;
 use crate::request::Pipeline;
 use crate::seal::{CurrentSeal, Seal, SealConfig, Unsealing};
 use crate::settings::Settings;
 use crate::unsealed::{OpenInputs, Unsealed};
+
+/// How long a request waits for a server that opens its services again.
+const REOPENS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Unseals and seals the server.
 pub(crate) struct Lifecycle {
@@ -38,6 +43,8 @@ pub(crate) struct Lifecycle {
     pub(crate) changing: tokio::sync::Mutex<()>,
     /// How the members of the cluster change.
     pub(crate) administration: Administration,
+    /// Whether the services are being opened again over the records of a snapshot.
+    reopening: watch::Sender<bool>,
     /// A reference to itself, for the task that seals it.
     this: Weak<Lifecycle>,
 }
@@ -64,6 +71,11 @@ impl Serving {
     /// The pipeline, unless its barrier has failed closed.
     fn usable(&self) -> Option<&Arc<Pipeline>> {
         (!self.pipeline.server().barrier.has_failed_closed()).then_some(&self.pipeline)
+    }
+
+    /// Whether a snapshot has replaced its records.
+    fn is_replaced(&self) -> bool {
+        self.pipeline.server().barrier.is_replaced()
     }
 
     /// Whether it serves with this barrier.
@@ -106,6 +118,7 @@ impl Lifecycle {
             unsealed_now: Notify::new(),
             changing: tokio::sync::Mutex::new(()),
             administration: Administration::default(),
+            reopening: watch::channel(false).0,
             this,
         }
     }
@@ -113,6 +126,31 @@ impl Lifecycle {
     /// The request pipeline of the unsealed server; `None` while sealed, and after its barrier has failed closed.
     pub(crate) fn pipeline(&self) -> Option<Arc<Pipeline>> {
         self.serving.read().as_ref().and_then(Serving::usable).cloned()
+    }
+
+    /// The pipeline of a server whose records a snapshot replaces, as soon as it is open again. `None` at once for a
+    /// sealed server.
+    ///
+    /// Fails with 503 when it takes long.
+    pub(crate) async fn reopened(&self) -> Result<Option<Arc<Pipeline>>> {
+        let clock = &self.parts.clock;
+        let (mut reopening, until) = (self.reopening.subscribe(), clock.now().after(REOPENS_WITHIN));
+        loop {
+            let is_replaced = self.serving.read().as_ref().is_some_and(Serving::is_replaced);
+            let is_reopening = *reopening.borrow_and_update() || is_replaced;
+            // Read afterwards: it may have become open.
+            let pipeline = self.pipeline();
+            if pipeline.is_some() || !is_reopening {
+                return Ok(pipeline);
+            }
+            tokio::select! {
+                Ok(()) = reopening.changed() => {}
+                () = clock.sleep_until(until) => {
+                    let text = "the server opens its services again over the records of a snapshot; try again";
+                    return Err(Error::new(Status::UNAVAILABLE, text));
+                }
+            }
+        }
     }
 
     /// The unsealed server, under the same conditions.
@@ -266,7 +304,9 @@ async fn after_failure(lifecycle: &Lifecycle, barrier: &Arc<Barrier>) {
     let _changing = lifecycle.changing.lock().await;
     let Some(seal) = seal_of(lifecycle, barrier) else { return };
     if barrier.is_replaced() {
+        lifecycle.reopening.send_replace(true);
         reopen(lifecycle, seal).await;
+        lifecycle.reopening.send_replace(false);
     } else {
         tracing::warn!("the storage has closed on this node, which seals");
         seal_locked(lifecycle).await;
@@ -413,11 +453,13 @@ struct WorkOfLeader {
     unsealed: Arc<Unsealed>,
     background: Mutex<Option<BackgroundTasks>>,
     autopilot: Mutex<Option<AutopilotTask>>,
+    snapshots: Mutex<Option<SnapshotTask>>,
 }
 
 impl WorkOfLeader {
     fn new(lifecycle: Weak<Lifecycle>, unsealed: Arc<Unsealed>) -> Self {
-        WorkOfLeader { lifecycle, unsealed, background: Mutex::default(), autopilot: Mutex::default() }
+        let (background, autopilot, snapshots) = (Mutex::default(), Mutex::default(), Mutex::default());
+        WorkOfLeader { lifecycle, unsealed, background, autopilot, snapshots }
     }
 
     fn set_taken_over(&self, has_taken_over: bool) {
@@ -442,12 +484,14 @@ impl LeaderWork for WorkOfLeader {
         self.set_taken_over(true);
         *self.background.lock() = Some(BackgroundTasks::start(self.unsealed.clone()));
         *self.autopilot.lock() = Some(AutopilotTask::start(self.lifecycle.clone()));
+        *self.snapshots.lock() = SnapshotTask::start(&self.lifecycle);
     }
 
     fn stop(&self) {
         self.set_taken_over(false);
         *self.background.lock() = None;
         *self.autopilot.lock() = None;
+        *self.snapshots.lock() = None;
         self.unsealed.current_seal.drop_ceremonies();
     }
 

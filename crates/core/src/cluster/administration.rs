@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::autopilot::Autopilot;
 use super::join::pending::Joining;
+use super::snapshots::history::SnapshotHistory;
 
 /// How the members of the cluster change: what of it lives as long as the process.
 #[derive(Default)]
@@ -12,6 +13,8 @@ pub(crate) struct Administration {
     pub(crate) joining: Joining,
     /// What autopilot has seen.
     pub(crate) autopilot: Autopilot,
-    /// Held while a snapshot is in memory, so that there is one at a time.
+    /// Held while a snapshot is saved or restored, so that there is one at a time.
     pub(crate) snapshot: Arc<tokio::sync::Mutex<()>>,
+    /// What became of the automatic snapshots.
+    pub(crate) automatic_snapshots: SnapshotHistory,
 }

@@ -10,6 +10,7 @@ use super::place::Site;
 use super::port::{ClusterPort, NotForwarded};
 use super::service::SETTLES_WITHIN;
 use crate::parts::ServerParts;
+use crate::preliminaries::finds_live_token;
 use crate::request::{Pipeline, Response, ResponseHeaders};
 use crate::sys::sealed::runs_without_leader;
 
@@ -46,8 +47,15 @@ impl ClusterNode<'_> {
             // The edge did not receive the body: the stages refuse the request.
             Next::Forward if !incoming.body_withheld => {
                 let mut incoming = incoming;
-                // Its token cannot be checked here.
-                incoming.cluster.get_or_insert_default().is_unproven = incoming.token.is_none();
+                // The state here may have a token that was revoked, but no text proves one.
+                let is_proven = match &incoming.token {
+                    None => false,
+                    Some(token) => {
+                        let remote = incoming.remote.map(|address| address.ip());
+                        finds_live_token(self.pipeline.server(), token, remote).await
+                    }
+                };
+                incoming.cluster.get_or_insert_default().is_unproven = !is_proven;
                 self.forward(incoming).await
             }
             Next::Forward => self.run(incoming, Site::Leader, Index(0)).await,

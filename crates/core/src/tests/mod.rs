@@ -7,6 +7,7 @@ mod audit_entries;
 mod audit_size;
 mod audited;
 mod authentication;
+mod automatic_snapshots;
 mod authorization;
 mod cluster;
 mod compiled_acls;

@@ -1,5 +1,6 @@
 //! `sys/storage/raft/`: the members of the cluster, joining, autopilot and snapshots.
 
+mod automatic_snapshots;
 mod autopilot_config;
 mod autopilot_state;
 mod bootstrap;
@@ -18,4 +19,5 @@ pub(super) fn routes(r: &mut Routes<System>) {
     autopilot_config::routes(r);
     autopilot_state::routes(r);
     snapshot::routes(r);
+    automatic_snapshots::routes(r);
 }

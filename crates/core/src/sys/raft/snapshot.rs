@@ -1,20 +1,30 @@
 //! `sys/storage/raft/snapshot` and `snapshot-force`: save all records to a file, and replace them by those of a file.
 
+use std::io::Cursor;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use keepfast_framework::reply::Raw;
+use keepfast_framework::fields::Flag;
+use keepfast_framework::reply::{Raw, Shaped};
 use keepfast_framework::routes::{Help, Nothing};
-use keepfast_framework::{Cx, Error, Result, Routes, Status, offload};
-use keepfast_storage::Consensus;
+use keepfast_framework::{Cx, Error, Outcome, Result, Routes, Status, offload};
+use keepfast_storage::{Consensus, StorageError};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::value::to_raw_value;
+use tokio::runtime::Handle;
 use tokio::sync::OwnedMutexGuard;
+use tokio::task::spawn_blocking;
 
 use crate::cluster::members::explained;
 use crate::cluster::restored;
+use crate::cluster::snapshots::compare::compare;
+use crate::cluster::snapshots::open::OpenSnapshot;
 use crate::cluster::snapshots::{
     FileParts, SNAPSHOTS, SnapshotDetails, SnapshotFileError, VerifiedSnapshot, write as write_file,
 };
 use crate::sys::system::{System, call, consensus, unsealed};
+use crate::unsealed::Unsealed;
 
 const SNAPSHOT: Help = Help {
     synopsis: "Returns a snapshot of all records, or replaces them by those of a snapshot.",
@@ -26,7 +36,7 @@ const FORCE: Help = Help {
 };
 
 /// The largest file in bytes.
-const MAX_FILE: usize = 256 << 20;
+const MAX_FILE: u64 = 256 << 20;
 /// The bytes that a byte of a larger file may become when decompressed: encrypted records hardly shrink.
 const MAX_EXPANSION: u64 = 10;
 /// The bytes that any file may become, and the most that one may become.
@@ -46,28 +56,62 @@ fn turn(sys: &System) -> Result<OwnedMutexGuard<()>> {
 async fn save(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
     let consensus = consensus(sys)?;
     let _turn = turn(sys)?;
-    let unsealed = unsealed(cx)?;
-    let cluster_id = unsealed.current_seal.seal_config().await?.cluster_id;
-    let key_term = unsealed.barrier.key_status()?.term;
-    let key = unsealed.barrier.derive(key_term, SNAPSHOTS)?;
-    let (head, mut parts) = consensus.snapshot()?;
-    let (created, version) = (cx.now().rfc3339(), unsealed.settings.version.clone());
-    let details = SnapshotDetails::new(head, cluster_id, created, version, key_term);
-    let body = write_file(&details, &mut *parts, &key, MAX_FILE).await.map_err(refusal)?;
-    Ok(Raw { status: Status::OK, content_type: "application/gzip", body })
+    let open = OpenSnapshot::new(&*consensus, &*unsealed(cx)?, cx.now()).await?;
+    let OpenSnapshot { details, mut parts, key } = open;
+    let file = write_file(&details, &mut *parts, &key, Cursor::new(Vec::new()), MAX_FILE).await.map_err(refusal)?;
+    Ok(Raw { status: Status::OK, content_type: "application/gzip", body: file.into_inner() })
 }
 
-async fn restore(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
-    begin_restore(sys, cx, false).await
+#[derive(Deserialize, JsonSchema)]
+struct RestoreRequest {
+    /// Whether the snapshot is only verified and compared, and nothing is changed. Default: false.
+    #[serde(default)]
+    dry_run: Flag,
 }
 
-async fn restore_by_force(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
-    begin_restore(sys, cx, true).await
+/// What a restore would change.
+#[derive(Serialize, JsonSchema)]
+struct DryRunResponse {
+    cluster_id: String,
+    created: String,
+    version: String,
+    index: u64,
+    key_term: u32,
+    size: u64,
+    /// Whether it is of this cluster.
+    same_cluster: bool,
+    /// Whether its seal configuration is the current one.
+    same_seal: bool,
+    /// Whether the server seals itself after the restore, and needs the shares of the snapshot.
+    needs_unseal: bool,
+    /// The records that would be added.
+    added: u64,
+    /// The records that would get another value.
+    changed: u64,
+    /// The records that would be deleted.
+    deleted: u64,
+    /// The records that would stay as they are.
+    unchanged: u64,
+    /// The records of the snapshot that the current keyring does not open.
+    unreadable: u64,
+}
+
+async fn restore(sys: &System, cx: &mut Cx, req: RestoreRequest) -> Result<Shaped<DryRunResponse>> {
+    begin_restore(sys, cx, &req, false).await
+}
+
+async fn restore_by_force(sys: &System, cx: &mut Cx, req: RestoreRequest) -> Result<Shaped<DryRunResponse>> {
+    begin_restore(sys, cx, &req, true).await
 }
 
 /// Verifies the whole file. Its records replace the present ones when the response is audited: afterwards the server of
 /// this request is closed.
-async fn begin_restore(sys: &System, cx: &mut Cx, is_forced: bool) -> Result<()> {
+async fn begin_restore(
+    sys: &System,
+    cx: &mut Cx,
+    req: &RestoreRequest,
+    is_forced: bool,
+) -> Result<Shaped<DryRunResponse>> {
     let consensus = consensus(sys)?;
     let turn = turn(sys)?;
     let file = call(cx)?.bytes.clone();
@@ -85,10 +129,53 @@ async fn begin_restore(sys: &System, cx: &mut Cx, is_forced: bool) -> Result<()>
             ));
         }
     }
+    if req.dry_run.0 {
+        return dry_run(&*unsealed(cx)?, consensus, verified, file, turn).await;
+    }
     let details = verified.details;
     let mark = restored::mark(&unsealed(cx)?.barrier, is_forced).await?;
     cx.after_record(move || replace(consensus, details, file, mark, turn));
-    Ok(())
+    Ok(Outcome::Empty(None).into())
+}
+
+/// Compares a verified snapshot with the current records. Changes nothing.
+async fn dry_run(
+    unsealed: &Unsealed,
+    consensus: Arc<dyn Consensus>,
+    verified: VerifiedSnapshot,
+    file: Bytes,
+    turn: OwnedMutexGuard<()>,
+) -> Result<Shaped<DryRunResponse>> {
+    let cluster_id = unsealed.current_seal.seal_config().await?.cluster_id;
+    let (barrier, runtime) = (unsealed.barrier.clone(), Handle::current());
+    let compared = spawn_blocking(move || {
+        let _turn = turn;
+        let mut snapshot = FileParts::new(Cursor::new(file))?;
+        let (_, mut current) = consensus.snapshot()?;
+        Ok(runtime.block_on(compare(&mut snapshot, &mut *current, &barrier))?)
+    });
+    let found = compared.await.map_err(Error::internal)?.map_err(|error: SnapshotFileError| match error {
+        SnapshotFileError::Storage(StorageError::Corrupt(why)) => Error::invalid(why.to_string()),
+        other => refusal(other),
+    })?;
+    let SnapshotDetails { created, version, index, key_term, .. } = verified.details.clone();
+    let response = DryRunResponse {
+        same_cluster: verified.details.cluster_id == cluster_id,
+        cluster_id: verified.details.cluster_id,
+        created,
+        version,
+        index,
+        key_term,
+        size: verified.size,
+        same_seal: found.has_seal,
+        needs_unseal: !found.has_root,
+        added: found.added,
+        changed: found.changed,
+        deleted: found.deleted,
+        unchanged: found.unchanged,
+        unreadable: found.unreadable,
+    };
+    Ok(Outcome::of(to_raw_value(&response)?).into())
 }
 
 async fn replace(
@@ -99,7 +186,7 @@ async fn replace(
     _turn: OwnedMutexGuard<()>,
 ) -> Result<()> {
     tracing::warn!(index = details.index, created = details.created, "all records are replaced by those of a snapshot");
-    let mut parts = FileParts::new(std::io::Cursor::new(file)).map_err(refusal)?;
+    let mut parts = FileParts::new(Cursor::new(file)).map_err(refusal)?;
     let index = consensus.restore(details.head(), &mut parts, mark).await.map_err(explained)?;
     tracing::info!(index = index.0, "the snapshot was restored");
     Ok(())
@@ -108,6 +195,7 @@ async fn replace(
 fn refusal(error: SnapshotFileError) -> Error {
     match error {
         SnapshotFileError::Storage(error) => explained(error),
+        SnapshotFileError::Write(error) => Error::internal(error),
         other => Error::invalid(other.to_string()),
     }
 }
