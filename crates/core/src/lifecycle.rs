@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use keepfast_crypto::locked::Key256;
 use keepfast_crypto::secret::SecretBytes;
 use keepfast_framework::{Error, Result, Status, Timestamp};
-use keepfast_storage::{Addresses, Barrier, Consensus, Role};
+use keepfast_storage::{Addresses, Barrier, Consensus, Role, SealRecord};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
@@ -16,6 +16,7 @@ use crate::background::BackgroundTasks;
 use crate::cluster::administration::Administration;
 use crate::cluster::announce::Announcer;
 use crate::cluster::autopilot_task::AutopilotTask;
+use crate::cluster::clocks::ClockTask;
 use crate::cluster::join::rejoin::Rejoin;
 use crate::cluster::keys::{Connection, ConnectionParts};
 use crate::cluster::lead::{LeaderWork, Leadership};
@@ -302,7 +303,7 @@ fn stop(lifecycle: &Lifecycle) -> Option<Stopped> {
 /// interruption, so that a seal on request in the meantime seals the reopened server.
 async fn after_failure(lifecycle: &Lifecycle, barrier: &Arc<Barrier>) {
     let _changing = lifecycle.changing.lock().await;
-    let Some(seal) = seal_of(lifecycle, barrier) else { return };
+    let Some(seal) = seal_of(lifecycle, barrier).await else { return };
     if barrier.is_replaced() {
         lifecycle.reopening.send_replace(true);
         reopen(lifecycle, seal).await;
@@ -331,10 +332,12 @@ async fn reopen(lifecycle: &Lifecycle, seal: Arc<dyn Seal>) {
     tracing::info!("vault is sealed");
 }
 
-/// The seal of the server that serves with this barrier; `None` when an unseal has replaced it.
-fn seal_of(lifecycle: &Lifecycle, barrier: &Arc<Barrier>) -> Option<Arc<dyn Seal>> {
-    let serving = lifecycle.serving.read();
-    serving.as_ref().filter(|serving| serving.has(barrier)).map(|s| s.pipeline.server().current_seal.seal())
+/// The seal of the server that serves with this barrier, or the announced one of the stored record, which a snapshot of
+/// the leader may have brought; `None` when an unseal has replaced the server.
+async fn seal_of(lifecycle: &Lifecycle, barrier: &Arc<Barrier>) -> Option<Arc<dyn Seal>> {
+    let pipeline = lifecycle.serving.read().as_ref().filter(|serving| serving.has(barrier))?.pipeline.clone();
+    let stored = SealRecord::load(&*lifecycle.parts.backend).await.ok().flatten();
+    Some(pipeline.server().current_seal.seal_of(&stored.unwrap_or_default()))
 }
 
 /// The services of an unsealed server.
@@ -454,17 +457,20 @@ struct WorkOfLeader {
     background: Mutex<Option<BackgroundTasks>>,
     autopilot: Mutex<Option<AutopilotTask>>,
     snapshots: Mutex<Option<SnapshotTask>>,
+    clocks: Mutex<Option<ClockTask>>,
 }
 
 impl WorkOfLeader {
     fn new(lifecycle: Weak<Lifecycle>, unsealed: Arc<Unsealed>) -> Self {
-        let (background, autopilot, snapshots) = (Mutex::default(), Mutex::default(), Mutex::default());
-        WorkOfLeader { lifecycle, unsealed, background, autopilot, snapshots }
+        let (background, autopilot) = (Mutex::default(), Mutex::default());
+        let (snapshots, clocks) = (Mutex::default(), Mutex::default());
+        WorkOfLeader { lifecycle, unsealed, background, autopilot, snapshots, clocks }
     }
 
     fn set_taken_over(&self, has_taken_over: bool) {
         if let Some(lifecycle) = self.lifecycle.upgrade() {
             lifecycle.parts.membership.taken_over.set(has_taken_over);
+            lifecycle.parts.membership.clocks.change_role();
         }
     }
 }
@@ -482,7 +488,9 @@ impl LeaderWork for WorkOfLeader {
 
     fn start(&self) {
         self.set_taken_over(true);
-        *self.background.lock() = Some(BackgroundTasks::start(self.unsealed.clone()));
+        let clocks = self.lifecycle.upgrade().map(|lifecycle| lifecycle.parts.membership.clocks.clone());
+        *self.clocks.lock() = Some(ClockTask::start(self.lifecycle.clone()));
+        *self.background.lock() = Some(BackgroundTasks::start(self.unsealed.clone(), clocks.unwrap_or_default()));
         *self.autopilot.lock() = Some(AutopilotTask::start(self.lifecycle.clone()));
         *self.snapshots.lock() = SnapshotTask::start(&self.lifecycle);
     }
@@ -492,6 +500,7 @@ impl LeaderWork for WorkOfLeader {
         *self.background.lock() = None;
         *self.autopilot.lock() = None;
         *self.snapshots.lock() = None;
+        *self.clocks.lock() = None;
         self.unsealed.current_seal.drop_ceremonies();
     }
 

@@ -90,7 +90,8 @@ impl ClusterNode<'_> {
             Ok(settled) if leads => Next::Run(Site::Standby { forwards_all: false }, settled),
             Ok(settled) => {
                 let asks_for_leader = part.is_some_and(|part| part.forward);
-                let forwards_all = asks_for_leader || self.parts.settings.disable_standby_reads;
+                let is_off = self.parts.membership.clocks.skew().is_some();
+                let forwards_all = asks_for_leader || is_off || self.parts.settings.disable_standby_reads;
                 Next::Run(Site::Standby { forwards_all }, settled)
             }
             // The leader has the state.

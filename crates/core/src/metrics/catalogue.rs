@@ -207,6 +207,11 @@ pub(crate) const METRICS: &[Metric] = &[
     summary("autosnapshots.save.duration", "saving an automatic snapshot and verifying it"),
     counter("autosnapshots.save.errors", &[], "automatic snapshots that failed"),
     counter("autosnapshots.rotate.errors", &[], "failed deletions of old automatic snapshots"),
+    counter(
+        "cluster.batches_from_standby",
+        &["path", "type"],
+        "batches that the leader has committed for this standby, by the path and the type of the engine that wrote them; empty labels are those of no request",
+    ),
     counter("raft.leader_changes", &[], "changes from one leader to another; in a cluster, as the following ones"),
     gauge("autopilot.healthy", &[], "1 while all members are healthy; on the leader"),
     gauge("autopilot.node.healthy", &["node_id"], "1 while this member is healthy; on the leader"),

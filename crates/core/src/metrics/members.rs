@@ -19,6 +19,7 @@ pub(super) fn items(server: &Lifecycle) -> Vec<Item> {
     }
     if membership.with_others().is_some() {
         out.extend(of_calls(&server.parts.metrics.cluster));
+        out.extend(server.parts.metrics.cluster.batches.items("cluster.batches_from_standby"));
         out.extend(of_members(&status));
         if status.is_leading {
             let config = server.administration.autopilot.memory().config();

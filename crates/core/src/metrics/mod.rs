@@ -15,6 +15,7 @@ pub(crate) mod labelled;
 mod members;
 mod process;
 pub(crate) mod routes;
+pub(crate) mod standby;
 pub(crate) mod storage;
 pub(crate) mod timing;
 pub(crate) mod transport;

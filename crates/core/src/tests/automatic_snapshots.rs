@@ -1,15 +1,18 @@
 //! Automatic snapshots of the leader, and `sys/storage/raft/snapshot-auto/`.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use keepfast_framework::Timestamp;
 use serde_json::{Value, json};
 
 use crate::cluster::fake::{FakeConsensus, parts_of, status};
 use crate::cluster::snapshots::VerifiedSnapshot;
+use crate::cluster::snapshots::directory::SnapshotDirectory;
 use crate::cluster::snapshots::scheduled::advance;
 use crate::settings::SnapshotSettings;
 use crate::tests::fixture::{ROOT, RequestOptions, TestServer, incoming};
@@ -100,19 +103,53 @@ async fn a_directory_that_cannot_be_used_is_a_failure_that_is_repeated() {
     assert_eq!(files(&settings).len(), 1);
 }
 
-/// A leader whose configuration has automatic snapshots.
-async fn configured() -> TestServer {
+/// A leader whose configuration has automatic snapshots. Its first attempt has failed, because its parts are none.
+async fn configured() -> (TestServer, Arc<FakeConsensus>) {
     let consensus = FakeConsensus::new(status(&[1]));
     let change = |settings: &mut crate::Settings, dir: &std::path::Path| {
         let directory = dir.join("snapshots");
         settings.snapshots = Some(SnapshotSettings { directory, interval: Duration::from_secs(600), retain: 2 });
     };
-    TestServer::on(Gated::in_cluster(consensus), change, keepfast_engines::all()).await
+    let server = TestServer::on(Gated::in_cluster(consensus.clone()), change, keepfast_engines::all()).await;
+    let failed = async {
+        while server.node.lifecycle.administration.automatic_snapshots.attempts().failures == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), failed).await.unwrap();
+    (server, consensus)
+}
+
+#[tokio::test]
+async fn an_automatic_snapshot_is_restored_by_its_name() {
+    let (server, consensus) = configured().await;
+    let parts = parts_of(&server.backend.memory().records());
+    *consensus.parts.lock() = parts.clone();
+    let send = || RequestOptions { token: Some(ROOT.to_owned()), ..RequestOptions::default() };
+    let file = server.node.handle(incoming("GET", &format!("{RAFT}/snapshot"), send())).await.into_body();
+    let directory = SnapshotDirectory::new(&server.dir.path().join("snapshots"));
+    let (incomplete, mut out) = directory.begin(Timestamp::from_unix(5)).unwrap();
+    out.write_all(&file).unwrap();
+    let stored = incomplete.complete(file.len() as u64).unwrap();
+    let name = stored.path.file_name().unwrap().to_str().unwrap();
+    let restore = async |name: &str, body: &Bytes| {
+        let mut request = incoming("POST", &format!("{RAFT}/snapshot"), send());
+        request.input.query.set("stored", name.to_owned());
+        request.input.body = keepfast_framework::Body::of_bytes(body.clone());
+        server.node.handle(request).await.status().0
+    };
+    for other in ["", "keepfast-snapshot-6.snap", "../snapshots/keepfast-snapshot-5000000000.snap"] {
+        assert_eq!(restore(other, &Bytes::new()).await, 400, "{other}");
+    }
+    assert_eq!(restore(name, &file).await, 400, "not both");
+    assert!(consensus.restored.lock().is_empty());
+    assert_eq!(restore(name, &Bytes::new()).await, 204);
+    assert_eq!(*consensus.restored.lock(), parts);
 }
 
 #[tokio::test]
 async fn the_status_of_the_automatic_snapshots_has_the_names_of_vault() {
-    let server = configured().await;
+    let (server, _) = configured().await;
     let at = format!("{RAFT}/snapshot-auto");
     assert_eq!(server.list(&format!("{at}/config"), ROOT).await.ok().data()["keys"], json!(["default"]));
     let config = server.get(&format!("{at}/config/default"), ROOT).await.ok();
@@ -121,17 +158,8 @@ async fn the_status_of_the_automatic_snapshots_has_the_names_of_vault() {
         "interval": 600, "retain": 2, "path_prefix": directory, "file_prefix": "keepfast-snapshot", "storage_type": "local"
     });
     assert_eq!(config.data(), &expected);
-    // The parts of this leader are no snapshot, so its attempts fail.
-    let failed = async {
-        loop {
-            let status = server.get(&format!("{at}/status/default"), ROOT).await.ok();
-            if status.data()["consecutive_errors"] == 1 {
-                return status;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    let status = tokio::time::timeout(Duration::from_secs(60), failed).await.unwrap();
+    let status = server.get(&format!("{at}/status/default"), ROOT).await.ok();
+    assert_eq!(status.data()["consecutive_errors"], 1);
     assert!(status.data()["last_snapshot_error"].as_str().unwrap().contains("damaged"), "{status:?}");
     assert_eq!(status.data()["available_snapshots"], json!([]));
     assert!(status.data()["next_snapshot_start"].is_string());
@@ -141,7 +169,7 @@ async fn the_status_of_the_automatic_snapshots_has_the_names_of_vault() {
 
 #[tokio::test]
 async fn sec_the_api_names_no_directory_of_snapshots() {
-    let server = configured().await;
+    let (server, _) = configured().await;
     for method in ["POST", "DELETE"] {
         let body = json!({ "storage_type": "local", "path_prefix": "/tmp", "interval": "1h" });
         let path = format!("{RAFT}/snapshot-auto/config/default");

@@ -1,6 +1,7 @@
 //! A cluster in memory: nodes on one storage, whose roles the test sets and whose port passes requests directly.
 
 mod authorities;
+mod clocks;
 mod failover;
 pub(in crate::tests) mod fake;
 mod freshness;
@@ -197,6 +198,7 @@ async fn sec_requests_without_a_token_do_not_hold_up_others() {
     // The token of a request cannot be checked at a node that is behind.
     cluster.fail_settled("b", Some(StorageError::Behind(7)));
     standby.get("secret/data/a", "").await.is(503);
+    standby.get("secret/data/a", "a text that is no token").await.is(503);
     standby.get("secret/data/a", ROOT).await.ok();
 }
 

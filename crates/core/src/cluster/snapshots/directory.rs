@@ -65,6 +65,22 @@ impl SnapshotDirectory {
         Ok(found)
     }
 
+    /// Opens the snapshot whose file has this name. `None` for a name that the server does not write, and for none.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) fn open(&self, name: &str) -> io::Result<Option<File>> {
+        if taken(name, SUFFIX).is_none() {
+            return Ok(None);
+        }
+        let path = self.0.join(name);
+        match path.symlink_metadata() {
+            Ok(found) if found.is_file() => File::open(path).map(Some),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(None),
+        }
+    }
+
     /// Begins a file that only its owner can read. Creates the directory if it is missing, and deletes files that were not
     /// completed.
     ///
@@ -196,6 +212,10 @@ mod tests {
         symlink("/etc/hostname", dir.path().join("keepfast-snapshot-2.snap")).unwrap();
         fs::create_dir(dir.path().join("keepfast-snapshot-4.snap")).unwrap();
         assert_eq!(seconds(&directory, 10), [1, 3, 5]);
+        for name in other.into_iter().chain(["keepfast-snapshot-2.snap", "../keepfast-snapshot-1.snap", "/etc/hostname"]) {
+            assert!(directory.open(name).unwrap().is_none(), "{name}");
+        }
+        assert!(directory.open("keepfast-snapshot-5000000000.snap").unwrap().is_some());
         directory.delete_oldest(1, at(10)).unwrap();
         assert_eq!(seconds(&directory, 10), [5]);
         for name in other.into_iter().chain(["keepfast-snapshot-2.snap", "keepfast-snapshot-4.snap"]) {

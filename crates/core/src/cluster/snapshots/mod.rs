@@ -19,6 +19,7 @@ pub(crate) mod history;
 pub(crate) mod open;
 mod read;
 pub(crate) mod scheduled;
+pub(crate) mod source;
 #[cfg(test)]
 mod tests;
 mod write;

@@ -21,6 +21,7 @@ pub struct VerifiedSnapshot {
     pub size: u64,
     /// The number of its parts.
     pub parts: u64,
+    digest: [u8; 32],
     sums: Vec<u8>,
     sealed: Vec<u8>,
 }
@@ -67,7 +68,7 @@ impl VerifiedSnapshot {
         }
         let sealed = archive.small(NAMES[3])?;
         archive.end()?;
-        Ok(VerifiedSnapshot { details, size, parts, sums: text, sealed })
+        Ok(VerifiedSnapshot { details, size, parts, digest, sums: text, sealed })
     }
 
     /// Whether the file was written with this key, which is derived for [`SNAPSHOTS`](super::SNAPSHOTS) from that of its
@@ -82,6 +83,9 @@ impl VerifiedSnapshot {
 pub(crate) struct FileParts<R> {
     archive: Archive<R>,
     left: u64,
+    digest: Sha256Stream,
+    /// That of the verified state, if it is checked at the end.
+    expected: Option<[u8; 32]>,
 }
 
 impl<R: Read> FileParts<R> {
@@ -92,15 +96,27 @@ impl<R: Read> FileParts<R> {
         let size = archive.next(NAMES[1])?;
         let mut state = Entry { archive: &mut archive, left: size, digest: Sha256Stream::default() };
         state.head()?;
-        let left = state.left;
-        Ok(FileParts { archive, left })
+        let Entry { left, digest, .. } = state;
+        Ok(FileParts { archive, left, digest, expected: None })
+    }
+
+    /// The same; the end is an error if the state is not the verified one.
+    pub(crate) fn of(verified: &VerifiedSnapshot, file: R) -> Result<Self, SnapshotFileError> {
+        Ok(FileParts { expected: Some(verified.digest), ..Self::new(file)? })
     }
 
     /// The next part; `None` after the last one.
     pub(crate) fn next_part(&mut self) -> Result<Option<Vec<u8>>, StorageError> {
-        let mut state = Entry { archive: &mut self.archive, left: self.left, digest: Sha256Stream::default() };
+        let digest = std::mem::take(&mut self.digest);
+        let mut state = Entry { archive: &mut self.archive, left: self.left, digest };
         let part = state.part().map_err(|error| StorageError::corrupt(error.to_string()))?;
-        self.left = state.left;
+        (self.left, self.digest) = (state.left, state.digest);
+        if part.is_none()
+            && let Some(expected) = self.expected.take()
+            && std::mem::take(&mut self.digest).finish() != expected
+        {
+            return Err(StorageError::corrupt("the snapshot has changed since it was verified"));
+        }
         Ok(part)
     }
 }

@@ -2,12 +2,13 @@
 
 use std::io::Cursor;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use keepfast_framework::fields::Flag;
+use keepfast_framework::fields::{Flag, Text};
 use keepfast_framework::reply::{Raw, Shaped};
 use keepfast_framework::routes::{Help, Nothing};
-use keepfast_framework::{Cx, Error, Outcome, Result, Routes, Status, offload};
+use keepfast_framework::{Cx, Error, Outcome, Result, Routes, Status};
 use keepfast_storage::{Consensus, StorageError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -19,7 +20,9 @@ use tokio::task::spawn_blocking;
 use crate::cluster::members::explained;
 use crate::cluster::restored;
 use crate::cluster::snapshots::compare::compare;
+use crate::cluster::snapshots::directory::SnapshotDirectory;
 use crate::cluster::snapshots::open::OpenSnapshot;
+use crate::cluster::snapshots::source::SnapshotSource;
 use crate::cluster::snapshots::{
     FileParts, SNAPSHOTS, SnapshotDetails, SnapshotFileError, VerifiedSnapshot, write as write_file,
 };
@@ -35,30 +38,39 @@ const FORCE: Help = Help {
     description: "The server then needs the unseal key shares of the snapshot.",
 };
 
-/// The largest file in bytes.
+/// The largest file of a response in bytes: it is in memory.
 const MAX_FILE: u64 = 256 << 20;
-/// The bytes that a byte of a larger file may become when decompressed: encrypted records hardly shrink.
-const MAX_EXPANSION: u64 = 10;
-/// The bytes that any file may become, and the most that one may become.
-const EXPANDED: std::ops::RangeInclusive<u64> = 64 << 20..=2 << 30;
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("storage/raft/snapshot", SNAPSHOT).read(save).update(restore).raw_body().once();
     r.path("storage/raft/snapshot-force", FORCE).update(restore_by_force).raw_body().once();
 }
 
-/// Allows one snapshot at a time: each is in memory.
-fn turn(sys: &System) -> Result<OwnedMutexGuard<()>> {
-    let turn = sys.lifecycle()?.administration.snapshot.clone().try_lock_owned();
-    turn.map_err(|_| Error::new(Status::UNAVAILABLE, "another snapshot is being saved or restored"))
+/// How long a request waits for another snapshot.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Allows one snapshot at a time: it may be in memory.
+async fn turn(sys: &System) -> Result<OwnedMutexGuard<()>> {
+    let server = sys.lifecycle()?;
+    let clock = &server.parts.clock;
+    tokio::select! {
+        turn = server.administration.snapshot.clone().lock_owned() => Ok(turn),
+        () = clock.sleep_until(clock.now().after(PATIENCE)) => {
+            Err(Error::new(Status::UNAVAILABLE, "another snapshot is being saved or restored"))
+        }
+    }
 }
 
 async fn save(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
     let consensus = consensus(sys)?;
-    let _turn = turn(sys)?;
+    let _turn = turn(sys).await?;
     let open = OpenSnapshot::new(&*consensus, &*unsealed(cx)?, cx.now()).await?;
     let OpenSnapshot { details, mut parts, key } = open;
-    let file = write_file(&details, &mut *parts, &key, Cursor::new(Vec::new()), MAX_FILE).await.map_err(refusal)?;
+    let written = write_file(&details, &mut *parts, &key, Cursor::new(Vec::new()), MAX_FILE).await;
+    let file = written.map_err(|error| match error {
+        SnapshotFileError::TooLarge(_) => Error::invalid(format!("{error}; automatic snapshots have no such limit")),
+        other => refusal(other),
+    })?;
     Ok(Raw { status: Status::OK, content_type: "application/gzip", body: file.into_inner() })
 }
 
@@ -67,6 +79,8 @@ struct RestoreRequest {
     /// Whether the snapshot is only verified and compared, and nothing is changed. Default: false.
     #[serde(default)]
     dry_run: Flag,
+    /// The name of an automatic snapshot in the directory of the leader, instead of a body.
+    stored: Option<Text>,
 }
 
 /// What a restore would change.
@@ -113,13 +127,13 @@ async fn begin_restore(
     is_forced: bool,
 ) -> Result<Shaped<DryRunResponse>> {
     let consensus = consensus(sys)?;
-    let turn = turn(sys)?;
-    let file = call(cx)?.bytes.clone();
-    if file.is_empty() {
-        return Err(Error::invalid("failed to decompress snapshot: EOF"));
-    }
-    let limit = (file.len() as u64).saturating_mul(MAX_EXPANSION).clamp(*EXPANDED.start(), *EXPANDED.end());
-    let verified = offload::run(file.len(), || VerifiedSnapshot::read(&file[..], limit)).await.map_err(refusal)?;
+    let turn = turn(sys).await?;
+    let mut source = source(sys, cx, req)?;
+    let read = spawn_blocking(move || {
+        let limit = source.limit();
+        VerifiedSnapshot::read(&mut source, limit).map(|verified| (verified, source))
+    });
+    let (verified, source) = read.await.map_err(Error::internal)?.map_err(refusal)?;
     if !is_forced {
         let key = unsealed(cx)?.barrier.derive(verified.details.key_term, SNAPSHOTS);
         if !key.is_ok_and(|key| verified.is_sealed_by(&key)) {
@@ -130,12 +144,30 @@ async fn begin_restore(
         }
     }
     if req.dry_run.0 {
-        return dry_run(&*unsealed(cx)?, consensus, verified, file, turn).await;
+        return dry_run(&*unsealed(cx)?, consensus, verified, source, turn).await;
     }
-    let details = verified.details;
     let mark = restored::mark(&unsealed(cx)?.barrier, is_forced).await?;
-    cx.after_record(move || replace(consensus, details, file, mark, turn));
+    cx.after_record(move || replace(consensus, verified, source, mark, turn));
     Ok(Outcome::Empty(None).into())
+}
+
+/// The body of the request, or the automatic snapshot that it names.
+fn source(sys: &System, cx: &Cx, req: &RestoreRequest) -> Result<SnapshotSource> {
+    let body = call(cx)?.bytes.clone();
+    let Some(name) = &req.stored else {
+        if body.is_empty() {
+            return Err(Error::invalid("failed to decompress snapshot: EOF"));
+        }
+        return Ok(SnapshotSource::body(body));
+    };
+    if !body.is_empty() {
+        return Err(Error::invalid("give either a body or the name of an automatic snapshot"));
+    }
+    let settings = sys.lifecycle()?.parts.settings.snapshots.clone();
+    let opened = settings.map(|settings| SnapshotDirectory::new(&settings.directory).open(name)).transpose();
+    let file = opened.map_err(Error::internal)?.flatten();
+    let file = file.ok_or_else(|| Error::invalid("the leader has no automatic snapshot of this name"))?;
+    SnapshotSource::file(file).map_err(Error::internal)
 }
 
 /// Compares a verified snapshot with the current records. Changes nothing.
@@ -143,18 +175,20 @@ async fn dry_run(
     unsealed: &Unsealed,
     consensus: Arc<dyn Consensus>,
     verified: VerifiedSnapshot,
-    file: Bytes,
+    mut source: SnapshotSource,
     turn: OwnedMutexGuard<()>,
 ) -> Result<Shaped<DryRunResponse>> {
     let cluster_id = unsealed.current_seal.seal_config().await?.cluster_id;
     let (barrier, runtime) = (unsealed.barrier.clone(), Handle::current());
     let compared = spawn_blocking(move || {
         let _turn = turn;
-        let mut snapshot = FileParts::new(Cursor::new(file))?;
+        source.rewind().map_err(|error| StorageError::io("read a snapshot", error))?;
+        let mut snapshot = FileParts::of(&verified, source)?;
         let (_, mut current) = consensus.snapshot()?;
-        Ok(runtime.block_on(compare(&mut snapshot, &mut *current, &barrier))?)
+        let found = runtime.block_on(compare(&mut snapshot, &mut *current, &barrier))?;
+        Ok((verified, found))
     });
-    let found = compared.await.map_err(Error::internal)?.map_err(|error: SnapshotFileError| match error {
+    let (verified, found) = compared.await.map_err(Error::internal)?.map_err(|error: SnapshotFileError| match error {
         SnapshotFileError::Storage(StorageError::Corrupt(why)) => Error::invalid(why.to_string()),
         other => refusal(other),
     })?;
@@ -180,13 +214,15 @@ async fn dry_run(
 
 async fn replace(
     consensus: Arc<dyn Consensus>,
-    details: SnapshotDetails,
-    file: Bytes,
+    verified: VerifiedSnapshot,
+    mut source: SnapshotSource,
     mark: Bytes,
     _turn: OwnedMutexGuard<()>,
 ) -> Result<()> {
+    let details = &verified.details;
     tracing::warn!(index = details.index, created = details.created, "all records are replaced by those of a snapshot");
-    let mut parts = FileParts::new(Cursor::new(file)).map_err(refusal)?;
+    source.rewind().map_err(Error::internal)?;
+    let mut parts = FileParts::of(&verified, source).map_err(refusal)?;
     let index = consensus.restore(details.head(), &mut parts, mark).await.map_err(explained)?;
     tracing::info!(index = index.0, "the snapshot was restored");
     Ok(())

@@ -61,16 +61,18 @@ encrypted: it is of use only with the key shares.
 
 const RESTORE: Command = Command {
     name: "restore",
-    usage: "FILE",
+    usage: "[FILE]",
     about: "Replace all records by those of a snapshot.",
     details: "
 A server accepts a file of more than 32 MiB only if max_request_size of the
-listener allows it.
+listener allows it. An automatic snapshot of any size is restored by its name
+in the directory of the leader.
 
     keepfast operator raft snapshot restore -dry-run backup.snap
     keepfast operator raft snapshot restore backup.snap
+    keepfast operator raft snapshot restore -stored=keepfast-snapshot-1600000000000000000.snap
 ",
-    min: 1,
+    min: 0,
     max: Some(1),
     flags: &[
         HTTP,
@@ -84,6 +86,7 @@ listener allows it.
                     Kind::Bool,
                     "Restore a snapshot that the keyring of this server has not authenticated, such as one of another cluster.",
                 ),
+                Flag::new("stored", Kind::Text, "Name of an automatic snapshot of the leader, instead of a file."),
             ],
         },
     ],
@@ -134,10 +137,17 @@ fn write(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 fn restore(cx: &Cx) -> Outcome {
-    let content = read(cx.argument(0))?;
+    let (content, stored) = match (cx.words.arguments.first(), cx.words.text("stored")) {
+        (Some(file), None) => (read(file)?, None),
+        (None, Some(stored)) => (Vec::new(), Some(stored)),
+        _ => return Err(CommandError::usage("Give either a FILE or -stored.")),
+    };
     let path = if cx.words.on("force") { "sys/storage/raft/snapshot-force" } else { "sys/storage/raft/snapshot" };
     let mut request = Request { may_wrap: false, ..Request::new(Method::Post, path).with_bytes(content) };
     let context = "Error installing the snapshot";
+    if let Some(stored) = stored {
+        request = request.with_query("stored", stored);
+    }
     if cx.words.on("dry-run") {
         request = request.with_query("dry_run", "true");
         let data = cx.session()?.require(context, request, "needs_unseal")?.data.unwrap_or_default();
