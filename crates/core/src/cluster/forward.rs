@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use keepfast_framework::routes::Access;
+use keepfast_framework::rows::Runs;
 use keepfast_framework::{Error, Incoming, StateIndex, Status, Timestamp};
 use keepfast_storage::{Consensus, Index, Member, StorageError};
 
@@ -81,6 +83,9 @@ impl ClusterNode<'_> {
                 };
             }
         }
+        if self.is_surely_forwarded(incoming).await {
+            return Next::Forward;
+        }
         let settled = self.consensus.settled(SETTLES_WITHIN).await;
         // Read afterwards: the role may have changed meanwhile.
         let leads = self.parts.is_active();
@@ -101,6 +106,26 @@ impl ClusterNode<'_> {
             }
             Err(error) => Next::Refuse(error.into()),
         }
+    }
+
+    /// Whether another node leads and runs a request whatever the state is, so that this node need not wait for it: the
+    /// row that it leads to is one of the leader, and the state here has its token. The leader checks both again.
+    async fn is_surely_forwarded(&self, incoming: &Incoming) -> bool {
+        let Some(token) = incoming.token.as_ref().filter(|_| !incoming.body_withheld) else { return false };
+        if !matches!(self.leader(), Some(Leader::Other(_))) {
+            return false;
+        }
+        let server = self.pipeline.server();
+        let is_of_leader = {
+            let router = server.engines.mounts.router();
+            let found = router.find(incoming.path.as_str()).and_then(|(mounted, within)| {
+                let row = &mounted.table.rows()[mounted.table.find(incoming.operation, within)?.row];
+                Some(row.access != Access::Unauthenticated && row.runs(incoming.operation) == Runs::Leader)
+            });
+            found.unwrap_or(false)
+        };
+        let remote = incoming.remote.map(|address| address.ip());
+        is_of_leader && finds_live_token(server, token, remote).await
     }
 
     async fn run(&self, incoming: Box<Incoming>, site: Site, settled: Index) -> Response {

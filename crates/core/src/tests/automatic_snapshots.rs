@@ -69,10 +69,9 @@ async fn sec_a_snapshot_with_a_record_that_no_key_opens_is_not_kept() {
     *bytes.last_mut().unwrap() ^= 1;
     *value = bytes.into();
     let whole = parts_of(&records);
-    for (parts, expected) in [
-        (parts_of(&damaged), "does not authenticate"),
-        (whole[..whole.len() - 1].to_vec(), "damaged or incomplete"),
-    ] {
+    for (parts, expected) in
+        [(parts_of(&damaged), "does not authenticate"), (whole[..whole.len() - 1].to_vec(), "damaged or incomplete")]
+    {
         *consensus.parts.lock() = parts;
         advance(lifecycle, &settings).await;
         assert_eq!(files(&settings), Vec::<PathBuf>::new(), "nothing incomplete stays");

@@ -148,7 +148,10 @@ mod tests {
         let after = backend.records();
         let expected = Comparison { added: 1, changed: 1, deleted: 1, unchanged: 2, ..same };
         assert_eq!(compared(&before, &after, &barrier).await, expected);
-        assert_eq!(compared(&before, &[], &barrier).await, Comparison { added: 4, unchanged: 0, has_seal: false, ..same });
+        assert_eq!(
+            compared(&before, &[], &barrier).await,
+            Comparison { added: 4, unchanged: 0, has_seal: false, ..same }
+        );
         assert_eq!(compared(&[], &before, &barrier).await, Comparison { deleted: 4, ..Comparison::default() });
     }
 

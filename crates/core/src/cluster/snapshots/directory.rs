@@ -212,7 +212,9 @@ mod tests {
         symlink("/etc/hostname", dir.path().join("keepfast-snapshot-2.snap")).unwrap();
         fs::create_dir(dir.path().join("keepfast-snapshot-4.snap")).unwrap();
         assert_eq!(seconds(&directory, 10), [1, 3, 5]);
-        for name in other.into_iter().chain(["keepfast-snapshot-2.snap", "../keepfast-snapshot-1.snap", "/etc/hostname"]) {
+        for name in
+            other.into_iter().chain(["keepfast-snapshot-2.snap", "../keepfast-snapshot-1.snap", "/etc/hostname"])
+        {
             assert!(directory.open(name).unwrap().is_none(), "{name}");
         }
         assert!(directory.open("keepfast-snapshot-5000000000.snap").unwrap().is_some());

@@ -74,12 +74,7 @@ fn meta(details: &SnapshotDetails, size: u64) -> Vec<u8> {
 }
 
 /// What follows `state.bin`, as a gzip member.
-fn after(
-    details: &SnapshotDetails,
-    size: u64,
-    digest: &[u8; 32],
-    key: &Key256,
-) -> Result<Vec<u8>, SnapshotFileError> {
+fn after(details: &SnapshotDetails, size: u64, digest: &[u8; 32], key: &Key256) -> Result<Vec<u8>, SnapshotFileError> {
     let sums = sums(&sha256(&meta(details, size)), digest);
     let sealed = [&details.key_term.to_le_bytes()[..], &HmacKey::new(key.expose()).mac(sums.as_bytes())].concat();
     let mut archive = vec![0; padding(size)];

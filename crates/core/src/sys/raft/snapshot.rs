@@ -188,10 +188,11 @@ async fn dry_run(
         let found = runtime.block_on(compare(&mut snapshot, &mut *current, &barrier))?;
         Ok((verified, found))
     });
-    let (verified, found) = compared.await.map_err(Error::internal)?.map_err(|error: SnapshotFileError| match error {
-        SnapshotFileError::Storage(StorageError::Corrupt(why)) => Error::invalid(why.to_string()),
-        other => refusal(other),
-    })?;
+    let (verified, found) =
+        compared.await.map_err(Error::internal)?.map_err(|error: SnapshotFileError| match error {
+            SnapshotFileError::Storage(StorageError::Corrupt(why)) => Error::invalid(why.to_string()),
+            other => refusal(other),
+        })?;
     let SnapshotDetails { created, version, index, key_term, .. } = verified.details.clone();
     let response = DryRunResponse {
         same_cluster: verified.details.cluster_id == cluster_id,
