@@ -199,9 +199,9 @@ mod tests {
         clocks.0.lock().voters = vec![0, 1];
         assert!(!holds(9001, 702), "the other voters have the same time");
         assert!(holds(20_000, 703), "another jump makes their clocks worthless");
-        assert!(!Clocks::default().holds(at(0), None).is_some());
+        assert!(Clocks::default().holds(at(0), None).is_none());
         // A clock that was set back revokes later by itself.
         let clocks = Clocks::default();
-        assert!(!clocks.holds(at(5000), seconds(0)).is_some() && !clocks.holds(at(0), seconds(1)).is_some());
+        assert!(clocks.holds(at(5000), seconds(0)).is_none() && clocks.holds(at(0), seconds(1)).is_none());
     }
 }

@@ -148,3 +148,33 @@ async fn a_description_at_the_edge_of_a_block_does_not_move_the_state() {
         assert_eq!(VerifiedSnapshot::read(&file[..], LIMIT).unwrap().details, details, "{extra}");
     }
 }
+
+/// A disk that is full after some bytes.
+struct Full(usize);
+
+impl io::Write for Full {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = self.0.checked_sub(bytes.len()).ok_or(io::ErrorKind::StorageFull)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl io::Seek for Full {
+    fn seek(&mut self, _: io::SeekFrom) -> io::Result<u64> {
+        Ok(0)
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_is_an_error_wherever_it_is_full() {
+    let (key, part) = (random::key(), Bytes::copy_from_slice(&random::bytes::<4096>()));
+    let whole = file_of(&[part.to_vec()], &key).await.len();
+    for room in (0..whole).step_by(97) {
+        let written = write(&details(), &mut Parts(vec![part.clone()].into_iter()), &key, Full(room), LIMIT).await;
+        assert!(matches!(written, Err(SnapshotFileError::Write(_))), "{room}");
+    }
+}
