@@ -37,7 +37,9 @@ pub(crate) struct ClusterNode<'a> {
 enum Next {
     Run(Site, Index),
     /// Whether the state here has the token of the request.
-    Forward { is_proven: bool },
+    Forward {
+        is_proven: bool,
+    },
     Refuse(Error),
 }
 

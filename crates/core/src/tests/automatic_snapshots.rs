@@ -131,19 +131,19 @@ async fn an_automatic_snapshot_is_restored_by_its_name() {
     out.write_all(&file).unwrap();
     let stored = incomplete.complete(file.len() as u64).unwrap();
     let name = stored.path.file_name().unwrap().to_str().unwrap();
-    let restore = async |name: &str, body: &Bytes| {
-        let mut request = incoming("POST", &format!("{RAFT}/snapshot"), send());
-        request.input.query.set("stored", name.to_owned());
-        request.input.body = keepfast_framework::Body::of_bytes(body.clone());
-        server.node.handle(request).await.status().0
+    let restore = async |path: &str, name: &str, body: Value| {
+        server.post(&format!("{RAFT}/snapshot-auto/{path}/{name}"), ROOT, body).await
     };
-    for other in ["", "keepfast-snapshot-6.snap", "../snapshots/keepfast-snapshot-5000000000.snap"] {
-        assert_eq!(restore(other, &Bytes::new()).await, 400, "{other}");
-    }
-    assert_eq!(restore(name, &file).await, 400, "not both");
+    restore("restore", "keepfast-snapshot-6.snap", json!({})).await.is(400);
+    restore("restore", "snapshots%2fkeepfast-snapshot-5000000000.snap", json!({})).await.is(404);
+    let compared = restore("restore", name, json!({ "dry_run": true })).await.ok();
+    assert_eq!((&compared.data()["deleted"], &compared.data()["authenticated"]), (&json!(0), &json!(true)));
     assert!(consensus.restored.lock().is_empty());
-    assert_eq!(restore(name, &Bytes::new()).await, 204);
-    assert_eq!(*consensus.restored.lock(), parts);
+    for path in ["restore", "restore-force"] {
+        consensus.restored.lock().clear();
+        restore(path, name, json!({})).await.is(204);
+        assert_eq!(*consensus.restored.lock(), parts, "{path}");
+    }
 }
 
 #[tokio::test]

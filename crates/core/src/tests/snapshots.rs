@@ -44,13 +44,8 @@ async fn sec_ds08_a_snapshot_that_expands_a_hundredfold_is_refused() {
 }
 
 /// The response to a restore that changes nothing.
-async fn dry_run(server: &TestServer, path: &str, file: &Bytes) -> (u16, String) {
-    let send = RequestOptions { token: Some(ROOT.to_owned()), ..RequestOptions::default() };
-    let mut request = incoming("POST", &format!("{RAFT}/{path}"), send);
-    request.input.body = keepfast_framework::Body::of_bytes(file.clone());
-    request.input.query.set("dry_run", "true".to_owned());
-    let response = server.node.handle(request).await;
-    (response.status().0, String::from_utf8_lossy(&response.into_body()).into_owned())
+async fn dry_run(server: &TestServer, file: &Bytes) -> (u16, String) {
+    upload(server, &format!("{RAFT}/snapshot-dry-run"), file).await
 }
 
 #[tokio::test]
@@ -61,18 +56,16 @@ async fn a_dry_run_tells_what_would_change_and_changes_nothing() {
     server.post("secret/data/a", ROOT, json!({ "data": { "n": 2 } })).await.ok();
     server.post("secret/data/b", ROOT, json!({ "data": { "n": 2 } })).await.ok();
     *consensus.parts.lock() = parts_of(&server.backend.memory().records());
-    for path in ["snapshot", "snapshot-force"] {
-        let (code, text) = dry_run(&server, path, &file).await;
-        assert_eq!(code, 200, "{text}");
-        let response: Value = serde_json::from_str(&text).unwrap();
-        let data = &response["data"];
-        let flags = ["same_cluster", "same_seal", "needs_unseal"].map(|name| data[name].as_bool().unwrap());
-        assert_eq!(flags, [true, true, false]);
-        let counts = ["added", "changed", "deleted", "unreadable"].map(|name| data[name].as_u64().unwrap());
-        // The second version of one secret, with its first one beside it, and another secret.
-        assert_eq!(counts, [0, 1, 2, 0], "{data}");
-        assert!(data["unchanged"].as_u64().unwrap() > 5);
-    }
+    let (code, text) = dry_run(&server, &file).await;
+    assert_eq!(code, 200, "{text}");
+    let response: Value = serde_json::from_str(&text).unwrap();
+    let data = &response["data"];
+    let flag = |name| data[name].as_bool().unwrap();
+    assert_eq!(["authenticated", "same_cluster", "same_seal", "needs_unseal"].map(flag), [true, true, true, false]);
+    let counts = ["added", "changed", "deleted", "unreadable"].map(|name| data[name].as_u64().unwrap());
+    // The second version of one secret, with its first one beside it, and another secret.
+    assert_eq!(counts, [0, 1, 2, 0], "{data}");
+    assert!(data["unchanged"].as_u64().unwrap() > 5);
     assert!(consensus.restored.lock().is_empty());
     assert_eq!(server.get("secret/data/a", ROOT).await.ok().data()["data"], json!({ "n": 2 }));
 }
@@ -82,17 +75,16 @@ async fn a_dry_run_of_another_cluster_tells_that_its_shares_are_needed() {
     let ((server, consensus), (other, others)) = (leader(status(&[1])).await, leader(status(&[1])).await);
     let file = current(&other, &others).await;
     *consensus.parts.lock() = parts_of(&server.backend.memory().records());
-    assert_eq!(dry_run(&server, "snapshot", &file).await.0, 400);
-    let (code, text) = dry_run(&server, "snapshot-force", &file).await;
+    let (code, text) = dry_run(&server, &file).await;
     assert_eq!(code, 200, "{text}");
     let response: Value = serde_json::from_str(&text).unwrap();
-    let flags = ["same_cluster", "same_seal", "needs_unseal"].map(|name| response["data"][name].as_bool().unwrap());
-    assert_eq!(flags, [false, false, true]);
+    let flag = |name| response["data"][name].as_bool().unwrap();
+    assert_eq!(["authenticated", "same_cluster", "same_seal", "needs_unseal"].map(flag), [false, false, false, true]);
     assert!(response["data"]["unreadable"].as_u64().unwrap() > 5);
     // A file whose parts are no records.
     *others.parts.lock() = vec![Bytes::from_static(b"no records")];
     let damaged = saved(&other).await;
-    let refused = dry_run(&server, "snapshot-force", &damaged).await;
+    let refused = dry_run(&server, &damaged).await;
     assert!(refused.0 == 400 && refused.1.contains("damaged"), "{refused:?}");
     assert!(consensus.restored.lock().is_empty());
 }

@@ -4,6 +4,7 @@ mod automatic_snapshots;
 mod autopilot_config;
 mod autopilot_state;
 mod bootstrap;
+mod dry_run;
 mod join;
 mod peers;
 mod snapshot;

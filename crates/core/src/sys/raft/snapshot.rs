@@ -1,4 +1,5 @@
-//! `sys/storage/raft/snapshot` and `snapshot-force`: save all records to a file, and replace them by those of a file.
+//! `sys/storage/raft/snapshot` and `snapshot-force`: save all records to a file, and replace them by those of a file: of the
+//! body, or of an automatic snapshot.
 
 use std::io::Cursor;
 use std::sync::Arc;
@@ -9,25 +10,20 @@ use keepfast_framework::fields::{Flag, Text};
 use keepfast_framework::reply::{Raw, Shaped};
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::{Cx, Error, Outcome, Result, Routes, Status};
-use keepfast_storage::{Consensus, StorageError};
+use keepfast_storage::Consensus;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::value::to_raw_value;
-use tokio::runtime::Handle;
+use serde::Deserialize;
 use tokio::sync::OwnedMutexGuard;
 use tokio::task::spawn_blocking;
 
+use super::dry_run::{DryRunResponse, dry_run};
 use crate::cluster::members::explained;
 use crate::cluster::restored;
-use crate::cluster::snapshots::compare::compare;
 use crate::cluster::snapshots::directory::SnapshotDirectory;
 use crate::cluster::snapshots::open::OpenSnapshot;
 use crate::cluster::snapshots::source::SnapshotSource;
-use crate::cluster::snapshots::{
-    FileParts, SNAPSHOTS, SnapshotDetails, SnapshotFileError, VerifiedSnapshot, write as write_file,
-};
+use crate::cluster::snapshots::{FileParts, SNAPSHOTS, SnapshotFileError, VerifiedSnapshot, write as write_file};
 use crate::sys::system::{System, call, consensus, unsealed};
-use crate::unsealed::Unsealed;
 
 const SNAPSHOT: Help = Help {
     synopsis: "Returns a snapshot of all records, or replaces them by those of a snapshot.",
@@ -37,17 +33,28 @@ const FORCE: Help = Help {
     synopsis: "Replaces all records by those of a snapshot, even of another cluster.",
     description: "The server then needs the unseal key shares of the snapshot.",
 };
+const DRY_RUN: Help = Help {
+    synopsis: "Verifies a snapshot, and returns what a restore of it would change.",
+    description: "The body is that of a restore. Nothing is changed.",
+};
+const STORED: Help = Help {
+    synopsis: "Replaces all records by those of an automatic snapshot in the directory of the leader.",
+    description: "Its size has no limit.",
+};
 
 /// The largest file of a response in bytes: it is in memory.
 const MAX_FILE: u64 = 256 << 20;
+/// How long a request waits for another snapshot.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("storage/raft/snapshot", SNAPSHOT).read(save).update(restore).raw_body().once();
     r.path("storage/raft/snapshot-force", FORCE).update(restore_by_force).raw_body().once();
+    // A path of its own: another server would take a parameter for nothing, and restore.
+    r.path("storage/raft/snapshot-dry-run", DRY_RUN).update(compare).raw_body().once();
+    r.path("storage/raft/snapshot-auto/restore/{name}", STORED).names_only().update(restore_stored).once();
+    r.path("storage/raft/snapshot-auto/restore-force/{name}", STORED).names_only().update(force_stored).once();
 }
-
-/// How long a request waits for another snapshot.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Allows one snapshot at a time: it may be in memory.
 async fn turn(sys: &System) -> Result<OwnedMutexGuard<()>> {
@@ -74,95 +81,63 @@ async fn save(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
     Ok(Raw { status: Status::OK, content_type: "application/gzip", body: file.into_inner() })
 }
 
+async fn restore(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
+    let verified = verified(sys, body(cx)?).await?;
+    begin_restore(sys, cx, verified, false).await
+}
+
+async fn restore_by_force(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
+    let verified = verified(sys, body(cx)?).await?;
+    begin_restore(sys, cx, verified, true).await
+}
+
+async fn compare(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Shaped<DryRunResponse>> {
+    let verified = verified(sys, body(cx)?).await?;
+    dry_run(&*unsealed(cx)?, consensus(sys)?, verified).await
+}
+
 #[derive(Deserialize, JsonSchema)]
-struct RestoreRequest {
+struct StoredRequest {
+    /// Name of the file.
+    name: Text,
     /// Whether the snapshot is only verified and compared, and nothing is changed. Default: false.
     #[serde(default)]
     dry_run: Flag,
-    /// The name of an automatic snapshot in the directory of the leader, instead of a body.
-    stored: Option<Text>,
 }
 
-/// What a restore would change.
-#[derive(Serialize, JsonSchema)]
-struct DryRunResponse {
-    cluster_id: String,
-    created: String,
-    version: String,
-    index: u64,
-    key_term: u32,
-    size: u64,
-    /// Whether it is of this cluster.
-    same_cluster: bool,
-    /// Whether its seal configuration is the current one.
-    same_seal: bool,
-    /// Whether the server seals itself after the restore, and needs the shares of the snapshot.
-    needs_unseal: bool,
-    /// The records that would be added.
-    added: u64,
-    /// The records that would get another value.
-    changed: u64,
-    /// The records that would be deleted.
-    deleted: u64,
-    /// The records that would stay as they are.
-    unchanged: u64,
-    /// The records of the snapshot that the current keyring does not open.
-    unreadable: u64,
+async fn restore_stored(sys: &System, cx: &mut Cx, req: StoredRequest) -> Result<Shaped<DryRunResponse>> {
+    begin_stored(sys, cx, &req, false).await
 }
 
-async fn restore(sys: &System, cx: &mut Cx, req: RestoreRequest) -> Result<Shaped<DryRunResponse>> {
-    begin_restore(sys, cx, &req, false).await
+async fn force_stored(sys: &System, cx: &mut Cx, req: StoredRequest) -> Result<Shaped<DryRunResponse>> {
+    begin_stored(sys, cx, &req, true).await
 }
 
-async fn restore_by_force(sys: &System, cx: &mut Cx, req: RestoreRequest) -> Result<Shaped<DryRunResponse>> {
-    begin_restore(sys, cx, &req, true).await
-}
-
-/// Verifies the whole file. Its records replace the present ones when the response is audited: afterwards the server of
-/// this request is closed.
-async fn begin_restore(
+async fn begin_stored(
     sys: &System,
     cx: &mut Cx,
-    req: &RestoreRequest,
+    req: &StoredRequest,
     is_forced: bool,
 ) -> Result<Shaped<DryRunResponse>> {
-    let consensus = consensus(sys)?;
-    let turn = turn(sys).await?;
-    let mut source = source(sys, cx, req)?;
-    let read = spawn_blocking(move || {
-        let limit = source.limit();
-        VerifiedSnapshot::read(&mut source, limit).map(|verified| (verified, source))
-    });
-    let (verified, source) = read.await.map_err(Error::internal)?.map_err(refusal)?;
-    if !is_forced {
-        let key = unsealed(cx)?.barrier.derive(verified.details.key_term, SNAPSHOTS);
-        if !key.is_ok_and(|key| verified.is_sealed_by(&key)) {
-            return Err(Error::invalid(
-                "could not verify hash file, possibly the snapshot is using a different set of unseal keys; use the \
-                 snapshot-force API to bypass this check",
-            ));
-        }
-    }
+    let verified = verified(sys, stored(sys, &req.name)?).await?;
     if req.dry_run.0 {
-        return dry_run(&*unsealed(cx)?, consensus, verified, source, turn).await;
+        return dry_run(&*unsealed(cx)?, consensus(sys)?, verified).await;
     }
-    let mark = restored::mark(&unsealed(cx)?.barrier, is_forced).await?;
-    cx.after_record(move || replace(consensus, verified, source, mark, turn));
+    begin_restore(sys, cx, verified, is_forced).await?;
     Ok(Outcome::Empty(None).into())
 }
 
-/// The body of the request, or the automatic snapshot that it names.
-fn source(sys: &System, cx: &Cx, req: &RestoreRequest) -> Result<SnapshotSource> {
+fn body(cx: &Cx) -> Result<SnapshotSource> {
     let body = call(cx)?.bytes.clone();
-    let Some(name) = &req.stored else {
-        if body.is_empty() {
-            return Err(Error::invalid("failed to decompress snapshot: EOF"));
-        }
-        return Ok(SnapshotSource::body(body));
-    };
-    if !body.is_empty() {
-        return Err(Error::invalid("give either a body or the name of an automatic snapshot"));
+    match body.is_empty() {
+        true => Err(Error::invalid("failed to decompress snapshot: EOF")),
+        false => Ok(SnapshotSource::body(body)),
     }
+}
+
+/// The automatic snapshot whose file has this name.
+fn stored(sys: &System, name: &str) -> Result<SnapshotSource> {
+    consensus(sys)?;
     let settings = sys.lifecycle()?.parts.settings.snapshots.clone();
     let opened = settings.map(|settings| SnapshotDirectory::new(&settings.directory).open(name)).transpose();
     let file = opened.map_err(Error::internal)?.flatten();
@@ -170,66 +145,54 @@ fn source(sys: &System, cx: &Cx, req: &RestoreRequest) -> Result<SnapshotSource>
     SnapshotSource::file(file).map_err(Error::internal)
 }
 
-/// Compares a verified snapshot with the current records. Changes nothing.
-async fn dry_run(
-    unsealed: &Unsealed,
-    consensus: Arc<dyn Consensus>,
-    verified: VerifiedSnapshot,
-    mut source: SnapshotSource,
-    turn: OwnedMutexGuard<()>,
-) -> Result<Shaped<DryRunResponse>> {
-    let cluster_id = unsealed.current_seal.seal_config().await?.cluster_id;
-    let (barrier, runtime) = (unsealed.barrier.clone(), Handle::current());
-    let compared = spawn_blocking(move || {
-        let _turn = turn;
-        source.rewind().map_err(|error| StorageError::io("read a snapshot", error))?;
-        let mut snapshot = FileParts::of(&verified, source)?;
-        let (_, mut current) = consensus.snapshot()?;
-        let found = runtime.block_on(compare(&mut snapshot, &mut *current, &barrier))?;
-        Ok((verified, found))
-    });
-    let (verified, found) =
-        compared.await.map_err(Error::internal)?.map_err(|error: SnapshotFileError| match error {
-            SnapshotFileError::Storage(StorageError::Corrupt(why)) => Error::invalid(why.to_string()),
-            other => refusal(other),
-        })?;
-    let SnapshotDetails { created, version, index, key_term, .. } = verified.details.clone();
-    let response = DryRunResponse {
-        same_cluster: verified.details.cluster_id == cluster_id,
-        cluster_id: verified.details.cluster_id,
-        created,
-        version,
-        index,
-        key_term,
-        size: verified.size,
-        same_seal: found.has_seal,
-        needs_unseal: !found.has_root,
-        added: found.added,
-        changed: found.changed,
-        deleted: found.deleted,
-        unchanged: found.unchanged,
-        unreadable: found.unreadable,
-    };
-    Ok(Outcome::of(to_raw_value(&response)?).into())
+/// A snapshot whose digests match, and its file. No other one is saved or restored meanwhile.
+pub(super) struct Verified {
+    pub(super) snapshot: VerifiedSnapshot,
+    pub(super) source: SnapshotSource,
+    pub(super) turn: OwnedMutexGuard<()>,
 }
 
-async fn replace(
-    consensus: Arc<dyn Consensus>,
-    verified: VerifiedSnapshot,
-    mut source: SnapshotSource,
-    mark: Bytes,
-    _turn: OwnedMutexGuard<()>,
-) -> Result<()> {
-    let details = &verified.details;
+/// Verifies the whole file.
+async fn verified(sys: &System, mut source: SnapshotSource) -> Result<Verified> {
+    consensus(sys)?;
+    let turn = turn(sys).await?;
+    let read = spawn_blocking(move || {
+        let limit = source.limit();
+        VerifiedSnapshot::read(&mut source, limit).map(|snapshot| Verified { snapshot, source, turn })
+    });
+    read.await.map_err(Error::internal)?.map_err(refusal)
+}
+
+/// The records of the snapshot replace the present ones when the response is audited: afterwards the server of this
+/// request is closed.
+async fn begin_restore(sys: &System, cx: &mut Cx, verified: Verified, is_forced: bool) -> Result<()> {
+    let consensus = consensus(sys)?;
+    if !is_forced {
+        let key = unsealed(cx)?.barrier.derive(verified.snapshot.details.key_term, SNAPSHOTS);
+        if !key.is_ok_and(|key| verified.snapshot.is_sealed_by(&key)) {
+            return Err(Error::invalid(
+                "could not verify hash file, possibly the snapshot is using a different set of unseal keys; use the \
+                 snapshot-force API to bypass this check",
+            ));
+        }
+    }
+    let mark = restored::mark(&unsealed(cx)?.barrier, is_forced).await?;
+    cx.after_record(move || replace(consensus, verified, mark));
+    Ok(())
+}
+
+async fn replace(consensus: Arc<dyn Consensus>, verified: Verified, mark: Bytes) -> Result<()> {
+    let Verified { snapshot, mut source, turn: _turn } = verified;
+    let details = &snapshot.details;
     tracing::warn!(index = details.index, created = details.created, "all records are replaced by those of a snapshot");
     source.rewind().map_err(Error::internal)?;
-    let mut parts = FileParts::of(&verified, source).map_err(refusal)?;
+    let mut parts = FileParts::of(&snapshot, source).map_err(refusal)?;
     let index = consensus.restore(details.head(), &mut parts, mark).await.map_err(explained)?;
     tracing::info!(index = index.0, "the snapshot was restored");
     Ok(())
 }
 
-fn refusal(error: SnapshotFileError) -> Error {
+pub(super) fn refusal(error: SnapshotFileError) -> Error {
     match error {
         SnapshotFileError::Storage(error) => explained(error),
         SnapshotFileError::Write(error) => Error::internal(error),

@@ -27,7 +27,8 @@ pub(super) const GROUP: Group = Group {
 pub(super) const MAX_EXPANSION: u64 = 100;
 
 /// The titles and fields of the response to a restore with `-dry-run`.
-const DRY_RUN: [(&str, &str); 13] = [
+const DRY_RUN: [(&str, &str); 14] = [
+    ("Authenticated", "authenticated"),
     ("Cluster ID", "cluster_id"),
     ("Same Cluster", "same_cluster"),
     ("Created", "created"),
@@ -142,14 +143,19 @@ fn restore(cx: &Cx) -> Outcome {
         (None, Some(stored)) => (Vec::new(), Some(stored)),
         _ => return Err(CommandError::usage("Give either a FILE or -stored.")),
     };
-    let path = if cx.words.on("force") { "sys/storage/raft/snapshot-force" } else { "sys/storage/raft/snapshot" };
-    let mut request = Request { may_wrap: false, ..Request::new(Method::Post, path).with_bytes(content) };
+    let (is_forced, is_dry) = (cx.words.on("force"), cx.words.on("dry-run"));
+    let path = match stored {
+        Some(stored) => format!("snapshot-auto/restore{}/{stored}", if is_forced { "-force" } else { "" }),
+        None if is_dry => "snapshot-dry-run".to_owned(),
+        None => if is_forced { "snapshot-force" } else { "snapshot" }.to_owned(),
+    };
+    let request = Request { may_wrap: false, ..Request::new(Method::Post, format!("sys/storage/raft/{path}")) };
+    let request = match stored {
+        Some(_) => request.with_body(json!({ "dry_run": is_dry })),
+        None => request.with_bytes(content),
+    };
     let context = "Error installing the snapshot";
-    if let Some(stored) = stored {
-        request = request.with_query("stored", stored);
-    }
-    if cx.words.on("dry-run") {
-        request = request.with_query("dry_run", "true");
+    if is_dry {
         let data = cx.session()?.require(context, request, "needs_unseal")?.data.unwrap_or_default();
         show(cx, &DRY_RUN.map(|(title, field)| (title, field, data.get(field).cloned().unwrap_or_default())));
         return Ok(0);
