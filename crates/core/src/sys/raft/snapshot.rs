@@ -82,17 +82,17 @@ async fn save(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
 }
 
 async fn restore(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
-    let verified = verified(sys, body(cx)?).await?;
+    let verified = verified(sys, body(sys, cx)?).await?;
     begin_restore(sys, cx, verified, false).await
 }
 
 async fn restore_by_force(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
-    let verified = verified(sys, body(cx)?).await?;
+    let verified = verified(sys, body(sys, cx)?).await?;
     begin_restore(sys, cx, verified, true).await
 }
 
 async fn compare(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Shaped<DryRunResponse>> {
-    let verified = verified(sys, body(cx)?).await?;
+    let verified = verified(sys, body(sys, cx)?).await?;
     dry_run(&*unsealed(cx)?, consensus(sys)?, verified).await
 }
 
@@ -127,7 +127,8 @@ async fn begin_stored(
     Ok(Outcome::Empty(None).into())
 }
 
-fn body(cx: &Cx) -> Result<SnapshotSource> {
+fn body(sys: &System, cx: &Cx) -> Result<SnapshotSource> {
+    consensus(sys)?;
     let body = call(cx)?.bytes.clone();
     match body.is_empty() {
         true => Err(Error::invalid("failed to decompress snapshot: EOF")),
