@@ -9,6 +9,7 @@ use futures_util::FutureExt as _;
 use keepfast_framework::{Operation, Result, Timestamp};
 use tokio::task::JoinSet;
 
+use crate::cluster::clocks::Clocks;
 use crate::keyring_rotation::rotate_worn_key;
 use crate::layout::SYSTEM_STORAGE;
 use crate::lockout::Lockout;
@@ -40,12 +41,13 @@ impl Drop for BackgroundTasks {
 
 impl BackgroundTasks {
     /// Starts the tasks.
-    pub(crate) fn start(unsealed: Arc<Unsealed>) -> Self {
-        BackgroundTasks { task: tokio::spawn(run(unsealed)) }
+    pub(crate) fn start(unsealed: Arc<Unsealed>, clocks: Arc<Clocks>) -> Self {
+        BackgroundTasks { task: tokio::spawn(run(unsealed, clocks)) }
     }
 }
 
-async fn run(unsealed: Arc<Unsealed>) {
+async fn run(unsealed: Arc<Unsealed>, clocks: Arc<Clocks>) {
+    let mut doubt = ClockDoubt::default();
     let mut resumed = false;
     let mut running = RunningTasks::default();
     running.check_policies(&unsealed);
@@ -58,6 +60,10 @@ async fn run(unsealed: Arc<Unsealed>) {
             resumed = attempt("finishing interrupted work", resume(&unsealed)).await;
         }
         running.remove_finished();
+        if doubt.note(clocks.holds(now, unsealed.clock.boot())) {
+            unsealed.clock.sleep_until(now.after(RETRY_PAUSE)).await;
+            continue;
+        }
         running.revoke_tokens(&unsealed, now);
         attempt("revoking expired leases", running.revoke(&unsealed, now)).await;
         if reminder.is_due(unsealed.leases.store.is_quarantined(), now) {
@@ -84,6 +90,24 @@ async fn run(unsealed: Arc<Unsealed>) {
             () = unsealed.clock.sleep_until(until) => {}
             () = unsealed.leases.store.wake.notified() => {}
         }
+    }
+}
+
+/// Whether the clock of this node is in doubt: then nothing is revoked and no engine ticks.
+#[derive(Default)]
+struct ClockDoubt(Option<&'static str>);
+
+impl ClockDoubt {
+    /// Logs each change. Returns whether there is a doubt.
+    fn note(&mut self, doubt: Option<&'static str>) -> bool {
+        if self.0 != doubt {
+            match doubt {
+                Some(reason) => tracing::error!(reason, "nothing is revoked and nothing is rotated"),
+                None => tracing::warn!("the clock is no longer in doubt: revocation goes on"),
+            }
+            self.0 = doubt;
+        }
+        doubt.is_some()
     }
 }
 

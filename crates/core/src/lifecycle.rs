@@ -1,12 +1,13 @@
 //! Unseals and seals the server.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use keepfast_crypto::locked::Key256;
 use keepfast_crypto::secret::SecretBytes;
 use keepfast_framework::{Error, Result, Status, Timestamp};
-use keepfast_storage::{Barrier, Consensus, Role};
+use keepfast_storage::{Barrier, Consensus, Role, SealRecord};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
@@ -15,14 +16,19 @@ use crate::background::BackgroundTasks;
 use crate::cluster::administration::Administration;
 use crate::cluster::announce::Announcer;
 use crate::cluster::autopilot_task::AutopilotTask;
+use crate::cluster::clocks::ClockTask;
 use crate::cluster::join::rejoin::Rejoin;
 use crate::cluster::keys::{Connection, ConnectionParts};
 use crate::cluster::lead::{LeaderWork, Leadership};
 use crate::cluster::service::ServedPeers;
+use crate::cluster::snapshots::scheduled::SnapshotTask;
 use crate::parts::ServerParts;
 use crate::request::Pipeline;
 use crate::seal::{CurrentSeal, Seal, SealConfig, Unsealing};
 use crate::unsealed::{OpenInputs, Unsealed};
+
+/// How long a request waits for a server that opens its services again.
+const REOPENS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Unseals and seals the server.
 pub(crate) struct Lifecycle {
@@ -37,6 +43,8 @@ pub(crate) struct Lifecycle {
     pub(crate) changing: tokio::sync::Mutex<()>,
     /// How the members of the cluster change.
     pub(crate) administration: Administration,
+    /// Whether the services are being opened again over the records of a snapshot.
+    reopening: watch::Sender<bool>,
     /// A reference to itself, for the task that seals it.
     this: Weak<Lifecycle>,
 }
@@ -62,6 +70,11 @@ impl Serving {
     /// The pipeline, unless its barrier has failed closed.
     fn usable(&self) -> Option<&Arc<Pipeline>> {
         (!self.pipeline.server().barrier.has_failed_closed()).then_some(&self.pipeline)
+    }
+
+    /// Whether a snapshot has replaced its records.
+    fn is_replaced(&self) -> bool {
+        self.pipeline.server().barrier.is_replaced()
     }
 
     /// Whether it serves with this barrier.
@@ -104,6 +117,7 @@ impl Lifecycle {
             unsealed_now: Notify::new(),
             changing: tokio::sync::Mutex::new(()),
             administration: Administration::default(),
+            reopening: watch::channel(false).0,
             this,
         }
     }
@@ -111,6 +125,31 @@ impl Lifecycle {
     /// The request pipeline of the unsealed server; `None` while sealed, and after its barrier has failed closed.
     pub(crate) fn pipeline(&self) -> Option<Arc<Pipeline>> {
         self.serving.read().as_ref().and_then(Serving::usable).cloned()
+    }
+
+    /// The pipeline of a server whose records a snapshot replaces, as soon as it is open again. `None` at once for a
+    /// sealed server.
+    ///
+    /// Fails with 503 when it takes long.
+    pub(crate) async fn reopened(&self) -> Result<Option<Arc<Pipeline>>> {
+        let clock = &self.parts.clock;
+        let (mut reopening, until) = (self.reopening.subscribe(), clock.now().after(REOPENS_WITHIN));
+        loop {
+            let is_replaced = self.serving.read().as_ref().is_some_and(Serving::is_replaced);
+            let is_reopening = *reopening.borrow_and_update() || is_replaced;
+            // Read afterwards: it may have become open.
+            let pipeline = self.pipeline();
+            if pipeline.is_some() || !is_reopening {
+                return Ok(pipeline);
+            }
+            tokio::select! {
+                Ok(()) = reopening.changed() => {}
+                () = clock.sleep_until(until) => {
+                    let text = "the server opens its services again over the records of a snapshot; try again";
+                    return Err(Error::new(Status::UNAVAILABLE, text));
+                }
+            }
+        }
     }
 
     /// The unsealed server, under the same conditions.
@@ -261,9 +300,11 @@ fn stop(lifecycle: &Lifecycle) -> Option<Stopped> {
 /// interruption, so that a seal on request in the meantime seals the reopened server.
 async fn after_failure(lifecycle: &Lifecycle, barrier: &Arc<Barrier>) {
     let _changing = lifecycle.changing.lock().await;
-    let Some(seal) = seal_of(lifecycle, barrier) else { return };
+    let Some(seal) = seal_of(lifecycle, barrier).await else { return };
     if barrier.is_replaced() {
+        lifecycle.reopening.send_replace(true);
         reopen(lifecycle, seal).await;
+        lifecycle.reopening.send_replace(false);
     } else {
         tracing::warn!("the storage has closed on this node, which seals");
         seal_locked(lifecycle).await;
@@ -288,10 +329,12 @@ async fn reopen(lifecycle: &Lifecycle, seal: Arc<dyn Seal>) {
     tracing::info!("vault is sealed");
 }
 
-/// The seal of the server that serves with this barrier; `None` when an unseal has replaced it.
-fn seal_of(lifecycle: &Lifecycle, barrier: &Arc<Barrier>) -> Option<Arc<dyn Seal>> {
-    let serving = lifecycle.serving.read();
-    serving.as_ref().filter(|serving| serving.has(barrier)).map(|s| s.pipeline.server().current_seal.seal())
+/// The seal of the server that serves with this barrier, or the announced one of the stored record, which a snapshot of
+/// the leader may have brought; `None` when an unseal has replaced the server.
+async fn seal_of(lifecycle: &Lifecycle, barrier: &Arc<Barrier>) -> Option<Arc<dyn Seal>> {
+    let pipeline = lifecycle.serving.read().as_ref().filter(|serving| serving.has(barrier))?.pipeline.clone();
+    let stored = SealRecord::load(&*lifecycle.parts.backend).await.ok().flatten();
+    Some(pipeline.server().current_seal.seal_of(&stored.unwrap_or_default()))
 }
 
 /// The services of an unsealed server.
@@ -404,16 +447,21 @@ struct WorkOfLeader {
     unsealed: Arc<Unsealed>,
     background: Mutex<Option<BackgroundTasks>>,
     autopilot: Mutex<Option<AutopilotTask>>,
+    snapshots: Mutex<Option<SnapshotTask>>,
+    clocks: Mutex<Option<ClockTask>>,
 }
 
 impl WorkOfLeader {
     fn new(lifecycle: Weak<Lifecycle>, unsealed: Arc<Unsealed>) -> Self {
-        WorkOfLeader { lifecycle, unsealed, background: Mutex::default(), autopilot: Mutex::default() }
+        let (background, autopilot) = (Mutex::default(), Mutex::default());
+        let (snapshots, clocks) = (Mutex::default(), Mutex::default());
+        WorkOfLeader { lifecycle, unsealed, background, autopilot, snapshots, clocks }
     }
 
     fn set_taken_over(&self, has_taken_over: bool) {
         if let Some(lifecycle) = self.lifecycle.upgrade() {
             lifecycle.parts.membership.taken_over.set(has_taken_over);
+            lifecycle.parts.membership.clocks.change_role();
         }
     }
 }
@@ -434,14 +482,19 @@ impl LeaderWork for WorkOfLeader {
             lifecycle.administration.autopilot.reset();
         }
         self.set_taken_over(true);
-        *self.background.lock() = Some(BackgroundTasks::start(self.unsealed.clone()));
+        let clocks = self.lifecycle.upgrade().map(|lifecycle| lifecycle.parts.membership.clocks.clone());
+        *self.clocks.lock() = Some(ClockTask::start(self.lifecycle.clone()));
+        *self.background.lock() = Some(BackgroundTasks::start(self.unsealed.clone(), clocks.unwrap_or_default()));
         *self.autopilot.lock() = Some(AutopilotTask::start(self.lifecycle.clone()));
+        *self.snapshots.lock() = SnapshotTask::start(&self.lifecycle);
     }
 
     fn stop(&self) {
         self.set_taken_over(false);
         *self.background.lock() = None;
         *self.autopilot.lock() = None;
+        *self.snapshots.lock() = None;
+        *self.clocks.lock() = None;
         self.unsealed.current_seal.drop_ceremonies();
     }
 

@@ -79,7 +79,14 @@ impl Node {
         {
             return response;
         }
-        let Some(pipeline) = self.lifecycle.pipeline() else { return Response::failed(&Error::sealed()) };
+        let pipeline = match self.lifecycle.pipeline() {
+            Some(pipeline) => pipeline,
+            None => match Box::pin(self.lifecycle.reopened()).await {
+                Ok(Some(pipeline)) => pipeline,
+                Ok(None) => return Response::failed(&Error::sealed()),
+                Err(error) => return Response::failed(&error),
+            },
+        };
         if incoming.cluster.is_some() || self.lifecycle.parts.membership.with_others().is_some() {
             return Box::pin(handle_in_cluster(&self.lifecycle, &pipeline, incoming)).await;
         }

@@ -8,6 +8,7 @@ use keepfast_framework::Incoming;
 
 use crate::cluster::service::SETTLES_WITHIN;
 use crate::lifecycle::Lifecycle;
+use crate::unsealed::Unsealed;
 
 /// The checks before a request is read.
 pub struct Preliminaries<'a> {
@@ -32,7 +33,7 @@ impl<'a> Preliminaries<'a> {
 
     /// Whether a token is valid and may be used from this address. Counts no use of it; false while sealed.
     pub async fn is_live_token(&self, token: &SecretString, remote: Option<IpAddr>) -> bool {
-        if self.finds_live_token(token, remote).await {
+        if self.finds(token, remote).await {
             return true;
         }
         if self.lifecycle.parts.membership.with_others().is_none() {
@@ -40,13 +41,12 @@ impl<'a> Preliminaries<'a> {
         }
         // Another node may have issued it just now.
         self.settle().await;
-        self.finds_live_token(token, remote).await
+        self.finds(token, remote).await
     }
 
-    async fn finds_live_token(&self, token: &SecretString, remote: Option<IpAddr>) -> bool {
+    async fn finds(&self, token: &SecretString, remote: Option<IpAddr>) -> bool {
         let Some(unsealed) = self.lifecycle.unsealed() else { return false };
-        let found = unsealed.access.tokens.find_anywhere(token.expose(), unsealed.clock.now()).await;
-        found.is_ok_and(|found| found.is_some_and(|token| token.record.allows_from(remote)))
+        finds_live_token(&unsealed, token, remote).await
     }
 
     /// Audits a request that a quota refused before it was read.
@@ -55,4 +55,10 @@ impl<'a> Preliminaries<'a> {
             pipeline.audit_refusal(refused).await;
         }
     }
+}
+
+/// Whether the state of this node has a token that is valid and may be used from this address. Counts no use of it.
+pub(crate) async fn finds_live_token(unsealed: &Unsealed, token: &SecretString, remote: Option<IpAddr>) -> bool {
+    let found = unsealed.access.tokens.find_anywhere(token.expose(), unsealed.clock.now()).await;
+    found.is_ok_and(|found| found.is_some_and(|token| token.record.allows_from(remote)))
 }

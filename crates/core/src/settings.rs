@@ -72,6 +72,19 @@ pub struct Settings {
     pub join: JoinSettings,
     /// The interval of autopilot (`autopilot_reconcile_interval`).
     pub autopilot_interval: Duration,
+    /// The automatic snapshots; `None` for none.
+    pub snapshots: Option<SnapshotSettings>,
+}
+
+/// The `snapshots` stanza.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotSettings {
+    /// The directory of the files.
+    pub directory: PathBuf,
+    /// The time between two snapshots.
+    pub interval: Duration,
+    /// The number of files that are kept.
+    pub retain: usize,
 }
 
 impl Settings {
@@ -258,6 +271,7 @@ impl Default for Settings {
             disable_standby_reads: false,
             join: JoinSettings::default(),
             autopilot_interval: Duration::from_secs(10),
+            snapshots: None,
         }
     }
 }

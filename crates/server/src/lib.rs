@@ -20,11 +20,13 @@ mod reload;
 mod run;
 mod service_manager;
 mod signals;
+mod snapshot_contents;
 
 pub use args::{DevArgs, DevKv, ServerArgs};
 pub use keepfast_core::cluster::snapshots;
 pub use keepfast_edge::TlsError;
 pub use run::{StartError, downgrade_storage, run, validate};
+pub use snapshot_contents::{read_kv, unseal_snapshot};
 
 #[cfg(test)]
 mod tests;

@@ -38,6 +38,7 @@ pub use key::Key;
 pub use local::{LocalBackend, LocalOptions};
 pub use memory::MemoryBackend;
 pub use page::Page;
+pub use raft::SnapshotRecords;
 pub use role::{Leader, Role};
 pub use transact::{Tries, TxError};
 pub use tx::{OwnedReadTx, ReadTx, Tx};

@@ -47,7 +47,7 @@ impl MemoryBackend {
     }
 
     /// All records as stored, by key.
-    pub(crate) fn records(&self) -> Vec<(Key, Bytes)> {
+    pub fn records(&self) -> Vec<(Key, Bytes)> {
         self.state.read().records.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 }

@@ -111,6 +111,15 @@ fn a_server_without_a_cluster_has_no_members_and_no_snapshots() {
     server.fails(&["operator", "raft", "snapshot", "restore", file], 2, "Error installing the snapshot: ");
     server.fails(&["operator", "raft", "snapshot", "restore", "/nonexistent"], 2, "Error opening snapshot file: ");
     server.fails(&["operator", "raft", "snapshot", "inspect", file], 2, "Error inspecting the snapshot: failed to ");
+    server.fails(
+        &["operator", "raft", "snapshot", "get", file, "secret/a"],
+        2,
+        "Error reading the snapshot: failed to ",
+    );
+    for arguments in [&[][..], &["-stored=a", file]] {
+        let command = [&["operator", "raft", "snapshot", "restore"], arguments].concat();
+        server.fails(&command, 1, "Give either a FILE or -stored.");
+    }
     let stepped = server.ok(&["operator", "step-down"]);
     assert_eq!(stepped, format!("Success! Stepped down: {}\n", server.address()));
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::autopilot::Autopilot;
 use super::join::pending::Joining;
 use super::join::proven::ProvenNodes;
+use super::snapshots::history::SnapshotHistory;
 
 /// How the members of the cluster change: what of it lives as long as the process.
 #[derive(Default)]
@@ -15,6 +16,8 @@ pub(crate) struct Administration {
     pub(crate) proven: Arc<ProvenNodes>,
     /// What autopilot has seen.
     pub(crate) autopilot: Autopilot,
-    /// Held while a snapshot is in memory, so that there is one at a time.
+    /// Held while a snapshot is saved or restored, so that there is one at a time.
     pub(crate) snapshot: Arc<tokio::sync::Mutex<()>>,
+    /// What became of the automatic snapshots.
+    pub(crate) automatic_snapshots: SnapshotHistory,
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use keepfast_crypto::locked::Key256;
 use keepfast_crypto::secret::SecretBytes;
-use keepfast_framework::{Incoming, Result};
+use keepfast_framework::{Incoming, Result, Timestamp};
 use keepfast_storage::{Backend, Member, Origin, Standing, Transport};
 
 use crate::Response;
@@ -65,6 +65,11 @@ pub trait ClusterPort: std::fmt::Debug + Send + Sync + 'static {
     /// Gives a coming root key to another member. Returns within a few seconds whether it has taken it.
     async fn announce_root(&self, to: &Member, coming: &ComingRoot) -> bool;
 
+    /// Sends another member the clock of this leader. Returns its clock; `None` without a response within a few seconds.
+    async fn exchange_clock(&self, _to: &Member, _own: Timestamp) -> Option<Timestamp> {
+        None
+    }
+
     /// Ends the connections that nodes may no longer have after a change of the members.
     fn members_changed(&self);
 }
@@ -114,6 +119,11 @@ pub trait PeerService: Send + Sync + 'static {
     /// Keeps a root key that this node's leader is about to commit, until its record is applied or 30 seconds have
     /// passed. Returns false when this node is sealed or has another leader.
     fn expect_root(&self, from: &Origin, coming: ComingRoot) -> bool;
+
+    /// Takes the clock of this node's leader, and returns that of this node; `None` for another member.
+    fn exchange_clock(&self, _from: &Origin, _leader: Timestamp) -> Option<Timestamp> {
+        None
+    }
 
     /// Handles a request that another member has received, if this node leads.
     ///

@@ -4,6 +4,7 @@ use std::future::Future;
 
 use keepfast_framework::Clock;
 
+use super::Labelled;
 use super::timing::{Counter, Timing};
 
 /// What happens between this node and the other members.
@@ -13,6 +14,8 @@ pub(crate) struct ClusterTimings {
     pub(crate) forward: Call,
     /// Batches that the leader commits for this node.
     pub(crate) commit: Call,
+    /// The same batches, by the row whose handler wrote them.
+    pub(crate) batches: Labelled,
     /// Calls of the leader for the index that reads must see; reads that wait at the same time share one.
     pub(crate) read_index: Call,
     /// Snapshots sent to members that lack entries.

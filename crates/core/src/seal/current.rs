@@ -66,6 +66,11 @@ impl CurrentSeal {
         self.seal.get()
     }
 
+    /// The seal of this record, if another node has announced it; otherwise the current one.
+    pub(crate) fn seal_of(&self, record: &[u8]) -> Arc<dyn Seal> {
+        self.seal.of(record)
+    }
+
     /// Drops the rotation and the root token generation in progress, which the next leader does not have. A running
     /// request of one of them still ends.
     pub(crate) fn drop_ceremonies(&self) {

@@ -29,6 +29,13 @@ impl SealInUse {
         self.0.lock().seal.clone()
     }
 
+    /// The expected seal of this record; otherwise the one in use.
+    pub(super) fn of(&self, record: &[u8]) -> Arc<dyn Seal> {
+        let (state, digest) = (self.0.lock(), sha256(record));
+        let expected = state.expected.iter().find(|(known, _)| *known == digest);
+        expected.map_or_else(|| state.seal.clone(), |(_, seal)| seal.clone())
+    }
+
     pub(super) fn set(&self, seal: Arc<dyn Seal>) {
         self.0.lock().seal = seal;
     }
@@ -66,4 +73,25 @@ impl Watch for SealInUse {
 
     /// The node opens the storage again.
     fn replaced(&self, _: Index) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use keepfast_crypto::secret::SecretBytes;
+
+    use super::*;
+    use crate::seal::{SealKind, by_shares};
+
+    /// A snapshot of the leader may bring a record that is never applied as a batch.
+    #[test]
+    fn an_announced_seal_is_that_of_its_record_before_it_is_applied() {
+        let seal = |byte: u8| by_shares::from_key(SealKind::default(), &SecretBytes::new(vec![byte; 32])).unwrap();
+        let (before, coming) = (seal(1), seal(2));
+        let used = SealInUse::new(before.clone());
+        used.expect(sha256(b"record"), coming.clone());
+        assert!(Arc::ptr_eq(&used.of(b"record"), &coming) && Arc::ptr_eq(&used.of(b"other"), &before));
+        assert!(Arc::ptr_eq(&used.get(), &before));
+        used.forget(&sha256(b"record"));
+        assert!(Arc::ptr_eq(&used.of(b"record"), &before));
+    }
 }

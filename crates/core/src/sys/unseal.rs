@@ -51,7 +51,7 @@ async fn unseal(sys: &System, req: UnsealRequest) -> Result<SealedResponse<SealS
         if !server.is_sealed() {
             return Err(Error::invalid("vault is unsealed"));
         }
-        server.administration.joining.end(&server.parts.membership).await;
+        server.administration.joining.check_not_completing()?;
         server.unsealing.lock().reset();
         return status(&server).await;
     }

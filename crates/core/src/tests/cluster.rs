@@ -1,6 +1,7 @@
 //! A cluster in memory: nodes on one storage, whose roles the test sets and whose port passes requests directly.
 
 mod authorities;
+mod clocks;
 mod failover;
 pub(in crate::tests) mod fake;
 mod freshness;
@@ -61,6 +62,27 @@ async fn a_write_at_a_standby_runs_at_the_leader() {
     let forwarded: Vec<_> = leader.entries().iter().filter_map(from).collect();
     assert_eq!(forwarded, ["b"; 4], "two entries for each request");
     assert_eq!(leader.entries().len(), 8, "an own request has no such field");
+}
+
+/// The leader confirms that it leads for each request that it runs; the standby need not ask it before.
+#[tokio::test]
+async fn a_forwarded_write_waits_for_no_index() {
+    let cluster = Cluster::new().await;
+    let [leader, standby, _] = cluster.nodes();
+    let token = leader.token(json!({ "policies": ["root"] })).await;
+    cluster.fail_settled("b", Some(StorageError::NoLeader));
+    for token in [ROOT, &token] {
+        standby.post("secret/data/a", token, written()).await.ok();
+    }
+    // A read needs the state, and a token that nobody knows a proof that there is none.
+    standby.get("secret/data/a", ROOT).await.is(503);
+    standby.post("secret/data/a", "unknown", written()).await.is(503);
+    standby.post("auth/none/login/x", ROOT, written()).await.is(503);
+    assert_eq!(cluster.forwards(), 2);
+    // A token that was revoked meanwhile is refused by the leader.
+    cluster.fail_settled("b", None);
+    leader.post("auth/token/revoke", ROOT, json!({ "token": token })).await.is(204);
+    standby.post("secret/data/a", &token, written()).await.is(403);
 }
 
 #[tokio::test]

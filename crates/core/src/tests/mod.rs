@@ -8,6 +8,7 @@ mod audit_size;
 mod audited;
 mod authentication;
 mod authorization;
+mod automatic_snapshots;
 mod cluster;
 mod compiled_acls;
 mod database_files;

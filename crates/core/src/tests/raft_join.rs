@@ -17,32 +17,45 @@ async fn wait_for_records(pair: &Pair) {
 }
 
 #[tokio::test]
-async fn sec_a_seal_ends_a_join_whose_records_have_not_arrived() {
-    for ends in ["sys/seal", "sys/unseal", "shutdown"] {
-        let pair = Pair::new().await;
-        pair.join().await;
-        let ended = async {
-            wait_for_records(&pair).await;
-            match ends {
-                "shutdown" => pair.node.node.shutdown().await,
-                path => {
-                    let body = if path == "sys/unseal" { json!({ "reset": true }) } else { Value::Null };
-                    assert!(pair.node.post(path, "", body).await.status < 300);
-                }
-            }
-        };
-        let (unsealed, ()) = tokio::join!(pair.unseal(), ended);
-        assert_eq!(unsealed.is(503).error(), "the attempt to join the cluster was ended", "{ends}");
-        assert!(!pair.consensus.status().is_running && pair.port.closed.load(Ordering::Relaxed) == 1);
-        // The records arrive now, and the node stays sealed.
+async fn sec_a_stop_ends_a_join_whose_records_have_not_arrived() {
+    let pair = Pair::new().await;
+    pair.join().await;
+    let ended = async {
+        wait_for_records(&pair).await;
+        pair.node.node.shutdown().await;
+    };
+    let (unsealed, ()) = tokio::join!(pair.unseal(), ended);
+    assert_eq!(unsealed.is(503).error(), "the attempt to join the cluster was ended");
+    assert!(!pair.consensus.status().is_running && pair.port.closed.load(Ordering::Relaxed) == 1);
+    // The records arrive now, and the node stays sealed.
+    pair.node.backend.memory().replace_with(pair.leader.backend.memory());
+    pair.consensus.status.lock().is_joining = false;
+    for _ in 0..100 {
+        pair.node.clock.advance(Duration::from_secs(1));
+        tokio::task::yield_now().await;
+    }
+    assert!(pair.node.node.lifecycle.is_sealed());
+}
+
+#[tokio::test]
+async fn sec_a_caller_without_a_token_does_not_end_a_join() {
+    let pair = Pair::new().await;
+    pair.join().await;
+    let disturbed = async {
+        wait_for_records(&pair).await;
+        for (path, body) in [("sys/seal", Value::Null), ("sys/unseal", json!({ "reset": true }))] {
+            let refused = pair.node.post(path, "", body).await.is(400);
+            assert!(refused.error().contains("the shares were accepted"), "{path}: {}", refused.error());
+        }
         pair.node.backend.memory().replace_with(pair.leader.backend.memory());
         pair.consensus.status.lock().is_joining = false;
-        for _ in 0..100 {
-            pair.node.clock.advance(Duration::from_secs(1));
+        while pair.node.node.lifecycle.is_sealed() {
+            pair.node.clock.advance(Duration::from_millis(50));
             tokio::task::yield_now().await;
         }
-        assert!(pair.node.node.lifecycle.is_sealed(), "{ends}");
-    }
+    };
+    let (unsealed, ()) = tokio::join!(pair.unseal(), disturbed);
+    assert_eq!(unsealed.ok().body["sealed"], json!(false));
 }
 
 #[tokio::test]
@@ -51,7 +64,7 @@ async fn a_join_that_was_ended_begins_again() {
     pair.join().await;
     let ended = async {
         wait_for_records(&pair).await;
-        pair.node.post("sys/seal", "", Value::Null).await.is(204);
+        pair.node.node.shutdown().await;
     };
     tokio::join!(pair.unseal(), ended).0.is(503);
     assert!(!pair.node.node.is_initialized().await.unwrap(), "it has dropped the cluster");
@@ -161,7 +174,7 @@ async fn a_directory_that_has_begun_to_join_joins_no_other_cluster() {
     pair.join().await;
     let ended = async {
         wait_for_records(&pair).await;
-        pair.node.post("sys/seal", "", Value::Null).await.is(204);
+        pair.node.node.shutdown().await;
     };
     tokio::join!(pair.unseal(), ended);
     let (other, _) = leader(status(&[1])).await;

@@ -11,7 +11,7 @@ use keepfast_core::cluster::port::{
     ClusterPort, ComingRoot, ForwardedResponse, NotForwarded, PeerService, PortIdentity,
 };
 use keepfast_framework::clock::Clock;
-use keepfast_framework::{Error, Incoming, Result};
+use keepfast_framework::{Error, Incoming, Result, Timestamp};
 use keepfast_storage::{Index, MAX_MESSAGE, Member, SnapshotParts, StorageError, Transport};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
@@ -35,6 +35,8 @@ const COMMIT: Duration = Duration::from_secs(30);
 const READ_INDEX: Duration = Duration::from_secs(5);
 /// The most time to give a coming root key to a member.
 const ROOT: Duration = Duration::from_secs(2);
+/// The most time for the clock of a member: an answer that takes long shows little.
+const CLOCK: Duration = Duration::from_secs(2);
 /// The bytes of a request beside its body: token, headers and certificates of the client.
 const HEADS: usize = 1 << 20;
 /// The longest body, also when a listener has no limit.
@@ -144,6 +146,16 @@ impl ClusterPort for Port {
         let Some(member) = port.recipient(to) else { return false };
         let frame = |id| Outgoing::new(tag::ROOT, coming_root::encode(id, coming).expose(), Bytes::new());
         matches!(member.calls.call(&port, &member, frame, ROOT).await, Ok(Answer::Done(_)))
+    }
+
+    async fn exchange_clock(&self, to: &Member, own: Timestamp) -> Option<Timestamp> {
+        let port = self.current()?;
+        let member = port.members.get(to)?;
+        let frame = |id| call(tag::CLOCK, id, Bytes::copy_from_slice(&own.nanos().to_le_bytes()));
+        match member.calls.call(&port, &member, frame, CLOCK).await {
+            Ok(Answer::Done(theirs)) => Some(Timestamp::from_nanos(theirs.cast_signed())),
+            _ => None,
+        }
     }
 
     fn members_changed(&self) {

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::{Buf, Bytes};
 use keepfast_core::cluster::port::PeerService;
 use keepfast_framework::clock::Clock;
-use keepfast_framework::offload;
+use keepfast_framework::{Timestamp, offload};
 use keepfast_storage::{Consensus, Index, MAX_SNAPSHOT_PART, Origin, SnapshotParts, StorageError};
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
@@ -194,7 +194,7 @@ async fn calls(
             Err(error) => return error,
         };
         let is_of_kind = match frame.tag {
-            tag::COMMIT | tag::READ_INDEX | tag::ROOT => kind == Kind::Calls,
+            tag::COMMIT | tag::READ_INDEX | tag::ROOT | tag::CLOCK => kind == Kind::Calls,
             tag::REQUEST => kind == Kind::Requests,
             _ => false,
         };
@@ -219,6 +219,7 @@ async fn calls(
             call.answer = Some(match frame.tag {
                 tag::COMMIT => done(id, commit(&*service, frame.body).await),
                 tag::READ_INDEX => done(id, read_index(&*service).await),
+                tag::CLOCK => done(id, exchange_clock(&*service, &from, frame.body)),
                 tag::ROOT => done(id, expect_root(&*service, &from, frame.body)),
                 _ => handle(id, &*service, &from, frame.body).await,
             });
@@ -260,6 +261,13 @@ async fn commit(service: &dyn PeerService, batch: Bytes) -> Result<Index, Storag
 async fn read_index(service: &dyn PeerService) -> Result<Index, StorageError> {
     let consensus = service.backend().consensus().ok_or(StorageError::NotLeader)?;
     consensus.read_index().await
+}
+
+/// Nanoseconds since 1970 are sent as the bits of an index.
+fn exchange_clock(service: &dyn PeerService, from: &Origin, mut frame: Bytes) -> Result<Index, StorageError> {
+    let leader = frame.try_get_i64_le().map_err(|_| StorageError::Unknown)?;
+    let own = service.exchange_clock(from, Timestamp::from_nanos(leader)).ok_or(StorageError::NotLeader)?;
+    Ok(Index(own.nanos().cast_unsigned()))
 }
 
 fn expect_root(service: &dyn PeerService, from: &Origin, frame: Bytes) -> Result<Index, StorageError> {

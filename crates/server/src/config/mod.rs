@@ -17,6 +17,7 @@ mod listener;
 mod public_configurations;
 mod raft;
 mod small_stanzas;
+mod snapshots;
 mod stanza;
 #[cfg(test)]
 mod tests;

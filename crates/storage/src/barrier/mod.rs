@@ -1,5 +1,6 @@
 //! The barrier encrypts every record: plaintext above it, ciphertext below it.
 
+mod check_record;
 mod counters;
 mod current_keyring;
 mod derive;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use keepfast_framework::{Error, Result};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
@@ -70,6 +71,15 @@ impl Joining {
         self.completing.try_lock().is_err()
     }
 
+    /// Refuses a caller without a token that would end a join whose shares were accepted: it could be anybody.
+    pub(crate) fn check_not_completing(&self) -> Result<()> {
+        if !self.is_completing() {
+            return Ok(());
+        }
+        let text = "the shares were accepted and the server joins its cluster; stop its process to end that";
+        Err(Error::invalid(text))
+    }
+
     /// Adds the leaders of the configuration to those that are tried. Returns whether the attempts begin with them.
     pub(super) fn begin_configured(&self, intent: Intent) -> bool {
         let mut retried = self.retried.lock();
@@ -98,7 +108,7 @@ impl Joining {
         *self.retried.lock() = Retried::default();
     }
 
-    /// Ends a join whose records have not arrived: the node leaves the network and stays sealed.
+    /// Ends a join whose records have not arrived, when the process ends: the node leaves the network and stays sealed.
     pub(crate) async fn end(&self, membership: &Membership) {
         let task = {
             let mut attempt = self.attempt.lock();

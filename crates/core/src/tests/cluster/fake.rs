@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::clock::TestClock;
-use keepfast_framework::{Incoming, Result};
+use keepfast_framework::{Incoming, Result, Timestamp};
 use keepfast_storage::{
     Addresses, Backend, Batch, Change, ClusterStatus, Consensus, Incarnation, Index, Joined, Key, Leader, Member,
     MemoryBackend, NodeId, Origin, Page, PeerStatus, RaftId, Role, SnapshotHead, SnapshotParts, StorageError,
@@ -385,6 +385,11 @@ impl ClusterPort for Replica {
         let service = service.filter(|_| !self.shared.unreachable.lock().contains(&to.node.as_str()));
         let sent = ComingRoot { record: coming.record, root: coming.root.clone(), seal: coming.seal.clone() };
         service.is_some_and(|service| service.expect_root(&self.identity(), sent))
+    }
+
+    async fn exchange_clock(&self, to: &Member, own: Timestamp) -> Option<Timestamp> {
+        let service = self.shared.ports.lock().get(to.node.as_str()).map(|port| port.service.clone())?;
+        service.exchange_clock(&self.identity(), own)
     }
 
     fn members_changed(&self) {

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use keepfast_core::cluster::port::{ClusterPort, ComingRoot};
 use keepfast_crypto::locked::Key256;
 use keepfast_crypto::secret::SecretBytes;
+use keepfast_framework::Timestamp;
 use keepfast_storage::{Batch, Index, Key, MAX_MESSAGE, StorageError};
 
 use super::{TestNode, member, soon};
@@ -80,6 +81,17 @@ async fn a_root_key_reaches_a_member_and_a_refusal_the_leader() {
     assert!(!a.port.announce_root(&b.member, &coming).await, "it takes no third");
     b.port.close().await;
     assert!(!soon(a.port.announce_root(&b.member, &coming)).await);
+}
+
+#[tokio::test]
+async fn the_clock_of_a_member_is_the_answer_to_that_of_the_leader() {
+    let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
+    for own in [5, 1_800_000_000] {
+        let theirs = a.port.exchange_clock(&b.member, Timestamp::from_unix(own)).await;
+        assert_eq!(theirs, Some(Timestamp::from_unix(own - 1)));
+    }
+    b.port.close().await;
+    assert_eq!(soon(a.port.exchange_clock(&b.member, Timestamp::from_unix(5))).await, None);
 }
 
 #[tokio::test]

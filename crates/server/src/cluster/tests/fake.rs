@@ -8,8 +8,8 @@ use bytes::Bytes;
 use keepfast_core::cluster::port::{ComingRoot, PeerService};
 use keepfast_core::{Node, Response, Settings};
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::Incoming;
 use keepfast_framework::clock::SystemClock;
+use keepfast_framework::{Incoming, Timestamp};
 use keepfast_storage::{
     Addresses, Backend, Batch, Change, ClusterStatus, Consensus, Index, Joined, Key, MemoryBackend, NodeId, Origin,
     Page, SnapshotHead, SnapshotParts, Standing, StorageError, Transport, Watch,
@@ -105,6 +105,11 @@ impl PeerService for FakeService {
             (false, true) => Standing::Unknown,
             (false, false) => Standing::Member,
         }
+    }
+
+    /// The clock of this member is one second behind.
+    fn exchange_clock(&self, _: &Origin, leader: Timestamp) -> Option<Timestamp> {
+        Some(leader.before(Duration::from_secs(1)))
     }
 
     fn expect_root(&self, from: &Origin, coming: ComingRoot) -> bool {

@@ -1,7 +1,7 @@
-//! `operator raft snapshot …`: saves, inspects and restores snapshots.
+//! `operator raft snapshot …`: saves, inspects and restores snapshots, and reads secrets in them.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write as _};
+use std::io::{self, BufReader, Read, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
@@ -9,6 +9,7 @@ use keepfast_client::{Method, Request};
 use keepfast_server::snapshots::{SnapshotFileError, VerifiedSnapshot};
 use serde_json::{Value, json};
 
+use super::snapshot_get;
 use crate::args::{Command, Flag, FlagSet, Group, Kind, Node};
 use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
@@ -18,12 +19,30 @@ use crate::terminal;
 
 pub(super) const GROUP: Group = Group {
     name: "snapshot",
-    about: "Save, inspect and restore snapshots.",
-    children: &[Node::Leaf(&INSPECT), Node::Leaf(&RESTORE), Node::Leaf(&SAVE)],
+    about: "Save, inspect and restore snapshots, and read a secret in one.",
+    children: &[Node::Leaf(&snapshot_get::COMMAND), Node::Leaf(&INSPECT), Node::Leaf(&RESTORE), Node::Leaf(&SAVE)],
 };
 
 /// The bytes that a byte of a file may become when decompressed.
-const MAX_EXPANSION: u64 = 100;
+pub(super) const MAX_EXPANSION: u64 = 100;
+
+/// The titles and fields of the response to a restore with `-dry-run`.
+const DRY_RUN: [(&str, &str); 14] = [
+    ("Authenticated", "authenticated"),
+    ("Cluster ID", "cluster_id"),
+    ("Same Cluster", "same_cluster"),
+    ("Created", "created"),
+    ("Version", "version"),
+    ("Index", "index"),
+    ("Key Term", "key_term"),
+    ("Same Seal", "same_seal"),
+    ("Needs Unseal", "needs_unseal"),
+    ("Added Records", "added"),
+    ("Changed Records", "changed"),
+    ("Deleted Records", "deleted"),
+    ("Unchanged Records", "unchanged"),
+    ("Unreadable Records", "unreadable"),
+];
 
 const SAVE: Command = Command {
     name: "save",
@@ -43,25 +62,33 @@ encrypted: it is of use only with the key shares.
 
 const RESTORE: Command = Command {
     name: "restore",
-    usage: "FILE",
+    usage: "[FILE]",
     about: "Replace all records by those of a snapshot.",
     details: "
 A server accepts a file of more than 32 MiB only if max_request_size of the
-listener allows it.
+listener allows it. An automatic snapshot of any size is restored by its name
+in the directory of the leader.
 
+    keepfast operator raft snapshot restore -dry-run backup.snap
     keepfast operator raft snapshot restore backup.snap
+    keepfast operator raft snapshot restore -stored=keepfast-snapshot-1600000000000000000.snap
 ",
-    min: 1,
+    min: 0,
     max: Some(1),
     flags: &[
         HTTP,
+        FORMAT,
         FlagSet {
             title: "Command",
-            flags: &[Flag::new(
-                "force",
-                Kind::Bool,
-                "Restore a snapshot that the keyring of this server has not authenticated, such as one of another cluster.",
-            )],
+            flags: &[
+                Flag::new("dry-run", Kind::Bool, "Verify the snapshot and show what would change; change nothing."),
+                Flag::new(
+                    "force",
+                    Kind::Bool,
+                    "Restore a snapshot that the keyring of this server has not authenticated, such as one of another cluster.",
+                ),
+                Flag::new("stored", Kind::Text, "Name of an automatic snapshot of the leader, instead of a file."),
+            ],
         },
     ],
     run: restore,
@@ -111,10 +138,28 @@ fn write(path: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 fn restore(cx: &Cx) -> Outcome {
-    let content = read(cx.argument(0))?;
-    let path = if cx.words.on("force") { "sys/storage/raft/snapshot-force" } else { "sys/storage/raft/snapshot" };
-    let request = Request { may_wrap: false, ..Request::new(Method::Post, path).with_bytes(content) };
+    let (content, stored) = match (cx.words.arguments.first(), cx.words.text("stored")) {
+        (Some(file), None) => (read(file)?, None),
+        (None, Some(stored)) => (Vec::new(), Some(stored)),
+        _ => return Err(CommandError::usage("Give either a FILE or -stored.")),
+    };
+    let (is_forced, is_dry) = (cx.words.on("force"), cx.words.on("dry-run"));
+    let path = match stored {
+        Some(stored) => format!("snapshot-auto/restore{}/{stored}", if is_forced { "-force" } else { "" }),
+        None if is_dry => "snapshot-dry-run".to_owned(),
+        None => if is_forced { "snapshot-force" } else { "snapshot" }.to_owned(),
+    };
+    let request = Request { may_wrap: false, ..Request::new(Method::Post, format!("sys/storage/raft/{path}")) };
+    let request = match stored {
+        Some(_) => request.with_body(json!({ "dry_run": is_dry })),
+        None => request.with_bytes(content),
+    };
     let context = "Error installing the snapshot";
+    if is_dry {
+        let data = cx.session()?.require(context, request, "needs_unseal")?.data.unwrap_or_default();
+        show(cx, &DRY_RUN.map(|(title, field)| (title, field, data.get(field).cloned().unwrap_or_default())));
+        return Ok(0);
+    }
     let session = cx.session()?;
     let response = session.raw(context, &request)?;
     if response.status >= 400 {
@@ -130,13 +175,19 @@ fn read(path: &str) -> Result<Vec<u8>, CommandError> {
     Ok(content)
 }
 
-fn verify(content: &[u8], length: u64) -> Result<VerifiedSnapshot, SnapshotFileError> {
+fn verify(content: impl Read, length: u64) -> Result<VerifiedSnapshot, SnapshotFileError> {
     VerifiedSnapshot::read(content, length.saturating_mul(MAX_EXPANSION))
 }
 
+/// Opens a snapshot file. Also returns its length.
+pub(super) fn open(path: &str) -> Result<(File, u64), CommandError> {
+    let opened = File::open(path).and_then(|file| file.metadata().map(|found| (file, found.len())));
+    opened.map_err(|error| CommandError::failed(format!("Error opening snapshot file: {path}: {error}")))
+}
+
 fn inspect(cx: &Cx) -> Outcome {
-    let content = read(cx.argument(0))?;
-    let verified = verify(&content, content.len() as u64);
+    let (file, length) = open(cx.argument(0))?;
+    let verified = verify(BufReader::new(file), length);
     let verified = verified.map_err(|error| CommandError::failed(format!("Error inspecting the snapshot: {error}")))?;
     let details = &verified.details;
     let rows: [(&str, &str, Value); 8] = [
@@ -149,14 +200,19 @@ fn inspect(cx: &Cx) -> Outcome {
         ("Size", "size", json!(verified.size)),
         ("Parts", "parts", json!(verified.parts)),
     ];
+    show(cx, &rows);
+    Ok(0)
+}
+
+/// Prints rows of a title, a field of the JSON, and a value.
+fn show(cx: &Cx, rows: &[(&str, &str, Value)]) {
     if cx.output.is_table() {
         let rows: Vec<Vec<String>> =
             rows.iter().map(|(title, _, value)| vec![(*title).to_owned(), plain(value)]).collect();
         terminal::line(&with_header(&["Key", "Value"], &rows));
     } else {
-        cx.output.document(rows.into_iter().map(|(_, field, value)| (field.to_owned(), value)).collect());
+        cx.output.document(rows.iter().map(|(_, field, value)| ((*field).to_owned(), value.clone())).collect());
     }
-    Ok(0)
 }
 
 #[cfg(test)]
