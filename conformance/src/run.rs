@@ -5,8 +5,9 @@ use anyhow::Result;
 use crate::balancer::Balanced;
 use crate::http::Client;
 use crate::matching::differences;
-use crate::play::{Play, fill_expect};
-use crate::scenario::{Expect, Loaded, Needs, OneNode, Step};
+use crate::play::{Play, Refused, fill_expect};
+use crate::one_node::OneNodeOnly;
+use crate::scenario::{Expect, Loaded, Needs, Step};
 use crate::servers::{Make, Server, Storage};
 
 /// The numbers of passed and failed steps.
@@ -55,7 +56,9 @@ pub enum Target {
         /// The shared cluster.
         shared: Box<Balanced>,
         /// Steps that may have another response there.
-        one_node_only: Vec<OneNode>,
+        one_node_only: OneNodeOnly,
+        /// Whether nodes of the shared cluster are killed, so that requests are repeated as clients repeat them.
+        retries: bool,
     },
 }
 
@@ -75,8 +78,11 @@ impl Target {
 
     fn may_differ(&self, loaded: &Loaded, step: &Step) -> bool {
         let Self::Balanced { one_node_only, .. } = self else { return false };
-        let title = title(step);
-        one_node_only.iter().any(|only| only.scenario == loaded.name && title.starts_with(&only.step))
+        one_node_only.may_differ(&loaded.name, &title(step))
+    }
+
+    fn retries(&self) -> bool {
+        matches!(self, Self::Balanced { retries: true, .. })
     }
 
     /// Calls `then` with a client and the root token of a suitable server; `None` when there is none.
@@ -86,11 +92,11 @@ impl Target {
             (Self::Balanced { shared, .. }, Needs::Shared) => {
                 return Ok(Some(then(&mut shared.client()?, shared.root())));
             }
-            (Self::Balanced { .. }, Needs::Own) => {
+            (Self::Balanced { retries: false, .. }, Needs::Own) => {
                 let own = Balanced::start(Make::Keepfast)?;
                 return Ok(Some(then(&mut own.client()?, own.root())));
             }
-            // A node that is not initialized has no cluster.
+            // A node that is not initialized has no cluster; and only nodes of the shared cluster are killed.
             (Self::Running { .. } | Self::Balanced { .. }, _) => return Ok(None),
             (Self::Started { shared, .. }, Needs::Shared) => {
                 return Ok(Some(then(&mut shared.client()?, &shared.root)));
@@ -103,6 +109,9 @@ impl Target {
     }
 }
 
+/// The most repetitions of a scenario whose requests were repeated.
+const ATTEMPTS: usize = 8;
+
 /// Runs all scenarios except the `pending` ones (parts of names); prints failures and, if `verbose`, a line for each.
 pub fn run_all(target: &Target, scenarios: &[Loaded], pending: &[String], verbose: bool) -> Result<Counts> {
     let mut total = Counts::default();
@@ -111,7 +120,7 @@ pub fn run_all(target: &Target, scenarios: &[Loaded], pending: &[String], verbos
             total.skipped += loaded.scenario.steps.len();
             continue;
         }
-        let ran = target.with_client(loaded.scenario.needs, |client, root| run_one(client, root, target, loaded));
+        let ran = target.with_client(loaded.scenario.needs, |client, root| run_repeatedly(client, root, target, loaded));
         let counts = match ran {
             Ok(Some(counts)) => counts,
             Ok(None) => Counts { skipped: loaded.scenario.steps.len(), ..Counts::default() },
@@ -128,34 +137,55 @@ pub fn run_all(target: &Target, scenarios: &[Loaded], pending: &[String], verbos
     Ok(total)
 }
 
-fn run_one(client: &mut Client, root: &str, target: &Target, loaded: &Loaded) -> Counts {
+/// Runs a scenario; again, when it failed after a request was repeated, which may then have had its effect twice.
+fn run_repeatedly(client: &mut Client, root: &str, target: &Target, loaded: &Loaded) -> Counts {
+    let mut attempt = 1;
+    loop {
+        let Ran { counts, report, repeated } = run_one(client, root, target, loaded);
+        if counts.failed == 0 || repeated == 0 || attempt == ATTEMPTS {
+            print!("{report}");
+            return counts;
+        }
+        attempt += 1;
+    }
+}
+
+/// The result of one run of a scenario.
+#[derive(Default)]
+struct Ran {
+    counts: Counts,
+    report: String,
+    /// The requests that were sent again after an error for which clients do so.
+    repeated: usize,
+}
+
+fn run_one(client: &mut Client, root: &str, target: &Target, loaded: &Loaded) -> Ran {
     let make = target.make();
-    let mut counts = Counts::default();
-    let mut play = match Play::begin(client, root, &loaded.scenario) {
+    let mut ran = Ran::default();
+    let mut play = match Play::begin(client, root, &loaded.scenario, target.retries()) {
         Ok(play) => play,
-        Err(error) => {
-            println!("FAIL {} on {}: {error:#}", loaded.name, make.name());
-            return Counts { failed: loaded.scenario.steps.len(), ..counts };
+        Err(Refused { error, repeated }) => {
+            let report = format!("FAIL {} on {}: {error:#}\n", loaded.name, make.name());
+            let counts = Counts { failed: loaded.scenario.steps.len(), ..Counts::default() };
+            return Ran { counts, report, repeated };
         }
     };
     for (index, step) in loaded.scenario.steps.iter().enumerate() {
         let misses = run_step(&mut play, step, make);
         if misses.is_empty() {
-            counts.passed += 1;
+            ran.counts.passed += 1;
             continue;
         }
         if target.may_differ(loaded, step) {
-            counts.skipped += 1;
+            ran.counts.skipped += 1;
             continue;
         }
-        counts.failed += 1;
-        println!("FAIL {} on {}, step {}: {}", loaded.name, make.name(), index + 1, title(step));
-        for miss in misses {
-            println!("     {miss}");
-        }
+        ran.counts.failed += 1;
+        ran.report += &format!("FAIL {} on {}, step {}: {}\n", loaded.name, make.name(), index + 1, title(step));
+        ran.report.extend(misses.iter().map(|miss| format!("     {miss}\n")));
     }
-    play.end();
-    counts
+    ran.repeated = play.end();
+    ran
 }
 
 fn run_step(play: &mut Play<'_>, step: &Step, make: Make) -> Vec<String> {

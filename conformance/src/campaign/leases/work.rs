@@ -87,16 +87,25 @@ impl LeaseLog {
     }
 }
 
+/// The node to which an operation is sent.
+pub(super) struct Caller<'a> {
+    pub(super) url: String,
+    pub(super) root: &'a str,
+    /// Whether a node may refuse a request, or not know its outcome, because there is no leader.
+    pub(super) is_cluster: bool,
+}
+
 /// Does one random operation.
-pub(super) fn operate(log: &LeaseLog, url: &str, root: &str, rng: &mut Rng) {
+pub(super) fn operate(log: &LeaseLog, caller: &Caller<'_>, rng: &mut Rng) {
     // Each call has its own connection: nothing is sent twice.
     let call = |method: &str, path: &str, body: Option<Value>| -> Option<Response> {
-        Client::new(url).and_then(|mut client| client.call(Some(root), method, path, body.as_ref())).ok()
+        let client = Client::new(&caller.url);
+        client.and_then(|mut client| client.call(Some(caller.root), method, path, body.as_ref())).ok()
     };
     match rng.below(100) {
         0..45 => create(log, rng, &call),
         45..60 => renew(log, rng, &call),
-        60..80 => revoke(log, rng, &call),
+        60..80 => revoke(log, caller.is_cluster, rng, &call),
         80..91 => {
             let path = format!("database/rotate-role/svc{}", rng.below(STATIC));
             log.count(call("POST", &path, Some(json!({}))), &log.rotated);
@@ -130,12 +139,15 @@ fn renew(log: &LeaseLog, rng: &mut Rng, call: Call<'_>) {
     log.leases().push(lease);
 }
 
-fn revoke(log: &LeaseLog, rng: &mut Rng, call: Call<'_>) {
+fn revoke(log: &LeaseLog, is_cluster: bool, rng: &mut Rng, call: Call<'_>) {
     let Some(mut lease) = log.take(rng, false) else { return create(log, rng, call) };
     let sync = rng.below(2) == 0;
     let response = call("PUT", "sys/leases/revoke", Some(json!({"lease_id": lease.id, "sync": sync})));
     // The database may refuse after the revocation was recorded; it is then retried later.
-    lease.state = if response.is_some() { LeaseState::Ended } else { LeaseState::Uncertain };
+    lease.state = match &response {
+        Some(response) if !is_cluster || response.status < 300 => LeaseState::Ended,
+        Some(_) | None => LeaseState::Uncertain,
+    };
     log.count(response, &log.revoked);
     log.leases().push(lease);
 }
