@@ -32,11 +32,20 @@ pub(super) fn run(options: &Options) -> Result<Findings> {
     for round in 0..options.count {
         let (fault, mut rng) = (Fault::of(round), Rng::of(options.seed, round));
         *faults.entry(fault.name()).or_default() += 1;
+        let (before, started) = (clients.counts.checked(), Instant::now());
         let gap = run_round(&mut nodes, &clients, round, fault, &mut rng);
         clients.report(&mut found);
-        gaps.extend(gap.with_context(|| {
+        let gap = gap.with_context(|| {
             format!("round {round}, {}, seed {}; violations: {:?}", fault.name(), options.seed, found.failures)
-        })?);
+        })?;
+        println!(
+            "round {round}: {}, {} checks in {} ms{}",
+            fault.name(),
+            clients.counts.checked() - before,
+            started.elapsed().as_millis(),
+            gap.map(|gap| format!(", writes again after {} ms", gap.as_millis())).unwrap_or_default()
+        );
+        gaps.extend(gap);
         clients.check_everywhere(&nodes, &mut found)?;
     }
     found.passed = clients.counts.checked();
