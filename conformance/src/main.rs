@@ -182,7 +182,7 @@ fn run_task(
             Make::Keepfast => pending,
         };
         let counts = run::run_all(&target(make, url, token, storage)?, scenarios, pending, verbose)?;
-        let Counts { passed, failed, skipped } = counts;
+        let Counts { passed, failed, skipped, .. } = counts;
         println!("scenarios on {}: {passed} steps passed, {failed} failed, {skipped} not run", make.name());
         total.add(counts);
     }
@@ -203,7 +203,7 @@ fn run_balanced(
     let settings = Settings { kill_leader_every, ..Settings::default() };
     let shared = Box::new(Balanced::start_with(Make::Keepfast, &settings)?);
     let mut target = Target::Balanced { shared, one_node_only, retries: kill_leader_every.is_some() };
-    let Counts { passed, failed, skipped } = run::run_all(&target, scenarios, pending, verbose)?;
+    let Counts { passed, failed, skipped, repeated } = run::run_all(&target, scenarios, pending, verbose)?;
     let Target::Balanced { shared, one_node_only, retries } = &mut target else { return Ok(false) };
     let kills = shared.stop_kills()?;
     let stale = if all && !*retries { one_node_only.stale() } else { Vec::new() };
@@ -212,7 +212,7 @@ fn run_balanced(
     }
     let failed = failed + unknown.len() + stale.len() + usize::from(*retries && kills == 0);
     println!(
-        "scenarios on three nodes, {kills} kills of the leader: {passed} steps passed, {failed} failed, {skipped} are for one node only"
+        "scenarios on three nodes, {kills} kills of the leader, {repeated} requests sent again: {passed} steps passed, {failed} failed, {skipped} are for one node only"
     );
     println!("{passed} passed, {failed} failed");
     Ok(failed == 0 && passed > 0)

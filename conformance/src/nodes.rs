@@ -55,9 +55,7 @@ impl Nodes {
             let node_id = format!("n{}", number + 1);
             match faults {
                 None => Server::start_node(make, &NodeSettings::on_free_port(node_id)?, Vec::new()),
-                Some(faults) => {
-                    Server::start_node(make, &faults.settings(number, node_id), faults.environment(number))
-                }
+                Some(faults) => Server::start_node(make, &faults.settings(number, node_id), faults.environment(number)),
             }
         };
         let mut first = start(0, &faults)?;
@@ -148,7 +146,8 @@ impl Nodes {
 
     /// The term of Raft; every election begins another one.
     pub fn term(&self) -> Result<u64> {
-        let response = self.impatient(self.leader()?)?.call(Some(&self.root), "GET", "sys/metrics?format=prometheus", None)?;
+        let response =
+            self.impatient(self.leader()?)?.call(Some(&self.root), "GET", "sys/metrics?format=prometheus", None)?;
         let text = String::from_utf8_lossy(&response.body).into_owned();
         let line = text.lines().find(|line| line.starts_with("vault_raft_storage_stats_term"));
         let value = line.and_then(|line| line.rsplit(' ').next()).context("no metric of the term")?;

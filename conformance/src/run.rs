@@ -5,8 +5,8 @@ use anyhow::Result;
 use crate::balancer::Balanced;
 use crate::http::Client;
 use crate::matching::differences;
-use crate::play::{Play, Refused, fill_expect};
 use crate::one_node::OneNodeOnly;
+use crate::play::{Play, Refused, fill_expect};
 use crate::scenario::{Expect, Loaded, Needs, Step};
 use crate::servers::{Make, Server, Storage};
 
@@ -20,6 +20,8 @@ pub struct Counts {
     /// Steps of scenarios that are pending, or that need a server that is not available; and steps for one node only with
     /// another response from a cluster.
     pub skipped: usize,
+    /// Requests that were sent again after an error for which clients do so.
+    pub repeated: usize,
 }
 
 impl Counts {
@@ -28,6 +30,7 @@ impl Counts {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
+        self.repeated += other.repeated;
     }
 }
 
@@ -120,7 +123,8 @@ pub fn run_all(target: &Target, scenarios: &[Loaded], pending: &[String], verbos
             total.skipped += loaded.scenario.steps.len();
             continue;
         }
-        let ran = target.with_client(loaded.scenario.needs, |client, root| run_repeatedly(client, root, target, loaded));
+        let ran =
+            target.with_client(loaded.scenario.needs, |client, root| run_repeatedly(client, root, target, loaded));
         let counts = match ran {
             Ok(Some(counts)) => counts,
             Ok(None) => Counts { skipped: loaded.scenario.steps.len(), ..Counts::default() },
@@ -139,53 +143,45 @@ pub fn run_all(target: &Target, scenarios: &[Loaded], pending: &[String], verbos
 
 /// Runs a scenario; again, when it failed after a request was repeated, which may then have had its effect twice.
 fn run_repeatedly(client: &mut Client, root: &str, target: &Target, loaded: &Loaded) -> Counts {
-    let mut attempt = 1;
+    let (mut attempt, mut repeated) = (1, 0);
     loop {
-        let Ran { counts, report, repeated } = run_one(client, root, target, loaded);
-        if counts.failed == 0 || repeated == 0 || attempt == ATTEMPTS {
+        let (counts, report) = run_one(client, root, target, loaded);
+        repeated += counts.repeated;
+        if counts.failed == 0 || counts.repeated == 0 || attempt == ATTEMPTS {
             print!("{report}");
-            return counts;
+            return Counts { repeated, ..counts };
         }
         attempt += 1;
     }
 }
 
-/// The result of one run of a scenario.
-#[derive(Default)]
-struct Ran {
-    counts: Counts,
-    report: String,
-    /// The requests that were sent again after an error for which clients do so.
-    repeated: usize,
-}
-
-fn run_one(client: &mut Client, root: &str, target: &Target, loaded: &Loaded) -> Ran {
+/// Runs a scenario once. Returns the failures as text, too.
+fn run_one(client: &mut Client, root: &str, target: &Target, loaded: &Loaded) -> (Counts, String) {
     let make = target.make();
-    let mut ran = Ran::default();
+    let (mut counts, mut report) = (Counts::default(), String::new());
     let mut play = match Play::begin(client, root, &loaded.scenario, target.retries()) {
         Ok(play) => play,
         Err(Refused { error, repeated }) => {
             let report = format!("FAIL {} on {}: {error:#}\n", loaded.name, make.name());
-            let counts = Counts { failed: loaded.scenario.steps.len(), ..Counts::default() };
-            return Ran { counts, report, repeated };
+            return (Counts { failed: loaded.scenario.steps.len(), repeated, ..counts }, report);
         }
     };
     for (index, step) in loaded.scenario.steps.iter().enumerate() {
         let misses = run_step(&mut play, step, make);
         if misses.is_empty() {
-            ran.counts.passed += 1;
+            counts.passed += 1;
             continue;
         }
         if target.may_differ(loaded, step) {
-            ran.counts.skipped += 1;
+            counts.skipped += 1;
             continue;
         }
-        ran.counts.failed += 1;
-        ran.report += &format!("FAIL {} on {}, step {}: {}\n", loaded.name, make.name(), index + 1, title(step));
-        ran.report.extend(misses.iter().map(|miss| format!("     {miss}\n")));
+        counts.failed += 1;
+        report += &format!("FAIL {} on {}, step {}: {}\n", loaded.name, make.name(), index + 1, title(step));
+        report.extend(misses.iter().map(|miss| format!("     {miss}\n")));
     }
-    ran.repeated = play.end();
-    ran
+    counts.repeated = play.end();
+    (counts, report)
 }
 
 fn run_step(play: &mut Play<'_>, step: &Step, make: Make) -> Vec<String> {

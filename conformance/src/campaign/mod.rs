@@ -68,6 +68,12 @@ pub struct Options {
     /// The number of leases that expire within a minute; default: a tenth of all (`due`)
     #[arg(long)]
     pub due: Option<u64>,
+    /// Go on with faults until this number of operations was checked, for at most `seconds` (`cluster`)
+    #[arg(long, default_value_t = 0)]
+    pub operations: u64,
+    /// See `operations`
+    #[arg(long, default_value_t = 120)]
+    pub seconds: u64,
     /// The number of nodes: 1, or 3 for a cluster (`due`, `leases`)
     #[arg(long, default_value_t = 1)]
     pub nodes: usize,

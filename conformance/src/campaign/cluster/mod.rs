@@ -29,7 +29,10 @@ pub(super) fn run(options: &Options) -> Result<Findings> {
     let mut found = Findings { passed: 0, failures: Vec::new(), numbers: String::new() };
     let mut gaps = Vec::new();
     let mut faults: BTreeMap<&str, u64> = BTreeMap::new();
-    for round in 0..options.count {
+    let (limit, started) = (Duration::from_secs(options.seconds), Instant::now());
+    let is_short = |checked: u64| checked < options.operations && started.elapsed() < limit;
+    let mut round = 0;
+    while round < options.count || is_short(clients.counts.checked()) {
         let (fault, mut rng) = (Fault::of(round), Rng::of(options.seed, round));
         *faults.entry(fault.name()).or_default() += 1;
         let (before, started) = (clients.counts.checked(), Instant::now());
@@ -47,6 +50,7 @@ pub(super) fn run(options: &Options) -> Result<Findings> {
         );
         gaps.extend(gap);
         clients.check_everywhere(&nodes, &mut found)?;
+        round += 1;
     }
     found.passed = clients.counts.checked();
     if !found.failures.is_empty() {

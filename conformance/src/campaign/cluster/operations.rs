@@ -10,7 +10,7 @@ use super::random_node::RandomNode;
 use crate::http::{Request, Response};
 
 /// The reads that a reader sends at once.
-const PIPELINE: usize = 16;
+const PIPELINE: usize = 64;
 /// The pause after a response that may be retried.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -82,7 +82,7 @@ impl Clients {
     fn check(&self, number: usize, oldest: u64, version: u64, url: &str) {
         let Register { visible, sent } = &self.registers[number];
         let newest = sent.load(Ordering::SeqCst);
-        if version < oldest || version > newest {
+        if !is_linearizable(version, oldest, newest) {
             self.violation(&format!(
                 "{url} returned version {version} of register {number}: {oldest} was visible, {newest} was sent"
             ));
@@ -147,6 +147,11 @@ impl Clients {
     }
 }
 
+/// Whether a read may return a version: `oldest` was visible before it began, `newest` was sent before it ended.
+fn is_linearizable(version: u64, oldest: u64, newest: u64) -> bool {
+    (oldest..=newest).contains(&version)
+}
+
 /// The responses that hvac and the clients of Vault retry: 412 and 5xx.
 fn may_be_retried(status: u16) -> bool {
     status == 412 || status >= 500
@@ -166,6 +171,12 @@ fn version_of(response: &Response) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_older_and_a_later_version_is_no_result_of_a_read() {
+        let versions: Vec<u64> = (0..9).filter(|version| is_linearizable(*version, 4, 6)).collect();
+        assert_eq!(versions, [4, 5, 6]);
+    }
 
     #[test]
     fn a_version_is_read_with_its_value() {

@@ -190,7 +190,8 @@ mod tests {
     #[test]
     fn a_described_log_is_opened_and_keeps_an_added_entry() {
         // A segment from entry 2 on with a frame of two entries, of which the second is replaced.
-        let script = b"s\x02\x01\x01\x01\x01f\x02\x01\x01\x01\x02\x01\x02\x02a\x01\x02\x02bf\x03\x01\x02\x01\x01\x02\x02\x02c";
+        let script =
+            b"s\x02\x01\x01\x01\x01f\x02\x01\x01\x01\x02\x01\x02\x02a\x01\x02\x02bf\x03\x01\x02\x01\x01\x02\x02\x02c";
         let [first, second, third] = open_log(Bytes::from_static(script)).unwrap();
         assert_eq!((first.base, first.last, &first), (1, 3, &second));
         assert_eq!(first.entries.unwrap(), [&b"\x02a"[..], b"\x02c"]);
