@@ -217,7 +217,8 @@ impl Nodes {
         Ok(servers.iter().filter(|server| server["voter"] == true).count())
     }
 
-    fn unseal(&self, at: usize) -> Result<()> {
+    /// Submits the shares to a node.
+    pub fn unseal(&self, at: usize) -> Result<()> {
         self.servers[at].submit_shares(&self.keys)
     }
 

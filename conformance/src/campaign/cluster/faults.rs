@@ -45,6 +45,10 @@ enum Event {
     DiskBroken,
     /// Syncs of its data directory do not return.
     DiskStuck,
+    /// An operator asks it to give up the leadership.
+    SteppedDown,
+    /// An operator seals it.
+    Sealed,
     /// Its wall clock jumps forward, and later back.
     ClockAhead,
     /// Its wall clock jumps back, and later forward.
@@ -64,7 +68,7 @@ const fn fault(event: Event, victim: Victim, name: &'static str) -> Fault {
 }
 
 /// All faults, in the order of the rounds. Those of the leader come twice as often where an election follows.
-const FAULTS: [Fault; 24] = [
+const FAULTS: [Fault; 26] = [
     fault(Event::Killed, Victim::Leader, "kill of the leader"),
     fault(Event::CutOff, Victim::Leader, "cut of the leader"),
     fault(Event::Paused, Victim::Leader, "pause of the leader"),
@@ -78,6 +82,7 @@ const FAULTS: [Fault; 24] = [
     fault(Event::Reset, Victim::Leader, "connections of the leader reset"),
     fault(Event::ClockBehind, Victim::Follower, "clock of a follower behind"),
     fault(Event::AllKilled, Victim::Leader, "kill of all nodes"),
+    fault(Event::SteppedDown, Victim::Leader, "step-down of the leader"),
     fault(Event::CutFromOne, Victim::Leader, "cut between the leader and one follower"),
     fault(Event::DiskStuck, Victim::Leader, "stuck disk of the leader"),
     fault(Event::Killed, Victim::Leader, "kill of the leader"),
@@ -85,6 +90,7 @@ const FAULTS: [Fault; 24] = [
     fault(Event::CutOff, Victim::Follower, "cut of a follower"),
     fault(Event::ClockBehind, Victim::Leader, "clock of the leader behind"),
     fault(Event::Paused, Victim::Leader, "pause of the leader"),
+    fault(Event::Sealed, Victim::Leader, "seal of the leader"),
     fault(Event::DiskBroken, Victim::Follower, "failed disk of a follower"),
     fault(Event::Mute, Victim::Follower, "cut from a follower"),
     fault(Event::ClockAhead, Victim::Follower, "clock of a follower ahead"),
@@ -104,10 +110,13 @@ impl Fault {
 
     /// Whether another node must lead afterwards.
     pub(super) fn ends_leadership(self) -> bool {
-        use Event::{AllKilled, CutOff, Deaf, DiskBroken, DiskStuck, Killed, Mute, Paused};
-        let by_event =
-            matches!(self.event, Killed | AllKilled | Paused | CutOff | Mute | Deaf | DiskBroken | DiskStuck);
-        by_event && self.victim == Victim::Leader
+        use Event::{ClockAhead, ClockBehind, CutFromOne, Reset, Slow};
+        self.victim == Victim::Leader && !matches!(self.event, ClockAhead | ClockBehind | CutFromOne | Reset | Slow)
+    }
+
+    /// Whether it changes a clock, which ends no leadership.
+    pub(super) fn is_of_a_clock(self) -> bool {
+        matches!(self.event, Event::ClockAhead | Event::ClockBehind)
     }
 
     /// The node that it hits.
@@ -158,6 +167,8 @@ impl Fault {
             }),
             Event::DiskBroken => break_disk(nodes, at, DISKS[rng.below(DISKS.len())])?,
             Event::DiskStuck => break_disk(nodes, at, "sync-stuck")?,
+            Event::SteppedDown => drop(nodes.call(at, "PUT", "sys/step-down", None)?),
+            Event::Sealed => drop(nodes.call(at, "PUT", "sys/seal", None)?),
             Event::ClockAhead => nodes.faults()?.set_clock(at, STEP)?,
             Event::ClockBehind => nodes.faults()?.set_clock(at, -STEP)?,
         }
@@ -170,7 +181,8 @@ impl Fault {
             Event::Killed => nodes.restart(at)?,
             Event::Paused => nodes.server(at).resume()?,
             Event::CutOff | Event::Mute | Event::Deaf | Event::CutFromOne | Event::Slow => nodes.faults()?.links.heal(),
-            Event::AllKilled | Event::Reset => {}
+            Event::AllKilled | Event::Reset | Event::SteppedDown => {}
+            Event::Sealed => nodes.unseal(at)?,
             Event::DiskStuck => nodes.faults()?.mend_disk(at)?,
             Event::DiskBroken => {
                 // The storage stopped at the failure: what the disk holds is known when it is opened again.

@@ -6,6 +6,7 @@ mod clients;
 mod faults;
 mod operations;
 mod random_node;
+mod slow_links;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,18 +32,23 @@ pub(super) fn run(options: &Options) -> Result<Findings> {
     let mut faults: BTreeMap<&str, u64> = BTreeMap::new();
     let (limit, started) = (Duration::from_secs(options.seconds), Instant::now());
     let is_short = |checked: u64| checked < options.operations && started.elapsed() < limit;
-    let mut round = 0;
+    let (mut round, mut clock_elections) = (0, 0);
     while round < options.count || is_short(clients.counts.checked()) {
         let (fault, mut rng) = (Fault::of(round), Rng::of(options.seed, round));
         *faults.entry(fault.name()).or_default() += 1;
         let (before, started) = (clients.counts.checked(), Instant::now());
+        let term = nodes.term()?;
         let gap = run_round(&mut nodes, &clients, round, fault, &mut rng);
         clients.report(&mut found);
         let gap = gap.with_context(|| {
             format!("round {round}, {}, seed {}; violations: {:?}", fault.name(), options.seed, found.failures)
         })?;
+        let elections = nodes.term()? - term;
+        if fault.is_of_a_clock() {
+            clock_elections += elections;
+        }
         println!(
-            "round {round}: {}, {} checks in {} ms{}",
+            "round {round}: {}, {} checks in {} ms, {elections} elections{}",
             fault.name(),
             clients.counts.checked() - before,
             started.elapsed().as_millis(),
@@ -52,6 +58,7 @@ pub(super) fn run(options: &Options) -> Result<Findings> {
         clients.check_everywhere(&nodes, &mut found)?;
         round += 1;
     }
+    let slow = slow_links::run(&nodes, &clients, options.short, &mut found)?;
     found.passed = clients.counts.checked();
     if !found.failures.is_empty() {
         println!("{}", nodes.logs());
@@ -60,7 +67,7 @@ pub(super) fn run(options: &Options) -> Result<Findings> {
     let at = |share: usize| gaps.get(gaps.len() * share / 100).or(gaps.last()).map_or(0, Duration::as_millis);
     let faults: Vec<String> = faults.iter().map(|(name, times)| format!("{times} {name}")).collect();
     found.numbers = format!(
-        "{NODES} nodes, {}; {}, writes again after p50 {} ms, p99 {} ms",
+        "{NODES} nodes, {}; {}, writes again after p50 {} ms, p99 {} ms; {clock_elections} elections at steps of clocks; {slow}",
         faults.join(", "),
         clients.counts.summary(),
         at(50),

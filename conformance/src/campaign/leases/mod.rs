@@ -64,6 +64,9 @@ pub(super) fn run(options: &Options) -> Result<Findings> {
     rotations::check(options.on, &server, &mut server.client()?, &database, &mut found)?;
     checks::check(&server, &database, &log, &mut found)?;
     let faults: Vec<String> = faults.iter().map(|(name, times)| format!("{times} {name}")).collect();
+    for (refusal, times) in log.refusals().iter() {
+        println!("{times} times {refusal}");
+    }
     let (log, settled) = (log.summary(), settled.as_secs());
     found.numbers = format!("{log}; {}; {}; settled after {settled} s", faults.join(", "), seen.summary());
     Ok(found)

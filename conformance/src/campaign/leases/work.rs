@@ -1,5 +1,6 @@
 //! One operation of the campaign, and the log of acknowledged operations.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -8,6 +9,9 @@ use serde_json::{Value, json};
 use super::STATIC;
 use crate::http::{Client, Response};
 use crate::rng::Rng;
+
+/// The characters of a refusal that are printed.
+const REFUSAL: usize = 100;
 
 /// The state of a lease according to the responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +38,7 @@ pub(super) struct Lease {
 #[derive(Default)]
 pub(super) struct LeaseLog {
     leases: Mutex<Vec<Lease>>,
+    refusals: Mutex<BTreeMap<String, u64>>,
     created: AtomicU64,
     renewed: AtomicU64,
     revoked: AtomicU64,
@@ -63,11 +68,21 @@ impl LeaseLog {
         )
     }
 
+    /// The number of refusals by their beginnings.
+    pub(super) fn refusals(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Counts a response; returns it if it is a success.
     fn count(&self, response: Option<Response>, good: &AtomicU64) -> Option<Response> {
         match response {
             None => drop(self.cut_off.fetch_add(1, Ordering::Relaxed)),
-            Some(response) if response.status >= 300 => drop(self.failed.fetch_add(1, Ordering::Relaxed)),
+            Some(response) if response.status >= 300 => {
+                self.failed.fetch_add(1, Ordering::Relaxed);
+                let text = String::from_utf8_lossy(&response.body);
+                let cause: String = text.trim().chars().take(REFUSAL).collect();
+                *self.refusals().entry(format!("{} {cause}", response.status)).or_default() += 1;
+            }
             Some(response) => {
                 good.fetch_add(1, Ordering::Relaxed);
                 return Some(response);
