@@ -44,9 +44,9 @@ const ALL: [Step; 26] = [
     step("kill", 300, |shell| campaign(shell, &["kill", "--count", "5"])),
     step("disk", 2000, |shell| campaign(shell, &["disk", "--count", "8"])),
     step("consensus", 500, |shell| campaign(shell, &["consensus", "--count", "500"])),
-    step("cluster", 20_000, |shell| campaign(shell, &["cluster", "--count", "24", "--connections", "6"])),
+    step("cluster", 60_000, |shell| campaign(shell, &CLUSTER)),
     step("leases", 21, |shell| campaign(shell, &["leases", "--count", "21"])),
-    step("due", 20_000, |shell| campaign(shell, &["due", "--count", "2500"])),
+    step("due", 20_000, due),
     step("tokens", 5000, |shell| campaign(shell, &["tokens", "--count", "5000"])),
     step("fuzz", 20, fuzz),
 ];
@@ -179,6 +179,10 @@ fn balanced(shell: &Shell) -> Result<Outcome> {
     Ok(sum(&[scenarios, hvac, seed, killed, failover]))
 }
 
+/// Each fault once, then again until the operations are checked or the time is over.
+const CLUSTER: [&str; 9] =
+    ["cluster", "--count", "26", "--connections", "6", "--operations", "200000", "--seconds", "120"];
+
 /// The scenarios that run while the leader is killed.
 const UNDER_KILLS: [&str; 6] = ["approle/", "kv1/", "kv2/", "policy/", "token/", "transit/"];
 
@@ -196,6 +200,12 @@ fn campaign(shell: &Shell, arguments: &[&str]) -> Result<Outcome> {
     all.extend(arguments);
     all.push("--short");
     last_line(&shell.run("cargo", &all)?)
+}
+
+/// Leases that expire on one node, and on three whose leader is killed.
+fn due(shell: &Shell) -> Result<Outcome> {
+    let one = campaign(shell, &["due", "--count", "2500"])?;
+    Ok(sum(&[one, campaign(shell, &["due", "--count", "300", "--nodes", "3"])?]))
 }
 
 fn fuzz(shell: &Shell) -> Result<Outcome> {

@@ -15,6 +15,8 @@ use crate::postgres::Postgres;
 const TTL: Duration = Duration::from_secs(15);
 /// The time after the last expiry within which all must be revoked: an election, and the pace of revocations.
 const LIMIT: Duration = Duration::from_secs(30);
+/// The leases by which the speed of creations is measured.
+const SAMPLE: u64 = 50;
 /// The first kill of the leader is this long before the first expiry.
 const BEFORE: Duration = Duration::from_millis(500);
 /// The kills of the leader, after the first one.
@@ -26,7 +28,7 @@ pub(super) fn run(options: &Options) -> Result<Findings> {
     let api = Api { url: nodes.url(nodes.leader()?).to_owned(), root: nodes.root().to_owned() };
     prepare(&api, &database)?;
     set_role(&api, "sample", 3600)?;
-    let sample = 200.min(options.count);
+    let sample = SAMPLE.min(options.count);
     let started = Instant::now();
     create(&api, options.connections, sample, "sample")?;
     let rate = sample as f64 / started.elapsed().as_secs_f64();
@@ -37,13 +39,7 @@ pub(super) fn run(options: &Options) -> Result<Findings> {
     create(&api, options.connections, options.count, "due")?;
     let (first, last) = (started + ttl, Instant::now() + ttl);
     ensure!(Instant::now() + Duration::from_secs(2) < first, "creating the leases took longer than expected");
-    for kill in KILLS {
-        std::thread::sleep((first - BEFORE + kill).saturating_duration_since(Instant::now()));
-        let leader = nodes.leader()?;
-        nodes.kill(leader)?;
-        nodes.restart(leader)?;
-        nodes.wait_until_all_serve()?;
-    }
+    kill_the_leader_while_leases_expire(&mut nodes, first)?;
     let mut left = usize::MAX;
     while left > 0 && Instant::now() < last + LIMIT {
         std::thread::sleep(Duration::from_millis(500));
@@ -67,6 +63,17 @@ pub(super) fn run(options: &Options) -> Result<Findings> {
     hold(revocations >= options.count, 1, "a lease was deleted without its revocation");
     hold(revocations <= 2 * options.count, 1, "leases are revoked again and again");
     Ok(found)
+}
+
+fn kill_the_leader_while_leases_expire(nodes: &mut Nodes, first_expiry: Instant) -> Result<()> {
+    for kill in KILLS {
+        std::thread::sleep((first_expiry - BEFORE + kill).saturating_duration_since(Instant::now()));
+        let leader = nodes.leader()?;
+        nodes.kill(leader)?;
+        nodes.restart(leader)?;
+        nodes.wait_until_all_serve()?;
+    }
+    Ok(())
 }
 
 /// The number of leases that expire; `None` when a node does not know.
