@@ -105,6 +105,28 @@ impl Clients {
 
     /// Starts the clients, which send each request to a random node until `over`.
     pub(super) fn start<'s>(&'s self, scope: &'s Scope<'s, '_>, urls: &[String], over: &'s AtomicBool, round: u64) {
+        self.start_with(scope, urls, over, round, IMPATIENT);
+    }
+
+    /// As [`Self::start`], with clients that wait long for each response.
+    pub(super) fn start_patient<'s>(
+        &'s self,
+        scope: &'s Scope<'s, '_>,
+        urls: &[String],
+        over: &'s AtomicBool,
+        round: u64,
+    ) {
+        self.start_with(scope, urls, over, round, PATIENT);
+    }
+
+    fn start_with<'s>(
+        &'s self,
+        scope: &'s Scope<'s, '_>,
+        urls: &[String],
+        over: &'s AtomicBool,
+        round: u64,
+        timeout: Duration,
+    ) {
         let mut item = round << 16;
         let mut node = |timeout| {
             item += 1;
@@ -118,14 +140,14 @@ impl Clients {
             });
         };
         for number in 0..self.registers.len() {
-            repeat(node(IMPATIENT), Self::write, number);
-            repeat(node(IMPATIENT), Self::read_often, number);
+            repeat(node(timeout), Self::write, number);
+            repeat(node(timeout), Self::read_often, number);
             if number < PATIENT_READERS {
                 repeat(node(PATIENT), Self::read_patiently, number);
             }
         }
         for _ in 0..REVOKERS {
-            repeat(node(IMPATIENT), |clients, _, node| clients.revoke(node), 0);
+            repeat(node(timeout), |clients, _, node| clients.revoke(node), 0);
         }
     }
 

@@ -15,7 +15,7 @@ const TIMES: [Duration; 2] = [Duration::from_secs(8), Duration::from_secs(60)];
 /// The most elections of a time, and the number of seconds for each more. An endless change of the leader has one a
 /// second.
 const ELECTIONS: (u64, u64) = (2, 8);
-/// The least writes, by clients that wait a second for each response.
+/// The least writes, of all clients.
 const WRITES_IN_TEN_SECONDS: u64 = 5;
 /// Numbers of rounds which no other client uses for its choices.
 const FIRST_ROUND: u64 = 1 << 32;
@@ -50,7 +50,7 @@ pub(super) fn run(nodes: &Nodes, clients: &Clients, is_short: bool, found: &mut 
 fn measure(nodes: &Nodes, clients: &Clients, round: u64, slowness: Slowness, time: Duration) -> Result<(u64, u64)> {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        clients.start(scope, &nodes.urls(), &over, round);
+        clients.start_patient(scope, &nodes.urls(), &over, round);
         let result = (|| {
             let links = &nodes.faults()?.links;
             let writes = || clients.counts.writes.load(Ordering::SeqCst);
