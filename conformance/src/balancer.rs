@@ -6,6 +6,7 @@ use std::fs::File;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -59,6 +60,11 @@ impl Balanced {
         &self.root
     }
 
+    /// The number of kills of the leader.
+    pub fn kills(&self) -> u64 {
+        self.killer.as_ref().map_or(0, |killer| killer.kills.load(Ordering::SeqCst))
+    }
+
     /// Stops the kills of the leader. Returns their number.
     ///
     /// # Errors
@@ -96,32 +102,35 @@ impl Default for Settings {
 
 /// Kills the leader of a cluster again and again.
 struct LeaderKiller {
+    kills: Arc<AtomicU64>,
     stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<Result<u64>>>,
+    thread: Option<JoinHandle<Result<()>>>,
 }
 
 impl LeaderKiller {
     fn start(nodes: Arc<Mutex<Nodes>>, interval: Duration) -> Self {
         let (stop, stopped) = mpsc::channel();
+        let kills = Arc::<AtomicU64>::default();
+        let count = kills.clone();
         let thread = std::thread::spawn(move || {
-            let mut kills = 0;
             while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
                 let mut nodes = nodes.lock().unwrap_or_else(PoisonError::into_inner);
                 let leader = nodes.leader()?;
                 nodes.kill(leader)?;
                 nodes.restart(leader)?;
                 nodes.wait_until_all_serve()?;
-                kills += 1;
+                count.fetch_add(1, Ordering::SeqCst);
             }
-            Ok(kills)
+            Ok(())
         });
-        Self { stop: Some(stop), thread: Some(thread) }
+        Self { kills, stop: Some(stop), thread: Some(thread) }
     }
 
     fn stop(mut self) -> Result<u64> {
         self.stop = None;
         let ended = self.thread.take().map(JoinHandle::join);
-        ended.and_then(std::result::Result::ok).context("the thread that kills the leader has failed")?
+        ended.and_then(std::result::Result::ok).context("the thread that kills the leader has failed")??;
+        Ok(self.kills.load(Ordering::SeqCst))
     }
 }
 

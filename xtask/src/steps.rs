@@ -183,8 +183,8 @@ fn balanced(shell: &Shell) -> Result<Outcome> {
 const CLUSTER: [&str; 9] =
     ["cluster", "--count", "26", "--connections", "6", "--operations", "200000", "--seconds", "120"];
 
-/// The scenarios that run while the leader is killed.
-const UNDER_KILLS: [&str; 6] = ["approle/", "kv1/", "kv2/", "policy/", "token/", "transit/"];
+/// The scenarios that run while the leader is killed, again and again on the same cluster.
+pub(crate) const UNDER_KILLS: [&str; 7] = ["approle/", "kv1/", "kv2/", "policy/", "token/re", "token/uses", "transit/"];
 
 /// The commands of the guides.
 fn guide(shell: &Shell) -> Result<Outcome> {

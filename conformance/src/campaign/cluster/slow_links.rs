@@ -22,7 +22,7 @@ const FIRST_ROUND: u64 = 1 << 32;
 
 /// Links between distant places, and links that lose packets.
 const KINDS: [(&str, Slowness); 2] = [
-    ("far", Slowness { delay: Duration::from_millis(60), spread: Duration::from_millis(60), lost: 0 }),
+    ("far", Slowness { delay: Duration::from_millis(30), spread: Duration::from_millis(30), lost: 0 }),
     ("lossy", Slowness { delay: Duration::from_millis(5), spread: Duration::from_millis(20), lost: 20 }),
 ];
 
