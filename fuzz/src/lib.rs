@@ -78,11 +78,8 @@ const MESSAGES: &[&str] = &[
     "\u{1}\u{a}\u{1}\0\0\0\0\0\0\0\u{2}\0\0\0\0\0\0\0\u{3}\0\0\0\0\0\0\0\u{9}\0\0\0\0\0\0\0\u{2}\0\0\0\0\0\0\0\u{1}\0\0\0\u{1}\0\0\0\0\0\0\0\u{1}\0n0123456789abcdef\0\0\0\0\u{1}\0\u{58}\u{2}\0\0\0\0",
 ];
 /// Two frames, the first bytes of the node that dials, and of the one that accepts.
-const FRAMES: &[&str] = &[
-    "\u{1}\0\0\0\0\u{6}\0\0\0\u{1}hello",
-    "KFP1\u{1}0123456789abcdef\u{7}\0\0\0\0\0\0\0",
-    "KFP1\0\u{10}\0\0",
-];
+const FRAMES: &[&str] =
+    &["\u{1}\0\0\0\0\u{6}\0\0\0\u{1}hello", "KFP1\u{1}0123456789abcdef\u{7}\0\0\0\0\0\0\0", "KFP1\0\u{10}\0\0"];
 /// Two requests, a response, an error, and a coming root key.
 const CALLS: &[&str] = &[
     "\u{1}\u{2}\0\0\0id\u{1}\0\u{8}\0\0\0secret/a\0\0\0\0\0\u{1}\u{1}\0\0\0t\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",

@@ -9,7 +9,7 @@ mod batch;
 mod cache;
 mod consensus;
 mod error;
-#[cfg(feature = "suite")]
+#[cfg(any(test, feature = "suite"))]
 pub mod fuzzing;
 mod key;
 mod listing;

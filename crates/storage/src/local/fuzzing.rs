@@ -7,7 +7,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::{
     disk::{Disk, DiskFile, Room},
-    entry::{FOUNDING, HardState, LogId, RaftId, Vote},
+    entry::{FOUNDING, HardState, RaftId, Vote},
     log::{Log, ReadLog},
     segment::{Frame, Head},
     segment_files::{name, path},
