@@ -272,7 +272,7 @@ impl Driver {
             Effect::Install { vote, last, .. } => self.install(vote, last),
             Effect::Removed { commit } => self.removed(commit),
             Effect::LostEntries { of, last, acknowledged } => {
-                let node = self.steps.as_ref().and_then(|steps| steps.member(of)).map(|member| member.node);
+                let node = self.steps.as_ref().and_then(|steps| steps.member(of)).map(|member| member.node.clone());
                 let node = node.unwrap_or_default();
                 tracing::error!(
                     node,

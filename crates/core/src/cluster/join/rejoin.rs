@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use keepfast_crypto::locked::Key256;
 use keepfast_crypto::random;
-use keepfast_framework::{Clock, Timestamp};
+use keepfast_framework::Clock;
 use keepfast_storage::{Addresses, Barrier, Consensus, Index, Member, Origin, RaftId};
 use serde_json::json;
 
