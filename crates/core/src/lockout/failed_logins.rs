@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_count_of_a_name_of_the_table_is_followed_also_when_it_is_full() {
+    fn a_full_table_follows_stored_counts_of_the_names_that_it_has() {
         let mut table = table(10);
         (0..5).for_each(|n| table.restore(name(n), Failed::none(&rules(), seconds(0)), seconds(0)));
         let locked = Failed { times: 5, ..Failed::none(&rules(), seconds(10)) };
