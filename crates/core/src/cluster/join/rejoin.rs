@@ -154,7 +154,8 @@ impl Rejoin {
         let outcome = tokio::time::timeout(WITHIN, self.exchange(member, own, barrier)).await;
         match outcome {
             Ok(Ok(given)) => Some(given),
-            Ok(Err(JoinError::Refused { status: status @ (400 | 409), text })) => {
+            // Another attempt may have led to an election before.
+            Ok(Err(JoinError::Refused { status: status @ (400 | 409), text })) if !self.hears_leader() => {
                 tracing::warn!(node = member.node, status, text, "a member does not give its keys to this one");
                 None
             }
