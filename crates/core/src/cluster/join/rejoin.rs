@@ -156,7 +156,8 @@ impl Rejoin {
         };
         match outcome {
             Ok(given) => Some(given),
-            Err(JoinError::Refused { status: status @ (400 | 409), text }) => {
+            // Another attempt may have led to an election before.
+            Err(JoinError::Refused { status: status @ (400 | 409), text }) if !self.hears_leader() => {
                 tracing::warn!(node = member.node, status, text, "a member does not give its keys to this one");
                 None
             }
