@@ -16,7 +16,7 @@ pub(crate) struct Administration {
     pub(crate) proven: Arc<ProvenNodes>,
     /// What autopilot has seen.
     pub(crate) autopilot: Autopilot,
-    /// Held while a snapshot is saved or restored, so that there is one at a time.
+    /// Held while a snapshot is saved or restored on request, so that there is one at a time: it may be in memory.
     pub(crate) snapshot: Arc<tokio::sync::Mutex<()>>,
     /// What became of the automatic snapshots.
     pub(crate) automatic_snapshots: SnapshotHistory,

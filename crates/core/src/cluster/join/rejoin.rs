@@ -161,6 +161,15 @@ impl Rejoin {
                 tracing::warn!(node = member.node, status, text, "a member does not give its keys to this one");
                 None
             }
+            Err(JoinError::Response(why)) => {
+                // For example when a snapshot from before a change of the root key was restored meanwhile.
+                tracing::warn!(
+                    node = member.node,
+                    why,
+                    "a member does not give its keys to this one, which may have another root key"
+                );
+                None
+            }
             Err(error) => {
                 tracing::debug!(node = member.node, %error, "a member has not given its keys");
                 None

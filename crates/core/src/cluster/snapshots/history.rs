@@ -1,5 +1,6 @@
 //! What became of the automatic snapshots of this process.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use keepfast_framework::Timestamp;
@@ -14,7 +15,12 @@ const MAX_RETRY: Duration = Duration::from_secs(3600);
 
 /// What became of the automatic snapshots of this process.
 #[derive(Default)]
-pub(crate) struct SnapshotHistory(Mutex<Attempts>);
+pub(crate) struct SnapshotHistory {
+    attempts: Mutex<Attempts>,
+    /// Held while one is saved, so that there is one at a time, also when nobody waits for it any more. A restore and a
+    /// snapshot on request do not wait for it.
+    pub(crate) turn: Arc<tokio::sync::Mutex<()>>,
+}
 
 /// The attempts to take a snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,28 +42,28 @@ pub(crate) struct Attempts {
 impl SnapshotHistory {
     /// All of it.
     pub(crate) fn attempts(&self) -> Attempts {
-        self.0.lock().clone()
+        self.attempts.lock().clone()
     }
 
     /// Notes the snapshots in the directory, and returns when the next one is due.
     pub(crate) fn schedule(&self, stored: Vec<StoredSnapshot>, interval: Duration, now: Timestamp) -> Timestamp {
-        let mut attempts = self.0.lock();
+        let mut attempts = self.attempts.lock();
         let newest = stored.last().map(|snapshot| snapshot.taken);
         attempts.stored = stored;
         let due = newest.map_or(now, |newest| newest.after(interval));
-        let next = attempts.retry(interval).map_or(due, |retry| due.max(retry));
+        let next = attempts.retry(interval, now).map_or(due, |retry| due.max(retry));
         attempts.next = Some(next);
         next
     }
 
     /// Notes that an attempt begins.
     pub(crate) fn begin(&self, now: Timestamp) {
-        self.0.lock().current = Some(now);
+        self.attempts.lock().current = Some(now);
     }
 
     /// Notes how the attempt ended.
     pub(crate) fn end(&self, error: Option<String>, now: Timestamp) {
-        let mut attempts = self.0.lock();
+        let mut attempts = self.attempts.lock();
         attempts.failures = if error.is_some() { attempts.failures.saturating_add(1) } else { 0 };
         attempts.error = error.unwrap_or_default();
         attempts.last = Some((attempts.current.take().unwrap_or(now), now));
@@ -65,17 +71,18 @@ impl SnapshotHistory {
 
     /// Notes that this node no longer takes snapshots.
     pub(crate) fn stop(&self) {
-        let mut attempts = self.0.lock();
+        let mut attempts = self.attempts.lock();
         (attempts.current, attempts.next) = (None, None);
     }
 }
 
 impl Attempts {
-    /// The end of the pause after a failure; `None` without one.
-    fn retry(&self, interval: Duration) -> Option<Timestamp> {
+    /// The end of the pause after a failure; `None` without one, and after one of a clock that was ahead.
+    fn retry(&self, interval: Duration, now: Timestamp) -> Option<Timestamp> {
         let doublings = self.failures.checked_sub(1)?;
+        let (_, ended) = self.last.filter(|(_, ended)| *ended <= now)?;
         let pause = 2_u32.checked_pow(doublings).and_then(|times| RETRY.checked_mul(times)).unwrap_or(MAX_RETRY);
-        Some(self.last?.1.after(pause.min(MAX_RETRY).min(interval)))
+        Some(ended.after(pause.min(MAX_RETRY).min(interval)))
     }
 }
 
@@ -116,6 +123,7 @@ mod tests {
         let attempts = history.attempts();
         assert_eq!((attempts.failures, attempts.error.as_str()), (8, "full"));
         assert_eq!((attempts.last, attempts.current), (Some((at(10_000), at(10_001))), None));
+        assert_eq!(history.schedule(vec![], HOUR, at(5000)), at(5000), "the clock was set back");
         history.begin(at(20_000));
         assert_eq!(history.attempts().current, Some(at(20_000)));
         history.end(None, at(20_001));

@@ -114,7 +114,7 @@ fn unusable(error: &io::Error) -> Error {
 
 /// Saves a snapshot: it has its name when it was read back and verified.
 async fn save(server: &Lifecycle, directory: &SnapshotDirectory, now: Timestamp) -> Result<StoredSnapshot> {
-    let turn = server.administration.snapshot.clone().lock_owned().await;
+    let turn = server.administration.automatic_snapshots.turn.clone().lock_owned().await;
     let unsealed = server.unsealed().ok_or_else(Error::sealed)?;
     let consensus = server.parts.membership.consensus().ok_or_else(Error::unsupported_path)?;
     let open = OpenSnapshot::new(&**consensus, &unsealed, now).await?;

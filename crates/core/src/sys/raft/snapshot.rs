@@ -56,7 +56,7 @@ pub(super) fn routes(r: &mut Routes<System>) {
     r.path("storage/raft/snapshot-auto/restore-force/{name}", STORED).names_only().update(force_stored).once();
 }
 
-/// Allows one snapshot at a time: it may be in memory.
+/// Allows one snapshot on request at a time: it may be in memory.
 async fn turn(sys: &System) -> Result<OwnedMutexGuard<()>> {
     let server = sys.lifecycle()?;
     let clock = &server.parts.clock;
