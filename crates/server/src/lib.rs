@@ -8,6 +8,8 @@ mod banner;
 mod cluster;
 pub mod config;
 mod effective_config;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod host_gauges;
 mod kernel;
 mod log_file;

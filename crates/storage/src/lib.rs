@@ -9,6 +9,8 @@ mod batch;
 mod cache;
 mod consensus;
 mod error;
+#[cfg(any(test, feature = "suite"))]
+pub mod fuzzing;
 mod key;
 mod listing;
 mod local;

@@ -14,6 +14,8 @@ mod connection;
 mod dial;
 mod failure;
 mod frames;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod identity;
 pub(crate) mod join_client;
 mod members;

@@ -6,6 +6,8 @@
 pub(crate) mod apply;
 pub(crate) mod disk;
 pub(crate) mod entry;
+#[cfg(any(test, feature = "suite"))]
+pub(crate) mod fuzzing;
 pub(crate) mod image;
 pub(crate) mod layout;
 pub(crate) mod log;
