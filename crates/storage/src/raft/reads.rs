@@ -6,11 +6,11 @@ use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::timeout};
 
 use super::published::Published;
-use crate::{Index, StorageError};
+use crate::{Index, Member, StorageError};
 
 /// The most callers that wait.
 const MAX_WAITING: usize = 65_536;
-/// The time after which the leader is asked again.
+/// The least time after which the leader is asked again.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 type Answer = Result<Index, StorageError>;
@@ -57,7 +57,7 @@ impl ReadBatch {
             };
             let answer = match (published.network(), published.view().leader) {
                 (Some(network), Some(leader)) => {
-                    let found = timeout(PATIENCE, network.transport.read_index(&leader)).await;
+                    let found = timeout(patience(&leader), network.transport.read_index(&leader)).await;
                     found.unwrap_or(Err(StorageError::NoLeader))
                 }
                 _ => Err(StorageError::NoLeader),
@@ -65,6 +65,37 @@ impl ReadBatch {
             for caller in callers {
                 let _ = caller.send(answer.clone());
             }
+        }
+    }
+}
+
+/// The time after which the leader is asked again. Its answer needs a round trip to a majority, for which a leader on slow
+/// links may take up to its election timeout: to give up earlier again and again would leave the read without an answer.
+fn patience(leader: &Member) -> Duration {
+    Duration::from_millis(leader.election_ms.into()).max(PATIENCE)
+}
+
+#[cfg(test)]
+mod tests {
+    use keepfast_consensus::RaftId;
+
+    use super::*;
+
+    #[test]
+    fn a_leader_has_its_election_timeout_to_confirm_a_read() {
+        let leader = |election_ms| Member {
+            id: RaftId(1),
+            node: "n1".to_owned(),
+            incarnation: [1; 16],
+            cluster_addr: String::new(),
+            api_addr: String::new(),
+            voter: true,
+            wants_vote: true,
+            election_ms,
+            version: String::new(),
+        };
+        for (election_ms, expected) in [(100, 500), (600, 600), (6000, 6000)] {
+            assert_eq!(patience(&leader(election_ms)), Duration::from_millis(expected));
         }
     }
 }
