@@ -74,7 +74,7 @@ pub struct Options {
     /// See `operations`
     #[arg(long, default_value_t = 120)]
     pub seconds: u64,
-    /// The number of nodes: 1, or 3 for a cluster (`due`, `leases`)
+    /// The number of nodes: 1, or 3 and more for a cluster (`cluster`, which has at least 3, `due`, `leases`)
     #[arg(long, default_value_t = 1)]
     pub nodes: usize,
     /// Wait for Enter before the measurement (`due`)

@@ -1,4 +1,4 @@
-//! Three processes under concurrent clients and faults of processes, links, disks and clocks: every response is
+//! Three or five processes under concurrent clients and faults of processes, links, disks and clocks: every response is
 //! linearizable, no acknowledged write is lost, a revoked token is refused by every node, and the cluster serves again
 //! within seconds.
 
@@ -20,12 +20,12 @@ use super::{Findings, Options};
 use crate::nodes::Nodes;
 use crate::rng::Rng;
 
-/// The number of nodes.
+/// The least number of nodes.
 const NODES: usize = 3;
 
 pub(super) fn run(options: &Options) -> Result<Findings> {
     println!("cluster on {}, seed {}", options.on.name(), options.seed);
-    let mut nodes = Nodes::start_with_faults(options.on, NODES, options.seed)?;
+    let mut nodes = Nodes::start_with_faults(options.on, options.nodes.max(NODES), options.seed)?;
     let clients = Clients::prepare(&nodes, options.connections)?;
     let mut found = Findings { passed: 0, failures: Vec::new(), numbers: String::new() };
     let mut gaps = Vec::new();
@@ -67,7 +67,8 @@ pub(super) fn run(options: &Options) -> Result<Findings> {
     let at = |share: usize| gaps.get(gaps.len() * share / 100).or(gaps.last()).map_or(0, Duration::as_millis);
     let faults: Vec<String> = faults.iter().map(|(name, times)| format!("{times} {name}")).collect();
     found.numbers = format!(
-        "{NODES} nodes, {}; {}, writes again after p50 {} ms, p99 {} ms; {clock_elections} elections at steps of clocks; {slow}",
+        "{} nodes, {}; {}, writes again after p50 {} ms, p99 {} ms; {clock_elections} elections at steps of clocks; {slow}",
+        nodes.count(),
         faults.join(", "),
         clients.counts.summary(),
         at(50),
@@ -92,7 +93,7 @@ fn run_round(
             let pause = |least: u64, more: u64| std::thread::sleep(Duration::from_millis(least + more));
             pause(300, rng.below(700) as u64);
             let leader = nodes.leader()?;
-            let victim = fault.victim(leader, NODES, rng);
+            let victim = fault.victim(leader, nodes.count(), rng);
             let (leads, hit) = (nodes.url(leader), nodes.url(victim));
             clients.note(&format!("round {round}: {} at {hit}, the leader is {leads}", fault.name()));
             let struck = Instant::now();

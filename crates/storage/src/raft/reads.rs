@@ -6,11 +6,11 @@ use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::timeout};
 
 use super::published::Published;
-use crate::{Index, StorageError};
+use crate::{Index, Member, StorageError};
 
 /// The most callers that wait.
 const MAX_WAITING: usize = 65_536;
-/// The time after which another request is sent.
+/// The least time after which another request is sent.
 const REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
 
 type ReadResult = Result<Index, StorageError>;
@@ -59,7 +59,7 @@ impl ReadBatch {
             let leader = published.view.borrow().leader.clone();
             let result = match (published.network(), leader) {
                 (Some(network), Some(leader)) => {
-                    let found = timeout(REQUEST_TIMEOUT, network.transport.read_index(&leader)).await;
+                    let found = timeout(request_timeout(&leader), network.transport.read_index(&leader)).await;
                     found.unwrap_or(Err(StorageError::NoLeader))
                 }
                 _ => Err(StorageError::NoLeader),
@@ -67,6 +67,37 @@ impl ReadBatch {
             for caller in callers {
                 let _ = caller.send(result.clone());
             }
+        }
+    }
+}
+
+/// The time after which another request is sent. The response needs a round trip to a majority, for which a leader on slow
+/// links may take up to its election timeout: a shorter time would leave the read without a response.
+fn request_timeout(leader: &Member) -> Duration {
+    Duration::from_millis(leader.election_ms.into()).max(REQUEST_TIMEOUT)
+}
+
+#[cfg(test)]
+mod tests {
+    use keepfast_consensus::RaftId;
+
+    use super::*;
+
+    #[test]
+    fn a_leader_has_its_election_timeout_to_confirm_a_read() {
+        let leader = |election_ms| Member {
+            id: RaftId(1),
+            node: "n1".to_owned(),
+            incarnation: [1; 16],
+            cluster_addr: String::new(),
+            api_addr: String::new(),
+            voter: true,
+            wants_vote: true,
+            election_ms,
+            version: String::new(),
+        };
+        for (election_ms, expected) in [(100, 500), (600, 600), (6000, 6000)] {
+            assert_eq!(request_timeout(&leader(election_ms)), Duration::from_millis(expected));
         }
     }
 }
