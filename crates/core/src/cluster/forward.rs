@@ -223,7 +223,7 @@ impl ClusterNode<'_> {
             return response;
         }
         let value = response.committed().unwrap_or(settled).max(settled).0;
-        let index = StateIndex { cluster: self.cluster_id.to_owned(), value }.encode();
+        let index = StateIndex::encode(self.cluster_id, value);
         response.with_headers(ResponseHeaders { index: Some(index), ..ResponseHeaders::default() })
     }
 }
