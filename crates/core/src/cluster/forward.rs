@@ -181,10 +181,9 @@ impl ClusterNode<'_> {
         if self.parts.is_active() {
             return Some(Leader::Own);
         }
-        let status = self.consensus.status();
         let own = self.consensus.identity();
         // A node that is about to lead has not applied all entries yet.
-        let other = status.leader.filter(|leader| leader.node != own.node);
+        let other = self.consensus.leader().filter(|leader| leader.node != own.node);
         other.map(|leader| Leader::Other(Box::new(leader)))
     }
 

@@ -36,14 +36,11 @@ impl PeerService for ServedPeers {
     }
 
     fn is_member(&self, origin: &Origin) -> bool {
-        let status = self.consensus.status();
-        let leader = status.leader.as_ref().filter(|_| status.is_joining);
-        let mut known = status.members.iter().chain(leader);
-        known.any(|member| member.node == origin.node && member.incarnation == origin.incarnation)
+        self.consensus.is_member(origin)
     }
 
     fn expect_root(&self, from: &Origin, coming: ComingRoot) -> bool {
-        let leader = self.consensus.status().leader;
+        let leader = self.consensus.leader();
         let is_leader = leader.is_some_and(|it| it.node == from.node && it.incarnation == from.incarnation);
         let Some(lifecycle) = self.lifecycle.upgrade().filter(|_| is_leader) else { return false };
         let clock = lifecycle.parts.clock.clone();

@@ -39,6 +39,19 @@ impl Consensus for Node {
         is_removed(&self.layout.lock(), &self.published.view.borrow().members)
     }
 
+    fn is_member(&self, origin: &Origin) -> bool {
+        let view = self.published.view.borrow();
+        if boot::find(&view.members, origin).is_some() {
+            return true;
+        }
+        let leader = view.leader.as_ref().map(std::slice::from_ref).unwrap_or_default();
+        boot::find(leader, origin).is_some() && self.layout.lock().joining
+    }
+
+    fn leader(&self) -> Option<Member> {
+        self.published.view.borrow().leader.clone()
+    }
+
     fn status(&self) -> ClusterStatus {
         let (view, numbers) = (self.published.view(), self.published.numbers.lock().clone());
         let (is_lone, now, applied) = (self.published.is_lone(), clock::now(), self.applier.applied.borrow().0);

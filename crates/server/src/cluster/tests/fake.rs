@@ -11,7 +11,7 @@ use keepfast_crypto::secret::SecretString;
 use keepfast_framework::Incoming;
 use keepfast_framework::clock::SystemClock;
 use keepfast_storage::{
-    Addresses, Backend, Batch, Change, ClusterStatus, Consensus, Index, Joined, Key, MemoryBackend, NodeId, Origin,
+    Addresses, Backend, Batch, Change, ClusterStatus, Consensus, Index, Joined, Key, Member, MemoryBackend, NodeId, Origin,
     Page, SnapshotHead, SnapshotParts, StorageError, Transport, Watch,
 };
 use parking_lot::Mutex;
@@ -155,6 +155,14 @@ impl Consensus for FakeStorage {
     }
 
     fn status(&self) -> ClusterStatus {
+        unreachable!()
+    }
+
+    fn is_member(&self, _: &Origin) -> bool {
+        unreachable!()
+    }
+
+    fn leader(&self) -> Option<Member> {
         unreachable!()
     }
 
