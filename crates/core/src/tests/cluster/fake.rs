@@ -419,6 +419,11 @@ impl Cluster {
         self.shared.lags.store(true, Ordering::Relaxed);
     }
 
+    /// Whether it has not settled since then.
+    pub(super) fn lags(&self) -> bool {
+        self.shared.lags.load(Ordering::Relaxed)
+    }
+
     pub(in crate::tests) fn elect(&self, leader: Option<&'static str>) {
         self.shared.elect(leader);
     }
