@@ -20,6 +20,7 @@ mod reload;
 mod run;
 mod service_manager;
 mod signals;
+mod storage;
 
 pub use args::{DevArgs, DevKv, ServerArgs};
 pub use keepfast_core::cluster::snapshots;

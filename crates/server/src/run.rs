@@ -3,7 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use keepfast_core::{Node, Settings, init_dev};
 use keepfast_crypto::secret::SecretString;
 use keepfast_edge::{BodyMemory, Connections, Edge, Listener, Socket, Tls, TlsError};
 use keepfast_framework::clock::{Clock, SystemClock};
-use keepfast_storage::{Backend, LocalBackend, LocalOptions, MemoryBackend, StorageError};
+use keepfast_storage::{LocalBackend, StorageError};
 use tokio::sync::watch;
 
 use crate::args::ServerArgs;
@@ -36,6 +36,7 @@ use crate::process::{self, PidFile};
 use crate::reload::Running;
 use crate::service_manager;
 use crate::signals::{Event, Signals};
+use crate::storage::{directory_identity, open_storage};
 
 /// The memory for large request bodies of all listeners, in bytes; more when one body may be larger than half of it.
 const BODY_MEMORY: usize = 256 << 20;
@@ -334,10 +335,10 @@ fn lock_memory() -> bool {
 }
 
 async fn open_node(effective: &EffectiveConfig, log: &Log, gauges: Gauges) -> Result<Arc<Node>, StartError> {
-    let storage = effective.config.storage.clone();
+    let (storage, election) = (effective.config.storage.clone(), effective.config.raft.election);
     let kind = storage.kind();
     // Opening replays a log: that needs a thread that may block.
-    let opened = tokio::task::spawn_blocking(move || open_storage(&storage)).await;
+    let opened = tokio::task::spawn_blocking(move || open_storage(storage, election)).await;
     let (backend, incarnation) = match opened {
         Ok(opened) => opened.map_err(|reason| StartError::Storage { kind, reason })?,
         Err(_) => return Err(StartError::System { what: "storage", reason: io::Error::other("opening it failed") }),
@@ -366,27 +367,6 @@ fn cluster_port(effective: &EffectiveConfig) -> Option<Arc<dyn ClusterPort>> {
     let largest_body = config.listeners.iter().map(|listener| listener.limits.body).max().unwrap_or(0);
     let port: Arc<dyn ClusterPort> = Port::new(config.cluster_bind_addresses(), largest_body, Arc::new(SystemClock));
     Some(port)
-}
-
-/// The identity of the data directory, which differs for a copy: inode and creation time of its lock file. Restoring or
-/// copying the directory creates another file; mounting its volume elsewhere does not.
-fn directory_identity(storage: &Storage) -> Option<String> {
-    let (Storage::Raft { path, .. } | Storage::File { path }) = storage else { return None };
-    let lock = std::fs::metadata(path.join("LOCK")).ok()?;
-    let made = lock.created().ok().and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok()).unwrap_or_default();
-    Some(format!("{}-{}", lock.ino(), made.as_nanos()))
-}
-
-/// Opens the storage. Returns it with the random name of its data directory if it has one.
-fn open_storage(storage: &Storage) -> Result<(Arc<dyn Backend>, Option<String>), StorageError> {
-    let (path, node_id, clustered) = match storage {
-        Storage::Raft { path, node_id } => (path, Some(node_id.clone()).filter(|n| !n.is_empty()), true),
-        Storage::File { path } => (path, None, false),
-        Storage::InMemory => return Ok((Arc::new(MemoryBackend::new()), None)),
-    };
-    let backend = LocalBackend::open(path, LocalOptions { node_id, clustered, ..LocalOptions::default() })?;
-    let incarnation = backend.incarnation().to_owned();
-    Ok((Arc::new(backend), Some(incarnation)))
 }
 
 /// Initialises and unseals the node, stores the token for the command line, and returns the banner with the secrets.
