@@ -10,6 +10,7 @@ use bytes::Bytes;
 use keepfast_core::cluster::port::{
     ClusterPort, ComingRoot, ForwardedResponse, NotForwarded, PeerService, PortIdentity,
 };
+use keepfast_edge::listen_tcp;
 use keepfast_framework::clock::Clock;
 use keepfast_framework::{Error, Incoming, Result};
 use keepfast_storage::{Index, MAX_MESSAGE, Member, SnapshotParts, StorageError, Transport};
@@ -77,7 +78,7 @@ impl Port {
         let mut sockets = Vec::new();
         for address in &self.addresses {
             let failed = |error| Error::internal(format!("the cluster port cannot listen on {address}: {error}"));
-            sockets.push(accept::bind(address).map_err(failed)?);
+            sockets.push(listen_tcp(address).map_err(failed)?);
         }
         let bound: Vec<SocketAddr> = sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect();
         tracing::info!(addresses = ?bound, "the cluster port listens");
