@@ -26,4 +26,4 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use port::Port;
+pub(crate) use port::{Port, RequestLimits};

@@ -28,8 +28,6 @@ use super::request;
 use super::serve::{call, request_call};
 use super::snapshot;
 
-/// The most time for a request at the leader, as for a request of a client.
-const REQUEST: Duration = Duration::from_secs(90);
 /// The most time for a commit; the storage of the leader has shorter limits.
 const COMMIT: Duration = Duration::from_secs(30);
 /// The most time for an index; the storage repeats the call earlier.
@@ -44,11 +42,20 @@ const MAX_BODY: usize = 1 << 30;
 /// The cluster port of the process.
 pub(crate) struct Port {
     addresses: Vec<String>,
-    largest: usize,
+    requests: RequestLimits,
     clock: Arc<dyn Clock>,
     open: Mutex<Option<Listening>>,
     /// Held by `open` and `close`.
     turn: tokio::sync::Mutex<()>,
+}
+
+/// The limits of the requests that one node passes to another: the largest ones of its listeners, which apply their own.
+#[derive(Clone, Copy)]
+pub(crate) struct RequestLimits {
+    /// The longest body, in bytes.
+    pub(crate) body: usize,
+    /// The most time until the response.
+    pub(crate) duration: Duration,
 }
 
 struct Listening {
@@ -58,10 +65,16 @@ struct Listening {
 }
 
 impl Port {
-    /// A closed port. `largest_body` is the longest body of a request that a listener accepts.
-    pub(crate) fn new(addresses: Vec<String>, largest_body: usize, clock: Arc<dyn Clock>) -> Arc<Self> {
-        let largest = largest_body.min(MAX_BODY) + HEADS;
-        Arc::new(Self { addresses, largest, clock, open: Mutex::new(None), turn: tokio::sync::Mutex::new(()) })
+    /// A closed port.
+    pub(crate) fn new(addresses: Vec<String>, requests: RequestLimits, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self { addresses, requests, clock, open: Mutex::new(None), turn: tokio::sync::Mutex::new(()) })
+    }
+
+    /// Waits at most this long until the requests that run here for other members have ended. From now on their requests
+    /// get the response that another node leads, until one does.
+    pub(crate) async fn drain(&self, bound: Duration) -> bool {
+        let Some(port) = self.current() else { return true };
+        port.running.end_requests(self.clock.sleep_until(self.clock.now().after(bound))).await
     }
 
     pub(super) fn current(&self) -> Option<Arc<OpenPort>> {
@@ -82,7 +95,8 @@ impl Port {
         }
         let bound: Vec<SocketAddr> = sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect();
         tracing::info!(addresses = ?bound, "the cluster port listens");
-        let port = OpenPort::new(session, self.clock.clone(), self.largest);
+        let largest = self.requests.body.min(MAX_BODY) + HEADS;
+        let port = OpenPort::new(session, self.clock.clone(), largest);
         let listeners = sockets.into_iter().map(|socket| tokio::spawn(accept::run(socket, port.clone()))).collect();
         Ok(Listening { port, listeners, bound })
     }
@@ -131,7 +145,7 @@ impl ClusterPort for Port {
         let Some(head) = request::encode(&request) else { return Err(NotForwarded::TooLong(request)) };
         let body = request::body(&request).clone();
         let frame = move |id| request_call(id, head.expose(), body);
-        match member.requests.call(&port, &member, frame, REQUEST).await {
+        match member.requests.call(&port, &member, frame, self.requests.duration).await {
             Ok(Answer::Response(response)) => Ok(response),
             Ok(Answer::Elsewhere) | Err(NoAnswer::NotSent) => Err(NotForwarded::Elsewhere(request)),
             Err(NoAnswer::TooLong) => Err(NotForwarded::TooLong(request)),
