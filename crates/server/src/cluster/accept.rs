@@ -121,7 +121,7 @@ async fn greet(port: &OpenPort, stream: TcpStream) -> io::Result<(Connection, Ki
     let mut hello = [0; Hello::LENGTH];
     stream.read_exact(&mut hello).await?;
     let hello = Hello::decode(&hello).ok_or_else(|| invalid("the first bytes of a node"))?;
-    let other = Credentials { origin, certificate, verified: session.identity.now() };
+    let other = Credentials { origin: Arc::new(origin), certificate, verified: session.identity.now() };
     let connection = port.accepted(other, hello).ok_or_else(|| invalid("the node is no member"))?;
     stream.write_all(&welcome(hello.kind.limit(port.largest))).await?;
     stream.flush().await?;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Buf;
@@ -13,9 +13,8 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::back_off;
-use super::connection::{Reader, Source, write_all};
-use super::dial::{Dialled, dial};
+use super::connection::{Connection, Halves, Reader, Source, write_all};
+use super::connector::Connector;
 use super::failure;
 use super::frames::{self, Frame, Kind, Outgoing, invalid, tag};
 use super::members::Recipient;
@@ -52,17 +51,13 @@ pub(super) enum NoAnswer {
 
 /// The calls of one kind to one member.
 pub(super) struct Caller {
-    kind: Kind,
     calls: Semaphore,
     bytes: Semaphore,
-    live: tokio::sync::Mutex<Option<Arc<Live>>>,
-    failures: AtomicU32,
-    /// Whether the last attempt to connect failed a short time ago.
-    pauses: Arc<AtomicBool>,
+    connector: Arc<Connector>,
 }
 
 /// An open connection.
-struct Live {
+pub(super) struct Live {
     frames: mpsc::Sender<Queued>,
     next: AtomicU64,
     /// The calls without an answer; `None` after the end.
@@ -70,7 +65,7 @@ struct Live {
     limit: usize,
 }
 
-struct Queued {
+pub(super) struct Queued {
     frame: Outgoing,
     ticket: Arc<Ticket>,
 }
@@ -92,14 +87,8 @@ impl Ticket {
 
 impl Caller {
     pub(super) fn new(kind: Kind, most: usize) -> Self {
-        Self {
-            kind,
-            calls: Semaphore::new(most),
-            bytes: Semaphore::new(MAX_BYTES / UNIT),
-            live: tokio::sync::Mutex::default(),
-            failures: AtomicU32::new(0),
-            pauses: Arc::default(),
-        }
+        let (calls, bytes) = (Semaphore::new(most), Semaphore::new(MAX_BYTES / UNIT));
+        Self { calls, bytes, connector: Connector::new(kind) }
     }
 
     /// Sends a call and returns its answer. `frame` receives the id of the call.
@@ -130,7 +119,7 @@ impl Caller {
         ticket: &Arc<Ticket>,
     ) -> Option<Result<Answer, NoAnswer>> {
         let _one = self.calls.acquire().await.ok()?;
-        let live = self.live(port, to).await?;
+        let live = self.connector.live(port, to).await?;
         let id = live.next.fetch_add(1, Ordering::Relaxed);
         let frame = frame(id);
         if frame.length() > live.limit {
@@ -149,43 +138,6 @@ impl Caller {
         let units = bytes.div_ceil(UNIT).min(MAX_BYTES / UNIT);
         self.bytes.acquire_many(u32::try_from(units).ok()?).await.ok()
     }
-
-    /// The open connection, or a new one. Callers wait for the same attempt; `None` when it fails, and for a short time
-    /// after that.
-    async fn live(&self, port: &Arc<OpenPort>, to: &Arc<Recipient>) -> Option<Arc<Live>> {
-        let mut current = self.live.lock().await;
-        if let Some(live) = current.as_ref().filter(|live| live.pending.lock().is_some()) {
-            return Some(live.clone());
-        }
-        *current = None;
-        if self.pauses.load(Ordering::Acquire) {
-            return None;
-        }
-        match dial(port, &to.origin, &to.address(), self.kind).await {
-            Ok(dialled) => {
-                self.failures.store(0, Ordering::Relaxed);
-                *current = Some(Live::start(port.clone(), to.clone(), dialled));
-                current.clone()
-            }
-            Err(error) => {
-                let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-                if failures == 1 {
-                    tracing::warn!(node = to.origin.node, kind = ?self.kind, %error, "a member is not reached");
-                }
-                self.pause(port, failures);
-                None
-            }
-        }
-    }
-
-    fn pause(&self, port: &Arc<OpenPort>, failures: u32) {
-        self.pauses.store(true, Ordering::Release);
-        let (pauses, clock) = (self.pauses.clone(), port.clock.clone());
-        tokio::spawn(async move {
-            clock.sleep_until(clock.now().after(back_off::pause(failures))).await;
-            pauses.store(false, Ordering::Release);
-        });
-    }
 }
 
 /// A call without an answer; dropped with the call.
@@ -203,22 +155,32 @@ impl Drop for Pending<'_> {
 }
 
 impl Live {
-    fn start(port: Arc<OpenPort>, to: Arc<Recipient>, dialled: Dialled) -> Arc<Self> {
+    /// A connection, and the queue of what is sent on it.
+    pub(super) fn new(limit: usize) -> (Arc<Self>, mpsc::Receiver<Queued>) {
         let (frames, queue) = mpsc::channel(QUEUE);
         let pending = Mutex::new(Some(HashMap::new()));
-        let live = Arc::new(Live { frames, next: AtomicU64::new(0), pending, limit: dialled.limit });
-        let started = live.clone();
-        tokio::spawn(async move {
-            let error = started.run(&port, &to, dialled, queue).await;
-            tracing::debug!(node = to.origin.node, %error, "a connection to a member ended");
-            // Without a sender, each call ends.
-            *started.pending.lock() = None;
-        });
-        live
+        (Arc::new(Live { frames, next: AtomicU64::new(0), pending, limit }), queue)
     }
 
-    async fn run(&self, port: &OpenPort, to: &Recipient, dialled: Dialled, queue: mpsc::Receiver<Queued>) -> io::Error {
-        let Dialled { connection, mut halves, .. } = dialled;
+    /// Whether it takes calls.
+    pub(super) fn is_open(&self) -> bool {
+        self.pending.lock().is_some()
+    }
+
+    /// Ends all calls, and takes no more.
+    pub(super) fn close(&self) {
+        // Without a sender, each call ends.
+        *self.pending.lock() = None;
+    }
+
+    /// Sends and receives until the connection ends.
+    pub(super) async fn run(
+        &self,
+        port: &OpenPort,
+        to: &Recipient,
+        (connection, mut halves): (Connection, Halves),
+        queue: mpsc::Receiver<Queued>,
+    ) -> io::Error {
         let silence = halves.reader.silence(port.clock.clone());
         tokio::select! {
             error = self.read(&mut halves.reader) => error,

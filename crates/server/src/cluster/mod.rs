@@ -11,6 +11,7 @@ mod calls;
 mod certificates;
 mod coming_root;
 mod connection;
+mod connector;
 mod dial;
 mod failure;
 mod frames;

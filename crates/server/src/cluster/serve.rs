@@ -11,6 +11,7 @@ use keepfast_framework::clock::Clock;
 use keepfast_framework::offload;
 use keepfast_storage::{Consensus, Index, MAX_SNAPSHOT_PART, Origin, SnapshotParts, StorageError};
 use tokio::io::AsyncReadExt;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -73,7 +74,7 @@ async fn messages(port: &OpenPort, connection: &Connection, mut reader: Reader) 
             Ok(consensus) => consensus,
             Err(error) => return error,
         };
-        let from = connection.credentials().origin.clone();
+        let from = Origin::clone(&connection.credentials().origin);
         let mut is_readable = true;
         if !connection.deliver(|| is_readable = consensus.deliver(from, frame)) {
             return io::ErrorKind::ConnectionAborted.into();
@@ -104,7 +105,8 @@ async fn snapshot(
         Ok(consensus) => consensus,
         Err(error) => return error,
     };
-    let (from, ended, clock) = (connection.credentials().origin.clone(), connection.ended(), port.clock.clone());
+    let from = Origin::clone(&connection.credentials().origin);
+    let (ended, clock) = (connection.ended(), port.clock.clone());
     let received = tokio::spawn(async move {
         let mut parts = ReceivedParts { reader, ended: Box::pin(ended), progress: Progress::Open, clock };
         let result = consensus.receive_snapshot(from, head, &mut parts).await;
@@ -205,20 +207,20 @@ async fn calls(
             Ok(service) => service,
             Err(error) => return error,
         };
-        let mut call = Call { id, answers: answers.clone(), answer: None };
         let from = connection.credentials().origin.clone();
         if !service.is_member(&from) {
             return io::ErrorKind::ConnectionAborted.into();
         }
+        let call = Call { id, answers: answers.clone(), is_answered: false };
         // The call runs to its end when the connection ends: a commit or a handler must not stop in the middle.
         tokio::spawn(async move {
-            call.answer = Some(match frame.tag {
+            let answer = match frame.tag {
                 tag::COMMIT => done(id, commit(&*service, frame.body).await),
                 tag::READ_INDEX => done(id, read_index(&*service).await),
                 tag::ROOT => done(id, expect_root(&*service, &from, frame.body)),
                 _ => handle(id, &*service, &from, frame.body).await,
-            });
-            call.send().await;
+            };
+            call.send(answer).await;
             drop(permit);
         });
     }
@@ -228,22 +230,25 @@ async fn calls(
 struct Call {
     id: u64,
     answers: mpsc::Sender<Outgoing>,
-    answer: Option<Outgoing>,
+    is_answered: bool,
 }
 
 impl Call {
-    async fn send(&mut self) {
-        if let Some(answer) = self.answer.take() {
-            let _ = self.answers.send(answer).await;
-        }
-        self.answer = Some(Outgoing::empty(tag::ALIVE));
+    async fn send(mut self, answer: Outgoing) {
+        self.is_answered = true;
+        let _ = self.answers.send(answer).await;
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        if self.answer.is_none() {
-            let _ = self.answers.try_send(done(self.id, Err(StorageError::Unknown)));
+        if self.is_answered {
+            return;
+        }
+        // The queue may be full, and a destructor cannot wait. Without a runtime there is no connection.
+        if let Ok(runtime) = Handle::try_current() {
+            let (answers, id) = (self.answers.clone(), self.id);
+            runtime.spawn(async move { answers.send(done(id, Err(StorageError::Unknown))).await });
         }
     }
 }
