@@ -10,7 +10,10 @@ use keepfast_storage::{Backend, LocalBackend, LocalOptions, MemoryBackend, Stora
 use crate::config::Storage;
 
 /// Opens the storage. Returns it with the random name of its data directory if it has one.
-pub(crate) fn open_storage(storage: Storage, election: Duration) -> Result<(Arc<dyn Backend>, Option<String>), StorageError> {
+pub(crate) fn open_storage(
+    storage: Storage,
+    election: Duration,
+) -> Result<(Arc<dyn Backend>, Option<String>), StorageError> {
     let Some((path, options)) = local_options(storage, election) else {
         return Ok((Arc::new(MemoryBackend::new()), None));
     };
@@ -50,10 +53,11 @@ mod tests {
     fn performance_multiplier_is_the_election_timeout_of_the_storage() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("c.hcl");
-        for (setting, millis) in [("", 600), ("performance_multiplier = 1", 300), ("performance_multiplier = 10", 3000)] {
+        for (setting, millis) in [("", 600), ("performance_multiplier = 1", 300), ("performance_multiplier = 10", 3000)]
+        {
             let storage = format!("storage \"raft\" {{\n path = \"/d\"\n node_id = \"n\"\n {setting}\n}}\n");
             std::fs::write(&file, storage + "listener \"tcp\" { tls_disable = 1 }\n").unwrap();
-            let (config, _) = config::load(&[file.clone()], &Environment::of(&[])).unwrap();
+            let (config, _) = config::load(std::slice::from_ref(&file), &Environment::of(&[])).unwrap();
             let (path, options) = local_options(config.storage, config.raft.election).unwrap();
             assert_eq!((path.to_str(), options.node_id.as_deref(), options.clustered), (Some("/d"), Some("n"), true));
             assert_eq!(options.election, Duration::from_millis(millis), "{setting}");

@@ -135,5 +135,9 @@ fn a_restore_that_is_redirected_or_fails_is_no_success() {
     let standby = always("307 Temporary Redirect", "text/plain\r\nLocation: /v1/elsewhere", "");
     standby.fails(&restore, 2, "the server redirects to /v1/elsewhere: set VAULT_ADDR to the address of the leader");
     always("304 Not Modified", "text/plain", "").fails(&restore, 2, "the server redirects: set VAULT_ADDR");
-    always("503 Service Unavailable", "application/json", "{\"errors\":[\"no leader\"]}").fails(&restore, 2, "no leader");
+    always("503 Service Unavailable", "application/json", "{\"errors\":[\"no leader\"]}").fails(
+        &restore,
+        2,
+        "no leader",
+    );
 }

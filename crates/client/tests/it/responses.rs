@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keepfast_client::{Client, Config, Error, SecretString};
+use keepfast_client::{Client, Config, Error, Method, Request, SecretString};
 use serde_json::json;
 
 use crate::server::{response, start, start_unix};

@@ -21,8 +21,8 @@ use super::members::Recipient;
 use super::open_port::OpenPort;
 use super::request;
 
-/// The longest frame of the answering node, with its type.
-pub(super) const MAX_ANSWER: usize = 256 << 20;
+/// The longest frame of the node that responds, with its type.
+pub(super) const MAX_RESPONSE: usize = 256 << 20;
 /// The bytes of calls that are under way at one member; a longer call waits until it is the only one.
 const MAX_BYTES: usize = 64 << 20;
 /// The frames that wait to be written.
@@ -31,16 +31,16 @@ const QUEUE: usize = 16;
 const UNIT: usize = 1 << 10;
 
 /// What the other node returned.
-pub(super) enum Answer {
+pub(super) enum CallResponse {
     Done(u64),
     Failed(StorageError),
     Response(ForwardedResponse),
     Elsewhere,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoAnswer {
+pub(super) enum CallError {
     /// Nothing was sent.
     NotSent,
     /// Nothing was sent: the call is longer than the other node accepts.
@@ -60,8 +60,8 @@ pub(super) struct Caller {
 pub(super) struct Live {
     frames: mpsc::Sender<Queued>,
     next: AtomicU64,
-    /// The calls without an answer; `None` after the end.
-    pending: Mutex<Option<HashMap<u64, oneshot::Sender<Answer>>>>,
+    /// The calls without a response; `None` after the end.
+    pending: Mutex<Option<HashMap<u64, oneshot::Sender<CallResponse>>>>,
     limit: usize,
 }
 
@@ -91,23 +91,23 @@ impl Caller {
         Self { calls, bytes, connector: Connector::new(kind) }
     }
 
-    /// Sends a call and returns its answer. `frame` receives the id of the call.
+    /// Sends a call and returns its response. `frame` receives the id of the call.
     ///
     /// # Errors
-    /// See [`NoAnswer`].
+    /// See [`CallError`].
     pub(super) async fn call(
         &self,
         port: &Arc<OpenPort>,
         to: &Arc<Recipient>,
         frame: impl FnOnce(u64) -> Outgoing,
         within: Duration,
-    ) -> Result<Answer, NoAnswer> {
+    ) -> Result<CallResponse, CallError> {
         let ticket = Arc::new(Ticket::default());
         let called = timeout(within, self.exchange(port, to, frame, &ticket)).await;
         match called.ok().flatten() {
             Some(outcome) => outcome,
-            None if ticket.leave(Ticket::CANCELLED) => Err(NoAnswer::NotSent),
-            None => Err(NoAnswer::Lost),
+            None if ticket.leave(Ticket::CANCELLED) => Err(CallError::NotSent),
+            None => Err(CallError::Lost),
         }
     }
 
@@ -117,21 +117,21 @@ impl Caller {
         to: &Arc<Recipient>,
         frame: impl FnOnce(u64) -> Outgoing,
         ticket: &Arc<Ticket>,
-    ) -> Option<Result<Answer, NoAnswer>> {
+    ) -> Option<Result<CallResponse, CallError>> {
         let _one = self.calls.acquire().await.ok()?;
         let live = self.connector.live(port, to).await?;
         let id = live.next.fetch_add(1, Ordering::Relaxed);
         let frame = frame(id);
         if frame.length() > live.limit {
             tracing::warn!(node = to.origin.node, bytes = frame.length(), "a call is longer than the member accepts");
-            return Some(Err(NoAnswer::TooLong));
+            return Some(Err(CallError::TooLong));
         }
         let _bytes = self.reserve(frame.length()).await?;
-        let (sender, answer) = oneshot::channel();
+        let (sender, response) = oneshot::channel();
         live.pending.lock().as_mut()?.insert(id, sender);
         let _pending = Pending { live: &live, id };
         live.frames.send(Queued { frame, ticket: ticket.clone() }).await.ok()?;
-        answer.await.ok().map(Ok)
+        response.await.ok().map(Ok)
     }
 
     async fn reserve(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
@@ -140,7 +140,7 @@ impl Caller {
     }
 }
 
-/// A call without an answer; dropped with the call.
+/// A call without a response; dropped with the call.
 struct Pending<'a> {
     live: &'a Live,
     id: u64,
@@ -193,34 +193,34 @@ impl Live {
 
     async fn read(&self, reader: &mut Reader) -> io::Error {
         loop {
-            let frame = match frames::read(reader, MAX_ANSWER).await {
+            let frame = match frames::read(reader, MAX_RESPONSE).await {
                 Ok(frame) => frame,
                 Err(error) => return error,
             };
             if frame.tag == tag::ALIVE {
                 continue;
             }
-            let Some((id, answer)) = decode(frame) else { return invalid("the form of an answer") };
+            let Some((id, response)) = decode(frame) else { return invalid("the form of a response") };
             let waiting = self.pending.lock().as_mut().and_then(|pending| pending.remove(&id));
             // The caller may have stopped to wait.
             if let Some(waiting) = waiting {
-                let _ = waiting.send(answer);
+                let _ = waiting.send(response);
             }
         }
     }
 }
 
-/// The id and the answer of a frame; `None` for another form.
-pub(super) fn decode(mut frame: Frame) -> Option<(u64, Answer)> {
+/// The id and the response of a frame; `None` for another form.
+pub(super) fn decode(mut frame: Frame) -> Option<(u64, CallResponse)> {
     let (id, mut body) = (frame.body.try_get_u64_le().ok()?, frame.body);
-    let answer = match frame.tag {
-        tag::DONE => Answer::Done(body.try_get_u64_le().ok().filter(|_| body.is_empty())?),
-        tag::FAILED => Answer::Failed(failure::decode(body)?),
-        tag::RESPONSE => Answer::Response(request::decode_response(body)?),
-        tag::ELSEWHERE if body.is_empty() => Answer::Elsewhere,
+    let response = match frame.tag {
+        tag::DONE => CallResponse::Done(body.try_get_u64_le().ok().filter(|_| body.is_empty())?),
+        tag::FAILED => CallResponse::Failed(failure::decode(body)?),
+        tag::RESPONSE => CallResponse::Response(request::decode_response(body)?),
+        tag::ELSEWHERE if body.is_empty() => CallResponse::Elsewhere,
         _ => return None,
     };
-    Some((id, answer))
+    Some((id, response))
 }
 
 impl Source for mpsc::Receiver<Queued> {

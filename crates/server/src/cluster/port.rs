@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use super::accept;
-use super::calls::{Answer, NoAnswer};
+use super::calls::{CallError, CallResponse};
 use super::coming_root;
 use super::frames::{Outgoing, tag};
 use super::identity::Identity;
@@ -146,10 +146,10 @@ impl ClusterPort for Port {
         let body = request::body(&request).clone();
         let frame = move |id| request_call(id, head.expose(), body);
         match member.requests.call(&port, &member, frame, self.requests.duration).await {
-            Ok(Answer::Response(response)) => Ok(response),
-            Ok(Answer::Elsewhere) | Err(NoAnswer::NotSent) => Err(NotForwarded::Elsewhere(request)),
-            Err(NoAnswer::TooLong) => Err(NotForwarded::TooLong(request)),
-            Ok(Answer::Done(_) | Answer::Failed(_)) | Err(NoAnswer::Lost) => Err(NotForwarded::Lost),
+            Ok(CallResponse::Response(response)) => Ok(response),
+            Ok(CallResponse::Elsewhere) | Err(CallError::NotSent) => Err(NotForwarded::Elsewhere(request)),
+            Err(CallError::TooLong) => Err(NotForwarded::TooLong(request)),
+            Ok(CallResponse::Done(_) | CallResponse::Failed(_)) | Err(CallError::Lost) => Err(NotForwarded::Lost),
         }
     }
 
@@ -157,7 +157,7 @@ impl ClusterPort for Port {
         let Some(port) = self.current() else { return false };
         let Some(member) = port.members.get(to) else { return false };
         let frame = |id| Outgoing::new(tag::ROOT, coming_root::encode(id, coming).expose(), Bytes::new());
-        matches!(member.calls.call(&port, &member, frame, ROOT).await, Ok(Answer::Done(_)))
+        matches!(member.calls.call(&port, &member, frame, ROOT).await, Ok(CallResponse::Done(_)))
     }
 
     fn members_changed(&self) {
@@ -205,10 +205,12 @@ impl Transport for Sender {
         let member = self.0.members.get(leader).ok_or(StorageError::NoLeader)?;
         let frame = |id| call(tag::COMMIT, id, batch);
         match member.calls.call(&self.0, &member, frame, COMMIT).await {
-            Ok(Answer::Done(index)) => Ok(Index(index)),
-            Ok(Answer::Failed(error)) => Err(error),
-            Err(NoAnswer::NotSent | NoAnswer::TooLong) => Err(StorageError::NoLeader),
-            Ok(Answer::Response(_) | Answer::Elsewhere) | Err(NoAnswer::Lost) => Err(StorageError::Unknown),
+            Ok(CallResponse::Done(index)) => Ok(Index(index)),
+            Ok(CallResponse::Failed(error)) => Err(error),
+            Err(CallError::NotSent | CallError::TooLong) => Err(StorageError::NoLeader),
+            Ok(CallResponse::Response(_) | CallResponse::Elsewhere) | Err(CallError::Lost) => {
+                Err(StorageError::Unknown)
+            }
         }
     }
 
@@ -216,8 +218,8 @@ impl Transport for Sender {
         let member = self.0.members.get(leader).ok_or(StorageError::NoLeader)?;
         let frame = |id| call(tag::READ_INDEX, id, Bytes::new());
         match member.calls.call(&self.0, &member, frame, READ_INDEX).await {
-            Ok(Answer::Done(index)) => Ok(Index(index)),
-            Ok(Answer::Failed(StorageError::NotLeader)) => Err(StorageError::NotLeader),
+            Ok(CallResponse::Done(index)) => Ok(Index(index)),
+            Ok(CallResponse::Failed(StorageError::NotLeader)) => Err(StorageError::NotLeader),
             _ => Err(StorageError::NoLeader),
         }
     }

@@ -101,8 +101,8 @@ fn target(block: Labelled<'_>, warnings: &mut Vec<Warning>) -> Result<JoinTarget
 
 /// A certificate or key as a text or a file, not both.
 fn pem(stanza: &mut Stanza<'_>, text: &'static str, file: &'static str) -> Result<Option<PemSource>, ConfigError> {
-    let given = |value: Option<String>| value.filter(|value| !value.is_empty());
-    match (given(stanza.text(text)?), given(stanza.text(file)?)) {
+    let non_empty = |value: Option<String>| value.filter(|value| !value.is_empty());
+    match (non_empty(stanza.text(text)?), non_empty(stanza.text(file)?)) {
         (Some(_), Some(_)) => Err(stanza.fault(stanza.position(file), format!("set either {text} or {file}"))),
         (Some(text), None) => Ok(Some(PemSource::Text(text))),
         (None, file) => Ok(file.map(|path| PemSource::File(PathBuf::from(path)))),

@@ -44,8 +44,7 @@ impl Consensus for Node {
         if boot::find(&view.members, origin).is_some() {
             return true;
         }
-        let leader = view.leader.as_ref().map(std::slice::from_ref).unwrap_or_default();
-        boot::find(leader, origin).is_some() && self.layout.lock().joining
+        boot::find(view.leader.as_slice(), origin).is_some() && self.layout.lock().joining
     }
 
     fn leader(&self) -> Option<Member> {

@@ -11,8 +11,8 @@ use keepfast_crypto::secret::SecretString;
 use keepfast_framework::Incoming;
 use keepfast_framework::clock::SystemClock;
 use keepfast_storage::{
-    Addresses, Backend, Batch, Change, ClusterStatus, Consensus, Index, Joined, Key, Member, MemoryBackend, NodeId, Origin,
-    Page, SnapshotHead, SnapshotParts, StorageError, Transport, Watch,
+    Addresses, Backend, Batch, Change, ClusterStatus, Consensus, Index, Joined, Key, Member, MemoryBackend, NodeId,
+    Origin, Page, SnapshotHead, SnapshotParts, StorageError, Transport, Watch,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, mpsc};

@@ -19,8 +19,8 @@ use keepfast_framework::clock::{Clock, SystemClock};
 use keepfast_storage::{Member, Origin, RaftId, Transport};
 
 use self::fake::FakeService;
-use super::{Port, RequestLimits};
 use super::open_port::OpenPort;
+use super::{Port, RequestLimits};
 
 const CLUSTER: &str = "7f0c";
 const LIMITS: RequestLimits = RequestLimits { body: 1 << 20, duration: Duration::from_secs(90) };

@@ -207,7 +207,7 @@ async fn a_request_that_does_not_end_delays_a_stop_for_a_time() {
 }
 
 #[tokio::test]
-async fn a_handler_that_panics_is_answered() {
+async fn a_request_whose_handler_panics_gets_a_response() {
     let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
     // More than the queue of responses has room for.
     let panicking: Vec<_> = (0..100).map(|_| start(&a.port, &b, "panic")).collect();
@@ -234,13 +234,13 @@ async fn a_request_makes_one_hop_and_has_its_form_and_connection() {
         let fields = [&id.to_le_bytes()[..], &[hops], head].concat();
         Outgoing::new(tag::REQUEST, &fields, Bytes::new()).write(&mut halves.writer).await.unwrap();
         halves.writer.flush().await.unwrap();
-        let answer = loop {
+        let response = loop {
             let frame = soon(frames::read(&mut halves.reader, 1 << 20)).await.unwrap();
             if frame.tag != tag::ALIVE {
                 break frame;
             }
         };
-        assert_eq!((answer.tag, &answer.body[..8]), (expected, &id.to_le_bytes()[..]));
+        assert_eq!((response.tag, &response.body[..8]), (expected, &id.to_le_bytes()[..]));
     }
     // A commit belongs to another connection.
     Outgoing::new(tag::COMMIT, &[0; 8], Bytes::new()).write(&mut halves.writer).await.unwrap();

@@ -1,6 +1,6 @@
 //! A member that misses its removal.
 
-use keepfast_consensus::{Body, Message};
+use keepfast_consensus::{Body, Message, Origin};
 
 use super::*;
 
@@ -57,4 +57,22 @@ async fn a_removal_that_a_follower_sends_is_ignored() {
     let index = cluster.nodes[leader].commit_until(put("k", "v")).await;
     victim.applies(index.0).await;
     assert!(!victim.status().is_removed && victim.status().is_running);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_is_known_by_its_name_and_its_directory() {
+    let cluster = Cluster::of(3).await;
+    for node in &cluster.nodes {
+        node.until(|status| status.leader.is_some()).await;
+        for other in &cluster.nodes {
+            let origin = other.consensus().identity();
+            assert!(node.consensus().is_member(&origin));
+            assert!(!node.consensus().is_member(&Origin { incarnation: [9; 16], ..origin.clone() }));
+            assert!(!node.consensus().is_member(&Origin { node: "other".to_owned(), ..origin }));
+        }
+    }
+    let (leader, away) = removed_while_away(&cluster).await;
+    let consensus = cluster.nodes[leader].consensus();
+    assert!(!consensus.is_member(&cluster.nodes[away].consensus().identity()));
+    assert_eq!(consensus.leader().map(|leader| leader.node), Some(consensus.identity().node));
 }

@@ -121,8 +121,7 @@ fn restore(cx: &Cx) -> Outcome {
     let content = read(cx.argument(0))?;
     let path = if cx.words.on("force") { "sys/storage/raft/snapshot-force" } else { "sys/storage/raft/snapshot" };
     // A restore whose response was lost may have taken place.
-    let request =
-        Request { may_wrap: false, may_retry: false, ..Request::new(Method::Post, path).with_bytes(content) };
+    let request = Request { may_wrap: false, may_retry: false, ..Request::new(Method::Post, path).with_bytes(content) };
     let context = "Error installing the snapshot";
     let session = cx.session()?;
     let response = session.raw(context, &request)?;
@@ -198,7 +197,10 @@ mod tests {
         std::fs::write(&other, "kept").unwrap();
         std::os::unix::fs::symlink(&other, &left).unwrap();
         write(&path, b"newer").unwrap();
-        assert_eq!((std::fs::read(&path).unwrap(), std::fs::read(&other).unwrap()), (b"newer".to_vec(), b"kept".to_vec()));
+        assert_eq!(
+            (std::fs::read(&path).unwrap(), std::fs::read(&other).unwrap()),
+            (b"newer".to_vec(), b"kept".to_vec())
+        );
         std::fs::remove_file(&other).unwrap();
         std::fs::write(&left, "half").unwrap();
         std::fs::set_permissions(&left, std::fs::Permissions::from_mode(0o644)).unwrap();
