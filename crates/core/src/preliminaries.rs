@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::Incoming;
+use keepfast_storage::Role;
 
 use crate::cluster::service::SETTLES_WITHIN;
 use crate::lifecycle::Lifecycle;
@@ -20,13 +21,19 @@ impl<'a> Preliminaries<'a> {
         Preliminaries { lifecycle }
     }
 
-    /// Waits until the commits that were acknowledged before are applied here, if the cluster has a leader. The rules of
-    /// admission then contain them.
+    /// Waits until the commits that were acknowledged before are applied here: the rules of admission then contain them.
+    /// While no leader is known the last known rules apply, and nothing waits.
     pub async fn settle(&self) {
+        if !matches!(self.lifecycle.parts.membership.role(), Some(Role::Following { leader: None })) {
+            self.wait_for_commits().await;
+        }
+    }
+
+    async fn wait_for_commits(&self) {
         if self.lifecycle.unsealed().is_some()
             && let Some(consensus) = self.lifecycle.parts.membership.with_others()
         {
-            // Without a leader the last known rules apply; the request itself is refused.
+            // Without a leader the request itself is refused.
             let _ = consensus.settled(SETTLES_WITHIN).await;
         }
     }
@@ -40,7 +47,7 @@ impl<'a> Preliminaries<'a> {
             return false;
         }
         // Another node may have issued it just now.
-        self.settle().await;
+        self.wait_for_commits().await;
         self.finds(token, remote).await
     }
 

@@ -23,6 +23,7 @@ mod run;
 mod service_manager;
 mod signals;
 mod snapshot_contents;
+mod storage;
 
 pub use args::{DevArgs, DevKv, ServerArgs};
 pub use keepfast_core::cluster::snapshots;

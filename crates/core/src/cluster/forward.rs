@@ -221,10 +221,9 @@ impl ClusterNode<'_> {
         if self.parts.is_active() {
             return Some(Leader::Own);
         }
-        let status = self.consensus.status();
         let own = self.consensus.identity();
         // A node that is about to lead has not applied all entries yet.
-        let other = status.leader.filter(|leader| leader.node != own.node);
+        let other = self.consensus.leader().filter(|leader| leader.node != own.node);
         other.map(|leader| Leader::Other(Box::new(leader)))
     }
 
@@ -263,7 +262,7 @@ impl ClusterNode<'_> {
             return response;
         }
         let value = response.committed().unwrap_or(settled).max(settled).0;
-        let index = StateIndex { cluster: self.cluster_id.to_owned(), value }.encode();
+        let index = StateIndex::encode(self.cluster_id, value);
         response.with_headers(ResponseHeaders { index: Some(index), ..ResponseHeaders::default() })
     }
 }

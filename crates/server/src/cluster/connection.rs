@@ -121,7 +121,7 @@ pub(super) async fn write_all(mut writer: Writer, mut frames: impl Source, clock
 /// The other end of a connection.
 #[derive(Clone)]
 pub(super) struct Credentials {
-    pub(super) origin: Origin,
+    pub(super) origin: Arc<Origin>,
     pub(super) certificate: CertificateDer<'static>,
     /// The time at which the certificate was verified.
     pub(super) verified: UnixTime,
@@ -148,7 +148,7 @@ pub(super) struct Connections(Mutex<State>);
 #[derive(Default)]
 struct State {
     is_closed: bool,
-    open: HashMap<(Origin, Kind), Open>,
+    open: HashMap<(Arc<Origin>, Kind), Open>,
 }
 
 /// The connection of a node and kind.
@@ -271,7 +271,7 @@ mod tests {
         process: u8,
         generation: u64,
     ) -> Option<Connection> {
-        let origin = Origin { node: node.to_owned(), incarnation: [1; 16] };
+        let origin = Arc::new(Origin { node: node.to_owned(), incarnation: [1; 16] });
         let verified = UnixTime::since_unix_epoch(Duration::ZERO);
         let credentials = Credentials { origin, certificate: CertificateDer::from(Vec::new()), verified };
         connections.add(credentials, Hello { kind, process: [process; 16], generation })

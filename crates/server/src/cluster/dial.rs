@@ -1,6 +1,7 @@
 //! Opens a connection to another member.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use keepfast_storage::Origin;
@@ -56,7 +57,7 @@ async fn greet(port: &OpenPort, session: &Session, to: &Origin, stream: TcpStrea
     let mut welcome = [0; 8];
     stream.read_exact(&mut welcome).await?;
     let limit = limit_of(welcome).ok_or_else(|| invalid("the first bytes of the member"))?;
-    let other = Credentials { origin: to.clone(), certificate, verified: session.identity.now() };
+    let other = Credentials { origin: Arc::new(to.clone()), certificate, verified: session.identity.now() };
     let connection = port.dialled(other, hello).ok_or(io::ErrorKind::ConnectionAborted)?;
     Ok(Dialled { connection, halves: Halves::new(stream.into()), limit })
 }

@@ -242,11 +242,13 @@ impl Outgoing {
 /// # Errors
 /// Those of the connection; [`io::ErrorKind::InvalidData`] for a length beyond the limit.
 pub(super) async fn read<R: AsyncRead + Unpin>(input: &mut R, limit: usize) -> io::Result<Frame> {
-    let length = input.read_u32_le().await? as usize;
+    let mut head = [0; HEAD];
+    input.read_exact(&mut head).await?;
+    let [a, b, c, d, tag] = head;
+    let length = u32::from_le_bytes([a, b, c, d]) as usize;
     if length == 0 || length > limit {
         return Err(invalid("a frame is longer than allowed"));
     }
-    let tag = input.read_u8().await?;
     let length = length - 1;
     let mut body = SecretBytes::new(Vec::with_capacity(length.min(FIRST_READ)));
     while body.expose().len() < length {

@@ -89,9 +89,9 @@ impl Identity {
         let issuers = authorities.into_iter().take(MAX_NAMED).collect();
         let trusted = Trusted::new(Arc::new(roots)).map_err(Error::internal)?;
         let (cluster_id, node) = (identity.cluster_id, identity.node);
-        let made = Self { cluster_id, node, issuers, trusted, clock, current: Mutex::new(None) };
-        made.configs()?;
-        Ok(made)
+        let created = Self { cluster_id, node, issuers, trusted, clock, current: Mutex::new(None) };
+        created.configs()?;
+        Ok(created)
     }
 
     /// The TLS settings, with a new certificate when the present one is older than half of its validity.

@@ -2,7 +2,7 @@
 //!
 //! Two nodes have up to three lasting connections in each direction: messages of Raft, calls of the storage, and requests
 //! of clients, so that none waits behind a larger one. A snapshot has a connection of its own. The node that dials sends;
-//! the other one only answers. `identity.rs` decides which node is at the other end.
+//! the other one only responds. `identity.rs` decides which node is at the other end.
 
 mod accept;
 mod address;
@@ -11,6 +11,7 @@ mod calls;
 mod certificates;
 mod coming_root;
 mod connection;
+mod connector;
 mod dial;
 mod failure;
 mod frames;
@@ -29,4 +30,4 @@ mod snapshot;
 mod tests;
 mod unknown;
 
-pub(crate) use port::Port;
+pub(crate) use port::{Port, RequestLimits};

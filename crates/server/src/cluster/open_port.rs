@@ -17,7 +17,7 @@ use super::members::{Members, Recipient};
 use super::unknown::UnknownNodes;
 
 /// The most calls, and the most requests, of all members at a time. One member sends fewer.
-const MAX_RUNNING: usize = 2048;
+const MAX_RUNNING: u32 = 2048;
 
 /// The port between `open` and `close`.
 pub(super) struct OpenPort {
@@ -55,7 +55,23 @@ pub(super) struct Running {
 
 impl Default for Running {
     fn default() -> Self {
-        Self { calls: Arc::new(Semaphore::new(MAX_RUNNING)), requests: Arc::new(Semaphore::new(MAX_RUNNING)) }
+        let room = || Arc::new(Semaphore::new(MAX_RUNNING as usize));
+        Self { calls: room(), requests: room() }
+    }
+}
+
+impl Running {
+    /// Waits until the requests that run have ended, or `bound` completes. From now on none begins. Returns whether all
+    /// have ended.
+    pub(super) async fn end_requests(&self, bound: impl Future<Output = ()>) -> bool {
+        // The permits of requests that end stay with this call: no other request gets them.
+        let all = tokio::select! {
+            biased;
+            all = self.requests.acquire_many(MAX_RUNNING) => all.ok(),
+            () = bound => None,
+        };
+        self.requests.close();
+        all.is_some()
     }
 }
 

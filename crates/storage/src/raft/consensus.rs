@@ -43,6 +43,18 @@ impl Consensus for Node {
         self.published.standing(origin)
     }
 
+    fn is_member(&self, origin: &Origin) -> bool {
+        let view = self.published.view.borrow();
+        if boot::find(&view.members, origin).is_some() {
+            return true;
+        }
+        boot::find(view.leader.as_slice(), origin).is_some() && self.layout.lock().joining
+    }
+
+    fn leader(&self) -> Option<Member> {
+        self.published.view.borrow().leader.clone()
+    }
+
     fn status(&self) -> ClusterStatus {
         let (view, numbers) = (self.published.view(), self.published.numbers.lock().clone());
         let (is_lone, now, applied) = (self.published.is_lone(), clock::now(), self.applier.applied.borrow().0);

@@ -240,6 +240,17 @@ impl Consensus for Replica {
         }
     }
 
+    fn is_member(&self, origin: &Origin) -> bool {
+        let status = self.status();
+        let leader = status.leader.as_ref().filter(|_| status.is_joining);
+        let mut known = status.members.iter().chain(leader);
+        known.any(|member| member.node == origin.node && member.incarnation == origin.incarnation)
+    }
+
+    fn leader(&self) -> Option<Member> {
+        self.status().leader
+    }
+
     async fn settled(&self, _: Duration) -> Result<Index, StorageError> {
         if self.name == "b" {
             self.shared.lags.store(false, Ordering::Relaxed);
@@ -442,6 +453,11 @@ impl Cluster {
     /// The standby `b` finds no records until it settles.
     pub(super) fn lag(&self) {
         self.shared.lags.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has not settled since then.
+    pub(super) fn lags(&self) -> bool {
+        self.shared.lags.load(Ordering::Relaxed)
     }
 
     pub(in crate::tests) fn elect(&self, leader: Option<&'static str>) {

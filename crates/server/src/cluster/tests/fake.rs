@@ -11,8 +11,8 @@ use keepfast_crypto::secret::SecretString;
 use keepfast_framework::clock::SystemClock;
 use keepfast_framework::{Incoming, Timestamp};
 use keepfast_storage::{
-    Addresses, Backend, Batch, Change, ClusterStatus, Consensus, Index, Joined, Key, MemoryBackend, NodeId, Origin,
-    Page, SnapshotHead, SnapshotParts, Standing, StorageError, Transport, Watch,
+    Addresses, Backend, Batch, Change, ClusterStatus, Consensus, Index, Joined, Key, Member, MemoryBackend, NodeId,
+    Origin, Page, SnapshotHead, SnapshotParts, Standing, StorageError, Transport, Watch,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -167,6 +167,14 @@ impl Consensus for FakeStorage {
     }
 
     fn status(&self) -> ClusterStatus {
+        unreachable!()
+    }
+
+    fn is_member(&self, _: &Origin) -> bool {
+        unreachable!()
+    }
+
+    fn leader(&self) -> Option<Member> {
         unreachable!()
     }
 

@@ -192,7 +192,8 @@ async fn sec_a_frame_beyond_its_bound_ends_the_connection() {
             let dialled = dial(&a.open_port(), &origin("bb"), &b.member.cluster_addr, kind).await.unwrap();
             assert_eq!(dialled.limit, kind.limit(2 << 20));
             let mut halves = dialled.halves;
-            halves.writer.write_all(&length.to_le_bytes()).await.unwrap();
+            // The length and a type: the body is not awaited.
+            halves.writer.write_all(&[&length.to_le_bytes()[..], &[1]].concat()).await.unwrap();
             halves.writer.flush().await.unwrap();
             let mut rest = Vec::new();
             // The end, with or without a farewell.

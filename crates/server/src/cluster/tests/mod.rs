@@ -20,10 +20,11 @@ use keepfast_framework::clock::{Clock, SystemClock};
 use keepfast_storage::{Member, Origin, RaftId, Transport};
 
 use self::fake::FakeService;
-use super::Port;
 use super::open_port::OpenPort;
+use super::{Port, RequestLimits};
 
 const CLUSTER: &str = "7f0c";
+const LIMITS: RequestLimits = RequestLimits { body: 1 << 20, duration: Duration::from_secs(90) };
 
 /// A node whose port is open on a free address.
 struct TestNode {
@@ -50,7 +51,7 @@ impl TestNode {
     }
 
     async fn with(name: &str, seeds: &[u8], clock: Arc<dyn Clock>) -> Self {
-        let port = Port::new(vec!["127.0.0.1:0".to_owned()], 1 << 20, clock);
+        let port = Port::new(vec!["127.0.0.1:0".to_owned()], LIMITS, clock);
         let service = FakeService::new();
         let transport = port.open(identity(CLUSTER, name, seeds), service.clone()).await.unwrap();
         let member = member(name, format!("https://{}", port.bound()[0]));
@@ -61,7 +62,7 @@ impl TestNode {
     async fn restart(&self) -> Self {
         self.port.close().await;
         let address = self.member.cluster_addr.trim_start_matches("https://").to_owned();
-        let port = Port::new(vec![address], 1 << 20, Arc::new(SystemClock));
+        let port = Port::new(vec![address], LIMITS, Arc::new(SystemClock));
         let service = FakeService::new();
         let name = &self.member.node;
         let transport = port.open(identity(CLUSTER, name, &[1]), service.clone()).await.unwrap();

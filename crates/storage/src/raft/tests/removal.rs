@@ -1,6 +1,6 @@
 //! A member that misses its removal.
 
-use keepfast_consensus::{Body, Message};
+use keepfast_consensus::{Body, Message, Origin};
 
 use super::*;
 
@@ -87,4 +87,22 @@ async fn a_running_node_that_is_removed_ends() {
     cluster.nodes[leader].consensus().change(Change::Remove(format!("n{removed}"))).await.unwrap();
     cluster.nodes[removed].until(|status| status.is_removed && !status.is_running).await;
     assert!(cluster.nodes[leader].status().members.len() == 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_is_known_by_its_name_and_its_directory() {
+    let cluster = Cluster::of(3).await;
+    for node in &cluster.nodes {
+        node.until(|status| status.leader.is_some()).await;
+        for other in &cluster.nodes {
+            let origin = other.consensus().identity();
+            assert!(node.consensus().is_member(&origin));
+            assert!(!node.consensus().is_member(&Origin { incarnation: [9; 16], ..origin.clone() }));
+            assert!(!node.consensus().is_member(&Origin { node: "other".to_owned(), ..origin }));
+        }
+    }
+    let (leader, away) = removed_while_away(&cluster).await;
+    let consensus = cluster.nodes[leader].consensus();
+    assert!(!consensus.is_member(&cluster.nodes[away].consensus().identity()));
+    assert_eq!(consensus.leader().map(|leader| leader.node), Some(consensus.identity().node));
 }

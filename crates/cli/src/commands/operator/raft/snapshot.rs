@@ -5,7 +5,7 @@ use std::io::{self, BufReader, Read, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use keepfast_client::{Method, Request};
+use keepfast_client::{Method, Request, Response};
 use keepfast_server::snapshots::{SnapshotFileError, VerifiedSnapshot};
 use serde_json::{Value, json};
 
@@ -128,13 +128,20 @@ fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().ok_or_else(|| io::Error::other("it is no file name"))?.to_owned();
     name.push(".incomplete");
     let incomplete = path.with_file_name(name);
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&incomplete)?;
+    // One that an interrupted command has left may have another mode, or be a link.
+    match std::fs::remove_file(&incomplete) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&incomplete)?;
     let written = file.write_all(content).and_then(|()| file.sync_all());
     let written = written.and_then(|()| std::fs::rename(&incomplete, path));
     if written.is_err() {
         let _ = std::fs::remove_file(&incomplete);
     }
-    written
+    written?;
+    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn restore(cx: &Cx) -> Outcome {
@@ -149,7 +156,9 @@ fn restore(cx: &Cx) -> Outcome {
         None if is_dry => "snapshot-dry-run".to_owned(),
         None => if is_forced { "snapshot-force" } else { "snapshot" }.to_owned(),
     };
-    let request = Request { may_wrap: false, ..Request::new(Method::Post, format!("sys/storage/raft/{path}")) };
+    // A restore whose response was lost may have taken place.
+    let request = Request::new(Method::Post, format!("sys/storage/raft/{path}"));
+    let request = Request { may_wrap: false, may_retry: false, ..request };
     let request = match stored {
         Some(_) => request.with_body(json!({ "dry_run": is_dry })),
         None => request.with_bytes(content),
@@ -162,10 +171,18 @@ fn restore(cx: &Cx) -> Outcome {
     }
     let session = cx.session()?;
     let response = session.raw(context, &request)?;
-    if response.status >= 400 {
-        return Err(session.refused(context, &request, &response));
+    match response.status {
+        200..300 => Ok(0),
+        300..400 => Err(redirected(context, &response)),
+        _ => Err(session.refused(context, &request, &response)),
     }
-    Ok(0)
+}
+
+/// The error for a response that sends the command to another server, which does not get the body.
+fn redirected(context: &str, response: &Response) -> CommandError {
+    let to = response.headers.get("location").and_then(|to| to.to_str().ok());
+    let to = to.map(|to| format!(" to {to}")).unwrap_or_default();
+    CommandError::failed(format!("{context}: the server redirects{to}: set VAULT_ADDR to the address of the leader"))
 }
 
 fn read(path: &str) -> Result<Vec<u8>, CommandError> {
@@ -232,6 +249,20 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        // What an interrupted command has left is neither written to nor followed.
+        let (other, left) = (dir.path().join("other"), dir.path().join("a.snap.incomplete"));
+        std::fs::write(&other, "kept").unwrap();
+        std::os::unix::fs::symlink(&other, &left).unwrap();
+        write(&path, b"newer").unwrap();
+        assert_eq!(
+            (std::fs::read(&path).unwrap(), std::fs::read(&other).unwrap()),
+            (b"newer".to_vec(), b"kept".to_vec())
+        );
+        std::fs::remove_file(&other).unwrap();
+        std::fs::write(&left, "half").unwrap();
+        std::fs::set_permissions(&left, std::fs::Permissions::from_mode(0o644)).unwrap();
+        write(&path, b"new").unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         std::fs::create_dir(dir.path().join("d")).unwrap();
         assert!(write(&dir.path().join("d"), b"x").is_err());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "nothing incomplete stays");
