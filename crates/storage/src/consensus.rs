@@ -44,10 +44,6 @@ pub trait Consensus: Send + Sync + 'static {
         self.status().is_removed
     }
 
-    /// Whether a node with this name and data directory is in the applied list, or is the leader of this node while it
-    /// joins. Called for each message of another node.
-    fn is_member(&self, origin: &Origin) -> bool;
-
     /// The leader, if it is known. May be this node. Called for each request that another node must run.
     fn leader(&self) -> Option<Member>;
 

@@ -155,13 +155,6 @@ impl Consensus for FakeConsensus {
         self.status.lock().clone()
     }
 
-    fn is_member(&self, origin: &Origin) -> bool {
-        let status = self.status();
-        let leader = status.leader.as_ref().filter(|_| status.is_joining);
-        let mut known = status.members.iter().chain(leader);
-        known.any(|member| member.node == origin.node && member.incarnation == origin.incarnation)
-    }
-
     fn leader(&self) -> Option<Member> {
         self.status().leader
     }

@@ -43,14 +43,6 @@ impl Consensus for Node {
         self.published.standing(origin)
     }
 
-    fn is_member(&self, origin: &Origin) -> bool {
-        let view = self.published.view.borrow();
-        if boot::find(&view.members, origin).is_some() {
-            return true;
-        }
-        boot::find(view.leader.as_slice(), origin).is_some() && self.layout.lock().joining
-    }
-
     fn leader(&self) -> Option<Member> {
         self.published.view.borrow().leader.clone()
     }

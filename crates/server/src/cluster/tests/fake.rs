@@ -170,10 +170,6 @@ impl Consensus for FakeStorage {
         unreachable!()
     }
 
-    fn is_member(&self, _: &Origin) -> bool {
-        unreachable!()
-    }
-
     fn leader(&self) -> Option<Member> {
         unreachable!()
     }
