@@ -29,9 +29,9 @@ pub trait Consensus: Send + Sync + 'static {
 
     /// What this node knows of another one, by the applied list and those before it. Called for each connection and each
     /// call of another node.
-    fn standing(&self, origin: &Origin) -> Standing {
+    fn peer_kind(&self, origin: &Origin) -> PeerKind {
         let is_same = |member: &Member| member.node == origin.node && member.incarnation == origin.incarnation;
-        if self.status().members.iter().any(is_same) { Standing::Member } else { Standing::Unknown }
+        if self.status().members.iter().any(is_same) { PeerKind::Member } else { PeerKind::Unknown }
     }
 
     /// Whether this node is the only member. Called for each request: implementations return a flag.
@@ -165,7 +165,7 @@ pub trait Consensus: Send + Sync + 'static {
 
 /// What a node knows of another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum PeerKind {
     /// It is a member.
     Member,
     /// No list that this node has applied contains it. This node may lack the part of the log that adds it.

@@ -33,7 +33,7 @@ pub use barrier::{
 pub use batch::{Batch, Digest, Read, Write};
 pub use consensus::{
     Addresses, Change, ChangeError, ClusterStatus, Consensus, Incarnation, Joined, MAX_MESSAGE, MAX_SNAPSHOT_PART,
-    Member, NodeId, Origin, PeerStatus, RaftId, SnapshotHead, SnapshotParts, Standing, Transport,
+    Member, NodeId, Origin, PeerKind, PeerStatus, RaftId, SnapshotHead, SnapshotParts, Transport,
 };
 pub use error::StorageError;
 pub use key::Key;

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use keepfast_crypto::locked::Key256;
 use keepfast_crypto::secret::SecretBytes;
 use keepfast_framework::{Incoming, Result, Timestamp};
-use keepfast_storage::{Backend, Member, Origin, Standing, Transport};
+use keepfast_storage::{Backend, Member, Origin, PeerKind, Transport};
 
 use crate::Response;
 
@@ -109,11 +109,11 @@ pub trait PeerService: Send + Sync + 'static {
     fn backend(&self) -> Arc<dyn Backend>;
 
     /// What this node knows of a node with this name and data directory.
-    fn standing(&self, origin: &Origin) -> Standing;
+    fn peer_kind(&self, origin: &Origin) -> PeerKind;
 
     /// Whether such a node is a member.
     fn is_member(&self, origin: &Origin) -> bool {
-        self.standing(origin) == Standing::Member
+        self.peer_kind(origin) == PeerKind::Member
     }
 
     /// Keeps a root key that this node's leader is about to commit, until its record is applied or 30 seconds have

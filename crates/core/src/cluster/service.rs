@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use keepfast_framework::{ClusterPart, Incoming, Timestamp};
-use keepfast_storage::{Backend, Consensus, Origin, Standing};
+use keepfast_storage::{Backend, Consensus, Origin, PeerKind};
 
 use super::clocks;
 use super::place::Site;
@@ -41,8 +41,8 @@ impl PeerService for ServedPeers {
         self.backend.clone()
     }
 
-    fn standing(&self, origin: &Origin) -> Standing {
-        self.consensus.standing(origin)
+    fn peer_kind(&self, origin: &Origin) -> PeerKind {
+        self.consensus.peer_kind(origin)
     }
 
     fn exchange_clock(&self, from: &Origin, leader: Timestamp) -> Option<Timestamp> {

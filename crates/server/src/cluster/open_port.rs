@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use keepfast_core::cluster::port::PeerService;
 use keepfast_framework::clock::Clock;
-use keepfast_storage::{Member, Origin, Standing};
+use keepfast_storage::{Member, Origin, PeerKind};
 use parking_lot::RwLock;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
@@ -120,17 +120,17 @@ impl OpenPort {
     pub(super) fn members_changed(&self) {
         let Some(session) = self.session() else { return };
         let now = self.clock.now();
-        self.unknown.retain(now, |origin| session.service.standing(origin) == Standing::Unknown);
+        self.unknown.retain(now, |origin| session.service.peer_kind(origin) == PeerKind::Unknown);
         self.accepted.retain(|other, kind| kind.drains() || self.allows(&session, &other.origin, kind));
         self.members.retain(|origin| self.allows(&session, origin, Kind::Messages));
     }
 
     /// Whether a node may have a connection of this kind. One that no list here has sends only what Raft needs.
     fn allows(&self, session: &Session, origin: &Origin, kind: Kind) -> bool {
-        match session.service.standing(origin) {
-            Standing::Member => true,
-            Standing::Unknown => kind.is_of_raft() && self.unknown.contains(origin, self.clock.now()),
-            Standing::Removed => false,
+        match session.service.peer_kind(origin) {
+            PeerKind::Member => true,
+            PeerKind::Unknown => kind.is_of_raft() && self.unknown.contains(origin, self.clock.now()),
+            PeerKind::Removed => false,
         }
     }
 
@@ -179,7 +179,7 @@ impl OpenPort {
     /// Adds an accepted connection. `None` for a node that may not have it.
     pub(super) fn accepted(&self, other: Credentials, hello: Hello, address: &str) -> Option<Connection> {
         let session = self.session()?;
-        if hello.kind.is_of_raft() && session.service.standing(&other.origin) == Standing::Unknown {
+        if hello.kind.is_of_raft() && session.service.peer_kind(&other.origin) == PeerKind::Unknown {
             // Those that have become silent make room.
             self.members_changed();
             if !self.unknown.admit(&other.origin, address, self.clock.now()) {

@@ -17,8 +17,8 @@ use super::{
 };
 use crate::local::layout::Layout;
 use crate::{
-    Addresses, Batch, Change, ClusterStatus, Consensus, Incarnation, Index, Joined, Member, NodeId, Origin,
-    SnapshotHead, SnapshotParts, Standing, StorageError, Transport,
+    Addresses, Batch, Change, ClusterStatus, Consensus, Incarnation, Index, Joined, Member, NodeId, Origin, PeerKind,
+    SnapshotHead, SnapshotParts, StorageError, Transport,
 };
 
 #[async_trait]
@@ -39,8 +39,8 @@ impl Consensus for Node {
         self.layout.read(|layout| is_removed(layout, &self.published.view.borrow().members))
     }
 
-    fn standing(&self, origin: &Origin) -> Standing {
-        self.published.standing(origin)
+    fn peer_kind(&self, origin: &Origin) -> PeerKind {
+        self.published.peer_kind(origin)
     }
 
     fn leader(&self) -> Option<Member> {

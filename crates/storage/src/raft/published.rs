@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::{boot, clock};
-use crate::{Addresses, Leader, Member, Origin, PeerStatus, RaftId, Role, Standing, Transport};
+use crate::{Addresses, Leader, Member, Origin, PeerKind, PeerStatus, RaftId, Role, Transport};
 
 /// How this node reaches the others.
 pub(crate) struct Network {
@@ -177,11 +177,11 @@ impl Published {
     }
 
     /// What this node knows of another one.
-    pub(super) fn standing(&self, origin: &Origin) -> Standing {
+    pub(super) fn peer_kind(&self, origin: &Origin) -> PeerKind {
         if boot::find(&self.view.borrow().members, origin).is_some() {
-            return Standing::Member;
+            return PeerKind::Member;
         }
-        if self.removed.lock().contains(origin) { Standing::Removed } else { Standing::Unknown }
+        if self.removed.lock().contains(origin) { PeerKind::Removed } else { PeerKind::Unknown }
     }
 
     /// Notes who is no longer a member.

@@ -14,7 +14,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 
 use self::cluster::{Cluster, put, swap};
-use crate::{Backend, Batch, Change, Key, Member, Origin, Role, Standing, StorageError, Write};
+use crate::{Backend, Batch, Change, Key, Member, Origin, PeerKind, Role, StorageError, Write};
 
 /// Long enough for any machine: tests wait for conditions.
 const PATIENCE: Duration = Duration::from_secs(30);

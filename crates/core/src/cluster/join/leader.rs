@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use keepfast_framework::{Error, Result};
-use keepfast_storage::{Barrier, Change, Consensus, Index, Member, Origin, SealRecord, Standing, StorageError};
+use keepfast_storage::{Barrier, Change, Consensus, Index, Member, Origin, PeerKind, SealRecord, StorageError};
 
 use super::admission::{Circumstances, Step, admit};
 use super::exchange::{Applicant, CHALLENGES, Challenge, JOINING, Proof, Welcome, WelcomeDetails};
@@ -119,9 +119,9 @@ async fn known(
     let origin = Origin { node: applicant.node.clone(), incarnation: applicant.incarnation };
     let is_removed = members::removed_directories(barrier).await?.contain(applicant.incarnation);
     let is_own = consensus.identity().incarnation == applicant.incarnation;
-    match consensus.standing(&origin) {
-        Standing::Member if !is_removed && !is_own => return Ok(members),
-        Standing::Unknown if !is_removed && !is_own && applicant.is_member => {
+    match consensus.peer_kind(&origin) {
+        PeerKind::Member if !is_removed && !is_own => return Ok(members),
+        PeerKind::Unknown if !is_removed && !is_own && applicant.is_member => {
             server.administration.proven.add(applicant.member(), server.parts.clock.now());
         }
         _ => {}

@@ -38,7 +38,7 @@ pub(crate) struct GivenAuthority {
 }
 
 /// What another member has responded.
-enum Given {
+enum RejoinResponse {
     Authority(GivenAuthority),
     /// This node is no member at this index.
     Removal(Index),
@@ -104,10 +104,10 @@ impl Rejoin {
         let mut newest = None;
         while let Some(given) = calls.next().await {
             match given {
-                Some(Given::Authority(given)) => {
+                Some(RejoinResponse::Authority(given)) => {
                     newest = newest.into_iter().chain([given]).max_by_key(|given| given.term);
                 }
-                Some(Given::Removal(index)) => {
+                Some(RejoinResponse::Removal(index)) => {
                     self.leave(index).await;
                     return None;
                 }
@@ -148,7 +148,13 @@ impl Rejoin {
         }
     }
 
-    async fn of_member(&self, member: &Member, own: &Member, barrier: &Barrier, clock: &dyn Clock) -> Option<Given> {
+    async fn of_member(
+        &self,
+        member: &Member,
+        own: &Member,
+        barrier: &Barrier,
+        clock: &dyn Clock,
+    ) -> Option<RejoinResponse> {
         let outcome = tokio::select! {
             biased;
             outcome = self.exchange(member, own, barrier) => outcome,
@@ -177,7 +183,7 @@ impl Rejoin {
         }
     }
 
-    async fn exchange(&self, member: &Member, own: &Member, barrier: &Barrier) -> Result<Given, JoinError> {
+    async fn exchange(&self, member: &Member, own: &Member, barrier: &Barrier) -> Result<RejoinResponse, JoinError> {
         let target = self.target(member);
         let applicant = self.applicant(own);
         let request = applicant.encode().map_err(|_| JoinError::Response("the request cannot be encoded"))?;
@@ -195,14 +201,14 @@ impl Rejoin {
         let response = self.client.send(&target, JoinStep::Answer, body.to_string().into_bytes()).await?;
         let sealed = sealed_of(&response)?;
         if let Some(index) = proof.open_removal(&sealed) {
-            return Ok(Given::Removal(Index(index)));
+            return Ok(RejoinResponse::Removal(Index(index)));
         }
         let welcome = proof.open(&sealed);
         let welcome = welcome.ok_or(JoinError::Response("the member did not prove that it has the root key"))?;
         if welcome.details.cluster_id != self.cluster_id {
             return Err(JoinError::Response("the member belongs to another cluster"));
         }
-        Ok(Given::Authority(GivenAuthority { term: welcome.details.term, seed: welcome.authority }))
+        Ok(RejoinResponse::Authority(GivenAuthority { term: welcome.details.term, seed: welcome.authority }))
     }
 
     fn target(&self, member: &Member) -> JoinTarget {

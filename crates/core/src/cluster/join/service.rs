@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use keepfast_framework::Incoming;
-use keepfast_storage::{Backend, Member, Origin, Standing};
+use keepfast_storage::{Backend, Member, Origin, PeerKind};
 
 use crate::Response;
 use crate::cluster::port::{ComingRoot, PeerService};
@@ -22,11 +22,11 @@ impl PeerService for JoiningService {
         self.backend.clone()
     }
 
-    fn standing(&self, origin: &Origin) -> Standing {
+    fn peer_kind(&self, origin: &Origin) -> PeerKind {
         let is_same = |m: &Member| m.node == origin.node && m.incarnation == origin.incarnation;
-        let standing = self.backend.consensus().map_or(Standing::Unknown, |consensus| consensus.standing(origin));
-        match standing {
-            Standing::Unknown if self.members.iter().any(is_same) => Standing::Member,
+        let kind = self.backend.consensus().map_or(PeerKind::Unknown, |consensus| consensus.peer_kind(origin));
+        match kind {
+            PeerKind::Unknown if self.members.iter().any(is_same) => PeerKind::Member,
             known => known,
         }
     }

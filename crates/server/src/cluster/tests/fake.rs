@@ -12,7 +12,7 @@ use keepfast_framework::clock::SystemClock;
 use keepfast_framework::{Incoming, Timestamp};
 use keepfast_storage::{
     Addresses, Backend, Batch, Change, ClusterStatus, Consensus, Index, Joined, Key, Member, MemoryBackend, NodeId,
-    Origin, Page, SnapshotHead, SnapshotParts, Standing, StorageError, Transport, Watch,
+    Origin, Page, PeerKind, SnapshotHead, SnapshotParts, StorageError, Transport, Watch,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -99,11 +99,11 @@ impl PeerService for FakeService {
         Arc::new(Stored(self.storage.clone()))
     }
 
-    fn standing(&self, origin: &Origin) -> Standing {
+    fn peer_kind(&self, origin: &Origin) -> PeerKind {
         match (self.strangers.lock().contains(origin), self.unlisted.lock().contains(origin)) {
-            (true, _) => Standing::Removed,
-            (false, true) => Standing::Unknown,
-            (false, false) => Standing::Member,
+            (true, _) => PeerKind::Removed,
+            (false, true) => PeerKind::Unknown,
+            (false, false) => PeerKind::Member,
         }
     }
 

@@ -96,17 +96,17 @@ async fn a_member_is_known_by_its_name_and_its_directory() {
         node.until(|status| status.leader.is_some()).await;
         for other in &cluster.nodes {
             let origin = other.consensus().identity();
-            assert_eq!(node.consensus().standing(&origin), Standing::Member);
+            assert_eq!(node.consensus().peer_kind(&origin), PeerKind::Member);
             for stranger in [
                 Origin { incarnation: [9; 16], ..origin.clone() },
                 Origin { node: "other".to_owned(), ..origin.clone() },
             ] {
-                assert_eq!(node.consensus().standing(&stranger), Standing::Unknown);
+                assert_eq!(node.consensus().peer_kind(&stranger), PeerKind::Unknown);
             }
         }
     }
     let (leader, away) = removed_while_away(&cluster).await;
     let consensus = cluster.nodes[leader].consensus();
-    assert_eq!(consensus.standing(&cluster.nodes[away].consensus().identity()), Standing::Removed);
+    assert_eq!(consensus.peer_kind(&cluster.nodes[away].consensus().identity()), PeerKind::Removed);
     assert_eq!(consensus.leader().map(|leader| leader.node), Some(consensus.identity().node));
 }

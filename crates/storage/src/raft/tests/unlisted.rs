@@ -27,11 +27,11 @@ async fn a_node_with_an_old_list_elects_one_that_it_does_not_know() {
     let members = cluster.nodes[2].status().members;
     assert_eq!(members.iter().map(|member| &*member.node).collect::<Vec<_>>(), ["n1", "n2", "n3"]);
     let consensus = cluster.nodes[2].consensus();
-    let standing = |origin: Origin| consensus.standing(&origin);
+    let kind = |origin: Origin| consensus.peer_kind(&origin);
     let origin = |member: &Member| Origin { node: member.node.clone(), incarnation: member.incarnation };
-    assert!(members.iter().all(|member| standing(origin(member)) == Standing::Member));
+    assert!(members.iter().all(|member| kind(origin(member)) == PeerKind::Member));
     let stranger = Origin { node: "n9".into(), incarnation: [9; 16] };
-    assert_eq!(standing(stranger), Standing::Unknown);
+    assert_eq!(kind(stranger), PeerKind::Unknown);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -40,15 +40,15 @@ async fn a_removed_member_has_the_standing_of_one() {
     let leader = cluster.leader().await;
     let [removed, stays] = [(leader + 1) % 3, (leader + 2) % 3];
     let origin = cluster.nodes[removed].consensus().identity();
-    assert_eq!(cluster.nodes[stays].consensus().standing(&origin), Standing::Member);
+    assert_eq!(cluster.nodes[stays].consensus().peer_kind(&origin), PeerKind::Member);
     let change = Change::Remove(format!("n{removed}"));
     let index = cluster.nodes[leader].consensus().change(change).await.unwrap();
     for number in [leader, stays] {
         cluster.nodes[number].applies(index.0).await;
         cluster.nodes[number].until(|status| status.members.len() == 2).await;
-        assert_eq!(cluster.nodes[number].consensus().standing(&origin), Standing::Removed);
+        assert_eq!(cluster.nodes[number].consensus().peer_kind(&origin), PeerKind::Removed);
     }
     // Another disk under its name is another node.
     let other_disk = Origin { incarnation: [9; 16], ..origin };
-    assert_eq!(cluster.nodes[stays].consensus().standing(&other_disk), Standing::Unknown);
+    assert_eq!(cluster.nodes[stays].consensus().peer_kind(&other_disk), PeerKind::Unknown);
 }
