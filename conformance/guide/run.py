@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -83,7 +84,7 @@ def run(postgres: Postgres) -> int:
     named = sorted({port for block in blocks for port in PORT.findall(block)} - {"5432"})
     ports = {"5432": postgres.port} | dict(zip(named, free_ports(len(named)), strict=True))
     blocks = [PORT.sub(lambda port: ports[port.group()], block) for block in blocks]
-    with tempfile.TemporaryDirectory(prefix="guide-") as directory:
+    with tempfile.TemporaryDirectory(prefix="guide-", ignore_cleanup_errors=True) as directory:
         programs = Path(directory, "bin")
         programs.mkdir()
         (programs / "keepfast").symlink_to(binary)
@@ -100,8 +101,7 @@ def run(postgres: Postgres) -> int:
             output = shell.communicate()[0] + "\nit took too long"
         done = len(Path(directory, "done").read_text().splitlines())
         # What the blocks started in the background is in the group of the shell.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(shell.pid, signal.SIGTERM)
+        end_group(shell.pid)
         if shell.returncode:
             first = blocks[done].splitlines()[0] if done < len(blocks) else "the end"
             print(output[-3000:])
@@ -110,6 +110,17 @@ def run(postgres: Postgres) -> int:
             print(f"FAIL {guide.name}: the block that begins with {first!r}")
     print(f"{done} passed, {len(blocks) - done} failed")
     return 0 if done == len(blocks) else 1
+
+
+def end_group(group: int) -> None:
+    """Ends the processes of a group, which write to the directory until then."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGTERM)
+        until = time.monotonic() + 5
+        while time.monotonic() < until:
+            os.killpg(group, 0)
+            time.sleep(0.05)
+        os.killpg(group, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,15 @@
 //! HAProxy in front of a cluster: it sends each request to the next node, so that a client never talks to the same node
-//! twice in a row.
+//! twice in a row. On demand the leader is killed again and again.
 
 use std::fmt::Write as _;
 use std::fs::File;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -24,7 +28,10 @@ const NODES: usize = 3;
 /// A balanced cluster.
 pub struct Balanced {
     balancer: Balancer,
-    nodes: Nodes,
+    root: String,
+    // Stopped before the nodes.
+    killer: Option<LeaderKiller>,
+    nodes: Arc<Mutex<Nodes>>,
 }
 
 impl Balanced {
@@ -35,9 +42,12 @@ impl Balanced {
 
     /// As [`Balanced::start`], with settings.
     pub fn start_with(make: Make, settings: &Settings) -> Result<Self> {
-        let nodes = Nodes::start_with(make, NODES, settings.shares, settings.threshold)?;
+        let nodes = Nodes::start_with_shares(make, NODES, settings.shares, settings.threshold)?;
         let balancer = Balancer::start(&nodes.urls(), settings)?;
-        Ok(Self { balancer, nodes })
+        let (root, nodes) = (nodes.root().to_owned(), Arc::new(Mutex::new(nodes)));
+        let interval = settings.kill_leader_every.map(Duration::from_secs);
+        let killer = interval.map(|interval| LeaderKiller::start(nodes.clone(), interval));
+        Ok(Self { balancer, root, killer, nodes })
     }
 
     /// A client of the load balancer.
@@ -47,7 +57,20 @@ impl Balanced {
 
     /// The root token.
     pub fn root(&self) -> &str {
-        self.nodes.root()
+        &self.root
+    }
+
+    /// The number of kills of the leader.
+    pub fn kills(&self) -> u64 {
+        self.killer.as_ref().map_or(0, |killer| killer.kills.load(Ordering::SeqCst))
+    }
+
+    /// Stops the kills of the leader. Returns their number.
+    ///
+    /// # Errors
+    /// When no node led, or the nodes did not all serve, after one of them.
+    pub fn stop_kills(&mut self) -> Result<u64> {
+        self.killer.take().map_or(Ok(0), LeaderKiller::stop)
     }
 }
 
@@ -66,11 +89,57 @@ pub struct Settings {
     /// The threshold of shares
     #[arg(long, default_value_t = 1)]
     pub threshold: usize,
+    /// Kill the leader each time this number of seconds has passed, restart and unseal it
+    #[arg(long)]
+    pub kill_leader_every: Option<u64>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { listen: None, certificate: None, shares: 1, threshold: 1 }
+        Self { listen: None, certificate: None, shares: 1, threshold: 1, kill_leader_every: None }
+    }
+}
+
+/// Kills the leader of a cluster again and again.
+struct LeaderKiller {
+    kills: Arc<AtomicU64>,
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<Result<()>>>,
+}
+
+impl LeaderKiller {
+    fn start(nodes: Arc<Mutex<Nodes>>, interval: Duration) -> Self {
+        let (stop, stopped) = mpsc::channel();
+        let kills = Arc::<AtomicU64>::default();
+        let count = kills.clone();
+        let thread = std::thread::spawn(move || {
+            while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
+                let mut nodes = nodes.lock().unwrap_or_else(PoisonError::into_inner);
+                let leader = nodes.leader()?;
+                nodes.kill(leader)?;
+                nodes.restart(leader)?;
+                nodes.wait_until_all_serve()?;
+                count.fetch_add(1, Ordering::SeqCst);
+            }
+            Ok(())
+        });
+        Self { kills, stop: Some(stop), thread: Some(thread) }
+    }
+
+    fn stop(mut self) -> Result<u64> {
+        self.stop = None;
+        let ended = self.thread.take().map(JoinHandle::join);
+        ended.and_then(std::result::Result::ok).context("the thread that kills the leader has failed")??;
+        Ok(self.kills.load(Ordering::SeqCst))
+    }
+}
+
+impl Drop for LeaderKiller {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 
@@ -151,20 +220,25 @@ fn configuration(address: &str, certificate: Option<&Path>, nodes: &[String]) ->
 /// Runs a balanced cluster until its standard input ends, after a line of JSON with its addresses, keys and root token.
 /// With `token`, this is a root token, and a KV engine of version 2 is mounted at `secret/`, as in a development server.
 pub fn serve(make: Make, settings: &Settings, token: Option<&str>) -> Result<bool> {
-    let balanced = Balanced::start_with(make, settings)?;
-    if let Some(token) = token {
-        let create = json!({"id": token, "policies": ["root"], "no_parent": true});
-        balanced.nodes.call(0, "POST", "auth/token/create", Some(&create))?;
-        let mount = json!({"type": "kv", "options": {"version": "2"}});
-        balanced.nodes.call(0, "POST", "sys/mounts/secret", Some(&mount))?;
-    }
-    let line = json!({
-        "address": balanced.balancer.url,
-        "nodes": balanced.nodes.urls(),
-        "keys": balanced.nodes.keys(),
-        "root_token": balanced.root(),
-    });
+    let mut balanced = Balanced::start_with(make, settings)?;
+    let line = {
+        let nodes = balanced.nodes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(token) = token {
+            let create = json!({"id": token, "policies": ["root"], "no_parent": true});
+            nodes.call(0, "POST", "auth/token/create", Some(&create))?;
+            let mount = json!({"type": "kv", "options": {"version": "2"}});
+            nodes.call(0, "POST", "sys/mounts/secret", Some(&mount))?;
+        }
+        json!({
+            "address": balanced.balancer.url,
+            "nodes": nodes.urls(),
+            "keys": nodes.keys(),
+            "root_token": nodes.root(),
+        })
+    };
     println!("{line}");
     std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
+    let kills = balanced.stop_kills()?;
+    eprintln!("{kills} kills of the leader");
     Ok(true)
 }

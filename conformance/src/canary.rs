@@ -17,7 +17,7 @@ pub fn run(make: Make, scenarios: &[Loaded]) -> Result<bool> {
     let mut handles = Vec::new();
     for loaded in scenarios.iter().filter(|loaded| loaded.scenario.needs == Needs::Shared) {
         let mut client = server.client()?;
-        let mut play = Play::begin(&mut client, &server.root, &loaded.scenario)?;
+        let mut play = Play::begin(&mut client, &server.root, &loaded.scenario, false)?;
         for step in &loaded.scenario.steps {
             let response = play.send(step, |_, _| true)?;
             let _ = play.capture(step, &response);

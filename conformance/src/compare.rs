@@ -45,7 +45,7 @@ type Played = Result<(u16, Value), String>;
 
 fn play_through(target: &Target, loaded: &Loaded) -> Result<Vec<Played>> {
     let played = target.with_client(loaded.scenario.needs, |client, root| {
-        let mut play = match Play::begin(client, root, &loaded.scenario) {
+        let mut play = match Play::begin(client, root, &loaded.scenario, false).map_err(anyhow::Error::from) {
             Ok(play) => play,
             Err(error) => return loaded.scenario.steps.iter().map(|_| Err(format!("{error:#}"))).collect(),
         };

@@ -1,7 +1,7 @@
 //! A small blocking HTTP/1.1 client. It sends exactly the given bytes (any method, path and header), which other
 //! clients refuse, and keeps its connection open between requests.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 /// A connection to one server over plain HTTP.
 pub struct Client {
     authority: String,
+    timeout: Duration,
     connection: Option<BufReader<TcpStream>>,
 }
 
@@ -57,17 +58,40 @@ impl Client {
     /// Creates a client for a base URL such as `http://127.0.0.1:8200`.
     pub fn new(url: &str) -> Result<Self> {
         let Some(rest) = url.strip_prefix("http://") else { bail!("only http:// URLs can be tested, not {url}") };
-        Ok(Self { authority: rest.trim_end_matches('/').to_owned(), connection: None })
+        let authority = rest.trim_end_matches('/').to_owned();
+        Ok(Self { authority, timeout: RESPONSE_TIMEOUT, connection: None })
+    }
+
+    /// The client with another timeout of one response, after which its connection is closed.
+    pub fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
 
     /// Sends a request; opens the connection again once when the server has closed it.
     pub fn send(&mut self, request: &Request) -> Result<Response> {
         let reused = self.connection.is_some();
         match self.exchange(request) {
-            Err(_) if reused => self.exchange(request),
+            Err(error) if reused && !is_timeout(&error) => self.exchange(request),
             other => other,
         }
         .with_context(|| format!("{} {} at {}", request.method, request.path, self.authority))
+    }
+
+    /// Sends the same request `count` times without waiting for responses, and calls `each` with every response.
+    ///
+    /// # Errors
+    /// When the connection fails; earlier responses were passed to `each`.
+    pub fn pipeline(&mut self, request: &Request, count: usize, mut each: impl FnMut(&Response)) -> Result<()> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => connect(&self.authority, self.timeout)?,
+        };
+        connection.get_mut().write_all(&encode(request, &self.authority).repeat(count))?;
+        for _ in 0..count {
+            each(&read_response(&mut connection, request.method == "HEAD")?);
+        }
+        self.connection = Some(connection);
+        Ok(())
     }
 
     /// Sends a JSON request with a token, to prepare a test: method, path below `/v1/`, body.
@@ -86,7 +110,7 @@ impl Client {
     fn exchange(&mut self, request: &Request) -> Result<Response> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => connect(&self.authority)?,
+            None => connect(&self.authority, self.timeout)?,
         };
         connection.get_mut().write_all(&encode(request, &self.authority))?;
         let response = read_response(&mut connection, request.method == "HEAD")?;
@@ -97,9 +121,15 @@ impl Client {
     }
 }
 
-fn connect(authority: &str) -> Result<BufReader<TcpStream>> {
+/// Whether no response came in time: the server may still handle the request.
+fn is_timeout(error: &anyhow::Error) -> bool {
+    let kind = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
+    matches!(kind, Some(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut))
+}
+
+fn connect(authority: &str, timeout: Duration) -> Result<BufReader<TcpStream>> {
     let stream = TcpStream::connect(authority)?;
-    stream.set_read_timeout(Some(RESPONSE_TIMEOUT))?;
+    stream.set_read_timeout(Some(timeout))?;
     stream.set_nodelay(true)?;
     Ok(BufReader::new(stream))
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use conformance::balancer::{Balanced, Settings};
+use conformance::one_node::OneNodeOnly;
 use conformance::run::{Counts, Target};
 use conformance::servers::{Make, Storage};
 use conformance::{balancer, campaign, canary, compare, database, record, run, scenario, surface};
@@ -42,6 +43,10 @@ enum Task {
         /// Run on a cluster of Keepfast behind a load balancer
         #[arg(long, conflicts_with_all = ["url", "on", "storage"])]
         balanced: bool,
+        /// Kill the leader of the cluster each time this number of seconds has passed, and send requests again as clients
+        /// of Vault do; only scenarios of the shared cluster run
+        #[arg(long, requires = "balanced")]
+        kill_leader_every: Option<u64>,
         /// Print a line for each scenario
         #[arg(short, long)]
         verbose: bool,
@@ -77,7 +82,7 @@ enum Task {
         #[arg(long, value_enum, default_value = "keepfast")]
         on: Make,
     },
-    /// Long runs: disk, due, http, kill, leases, tokens
+    /// Long runs: abuse, cluster, consensus, disk, due, http, kill, leases, tokens
     #[command(subcommand)]
     Campaign(campaign::Campaign),
     /// Play scenarios on two servers and print the differences
@@ -119,7 +124,7 @@ fn perform(arguments: &Arguments) -> Result<bool> {
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
     let folder = arguments.scenarios.as_deref().unwrap_or(&default);
     match &arguments.command {
-        Task::Run { only, url, token, on, storage, balanced, verbose } => {
+        Task::Run { only, url, token, on, storage, balanced, kill_leader_every, verbose } => {
             let scenarios = scenario::load(folder, only)?;
             let pending = scenario::pending(&Path::new(env!("CARGO_MANIFEST_DIR")).join("pending.txt"))?;
             let matches = |part: &&String| scenarios.iter().any(|loaded| loaded.name.contains(part.as_str()));
@@ -127,7 +132,7 @@ fn perform(arguments: &Arguments) -> Result<bool> {
                 bail!("pending.txt: no scenario is called {stale}");
             }
             if *balanced {
-                return run_balanced(&scenarios, &pending, *verbose);
+                return run_balanced(&scenarios, &pending, only.is_empty(), *kill_leader_every, *verbose);
             }
             run_task(&scenarios, &pending, url.as_deref(), token, *on, *storage, *verbose)
         }
@@ -177,7 +182,7 @@ fn run_task(
             Make::Keepfast => pending,
         };
         let counts = run::run_all(&target(make, url, token, storage)?, scenarios, pending, verbose)?;
-        let Counts { passed, failed, skipped } = counts;
+        let Counts { passed, failed, skipped, .. } = counts;
         println!("scenarios on {}: {passed} steps passed, {failed} failed, {skipped} not run", make.name());
         total.add(counts);
     }
@@ -185,13 +190,41 @@ fn run_task(
     Ok(total.failed == 0 && total.passed > 0)
 }
 
-fn run_balanced(scenarios: &[scenario::Loaded], pending: &[String], verbose: bool) -> Result<bool> {
+/// The kills of the leader during which scenarios run again and again.
+const LEAST_KILLS: u64 = 3;
+
+fn run_balanced(
+    scenarios: &[scenario::Loaded],
+    pending: &[String],
+    all: bool,
+    kill_leader_every: Option<u64>,
+    verbose: bool,
+) -> Result<bool> {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("balanced.txt");
-    let one_node_only = scenario::one_node_only(&std::fs::read_to_string(file)?)?;
-    let shared = Box::new(Balanced::start(Make::Keepfast)?);
-    let target = Target::Balanced { shared, one_node_only };
-    let Counts { passed, failed, skipped } = run::run_all(&target, scenarios, pending, verbose)?;
-    println!("scenarios on three nodes: {passed} steps passed, {failed} failed, {skipped} are for one node only");
+    let one_node_only = OneNodeOnly::parse(&std::fs::read_to_string(file)?)?;
+    let unknown = if all { one_node_only.unknown(scenarios) } else { Vec::new() };
+    let settings = Settings { kill_leader_every, ..Settings::default() };
+    let shared = Box::new(Balanced::start_with(Make::Keepfast, &settings)?);
+    let mut target = Target::Balanced { shared, one_node_only, retries: kill_leader_every.is_some() };
+    let mut counts = run::run_all(&target, scenarios, pending, verbose)?;
+    let is_more_to_kill = |target: &Target| match target {
+        Target::Balanced { shared, retries, .. } => *retries && shared.kills() < LEAST_KILLS,
+        _ => false,
+    };
+    while counts.failed == 0 && is_more_to_kill(&target) {
+        counts.add(run::run_all(&target, scenarios, pending, verbose)?);
+    }
+    let Counts { passed, failed, skipped, repeated } = counts;
+    let Target::Balanced { shared, one_node_only, retries } = &mut target else { return Ok(false) };
+    let kills = shared.stop_kills()?;
+    let stale = if all && !*retries { one_node_only.stale() } else { Vec::new() };
+    for line in unknown.iter().chain(&stale) {
+        println!("FAIL {line}");
+    }
+    let failed = failed + unknown.len() + stale.len();
+    println!(
+        "scenarios on three nodes, {kills} kills of the leader, {repeated} requests sent again: {passed} steps passed, {failed} failed, {skipped} are for one node only"
+    );
     println!("{passed} passed, {failed} failed");
     Ok(failed == 0 && passed > 0)
 }

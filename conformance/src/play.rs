@@ -14,6 +14,10 @@ use crate::scenario::{Expect, Scenario, Step};
 /// OpenBao returns this for a moment after a mount of KV version 2 is created.
 const UPGRADING: &str = "Upgrading from non-versioned to versioned data";
 
+/// The time for which a request is sent again, and the pause before.
+const RETRIES: Duration = Duration::from_secs(20);
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// The variables of a scenario: text, or other captured JSON.
 pub type Variables = BTreeMap<String, Value>;
 
@@ -30,11 +34,36 @@ pub struct Play<'a> {
     pub handles: Vec<String>,
     undo: Vec<(&'static str, String, Option<Value>)>,
     database: Option<Database>,
+    /// The requests that were sent again; `None` when none is.
+    repeated: Option<usize>,
+}
+
+/// A scenario whose head was refused.
+pub struct Refused {
+    /// The response.
+    pub error: anyhow::Error,
+    /// The requests that were sent again before it.
+    pub repeated: usize,
+}
+
+impl From<Refused> for anyhow::Error {
+    fn from(refused: Refused) -> Self {
+        refused.error
+    }
 }
 
 impl<'a> Play<'a> {
-    /// Mounts, enables, writes and creates everything in the head of the scenario.
-    pub fn begin(client: &'a mut Client, root: &str, scenario: &'a Scenario) -> Result<Self> {
+    /// Mounts, enables, writes and creates everything in the head of the scenario. With `retries`, a request is sent again
+    /// after a response that clients of Vault retry, unless its step expects it.
+    ///
+    /// # Errors
+    /// When a request of the head is refused.
+    pub fn begin(
+        client: &'a mut Client,
+        root: &str,
+        scenario: &'a Scenario,
+        retries: bool,
+    ) -> std::result::Result<Self, Refused> {
         let variables = Variables::from([("id".to_owned(), fresh_id().into()), ("root".to_owned(), root.into())]);
         let mut play = Self {
             client,
@@ -45,10 +74,11 @@ impl<'a> Play<'a> {
             handles: Vec::new(),
             undo: Vec::new(),
             database: None,
+            repeated: retries.then_some(0),
         };
         if let Err(error) = play.set_up() {
-            play.end();
-            return Err(error.context("setting the scenario up"));
+            let repeated = play.end();
+            return Err(Refused { error: error.context("setting the scenario up"), repeated });
         }
         Ok(play)
     }
@@ -90,11 +120,29 @@ impl<'a> Play<'a> {
     }
 
     fn require(&mut self, method: &str, path: &str, body: Option<&Value>) -> Result<Response> {
-        let response = self.client.call(Some(&self.root), method, path, body)?;
+        let end = Instant::now() + RETRIES;
+        let response = loop {
+            let response = self.client.call(Some(&self.root), method, path, body)?;
+            if !self.is_repeated(&response, end) {
+                break response;
+            }
+        };
         if response.status >= 300 {
             bail!("{method} {path}: {} {}", response.status, String::from_utf8_lossy(&response.body));
         }
         Ok(response)
+    }
+
+    /// Whether a request is sent again, after a pause.
+    fn is_repeated(&mut self, response: &Response, end: Instant) -> bool {
+        let Some(repeated) = &mut self.repeated else { return false };
+        let is_retryable = response.status == 412 || response.status >= 500;
+        if !is_retryable || Instant::now() >= end {
+            return false;
+        }
+        *repeated += 1;
+        std::thread::sleep(PAUSE);
+        true
     }
 
     fn wait_for_upgrade(&mut self, path: &str) -> Result<()> {
@@ -112,7 +160,8 @@ impl<'a> Play<'a> {
         }
         let request = self.request(step)?;
         collect_marked(&request, &mut self.secrets);
-        let end = Instant::now() + Duration::from_secs(step.within);
+        let started = Instant::now();
+        let end = started + Duration::from_secs(step.within);
         let mut upgrades = 300;
         loop {
             let response = self.client.send(&request)?;
@@ -120,6 +169,8 @@ impl<'a> Play<'a> {
             let upgrading = response.status == 400 && String::from_utf8_lossy(&response.body).contains(UPGRADING);
             if upgrading && upgrades > 0 {
                 upgrades -= 1;
+            } else if !satisfied(&self.variables, &response) && self.is_repeated(&response, started + RETRIES) {
+                continue;
             } else if Instant::now() >= end || satisfied(&self.variables, &response) {
                 return Ok(response);
             }
@@ -201,12 +252,14 @@ impl<'a> Play<'a> {
         Ok(())
     }
 
-    /// Removes the setup; errors are ignored, since a step may have removed a part of it.
-    pub fn end(mut self) {
+    /// Removes the setup; errors are ignored, since a step may have removed a part of it. Returns the number of requests
+    /// that were sent again.
+    pub fn end(mut self) -> usize {
         let cleanup: Vec<_> = self.scenario.cleanup.iter().map(|path| ("DELETE", self.fill_text(path), None)).collect();
         for (method, path, body) in cleanup.into_iter().chain(std::mem::take(&mut self.undo).into_iter().rev()) {
             let _ = self.client.call(Some(&self.root), method, &path, body.as_ref());
         }
+        self.repeated.unwrap_or_default()
     }
 
     fn fill_text(&self, template: &str) -> String {

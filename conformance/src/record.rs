@@ -18,7 +18,7 @@ const WIDTH: usize = 120;
 /// Adds the missing expectations to a scenario file. Steps must begin with `  - `, as the README demands.
 pub fn record(target: &Target, loaded: &Loaded) -> Result<usize> {
     let recorded = target.with_client(loaded.scenario.needs, |client, root| -> Result<Vec<Option<String>>> {
-        let mut play = Play::begin(client, root, &loaded.scenario)?;
+        let mut play = Play::begin(client, root, &loaded.scenario, false)?;
         let mut texts = Vec::new();
         for step in &loaded.scenario.steps {
             let response = play.send(step, |_, _| true)?;

@@ -5,8 +5,9 @@ use anyhow::Result;
 use crate::balancer::Balanced;
 use crate::http::Client;
 use crate::matching::differences;
-use crate::play::{Play, fill_expect};
-use crate::scenario::{Expect, Loaded, Needs, OneNode, Step};
+use crate::one_node::OneNodeOnly;
+use crate::play::{Play, Refused, fill_expect};
+use crate::scenario::{Expect, Loaded, Needs, Step};
 use crate::servers::{Make, Server, Storage};
 
 /// The numbers of passed and failed steps.
@@ -19,6 +20,8 @@ pub struct Counts {
     /// Steps of scenarios that are pending, or that need a server that is not available; and steps for one node only with
     /// another response from a cluster.
     pub skipped: usize,
+    /// Requests that were sent again after an error for which clients do so.
+    pub repeated: usize,
 }
 
 impl Counts {
@@ -27,6 +30,7 @@ impl Counts {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
+        self.repeated += other.repeated;
     }
 }
 
@@ -55,7 +59,9 @@ pub enum Target {
         /// The shared cluster.
         shared: Box<Balanced>,
         /// Steps that may have another response there.
-        one_node_only: Vec<OneNode>,
+        one_node_only: OneNodeOnly,
+        /// Whether nodes of the shared cluster are killed, so that requests are repeated as clients repeat them.
+        retries: bool,
     },
 }
 
@@ -75,8 +81,11 @@ impl Target {
 
     fn may_differ(&self, loaded: &Loaded, step: &Step) -> bool {
         let Self::Balanced { one_node_only, .. } = self else { return false };
-        let title = title(step);
-        one_node_only.iter().any(|only| only.scenario == loaded.name && title.starts_with(&only.step))
+        one_node_only.may_differ(&loaded.name, &title(step))
+    }
+
+    fn retries(&self) -> bool {
+        matches!(self, Self::Balanced { retries: true, .. })
     }
 
     /// Calls `then` with a client and the root token of a suitable server; `None` when there is none.
@@ -86,11 +95,11 @@ impl Target {
             (Self::Balanced { shared, .. }, Needs::Shared) => {
                 return Ok(Some(then(&mut shared.client()?, shared.root())));
             }
-            (Self::Balanced { .. }, Needs::Own) => {
+            (Self::Balanced { retries: false, .. }, Needs::Own) => {
                 let own = Balanced::start(Make::Keepfast)?;
                 return Ok(Some(then(&mut own.client()?, own.root())));
             }
-            // A node that is not initialized has no cluster.
+            // A node that is not initialized has no cluster; and only nodes of the shared cluster are killed.
             (Self::Running { .. } | Self::Balanced { .. }, _) => return Ok(None),
             (Self::Started { shared, .. }, Needs::Shared) => {
                 return Ok(Some(then(&mut shared.client()?, &shared.root)));
@@ -103,6 +112,9 @@ impl Target {
     }
 }
 
+/// The most repetitions of a scenario whose requests were repeated.
+const ATTEMPTS: usize = 8;
+
 /// Runs all scenarios except the `pending` ones (parts of names); prints failures and, if `verbose`, a line for each.
 pub fn run_all(target: &Target, scenarios: &[Loaded], pending: &[String], verbose: bool) -> Result<Counts> {
     let mut total = Counts::default();
@@ -111,7 +123,8 @@ pub fn run_all(target: &Target, scenarios: &[Loaded], pending: &[String], verbos
             total.skipped += loaded.scenario.steps.len();
             continue;
         }
-        let ran = target.with_client(loaded.scenario.needs, |client, root| run_one(client, root, target, loaded));
+        let ran =
+            target.with_client(loaded.scenario.needs, |client, root| run_repeatedly(client, root, target, loaded));
         let counts = match ran {
             Ok(Some(counts)) => counts,
             Ok(None) => Counts { skipped: loaded.scenario.steps.len(), ..Counts::default() },
@@ -128,14 +141,29 @@ pub fn run_all(target: &Target, scenarios: &[Loaded], pending: &[String], verbos
     Ok(total)
 }
 
-fn run_one(client: &mut Client, root: &str, target: &Target, loaded: &Loaded) -> Counts {
+/// Runs a scenario; again, when it failed after a request was repeated, which may then have had its effect twice.
+fn run_repeatedly(client: &mut Client, root: &str, target: &Target, loaded: &Loaded) -> Counts {
+    let (mut attempt, mut repeated) = (1, 0);
+    loop {
+        let (counts, report) = run_one(client, root, target, loaded);
+        repeated += counts.repeated;
+        if counts.failed == 0 || counts.repeated == 0 || attempt == ATTEMPTS {
+            print!("{report}");
+            return Counts { repeated, ..counts };
+        }
+        attempt += 1;
+    }
+}
+
+/// Runs a scenario once. Returns the failures as text, too.
+fn run_one(client: &mut Client, root: &str, target: &Target, loaded: &Loaded) -> (Counts, String) {
     let make = target.make();
-    let mut counts = Counts::default();
-    let mut play = match Play::begin(client, root, &loaded.scenario) {
+    let (mut counts, mut report) = (Counts::default(), String::new());
+    let mut play = match Play::begin(client, root, &loaded.scenario, target.retries()) {
         Ok(play) => play,
-        Err(error) => {
-            println!("FAIL {} on {}: {error:#}", loaded.name, make.name());
-            return Counts { failed: loaded.scenario.steps.len(), ..counts };
+        Err(Refused { error, repeated }) => {
+            let report = format!("FAIL {} on {}: {error:#}\n", loaded.name, make.name());
+            return (Counts { failed: loaded.scenario.steps.len(), repeated, ..counts }, report);
         }
     };
     for (index, step) in loaded.scenario.steps.iter().enumerate() {
@@ -149,13 +177,11 @@ fn run_one(client: &mut Client, root: &str, target: &Target, loaded: &Loaded) ->
             continue;
         }
         counts.failed += 1;
-        println!("FAIL {} on {}, step {}: {}", loaded.name, make.name(), index + 1, title(step));
-        for miss in misses {
-            println!("     {miss}");
-        }
+        report += &format!("FAIL {} on {}, step {}: {}\n", loaded.name, make.name(), index + 1, title(step));
+        report.extend(misses.iter().map(|miss| format!("     {miss}\n")));
     }
-    play.end();
-    counts
+    counts.repeated = play.end();
+    (counts, report)
 }
 
 fn run_step(play: &mut Play<'_>, step: &Step, make: Make) -> Vec<String> {

@@ -279,26 +279,6 @@ pub fn pending(file: &Path) -> Result<Vec<String>> {
         .collect()
 }
 
-/// A step that one node and a cluster behind a load balancer have different responses to.
-#[derive(Debug, PartialEq, Eq)]
-pub struct OneNode {
-    /// The name of the scenario.
-    pub scenario: String,
-    /// The beginning of the step's title.
-    pub step: String,
-}
-
-/// The steps in `balanced.txt`: a scenario, the beginning of the title of a step, and the reason, two spaces apart.
-pub fn one_node_only(text: &str) -> Result<Vec<OneNode>> {
-    let lines = text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
-    lines
-        .map(|line| match line.split("  ").map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>()[..] {
-            [scenario, step, _] => Ok(OneNode { scenario: scenario.to_owned(), step: step.to_owned() }),
-            _ => bail!("balanced.txt: a line is a scenario, a step and a reason, two spaces apart: {line}"),
-        })
-        .collect()
-}
-
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     for entry in std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
         let path = entry?.path();
@@ -309,17 +289,4 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn a_step_for_one_node_only_has_a_reason() {
-        let step = OneNode { scenario: "sys/status".to_owned(), step: "GET sys/health".to_owned() };
-        assert_eq!(one_node_only("# why\nsys/status  GET sys/health  of each node\n").unwrap(), [step]);
-        assert!(one_node_only("sys/status  GET sys/health").is_err());
-    }
 }

@@ -1,6 +1,7 @@
 //! Starts the servers to test, OpenBao (`bao`) and Keepfast, with the same configuration on a free port, in a temporary
 //! directory that is removed with the server.
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -83,21 +84,59 @@ pub struct Server {
     directory: TempDir,
 }
 
+/// What makes a server a node of a cluster.
+#[derive(Clone, Debug)]
+pub struct NodeSettings {
+    /// Its `node_id`.
+    pub node_id: String,
+    /// The address of its cluster port.
+    pub cluster_address: String,
+    /// The address at which other nodes reach the port.
+    pub advertised: String,
+}
+
+impl NodeSettings {
+    /// A node whose cluster port has a free port.
+    ///
+    /// # Errors
+    /// When no port is free.
+    pub fn on_free_port(node_id: String) -> Result<Self> {
+        let cluster_address = format!("127.0.0.1:{}", free_port()?);
+        Ok(Self { node_id, advertised: cluster_address.clone(), cluster_address })
+    }
+}
+
+/// The part of the configuration that depends on the use of a server.
+#[derive(Clone, Copy)]
+struct Settings<'a> {
+    storage: Storage,
+    is_open: bool,
+    descriptors: Option<u64>,
+    node: Option<&'a NodeSettings>,
+}
+
+impl Settings<'_> {
+    fn of(storage: Storage) -> Self {
+        Self { storage, is_open: false, descriptors: None, node: None }
+    }
+}
+
 impl Server {
     /// Starts a server with one file audit device and waits until it listens; it is not initialized.
     pub fn start(make: Make, storage: Storage) -> Result<Self> {
-        Self::start_in(make, storage, |_| Ok(Vec::new()))
+        Self::start_with(make, Settings::of(storage), |_| Ok(Vec::new()))
     }
 
     /// As [`Server::start`], with a limit on the descriptors of the process, which bounds its connections.
     pub fn start_with_descriptors(make: Make, storage: Storage, descriptors: u64) -> Result<Self> {
-        Self::start_with(make, storage, false, Some(descriptors), |_| Ok(Vec::new()))
+        let settings = Settings { descriptors: Some(descriptors), ..Settings::of(storage) };
+        Self::start_with(make, settings, |_| Ok(Vec::new()))
     }
 
     /// As [`Server::start`], with a configuration that permits key ceremonies, in-flight requests and the router tables
     /// without a token.
     pub fn start_open(make: Make, storage: Storage) -> Result<Self> {
-        Self::start_with(make, storage, true, None, |_| Ok(Vec::new()))
+        Self::start_with(make, Settings { is_open: true, ..Settings::of(storage) }, |_| Ok(Vec::new()))
     }
 
     /// As [`Server::start`], with environment variables, which may name files in its directory.
@@ -106,41 +145,26 @@ impl Server {
         storage: Storage,
         environment: impl FnOnce(&Path) -> Result<Vec<(String, String)>>,
     ) -> Result<Self> {
-        Self::start_with(make, storage, false, None, environment)
+        Self::start_with(make, Settings::of(storage), environment)
+    }
+
+    /// Starts a node with durable storage and these environment variables; it is not initialized and may join a cluster.
+    pub fn start_node(make: Make, node: &NodeSettings, environment: Vec<(String, String)>) -> Result<Self> {
+        Self::start_with(make, Settings { node: Some(node), ..Settings::of(Storage::Durable) }, |_| Ok(environment))
     }
 
     fn start_with(
         make: Make,
-        storage: Storage,
-        is_open: bool,
-        descriptors: Option<u64>,
-        environment: impl FnOnce(&Path) -> Result<Vec<(String, String)>>,
-    ) -> Result<Self> {
-        Self::start_named("n1", make, storage, is_open, descriptors, environment)
-    }
-
-    /// Starts a server with durable storage under this node id; it is not initialized and may join a cluster.
-    pub fn start_node(node_id: &str, make: Make) -> Result<Self> {
-        Self::start_named(node_id, make, Storage::Durable, false, None, |_| Ok(Vec::new()))
-    }
-
-    fn start_named(
-        node_id: &str,
-        make: Make,
-        storage: Storage,
-        is_open: bool,
-        descriptors: Option<u64>,
+        settings: Settings<'_>,
         environment: impl FnOnce(&Path) -> Result<Vec<(String, String)>>,
     ) -> Result<Self> {
         let directory = tempfile::Builder::new().prefix("conformance-").tempdir()?;
         let port = free_port()?;
         let url = format!("http://127.0.0.1:{port}");
         std::fs::create_dir(directory.path().join("data"))?;
-        std::fs::write(
-            directory.path().join("config.hcl"),
-            configuration(directory.path(), port, storage, is_open, node_id)?,
-        )?;
+        std::fs::write(directory.path().join("config.hcl"), configuration(directory.path(), port, settings)?)?;
         let environment = environment(directory.path())?;
+        let descriptors = settings.descriptors;
         let process = spawn(make, directory.path(), &environment, descriptors)?;
         let mut server =
             Self { url, root: String::new(), keys: Vec::new(), make, environment, descriptors, process, directory };
@@ -227,10 +251,24 @@ impl Server {
         Ok(())
     }
 
+    /// Pauses the process (SIGSTOP): its connections stay open without responses.
+    pub fn pause(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Continues a paused process (SIGCONT).
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let sent = kill_process(Pid::from_child(&self.process), signal);
+        sent.with_context(|| format!("no process {} for a signal", self.pid()))
+    }
+
     /// Terminates it like an operator (SIGTERM) and waits until it has exited.
     pub fn terminate(&mut self) -> Result<()> {
-        kill_process(Pid::from_child(&self.process), Signal::TERM)
-            .with_context(|| format!("no process {} to end", self.pid()))?;
+        self.signal(Signal::TERM)?;
         let end = Instant::now() + START_TIMEOUT;
         while self.is_running() {
             if Instant::now() > end {
@@ -304,19 +342,31 @@ const OPEN_LISTENER: &str = "  disable_unauthed_rekey_endpoints = false\n  disab
                              inflight_requests_logging {\n    unauthenticated_in_flight_requests_access = true\n  }\n";
 
 /// The configuration that both servers read.
-fn configuration(directory: &Path, port: u16, storage: Storage, is_open: bool, node_id: &str) -> Result<String> {
-    let (listener, top) = if is_open { (OPEN_LISTENER, "introspection_endpoint = true\n") } else { ("", "") };
+fn configuration(directory: &Path, port: u16, settings: Settings<'_>) -> Result<String> {
+    let (mut listener, top) = match settings.is_open {
+        true => (OPEN_LISTENER.to_owned(), "introspection_endpoint = true\n"),
+        false => (String::new(), ""),
+    };
     let at = directory.display();
-    let storage = match storage {
-        Storage::Memory => "storage \"inmem\" {}\n".to_owned(),
-        Storage::Durable => format!("storage \"raft\" {{\n  path = \"{at}/data\"\n  node_id = \"{node_id}\"\n}}\n"),
+    let storage = match (settings.storage, settings.node) {
+        (Storage::Memory, _) => "storage \"inmem\" {}\n".to_owned(),
+        (Storage::Durable, None) => format!("storage \"raft\" {{\n  path = \"{at}/data\"\n  node_id = \"n1\"\n}}\n"),
+        (Storage::Durable, Some(node)) => {
+            writeln!(listener, "  cluster_address = \"{}\"", node.cluster_address)?;
+            // The interval of autopilot, which promotes nodes that have joined, only delays a test.
+            let (id, interval) = (&node.node_id, "autopilot_reconcile_interval = \"1s\"");
+            format!("storage \"raft\" {{\n  path = \"{at}/data\"\n  node_id = \"{id}\"\n  {interval}\n}}\n")
+        }
+    };
+    let cluster = match settings.node {
+        Some(node) => node.advertised.clone(),
+        None => format!("127.0.0.1:{}", free_port()?),
     };
     Ok(format!(
         "{storage}listener \"tcp\" {{\n  address = \"127.0.0.1:{port}\"\n  tls_disable = true\n{listener}}}\n\
          audit \"file\" \"conformance\" {{\n  options {{\n    file_path = \"{at}/audit.log\"\n  }}\n}}\n\
-         disable_mlock = true\napi_addr = \"http://127.0.0.1:{port}\"\ncluster_addr = \"https://127.0.0.1:{}\"\n\
-         ui = false\nlog_level = \"warn\"\n{top}",
-        free_port()?
+         disable_mlock = true\napi_addr = \"http://127.0.0.1:{port}\"\ncluster_addr = \"https://{cluster}\"\n\
+         ui = false\nlog_level = \"warn\"\n{top}"
     ))
 }
 

@@ -2,9 +2,11 @@
 //! the short form on stable Rust run the same functions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a broken property is a panic")]
 
+mod cluster;
 mod connection;
 mod languages;
 
+pub use cluster::{call, frames, log_segment};
 pub use connection::connection_url;
 pub use languages::{denied_parameter, keys_filter, password_policy, schedule, statement, template};
 
@@ -26,7 +28,7 @@ use tokio::runtime::Runtime;
 pub type Target = (&'static str, fn(&[u8]), &'static [&'static str]);
 
 /// Every target.
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 20] = [
     ("json", json, BODIES),
     ("hcl", hcl, HCL),
     ("policy", policy, HCL),
@@ -41,6 +43,9 @@ pub const TARGETS: [Target; 17] = [
     ),
     ("batch", batch, &["\u{1}\0\0\0"]),
     ("message", message, MESSAGES),
+    ("frames", frames, FRAMES),
+    ("call", call, CALLS),
+    ("log_segment", log_segment, LOG_SEGMENTS),
     ("statement", statement, STATEMENTS),
     ("template", template, TEMPLATES),
     ("keys_filter", keys_filter, KEYS_FILTERS),
@@ -71,6 +76,22 @@ const MESSAGES: &[&str] = &[
     "\u{1}\u{7}\u{1}\0\0\0\0\0\0\0\u{2}\0\0\0\0\0\0\0\u{3}\0\0\0\0\0\0\0\u{9}\0\0\0\0\0\0\0\0",
     "\u{1}\u{1}\u{1}\0\0\0\0\0\0\0\u{2}\0\0\0\0\0\0\0\u{3}\0\0\0\0\0\0\0\u{9}\0\0\0\0\0\0\0\u{2}\0\0\0\0\0\0\0\u{9}\0\0\0\0\0\0\0\u{2}\0\0\0\u{3}\0\0\0\0\0\0\0\0\0\0\0\u{3}\0\0\0\0\0\0\0\u{2}\0\0\0\u{1}x",
     "\u{1}\u{a}\u{1}\0\0\0\0\0\0\0\u{2}\0\0\0\0\0\0\0\u{3}\0\0\0\0\0\0\0\u{9}\0\0\0\0\0\0\0\u{2}\0\0\0\0\0\0\0\u{1}\0\0\0\u{1}\0\0\0\0\0\0\0\u{1}\0n0123456789abcdef\0\0\0\0\u{1}\0\u{58}\u{2}\0\0\0\0",
+];
+/// Two frames, the first bytes of the node that dials, and of the one that accepts.
+const FRAMES: &[&str] =
+    &["\u{1}\0\0\0\0\u{6}\0\0\0\u{1}hello", "KFP1\u{1}0123456789abcdef\u{7}\0\0\0\0\0\0\0", "KFP1\0\u{10}\0\0"];
+/// Two requests, a response, an error, and a coming root key.
+const CALLS: &[&str] = &[
+    "\u{1}\u{2}\0\0\0id\u{1}\0\u{8}\0\0\0secret/a\0\0\0\0\0\u{1}\u{1}\0\0\0t\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+    "\u{1}\u{2}\0\0\0id\u{3}\u{1}\u{1}\0\0\0a\u{2}\0\0\0ns\u{9}\0\u{1}\u{3c}\0\0\0\0\0\0\0\u{7}\0\0\0\u{1}\u{4}\u{7f}\0\0\u{1}\0\u{50}\0\u{1}\0\0\0\u{1}\0\0\0h\u{1}\u{1}\0\0\0\u{1}\0\0\0v\u{1}\0\0\0\u{1}\0\0\0q\u{2}\0\0\0\u{1}\0\0\0a\u{1}\0\0\0b\u{7}\0\0\0{\"a\":1}",
+    "\u{48}\0\0\0\u{9}\0\0\0\0\0\0\0\u{4}\0\0\0jsonbody",
+    "\u{4}\u{9}\0\0\0\0\0\0\0\u{8}\0\0\0\0\0\0\0",
+    "0123456789abcdef0123456789abcdefroot6789abcdef0123456789abcdefghseal",
+];
+/// A log with two segments, a replaced entry, and a cut frame.
+const LOG_SEGMENTS: &[&str] = &[
+    "s\u{2}\u{1}\u{1}\u{1}\u{1}f\u{2}\u{1}\u{1}\u{1}\u{2}\u{1}\u{2}\u{2}a\u{1}\u{2}\u{2}bf\u{3}\u{1}\u{2}\u{1}\u{1}\u{2}\u{2}\u{2}c",
+    "s\u{2}\u{1}\u{1}\u{1}\u{1}f\u{2}\u{1}\u{1}\u{1}\u{1}\u{1}\u{2}\u{2}a|t\u{3}\u{1}\u{2}\u{1}\u{1}f\u{3}\u{2}\u{1}\u{1}\u{1}\u{2}\u{2}\u{2}bc\u{4}\u{2}\u{1}\u{1}\u{1}\u{2}\u{2}\u{2}c\u{3d}",
 ];
 
 const STATEMENTS: &[&str] = &[

@@ -22,6 +22,8 @@ cargo xtask fix                     fixes what tools can fix: fmt, clippy --fix
 cargo xtask test [--only A,B] [--skip A,B]
                                     everything; installs what it needs; the last line is `N passed, N failed`
 cargo xtask campaign NAME [options] a long run, entered in conformance/ledger.md: abuse, cluster, consensus, disk, due, http, kill, leases, tokens, fuzz, mutants, vaultrs
+cargo xtask campaign failover [SECONDS]
+                                    scenarios, and applications with hvac, while the leader of a cluster is killed every ten seconds
 cargo xtask bench [options]         bench/compare.py on OpenBao and Keepfast
 cargo xtask bench creds [options]   bench/creds.py: credentials of a PostgreSQL a second, on both
 cargo xtask openapi                 the OpenAPI document of Keepfast, to target/openapi.json
@@ -125,6 +127,17 @@ fn fix() -> Result<bool> {
     Ok(shell::visible("cargo", &clippy)? && shell::visible("cargo", &["fmt", "--all"])?)
 }
 
+/// Scenarios, and applications with hvac, while the leader of a cluster is killed.
+fn failover(seconds: &str) -> Result<bool> {
+    shell::visible("cargo", &["build", "-p", "conformance"])?;
+    let conformance = root().join("target/debug/conformance").display().to_string();
+    let mut kills = vec!["run", "--balanced", "--kill-leader-every", "10"];
+    kills.extend(steps::UNDER_KILLS);
+    let scenarios = shell::visible(&conformance, &kills)?;
+    let applications = shell::visible(&install::python(), &["conformance/seed/failover.py", &conformance, seconds])?;
+    Ok(scenarios && applications)
+}
+
 /// Campaigns run on a release build, except for those without a server.
 fn campaign(rest: &[String]) -> Result<bool> {
     match rest.first().map(String::as_str) {
@@ -154,6 +167,9 @@ fn campaign(rest: &[String]) -> Result<bool> {
         ];
         arguments.extend(rest[1..].iter().map(String::as_str));
         return shell::visible("cargo", &arguments);
+    }
+    if rest.first().is_some_and(|name| name == "failover") {
+        return failover(rest.get(1).map_or("600", String::as_str));
     }
     if rest.first().is_some_and(|name| name == "vaultrs") {
         let openbao = format!("bao={}", install::named_vault("bao").display());

@@ -44,11 +44,11 @@ const ALL: [Step; 26] = [
     step("kill", 300, |shell| campaign(shell, &["kill", "--count", "5"])),
     step("disk", 2000, |shell| campaign(shell, &["disk", "--count", "8"])),
     step("consensus", 500, |shell| campaign(shell, &["consensus", "--count", "500"])),
-    step("cluster", 1000, |shell| campaign(shell, &["cluster", "--count", "3", "--connections", "4"])),
+    step("cluster", 50_000, |shell| campaign(shell, &CLUSTER)),
     step("leases", 21, |shell| campaign(shell, &["leases", "--count", "21"])),
-    step("due", 20_000, |shell| campaign(shell, &["due", "--count", "2500"])),
+    step("due", 20_000, due),
     step("tokens", 5000, |shell| campaign(shell, &["tokens", "--count", "5000"])),
-    step("fuzz", 16, fuzz),
+    step("fuzz", 20, fuzz),
 ];
 
 /// The names of all steps.
@@ -157,7 +157,8 @@ fn seed_on(shell: &Shell, server: &str, options: &[&str]) -> Result<Outcome> {
 }
 
 /// The scenarios, hvac's tests and the Python code of the seed document on three nodes behind a load balancer, which sends
-/// each request to the next node. OpenBao is the reference of the step `hvac`.
+/// each request to the next node. OpenBao is the reference of the step `hvac`. Then some of them while the leader is killed
+/// every ten seconds, with clients that retry.
 fn balanced(shell: &Shell) -> Result<Outcome> {
     let conformance = root().join("target/debug/conformance").display().to_string();
     let scenarios = last_line(&shell.run(&conformance, &["run", "--balanced"])?)?;
@@ -171,8 +172,20 @@ fn balanced(shell: &Shell) -> Result<Outcome> {
         ["conformance/hvac/run.py", "keepfast", &ours, "--baseline", &reference, "--balanced", &conformance];
     let hvac = last_line(&shell.run(&python(), &arguments)?)?;
     let seed = seed_on(shell, "keepfast", &["--engines", &seed_engines()?, "--balanced", &conformance])?;
-    Ok(sum(&[scenarios, hvac, seed]))
+    let mut kills = vec!["run", "--balanced", "--kill-leader-every", "10"];
+    kills.extend(UNDER_KILLS);
+    let killed = last_line(&shell.run(&conformance, &kills)?)?;
+    let failover = ["conformance/seed/failover.py", &conformance, "25"];
+    let failover = last_line(&shell.run_with(&python(), &failover, &[("KEEPFAST", &ours)])?)?;
+    Ok(sum(&[scenarios, hvac, seed, killed, failover]))
 }
+
+/// Each fault once, then again until the operations are checked or the time is over.
+const CLUSTER: [&str; 9] =
+    ["cluster", "--count", "26", "--connections", "6", "--operations", "200000", "--seconds", "120"];
+
+/// The scenarios that run while the leader is killed, again and again on the same cluster.
+pub(crate) const UNDER_KILLS: [&str; 7] = ["approle/", "kv1/", "kv2/", "policy/", "token/re", "token/uses", "transit/"];
 
 /// The commands of the guides.
 fn guide(shell: &Shell) -> Result<Outcome> {
@@ -188,6 +201,12 @@ fn campaign(shell: &Shell, arguments: &[&str]) -> Result<Outcome> {
     all.extend(arguments);
     all.push("--short");
     last_line(&shell.run("cargo", &all)?)
+}
+
+/// Leases that expire on one node, and on three whose leader is killed.
+fn due(shell: &Shell) -> Result<Outcome> {
+    let one = campaign(shell, &["due", "--count", "2500"])?;
+    Ok(sum(&[one, campaign(shell, &["due", "--count", "300", "--nodes", "3"])?]))
 }
 
 fn fuzz(shell: &Shell) -> Result<Outcome> {

@@ -2,7 +2,6 @@
 //! error response, and the process neither exits nor hangs. A preloaded library injects the faults (`disk_fault.c`).
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use serde_json::json;
 
 use super::write_log::{self, WriteLog, check, write};
 use super::{Findings, Options};
+use crate::node_faults::{compile, switch_on};
 use crate::rng::Rng;
 use crate::servers::{Make, Server, Storage};
 
@@ -31,7 +31,7 @@ pub(super) fn run(options: &Options) -> Result<Findings> {
         bail!("the faults affect only programs that write through the C library");
     }
     let mut server = Server::start_in(options.on, Storage::Durable, |directory| {
-        let library = compile(directory)?;
+        let library = compile("campaign/disk_fault.c", directory)?;
         Ok(vec![
             ("LD_PRELOAD".to_owned(), library.display().to_string()),
             ("FAULT_SWITCH".to_owned(), switch(directory).display().to_string()),
@@ -64,17 +64,6 @@ fn switch(directory: &Path) -> PathBuf {
     directory.join("fault")
 }
 
-fn compile(directory: &Path) -> Result<PathBuf> {
-    let library = directory.join("disk_fault.so");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/campaign/disk_fault.c");
-    let built =
-        Command::new("cc").args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl").status();
-    if !built.context("starting the C compiler")?.success() {
-        bail!("the library with the faults does not compile");
-    }
-    Ok(library)
-}
-
 /// All writers write before, during and after the fault. Returns the number of writers that lost their connection.
 fn write_through(
     server: &Server,
@@ -88,9 +77,6 @@ fn write_through(
     };
     let over = AtomicBool::new(false);
     let switch = switch(server.directory());
-    // Written elsewhere and renamed, so that the library never reads a part of it.
-    let prepared = server.directory().join("fault.next");
-    std::fs::write(&prepared, format!("{mode} {}", server.directory().join(place).display()))?;
     std::thread::scope(|scope| -> Result<usize> {
         let writers: Vec<_> = logs
             .iter_mut()
@@ -110,7 +96,7 @@ fn write_through(
             })
             .collect();
         pause(30, 120);
-        std::fs::rename(&prepared, &switch)?;
+        switch_on(&switch, mode, &server.directory().join(place))?;
         pause(60, 200);
         // From here on a write would succeed again: a stopped store must still refuse it.
         std::fs::remove_file(&switch)?;

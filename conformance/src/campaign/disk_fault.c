@@ -3,7 +3,7 @@
 //
 //   write-full     writes and growth end in ENOSPC          sync-full      syncs end in ENOSPC
 //   write-short    the same, after half of the bytes        sync-broken    syncs end in EIO
-//   write-broken   writes and changes of length end in EIO
+//   write-broken   writes and changes of length end in EIO  sync-stuck     syncs wait while the file exists
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -59,6 +59,11 @@ static int sync_fails(int fd) {
     char mode[16] = {0};
     if (!faulty(fd, mode) || strncmp(mode, "sync-", 5) != 0)
         return 0;
+    if (strcmp(mode, "sync-stuck") == 0) {
+        while (faulty(fd, mode) && strcmp(mode, "sync-stuck") == 0)
+            usleep(2000);
+        return 0;
+    }
     errno = strcmp(mode, "sync-broken") == 0 ? EIO : ENOSPC;
     return 1;
 }

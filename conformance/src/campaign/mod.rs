@@ -27,7 +27,8 @@ use crate::servers::Make;
 pub enum Campaign {
     /// Floods of unauthenticated bytes: memory and audit log stay within 4 bytes per byte sent, and others are served
     Abuse(Options),
-    /// kill -9 of nodes of a cluster under concurrent clients: every response is linearizable, revoked tokens are refused
+    /// Faults of processes, links, disks and clocks of a cluster under concurrent clients: every response is linearizable,
+    /// revoked tokens are refused
     Cluster(Options),
     /// Simulated clusters of Raft nodes under faults: no property of Raft is broken, and they serve again afterwards
     Consensus(Options),
@@ -67,6 +68,15 @@ pub struct Options {
     /// The number of leases that expire within a minute; default: a tenth of all (`due`)
     #[arg(long)]
     pub due: Option<u64>,
+    /// Go on with faults until this number of operations was checked, for at most `seconds` (`cluster`)
+    #[arg(long, default_value_t = 0)]
+    pub operations: u64,
+    /// See `operations`
+    #[arg(long, default_value_t = 120)]
+    pub seconds: u64,
+    /// The number of nodes: 1, or 3 and more for a cluster (`cluster`, which has at least 3, `due`, `leases`)
+    #[arg(long, default_value_t = 1)]
+    pub nodes: usize,
     /// Wait for Enter before the measurement (`due`)
     #[arg(long)]
     pub pause: bool,

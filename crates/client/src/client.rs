@@ -202,7 +202,7 @@ impl Client {
                 Err(Error::Transport { .. }) => true,
                 Err(_) => false,
             };
-            if !again || attempt >= self.config.max_retries {
+            if !again || !request.may_retry || attempt >= self.config.max_retries {
                 let response = outcome?;
                 return if response.status < 400 || response.status == 404 {
                     Ok(response)

@@ -68,6 +68,9 @@ pub struct Request {
     pub headers: HeaderMap,
     /// Whether the client's wrapping TTL applies; preparatory requests set it to false.
     pub may_wrap: bool,
+    /// Whether the request is sent again when it fails, as often as the client is set to; false for one that must not run
+    /// twice.
+    pub may_retry: bool,
     /// Whether every server has this path, so that a 404 or an empty response is an error.
     pub must_exist: bool,
 }
@@ -84,6 +87,7 @@ impl Request {
             bytes: None,
             headers: HeaderMap::new(),
             may_wrap: true,
+            may_retry: true,
             must_exist: false,
         }
     }

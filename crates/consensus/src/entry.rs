@@ -6,14 +6,29 @@ use std::ops::Add;
 use bytes::Bytes;
 
 use crate::payload::Kind;
-use crate::wire::WireError;
+use crate::wire::{MAX_NUMBER, WireError};
 
 /// The number of a member in votes and messages. It is the index of the entry that adds the member, so that it is never
-/// reused; the first members of a cluster have ids up to the index at which it begins. A member that is removed and
-/// added again is another one (obligation O7; Ongaro §4.1 presumes that a server keeps its log and its vote for as long
-/// as it has its identity).
+/// reused; the first members of a cluster have ids up to the index at which it begins, and those of a recovered cluster
+/// ids that no index reaches. A member that is removed and added again is another one (obligation O7; Ongaro §4.1
+/// presumes that a server keeps its log and its vote for as long as it has its identity).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RaftId(pub u64);
+
+impl RaftId {
+    /// No index has this bit, and messages may have it.
+    const RECOVERED: u64 = MAX_NUMBER >> 1;
+
+    /// The number of a member of a recovered cluster, from a digest.
+    #[must_use]
+    pub fn recovered(digest: u64) -> Self {
+        Self(digest % Self::RECOVERED + Self::RECOVERED)
+    }
+
+    pub(crate) fn is_recovered(self) -> bool {
+        self.0 >= Self::RECOVERED
+    }
+}
 
 impl fmt::Display for RaftId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

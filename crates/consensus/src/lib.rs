@@ -1,5 +1,5 @@
 //! Raft as a pure state machine: the crate `raft`, the rules around it without which it is not safe in a server that
-//! answers reads from a lease and stores asynchronously, the form of messages between nodes, and a simulator.
+//! serves reads from a lease and stores asynchronously, the form of messages between nodes, and a simulator.
 //!
 //! Nothing here performs I/O, reads a clock, draws random numbers of its own or knows a task: [`Steps::step`] takes one
 //! input with the time at which it arrived, and returns effects, which the driver in `storage` performs. It is a crate of

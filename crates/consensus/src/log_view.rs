@@ -50,19 +50,18 @@ impl LogView {
         self.entries.get(usize::try_from(offset).ok()?)
     }
 
-    /// Appends entries, which void those from the first of them on. Returns whether any was voided.
-    pub(crate) fn append(&mut self, entries: &[RaftEntry]) -> bool {
-        let Some(first) = entries.first() else { return false };
+    /// Appends entries, which replace those from the first of them on. What becomes of the replaced ones is not decided: a
+    /// leader of a later term may still have one of them and commit it (Ongaro figure 3.7).
+    pub(crate) fn append(&mut self, entries: &[RaftEntry]) {
+        let Some(first) = entries.first() else { return };
         let kept = first.index.saturating_sub(self.before.index + 1);
         let kept = usize::try_from(kept).unwrap_or(usize::MAX);
-        let voided = kept < self.entries.len();
-        // What is applied is never voided.
+        // What is applied is never replaced.
         let less: u64 = self.entries.drain(kept.min(self.entries.len())..).map(|entry| convert::size_of(&entry)).sum();
         let more: u64 = entries.iter().map(convert::size_of).sum();
         self.bytes = self.bytes - less + more;
         self.unapplied = self.unapplied.saturating_sub(less) + more;
         self.entries.extend(entries.iter().cloned());
-        voided
     }
 
     /// Sets the applied position.
@@ -100,23 +99,18 @@ impl LogView {
         (self.bytes, self.unapplied) = (0, 0);
     }
 
-    /// Drops entries up to `index`, at most up to the applied one.
-    pub(crate) fn drop_until(&mut self, index: u64) {
-        while self.before.index < index.min(self.applied.index) && self.drop_first() {}
-    }
-
     /// Drops applied entries while there are more than `bytes`.
     pub(crate) fn trim(&mut self, bytes: u64) {
-        while self.bytes > bytes && self.before.index < self.applied.index && self.drop_first() {}
+        while self.bytes > bytes
+            && self.before.index < self.applied.index
+            && let Some(entry) = self.entries.pop_front()
+        {
+            self.bytes -= convert::size_of(&entry);
+            self.before = LogId { term: entry.term, index: entry.index };
+        }
     }
 
-    fn drop_first(&mut self) -> bool {
-        let Some(entry) = self.entries.pop_front() else { return false };
-        self.bytes -= convert::size_of(&entry);
-        self.before = LogId { term: entry.term, index: entry.index };
-        true
-    }
-
+    #[cfg(any(test, feature = "suite"))]
     pub(crate) fn before(&self) -> LogId {
         self.before
     }

@@ -78,7 +78,7 @@ pub enum Body {
         last: LogId,
         /// The last entry that the candidate knows to be committed.
         commit: LogId,
-        /// Whether the leader itself has asked for the election (Ongaro §3.10).
+        /// Whether the leader itself has requested the election (Ongaro §3.10).
         forced: bool,
     },
     /// The response to `Vote`.

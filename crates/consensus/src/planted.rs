@@ -52,12 +52,14 @@ pub enum Bug {
     GoneTooEarly,
     /// A candidate takes votes before its own is synced.
     VotesBeforeSync,
+    /// A member that has lost entries keeps its vote.
+    LostEntriesKept,
 }
 
 #[cfg(any(test, feature = "suite"))]
 impl Bug {
     /// Every bug.
-    pub const ALL: [Bug; 16] = [
+    pub const ALL: [Bug; 17] = [
         Bug::AckBeforeSync,
         Bug::NoVotePauseAfterRestart,
         Bug::NoPromise,
@@ -74,5 +76,6 @@ impl Bug {
         Bug::PromiseForgotten,
         Bug::GoneTooEarly,
         Bug::VotesBeforeSync,
+        Bug::LostEntriesKept,
     ];
 }

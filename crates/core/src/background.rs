@@ -9,7 +9,10 @@ use futures_util::FutureExt as _;
 use keepfast_framework::{Operation, Result, Timestamp};
 use tokio::task::JoinSet;
 
+use crate::cluster::clocks::Clocks;
 use crate::keyring_rotation::rotate_worn_key;
+use crate::layout::SYSTEM_STORAGE;
+use crate::lockout::Lockout;
 use crate::mount::permit::TickPermit;
 use crate::unreadable::confined;
 use crate::unsealed::Unsealed;
@@ -20,6 +23,8 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_secs(60);
 /// The interval of the ticks of engines that tick often.
 const FREQUENT_TICK: Duration = Duration::from_secs(5);
+/// The interval of the deletion of stored locks of users that are over: there may be many, and no request needs it.
+const LOCKS_INTERVAL: Duration = Duration::from_secs(3600);
 /// The interval of log lines about a quarantine.
 const REMINDER: Duration = Duration::from_secs(600);
 
@@ -36,16 +41,18 @@ impl Drop for BackgroundTasks {
 
 impl BackgroundTasks {
     /// Starts the tasks.
-    pub(crate) fn start(unsealed: Arc<Unsealed>) -> Self {
-        BackgroundTasks { task: tokio::spawn(run(unsealed)) }
+    pub(crate) fn start(unsealed: Arc<Unsealed>, clocks: Arc<Clocks>) -> Self {
+        BackgroundTasks { task: tokio::spawn(run(unsealed, clocks)) }
     }
 }
 
-async fn run(unsealed: Arc<Unsealed>) {
+async fn run(unsealed: Arc<Unsealed>, clocks: Arc<Clocks>) {
+    let mut doubt = ClockDoubt::default();
     let mut resumed = false;
     let mut running = RunningTasks::default();
     running.check_policies(&unsealed);
     let mut reminder = Reminder { next: unsealed.clock.now().after(REMINDER) };
+    let mut next_locks = unsealed.clock.now();
     let (mut next_tick, mut next_often) = (unsealed.clock.now().after(TICK), unsealed.clock.now().after(FREQUENT_TICK));
     loop {
         let now = unsealed.clock.now();
@@ -53,6 +60,10 @@ async fn run(unsealed: Arc<Unsealed>) {
             resumed = attempt("finishing interrupted work", resume(&unsealed)).await;
         }
         running.remove_finished();
+        if doubt.note(clocks.holds(now, unsealed.clock.boot())) {
+            unsealed.clock.sleep_until(now.after(RETRY_PAUSE)).await;
+            continue;
+        }
         running.revoke_tokens(&unsealed, now);
         attempt("revoking expired leases", running.revoke(&unsealed, now)).await;
         if reminder.is_due(unsealed.leases.store.is_quarantined(), now) {
@@ -65,6 +76,10 @@ async fn run(unsealed: Arc<Unsealed>) {
             running.tick(&unsealed, false);
             next_tick = now.after(TICK);
         }
+        if now >= next_locks {
+            running.delete_ended_locks(&unsealed, now);
+            next_locks = now.after(LOCKS_INTERVAL);
+        }
         if now >= next_often {
             running.tick(&unsealed, true);
             next_often = now.after(FREQUENT_TICK);
@@ -75,6 +90,24 @@ async fn run(unsealed: Arc<Unsealed>) {
             () = unsealed.clock.sleep_until(until) => {}
             () = unsealed.leases.store.wake.notified() => {}
         }
+    }
+}
+
+/// Whether the clock of this node is in doubt: then nothing is revoked and no engine ticks.
+#[derive(Default)]
+struct ClockDoubt(Option<&'static str>);
+
+impl ClockDoubt {
+    /// Logs each change. Returns whether there is a doubt.
+    fn note(&mut self, doubt: Option<&'static str>) -> bool {
+        if self.0 != doubt {
+            match doubt {
+                Some(reason) => tracing::error!(reason, "nothing is revoked and nothing is rotated"),
+                None => tracing::warn!("the clock is no longer in doubt: revocation goes on"),
+            }
+            self.0 = doubt;
+        }
+        doubt.is_some()
     }
 }
 
@@ -143,6 +176,15 @@ impl RunningTasks {
         let unsealed = unsealed.clone();
         self.spawn("the policies", async move {
             attempt("checking the stored policies", unsealed.access.policies.log_limits()).await;
+        });
+    }
+
+    fn delete_ended_locks(&mut self, unsealed: &Arc<Unsealed>, now: Timestamp) {
+        let unsealed = unsealed.clone();
+        self.spawn("the locks of users", async move {
+            let system = unsealed.barrier.view(SYSTEM_STORAGE);
+            let deleted = Lockout::delete_ended(&unsealed.barrier, &system, now);
+            attempt("deleting the locks of users that are over", deleted).await;
         });
     }
 

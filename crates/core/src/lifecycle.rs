@@ -1,12 +1,13 @@
 //! Unseals and seals the server.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use keepfast_crypto::locked::Key256;
 use keepfast_crypto::secret::SecretBytes;
 use keepfast_framework::{Error, Result, Status, Timestamp};
-use keepfast_storage::{Addresses, Barrier, Consensus, Role};
+use keepfast_storage::{Barrier, Consensus, Role};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
@@ -15,16 +16,20 @@ use crate::background::BackgroundTasks;
 use crate::cluster::administration::Administration;
 use crate::cluster::announce::Announcer;
 use crate::cluster::autopilot_task::AutopilotTask;
+use crate::cluster::clocks::ClockTask;
 use crate::cluster::join::rejoin::Rejoin;
 use crate::cluster::keys::{Connection, ConnectionParts};
 use crate::cluster::lead::{LeaderWork, Leadership};
 use crate::cluster::service::ServedPeers;
+use crate::cluster::snapshots::scheduled::SnapshotTask;
 use crate::parts::ServerParts;
 use crate::request::Pipeline;
 use crate::seal::{CurrentSeal, SealConfig, Seals, Unsealing, WayIn, share_key};
-use crate::settings::Settings;
 use crate::unseal::keeper::{Keeper, Leads};
 use crate::unsealed::{OpenInputs, Unsealed};
+
+/// How long a request waits for a server that opens its services again.
+const REOPENS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Unseals and seals the server.
 pub(crate) struct Lifecycle {
@@ -41,6 +46,8 @@ pub(crate) struct Lifecycle {
     pub(crate) administration: Administration,
     /// The seals of the configuration.
     pub(crate) seals: Arc<Seals>,
+    /// Whether the services are being opened again over the records of a snapshot.
+    reopening: watch::Sender<bool>,
     /// A reference to itself, for the task that seals it.
     this: Weak<Lifecycle>,
 }
@@ -48,7 +55,6 @@ pub(crate) struct Lifecycle {
 /// An unsealed server.
 struct Serving {
     pipeline: Arc<Pipeline>,
-    since: Timestamp,
     cluster: ClusterName,
     /// Follows the role of this node, with the background tasks of the leader.
     leadership: Leadership,
@@ -69,6 +75,11 @@ impl Serving {
     /// The pipeline, unless its barrier has failed closed.
     fn usable(&self) -> Option<&Arc<Pipeline>> {
         (!self.pipeline.server().barrier.has_failed_closed()).then_some(&self.pipeline)
+    }
+
+    /// Whether a snapshot has replaced its records.
+    fn is_replaced(&self) -> bool {
+        self.pipeline.server().barrier.is_replaced()
     }
 
     /// Whether it serves with this barrier.
@@ -112,6 +123,7 @@ impl Lifecycle {
             changing: tokio::sync::Mutex::new(()),
             administration: Administration::default(),
             seals: Arc::new(seals),
+            reopening: watch::channel(false).0,
             this,
         }
     }
@@ -119,6 +131,31 @@ impl Lifecycle {
     /// The request pipeline of the unsealed server; `None` while sealed, and after its barrier has failed closed.
     pub(crate) fn pipeline(&self) -> Option<Arc<Pipeline>> {
         self.serving.read().as_ref().and_then(Serving::usable).cloned()
+    }
+
+    /// The pipeline of a server whose records a snapshot replaces, as soon as it is open again. `None` at once for a
+    /// sealed server.
+    ///
+    /// Fails with 503 when it takes long.
+    pub(crate) async fn reopened(&self) -> Result<Option<Arc<Pipeline>>> {
+        let clock = &self.parts.clock;
+        let (mut reopening, until) = (self.reopening.subscribe(), clock.now().after(REOPENS_WITHIN));
+        loop {
+            let is_replaced = self.serving.read().as_ref().is_some_and(Serving::is_replaced);
+            let is_reopening = *reopening.borrow_and_update() || is_replaced;
+            // Read afterwards: it may have become open.
+            let pipeline = self.pipeline();
+            if pipeline.is_some() || !is_reopening {
+                return Ok(pipeline);
+            }
+            tokio::select! {
+                Ok(()) = reopening.changed() => {}
+                () = clock.sleep_until(until) => {
+                    let text = "the server opens its services again over the records of a snapshot; try again";
+                    return Err(Error::new(Status::UNAVAILABLE, text));
+                }
+            }
+        }
     }
 
     /// The unsealed server, under the same conditions.
@@ -138,9 +175,9 @@ impl Lifecycle {
         self.serving.read().as_ref().filter(|s| s.usable().is_some()).map(|s| s.cluster.id.clone())
     }
 
-    /// The time of the unseal.
-    pub(crate) fn since(&self) -> Option<Timestamp> {
-        self.serving.read().as_ref().filter(|s| s.usable().is_some()).map(|s| s.since)
+    /// Since when this node leads, unsealed; `None` on a standby, and until the takeover is complete.
+    pub(crate) fn leads_since(&self) -> Option<Timestamp> {
+        self.serving.read().as_ref().filter(|s| s.usable().is_some()).and_then(|s| s.leadership.since())
     }
 
     /// Whether it is sealed or uninitialised.
@@ -203,12 +240,11 @@ fn serve(lifecycle: &Lifecycle, config: SealConfig, opened: Opened, roles: Optio
     let this = lifecycle.this.clone();
     let leads: Leads = Arc::new(move || this.upgrade().is_some_and(|server| server.parts.is_active()));
     let keeper = Keeper::start(&lifecycle.seals, &unsealed, &leads);
-    let since = lifecycle.parts.clock.now();
     let work = WorkOfLeader::new(lifecycle.this.clone(), unsealed.clone());
     let leadership = Leadership::begin(Arc::new(work), roles, led, lifecycle.parts.observed());
     let pipeline = Arc::new(Pipeline::new(unsealed));
     let cluster = ClusterName { name: config.cluster_name, id: config.cluster_id.into() };
-    let serving = Serving { pipeline, since, cluster, leadership, connection, _seal_guard: guard, _keeper: keeper };
+    let serving = Serving { pipeline, cluster, leadership, connection, _seal_guard: guard, _keeper: keeper };
     *lifecycle.serving.write() = Some(serving);
 }
 
@@ -273,7 +309,9 @@ async fn after_failure(lifecycle: &Lifecycle, barrier: &Arc<Barrier>) {
     let _changing = lifecycle.changing.lock().await;
     let Some(known) = known_keys(lifecycle, barrier) else { return };
     if barrier.is_replaced() {
+        lifecycle.reopening.send_replace(true);
         reopen(lifecycle, known).await;
+        lifecycle.reopening.send_replace(false);
     } else {
         tracing::warn!("the storage has closed on this node, which seals");
         seal_locked(lifecycle).await;
@@ -357,9 +395,9 @@ async fn connect(lifecycle: &Lifecycle, config: &SealConfig, barrier: &Arc<Barri
         consensus: consensus.clone(),
         port: port.clone(),
         service: Arc::new(ServedPeers::new(&this, consensus.clone())),
-        addresses: addresses(&parts.settings),
+        addresses: parts.settings.addresses(),
         cluster_id: config.cluster_id.clone(),
-        rejoin: rejoin(parts, consensus, config),
+        rejoin: rejoin(lifecycle, consensus, config),
         authorities: Arc::default(),
         observed: parts.observed(),
     };
@@ -375,22 +413,16 @@ async fn connect(lifecycle: &Lifecycle, config: &SealConfig, barrier: &Arc<Barri
 }
 
 /// Gets the keys of the cluster that this node has missed; `None` for a server that cannot join.
-fn rejoin(parts: &ServerParts, consensus: &Arc<dyn Consensus>, config: &SealConfig) -> Option<Rejoin> {
+fn rejoin(lifecycle: &Lifecycle, consensus: &Arc<dyn Consensus>, config: &SealConfig) -> Option<Rejoin> {
+    let parts = &lifecycle.parts;
     Some(Rejoin {
         consensus: consensus.clone(),
+        proven: lifecycle.administration.proven.clone(),
         client: parts.settings.join.client.clone()?,
         configured: parts.settings.join.retry.clone(),
-        addresses: addresses(&parts.settings),
+        addresses: parts.settings.addresses(),
         cluster_id: config.cluster_id.clone(),
     })
-}
-
-fn addresses(settings: &Settings) -> Addresses {
-    Addresses {
-        api_addr: settings.api_addr.clone(),
-        cluster_addr: settings.cluster_addr.clone(),
-        version: settings.version.clone(),
-    }
 }
 
 /// Opens all services: on the leader after its writes. Also returns the term in which it has taken over.
@@ -426,16 +458,21 @@ struct WorkOfLeader {
     unsealed: Arc<Unsealed>,
     background: Mutex<Option<BackgroundTasks>>,
     autopilot: Mutex<Option<AutopilotTask>>,
+    snapshots: Mutex<Option<SnapshotTask>>,
+    clocks: Mutex<Option<ClockTask>>,
 }
 
 impl WorkOfLeader {
     fn new(lifecycle: Weak<Lifecycle>, unsealed: Arc<Unsealed>) -> Self {
-        WorkOfLeader { lifecycle, unsealed, background: Mutex::default(), autopilot: Mutex::default() }
+        let (background, autopilot) = (Mutex::default(), Mutex::default());
+        let (snapshots, clocks) = (Mutex::default(), Mutex::default());
+        WorkOfLeader { lifecycle, unsealed, background, autopilot, snapshots, clocks }
     }
 
     fn set_taken_over(&self, has_taken_over: bool) {
         if let Some(lifecycle) = self.lifecycle.upgrade() {
             lifecycle.parts.membership.taken_over.set(has_taken_over);
+            lifecycle.parts.membership.clocks.change_role();
         }
     }
 }
@@ -452,21 +489,29 @@ impl LeaderWork for WorkOfLeader {
     }
 
     fn start(&self) {
+        if let Some(lifecycle) = self.lifecycle.upgrade() {
+            lifecycle.administration.autopilot.reset();
+        }
         self.set_taken_over(true);
-        *self.background.lock() = Some(BackgroundTasks::start(self.unsealed.clone()));
+        let clocks = self.lifecycle.upgrade().map(|lifecycle| lifecycle.parts.membership.clocks.clone());
+        *self.clocks.lock() = Some(ClockTask::start(self.lifecycle.clone()));
+        *self.background.lock() = Some(BackgroundTasks::start(self.unsealed.clone(), clocks.unwrap_or_default()));
         *self.autopilot.lock() = Some(AutopilotTask::start(self.lifecycle.clone()));
+        *self.snapshots.lock() = SnapshotTask::start(&self.lifecycle);
     }
 
     fn stop(&self) {
         self.set_taken_over(false);
         *self.background.lock() = None;
         *self.autopilot.lock() = None;
+        *self.snapshots.lock() = None;
+        *self.clocks.lock() = None;
         self.unsealed.current_seal.drop_ceremonies();
     }
 
     fn is_removed(&self) -> bool {
-        let status = self.lifecycle.upgrade().and_then(|lifecycle| lifecycle.parts.membership.cluster_status());
-        status.is_some_and(|status| status.is_removed)
+        let Some(lifecycle) = self.lifecycle.upgrade() else { return false };
+        lifecycle.parts.membership.consensus().is_some_and(|consensus| consensus.is_removed())
     }
 
     fn seal(&self) {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use keepfast_crypto::hash::sha256;
 use keepfast_framework::reply::ClaimedAlias;
-use keepfast_framework::{Error, Records, Result, Status, Timestamp};
+use keepfast_framework::{Clock, Error, Records, Result, Status, Timestamp};
 use keepfast_storage::{Barrier, Consensus, Page, ReadTx, Tx, View};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -182,7 +182,7 @@ impl Lockout {
                         counts.names_of_records.insert(at, lock.name.clone());
                         counts.users.insert((accessor.to_owned(), lock.name), Failed { stored: true, ..lock.failed });
                     } else if let Some(name) = NameHash::parse(&lock.name) {
-                        counts.names.entry(accessor.to_owned()).or_default().restore(name, lock.failed);
+                        counts.names.entry(accessor.to_owned()).or_default().restore(name, lock.failed, now);
                     }
                 }
             }
@@ -205,7 +205,9 @@ impl Lockout {
                     let places = names.iter().map(|name| format!("{folder}{name}"));
                     let (below, locks): (Vec<_>, Vec<_>) = places.partition(|at| at.ends_with('/'));
                     folders.extend(below);
-                    delete_ended_of(records, &locks, barrier, view, now).await?;
+                    if !locks.is_empty() {
+                        delete_ended_of(records, &locks, barrier, view, now).await?;
+                    }
                     if is_last {
                         break;
                     }
@@ -275,7 +277,7 @@ impl Lockout {
         self.unstored.store((accessor.to_owned(), change), |changes| self.store_all(changes, now)).await
     }
 
-    /// Stores the present state of these names in one transaction.
+    /// Stores the current state of these names in one transaction.
     async fn store_all(&self, changes: Vec<(String, Change)>, now: Timestamp) -> Result<()> {
         let mut tx = self.barrier.begin();
         let mut own = OwnRecords { of: self, keys: Vec::new() };
@@ -286,7 +288,7 @@ impl Lockout {
         Ok(())
     }
 
-    /// Writes the present state of a name. Returns the key of its record, if there is one.
+    /// Writes the current state of a name. Returns the key of its record, if there is one.
     fn put(&self, tx: &mut Tx, accessor: &str, change: &Change, now: Timestamp) -> Result<Option<String>> {
         match change {
             Change::User(name) => {
@@ -419,17 +421,22 @@ impl CacheOwner for Lockout {
 
 /// Follows the locks of names without a user. They end by time: a deleted record has ended, or another lock replaced
 /// it.
-pub(crate) struct UnknownNames(pub(crate) Arc<Lockout>);
+pub(crate) struct UnknownNames {
+    /// The lockout that follows them.
+    pub(crate) lockout: Arc<Lockout>,
+    /// The clock.
+    pub(crate) clock: Arc<dyn Clock>,
+}
 
 impl CacheOwner for UnknownNames {
     fn applied(&self, change: &CommittedChange<'_>) {
         let Some((accessor, _)) = change.key.split_once('/') else { return };
-        let is_own = self.0.own.lock().contains(change.key);
-        let lock = change.record::<Lock>("lock of a name").readable().filter(|lock| self.0.owns(lock));
+        let is_own = self.lockout.own.lock().contains(change.key);
+        let lock = change.record::<Lock>("lock of a name").readable().filter(|lock| self.lockout.owns(lock));
         let Some(lock) = lock else { return };
-        let mut counts = self.0.failed.follow();
+        let mut counts = self.lockout.failed.follow();
         if let Some(name) = NameHash::parse(&lock.name).filter(|_| !is_own) {
-            counts.names.entry(accessor.to_owned()).or_default().restore(name, lock.failed);
+            counts.names.entry(accessor.to_owned()).or_default().restore(name, lock.failed, self.clock.now());
         }
     }
 }

@@ -97,8 +97,7 @@ impl Node {
     /// Begins to join the cluster of the configuration, if it names leaders (`retry_join`), until one has responded or the
     /// storage is initialised; and to unseal by the seals of the configuration, now and whenever the server seals itself.
     pub fn start(&self) {
-        let join = &self.lifecycle.parts.settings.join;
-        retry::start(&self.lifecycle, join.retry.clone(), join.non_voter);
+        retry::start_configured(&self.lifecycle);
         by_seals::start(&self.lifecycle);
     }
 
@@ -110,7 +109,14 @@ impl Node {
         {
             return response;
         }
-        let Some(pipeline) = self.lifecycle.pipeline() else { return Response::failed(&Error::sealed()) };
+        let pipeline = match self.lifecycle.pipeline() {
+            Some(pipeline) => pipeline,
+            None => match Box::pin(self.lifecycle.reopened()).await {
+                Ok(Some(pipeline)) => pipeline,
+                Ok(None) => return Response::failed(&Error::sealed()),
+                Err(error) => return Response::failed(&error),
+            },
+        };
         if incoming.cluster.is_some() || self.lifecycle.parts.membership.with_others().is_some() {
             return Box::pin(handle_in_cluster(&self.lifecycle, &pipeline, incoming)).await;
         }

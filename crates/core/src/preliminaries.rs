@@ -5,9 +5,11 @@ use std::net::IpAddr;
 
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::Incoming;
+use keepfast_storage::Role;
 
 use crate::cluster::service::SETTLES_WITHIN;
 use crate::lifecycle::Lifecycle;
+use crate::unsealed::Unsealed;
 
 /// The checks before a request is read.
 pub struct Preliminaries<'a> {
@@ -19,34 +21,39 @@ impl<'a> Preliminaries<'a> {
         Preliminaries { lifecycle }
     }
 
-    /// Waits until the commits that were acknowledged before are applied here, if the cluster has a leader. The rules of
-    /// admission then contain them.
+    /// Waits until the commits that were acknowledged before are applied here: the rules of admission then contain them.
+    /// While no leader is known the last known rules apply, and nothing waits.
     pub async fn settle(&self) {
+        if !matches!(self.lifecycle.parts.membership.role(), Some(Role::Following { leader: None })) {
+            self.wait_for_commits().await;
+        }
+    }
+
+    async fn wait_for_commits(&self) {
         if self.lifecycle.unsealed().is_some()
             && let Some(consensus) = self.lifecycle.parts.membership.with_others()
         {
-            // Without a leader the last known rules apply; the request itself is refused.
+            // Without a leader the request itself is refused.
             let _ = consensus.settled(SETTLES_WITHIN).await;
         }
     }
 
     /// Whether a token is valid and may be used from this address. Counts no use of it; false while sealed.
     pub async fn is_live_token(&self, token: &SecretString, remote: Option<IpAddr>) -> bool {
-        if self.finds_live_token(token, remote).await {
+        if self.finds(token, remote).await {
             return true;
         }
         if self.lifecycle.parts.membership.with_others().is_none() {
             return false;
         }
         // Another node may have issued it just now.
-        self.settle().await;
-        self.finds_live_token(token, remote).await
+        self.wait_for_commits().await;
+        self.finds(token, remote).await
     }
 
-    async fn finds_live_token(&self, token: &SecretString, remote: Option<IpAddr>) -> bool {
+    async fn finds(&self, token: &SecretString, remote: Option<IpAddr>) -> bool {
         let Some(unsealed) = self.lifecycle.unsealed() else { return false };
-        let found = unsealed.access.tokens.find_anywhere(token.expose(), unsealed.clock.now()).await;
-        found.is_ok_and(|found| found.is_some_and(|token| token.record.allows_from(remote)))
+        finds_live_token(&unsealed, token, remote).await
     }
 
     /// Audits a request that a quota refused before it was read.
@@ -55,4 +62,10 @@ impl<'a> Preliminaries<'a> {
             pipeline.audit_refusal(refused).await;
         }
     }
+}
+
+/// Whether the state of this node has a token that is valid and may be used from this address. Counts no use of it.
+pub(crate) async fn finds_live_token(unsealed: &Unsealed, token: &SecretString, remote: Option<IpAddr>) -> bool {
+    let found = unsealed.access.tokens.find_anywhere(token.expose(), unsealed.clock.now()).await;
+    found.is_ok_and(|found| found.is_some_and(|token| token.record.allows_from(remote)))
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keepfast_framework::engine::Gauge;
+use keepfast_storage::Addresses;
 use serde::{Deserialize, Serialize};
 
 use crate::audit::OwnFiles;
@@ -73,6 +74,30 @@ pub struct Settings {
     pub join: JoinSettings,
     /// The interval of autopilot (`autopilot_reconcile_interval`).
     pub autopilot_interval: Duration,
+    /// The automatic snapshots; `None` for none.
+    pub snapshots: Option<SnapshotSettings>,
+}
+
+/// The `snapshots` stanza.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotSettings {
+    /// The directory of the files.
+    pub directory: PathBuf,
+    /// The time between two snapshots.
+    pub interval: Duration,
+    /// The number of files that are kept.
+    pub retain: usize,
+}
+
+impl Settings {
+    /// The addresses and the version of this node, for the other members.
+    pub(crate) fn addresses(&self) -> Addresses {
+        Addresses {
+            api_addr: self.api_addr.clone(),
+            cluster_addr: self.cluster_addr.clone(),
+            version: self.version.clone(),
+        }
+    }
 }
 
 /// How a node joins a cluster.
@@ -249,6 +274,7 @@ impl Default for Settings {
             disable_standby_reads: false,
             join: JoinSettings::default(),
             autopilot_interval: Duration::from_secs(10),
+            snapshots: None,
         }
     }
 }

@@ -14,15 +14,13 @@ use keepfast_storage::{Barrier, Tx};
 use crate::audit::make_salts;
 use crate::layout::{AUDIT_STORAGE, SYSTEM_STORAGE, TOKEN_STORAGE};
 use crate::lease::quarantine::{self, NodeDirectory};
-use crate::lockout::Lockout;
 use crate::mount::Mounts;
 use crate::policy::store::Policies;
 use crate::settings::Settings;
 use crate::token::TokenSecrets;
 use crate::version_history;
 
-/// Writes missing and changed records in one transaction; commits nothing when there are none. Then it deletes the locks of
-/// users that have ended: there may be many, and serving does not depend on it.
+/// Writes missing and changed records in one transaction; commits nothing when there are none.
 pub(crate) async fn take_over(
     barrier: &Arc<Barrier>,
     settings: &Settings,
@@ -45,10 +43,6 @@ pub(crate) async fn take_over(
             "leases are under quarantine until an operator ends it: the data directory was restored, copied or moved, or an \
              operator began the quarantine; see sys/leases/quarantine"
         );
-    }
-    if let Err(error) = Lockout::delete_ended(barrier, &barrier.view(SYSTEM_STORAGE), now).await {
-        let cause = error.cause().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(%error, %cause, "expired user locks could not all be deleted");
     }
     Ok(())
 }

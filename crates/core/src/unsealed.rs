@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use keepfast_framework::{Clock, Error, Result, Timestamp};
+use keepfast_framework::{Clock, Error, Result};
 use keepfast_storage::{Barrier, ReadTx};
 
 use crate::admission::RulesSource;
@@ -162,7 +162,7 @@ impl Unsealed {
         invalidator.add(TOKEN_STORAGE, TOKENS, tokens.clone());
 
         let lockout = Lockout::new(&barrier, system.clone(), parts.membership.consensus().cloned());
-        let lockout = register_lockout(lockout, &invalidator, tx, clock.now()).await?;
+        let lockout = register_lockout(lockout, &invalidator, tx, clock).await?;
         let services =
             EngineServices { system, leases: leases.clone(), mounts: mounts.clone(), settings: settings.clone() };
         let host = Arc::new(EngineHost {
@@ -259,11 +259,12 @@ async fn register_lockout(
     lockout: Lockout,
     invalidator: &Invalidator,
     tx: &mut ReadTx,
-    now: Timestamp,
+    clock: &Arc<dyn Clock>,
 ) -> Result<Arc<Lockout>> {
     let lockout = Arc::new(lockout);
     invalidator.add(SYSTEM_STORAGE, LOCKS, lockout.clone());
-    invalidator.add(SYSTEM_STORAGE, UNKNOWN_LOCKS, Arc::new(UnknownNames(lockout.clone())));
-    lockout.load(tx, now).await?;
+    let unknown_names = UnknownNames { lockout: lockout.clone(), clock: clock.clone() };
+    invalidator.add(SYSTEM_STORAGE, UNKNOWN_LOCKS, Arc::new(unknown_names));
+    lockout.load(tx, clock.now()).await?;
     Ok(lockout)
 }

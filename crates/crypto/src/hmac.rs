@@ -3,15 +3,26 @@
 //! One key hashes many tokens, audit values and lookups, so the state after the padded key is kept and
 //! cloned. This takes about half the time of keying each time. Empty messages are frequent: most records have empty fields.
 
+use std::sync::OnceLock;
+
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+use zeroize::Zeroize as _;
 
 /// A prepared HMAC-SHA-256 key. Wiped when dropped.
 #[derive(Clone)]
 pub struct HmacKey {
     keyed: Hmac<Sha256>,
-    /// The MAC of the empty message.
-    empty: [u8; 32],
+    /// The MAC of the empty message, from its first use: a key for one message has none.
+    empty: OnceLock<[u8; 32]>,
+}
+
+impl Drop for HmacKey {
+    fn drop(&mut self) {
+        if let Some(empty) = self.empty.get_mut() {
+            empty.zeroize();
+        }
+    }
 }
 
 impl HmacKey {
@@ -21,14 +32,13 @@ impl HmacKey {
         let mac = Hmac::<Sha256>::new_from_slice(key);
         // `InvalidLength` is for MACs of fixed key size; HMAC hashes longer keys (RFC 2104, 2).
         let keyed = mac.unwrap_or_else(|_| unreachable!("HMAC takes keys of every length"));
-        let empty = keyed.clone().finalize().into_bytes().into();
-        Self { keyed, empty }
+        Self { keyed, empty: OnceLock::new() }
     }
 
     /// The MAC of `message`.
     #[must_use]
     pub fn mac(&self, message: &[u8]) -> [u8; 32] {
-        if message.is_empty() { self.empty } else { self.mac_parts(&[message]) }
+        if message.is_empty() { *self.empty.get_or_init(|| self.mac_parts(&[])) } else { self.mac_parts(&[message]) }
     }
 
     /// The MAC of the parts, joined without a separator: the caller must make the boundaries unambiguous.

@@ -270,7 +270,7 @@ impl Connections {
 }
 
 /// The source of an address: an IPv4 address, or the /64 of an IPv6 address, which one host can have (RFC 7934).
-fn network(address: IpAddr) -> IpAddr {
+pub fn network(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),

@@ -40,7 +40,7 @@ impl Socket {
     /// When the address is in use, the user is unknown, or the directory is writable by every user.
     pub fn bind(bind: &Bind) -> io::Result<Self> {
         match bind {
-            Bind::Tcp(address) => tcp(address).map(|listener| Socket(Kind::Tcp(listener))),
+            Bind::Tcp(address) => listen_tcp(address).map(|listener| Socket(Kind::Tcp(listener))),
             Bind::Unix { path, mode, user, group } => {
                 let owner = (user.as_deref().map(user_id).transpose()?, group.as_deref().map(group_id).transpose()?);
                 let (listener, file) = unix(path, *mode, owner)?;
@@ -79,7 +79,11 @@ impl Drop for SocketFile {
     }
 }
 
-fn tcp(address: &str) -> io::Result<TcpListener> {
+/// Listens on the first address that a text means and that is free. Requires a Tokio runtime.
+///
+/// # Errors
+/// Those of the system, of the last address.
+pub fn listen_tcp(address: &str) -> io::Result<TcpListener> {
     let mut last = io::Error::new(io::ErrorKind::InvalidInput, "the address has no meaning");
     for candidate in candidates(address)? {
         let open = || {

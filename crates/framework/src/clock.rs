@@ -113,6 +113,10 @@ pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Timestamp;
     /// Completes at `moment`.
     fn sleep_until(&self, moment: Timestamp) -> BoxFuture<'_, ()>;
+    /// The time since the start of the machine, which nobody sets; `None` for a clock without one.
+    fn boot(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// The clock of the operating system.
@@ -131,6 +135,11 @@ impl Clock for SystemClock {
     fn sleep_until(&self, moment: Timestamp) -> BoxFuture<'_, ()> {
         let span = moment.since(self.now());
         Box::pin(tokio::time::sleep(span))
+    }
+
+    fn boot(&self) -> Option<Duration> {
+        let since = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Some(Duration::new(u64::try_from(since.tv_sec).ok()?, u32::try_from(since.tv_nsec).ok()?))
     }
 }
 

@@ -267,6 +267,10 @@ impl From<StorageError> for Error {
             StorageError::NoLeader | StorageError::NotCommitted => {
                 Self::new(Status::UNAVAILABLE, "the cluster has no leader; send the request again")
             }
+            StorageError::InProgress => {
+                let text = "another snapshot is being received or restored; send the request again";
+                Self::new(Status::UNAVAILABLE, text)
+            }
             StorageError::Unknown => Self::new(Status::INTERNAL, "the outcome of the commit is not known"),
             StorageError::Behind(_) => Self::new(Status::UNAVAILABLE, "this node is behind the leader"),
             // Both texts say only that the request failed, and what the operator has to do.

@@ -2,8 +2,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::{Deserialize, Serialize};
+use base64::write::EncoderStringWriter;
+use serde::{Deserialize, Serialize, Serializer};
 
+/// The bytes of the JSON beside the id of the cluster, with the longest index.
+const FRAME: usize = r#"{"cluster":"","value":"18446744073709551615"}"#.len();
 /// The longest header value that is decoded.
 const MAX_LENGTH: usize = 512;
 
@@ -17,10 +20,22 @@ pub struct StateIndex {
 }
 
 /// The decoded form of the header: the index is a text.
-#[derive(Serialize, Deserialize)]
-struct Encoded {
+#[derive(Deserialize)]
+struct Decoded {
     cluster: String,
     value: String,
+}
+
+/// The same, to encode it.
+#[derive(Serialize)]
+struct Encoded<'a> {
+    cluster: &'a str,
+    #[serde(serialize_with = "text")]
+    value: u64,
+}
+
+fn text<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
 }
 
 impl StateIndex {
@@ -30,16 +45,19 @@ impl StateIndex {
             return None;
         }
         let json = STANDARD.decode(header).ok()?;
-        let Encoded { cluster, value } = serde_json::from_slice(&json).ok()?;
+        let Decoded { cluster, value } = serde_json::from_slice(&json).ok()?;
         let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
         let value = value.parse().ok().filter(|_| is_number)?;
         Some(StateIndex { cluster, value })
     }
 
-    /// The value of the header.
-    pub fn encode(&self) -> String {
-        let encoded = Encoded { cluster: self.cluster.clone(), value: self.value.to_string() };
-        STANDARD.encode(serde_json::to_vec(&encoded).unwrap_or_default())
+    /// The value of the header for a position of the log of a cluster. One allocation: every successful response has one.
+    pub fn encode(cluster: &str, value: u64) -> String {
+        let header = String::with_capacity(4 * (FRAME + cluster.len()).div_ceil(3));
+        let mut out = EncoderStringWriter::from_consumer(header, &STANDARD);
+        // Writing to a text does not fail.
+        let _ = serde_json::to_writer(&mut out, &Encoded { cluster, value });
+        out.into_inner()
     }
 }
 
@@ -51,8 +69,19 @@ mod tests {
     fn an_index_has_the_form_of_openbao() {
         let header = "eyJjbHVzdGVyIjoiZTdmYWEzODItMzkzYS0zOWEyLWIzNTItMjBiZTU5NzQ2MGYyIiwidmFsdWUiOiIzNCJ9";
         let index = StateIndex { cluster: "e7faa382-393a-39a2-b352-20be597460f2".to_owned(), value: 34 };
-        assert_eq!(index.encode(), header);
+        assert_eq!(StateIndex::encode(&index.cluster, index.value), header);
         assert_eq!(StateIndex::decode(header.as_bytes()), Some(index));
+    }
+
+    #[test]
+    fn every_index_comes_back_and_has_room() {
+        for (cluster, value) in [("", 0), ("a", 1), ("e7faa382-393a-39a2-b352-20be597460f2", u64::MAX), ("\"ä\n", 7)] {
+            let header = StateIndex::encode(cluster, value);
+            let index = StateIndex { cluster: cluster.to_owned(), value };
+            assert_eq!(StateIndex::decode(header.as_bytes()), Some(index));
+        }
+        let header = StateIndex::encode("e7faa382-393a-39a2-b352-20be597460f2", u64::MAX);
+        assert_eq!(header.capacity(), header.len(), "it did not grow");
     }
 
     #[test]

@@ -138,6 +138,7 @@ impl EffectiveConfig {
             dev: self.dev.is_some(),
             telemetry: config.telemetry.clone(),
             user_lockout: config.user_lockout.clone(),
+            snapshots: config.snapshots.clone(),
             hostname: process::hostname(),
             log: None,
             host_gauges: None,

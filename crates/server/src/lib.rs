@@ -8,6 +8,8 @@ mod banner;
 mod cluster;
 pub mod config;
 mod effective_config;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod host_gauges;
 mod kernel;
 mod log_file;
@@ -20,11 +22,14 @@ mod reload;
 mod run;
 mod service_manager;
 mod signals;
+mod snapshot_contents;
+mod storage;
 
 pub use args::{DevArgs, DevKv, ServerArgs};
 pub use keepfast_core::cluster::snapshots;
 pub use keepfast_edge::TlsError;
 pub use run::{StartError, downgrade_storage, run, validate};
+pub use snapshot_contents::{read_kv, unseal_snapshot};
 
 #[cfg(test)]
 mod tests;

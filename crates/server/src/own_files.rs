@@ -11,6 +11,7 @@ use crate::log_file::LogFile;
 pub(crate) fn own_files(config: &Config, paths: &[PathBuf]) -> OwnFiles {
     let mut own = OwnFiles::default();
     own.directories.extend(config.storage.path().map(|path| ("storage", path.clone())));
+    own.directories.extend(config.snapshots.iter().map(|snapshots| ("snapshots", snapshots.directory.clone())));
     let (directories, files): (Vec<&PathBuf>, Vec<&PathBuf>) = paths.iter().partition(|path| path.is_dir());
     // A link in a directory points to a file that was read; that file counts even when the link changes later.
     let read = directories.iter().flat_map(|directory| config::files(directory).unwrap_or_default());

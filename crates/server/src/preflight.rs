@@ -66,6 +66,9 @@ pub(crate) fn check(config: &Config, own_files: OwnFiles, now: Timestamp) -> Fin
     if let Some(path) = config.storage.path() {
         findings.note("storage path", is_creatable_directory(path));
     }
+    if let Some(snapshots) = &config.snapshots {
+        findings.note("snapshots directory", is_creatable_directory(&snapshots.directory));
+    }
     if let Some(log_file) = &config.log_file {
         findings.note("log_file", is_writable_file(&LogFile::path(log_file), true));
     }

@@ -3,7 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use keepfast_core::cluster::port::ClusterPort;
 use keepfast_core::settings::{DataDirectory, HostGauges};
 use keepfast_core::{Node, Settings, init_dev};
 use keepfast_crypto::secret::SecretString;
-use keepfast_edge::{BodyMemory, Connections, Edge, Listener, Socket, Tls, TlsError};
+use keepfast_edge::{BodyMemory, Connections, Edge, Limits, Listener, Socket, Tls, TlsError};
 use keepfast_framework::clock::{Clock, SystemClock};
-use keepfast_storage::{Backend, LocalBackend, LocalOptions, MemoryBackend, StorageError};
+use keepfast_storage::{LocalBackend, StorageError};
 use tokio::sync::watch;
 
 use crate::args::ServerArgs;
 use crate::banner::{self, Development};
-use crate::cluster::Port;
+use crate::cluster::{Port, RequestLimits};
 use crate::config::{self, ConfigError, Environment, Storage};
 use crate::effective_config::{DevConfig, EffectiveConfig};
 use crate::host_gauges::Gauges;
@@ -36,11 +36,14 @@ use crate::process::{self, PidFile};
 use crate::reload::Running;
 use crate::service_manager;
 use crate::signals::{Event, Signals};
+use crate::storage::{directory_identity, open_storage};
 
 /// The memory for large request bodies of all listeners, in bytes; more when one body may be larger than half of it.
 const BODY_MEMORY: usize = 256 << 20;
 /// The most time for requests in flight at shutdown.
 const DRAIN: Duration = Duration::from_secs(10);
+/// The most time for the requests of other members after that.
+const DRAIN_MEMBERS: Duration = Duration::from_secs(2);
 /// The most time for sealing after that.
 const SEALING: Duration = Duration::from_secs(10);
 
@@ -200,7 +203,8 @@ async fn serve(
     let certificates =
         bound.iter().zip(&effective.config.listeners).filter_map(|(b, l)| Some((l.address(), b.tls.clone()?)));
     let gauges = Gauges::new(&effective.config.storage, certificates.collect());
-    let node = open_node(&effective, log, gauges).await?;
+    let cluster_port = cluster_port(&effective);
+    let node = open_node(&effective, log, gauges, cluster_port.clone()).await?;
     let counted = node.clone();
     tokio::spawn(async move { counted.monitoring().keep_metrics().await });
     let is_quiet = effective.dev.as_ref().is_some_and(|dev| dev.json);
@@ -230,7 +234,7 @@ async fn serve(
     print(banner::STOPPING.into());
     // The receivers live as long as their connections; an error only means that there are none.
     let _ = stop.send(true);
-    end(&mut signals, &running).await;
+    end(&mut signals, &running, cluster_port.as_deref()).await;
     out.flush(Duration::from_millis(200));
     Ok(())
 }
@@ -250,13 +254,22 @@ async fn handle_signals(signals: &mut Signals, running: &Running<'_>) {
     }
 }
 
-/// Waits for requests in flight, at most [`DRAIN`] or until a second SIGTERM or SIGINT, and seals.
-async fn end(signals: &mut Signals, running: &Running<'_>) {
+/// Waits for requests in flight, at most [`DRAIN`] or until a second SIGTERM or SIGINT, for those of other members, and
+/// seals.
+async fn end(signals: &mut Signals, running: &Running<'_>, cluster_port: Option<&Port>) {
     tokio::select! {
         drained = running.connections.drained(DRAIN) => if !drained {
             tracing::warn!("requests in flight were cut off after {} seconds", DRAIN.as_secs());
         },
         () = signals.stop() => tracing::warn!("requests in flight were cut off by a second signal"),
+    }
+    if let Some(port) = cluster_port {
+        tokio::select! {
+            drained = port.drain(DRAIN_MEMBERS) => if !drained {
+                tracing::warn!("requests of other members were cut off after {} seconds", DRAIN_MEMBERS.as_secs());
+            },
+            () = signals.stop() => tracing::warn!("requests of other members were cut off by a second signal"),
+        }
     }
     tokio::select! {
         sealed = tokio::time::timeout(SEALING, running.node.shutdown()) => if sealed.is_err() {
@@ -334,11 +347,16 @@ fn lock_memory() -> bool {
     }
 }
 
-async fn open_node(effective: &EffectiveConfig, log: &Log, gauges: Gauges) -> Result<Arc<Node>, StartError> {
-    let storage = effective.config.storage.clone();
+async fn open_node(
+    effective: &EffectiveConfig,
+    log: &Log,
+    gauges: Gauges,
+    cluster_port: Option<Arc<Port>>,
+) -> Result<Arc<Node>, StartError> {
+    let (storage, election) = (effective.config.storage.clone(), effective.config.raft.election);
     let kind = storage.kind();
     // Opening replays a log: that needs a thread that may block.
-    let opened = tokio::task::spawn_blocking(move || open_storage(&storage)).await;
+    let opened = tokio::task::spawn_blocking(move || open_storage(storage, election)).await;
     let (backend, incarnation) = match opened {
         Ok(opened) => opened.map_err(|reason| StartError::Storage { kind, reason })?,
         Err(_) => return Err(StartError::System { what: "storage", reason: io::Error::other("opening it failed") }),
@@ -346,7 +364,7 @@ async fn open_node(effective: &EffectiveConfig, log: &Log, gauges: Gauges) -> Re
     let place = directory_identity(&effective.config.storage);
     let data_directory = incarnation.zip(place).map(|(node, place)| DataDirectory { node, place });
     let host_gauges: Option<Arc<dyn HostGauges>> = Some(Arc::new(gauges));
-    let cluster_port = cluster_port(effective);
+    let cluster_port = cluster_port.map(|port| port as Arc<dyn ClusterPort>);
     let settings =
         Settings { data_directory, log: Some(log.levels()), host_gauges, cluster_port, ..effective.settings() };
     let seals = effective.config.seal_set()?;
@@ -354,41 +372,26 @@ async fn open_node(effective: &EffectiveConfig, log: &Log, gauges: Gauges) -> Re
 }
 
 /// The cluster port of a storage with a cluster. Core opens it at unseal and closes it at seal.
-fn cluster_port(effective: &EffectiveConfig) -> Option<Arc<dyn ClusterPort>> {
+fn cluster_port(effective: &EffectiveConfig) -> Option<Arc<Port>> {
     let config = &effective.config;
     if !matches!(config.storage, Storage::Raft { .. }) {
         return None;
     }
-    if config::is_unspecified(&config.cluster_addr) {
+    let bind = config.cluster_bind_addresses();
+    if bind.is_empty() {
+        tracing::warn!("other nodes cannot reach this server: it has no tcp listener with a cluster_address");
+    } else if config.cluster_addr.is_empty() {
+        tracing::warn!("other nodes cannot reach this server: set api_addr or cluster_addr");
+    } else if config::is_unspecified(&config.cluster_addr) {
         tracing::warn!(
             cluster_addr = config.cluster_addr,
             "other nodes cannot reach this address: set api_addr or cluster_addr"
         );
     }
-    let largest_body = config.listeners.iter().map(|listener| listener.limits.body).max().unwrap_or(0);
-    let port: Arc<dyn ClusterPort> = Port::new(config.cluster_bind_addresses(), largest_body, Arc::new(SystemClock));
-    Some(port)
-}
-
-/// The identity of the data directory, which differs for a copy: inode and creation time of its lock file. Restoring or
-/// copying the directory creates another file; mounting its volume elsewhere does not.
-fn directory_identity(storage: &Storage) -> Option<String> {
-    let (Storage::Raft { path, .. } | Storage::File { path }) = storage else { return None };
-    let lock = std::fs::metadata(path.join("LOCK")).ok()?;
-    let made = lock.created().ok().and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok()).unwrap_or_default();
-    Some(format!("{}-{}", lock.ino(), made.as_nanos()))
-}
-
-/// Opens the storage. Returns it with the random name of its data directory if it has one.
-fn open_storage(storage: &Storage) -> Result<(Arc<dyn Backend>, Option<String>), StorageError> {
-    let (path, node_id, clustered) = match storage {
-        Storage::Raft { path, node_id } => (path, Some(node_id.clone()).filter(|n| !n.is_empty()), true),
-        Storage::File { path } => (path, None, false),
-        Storage::InMemory => return Ok((Arc::new(MemoryBackend::new()), None)),
-    };
-    let backend = LocalBackend::open(path, LocalOptions { node_id, clustered, ..LocalOptions::default() })?;
-    let incarnation = backend.incarnation().to_owned();
-    Ok((Arc::new(backend), Some(incarnation)))
+    let limits = || config.listeners.iter().map(|listener| listener.limits);
+    let body = limits().map(|limits| limits.body).max().unwrap_or(0);
+    let duration = limits().map(|limits| limits.duration).max().unwrap_or(Limits::default().duration);
+    Some(Port::new(bind, RequestLimits { body, duration }, Arc::new(SystemClock)))
 }
 
 /// Initialises and unseals the node, stores the token for the command line, and returns the banner with the secrets.

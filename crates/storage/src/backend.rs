@@ -32,10 +32,13 @@ pub trait Backend: Send + Sync + 'static {
     /// batch without writes only checks its reads and returns an index that is not before that of an acknowledged
     /// batch. Dropping the future does not undo the commit.
     ///
+    /// A follower passes the batch on to the leader, and returns when it is applied here, too.
+    ///
     /// # Errors
-    /// [`StorageError::Conflict`] when a read no longer holds, [`StorageError::NotLeader`] on a standby or follower.
-    /// After any other error except [`StorageError::Full`] and [`StorageError::TooLarge`] the batch may or may not be
-    /// present after a restart.
+    /// [`StorageError::Conflict`] when a read no longer holds, [`StorageError::NoLeader`] when no leader is known or
+    /// reached. Nothing was written after these and after [`StorageError::NotLeader`], [`StorageError::NotCommitted`],
+    /// [`StorageError::Contended`], [`StorageError::Full`] and [`StorageError::TooLarge`]. After any other error the batch
+    /// may take effect later, or be present after a restart.
     async fn commit(&self, batch: Batch) -> Result<Index, StorageError>;
 
     /// Number of values that were encrypted under a term of the barrier's keys, by the batches of the log. Each stored

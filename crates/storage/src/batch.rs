@@ -7,6 +7,7 @@
 //! read    = 1 text                           the record was absent
 //!         | 2 text digest:16                 the record had this digest
 //!         | 3 text page digest:16            the listing had this digest
+//!         | 4 text digest:16                 the record had this digest of its whole content
 //! page    = 0 | 1 text (after)  then  0 | 1 u64 (limit)
 //! write   = 1 text text (key, value)  |  2 text (key)
 //! text    = length:u32 byte*
@@ -43,6 +44,13 @@ pub enum Read {
         /// Its digest; `None` when it was absent.
         seen: Option<Digest>,
     },
+    /// A record in plaintext, whose last bytes do not identify it.
+    Content {
+        /// Its path.
+        key: Key,
+        /// Digest of its whole content; see [`Digest::of_content`].
+        seen: Digest,
+    },
     /// A page of a listing.
     Listing {
         /// The listed prefix.
@@ -72,13 +80,18 @@ pub enum Write {
 }
 
 impl Digest {
-    /// The digest of a stored value: its last 16 bytes. They are the tag of its authenticated encryption, which differs
-    /// for every encryption. Shorter values are padded; only plaintext records can be short.
+    /// The digest of an encrypted value: its last 16 bytes. They are the tag of its authenticated encryption, which differs
+    /// for every encryption. Shorter values are padded. Of two plaintext values it may be the same.
     pub fn of(value: &[u8]) -> Self {
         let mut digest = [0; 16];
         let tail = &value[value.len().saturating_sub(16)..];
         digest[16 - tail.len()..].copy_from_slice(tail);
         Self(digest)
+    }
+
+    /// The digest of a plaintext value: the first half of its SHA-256.
+    pub fn of_content(value: &[u8]) -> Self {
+        Self::of(&sha256(value)[..16])
     }
 
     /// The digest of a listing: the first half of SHA-256 over the names, each preceded by its length.
@@ -87,7 +100,7 @@ impl Digest {
         for name in names {
             put_text(&mut text, name.as_bytes());
         }
-        Self::of(&sha256(&text)[..16])
+        Self::of_content(&text)
     }
 }
 
@@ -151,6 +164,7 @@ impl Batch {
 fn read_len(read: &Read) -> usize {
     match read {
         Read::Value { key, seen } => 5 + key.as_str().len() + if seen.is_some() { 16 } else { 0 },
+        Read::Content { key, .. } => 5 + key.as_str().len() + 16,
         Read::Listing { prefix, page, .. } => {
             let after = page.after.as_ref().map_or(1, |after| 5 + after.len());
             5 + prefix.as_str().len() + after + page.limit.map_or(1, |_| 9) + 16
@@ -178,6 +192,11 @@ fn put_read(out: &mut Vec<u8>, read: &Read) {
             if let Some(digest) = seen {
                 out.put_slice(&digest.0);
             }
+        }
+        Read::Content { key, seen } => {
+            out.put_u8(4);
+            put_text(out, key.as_str().as_bytes());
+            out.put_slice(&seen.0);
         }
         Read::Listing { prefix, page, seen } => {
             out.put_u8(3);
@@ -232,6 +251,7 @@ fn take_read(input: &mut Bytes) -> Option<Read> {
                 if take_flag(input)? { Some(usize::try_from(input.try_get_u64_le().ok()?).ok()?) } else { None };
             Read::Listing { prefix, page: Page { after, limit }, seen: take_digest(input)? }
         }
+        4 => Read::Content { key: take_key(input)?, seen: take_digest(input)? },
         _ => return None,
     })
 }
@@ -297,6 +317,7 @@ mod tests {
             .prop_map(|(after, limit)| Page { after, limit: limit.map(|limit| limit as usize) });
         prop_oneof![
             (key(), proptest::option::of(digest.clone())).prop_map(|(key, seen)| Read::Value { key, seen }),
+            (key(), digest.clone()).prop_map(|(key, seen)| Read::Content { key, seen }),
             (key(), page, digest).prop_map(|(key, page, seen)| {
                 Read::Listing { prefix: Key::prefix(key.as_str()).unwrap(), page, seen }
             }),
@@ -337,5 +358,8 @@ mod tests {
         let value: Vec<u8> = (0..40).collect();
         assert_eq!(Digest::of(&value).0[..], value[24..]);
         assert_ne!(Digest::of(b"a"), Digest::of(b"b"));
+        let other = [&[9], &value[1..]].concat();
+        assert_eq!(Digest::of(&value), Digest::of(&other));
+        assert_ne!(Digest::of_content(&value), Digest::of_content(&other));
     }
 }

@@ -86,7 +86,10 @@ impl Watch for Cache {
             let mut change = self.changes[stripe(write.key().as_str())].lock();
             *change += 1;
             match write {
-                Write::Put { key, value } if self.fits(key, value) => self.values.insert(key.clone(), value.clone()),
+                // The value may be a slice of a whole entry or message, whose memory the weight does not count.
+                Write::Put { key, value } if self.fits(key, value) => {
+                    self.values.insert(key.clone(), Bytes::copy_from_slice(value));
+                }
                 // The cache would refuse a value too large for it and keep returning the old one.
                 Write::Put { key, .. } | Write::Delete { key } => {
                     self.values.remove(key.as_str());
@@ -150,6 +153,15 @@ mod tests {
         assert_eq!(cache.get("a").unwrap(), "small");
         cache.applied(Index(2), &put("a", vec![0; 1 << 16]));
         assert_eq!(cache.get("a"), None);
+    }
+
+    #[test]
+    fn a_cached_value_does_not_hold_the_message_that_it_came_in() {
+        let cache = Cache::new(1 << 20);
+        let message = Bytes::from(vec![7; 1 << 20]);
+        cache.applied(Index(1), &put("a", message.slice(10..20)));
+        assert_eq!(cache.get("a").unwrap(), [7; 10][..]);
+        assert!(message.is_unique());
     }
 
     #[test]

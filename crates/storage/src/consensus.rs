@@ -27,10 +27,25 @@ pub trait Consensus: Send + Sync + 'static {
         None
     }
 
+    /// What this node knows of another one, by the applied list and those before it. Called for each connection and each
+    /// call of another node.
+    fn peer_kind(&self, origin: &Origin) -> PeerKind {
+        let is_same = |member: &Member| member.node == origin.node && member.incarnation == origin.incarnation;
+        if self.status().members.iter().any(is_same) { PeerKind::Member } else { PeerKind::Unknown }
+    }
+
     /// Whether this node is the only member. Called for each request: implementations return a flag.
     fn is_alone(&self) -> bool {
         self.status().members.len() < 2
     }
+
+    /// Whether this node was removed from its cluster.
+    fn is_removed(&self) -> bool {
+        self.status().is_removed
+    }
+
+    /// The leader, if it is known. May be this node. Called for each request that another node must run.
+    fn leader(&self) -> Option<Member>;
 
     /// Returns an index that is not before that of any commit that was acknowledged, by any node, before the call. It is
     /// applied here.
@@ -88,6 +103,25 @@ pub trait Consensus: Send + Sync + 'static {
     /// [`StorageError::ChangeOpen`] while another change is open.
     async fn change(&self, change: Change) -> Result<Index, StorageError>;
 
+    /// At the leader: returns an index at which a data directory is no member, once a majority of the members has that on
+    /// disk: its node may then end for good.
+    ///
+    /// # Errors
+    /// [`StorageError::NotLeader`] when this node does not lead; [`StorageError::NoLeader`] when the directory is that of a
+    /// member, or its removal is not that far.
+    async fn departed(&self, _incarnation: Incarnation) -> Result<Index, StorageError> {
+        Err(StorageError::NotLeader)
+    }
+
+    /// Ends this node, which was removed from its cluster, as the leader has proved. It keeps its data, and takes no part
+    /// after a restart either.
+    ///
+    /// # Errors
+    /// [`StorageError::NotLeader`] for a node without other members.
+    async fn leave(&self, _removed_at: Index) -> Result<(), StorageError> {
+        Err(StorageError::NotLeader)
+    }
+
     /// Transfers leadership to this voter, or to the one with the longest log. Returns when this node no longer leads.
     ///
     /// # Errors
@@ -129,6 +163,17 @@ pub trait Consensus: Send + Sync + 'static {
     ) -> Result<Index, StorageError>;
 }
 
+/// What a node knows of another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerKind {
+    /// It is a member.
+    Member,
+    /// No list that this node has applied contains it. This node may lack the part of the log that adds it.
+    Unknown,
+    /// It was a member, and was removed.
+    Removed,
+}
+
 /// Sends messages to other members. The server implements it on its cluster port.
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
@@ -152,7 +197,7 @@ pub trait Transport: Send + Sync + 'static {
     /// [`StorageError::Unknown`] when the connection was lost afterwards.
     async fn propose(&self, leader: &Member, batch: Bytes) -> Result<Index, StorageError>;
 
-    /// Asks the leader for the index that a read must see ([`Consensus::read_index`]).
+    /// Requests from the leader the index that a read must see ([`Consensus::read_index`]).
     ///
     /// # Errors
     /// Those of [`Consensus::read_index`] there; [`StorageError::NoLeader`] when it cannot be reached.

@@ -51,6 +51,9 @@ pub enum StorageError {
     /// Another change of the members is not applied yet.
     #[error("another change of the members is open")]
     ChangeOpen,
+    /// Another snapshot is being received or restored. Nothing was written.
+    #[error("another snapshot is being received or restored")]
+    InProgress,
     /// No other voter can become the leader.
     #[error("no other voter is in contact")]
     NoTarget,

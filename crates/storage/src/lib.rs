@@ -9,6 +9,8 @@ mod batch;
 mod cache;
 mod consensus;
 mod error;
+#[cfg(any(test, feature = "suite"))]
+pub mod fuzzing;
 mod key;
 mod listing;
 mod local;
@@ -31,13 +33,14 @@ pub use barrier::{
 pub use batch::{Batch, Digest, Read, Write};
 pub use consensus::{
     Addresses, Change, ChangeError, ClusterStatus, Consensus, Incarnation, Joined, MAX_MESSAGE, MAX_SNAPSHOT_PART,
-    Member, NodeId, Origin, PeerStatus, RaftId, SnapshotHead, SnapshotParts, Transport,
+    Member, NodeId, Origin, PeerKind, PeerStatus, RaftId, SnapshotHead, SnapshotParts, Transport,
 };
 pub use error::StorageError;
 pub use key::Key;
 pub use local::{LocalBackend, LocalOptions};
 pub use memory::MemoryBackend;
 pub use page::Page;
+pub use raft::SnapshotRecords;
 pub use role::{Leader, Role};
 pub use transact::{Tries, TxError};
 pub use tx::{OwnedReadTx, ReadTx, Tx};

@@ -47,7 +47,7 @@ impl MemoryBackend {
     }
 
     /// All records as stored, by key.
-    pub(crate) fn records(&self) -> Vec<(Key, Bytes)> {
+    pub fn records(&self) -> Vec<(Key, Bytes)> {
         self.state.read().records.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
     }
 }
@@ -107,6 +107,7 @@ impl State {
         for read in reads {
             let holds = match read {
                 Read::Value { key, seen } => self.records.get(key).map(|value| Digest::of(value)) == *seen,
+                Read::Content { key, seen } => self.records.get(key).is_some_and(|v| Digest::of_content(v) == *seen),
                 Read::Listing { prefix, page, seen } => Digest::of_names(&self.list(prefix, page)?) == *seen,
             };
             if !holds {

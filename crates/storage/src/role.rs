@@ -1,13 +1,14 @@
-//! The role of a node in the cluster that shares its storage. `storage "raft"` is a cluster of one node, which leads.
+//! The role of a node in its cluster. A node of `storage "raft"` without other members leads.
 
 use std::sync::Arc;
 
 /// The role of a node in its cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Role {
-    /// The node takes commits.
+    /// The node commits, and has applied all that was committed before.
     Leading,
-    /// Another node takes commits; here they fail with [`StorageError::NotLeader`](crate::StorageError::NotLeader).
+    /// Another node leads, and commits are passed on to it; without one they fail with
+    /// [`StorageError::NoLeader`](crate::StorageError::NoLeader).
     Following {
         /// The leader; `None` while it is unknown.
         leader: Option<Arc<Leader>>,
@@ -24,7 +25,7 @@ pub struct Leader {
 }
 
 impl Role {
-    /// Whether the node takes commits.
+    /// Whether the node leads.
     pub fn is_leading(&self) -> bool {
         matches!(self, Role::Leading)
     }

@@ -20,7 +20,7 @@ macro_rules! backend_suite {
                 reads_what_was_committed, deletes, applies_writes_in_order, indexes_grow,
                 lists_one_level, lists_a_name_twice_when_it_is_both, pages_listings, pages_behind_names_that_do_not_exist,
                 skips_large_subtrees, conflicts_on_a_changed_value, conflicts_on_presence_and_absence,
-                conflicts_on_a_changed_listing, a_conflict_writes_nothing, a_batch_without_writes_only_checks,
+                conflicts_on_a_changed_listing, conflicts_on_a_changed_content, a_conflict_writes_nothing, a_batch_without_writes_only_checks,
                 keeps_large_and_empty_values, notifies_watchers_in_order, counts_encryptions_by_key_term, loses_no_concurrent_increment,
                 leads_its_cluster_if_it_has_one);
         }
@@ -180,6 +180,17 @@ pub async fn conflicts_on_a_changed_listing(store: Store) {
     write(&store, vec![put("p/a", "new"), put("p/c/e", "1"), put("p/z", "1")]).await;
     store.commit(batch.clone()).await.unwrap();
     fill(&store, &["p/aa"]).await;
+    assert!(matches!(store.commit(batch).await, Err(StorageError::Conflict)));
+}
+
+pub async fn conflicts_on_a_changed_content(store: Store) {
+    let [first, second] = ["1: the same last 16 bytes", "2: the same last 16 bytes"];
+    let seen = Digest::of_content(first.as_bytes());
+    let batch = Batch { reads: vec![Read::Content { key: key("a"), seen }], writes: vec![put("b", "new")] };
+    assert!(matches!(store.commit(batch.clone()).await, Err(StorageError::Conflict)));
+    write(&store, vec![put("a", first)]).await;
+    store.commit(batch.clone()).await.unwrap();
+    write(&store, vec![put("a", second)]).await;
     assert!(matches!(store.commit(batch).await, Err(StorageError::Conflict)));
 }
 

@@ -38,7 +38,7 @@ impl Watchers {
         }
     }
 
-    /// Tells every watcher that still exists that all records were replaced.
+    /// Notifies every watcher that still exists that all records were replaced.
     pub(crate) fn notify_replaced(&self, index: Index) {
         for watcher in self.live() {
             watcher.replaced(index);

@@ -1,68 +1,109 @@
-//! Three or five processes under concurrent clients and kill -9: every response is linearizable, no acknowledged write is
-//! lost, a revoked token is refused by every node, and the cluster serves again within seconds.
+//! Three or five processes under concurrent clients and faults of processes, links, disks and clocks: every response is
+//! linearizable, no acknowledged write is lost, a revoked token is refused by every node, and the cluster serves again
+//! within seconds.
 
 mod clients;
+mod faults;
+mod operations;
+mod random_node;
+mod slow_links;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use self::clients::{Clients, Totals};
+use self::clients::Clients;
+use self::faults::Fault;
 use super::{Findings, Options};
 use crate::nodes::Nodes;
 use crate::rng::Rng;
 
-/// The number of nodes.
+/// The least number of nodes.
 const NODES: usize = 3;
 
 pub(super) fn run(options: &Options) -> Result<Findings> {
-    let mut nodes = Nodes::start(options.on, NODES)?;
+    println!("cluster on {}, seed {}", options.on.name(), options.seed);
+    let mut nodes = Nodes::start_with_faults(options.on, options.nodes.max(NODES), options.seed)?;
     let clients = Clients::prepare(&nodes, options.connections)?;
     let mut found = Findings { passed: 0, failures: Vec::new(), numbers: String::new() };
     let mut gaps = Vec::new();
-    for round in 0..options.count {
-        let mut rng = Rng::of(options.seed, round);
-        let gap = run_round(&mut nodes, &clients, round, &mut rng).with_context(|| format!("round {round}"))?;
+    let mut faults: BTreeMap<&str, u64> = BTreeMap::new();
+    let (limit, started) = (Duration::from_secs(options.seconds), Instant::now());
+    let is_short = |checked: u64| checked < options.operations && started.elapsed() < limit;
+    let (mut round, mut clock_elections) = (0, 0);
+    while round < options.count || is_short(clients.counts.checked()) {
+        let (fault, mut rng) = (Fault::of(round), Rng::of(options.seed, round));
+        *faults.entry(fault.name()).or_default() += 1;
+        let (before, started) = (clients.counts.checked(), Instant::now());
+        let term = nodes.term()?;
+        let gap = run_round(&mut nodes, &clients, round, fault, &mut rng);
+        clients.report(&mut found);
+        let gap = gap.with_context(|| {
+            format!("round {round}, {}, seed {}; violations: {:?}", fault.name(), options.seed, found.failures)
+        })?;
+        let elections = nodes.term()? - term;
+        if fault.is_of_a_clock() {
+            clock_elections += elections;
+        }
+        println!(
+            "round {round}: {}, {} checks in {} ms, {elections} elections{}",
+            fault.name(),
+            clients.counts.checked() - before,
+            started.elapsed().as_millis(),
+            gap.map(|gap| format!(", writes again after {} ms", gap.as_millis())).unwrap_or_default()
+        );
         gaps.extend(gap);
         clients.check_everywhere(&nodes, &mut found)?;
+        round += 1;
     }
-    let totals = clients.totals(&mut found);
+    let slow = slow_links::run(&nodes, &clients, options.short, &mut found)?;
+    found.passed = clients.counts.checked();
     if !found.failures.is_empty() {
         println!("{}", nodes.logs());
     }
-    let Totals { writes, reads, refused_uses, retries } = totals;
     gaps.sort_unstable();
     let at = |share: usize| gaps.get(gaps.len() * share / 100).or(gaps.last()).map_or(0, Duration::as_millis);
+    let faults: Vec<String> = faults.iter().map(|(name, times)| format!("{times} {name}")).collect();
     found.numbers = format!(
-        "{NODES} nodes, {} kills, {writes} writes, {reads} reads and {refused_uses} uses of revoked tokens checked, {retries} retries, writes again after p50 {} ms, p99 {} ms",
-        options.count,
+        "{} nodes, {}; {}, writes again after p50 {} ms, p99 {} ms; {clock_elections} elections at steps of clocks; {slow}",
+        nodes.count(),
+        faults.join(", "),
+        clients.counts.summary(),
         at(50),
         at(99)
     );
     Ok(found)
 }
 
-/// Kills one node, the leader in two of three rounds, while all clients run. Returns the time until a write succeeds after
-/// the leader was killed.
-fn run_round(nodes: &mut Nodes, clients: &Clients, round: u64, rng: &mut Rng) -> Result<Option<Duration>> {
+/// Causes a fault while all clients run, and recovers from it. Returns the time until a write succeeds, for a fault after
+/// which another node must lead.
+fn run_round(
+    nodes: &mut Nodes,
+    clients: &Clients,
+    round: u64,
+    fault: Fault,
+    rng: &mut Rng,
+) -> Result<Option<Duration>> {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        clients.start(scope, nodes.urls(), &over, round);
+        clients.start(scope, &nodes.urls(), &over, round);
         let result = (|| {
-            std::thread::sleep(Duration::from_millis(300 + rng.below(700) as u64));
+            let pause = |least: u64, more: u64| std::thread::sleep(Duration::from_millis(least + more));
+            pause(300, rng.below(700) as u64);
             let leader = nodes.leader()?;
-            let kills_leader = rng.below(3) != 0;
-            let victim = if kills_leader { leader } else { (leader + 1 + rng.below(NODES - 1)) % NODES };
-            let killed = Instant::now();
-            clients.note(&format!("round {round}: kills {}, the leader is {}", nodes.url(victim), nodes.url(leader)));
-            nodes.kill(victim)?;
-            let gap = if kills_leader { Some(clients.wait_for_write(killed)?) } else { None };
-            std::thread::sleep(Duration::from_millis(200 + rng.below(500) as u64));
-            clients.note(&format!("round {round}: restarts {}", nodes.url(victim)));
-            nodes.restart(victim)?;
+            let victim = fault.victim(leader, nodes.count(), rng);
+            let (leads, hit) = (nodes.url(leader), nodes.url(victim));
+            clients.note(&format!("round {round}: {} at {hit}, the leader is {leads}", fault.name()));
+            let struck = Instant::now();
+            fault.strike(nodes, victim, rng)?;
+            let gap = if fault.ends_leadership() { Some(clients.wait_for_write(struck)?) } else { None };
+            pause(300, rng.below(700) as u64);
+            clients.note(&format!("round {round}: recovery from {} at {}", fault.name(), nodes.url(victim)));
+            fault.heal(nodes, victim, rng)?;
             nodes.wait_until_all_serve()?;
-            std::thread::sleep(Duration::from_millis(200));
+            clients.wait_for_write(Instant::now())?;
             Ok(gap)
         })();
         over.store(true, Ordering::Relaxed);

@@ -11,7 +11,7 @@ use super::{STATIC, hold};
 use crate::campaign::Findings;
 use crate::http::Client;
 use crate::postgres::Postgres;
-use crate::servers::Server;
+use crate::served::Served;
 
 /// The maximum time to settle: the timeout of intents, the backoff between retries, the TTL of short leases.
 const SETTLE: Duration = Duration::from_secs(400);
@@ -19,7 +19,7 @@ const SETTLE: Duration = Duration::from_secs(400);
 const REST: Duration = Duration::from_secs(35);
 
 /// Waits until leases and users are stable and equally many; returns the time that it took.
-pub(super) fn settle(server: &Server, database: &Postgres, found: &mut Findings) -> Result<Duration> {
+pub(super) fn settle(server: &Served, database: &Postgres, found: &mut Findings) -> Result<Duration> {
     let started = Instant::now();
     let (mut last, mut since) = ((BTreeSet::new(), BTreeSet::new()), Instant::now());
     loop {
@@ -41,7 +41,7 @@ pub(super) fn settle(server: &Server, database: &Postgres, found: &mut Findings)
 }
 
 /// Compares the log with the server and the database.
-pub(super) fn check(server: &Server, database: &Postgres, log: &LeaseLog, found: &mut Findings) -> Result<()> {
+pub(super) fn check(server: &Served, database: &Postgres, log: &LeaseLog, found: &mut Findings) -> Result<()> {
     let (ids, users_there) = (leases(server)?, users(database)?);
     let mut client = server.client()?;
     let known = log.leases();
@@ -84,31 +84,31 @@ pub(super) fn check(server: &Server, database: &Postgres, log: &LeaseLog, found:
 }
 
 /// Checks that every rotated password works on a new connection, including the administrator's.
-fn passwords(server: &Server, client: &mut Client, database: &Postgres, found: &mut Findings) -> Result<()> {
+fn passwords(server: &Served, client: &mut Client, database: &Postgres, found: &mut Findings) -> Result<()> {
     for user in (0..STATIC).map(|n| format!("svc{n}")) {
-        let shown = client.call(Some(&server.root), "GET", &format!("database/static-creds/{user}"), None)?;
+        let shown = client.call(Some(server.root()), "GET", &format!("database/static-creds/{user}"), None)?;
         let body = shown.json().unwrap_or_default();
         let password = body["data"]["password"].as_str().unwrap_or_default();
         hold(found, database.accepts(&user, password)?, || format!("the password of {user} is lost: {}", shown.status));
     }
     put(server, client, "database/reset/pg", &json!({}))?;
-    let made = client.call(Some(&server.root), "GET", "database/creds/long", None)?;
+    let made = client.call(Some(server.root()), "GET", "database/creds/long", None)?;
     let body = made.json().unwrap_or_default();
     let text = |name: &str| body["data"][name].as_str().unwrap_or_default().to_owned();
     let works = made.status == 200 && database.accepts(&text("username"), &text("password"))?;
     hold(found, works, || format!("the administrator's password is lost: {} {body}", made.status));
     let again = put(server, client, "database/rotate-root/pg", &json!({}));
     hold(found, again.is_ok(), || format!("rotate-root after settling: {again:?}"));
-    let listed = client.call(Some(&server.root), "GET", "sys/leases?type=irrevocable", None)?;
+    let listed = client.call(Some(server.root()), "GET", "sys/leases?type=irrevocable", None)?;
     let irrevocable = listed.json().unwrap_or_default()["data"]["lease_count"].as_u64();
     hold(found, irrevocable == Some(0), || format!("{irrevocable:?} irrevocable leases"));
     Ok(())
 }
 
 /// Whether the database accepts a user until its lease expires.
-fn outlives(server: &Server, client: &mut Client, database: &Postgres, lease: &Lease) -> Result<bool> {
+fn outlives(server: &Served, client: &mut Client, database: &Postgres, lease: &Lease) -> Result<bool> {
     let body = json!({"lease_id": lease.id});
-    let looked = client.call(Some(&server.root), "PUT", "sys/leases/lookup", Some(&body))?;
+    let looked = client.call(Some(server.root()), "PUT", "sys/leases/lookup", Some(&body))?;
     let ttl = looked.json().unwrap_or_default()["data"]["ttl"].as_i64().context("no ttl")?;
     let statement = format!(
         "SELECT extract(epoch FROM rolvaliduntil - now())::bigint FROM pg_roles WHERE rolname = '{}'",
@@ -119,12 +119,12 @@ fn outlives(server: &Server, client: &mut Client, database: &Postgres, lease: &L
 }
 
 /// The ids of all leases of credentials.
-fn leases(server: &Server) -> Result<BTreeSet<String>> {
+fn leases(server: &Served) -> Result<BTreeSet<String>> {
     let mut client = server.client()?;
     let mut ids = BTreeSet::new();
     for role in ["long", "short"] {
         let path = format!("database/creds/{role}");
-        let response = client.call(Some(&server.root), "LIST", &format!("sys/leases/lookup/{path}"), None)?;
+        let response = client.call(Some(server.root()), "LIST", &format!("sys/leases/lookup/{path}"), None)?;
         let body = response.json().unwrap_or_default();
         let keys = body["data"]["keys"].as_array().cloned().unwrap_or_default();
         ids.extend(keys.iter().filter_map(Value::as_str).map(|key| format!("{path}/{key}")));
@@ -138,8 +138,8 @@ fn users(database: &Postgres) -> Result<BTreeSet<String>> {
     Ok(names.lines().filter(|name| !name.is_empty()).map(str::to_owned).collect())
 }
 
-fn put(server: &Server, client: &mut Client, path: &str, body: &Value) -> Result<()> {
-    let response = client.call(Some(&server.root), "PUT", path, Some(body))?;
+fn put(server: &Served, client: &mut Client, path: &str, body: &Value) -> Result<()> {
+    let response = client.call(Some(server.root()), "PUT", path, Some(body))?;
     anyhow::ensure!(response.status < 300, "{path}: {} {}", response.status, String::from_utf8_lossy(&response.body));
     Ok(())
 }

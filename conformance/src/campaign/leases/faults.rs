@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::postgres::Postgres;
 use crate::rng::Rng;
-use crate::servers::Server;
+use crate::served::Served;
 
 /// What happens to the server and the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Fault {
     pub(super) fn name(self) -> &'static str {
         match self {
             Fault::None => "without a fault",
-            Fault::ServerKilled => "kills of the server",
+            Fault::ServerKilled => "kills of the server or leader",
             Fault::DatabaseStopped => "stops of the database",
             Fault::DatabaseFrozen => "freezes of the database",
             Fault::DatabaseFrozenLong => "freezes for more than 30 s",
@@ -49,14 +49,14 @@ impl Fault {
     }
 
     /// Causes the fault and recovers from it after a while.
-    pub(super) fn strike(self, server: &mut Server, database: &mut Postgres, rng: &mut Rng) -> Result<()> {
+    pub(super) fn strike(self, server: &mut Served, database: &mut Postgres, rng: &mut Rng) -> Result<()> {
         let while_it_lasts = Duration::from_millis(rng.below(400) as u64);
         let pause = || std::thread::sleep(while_it_lasts);
         match self {
             Fault::None => {}
             Fault::ServerKilled => {
                 server.kill()?;
-                open(server)?;
+                server.open()?;
             }
             Fault::DatabaseStopped => {
                 database.stop()?;
@@ -76,24 +76,18 @@ impl Fault {
             Fault::BothStopped => {
                 server.kill()?;
                 database.stop()?;
-                open(server)?;
+                server.open()?;
                 pause();
                 database.resume()?;
             }
             Fault::KilledWhileFrozen => {
                 database.freeze()?;
                 server.kill()?;
-                open(server)?;
+                server.open()?;
                 pause();
                 database.thaw()?;
             }
         }
         Ok(())
     }
-}
-
-/// Restarts and unseals a killed server.
-pub(super) fn open(server: &mut Server) -> Result<()> {
-    server.restart().context("it does not restart")?;
-    server.unseal().context("it does not unseal")
 }

@@ -1,5 +1,6 @@
-//! RL-13: leases of a real PostgreSQL while the server is killed and the database is stopped at every step. Afterwards
-//! the database users are exactly those of the live leases, and every rotated password still works.
+//! RL-13: leases of a real PostgreSQL while the server, or the leader of a cluster, is killed and the database is stopped
+//! at every step. Afterwards the database users are exactly those of the live leases, and every rotated password still
+//! works.
 
 mod checks;
 mod faults;
@@ -13,11 +14,12 @@ use anyhow::{Result, bail};
 use serde_json::json;
 
 use self::faults::Fault;
-use self::work::LeaseLog;
+use self::work::{Caller, LeaseLog};
 use super::{Findings, Options};
 use crate::postgres::Postgres;
 use crate::rng::Rng;
-use crate::servers::{Make, Server, Storage};
+use crate::served::Served;
+use crate::servers::Make;
 
 /// The number of static roles, whose passwords are rotated.
 const STATIC: usize = 3;
@@ -30,7 +32,7 @@ const SHORT: &str = "20s";
 
 pub(super) fn run(options: &Options) -> Result<Findings> {
     let mut database = Postgres::start("-c fsync=off")?;
-    let mut server = Server::start_unsealed(options.on, Storage::Durable)?;
+    let mut server = Served::start(options.on, options.nodes)?;
     prepare(options.on, &server, &database)?;
     let log = LeaseLog::default();
     let mut faults: BTreeMap<&str, u64> = BTreeMap::new();
@@ -40,11 +42,13 @@ pub(super) fn run(options: &Options) -> Result<Findings> {
         let fault = Fault::draw(&mut rng, options.short);
         *faults.entry(fault.name()).or_default() += 1;
         let items = round * TOGETHER..((round + 1) * TOGETHER).min(options.count);
-        let (url, root) = (server.url.clone(), server.root.clone());
+        let (urls, root, is_cluster) = (server.urls(), server.root().to_owned(), server.is_cluster());
         std::thread::scope(|scope| -> Result<()> {
             for item in items {
-                let (log, url, root) = (&log, &url, &root);
-                scope.spawn(move || work::operate(log, url, root, &mut Rng::of(options.seed, item + 1_000_000)));
+                let (log, root) = (&log, &root);
+                let mut rng = Rng::of(options.seed, item + 1_000_000);
+                let caller = Caller { url: urls[rng.below(urls.len())].clone(), root, is_cluster };
+                scope.spawn(move || work::operate(log, &caller, &mut rng));
             }
             // An operation takes some ten milliseconds: the fault happens during any of its steps, or after them.
             std::thread::sleep(Duration::from_micros(rng.below(80_000) as u64));
@@ -60,18 +64,21 @@ pub(super) fn run(options: &Options) -> Result<Findings> {
     rotations::check(options.on, &server, &mut server.client()?, &database, &mut found)?;
     checks::check(&server, &database, &log, &mut found)?;
     let faults: Vec<String> = faults.iter().map(|(name, times)| format!("{times} {name}")).collect();
+    for (refusal, times) in log.refusals().iter() {
+        println!("{times} times {refusal}");
+    }
     let (log, settled) = (log.summary(), settled.as_secs());
     found.numbers = format!("{log}; {}; {}; settled after {settled} s", faults.join(", "), seen.summary());
     Ok(found)
 }
 
 /// Creates the administrator, the static users and the roles.
-fn prepare(make: Make, server: &Server, database: &Postgres) -> Result<()> {
+fn prepare(make: Make, server: &Served, database: &Postgres) -> Result<()> {
     database.sql("CREATE ROLE vault_root SUPERUSER LOGIN PASSWORD 'first_password'")?;
     database.sql("CREATE TABLE orders (id int PRIMARY KEY)")?;
     let mut client = server.client()?;
     let mut post = |path: &str, body: serde_json::Value| -> Result<()> {
-        let response = client.call(Some(&server.root), "POST", path, Some(&body))?;
+        let response = client.call(Some(server.root()), "POST", path, Some(&body))?;
         if response.status >= 300 {
             bail!("{path}: {} {}", response.status, String::from_utf8_lossy(&response.body));
         }

@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::{Post, faults, hold};
+use super::{Post, hold};
 use crate::campaign::Findings;
 use crate::http::Client;
 use crate::postgres::Postgres;
 use crate::rng::Rng;
-use crate::servers::{Make, Server};
+use crate::served::Served;
+use crate::servers::Make;
 
 /// The number of users with a period of five seconds.
 const PERIODIC: usize = 8;
@@ -66,7 +67,7 @@ pub(super) fn prepare(make: Make, database: &Postgres, post: Post<'_>) -> Result
 /// Kills the server at `kills` ticks, and at as many more as needed until a minute is over.
 pub(super) fn cut_off(
     make: Make,
-    server: &mut Server,
+    server: &mut Served,
     database: &Postgres,
     rng: &mut Rng,
     least: u64,
@@ -75,7 +76,7 @@ pub(super) fn cut_off(
     let minute = || database.sql("SELECT extract(epoch FROM now())::bigint / 60");
     let started = minute()?;
     server.kill()?;
-    faults::open(server)?;
+    server.open()?;
     while seen.kills < least || minute()? == started {
         let opened = Instant::now();
         let mut client = server.client()?;
@@ -89,7 +90,7 @@ pub(super) fn cut_off(
         let moment = TICK - BEFORE + Duration::from_millis(rng.below(SPAN_MS) as u64);
         std::thread::sleep(moment.saturating_sub(opened.elapsed()));
         server.kill()?;
-        faults::open(server)?;
+        server.open()?;
         seen.kills += 1;
     }
     Ok(seen)
@@ -98,7 +99,7 @@ pub(super) fn cut_off(
 /// Checks that every returned password is accepted.
 pub(super) fn check(
     make: Make,
-    server: &Server,
+    server: &Served,
     client: &mut Client,
     database: &Postgres,
     found: &mut Findings,
@@ -109,7 +110,7 @@ pub(super) fn check(
         let until = Instant::now() + RECOVERY;
         let slowed = loop {
             // A rotation in progress may conflict.
-            let response = client.call(Some(&server.root), "POST", &path, Some(&slow))?;
+            let response = client.call(Some(server.root()), "POST", &path, Some(&slow))?;
             if response.status < 300 || Instant::now() > until {
                 break response;
             }
@@ -131,8 +132,8 @@ pub(super) fn check(
 }
 
 /// The password that the server returns, and the time of its rotation.
-fn read_password(server: &Server, client: &mut Client, user: &str) -> Result<(String, String)> {
-    let response = client.call(Some(&server.root), "GET", &format!("database/static-creds/{user}"), None)?;
+fn read_password(server: &Served, client: &mut Client, user: &str) -> Result<(String, String)> {
+    let response = client.call(Some(server.root()), "GET", &format!("database/static-creds/{user}"), None)?;
     let body = response.json().context("no JSON")?;
     let text = |name: &str| body["data"][name].as_str().unwrap_or_default().to_owned();
     ensure!(response.status == 200, "static-creds/{user}: {} {body}", response.status);

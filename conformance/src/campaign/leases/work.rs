@@ -1,5 +1,6 @@
 //! One operation of the campaign, and the log of acknowledged operations.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -8,6 +9,9 @@ use serde_json::{Value, json};
 use super::STATIC;
 use crate::http::{Client, Response};
 use crate::rng::Rng;
+
+/// The characters of a refusal that are printed.
+const REFUSAL: usize = 100;
 
 /// The state of a lease according to the responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +38,7 @@ pub(super) struct Lease {
 #[derive(Default)]
 pub(super) struct LeaseLog {
     leases: Mutex<Vec<Lease>>,
+    refusals: Mutex<BTreeMap<String, u64>>,
     created: AtomicU64,
     renewed: AtomicU64,
     revoked: AtomicU64,
@@ -63,11 +68,21 @@ impl LeaseLog {
         )
     }
 
+    /// The number of refusals by their beginnings.
+    pub(super) fn refusals(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Counts a response; returns it if it is a success.
     fn count(&self, response: Option<Response>, good: &AtomicU64) -> Option<Response> {
         match response {
             None => drop(self.cut_off.fetch_add(1, Ordering::Relaxed)),
-            Some(response) if response.status >= 300 => drop(self.failed.fetch_add(1, Ordering::Relaxed)),
+            Some(response) if response.status >= 300 => {
+                self.failed.fetch_add(1, Ordering::Relaxed);
+                let text = String::from_utf8_lossy(&response.body);
+                let cause: String = text.trim().chars().take(REFUSAL).collect();
+                *self.refusals().entry(format!("{} {cause}", response.status)).or_default() += 1;
+            }
             Some(response) => {
                 good.fetch_add(1, Ordering::Relaxed);
                 return Some(response);
@@ -87,16 +102,25 @@ impl LeaseLog {
     }
 }
 
+/// The node to which an operation is sent.
+pub(super) struct Caller<'a> {
+    pub(super) url: String,
+    pub(super) root: &'a str,
+    /// Whether a node may refuse a request, or not know its outcome, because there is no leader.
+    pub(super) is_cluster: bool,
+}
+
 /// Does one random operation.
-pub(super) fn operate(log: &LeaseLog, url: &str, root: &str, rng: &mut Rng) {
+pub(super) fn operate(log: &LeaseLog, caller: &Caller<'_>, rng: &mut Rng) {
     // Each call has its own connection: nothing is sent twice.
     let call = |method: &str, path: &str, body: Option<Value>| -> Option<Response> {
-        Client::new(url).and_then(|mut client| client.call(Some(root), method, path, body.as_ref())).ok()
+        let client = Client::new(&caller.url);
+        client.and_then(|mut client| client.call(Some(caller.root), method, path, body.as_ref())).ok()
     };
     match rng.below(100) {
         0..45 => create(log, rng, &call),
         45..60 => renew(log, rng, &call),
-        60..80 => revoke(log, rng, &call),
+        60..80 => revoke(log, caller.is_cluster, rng, &call),
         80..91 => {
             let path = format!("database/rotate-role/svc{}", rng.below(STATIC));
             log.count(call("POST", &path, Some(json!({}))), &log.rotated);
@@ -130,12 +154,15 @@ fn renew(log: &LeaseLog, rng: &mut Rng, call: Call<'_>) {
     log.leases().push(lease);
 }
 
-fn revoke(log: &LeaseLog, rng: &mut Rng, call: Call<'_>) {
+fn revoke(log: &LeaseLog, is_cluster: bool, rng: &mut Rng, call: Call<'_>) {
     let Some(mut lease) = log.take(rng, false) else { return create(log, rng, call) };
     let sync = rng.below(2) == 0;
     let response = call("PUT", "sys/leases/revoke", Some(json!({"lease_id": lease.id, "sync": sync})));
     // The database may refuse after the revocation was recorded; it is then retried later.
-    lease.state = if response.is_some() { LeaseState::Ended } else { LeaseState::Uncertain };
+    lease.state = match &response {
+        Some(response) if !is_cluster || response.status < 300 => LeaseState::Ended,
+        Some(_) | None => LeaseState::Uncertain,
+    };
     log.count(response, &log.revoked);
     log.leases().push(lease);
 }

@@ -111,6 +111,15 @@ fn a_server_without_a_cluster_has_no_members_and_no_snapshots() {
     server.fails(&["operator", "raft", "snapshot", "restore", file], 2, "Error installing the snapshot: ");
     server.fails(&["operator", "raft", "snapshot", "restore", "/nonexistent"], 2, "Error opening snapshot file: ");
     server.fails(&["operator", "raft", "snapshot", "inspect", file], 2, "Error inspecting the snapshot: failed to ");
+    server.fails(
+        &["operator", "raft", "snapshot", "get", file, "secret/a"],
+        2,
+        "Error reading the snapshot: failed to ",
+    );
+    for arguments in [&[][..], &["-stored=a", file]] {
+        let command = [&["operator", "raft", "snapshot", "restore"], arguments].concat();
+        server.fails(&command, 1, "Give either a FILE or -stored.");
+    }
     let stepped = server.ok(&["operator", "step-down"]);
     assert_eq!(stepped, format!("Success! Stepped down: {}\n", server.address()));
 }
@@ -123,4 +132,21 @@ fn a_damaged_snapshot_is_not_saved() {
     let text = "Error taking the snapshot: the server has sent a damaged file: ";
     server.fails(&["operator", "raft", "snapshot", "save", file.to_str().unwrap()], 2, text);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_restore_that_is_redirected_or_fails_is_no_success() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("a.snap");
+    std::fs::write(&file, "a snapshot").unwrap();
+    let restore = ["operator", "raft", "snapshot", "restore", file.to_str().unwrap()];
+    assert_eq!(always("204 No Content", "application/json", "").ok(&restore), "");
+    let standby = always("307 Temporary Redirect", "text/plain\r\nLocation: /v1/elsewhere", "");
+    standby.fails(&restore, 2, "the server redirects to /v1/elsewhere: set VAULT_ADDR to the address of the leader");
+    always("304 Not Modified", "text/plain", "").fails(&restore, 2, "the server redirects: set VAULT_ADDR");
+    always("503 Service Unavailable", "application/json", "{\"errors\":[\"no leader\"]}").fails(
+        &restore,
+        2,
+        "no leader",
+    );
 }

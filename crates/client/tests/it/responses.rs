@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use keepfast_client::{Client, Config, Error, SecretString};
+use keepfast_client::{Client, Config, Error, Method, Request, SecretString};
 use serde_json::json;
 
 use crate::server::{response, start, start_unix};
@@ -82,6 +82,10 @@ async fn a_5xx_is_retried_and_a_4xx_is_not() {
     assert_eq!(seen.lock().unwrap().len(), 3);
     let (address, seen) = start(vec![response(501, "", ""), ok.clone()]);
     assert_eq!(client(&address).read("a").await.unwrap_err().status(), Some(501));
+    assert_eq!(seen.lock().unwrap().len(), 1);
+    let (address, seen) = start(vec![response(503, "", ""), ok.clone()]);
+    let once = Request { may_retry: false, ..Request::new(Method::Post, "a") };
+    assert_eq!(client(&address).raw(&once).await.err().unwrap().status(), Some(503));
     assert_eq!(seen.lock().unwrap().len(), 1);
     let (address, _) = start(vec![response(500, "", ""), response(500, "", ""), response(502, "", "last"), ok]);
     assert_eq!(client(&address).read("a").await.unwrap_err().status(), Some(502));

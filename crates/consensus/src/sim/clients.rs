@@ -40,7 +40,7 @@ impl World {
         Ok(())
     }
 
-    /// Reads at any node: a leader answers itself, another node asks the leader that it knows.
+    /// Reads at any node: a leader serves them itself, another node sends them to the leader that it knows.
     pub(super) fn client_reads(&mut self) -> Result<(), Broken> {
         let delay = self.rng.range(5_000, 120_000);
         self.after(delay, Event::Read);
@@ -74,7 +74,7 @@ impl World {
 
     pub(super) fn read_ready(&mut self, number: usize, id: u64, index: u64) -> Result<(), Broken> {
         let call = self.nodes[number].process.as_mut().and_then(|process| process.calls.remove(&id));
-        let Call { floor } = call.ok_or_else(|| format!("node {number} answers call {id} twice"))?;
+        let Call { floor } = call.ok_or_else(|| format!("node {number} responds to call {id} twice"))?;
         self.report.reads += 1;
         self.calm_reads += u64::from(self.is_calm);
         Checks::reads(number, index, floor)

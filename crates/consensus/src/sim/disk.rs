@@ -55,12 +55,11 @@ impl Disk {
         self.entries.clear();
     }
 
-    /// Drops entries that the state contains. Returns the new beginning.
-    pub(super) fn purge(&mut self, until: u64) -> u64 {
+    /// Drops entries that the state contains.
+    pub(super) fn purge(&mut self, until: u64) {
         while self.before.index < until.min(self.applied) {
             let Some(entry) = self.entries.pop_front() else { break };
             self.before = entry.id;
         }
-        self.before.index
     }
 }

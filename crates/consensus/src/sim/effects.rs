@@ -1,5 +1,7 @@
 //! What a driver does with effects: disks that sync late, a state machine that applies late, messages, snapshots.
 
+use std::borrow::Cow;
+
 use super::checks::Broken;
 use super::network::Sent;
 use super::node::Node;
@@ -10,6 +12,9 @@ use crate::member::{Incarnation, Member};
 use crate::message::{Body, Message};
 use crate::planted::Bug;
 use crate::steps::{Chance, Effect, Input, Origin, Role};
+
+/// The bytes of entries that stay in memory: about 20 entries of clients.
+const WINDOW: u64 = 820;
 
 impl World {
     pub(super) fn perform(&mut self, node: usize, effect: Effect) -> Result<(), Broken> {
@@ -38,7 +43,19 @@ impl World {
             Effect::Install { vote, last, members, .. } => self.install(node, vote, last, members),
             Effect::Removed { .. } => self.removed(node),
             Effect::Broken(why) => Err(format!("node {node} stops: {why}")),
-            Effect::Proposed { .. } | Effect::Refused(_) | Effect::Lost { .. } => Ok(()),
+            Effect::Proposed { .. } | Effect::Refused(_) => Ok(()),
+            Effect::LostEntries { of, last, acknowledged } => self.lost_entries(node, of, last, acknowledged),
+        }
+    }
+
+    /// The disks of the simulator lose no entry that was synced, except with all others. Only a leader of an earlier term
+    /// may think so: the entries of a later one have replaced its own.
+    fn lost_entries(&self, number: usize, of: RaftId, last: u64, acknowledged: u64) -> Result<(), Broken> {
+        let term = self.nodes[number].process.as_ref().map_or(0, |process| process.steps.status().term);
+        let is_former = self.nodes.iter().any(|node| node.disk.vote.term > term);
+        match is_former {
+            true => Ok(()),
+            false => Err(format!("member {of} ends at {last} and had acknowledged {acknowledged}")),
         }
     }
 
@@ -128,7 +145,7 @@ impl World {
                 process.members = list.clone();
             }
             while process.proposed.front().is_some_and(|id| id.index <= index) {
-                // With another term there, the fate of the proposal is that it was never committed.
+                // With another term there, the proposal was never committed.
                 if process.proposed.pop_front() == Some(entry.id) {
                     self.checks.acknowledged = self.checks.acknowledged.max(index);
                     self.calm_writes += u64::from(self.is_calm);
@@ -140,8 +157,8 @@ impl World {
             (node.disk.applied, node.disk.members) = (process.applied, process.members.clone());
         }
         if purges {
-            let before = node.disk.purge(process.applied.saturating_sub(20));
-            process.steps.drop_log_until(before);
+            node.disk.purge(process.applied.saturating_sub(20));
+            process.steps.trim_log(WINDOW);
         }
         let applied = process.applied;
         self.schedule_apply(number);
@@ -197,7 +214,7 @@ impl World {
     fn address(&self, from: usize, to: RaftId) -> Option<(usize, Incarnation)> {
         let process = self.nodes[from].process.as_ref()?;
         let member = process.members.iter().find(|member| member.id == to).cloned();
-        let member = member.or_else(|| process.steps.member(to));
+        let member = member.or_else(|| process.steps.member(to).map(Cow::into_owned));
         let listed = member.map(|member| (Node::number_of(&member), member.incarnation));
         listed.or_else(|| process.senders.get(&to).copied())
     }
@@ -294,7 +311,7 @@ impl World {
         let Some(process) = node.process.as_mut() else { return Ok(()) };
         node.disk.install(vote, last, members.clone());
         (process.applied, process.commit, process.members) = (last.index, last.index, members);
-        // The order is that of the positions; those that the snapshot covers keep their fate to themselves.
+        // The order is that of the positions; what became of those that the snapshot covers stays unknown.
         process.proposed.retain(|id| id.index > last.index);
         if dies_after && !self.is_calm {
             return self.crash(number, false);

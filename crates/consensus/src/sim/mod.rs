@@ -57,7 +57,7 @@ pub struct Report {
     pub faults: u64,
     /// Committed entries.
     pub commits: u64,
-    /// ReadIndex calls that were answered.
+    /// ReadIndex calls that got an index.
     pub reads: u64,
     /// Elections that were won.
     pub elections: u64,

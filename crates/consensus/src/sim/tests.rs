@@ -54,7 +54,7 @@ macro_rules! planted_bugs {
         fn every_planted_bug_has_its_test() {
             let tested = [$(Bug::$bug),*];
             // The simulation seldom meets these; directed tests of `steps/tests.rs` cover them.
-            let directed = [Bug::NoPromise, Bug::PromiseForgotten, Bug::GoneTooEarly];
+            let directed = [Bug::NoPromise, Bug::PromiseForgotten, Bug::GoneTooEarly, Bug::LostEntriesKept];
             for bug in Bug::ALL {
                 assert!(tested.contains(&bug) || directed.contains(&bug), "{bug:?}");
             }

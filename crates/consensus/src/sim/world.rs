@@ -291,6 +291,7 @@ impl World {
             applied: disk.applied,
             epoch: self.rng.draw(),
             announced_ms: disk.announced,
+            recovered: 0,
         };
         let steps = Steps::new(settings(self.plan.planted, node.election_ticks), boot, now, &mut self.rng)
             .map_err(|e| e.to_string())?;

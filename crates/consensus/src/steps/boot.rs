@@ -4,6 +4,7 @@ use raft::{Config, RawNode, ReadOnlyOption};
 
 use super::departures::Departures;
 use super::lease::{Lease, Promise};
+use super::lost_entries::LostEntries;
 use super::output::Output;
 use super::propose::Proposals;
 use super::reads::Reads;
@@ -30,7 +31,7 @@ pub struct Settings {
     pub max_inflight: usize,
     /// The most bytes of entries that wait for their commit or to be applied, above which none is proposed.
     pub max_unapplied_bytes: u64,
-    /// Whether a leader answers reads from its lease.
+    /// Whether a leader serves reads from its lease.
     pub read_lease: bool,
     /// The time after which callers that wait begin another ReadIndex round.
     pub read_retry: u64,
@@ -110,6 +111,9 @@ pub struct Boot {
     /// The longest election timeout of this node, in milliseconds, that it has ever announced: it is durable before a
     /// change or a join with it is proposed. See [`Steps::announced_ms`].
     pub announced_ms: u32,
+    /// The last index of the log at the recovery that has given the node its list of members; 0 without one. The members
+    /// of a recovered cluster begin with logs that may differ up to there.
+    pub recovered: u64,
 }
 
 /// State from which no node can start.
@@ -168,7 +172,6 @@ impl Steps {
         let mut steps = Self {
             timer: Timer::new(now),
             id: boot.id,
-            members: boot.members,
             unapplied: std::collections::VecDeque::new(),
             newest_list,
             applied: boot.applied,
@@ -177,7 +180,10 @@ impl Steps {
             reads: Reads::new(boot.epoch),
             proposals: Proposals::default(),
             output: Output::new(vote),
-            departures: Departures::default(),
+            departures: Departures::of(boot.id, &boot.members),
+            members: boot.members,
+            lost_entries: LostEntries::default(),
+            recovered: boot.recovered,
             fault: None,
             role: Role::Following { leader: None, term: vote.term },
             now,

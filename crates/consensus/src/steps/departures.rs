@@ -1,8 +1,8 @@
 //! Members that were removed: a member that misses its removal campaigns without end, and nobody sends it the log any
 //! more. The leader sends [`Body::Gone`], which ends it.
 //!
-//! An id never returns (obligation O7), so an id that the applied list lacks, and that is not above the applied index, is
-//! gone for good. A leader sends it only once a majority of the disks that are left has the commit of the removal: before
+//! An id never returns (obligation O7), so an id that the applied list lacks, and that is not above the applied index (or is
+//! one of a recovery), is gone for good. A leader sends it only once a majority of the disks that are left has the commit of the removal: before
 //! that, a restart could need the vote of the member that has ended (obligation O11).
 
 use super::{Effect, Origin, Role, Steps};
@@ -10,8 +10,11 @@ use crate::entry::{Mono, RaftId};
 use crate::member::{Incarnation, MAX_MEMBERS, Member};
 use crate::message::{Body, Message};
 
-/// How long a leader repeats it unasked, in microseconds.
-const PATIENCE: u64 = 60_000_000;
+/// How long a leader sends it to a member that sends no message, in microseconds.
+const REPEAT_TIME: u64 = 60_000_000;
+
+/// How long it waits before: a request for the removal may have come through the member, which seals.
+const GRACE: u64 = 1_000_000;
 
 struct Departed {
     member: Member,
@@ -23,12 +26,20 @@ struct Departed {
 #[derive(Default)]
 pub(super) struct Departures {
     left: Vec<Departed>,
+    /// The data directory of this node.
+    own: Option<Incarnation>,
     /// An entry at this index has, in its frame, the commit of the newest applied list.
     floor: u64,
     is_gone: bool,
 }
 
 impl Departures {
+    /// Those of a node with the id `own` that begins with this list.
+    pub(super) fn of(own: RaftId, members: &[Member]) -> Self {
+        let own = members.iter().find(|member| member.id == own).map(|member| member.incarnation);
+        Self { own, ..Self::default() }
+    }
+
     /// Whether this node was removed.
     pub(super) fn is_gone(&self) -> bool {
         self.is_gone
@@ -53,10 +64,10 @@ impl Departures {
 }
 
 impl Steps {
-    /// Reminds those who have left, at each tick.
+    /// Sends it again to the members that have left, at each tick.
     pub(super) fn remind_departed(&mut self, out: &mut Vec<Effect>) {
         let now = self.now;
-        self.departures.left.retain(|departed| now.since(departed.removed) < PATIENCE);
+        self.departures.left.retain(|departed| now.since(departed.removed) < REPEAT_TIME);
         if self.departures.left.is_empty() || !self.knows_departed() {
             return;
         }
@@ -68,7 +79,9 @@ impl Steps {
             return;
         }
         let span = self.settings.election();
-        let is_due = |departed: &Departed| departed.sent.is_none_or(|sent| now.since(sent) >= span);
+        let is_due = |departed: &Departed| {
+            now.since(departed.removed) >= GRACE && departed.sent.is_none_or(|sent| now.since(sent) >= span)
+        };
         let mut due = Vec::new();
         for departed in self.departures.left.iter_mut().filter(|departed| is_due(departed)) {
             departed.sent = Some(now);
@@ -81,7 +94,7 @@ impl Steps {
     pub(super) fn responds_gone(&self, origin: &Origin, message: &Message, out: &mut Vec<Effect>) -> bool {
         let is_request = matches!(message.body, Body::Vote { .. } | Body::PreVote { .. });
         let is_listed = || self.known_members().chain(self.proposals.list()).any(|member| member.id == message.from);
-        if !is_request || !self.knows_departed() || message.from.0 > self.applied || is_listed() {
+        if !is_request || !self.knows_departed() || !self.is_spent(message.from) || is_listed() {
             return false;
         }
         if self.node.raft.raft_log.committed >= self.departures.floor {
@@ -90,7 +103,23 @@ impl Steps {
         true
     }
 
-    /// Only a leader that has applied all entries of earlier terms knows who has left.
+    /// Whether an id was given to a member before what is applied. Those of a recovery were given at its beginning.
+    fn is_spent(&self, id: RaftId) -> bool {
+        id.is_recovered() || id.0 <= self.applied
+    }
+
+    /// At the leader: the applied index, if a data directory is in no list, and a majority of the disks that are left has
+    /// the commit of the newest one: its node may then end (obligation O11).
+    #[must_use]
+    pub fn departed(&self, incarnation: Incarnation) -> Option<u64> {
+        let in_log = self.newest_in_log();
+        let mut listed = self.known_members().chain(self.proposals.list()).chain(&in_log);
+        let is_durable = self.node.raft.raft_log.committed >= self.departures.floor;
+        let has_left = self.knows_departed() && is_durable && !listed.any(|member| member.incarnation == incarnation);
+        has_left.then_some(self.applied)
+    }
+
+    /// Only a leader that has applied all entries of earlier terms knows which members have left.
     fn knows_departed(&self) -> bool {
         self.acts_as_leader() && matches!(self.role, Role::Leading { .. })
     }
@@ -110,8 +139,9 @@ impl Steps {
             Some((term, leader)) if term == raft.term => leader == message.from,
             _ => true,
         };
-        let own = self.members.iter().find(|member| member.id == self.id);
-        leads && commit > self.applied && own.is_some_and(|member| member.incarnation == incarnation)
+        // A node that has applied its removal takes it from any leader; another one only at an index that it has not applied.
+        let is_listed = self.members.iter().any(|member| member.id == self.id);
+        leads && (!is_listed || commit > self.applied) && self.departures.own == Some(incarnation)
     }
 
     /// The leader has sent that this node was removed: it takes no part any more.

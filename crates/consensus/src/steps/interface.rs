@@ -36,7 +36,7 @@ pub enum Input {
     },
     /// Encoded payloads to append; the response is `Proposed` or `Refused`.
     Propose(Vec<Bytes>),
-    /// A caller, here or at a follower that asks this node, needs an index at which all commits acknowledged so far are
+    /// A caller, here or at a follower that calls this node, needs an index at which all commits acknowledged so far are
     /// visible. The id differs for each call. The response is `ReadReady` or `ReadLost`.
     ReadIndex(u64),
     /// All frames up to this number are synced.
@@ -69,7 +69,7 @@ pub enum Input {
         /// A message with [`crate::Body::Snapshot`].
         message: Message,
     },
-    /// What `Install` asks for is done and synced.
+    /// What `Install` requires is done and synced.
     Installed,
 }
 
@@ -90,14 +90,8 @@ pub enum Effect {
         /// The index.
         index: u64,
     },
-    /// This node cannot answer the call.
+    /// This node has no index for the call.
     ReadLost(u64),
-    /// Entries from this index on were replaced. Their fate is not known yet: a leader of a later term may still have
-    /// one of them and commit it (Ongaro figure 3.7). Only another entry that is committed at the index decides.
-    Lost {
-        /// The first of them.
-        from: u64,
-    },
     /// The role of this node is another one.
     Role(Role),
     /// Stream a snapshot of the applied state to a member, and report `SnapshotDone`.
@@ -120,6 +114,15 @@ pub enum Effect {
         last: LogId,
         /// The members there.
         members: Vec<Member>,
+    },
+    /// A member has lost entries that it had acknowledged. The leader demotes it, and sends them again.
+    LostEntries {
+        /// The member.
+        of: RaftId,
+        /// The end of its log.
+        last: u64,
+        /// What it had acknowledged.
+        acknowledged: u64,
     },
     /// What was proposed has these positions, the first and those that follow. It is not committed yet.
     Proposed {

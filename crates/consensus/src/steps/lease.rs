@@ -1,5 +1,5 @@
 //! Two sides of one promise. A voter that heard from a leader grants no vote for an election timeout (Ongaro §4.2.3),
-//! and a leader that a quorum has heard answers reads without another round for 0.8 of the shortest of these timeouts
+//! and a leader that a quorum has heard serves reads without another round for 0.8 of the shortest of these timeouts
 //! (Ongaro §6.4.1). Both sides measure with their own clocks, which may differ in rate by a fifth.
 
 use crate::entry::{Mono, RaftId};

@@ -71,7 +71,7 @@ impl Steps {
         }
         self.note_own_time(&before);
         self.note_removed(before);
-        // A removed or demoted leader would continue, count itself in no quorum and answer ReadIndex alone.
+        // A removed or demoted leader would continue, count itself in no quorum and serve ReadIndex alone.
         if !self.is_voter() && !planted!(self.settings, RemovedLeaderLeads) {
             self.step_down();
         }

@@ -17,21 +17,25 @@
 //! | O9 | only known types of messages, with fields that fit | `accept.rs` |
 //! | O10 | one frame per step, and frames merge | `output.rs`, `frame.rs` |
 //! | O11 | a removed member ends when its leader sends that, once the removal is durable without it | `departures.rs` |
+//! | O12 | a member of a recovered cluster stops when its first leader lacks entries that it has applied | `recovered.rs` |
+//! | O13 | a member that has lost entries which it had acknowledged has no vote until it has them again | `lost_entries.rs` |
 
 mod accept;
 mod boot;
 mod departures;
 mod interface;
 mod lease;
+mod lost_entries;
 mod members;
 mod output;
 mod propose;
 mod reads;
+mod recovered;
 #[cfg(test)]
 mod tests;
 mod tick;
 
-use std::collections::VecDeque;
+use std::{borrow::Cow, collections::VecDeque};
 
 use raft::{RawNode, SnapshotStatus, StateRole};
 
@@ -46,6 +50,7 @@ pub use interface::{Chance, Effect, Input, Origin, PeerProgress, Refusal, Role, 
 
 use departures::Departures;
 use lease::{Lease, Promise};
+use lost_entries::LostEntries;
 use output::Output;
 use propose::Proposals;
 use reads::Reads;
@@ -71,6 +76,9 @@ pub struct Steps {
     proposals: Proposals,
     output: Output,
     departures: Departures,
+    lost_entries: LostEntries,
+    /// See [`Boot::recovered`].
+    recovered: u64,
     /// Why this node must stop.
     fault: Option<String>,
     role: Role,
@@ -144,9 +152,10 @@ impl Steps {
             self.leave(commit, out);
             return;
         }
-        if self.responds_gone(origin, &message, out) {
+        if self.responds_gone(origin, &message, out) || self.is_behind_recovery(&message) {
             return;
         }
+        self.note_lost_entries(&message, out);
         self.note_contact(&message);
         self.pass(message);
     }
@@ -159,7 +168,7 @@ impl Steps {
     }
 
     fn snapshot(&mut self, origin: &Origin, message: Message) {
-        if !self.accepts(origin, &message) {
+        if !self.accepts(origin, &message) || self.is_behind_recovery(&message) {
             return;
         }
         self.note_contact(&message);
@@ -179,7 +188,7 @@ impl Steps {
                 return;
             }
             self.note_commits();
-            if !self.ask_reads() {
+            if !self.begin_read_round() {
                 break;
             }
         }
@@ -196,6 +205,7 @@ impl Steps {
             return;
         }
         self.proposals.clear();
+        self.lost_entries.clear();
         self.reads.lose_all(out);
         self.lease = Lease::of(is_leader.then_some(raft.term), self.now);
         if is_leader {
@@ -238,12 +248,8 @@ impl Steps {
         }
     }
 
-    /// Drops entries up to this index from memory. The driver keeps what followers still need.
-    pub fn drop_log_until(&mut self, index: u64) {
-        self.node.mut_store().drop_until(index);
-    }
-
-    /// Drops applied entries from memory while there are more than this many bytes of entries.
+    /// Drops applied entries from memory while there are more than this many bytes of entries. A follower that lacks what
+    /// is dropped gets a snapshot.
     pub fn trim_log(&mut self, bytes: u64) {
         self.node.mut_store().trim(bytes);
     }
@@ -255,6 +261,7 @@ impl Steps {
     }
 
     /// The entry before the first one in memory.
+    #[cfg(any(test, feature = "suite"))]
     #[must_use]
     pub fn before(&self) -> LogId {
         self.node.store().before()
@@ -274,10 +281,10 @@ impl Steps {
 
     /// A member of a list that is current or may become so, or one that was removed lately.
     #[must_use]
-    pub fn member(&self, id: RaftId) -> Option<Member> {
+    pub fn member(&self, id: RaftId) -> Option<Cow<'_, Member>> {
         let listed = self.known_members().find(|member| member.id == id).or_else(|| self.departures.find(id));
         let in_log = || self.newest_in_log().into_iter().find(|member| member.id == id);
-        listed.cloned().or_else(in_log)
+        listed.map(Cow::Borrowed).or_else(|| in_log().map(Cow::Owned))
     }
 
     /// The current role.

@@ -141,11 +141,7 @@ impl Steps {
         let entries = ready.take_entries();
         let vote = self.new_vote(&ready);
         let has_frame = vote.is_some() || !entries.is_empty();
-        if let Some(first) = entries.first().map(|entry| entry.index)
-            && self.node.mut_store().append(&entries)
-        {
-            out.push(Effect::Lost { from: first });
-        }
+        self.node.mut_store().append(&entries);
         if has_frame {
             self.note_lists(&entries);
             let committed = self.node.raft.raft_log.committed;

@@ -1,5 +1,5 @@
-//! Linearizable reads (Ongaro §6.4): from the lease, or by a ReadIndex round that all callers share who waited when it
-//! began. One round is under way; it is repeated under a new name, because the crate answers a name that it knows with
+//! Linearizable reads (Ongaro §6.4): from the lease, or by a ReadIndex round that all callers share that waited when it
+//! began. One round is under way; it is repeated under a new name, because the crate responds to a name that it knows with
 //! the index of its first use, which is too old for callers that came later.
 
 use std::collections::VecDeque;
@@ -69,7 +69,7 @@ impl Reads {
 }
 
 impl Steps {
-    /// Answers a call from the lease, or lets it wait for a round.
+    /// Serves a call from the lease, or lets it wait for a round.
     pub(super) fn read_index(&mut self, id: u64, out: &mut Vec<Effect>) {
         if !self.is_leader() {
             out.push(Effect::ReadLost(id));
@@ -89,27 +89,23 @@ impl Steps {
         self.reads.waiting.push(Caller { id, deadline: self.now + self.settings.read_deadline });
     }
 
-    /// Whether this node may answer a read without asking others, at the time of the last input. A leader knows which
-    /// commits others have seen only when it has committed an entry of its own term (Ongaro §6.4, step 1), and it has
-    /// applied it, so that it knows every list of members before it.
-    #[must_use]
-    pub fn holds_lease(&self) -> bool {
-        self.holds_lease_for(self.shortest_promise())
-    }
-
-    /// [`Self::holds_lease`] at a later time.
+    /// Whether this node may serve a read alone at this time, if nothing happens before.
+    #[cfg(any(test, feature = "suite"))]
     #[must_use]
     pub fn holds_lease_at(&self, now: Mono) -> bool {
         self.has_lease(now.max(self.now), self.shortest_promise())
     }
 
-    /// The time before which [`Self::holds_lease_at`] holds; `None` without a lease.
+    /// The time before which this node may serve reads alone; `None` without a lease.
     #[must_use]
     pub fn lease_until(&self) -> Option<Mono> {
         let shortest = self.shortest_promise();
         self.holds_lease_for(shortest).then(|| self.lease.end(shortest)).flatten()
     }
 
+    /// Whether this node may serve a read alone, at the time of the last input. A leader knows which commits others have
+    /// seen only when it has committed an entry of its own term (Ongaro §6.4, step 1), and it has applied it, so that it
+    /// knows every list of members before it.
     fn holds_lease_for(&self, shortest: u64) -> bool {
         self.has_lease(self.now, shortest)
     }
@@ -123,7 +119,7 @@ impl Steps {
     }
 
     /// Begins a round if one is needed and possible. Returns whether the crate has something to say.
-    pub(super) fn ask_reads(&mut self) -> bool {
+    pub(super) fn begin_read_round(&mut self) -> bool {
         if !self.is_leader() || !self.node.raft.commit_to_current_term() {
             return false;
         }

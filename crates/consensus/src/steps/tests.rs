@@ -12,7 +12,10 @@ use crate::sim::Rng;
 
 mod bounds;
 mod departures;
+mod lost_entries;
+mod recovered;
 mod times;
+mod unlisted;
 
 const START: Mono = Mono(1_000_000_000);
 
@@ -41,6 +44,7 @@ fn boot(voters: u64) -> Boot {
         applied: 10,
         epoch: 1,
         announced_ms: 0,
+        recovered: 0,
     }
 }
 

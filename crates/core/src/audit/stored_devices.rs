@@ -110,7 +110,8 @@ pub(crate) async fn open_all(broker: &Broker, tx: &mut ReadTx, view: &View, sett
 }
 
 /// Opens the stored device at `at`, if there is one and the configuration allows it: a device of a restored snapshot may
-/// write to any file. The error is why its target cannot be opened: then the device takes no entries.
+/// write to any file. The error is why its target cannot be opened: then the device takes no entries, and without another
+/// one every request is refused.
 async fn open_stored(
     broker: &Broker,
     tx: &mut ReadTx,
@@ -119,21 +120,22 @@ async fn open_stored(
     at: &str,
 ) -> Result<Option<DeviceError>> {
     let Some(stored) = STORED.get_in(tx, view, at).await? else { return Ok(None) };
-    if !limits.allow_api_audit_creation {
-        tracing::error!(
-            device = stored.name,
-            "an audit device of sys/audit is not opened: the configuration does not have unsafe_allow_api_audit_creation = true"
-        );
-        return Ok(None);
-    }
     let salt = tx.get(view, &salt_key(&stored.name)).await?;
-    let salt = salt.ok_or_else(|| Error::internal("an audit device has no salt"))?;
     let settings = stored.settings();
     // A device declared later under the same path has precedence.
     if broker.collides(&settings.name) {
         tracing::warn!(device = %settings.name, "an audit device of the configuration has the path of one of sys/audit, which is not opened");
         return Ok(None);
     }
+    if !limits.allow_api_audit_creation {
+        let error = DeviceError::of(&settings, FORBIDDEN);
+        tracing::error!(%error, "an audit device of sys/audit is not opened and gets no entries");
+        let salt = salt.unwrap_or_else(|| Bytes::copy_from_slice(&random::bytes::<32>()));
+        let opened = (DeviceOptions::unusable(), Box::new(Forbidden) as Box<dyn Device>);
+        broker.add(Recorder::created(settings, opened, &salt, stored.local));
+        return Ok(Some(error));
+    }
+    let salt = salt.ok_or_else(|| Error::internal("an audit device has no salt"))?;
     let allowed = AllowedTargets::created(&limits.own_files);
     let (opened, failure) = match target::open(&settings, &allowed) {
         Ok(opened) => (opened, None),
@@ -223,6 +225,30 @@ impl CacheOwner for StoredDevices {
         let commit = changed.commits;
         changed.names.insert(change.key.to_owned(), commit);
         self.is_behind.store(true, Ordering::Release);
+    }
+}
+
+/// Why a device is never opened.
+const FORBIDDEN: &str = "the configuration does not have unsafe_allow_api_audit_creation = true";
+
+/// A device that the configuration of this node forbids. It takes no entries.
+struct Forbidden;
+
+impl Device for Forbidden {
+    fn submit(&self, _: Line) -> Ticket<'_> {
+        Ticket::Done(Err(io::Error::other(FORBIDDEN)))
+    }
+
+    fn reopen(&self) -> io::Result<()> {
+        Err(io::Error::other(FORBIDDEN))
+    }
+
+    fn can_block(&self) -> bool {
+        false
+    }
+
+    fn is_open(&self) -> bool {
+        false
     }
 }
 

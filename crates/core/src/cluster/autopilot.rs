@@ -19,8 +19,12 @@ use crate::layout::SYSTEM_STORAGE;
 pub(crate) const CONFIG: Records<AutopilotConfig> = Records::at("raft/autopilot");
 
 /// The longest time between two ticks that counts as the time that has passed: a clock that was set ahead must not make a
-/// member old.
+/// member old. So no pause is longer.
 const MAX_STEP: Duration = Duration::from_secs(30);
+/// The shortest pause before the tick that promotes a learner.
+const LEAST_PAUSE: Duration = Duration::from_secs(1);
+/// The pause while a learner that wants a vote is not healthy.
+const LEARNER_PAUSE: Duration = Duration::from_secs(2);
 /// The shortest silence after which a member may be removed.
 pub(crate) const LEAST_DEAD: u64 = 60;
 /// The smallest number of voters below which no member may be removed.
@@ -121,9 +125,10 @@ impl Memory {
         }
     }
 
-    fn is_stable(&self, member: &Member, config: &AutopilotConfig) -> bool {
+    /// The time until a member is stable; zero when it is, `None` while it is not healthy.
+    fn unstable_for(&self, member: &Member, config: &AutopilotConfig) -> Option<Duration> {
         let needed = Duration::from_secs(config.server_stabilization_time);
-        self.healthy.get(&member.id).is_some_and(|since| self.leading_for - since.at >= needed)
+        self.healthy.get(&member.id).map(|since| needed.saturating_sub(self.leading_for.saturating_sub(since.at)))
     }
 
     /// Whether a member is silent, and this node has led, for as long as a dead member is.
@@ -161,24 +166,33 @@ pub(crate) fn matched(status: &ClusterStatus, member: &Member) -> u64 {
     status.peers.iter().find(|peer| peer.id == member.id).map_or(0, |peer| peer.matched)
 }
 
-/// Returns the next change of the members, at most one: another one would be refused while it is open. Nothing on a
-/// standby, which forgets what it has seen.
+/// Returns the next change of the members, if any. One at a time: another one would be refused while it is open. A standby
+/// drops what it has seen.
 pub(crate) fn tick(
     status: &ClusterStatus,
     config: &AutopilotConfig,
     now: Timestamp,
     memory: &mut Memory,
-) -> Vec<Change> {
+) -> Option<Change> {
     if !status.is_leading {
         *memory = Memory::default();
-        return Vec::new();
+        return None;
     }
     memory.observe(status, config, now);
     let dead = config.cleanup_dead_servers.then(|| dead(status, config, memory)).flatten();
     let next = dead.map(|member| Change::Remove(member.node.clone()));
     next.or_else(|| ready(status, config, memory).map(|member| Change::Promote(member.node.clone())))
-        .into_iter()
-        .collect()
+}
+
+/// The pause before the next tick: the interval, or less while a learner waits for its vote.
+pub(crate) fn pause(status: &ClusterStatus, memory: &Memory, interval: Duration) -> Duration {
+    let left = waiting(status).map(|member| memory.unstable_for(member, &memory.config).unwrap_or(LEARNER_PAUSE)).min();
+    left.map_or(interval, |left| left.max(LEAST_PAUSE).min(interval)).min(MAX_STEP)
+}
+
+/// The learners that want a vote.
+fn waiting(status: &ClusterStatus) -> impl Iterator<Item = &Member> {
+    status.members.iter().filter(|member| member.wants_vote && !member.voter)
 }
 
 /// A dead member that can be removed: enough voters remain, and a quorum of them is healthy.
@@ -194,8 +208,7 @@ fn dead<'a>(status: &'a ClusterStatus, config: &AutopilotConfig, memory: &Memory
 
 /// The learner that wants a vote and is stable for the longest time.
 fn ready<'a>(status: &'a ClusterStatus, config: &AutopilotConfig, memory: &Memory) -> Option<&'a Member> {
-    let waiting = status.members.iter().filter(|member| member.wants_vote && !member.voter);
-    let stable = waiting.filter(|member| memory.is_stable(member, config));
+    let stable = waiting(status).filter(|member| memory.unstable_for(member, config) == Some(Duration::ZERO));
     stable.min_by_key(|member| (memory.healthy.get(&member.id).map(|since| since.at), member.id))
 }
 
@@ -207,6 +220,11 @@ impl Autopilot {
     /// What the last tick has seen.
     pub(crate) fn memory(&self) -> Memory {
         self.0.lock().clone()
+    }
+
+    /// Drops what was seen, at the start of a leadership.
+    pub(crate) fn reset(&self) {
+        *self.0.lock() = Memory::default();
     }
 
     /// What was seen, for a tick.
@@ -248,41 +266,41 @@ mod tests {
         Timestamp::from_unix(1_000_000 + second)
     }
 
-    /// The changes of a tick every ten seconds up to this one, which returns its own.
-    fn ticks(status: &ClusterStatus, config: &AutopilotConfig, until: i64) -> Vec<Change> {
+    /// The change of a tick, after one every ten seconds before.
+    fn ticks(status: &ClusterStatus, config: &AutopilotConfig, until: i64) -> Option<Change> {
         let mut memory = Memory::default();
         (0..until / 10).for_each(|n| drop(tick(status, config, at(n * 10), &mut memory)));
         tick(status, config, at(until), &mut memory)
     }
 
-    fn promotes(number: u64) -> Vec<Change> {
-        vec![Change::Promote(member(number).node)]
+    fn promotes(number: u64) -> Option<Change> {
+        Some(Change::Promote(member(number).node))
     }
 
-    fn removes(number: u64) -> Vec<Change> {
-        vec![Change::Remove(member(number).node)]
+    fn removes(number: u64) -> Option<Change> {
+        Some(Change::Remove(member(number).node))
     }
 
     #[test]
     fn a_learner_in_contact_with_the_log_is_promoted_once_it_is_stable() {
         let config = AutopilotConfig::default();
         for (peer, at_second, expected) in [
-            (Peer(2, false, Some(0), 0), 0, vec![]),
+            (Peer(2, false, Some(0), 0), 0, None),
             (Peer(2, false, Some(0), 0), 10, promotes(2)),
             (Peer(2, false, Some(10), 1000), 10, promotes(2)),
-            (Peer(2, false, Some(11), 0), 600, vec![]),
-            (Peer(2, false, Some(0), 1001), 600, vec![]),
-            (Peer(2, false, None, 0), 600, vec![]),
-            (Peer(2, true, Some(0), 0), 600, vec![]),
+            (Peer(2, false, Some(11), 0), 600, None),
+            (Peer(2, false, Some(0), 1001), 600, None),
+            (Peer(2, false, None, 0), 600, None),
+            (Peer(2, true, Some(0), 0), 600, None),
         ] {
             assert_eq!(ticks(&cluster(&[peer]), &config, at_second), expected, "{at_second}");
         }
         let mut unwilling = cluster(&[Peer(2, false, Some(0), 0)]);
         unwilling.members[1].wants_vote = false;
-        assert_eq!(ticks(&unwilling, &config, 600), []);
+        assert_eq!(ticks(&unwilling, &config, 600), None);
         let slow = AutopilotConfig { server_stabilization_time: 60, ..config };
         let learner = cluster(&[Peer(2, false, Some(0), 0)]);
-        assert_eq!((ticks(&learner, &slow, 50), ticks(&learner, &slow, 60)), (vec![], promotes(2)));
+        assert_eq!((ticks(&learner, &slow, 50), ticks(&learner, &slow, 60)), (None, promotes(2)));
     }
 
     #[test]
@@ -290,13 +308,9 @@ mod tests {
         let (config, mut memory) = (AutopilotConfig::default(), Memory::default());
         let good = cluster(&[Peer(2, false, Some(0), 0)]);
         let silent = cluster(&[Peer(2, false, Some(20), 0)]);
-        for (second, status, expected) in [
-            (0, &good, vec![]),
-            (9, &good, vec![]),
-            (10, &silent, vec![]),
-            (20, &good, vec![]),
-            (30, &good, promotes(2)),
-        ] {
+        for (second, status, expected) in
+            [(0, &good, None), (9, &good, None), (10, &silent, None), (20, &good, None), (30, &good, promotes(2))]
+        {
             assert_eq!(tick(status, &config, at(second), &mut memory), expected, "{second}");
         }
     }
@@ -306,8 +320,8 @@ mod tests {
         let (config, mut memory) = (AutopilotConfig::default(), Memory::default());
         let first = cluster(&[Peer(3, false, Some(0), 0)]);
         let both = cluster(&[Peer(2, false, Some(0), 0), Peer(3, false, Some(0), 0)]);
-        assert_eq!(tick(&first, &config, at(0), &mut memory), []);
-        assert_eq!(tick(&both, &config, at(5), &mut memory), []);
+        assert_eq!(tick(&first, &config, at(0), &mut memory), None);
+        assert_eq!(tick(&both, &config, at(5), &mut memory), None);
         assert_eq!(tick(&both, &config, at(20), &mut memory), promotes(3));
     }
 
@@ -323,15 +337,15 @@ mod tests {
         let (alive, dead) = (Some(0), Some(day));
         let four = voters(&[alive, alive, dead]);
         assert_eq!(ticks(&four, &config, day as i64), removes(4));
-        assert_eq!(ticks(&four, &config, day as i64 - 10), [], "since the start of the leadership");
+        assert_eq!(ticks(&four, &config, day as i64 - 10), None, "since the start of the leadership");
         let off = AutopilotConfig { cleanup_dead_servers: false, ..config };
-        assert_eq!(ticks(&four, &off, day as i64), []);
-        assert_eq!(ticks(&voters(&[alive, dead]), &config, day as i64), [], "two voters would remain");
-        assert_eq!(ticks(&voters(&[alive, alive, Some(day - 1)]), &config, day as i64), []);
+        assert_eq!(ticks(&four, &off, day as i64), None);
+        assert_eq!(ticks(&voters(&[alive, dead]), &config, day as i64), None, "two voters would remain");
+        assert_eq!(ticks(&voters(&[alive, alive, Some(day - 1)]), &config, day as i64), None);
         assert_eq!(ticks(&voters(&[alive, alive, None]), &config, day as i64), removes(4));
         let min = AutopilotConfig { min_quorum: 4, ..config };
-        assert_eq!(ticks(&four, &min, day as i64), []);
-        assert_eq!(ticks(&voters(&[alive, dead, dead, dead]), &config, day as i64), [], "two of four are no quorum");
+        assert_eq!(ticks(&four, &min, day as i64), None);
+        assert_eq!(ticks(&voters(&[alive, dead, dead, dead]), &config, day as i64), None, "two of four are no quorum");
         assert_eq!(ticks(&voters(&[alive, alive, dead, dead]), &config, day as i64), removes(4), "one at a time");
     }
 
@@ -345,7 +359,7 @@ mod tests {
         };
         assert_eq!(ticks(&cluster(&[Peer(2, false, Some(60), 0)]), &config, 60), removes(2));
         let without_quorum = cluster(&[Peer(2, false, Some(60), 0), Peer(3, true, Some(60), 0)]);
-        assert_eq!(ticks(&without_quorum, &config, 600), []);
+        assert_eq!(ticks(&without_quorum, &config, 600), None);
     }
 
     #[test]
@@ -356,9 +370,30 @@ mod tests {
             ..AutopilotConfig::default()
         };
         let status = cluster(&[Peer(2, false, Some(59), 0)]);
-        assert_eq!(ticks(&status, &config, 600), []);
+        assert_eq!(ticks(&status, &config, 600), None);
         let status = cluster(&[Peer(2, false, Some(60), 0)]);
-        assert_eq!((ticks(&status, &config, 50), ticks(&status, &config, 60)), (vec![], removes(2)));
+        assert_eq!((ticks(&status, &config, 50), ticks(&status, &config, 60)), (None, removes(2)));
+    }
+
+    #[test]
+    fn the_next_tick_is_when_a_learner_becomes_stable() {
+        let seconds = Duration::from_secs;
+        let learner = cluster(&[Peer(2, false, Some(0), 0)]);
+        let pause_at = |status: &ClusterStatus, second: i64, interval: u64| {
+            let mut memory = Memory::default();
+            tick(status, &AutopilotConfig::default(), at(0), &mut memory);
+            tick(status, &AutopilotConfig::default(), at(second), &mut memory);
+            pause(status, &memory, seconds(interval))
+        };
+        assert_eq!([0, 3, 9, 10].map(|second| pause_at(&learner, second, 60).as_secs()), [10, 7, 1, 1]);
+        assert_eq!(pause_at(&learner, 0, 5), seconds(5));
+        // One that is not heard yet may soon be healthy.
+        assert_eq!(pause_at(&cluster(&[Peer(2, false, None, 0)]), 0, 60), LEARNER_PAUSE);
+        let voter = cluster(&[Peer(2, true, None, 0)]);
+        assert_eq!([10, 60].map(|interval| pause_at(&voter, 0, interval)), [seconds(10), MAX_STEP]);
+        let mut unwilling = learner;
+        unwilling.members[1].wants_vote = false;
+        assert_eq!(pause_at(&unwilling, 0, 10), seconds(10));
     }
 
     #[test]
@@ -371,7 +406,7 @@ mod tests {
         let status = cluster(&[Peer(2, false, None, 0), Peer(3, false, Some(0), 0)]);
         let mut memory = Memory::default();
         for second in [0, 10_000_000, -5, 20_000_000] {
-            assert_eq!(tick(&status, &config, at(second), &mut memory), [], "{second}");
+            assert_eq!(tick(&status, &config, at(second), &mut memory), None, "{second}");
         }
         assert_eq!(memory.leading_for(), 2 * MAX_STEP);
     }
@@ -382,10 +417,10 @@ mod tests {
         let status = cluster(&[Peer(2, false, Some(0), 0)]);
         tick(&status, &config, at(0), &mut memory);
         let next_term = ClusterStatus { term: status.term + 1, ..status.clone() };
-        assert_eq!(tick(&next_term, &config, at(10), &mut memory), []);
+        assert_eq!(tick(&next_term, &config, at(10), &mut memory), None);
         assert_eq!(tick(&next_term, &config, at(20), &mut memory), promotes(2));
         let standby = ClusterStatus { is_leading: false, ..status };
-        assert_eq!(tick(&standby, &config, at(30), &mut memory), []);
+        assert_eq!(tick(&standby, &config, at(30), &mut memory), None);
         assert!(memory.term.is_none() && memory.healthy.is_empty());
     }
 }

@@ -1,11 +1,13 @@
 //! The ticks of autopilot on the leader, and the commits of the changes that they return.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use keepfast_framework::Result;
 use keepfast_storage::{Barrier, Change, ClusterStatus, Consensus};
 
-use super::autopilot::{AutopilotConfig, tick};
+use super::autopilot::{AutopilotConfig, pause, tick};
+use super::keys::changed;
 use super::members::{change as change_members, find, remove};
 use crate::lifecycle::Lifecycle;
 
@@ -21,33 +23,47 @@ impl Drop for AutopilotTask {
 impl AutopilotTask {
     /// Starts the ticks of this server.
     pub(crate) fn start(server: Weak<Lifecycle>) -> Self {
-        AutopilotTask(tokio::spawn(async move {
-            let parts_of =
-                |server: Arc<Lifecycle>| (server.parts.clock.clone(), server.parts.settings.autopilot_interval);
-            while let Some((clock, interval)) = server.upgrade().map(parts_of) {
-                clock.sleep_until(clock.now().after(interval)).await;
-                let Some(server) = server.upgrade() else { return };
-                if let Err(error) = advance(&server).await {
-                    let cause = error.cause().map(ToString::to_string).unwrap_or_default();
-                    tracing::warn!(%error, %cause, "autopilot cannot change the members");
-                }
-            }
-        }))
+        AutopilotTask(tokio::spawn(run(server)))
     }
 }
 
-/// One tick, for the background tasks of the leader: commits the change that is due. Without a cluster it does nothing.
+// The lifecycle is not kept: a server that is dropped ends the ticks.
+async fn run(server: Weak<Lifecycle>) {
+    let consensus = server.upgrade().and_then(|server| server.parts.membership.consensus().cloned());
+    let mut members = consensus.as_ref().and_then(|consensus| consensus.member_changes());
+    while let Some((clock, pause)) = server.upgrade().map(|server| (server.parts.clock.clone(), pause_of(&server))) {
+        tokio::select! {
+            () = clock.sleep_until(clock.now().after(pause)) => {}
+            // A learner may have joined.
+            () = changed(members.as_mut()) => {}
+        }
+        let Some(server) = server.upgrade() else { return };
+        if let Err(error) = advance(&server).await {
+            let cause = error.cause().map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(%error, %cause, "autopilot cannot change the members");
+        }
+    }
+}
+
+/// The pause before the next tick.
+fn pause_of(server: &Lifecycle) -> Duration {
+    let interval = server.parts.settings.autopilot_interval;
+    let status = server.parts.membership.cluster_status();
+    status.map_or(interval, |status| pause(&status, &server.administration.autopilot.memory(), interval))
+}
+
+/// One tick, for the background tasks of the leader: commits the next change. Without a cluster it does nothing.
 ///
 /// Fails when the change is not committed; the next tick tries again.
 pub(crate) async fn advance(server: &Lifecycle) -> Result<()> {
     let Some((consensus, unsealed)) = server.parts.backend.consensus().zip(server.unsealed()) else { return Ok(()) };
     let config = AutopilotConfig::load(&unsealed.barrier).await?;
     let status = consensus.status();
-    let changes = tick(&status, &config, server.parts.clock.now(), &mut server.administration.autopilot.lock());
-    for change in changes {
-        apply(server, &*consensus, &unsealed.barrier, &status, change).await?;
+    let change = tick(&status, &config, server.parts.clock.now(), &mut server.administration.autopilot.lock());
+    match change {
+        Some(change) => apply(server, &*consensus, &unsealed.barrier, &status, change).await,
+        None => Ok(()),
     }
-    Ok(())
 }
 
 async fn apply(

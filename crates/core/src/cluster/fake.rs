@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use keepfast_crypto::hash::sha256;
 use keepfast_storage::{
-    Addresses, Change, ChangeError, ClusterStatus, Consensus, Index, Joined, Member, Origin, RaftId, SnapshotHead,
+    Addresses, Change, ChangeError, ClusterStatus, Consensus, Index, Joined, Key, Member, Origin, RaftId, SnapshotHead,
     SnapshotParts, StorageError, Transport,
 };
 use parking_lot::Mutex;
@@ -112,6 +113,28 @@ impl FakeConsensus {
     }
 }
 
+/// The parts of a snapshot of these records, in the form of the storage.
+pub(crate) fn parts_of(records: &[(Key, Bytes)]) -> Vec<Bytes> {
+    let (mut out, mut digest) = (Vec::new(), [0; 32]);
+    for (key, value) in records {
+        let mut row = vec![1];
+        for text in [key.as_str().as_bytes(), value] {
+            row.extend((text.len() as u32).to_le_bytes());
+            row.extend_from_slice(text);
+        }
+        digest = sha256(&[&digest[..], &row].concat());
+        out.extend(row);
+    }
+    let mut end = vec![0];
+    end.extend(1_u32.to_le_bytes());
+    end.extend(0_u64.to_le_bytes());
+    end.extend((records.len() as u64).to_le_bytes());
+    digest = sha256(&[&digest[..], &end].concat());
+    out.extend(end);
+    out.extend(digest);
+    out.chunks(1000).map(Bytes::copy_from_slice).collect()
+}
+
 /// Parts in memory.
 pub(crate) struct Parts(pub(crate) std::vec::IntoIter<Bytes>);
 
@@ -130,6 +153,10 @@ impl Consensus for FakeConsensus {
 
     fn status(&self) -> ClusterStatus {
         self.status.lock().clone()
+    }
+
+    fn leader(&self) -> Option<Member> {
+        self.status().leader
     }
 
     async fn settled(&self, _: Duration) -> Result<Index, StorageError> {

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use keepfast_framework::{Error, Incoming, StateIndex, Status, Timestamp};
+use keepfast_framework::routes::Access;
+use keepfast_framework::rows::Runs;
+use keepfast_framework::{Error, Incoming, Operation, StateIndex, Status, Timestamp};
 use keepfast_storage::{Consensus, Index, Member, StorageError};
 
 use super::place::Site;
 use super::port::{ClusterPort, NotForwarded};
 use super::service::SETTLES_WITHIN;
 use crate::parts::ServerParts;
+use crate::preliminaries::finds_live_token;
 use crate::request::{Pipeline, Response, ResponseHeaders};
 use crate::sys::sealed::runs_without_leader;
 
@@ -33,7 +36,10 @@ pub(crate) struct ClusterNode<'a> {
 /// How a request goes on once its state is known.
 enum Next {
     Run(Site, Index),
-    Forward,
+    /// Whether the state here has the token of the request.
+    Forward {
+        is_proven: bool,
+    },
     Refuse(Error),
 }
 
@@ -44,13 +50,14 @@ impl ClusterNode<'_> {
         match next {
             Next::Refuse(error) => self.refuse(incoming, error).await,
             // The edge did not receive the body: the stages refuse the request.
-            Next::Forward if !incoming.body_withheld => {
+            Next::Forward { is_proven } if !incoming.body_withheld => {
                 let mut incoming = incoming;
-                // Its token cannot be checked here.
-                incoming.cluster.get_or_insert_default().is_unproven = incoming.token.is_none();
+                // The state here may have a token that was revoked, but no text proves one.
+                let is_proven = is_proven || self.pipeline.has_proven_caller(&incoming).await;
+                incoming.cluster.get_or_insert_default().is_unproven = !is_proven;
                 self.forward(incoming).await
             }
-            Next::Forward => self.run(incoming, Site::Leader, Index(0)).await,
+            Next::Forward { .. } => self.run(incoming, Site::Leader, Index(0)).await,
             Next::Run(site, settled) => self.run(incoming, site, settled).await,
         }
     }
@@ -65,13 +72,16 @@ impl ClusterNode<'_> {
             }
             if self.consensus.applied(Index(index.value), APPLIED_WITHIN).await.is_err() {
                 return match part.is_some_and(|part| part.forward_when_behind) && !self.parts.is_active() {
-                    true => Next::Forward,
+                    true => Next::Forward { is_proven: false },
                     false => {
                         let text = "required index state not present";
                         Next::Refuse(Error::new(Status::PRECONDITION_FAILED, text))
                     }
                 };
             }
+        }
+        if self.is_surely_forwarded(incoming).await {
+            return Next::Forward { is_proven: true };
         }
         let settled = self.consensus.settled(SETTLES_WITHIN).await;
         // Read afterwards: the role may have changed meanwhile.
@@ -81,17 +91,46 @@ impl ClusterNode<'_> {
             // What writes waits for the takeover.
             Ok(settled) if leads => Next::Run(Site::Standby { forwards_all: false }, settled),
             Ok(settled) => {
-                let asks_for_leader = part.is_some_and(|part| part.forward);
-                let forwards_all = asks_for_leader || self.parts.settings.disable_standby_reads;
+                let is_for_leader = part.is_some_and(|part| part.forward);
+                let is_off = self.parts.membership.clocks.skew().is_some();
+                let forwards_all = is_for_leader || is_off || self.parts.settings.disable_standby_reads;
                 Next::Run(Site::Standby { forwards_all }, settled)
             }
             // The leader has the state.
-            Err(StorageError::Behind(_)) if !leads => Next::Forward,
+            Err(StorageError::Behind(_)) if !leads => Next::Forward { is_proven: false },
             Err(StorageError::NoLeader) if runs_without_leader(incoming.path.as_str()) => {
                 Next::Run(Site::Leader, Index(0))
             }
             Err(error) => Next::Refuse(error.into()),
         }
+    }
+
+    /// Whether another node leads and runs a write whatever the state is, so that this node need not wait for it: the
+    /// row that it leads to is one of the leader, and the state here has its token. The leader checks both again.
+    async fn is_surely_forwarded(&self, incoming: &Incoming) -> bool {
+        let writes = matches!(incoming.operation, Operation::Update | Operation::Patch | Operation::Delete);
+        if !writes || incoming.token.is_none() || incoming.body_withheld || self.parts.is_active() {
+            return false;
+        }
+        if !matches!(self.leader(), Some(Leader::Other(_))) {
+            return false;
+        }
+        let is_of_leader = {
+            let router = self.pipeline.server().engines.mounts.router();
+            let found = router.find(incoming.path.as_str()).and_then(|(mounted, within)| {
+                let row = &mounted.table.rows()[mounted.table.find(incoming.operation, within)?.row];
+                Some(row.access != Access::Unauthenticated && row.runs(incoming.operation) == Runs::Leader)
+            });
+            found.unwrap_or(false)
+        };
+        is_of_leader && self.has_token_of(incoming).await
+    }
+
+    /// Whether the state here has the token of a request.
+    async fn has_token_of(&self, incoming: &Incoming) -> bool {
+        let Some(token) = &incoming.token else { return false };
+        let remote = incoming.remote.map(|address| address.ip());
+        finds_live_token(self.pipeline.server(), token, remote).await
     }
 
     async fn run(&self, incoming: Box<Incoming>, site: Site, settled: Index) -> Response {
@@ -129,6 +168,7 @@ impl ClusterNode<'_> {
                 None => {}
             }
             if self.parts.clock.now() >= until {
+                self.parts.metrics.cluster.forward.fail();
                 return self.refuse(incoming, StorageError::NoLeader.into()).await;
             }
             self.wait(until).await;
@@ -154,26 +194,26 @@ impl ClusterNode<'_> {
         leader: &Member,
         incoming: Box<Incoming>,
     ) -> Result<Response, Box<Incoming>> {
-        // For the audit entries of a request whose fate is not known.
-        let kept = incoming.clone();
         let forward = &self.parts.metrics.cluster.forward;
-        match forward.of(&*self.parts.clock, port.forward(leader, incoming)).await {
-            Ok(response) => Ok(self.with_index(Response::forwarded(response), Index(0))),
-            Err(NotForwarded::Elsewhere(incoming)) => Err(incoming),
+        let (refused, error) = match forward.timed(&*self.parts.clock, port.forward(leader, incoming)).await {
+            Ok(response) => return Ok(self.with_index(Response::forwarded(response), Index(0))),
+            Err(NotForwarded::Elsewhere(incoming)) => return Err(incoming),
             Err(NotForwarded::Busy(incoming)) => {
-                let text = "too many requests without a token wait for the leader; send the request again";
-                Ok(self.refuse(incoming, Error::new(Status::UNAVAILABLE, text)).await)
+                let text = "too many requests without a valid token wait for the leader; send the request again";
+                (incoming, Error::new(Status::UNAVAILABLE, text))
             }
             Err(NotForwarded::TooLong(incoming)) => {
-                let text = "the request is too long for the leader";
-                Ok(self.refuse(incoming, Error::new(Status::TOO_LARGE, text)).await)
+                (incoming, Error::new(Status::TOO_LARGE, "the request is too long for the leader"))
             }
-            Err(NotForwarded::Lost) => {
+            Err(NotForwarded::Lost(incoming)) => {
+                forward.fail();
                 let text = "the connection to the leader was lost; the outcome of the request is not known";
                 // Without a `Retry-After`: the request may have taken effect.
-                Ok(self.pipeline.refuse(kept, Error::new(Status::UNAVAILABLE, text)).await)
+                return Ok(self.pipeline.refuse(incoming, Error::new(Status::UNAVAILABLE, text)).await);
             }
-        }
+        };
+        forward.fail();
+        Ok(self.refuse(refused, error).await)
     }
 
     /// The leader, if it is known.
@@ -181,10 +221,9 @@ impl ClusterNode<'_> {
         if self.parts.is_active() {
             return Some(Leader::Own);
         }
-        let status = self.consensus.status();
         let own = self.consensus.identity();
         // A node that is about to lead has not applied all entries yet.
-        let other = status.leader.filter(|leader| leader.node != own.node);
+        let other = self.consensus.leader().filter(|leader| leader.node != own.node);
         other.map(|leader| Leader::Other(Box::new(leader)))
     }
 
@@ -223,7 +262,7 @@ impl ClusterNode<'_> {
             return response;
         }
         let value = response.committed().unwrap_or(settled).max(settled).0;
-        let index = StateIndex { cluster: self.cluster_id.to_owned(), value }.encode();
+        let index = StateIndex::encode(self.cluster_id, value);
         response.with_headers(ResponseHeaders { index: Some(index), ..ResponseHeaders::default() })
     }
 }

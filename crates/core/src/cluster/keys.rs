@@ -85,9 +85,13 @@ struct KeyringChanges {
 }
 
 impl KeyringChanges {
-    fn give(&self, given: Option<GivenAuthority>) {
-        *self.given.lock() = given;
-        self.changed.notify_one();
+    /// Notes an authority. The port is opened again for one of another term only, because that ends connections.
+    fn give(&self, given: GivenAuthority) {
+        let mut current = self.given.lock();
+        if current.as_ref().is_none_or(|current| current.term != given.term) {
+            *current = Some(given);
+            self.changed.notify_one();
+        }
     }
 }
 
@@ -177,7 +181,7 @@ impl Connection {
         opened
     }
 
-    /// Ends the tasks, which could open the port with the present keys until then.
+    /// Ends the tasks, which could open the port with the current keys until then.
     async fn end_tasks(&mut self) {
         for task in &mut self.tasks {
             task.abort();
@@ -214,8 +218,12 @@ impl ConnectionParts {
             authorities.current = current;
             authorities.all()
         };
-        let identity =
-            PortIdentity { cluster_id: self.cluster_id.clone(), node: self.consensus.identity(), authorities };
+        let identity = PortIdentity {
+            cluster_id: self.cluster_id.clone(),
+            node: self.consensus.identity(),
+            cluster_addr: self.addresses.cluster_addr.clone(),
+            authorities,
+        };
         let transport = self.port.open(identity, self.service.clone()).await?;
         let timed = TimedTransport::new(transport, self.observed.clone());
         Ok(self.consensus.start(Arc::new(timed), self.addresses.clone()).await?)
@@ -281,7 +289,7 @@ impl Follower {
 }
 
 /// Completes after the next change of the members.
-async fn changed(members: Option<&mut watch::Receiver<()>>) {
+pub(super) async fn changed(members: Option<&mut watch::Receiver<()>>) {
     if let Some(members) = members
         && members.changed().await.is_ok()
     {
@@ -301,4 +309,22 @@ async fn reached(clock: &dyn Clock, time: Option<Timestamp>) {
 fn report(error: &Error) {
     let cause = error.cause().map(ToString::to_string).unwrap_or_default();
     tracing::error!(%error, %cause, "the cluster port cannot use the current keyring, and tries again");
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use keepfast_crypto::random;
+
+    use super::*;
+
+    #[test]
+    fn the_port_is_opened_again_only_for_an_authority_of_another_term() {
+        let changes = KeyringChanges::default();
+        let opens = |term| {
+            changes.give(GivenAuthority { term, seed: random::key() });
+            changes.changed.notified().now_or_never().is_some()
+        };
+        assert_eq!([2, 2, 3, 3].map(opens), [true, false, true, false]);
+    }
 }

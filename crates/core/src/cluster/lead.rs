@@ -142,6 +142,11 @@ impl Leadership {
         let task = roles.map(|roles| tokio::spawn(follow(work.clone(), roles, led)));
         Leadership { work, task }
     }
+
+    /// Since when this node leads; `None` on a standby, and until the takeover is complete.
+    pub(crate) fn since(&self) -> Option<Timestamp> {
+        self.work.state.lock().leads_since
+    }
 }
 
 async fn follow(work: Arc<Endable>, mut roles: watch::Receiver<Role>, mut led: Option<u64>) {
@@ -289,6 +294,10 @@ mod tests {
             assert_eq!(work.next(2).await, ["take over", "start"]);
             // The same role again changes nothing.
             role.send_replace(Role::Leading);
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            assert!(work.events.lock().is_empty());
             role.send_replace(following());
             assert_eq!(work.next(1).await, ["stop"]);
         }

@@ -14,7 +14,7 @@ use crate::layout::SYSTEM_STORAGE;
 
 /// The time without a message after which a member counts as out of contact.
 pub(crate) const SILENT: Duration = Duration::from_secs(10);
-/// The most removed data directories that are remembered; the oldest are forgotten first.
+/// The most removed data directories that are kept; the oldest are dropped first.
 const MAX_REMOVED: usize = 256;
 
 /// The data directories that were removed.
@@ -209,22 +209,18 @@ pub(crate) async fn remove(
     member: &Member,
 ) -> Result<()> {
     let incarnation = member.incarnation;
-    let was_due = removed_directories(barrier).await?.is_rotation_due;
     // First: a leader that removes itself cannot write afterwards. The next leader rotates the keyring.
     let note = move |removed: &mut RemovedDirectories| {
         removed.add(incarnation);
         removed.is_rotation_due = true;
     };
     change_removed(barrier, note).await?;
-    if let Err(error) = change(consensus, Change::Remove(member.node.clone())).await {
-        if consensus.status().members.iter().any(|m| m.incarnation == incarnation) {
-            let withdraw = move |removed: &mut RemovedDirectories| {
-                removed.discard(incarnation);
-                removed.is_rotation_due = was_due;
-            };
-            change_removed(barrier, withdraw).await?;
+    if let Err(error) = consensus.change(Change::Remove(member.node.clone())).await {
+        // The rotation stays due: another removal may need it.
+        if !may_be_committed(&error) && consensus.status().members.iter().any(|m| m.incarnation == incarnation) {
+            change_removed(barrier, move |removed| removed.discard(incarnation)).await?;
         }
-        return Err(error);
+        return Err(explained(error));
     }
     tracing::info!(node = %member.node, "removed a member of the cluster");
     if consensus.identity().incarnation != incarnation
@@ -235,13 +231,21 @@ pub(crate) async fn remove(
     Ok(())
 }
 
+/// Whether a change may be committed after this error.
+fn may_be_committed(error: &StorageError) -> bool {
+    matches!(error, StorageError::Unknown | StorageError::Stopped(_))
+}
+
 /// Rotates the keyring if a member was removed and no rotation has followed.
 pub(crate) async fn rotate_when_due(barrier: &Arc<Barrier>, now: Timestamp) -> Result<()> {
-    if !removed_directories(barrier).await?.is_rotation_due {
+    let before = removed_directories(barrier).await?;
+    if !before.is_rotation_due {
         return Ok(());
     }
     let term = barrier.rotate(now.unix()).await?;
-    change_removed(barrier, |removed| removed.is_rotation_due = false).await?;
+    let incarnations = &before.incarnations;
+    // Another member may have been removed meanwhile, whose rotation follows.
+    change_removed(barrier, |removed| removed.is_rotation_due &= removed.incarnations != *incarnations).await?;
     tracing::info!(term, "the keyring was rotated after the removal of a member");
     Ok(())
 }

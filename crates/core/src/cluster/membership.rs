@@ -7,6 +7,7 @@ use keepfast_framework::Clock;
 use keepfast_storage::{Backend, ClusterStatus, Consensus, Role};
 use tokio::sync::watch;
 
+use super::clocks::Clocks;
 use super::port::ClusterPort;
 use super::taken_over::TakenOver;
 use crate::settings::Settings;
@@ -24,6 +25,8 @@ pub(crate) struct Membership {
     port: Option<Arc<dyn ClusterPort>>,
     /// Whether this node has taken over as the leader.
     pub(crate) taken_over: TakenOver,
+    /// The differences between the clocks of the members.
+    pub(crate) clocks: Arc<Clocks>,
 }
 
 impl Membership {
@@ -34,6 +37,7 @@ impl Membership {
             consensus: backend.consensus(),
             port: settings.cluster_port.clone(),
             taken_over: TakenOver::default(),
+            clocks: Arc::default(),
         }
     }
 

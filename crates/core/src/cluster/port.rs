@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use keepfast_crypto::locked::Key256;
 use keepfast_crypto::secret::SecretBytes;
-use keepfast_framework::{Incoming, Result};
-use keepfast_storage::{Backend, Member, Origin, Transport};
+use keepfast_framework::{Incoming, Result, Timestamp};
+use keepfast_storage::{Backend, Member, Origin, PeerKind, Transport};
 
 use crate::Response;
 
@@ -16,6 +16,8 @@ pub struct PortIdentity {
     pub cluster_id: String,
     /// The name and the data directory of this node.
     pub node: Origin,
+    /// The address at which other nodes reach this one: one that has no list with it gets it by this.
+    pub cluster_addr: String,
     /// The seeds of the certificate authorities of the cluster that are accepted now, each of a term of the keyring, the
     /// newest first. The certificate of this node is issued by the first; a peer's may be issued by any.
     pub authorities: Vec<Key256>,
@@ -64,7 +66,12 @@ pub trait ClusterPort: std::fmt::Debug + Send + Sync + 'static {
     /// Gives a coming root key to another member. Returns within a few seconds whether it has taken it.
     async fn announce_root(&self, to: &Member, coming: &ComingRoot) -> bool;
 
-    /// Ends the connections of nodes that are no longer members.
+    /// Sends another member the clock of this leader. Returns its clock; `None` without a response within a few seconds.
+    async fn exchange_clock(&self, _to: &Member, _own: Timestamp) -> Option<Timestamp> {
+        None
+    }
+
+    /// Ends the connections that nodes may no longer have after a change of the members.
     fn members_changed(&self);
 }
 
@@ -91,8 +98,9 @@ pub enum NotForwarded {
     Busy(Box<Incoming>),
     /// Nothing was done: the request is longer than the other node accepts.
     TooLong(Box<Incoming>),
-    /// The connection was lost after the request was sent: whether it took effect is not known.
-    Lost,
+    /// The connection was lost after the request was sent: whether it took effect is not known. The request is for audit
+    /// entries only.
+    Lost(Box<Incoming>),
 }
 
 /// What the other members of the cluster use of this node. Calls come only from peers whose certificates are valid.
@@ -101,12 +109,22 @@ pub trait PeerService: Send + Sync + 'static {
     /// The backend, with [`Backend::consensus`].
     fn backend(&self) -> Arc<dyn Backend>;
 
-    /// Whether a node with this name and data directory is a member, or is this node's leader while it joins.
-    fn is_member(&self, origin: &Origin) -> bool;
+    /// What this node knows of a node with this name and data directory.
+    fn peer_kind(&self, origin: &Origin) -> PeerKind;
+
+    /// Whether such a node is a member.
+    fn is_member(&self, origin: &Origin) -> bool {
+        self.peer_kind(origin) == PeerKind::Member
+    }
 
     /// Keeps a root key that this node's leader is about to commit, until its record is applied or 30 seconds have
     /// passed. Returns false when this node is sealed or has another leader.
     fn expect_root(&self, from: &Origin, coming: ComingRoot) -> bool;
+
+    /// Takes the clock of this node's leader, and returns that of this node; `None` for another member.
+    fn exchange_clock(&self, _from: &Origin, _leader: Timestamp) -> Option<Timestamp> {
+        None
+    }
 
     /// Handles a request that another member has received, if this node leads.
     ///

@@ -4,9 +4,10 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use keepfast_framework::{ClusterPart, Incoming};
-use keepfast_storage::{Backend, Consensus, Origin};
+use keepfast_framework::{ClusterPart, Incoming, Timestamp};
+use keepfast_storage::{Backend, Consensus, Origin, PeerKind};
 
+use super::clocks;
 use super::place::Site;
 use super::port::{ComingRoot, PeerService};
 use crate::lifecycle::Lifecycle;
@@ -27,6 +28,11 @@ impl ServedPeers {
     pub(crate) fn new(lifecycle: &Arc<Lifecycle>, consensus: Arc<dyn Consensus>) -> Self {
         ServedPeers { lifecycle: Arc::downgrade(lifecycle), backend: lifecycle.parts.backend.clone(), consensus }
     }
+
+    fn is_leader(&self, origin: &Origin) -> bool {
+        let leader = self.consensus.status().leader;
+        leader.is_some_and(|it| it.node == origin.node && it.incarnation == origin.incarnation)
+    }
 }
 
 #[async_trait]
@@ -35,17 +41,17 @@ impl PeerService for ServedPeers {
         self.backend.clone()
     }
 
-    fn is_member(&self, origin: &Origin) -> bool {
-        let status = self.consensus.status();
-        let leader = status.leader.as_ref().filter(|_| status.is_joining);
-        let mut known = status.members.iter().chain(leader);
-        known.any(|member| member.node == origin.node && member.incarnation == origin.incarnation)
+    fn peer_kind(&self, origin: &Origin) -> PeerKind {
+        self.consensus.peer_kind(origin)
+    }
+
+    fn exchange_clock(&self, from: &Origin, leader: Timestamp) -> Option<Timestamp> {
+        let lifecycle = self.lifecycle.upgrade().filter(|_| self.is_leader(from))?;
+        Some(clocks::exchange(&lifecycle.parts.membership, &*lifecycle.parts.clock, leader))
     }
 
     fn expect_root(&self, from: &Origin, coming: ComingRoot) -> bool {
-        let leader = self.consensus.status().leader;
-        let is_leader = leader.is_some_and(|it| it.node == from.node && it.incarnation == from.incarnation);
-        let Some(lifecycle) = self.lifecycle.upgrade().filter(|_| is_leader) else { return false };
+        let Some(lifecycle) = self.lifecycle.upgrade().filter(|_| self.is_leader(from)) else { return false };
         let clock = lifecycle.parts.clock.clone();
         lifecycle.unsealed().is_some_and(|unsealed| unsealed.current_seal.expect(&unsealed.barrier, &coming, clock))
     }

@@ -17,6 +17,9 @@ use crate::settings::LockoutSettings;
 /// The maximum number of names of a mount.
 const CAPACITY: usize = 32_768;
 
+/// The shortest time between two searches for counts that are over, when the table has no room for a stored one.
+const PRUNING_PAUSE: Duration = Duration::from_secs(1);
+
 /// A name at a mount, as a fixed-size hash.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct NameHash([u8; 16]);
@@ -29,6 +32,8 @@ pub(super) struct FailedLogins {
     refuses_until: Option<Timestamp>,
     /// The longest duration of a lock or count in the table.
     longest: Duration,
+    /// The last search for counts that are over, for a stored one.
+    pruned: Option<Timestamp>,
 }
 
 /// The effect of a failed login with a name.
@@ -79,7 +84,13 @@ pub(super) fn lasts(rules: &LockoutSettings) -> Duration {
 
 impl Default for FailedLogins {
     fn default() -> Self {
-        FailedLogins { counts: HashMap::new(), capacity: CAPACITY, refuses_until: None, longest: Duration::ZERO }
+        FailedLogins {
+            counts: HashMap::new(),
+            capacity: CAPACITY,
+            refuses_until: None,
+            longest: Duration::ZERO,
+            pruned: None,
+        }
     }
 }
 
@@ -89,11 +100,27 @@ impl FailedLogins {
         self.refuses_until.is_none_or(|until| until <= now) && self.counts.values().all(|count| count.is_over(now))
     }
 
-    /// Restores a stored count.
-    pub(super) fn restore(&mut self, name: NameHash, count: Failed) {
-        if self.counts.len() < self.capacity / 2 {
+    /// Restores a stored count. A new name needs room in half of the table.
+    pub(super) fn restore(&mut self, name: NameHash, count: Failed, now: Timestamp) {
+        let has_room = self.counts.contains_key(&name) || self.has_room_to_restore() || {
+            self.prune(now);
+            self.has_room_to_restore()
+        };
+        if has_room {
             self.longest = self.longest.max(lasts(&count.rules));
             self.counts.insert(name, count);
+        }
+    }
+
+    fn has_room_to_restore(&self) -> bool {
+        self.counts.len() < self.capacity / 2
+    }
+
+    /// Drops counts that are over, at most once in [`PRUNING_PAUSE`].
+    fn prune(&mut self, now: Timestamp) {
+        if self.pruned.is_none_or(|last| now < last || now.since(last) >= PRUNING_PAUSE) {
+            self.counts.retain(|_, count| !count.is_over(now));
+            self.pruned = Some(now);
         }
     }
 
@@ -229,15 +256,40 @@ mod tests {
     #[test]
     fn a_stored_count_is_restored_below_half_of_the_table_only() {
         let mut table = table(10);
-        (0..8).for_each(|n| table.restore(name(n), Failed::none(&rules(), seconds(0))));
+        (0..8).for_each(|n| table.restore(name(n), Failed::none(&rules(), seconds(0)), seconds(0)));
         assert_eq!(table.len(), 5);
         assert!(table.get(name(4)).is_some() && table.get(name(5)).is_none());
         // The refusals last as long as the longest rules, also restored ones.
         let long = LockoutSettings { duration: Duration::from_secs(5000), ..rules() };
         let mut table = self::table(2);
-        table.restore(name(0), Failed::none(&long, seconds(0)));
+        table.restore(name(0), Failed::none(&long, seconds(0)), seconds(0));
         table.fail(name(1), &rules(), seconds(0));
         assert!(table.fail(name(2), &rules(), seconds(4999)).refuses_all);
+    }
+
+    #[test]
+    fn a_full_table_follows_stored_counts_of_the_names_that_it_has() {
+        let mut table = table(10);
+        (0..5).for_each(|n| table.restore(name(n), Failed::none(&rules(), seconds(0)), seconds(0)));
+        let locked = Failed { times: 5, ..Failed::none(&rules(), seconds(10)) };
+        table.restore(name(4), locked.clone(), seconds(10));
+        table.restore(name(5), locked, seconds(10));
+        let times = |n| table.get(name(n)).map(|count| count.times);
+        assert_eq!((times(3), times(4), times(5), table.len()), (Some(0), Some(5), None, 5));
+    }
+
+    #[test]
+    fn counts_that_are_over_make_room_for_stored_ones_once_a_second() {
+        let mut table = table(10);
+        (0..5).for_each(|n| table.restore(name(n), Failed::none(&rules(), seconds(0)), seconds(0)));
+        let mut restored = |n: u64, millis: u64| {
+            let now = Timestamp::EPOCH.after(Duration::from_millis(millis));
+            table.restore(name(n), Failed::none(&rules(), now), now);
+            (table.get(name(n)).is_some(), table.len())
+        };
+        assert_eq!(restored(5, 899_500), (false, 5), "no count is over");
+        assert_eq!(restored(6, 900_400), (false, 5), "nothing is searched within a second");
+        assert_eq!(restored(7, 900_500), (true, 1));
     }
 
     #[test]
@@ -252,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cleared_table_forgets_the_longest_rules() {
+    fn a_cleared_table_drops_the_longest_rules() {
         let long = LockoutSettings { duration: Duration::from_secs(5000), ..rules() };
         let mut table = table(2);
         (0..2).for_each(|n| {

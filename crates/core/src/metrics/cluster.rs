@@ -4,6 +4,7 @@ use std::future::Future;
 
 use keepfast_framework::Clock;
 
+use super::Labelled;
 use super::timing::{Counter, Timing};
 
 /// What happens between this node and the other members.
@@ -13,7 +14,9 @@ pub(crate) struct ClusterTimings {
     pub(crate) forward: Call,
     /// Batches that the leader commits for this node.
     pub(crate) commit: Call,
-    /// Questions to the leader for the index that reads must see; reads that wait at the same time share one.
+    /// The same batches, by the row whose handler wrote them.
+    pub(crate) batches: Labelled,
+    /// Calls of the leader for the index that reads must see; reads that wait at the same time share one.
     pub(crate) read_index: Call,
     /// Snapshots sent to members that lack entries.
     pub(crate) snapshot: Call,
@@ -37,13 +40,30 @@ pub(crate) struct Call {
 impl Call {
     /// Times a call, or counts its failure.
     pub(crate) async fn of<T, E>(&self, clock: &dyn Clock, call: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-        let started = clock.now();
-        let result = call.await;
-        match &result {
-            Ok(_) => self.took.record(clock.now().since(started)),
-            Err(_) => self.failed.add(),
+        let result = self.timed(clock, call).await;
+        if result.is_err() {
+            self.fail();
         }
         result
+    }
+
+    /// Times a call. After a failure the caller may try again, and counts the last one with [`fail`](Self::fail).
+    pub(crate) async fn timed<T, E>(
+        &self,
+        clock: &dyn Clock,
+        call: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let started = clock.now();
+        let result = call.await;
+        if result.is_ok() {
+            self.took.record(clock.now().since(started));
+        }
+        result
+    }
+
+    /// Counts a failure.
+    pub(crate) fn fail(&self) {
+        self.failed.add();
     }
 }
 

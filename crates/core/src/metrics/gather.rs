@@ -94,6 +94,8 @@ fn own_numbers(server: &Lifecycle) -> Vec<Item> {
         ("token.create_root", metrics.root_tokens.read()),
         ("expire.lease_expiration", metrics.leases.expired.read()),
         ("expire.lease_expiration.error", metrics.leases.expiration_errors.read()),
+        ("autosnapshots.save.errors", metrics.snapshots.save_failed.read()),
+        ("autosnapshots.rotate.errors", metrics.snapshots.rotate_failed.read()),
         ("cache.write", metrics.backend.put.count()),
         ("cache.delete", metrics.backend.delete.count()),
     ];

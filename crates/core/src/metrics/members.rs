@@ -5,6 +5,7 @@ use keepfast_storage::{ClusterStatus, Member, NodeId};
 use super::cluster::ClusterTimings;
 use super::{Item, Value};
 use crate::cluster::autopilot::{AutopilotConfig, failure_tolerance, is_healthy, lacks};
+use crate::cluster::snapshots::history::Attempts;
 use crate::lifecycle::Lifecycle;
 
 /// The metrics of the storage `raft`; of a node without other members the state of the log alone.
@@ -13,8 +14,12 @@ pub(super) fn items(server: &Lifecycle) -> Vec<Item> {
     let Some(consensus) = membership.consensus() else { return Vec::new() };
     let status = consensus.status();
     let mut out = of_log(&status, &consensus.identity().node);
+    if server.parts.settings.snapshots.is_some() && status.is_leading {
+        out.extend(of_snapshots(&server.administration.automatic_snapshots.attempts()));
+    }
     if membership.with_others().is_some() {
         out.extend(of_calls(&server.parts.metrics.cluster));
+        out.extend(server.parts.metrics.cluster.batches.items("cluster.batches_from_standby"));
         out.extend(of_members(&status));
         if status.is_leading {
             let config = server.administration.autopilot.memory().config();
@@ -27,6 +32,20 @@ pub(super) fn items(server: &Lifecycle) -> Vec<Item> {
 fn of_calls(cluster: &ClusterTimings) -> impl Iterator<Item = Item> {
     let timings = cluster.all().into_iter().map(|(name, timing)| Item::new(name, Value::Summary(timing.read())));
     timings.chain(cluster.counters().map(|(name, count)| Item::new(name, Value::Counter(count.read()))))
+}
+
+/// The automatic snapshots in the directory of the leader.
+fn of_snapshots(attempts: &Attempts) -> Vec<Item> {
+    let size = attempts.stored.iter().map(|snapshot| snapshot.size).sum();
+    let mut out = vec![
+        gauge("autosnapshots.snapshots.in.storage", attempts.stored.len() as u64),
+        gauge("autosnapshots.total.snapshot.size", size),
+    ];
+    if let Some(newest) = attempts.stored.last() {
+        out.push(gauge("autosnapshots.snapshot.size", newest.size));
+        out.push(Item::new("autosnapshots.last.success.time", Value::Gauge(newest.taken.unix() as f64)));
+    }
+    out
 }
 
 fn of_log(status: &ClusterStatus, node: &NodeId) -> Vec<Item> {
@@ -89,6 +108,7 @@ mod tests {
 
     use super::*;
     use crate::cluster::fake::{member, status};
+    use crate::cluster::snapshots::directory::StoredSnapshot;
 
     fn value(items: &[Item], name: &str, node: Option<&str>) -> Option<f64> {
         let of_node = |item: &&Item| node.is_none_or(|node| item.labels.iter().any(|(_, value)| value == node));
@@ -138,6 +158,23 @@ mod tests {
         assert_eq!(items.len(), 1);
         assert_eq!(value(&items, "raft_storage.leader.last_contact_ms", None), Some(40.0));
         assert!(of_members(&ClusterStatus { last_contact: None, ..standby }).is_empty());
+    }
+
+    #[test]
+    fn the_newest_snapshot_has_its_time_and_size() {
+        let stored = |second: i64, size| StoredSnapshot {
+            taken: keepfast_framework::Timestamp::from_unix(second),
+            path: "s".into(),
+            size,
+        };
+        let mut attempts = Attempts { stored: vec![stored(5, 10), stored(9, 20)], ..Attempts::default() };
+        let of = |attempts: &Attempts| {
+            ["last.success.time", "snapshot.size", "snapshots.in.storage", "total.snapshot.size"]
+                .map(|name| value(&of_snapshots(attempts), &format!("autosnapshots.{name}"), None))
+        };
+        assert_eq!(of(&attempts), [Some(9.0), Some(20.0), Some(2.0), Some(30.0)]);
+        attempts.stored.clear();
+        assert_eq!(of(&attempts), [None, None, Some(0.0), Some(0.0)]);
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod members;
 mod process;
 pub(crate) mod routes;
 mod seals;
+pub(crate) mod standby;
 pub(crate) mod storage;
 pub(crate) mod timing;
 pub(crate) mod transport;
@@ -79,6 +80,8 @@ pub(crate) struct Metrics {
     pub(crate) entity_creation: Labelled,
     /// The other members of the cluster.
     pub(crate) cluster: cluster::ClusterTimings,
+    /// Automatic snapshots.
+    pub(crate) snapshots: SnapshotTimings,
     /// The barrier and the storage below it.
     pub(crate) backend: storage::BackendTimings,
     /// The values of counters at the ends of intervals.
@@ -127,6 +130,17 @@ pub(crate) struct LeaseTimings {
     pub(crate) expired: Counter,
     /// Expired leases and tokens whose revocation failed.
     pub(crate) expiration_errors: Counter,
+}
+
+/// Automatic snapshots.
+#[derive(Default)]
+pub(crate) struct SnapshotTimings {
+    /// Saving and verifying one.
+    pub(crate) saved: Timing,
+    /// Those that failed.
+    pub(crate) save_failed: Counter,
+    /// Failed deletions of the oldest.
+    pub(crate) rotate_failed: Counter,
 }
 
 /// Timings of policies.
@@ -192,7 +206,7 @@ impl Metrics {
     }
 
     /// All timings with a fixed name, except those of the storage.
-    fn timings(&self) -> [(&'static str, &Timing); 26] {
+    fn timings(&self) -> [(&'static str, &Timing); 27] {
         let (tokens, leases, policies) = (&self.tokens, &self.leases, &self.policies);
         [
             ("core.handle_request", &self.request),
@@ -221,6 +235,7 @@ impl Metrics {
             ("policy.list_policies", &policies.list),
             ("audit.log_request", &self.audit_request),
             ("audit.log_response", &self.audit_response),
+            ("autosnapshots.save.duration", &self.snapshots.saved),
         ]
     }
 

@@ -8,7 +8,7 @@ use keepfast_framework::Clock;
 use keepfast_storage::{Backend, Batch, Consensus, Index, Key, Page, Role, StorageError, Watch, Write};
 use tokio::sync::watch;
 
-use super::{Metrics, Timing};
+use super::{Metrics, Timing, standby};
 
 /// The prefix of the barrier's own records, which do not count as traffic of the barrier.
 const OWN: &str = "barrier/";
@@ -52,12 +52,19 @@ pub(crate) struct Timed {
     inner: Arc<dyn Backend>,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
+    /// The role of this node; `None` without a cluster.
+    roles: Option<watch::Receiver<Role>>,
 }
 
 impl Timed {
     /// A backend that times `inner`.
     pub(crate) fn new(inner: Arc<dyn Backend>, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Self {
-        Timed { inner, clock, metrics }
+        let roles = inner.roles();
+        Timed { inner, clock, metrics, roles }
+    }
+
+    fn is_standby(&self) -> bool {
+        self.roles.as_ref().is_some_and(|roles| !roles.borrow().is_leading())
     }
 }
 
@@ -90,6 +97,9 @@ impl Backend for Timed {
                 Write::Put { key, .. } => puts += u64::from(!key.as_str().starts_with(OWN)),
                 Write::Delete { .. } => deletes += 1,
             }
+        }
+        if !batch.writes.is_empty() && self.is_standby() {
+            standby::count(&self.metrics.cluster.batches);
         }
         let started = self.clock.now();
         let outcome = self.inner.commit(batch).await;

@@ -24,6 +24,7 @@ use super::settle::{Settled, Settler};
 use super::wrap::{wrap_envelope, wrap_raw};
 use crate::audit::SerializedRequest;
 use crate::metrics::routes::RouteOperation;
+use crate::metrics::standby;
 use crate::mount::permit::RequestPermit;
 use crate::mount::{EngineHost, Mounted, Mounts};
 use crate::policy::store::CompiledAcl;
@@ -162,7 +163,8 @@ impl Dispatcher {
         let input = limited.as_deref().unwrap_or(input);
         let started = self.host.clock.now();
         let mut creates = false;
-        let outcome = self.attempts(unsealed, parts, call, input, &mut creates).await;
+        let attempts = self.attempts(unsealed, parts, call, input, &mut creates);
+        let outcome = standby::of_row(&call.mounted, call.row, attempts).await;
         if let Some(operation) = RouteOperation::of(routed.incoming.operation, creates) {
             call.mounted.timings.record(operation, self.host.clock.now().since(started));
         }

@@ -9,7 +9,7 @@ use super::authenticate::{Authenticator, RequestCaller};
 use super::authorize::{Authorized, Authorizer};
 use super::dispatch::{Dispatcher, Handled};
 use super::in_flight::InFlightGuard;
-use super::route::{Routed, route};
+use super::route::{Routed, is_unauthenticated, route};
 use super::{Departure, Refused, Response};
 use crate::cluster::place::Site;
 use crate::unsealed::Unsealed;
@@ -48,9 +48,22 @@ impl Pipeline {
         let started = clock.now();
         let in_flight_guard = observability.in_flight.begin(&incoming, started);
         let (response, is_login) = self.run_stages(incoming, started, site, &in_flight_guard).await;
-        let timing = if is_login { &observability.metrics.login } else { &observability.metrics.request };
-        timing.record(clock.now().since(started));
+        // The leader records what it handles.
+        if response.is_ok() {
+            let timing = if is_login { &observability.metrics.login } else { &observability.metrics.request };
+            timing.record(clock.now().since(started));
+        }
         response
+    }
+
+    /// Whether a request for the leader has the proof of a caller: a token that is valid here, for a path that needs one.
+    pub(crate) async fn has_proven_caller(&self, incoming: &Incoming) -> bool {
+        let Some(token) = incoming.token.as_ref() else { return false };
+        if is_unauthenticated(&self.unsealed.engines.mounts, incoming) {
+            return false;
+        }
+        let found = self.unsealed.access.tokens.find_anywhere(token.expose(), self.unsealed.clock.now()).await;
+        matches!(found, Ok(Some(_)))
     }
 
     /// Runs the stages. Also returns whether the request was a login.

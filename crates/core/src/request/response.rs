@@ -137,14 +137,11 @@ fn log(error: &Error) {
 }
 
 fn is_refusal(error: &Error) -> bool {
-    let cause = error.cause().map(|cause| cause.downcast_ref::<StorageError>());
-    let is_expected = match cause {
-        None => true,
-        Some(cause) => match cause {
-            Some(StorageError::NoLeader | StorageError::NotLeader | StorageError::Behind(_)) => true,
-            cause => matches!(cause, Some(StorageError::Closed)),
-        },
-    };
+    use StorageError::{Behind, Closed, NoLeader, NotLeader};
+
+    let is_expected = error
+        .cause()
+        .is_none_or(|cause| matches!(cause.downcast_ref(), Some(NoLeader | NotLeader | Behind(_) | Closed)));
     error.status() == Status::UNAVAILABLE && is_expected
 }
 

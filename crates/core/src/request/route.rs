@@ -230,6 +230,13 @@ pub(super) fn route(mounts: &Mounts, mut incoming: Box<Incoming>) -> Routed {
     Routed { incoming, namespace, destination: Destination::Mount(target), access, policy_path, within }
 }
 
+/// Whether the path of a request needs no token; see [`Routed::is_unauthenticated`].
+pub(super) fn is_unauthenticated(mounts: &Mounts, incoming: &Incoming) -> bool {
+    let (operation, path) = (incoming.operation, incoming.path.as_str());
+    let Some(Found { mounted, within, row, .. }) = find(mounts, operation, path) else { return false };
+    access(&mounted, operation, &path[within..], row.as_ref()) == Access::Unauthenticated
+}
+
 fn find(mounts: &Mounts, operation: Operation, path: &str) -> Option<Found> {
     let router = mounts.router();
     let (mounted, within) = router.find(path)?;

@@ -156,6 +156,9 @@ struct Health {
     /// Only there while it lasts: `sys/leases/quarantine`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     lease_quarantine: bool,
+    /// Only there on a standby whose clock differs from that of its leader, so that it serves no reads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clock_skew_ms: Option<u64>,
 }
 
 /// The status code reports the state of the server to load balancers; callers may choose the codes.
@@ -166,8 +169,10 @@ async fn health(sys: &System, req: HealthRequest) -> Result<SealedResponse<Healt
     let sealed = server.is_sealed();
     let standby = !server.parts.is_active();
     let replicated = server.parts.membership.with_others();
-    let serves_reads = standby && replicated.is_some() && !server.parts.settings.disable_standby_reads;
-    let is_removed = server.parts.membership.cluster_status().is_some_and(|status| status.is_removed);
+    let skew = server.parts.membership.clocks.skew().filter(|_| standby && !sealed);
+    let reads = !server.parts.settings.disable_standby_reads && skew.is_none();
+    let serves_reads = standby && replicated.is_some() && reads;
+    let is_removed = server.parts.membership.consensus().is_some_and(|consensus| consensus.is_removed());
     let (chosen, counted) = match (config.is_some(), sealed) {
         _ if is_removed => (&req.removedcode, Status(530)),
         (false, _) => (&req.uninitcode, Status(501)),
@@ -196,6 +201,7 @@ async fn health(sys: &System, req: HealthRequest) -> Result<SealedResponse<Healt
         cluster_name,
         cluster_id,
         lease_quarantine: has_lease_quarantine(&server),
+        clock_skew_ms: skew.map(|skew| u64::try_from(skew.as_millis()).unwrap_or(u64::MAX)),
     };
     Ok(SealedResponse::Document { status, document })
 }

@@ -2,7 +2,7 @@
 
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::sealed::SealedResponse;
-use keepfast_framework::{Cx, Error, Result, Routes, Status};
+use keepfast_framework::{Cx, Error, Result, Routes, Status, Timestamp};
 use keepfast_storage::{Role, StorageError};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -28,7 +28,7 @@ struct LeaderResponse {
 #[derive(Serialize, JsonSchema)]
 struct ActiveNode {
     is_self: bool,
-    /// Only on the active node.
+    /// Since when it is active; only on the active node, after its takeover.
     #[serde(skip_serializing_if = "Option::is_none")]
     active_time: Option<String>,
     /// Not there while no node is active.
@@ -48,19 +48,22 @@ async fn leader(sys: &System, _: Nothing) -> Result<SealedResponse<LeaderRespons
     let Some(role) = server.parts.role() else {
         return Ok(SealedResponse::ok(LeaderResponse { ha_enabled: false, node: None }));
     };
-    let since = server.since().ok_or_else(Error::sealed)?;
-    let (active_time, addresses) = match role {
+    if server.is_sealed() {
+        return Err(Error::sealed());
+    }
+    let is_self = role.is_leading();
+    let addresses = match role {
         Role::Leading => {
             let settings = &server.parts.settings;
-            (Some(since.rfc3339()), Some((settings.api_addr.clone(), settings.cluster_addr.clone())))
+            Some((settings.api_addr.clone(), settings.cluster_addr.clone()))
         }
-        Role::Following { leader } => (None, leader.map(|l| (l.api_addr.clone(), l.cluster_addr.clone()))),
+        Role::Following { leader } => leader.map(|l| (l.api_addr.clone(), l.cluster_addr.clone())),
     };
     let (leader_address, leader_cluster_address) = addresses.unzip();
     let log = server.parts.membership.cluster_status();
     let node = ActiveNode {
-        is_self: active_time.is_some(),
-        active_time,
+        is_self,
+        active_time: server.leads_since().filter(|_| is_self).map(Timestamp::rfc3339),
         leader_address,
         leader_cluster_address,
         raft_committed_index: log.as_ref().map(|log| log.committed),

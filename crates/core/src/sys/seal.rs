@@ -22,12 +22,13 @@ async fn seal(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
     Ok(())
 }
 
-/// A sealed server stays sealed: the join of a cluster, which would unseal it, ends. An unsealed one needs a token.
+/// A sealed server stays sealed, and an unsealed one needs a token. A join whose shares were accepted unseals the server,
+/// and a caller without a token does not end it.
 async fn seal_again(sys: &System, _: Nothing) -> Result<SealedResponse<()>> {
     let server = sys.lifecycle()?;
     if !server.is_sealed() {
         return Ok(SealedResponse::Passed);
     }
-    server.administration.joining.end(&server.parts.membership).await;
+    server.administration.joining.check_not_completing()?;
     Ok(if server.is_sealed() { SealedResponse::Empty } else { SealedResponse::Passed })
 }

@@ -31,7 +31,7 @@ const WRONG_RECOVERY_KEY: &str =
     "invalid key: failed to verify recovery key: recovery key does not match submitted values";
 
 /// How long the response waits for the records of a cluster that the node joins.
-const PATIENCE: Duration = Duration::from_secs(10);
+const RECORDS_WITHIN: Duration = Duration::from_secs(10);
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("unseal", HELP).unauthenticated().update_sealed(unseal);
@@ -56,7 +56,7 @@ async fn unseal(sys: &System, req: UnsealRequest) -> Result<SealedResponse<SealS
         if !server.is_sealed() {
             return Err(Error::invalid("vault is unsealed"));
         }
-        server.administration.joining.end(&server.parts.membership).await;
+        server.administration.joining.check_not_completing()?;
         server.unsealing.lock().reset();
         return status(&server).await;
     }
@@ -113,7 +113,7 @@ fn check_migration(server: &Lifecycle, config: &SealConfig, migrates: bool) -> R
 async fn unseal_by_quorum(server: &Arc<Lifecycle>, config: &SealConfig, key: Key256, joins: bool) -> Result<bool> {
     if config.opens_by_shares() {
         let unsealed = match joins {
-            true => joiner::complete(server, WayIn::Shares(key), PATIENCE).await?,
+            true => joiner::complete(server, WayIn::Shares(key), RECORDS_WITHIN).await?,
             false => server.unseal_by(WayIn::Shares(key)).await?,
         };
         if unsealed && config.has_seals() {

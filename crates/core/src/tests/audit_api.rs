@@ -1,6 +1,7 @@
 //! `sys/audit`: devices that the API creates, only where the configuration allows it.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
 use crate::audit::{OwnFiles, stored_devices};
 use crate::settings::Settings;
@@ -225,4 +226,28 @@ async fn sec_a_stored_device_that_the_configuration_forbids_is_not_opened() {
     tx.commit().await.unwrap();
     server.get("sys/mounts", ROOT).await.ok();
     assert!(!target.exists());
+}
+
+#[tokio::test]
+async fn sec_a_node_whose_only_devices_are_forbidden_serves_nothing() {
+    let change = |settings: &mut crate::Settings, _: &std::path::Path| {
+        settings.allow_api_audit_creation = true;
+        settings.audit.clear();
+    };
+    let server = TestServer::with(change, keepfast_engines::all()).await;
+    let target = server.dir.path().join("only");
+    let device = json!({ "type": "file", "options": { "file_path": target } });
+    server.post("sys/audit/x", ROOT, device.clone()).await.is(204);
+    let backend: Arc<dyn keepfast_storage::Backend> = server.backend.clone();
+    let restarted = |allows: bool, audit: Vec<crate::settings::AuditSettings>| {
+        let settings = crate::Settings { allow_api_audit_creation: allows, audit, ..server.settings.clone() };
+        crate::Node::new(backend.clone(), keepfast_engines::all(), Arc::new(server.clock.clone()), settings)
+    };
+    server.node.shutdown().await;
+    let refused = restarted(false, Vec::new()).lifecycle.unseal(&server.shares).await.unwrap_err();
+    assert!(refused.public().contains("unsafe_allow_api_audit_creation"), "{refused}");
+    // With a device of the configuration it serves, and shows the other one.
+    let declared = crate::tests::fixture::device(server.dir.path(), "declared", &[]);
+    assert!(restarted(false, vec![declared]).lifecycle.unseal(&server.shares).await.unwrap());
+    assert!(restarted(true, Vec::new()).lifecycle.unseal(&server.shares).await.unwrap());
 }

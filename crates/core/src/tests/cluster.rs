@@ -1,6 +1,7 @@
 //! A cluster in memory: nodes on one storage, whose roles the test sets and whose port passes requests directly.
 
 mod authorities;
+mod clocks;
 mod failover;
 pub(in crate::tests) mod fake;
 mod freshness;
@@ -61,6 +62,27 @@ async fn a_write_at_a_standby_runs_at_the_leader() {
     let forwarded: Vec<_> = leader.entries().iter().filter_map(from).collect();
     assert_eq!(forwarded, ["b"; 4], "two entries for each request");
     assert_eq!(leader.entries().len(), 8, "an own request has no such field");
+}
+
+/// The leader confirms that it leads for each request that it runs; the standby need not ask it before.
+#[tokio::test]
+async fn a_forwarded_write_waits_for_no_index() {
+    let cluster = Cluster::new().await;
+    let [leader, standby, _] = cluster.nodes();
+    let token = leader.token(json!({ "policies": ["root"] })).await;
+    cluster.fail_settled("b", Some(StorageError::NoLeader));
+    for token in [ROOT, &token] {
+        standby.post("secret/data/a", token, written()).await.ok();
+    }
+    // A read needs the state, and a token that nobody knows a proof that there is none.
+    standby.get("secret/data/a", ROOT).await.is(503);
+    standby.post("secret/data/a", "unknown", written()).await.is(503);
+    standby.post("auth/none/login/x", ROOT, written()).await.is(503);
+    assert_eq!(cluster.forwards(), 2);
+    // A token that was revoked meanwhile is refused by the leader.
+    cluster.fail_settled("b", None);
+    leader.post("auth/token/revoke", ROOT, json!({ "token": token })).await.is(204);
+    standby.post("secret/data/a", &token, written()).await.is(403);
 }
 
 #[tokio::test]
@@ -128,15 +150,43 @@ async fn a_request_that_no_leader_takes_is_503_after_five_seconds() {
         let cluster = cluster.clone();
         tokio::spawn(async move { cluster.nodes()[1].post("secret/data/a", ROOT, written()).await.status })
     };
-    let mut offers = 0;
-    while !waiting.is_finished() {
-        cluster.clock().advance(Duration::from_millis(50));
-        offers = cluster.offers();
+    while cluster.offers() == 0 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(waiting.await.unwrap(), 503);
-    assert!((2..=101).contains(&offers), "{offers}");
-    assert_eq!(cluster.nodes()[1].entries().last().unwrap()["type"], "response", "it is audited here");
+    for _ in 0..100 {
+        assert!(!waiting.is_finished());
+        cluster.clock().advance(Duration::from_millis(50));
+        tokio::task::yield_now().await;
+    }
+    // Without more time of the clock.
+    let status = tokio::time::timeout(Duration::from_secs(60), waiting).await.expect("it waits for longer");
+    assert_eq!(status.unwrap(), 503);
+    assert!((2..=102).contains(&cluster.offers()), "{}", cluster.offers());
+    let standby = &cluster.nodes()[1];
+    assert_eq!(standby.entries().last().unwrap()["type"], "response", "it is audited here");
+    assert_eq!(metric(standby, "ha_rpc_client_forward_errors").await, 1, "once, for all attempts");
+}
+
+/// A number of the metrics of a node.
+async fn metric(server: &TestServer, name: &str) -> u64 {
+    let text = server.get("sys/metrics?format=prometheus", ROOT).await.ok().body;
+    let line = text.as_str().unwrap().lines().find_map(|line| line.strip_prefix(&format!("vault_{name} ")));
+    line.unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_request_is_timed_where_it_runs() {
+    let cluster = Cluster::new().await;
+    let [leader, standby, _] = cluster.nodes();
+    let counts = async || {
+        let name = "core_handle_request_count";
+        [metric(leader, name).await, metric(standby, name).await]
+    };
+    let before = counts().await;
+    standby.post("secret/data/a", ROOT, written()).await.ok();
+    let after = counts().await;
+    // Each of the first two requests for metrics is one as well.
+    assert_eq!([after[0] - before[0], after[1] - before[1]], [2, 1]);
 }
 
 #[tokio::test]
@@ -196,8 +246,19 @@ async fn sec_requests_without_a_token_do_not_hold_up_others() {
     standby.post("secret/data/a", ROOT, written()).await.ok();
     // The token of a request cannot be checked at a node that is behind.
     cluster.fail_settled("b", Some(StorageError::Behind(7)));
-    standby.get("secret/data/a", "").await.is(503);
+    for token in ["", "unknown"] {
+        standby.get("secret/data/a", token).await.is(503);
+    }
+    for token in ["", "unknown", ROOT] {
+        standby.post("auth/up/login/anna", token, json!({ "password": "x" })).await.is(503);
+    }
     standby.get("secret/data/a", ROOT).await.ok();
+    cluster.fail_settled("b", None);
+    // Nor at a node that has not the index of the request.
+    let index = StateIndex { cluster: leader.node.lifecycle.cluster_id().unwrap().to_string(), value: u64::MAX };
+    let part = ClusterPart { index: Some(index), forward_when_behind: true, ..ClusterPart::default() };
+    let login = request("POST", "auth/up/login/anna", "unknown", &json!({ "password": "x" }), part);
+    send(standby, login).await.0.is(503);
 }
 
 #[tokio::test]

@@ -279,7 +279,19 @@ async fn sec_kf58_expired_locks_are_deleted_in_pages_after_the_takeover() {
         (size > 1050).then_some(StorageError::TooLarge { size, limit: 1050 })
     });
     server.restarted().await;
-    assert!(stored(&server, "sys/lockout/").await.is_empty());
+    while !stored(&server, "sys/lockout/").await.is_empty() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn locks_that_are_over_are_deleted_every_hour() {
+    let server = server_with_ended_locks().await;
+    assert_eq!(stored(&server, "sys/lockout/").await.len(), 1200);
+    server.clock.advance(Duration::from_secs(3600));
+    while !stored(&server, "sys/lockout/").await.is_empty() {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]

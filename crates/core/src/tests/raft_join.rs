@@ -21,32 +21,45 @@ async fn wait_for_records(pair: &Pair) {
 }
 
 #[tokio::test]
-async fn sec_a_seal_ends_a_join_whose_records_have_not_arrived() {
-    for ends in ["sys/seal", "sys/unseal", "shutdown"] {
-        let pair = Pair::new().await;
-        pair.join().await;
-        let ended = async {
-            wait_for_records(&pair).await;
-            match ends {
-                "shutdown" => pair.node.node.shutdown().await,
-                path => {
-                    let body = if path == "sys/unseal" { json!({ "reset": true }) } else { Value::Null };
-                    assert!(pair.node.post(path, "", body).await.status < 300);
-                }
-            }
-        };
-        let (unsealed, ()) = tokio::join!(pair.unseal(), ended);
-        assert_eq!(unsealed.is(503).error(), "the attempt to join the cluster was ended", "{ends}");
-        assert!(!pair.consensus.status().is_running && pair.port.closed.load(Ordering::Relaxed) == 1);
-        // The records arrive now, and the node stays sealed.
+async fn sec_a_stop_ends_a_join_whose_records_have_not_arrived() {
+    let pair = Pair::new().await;
+    pair.join().await;
+    let ended = async {
+        wait_for_records(&pair).await;
+        pair.node.node.shutdown().await;
+    };
+    let (unsealed, ()) = tokio::join!(pair.unseal(), ended);
+    assert_eq!(unsealed.is(503).error(), "the attempt to join the cluster was ended");
+    assert!(!pair.consensus.status().is_running && pair.port.closed.load(Ordering::Relaxed) == 1);
+    // The records arrive now, and the node stays sealed.
+    pair.node.backend.memory().replace_with(pair.leader.backend.memory());
+    pair.consensus.status.lock().is_joining = false;
+    for _ in 0..100 {
+        pair.node.clock.advance(Duration::from_secs(1));
+        tokio::task::yield_now().await;
+    }
+    assert!(pair.node.node.lifecycle.is_sealed());
+}
+
+#[tokio::test]
+async fn sec_a_caller_without_a_token_does_not_end_a_join() {
+    let pair = Pair::new().await;
+    pair.join().await;
+    let disturbed = async {
+        wait_for_records(&pair).await;
+        for (path, body) in [("sys/seal", Value::Null), ("sys/unseal", json!({ "reset": true }))] {
+            let refused = pair.node.post(path, "", body).await.is(400);
+            assert!(refused.error().contains("the shares were accepted"), "{path}: {}", refused.error());
+        }
         pair.node.backend.memory().replace_with(pair.leader.backend.memory());
         pair.consensus.status.lock().is_joining = false;
-        for _ in 0..100 {
-            pair.node.clock.advance(Duration::from_secs(1));
+        while pair.node.node.lifecycle.is_sealed() {
+            pair.node.clock.advance(Duration::from_millis(50));
             tokio::task::yield_now().await;
         }
-        assert!(pair.node.node.lifecycle.is_sealed(), "{ends}");
-    }
+    };
+    let (unsealed, ()) = tokio::join!(pair.unseal(), disturbed);
+    assert_eq!(unsealed.ok().body["sealed"], json!(false));
 }
 
 #[tokio::test]
@@ -55,10 +68,10 @@ async fn a_join_that_was_ended_begins_again() {
     pair.join().await;
     let ended = async {
         wait_for_records(&pair).await;
-        pair.node.post("sys/seal", "", Value::Null).await.is(204);
+        pair.node.node.shutdown().await;
     };
     tokio::join!(pair.unseal(), ended).0.is(503);
-    assert!(!pair.node.node.is_initialized().await.unwrap(), "it forgets the cluster");
+    assert!(!pair.node.node.is_initialized().await.unwrap(), "it has dropped the cluster");
     pair.join().await;
     pair.will_receive();
     assert_eq!(pair.unseal().await.ok().body["sealed"], json!(false));
@@ -84,6 +97,56 @@ async fn sec_a_stranger_does_not_hold_up_the_join_of_an_operator() {
     }
     pair.will_receive();
     assert_eq!(pair.unseal().await.ok().body["sealed"], json!(false));
+}
+
+#[tokio::test]
+async fn sec_strangers_do_not_replace_the_leaders_of_the_configuration() {
+    let pair = Pair::new().await;
+    pair.calls.fails.store(usize::MAX, Ordering::Relaxed);
+    pair.node.node.start();
+    for number in 0..20 {
+        let body = json!({ "leader_api_addr": format!("http://stranger{number}"), "retry": true });
+        pair.node.post(&format!("{RAFT}/join"), "", body).await.is(200);
+    }
+    pair.calls.fails.store(0, Ordering::Relaxed);
+    for _ in 0..1000 {
+        pair.node.clock.advance(Duration::from_secs(1));
+        tokio::task::yield_now().await;
+    }
+    assert!(pair.node.node.is_initialized().await.unwrap());
+    pair.will_receive();
+    assert_eq!(pair.unseal().await.ok().body["sealed"], json!(false));
+}
+
+#[tokio::test]
+async fn sec_a_join_goes_on_at_the_leader_whose_seal_has_the_shares() {
+    let pair = Pair::new().await;
+    pair.node.node.start();
+    while !pair.node.node.is_initialized().await.unwrap() {
+        tokio::task::yield_now().await;
+    }
+    // Another cluster responds at an earlier address.
+    let (other, _) = leader(status(&[1])).await;
+    *pair.calls.other.lock() = Some(other.node.clone());
+    pair.will_receive();
+    assert_eq!(pair.unseal().await.ok().body["sealed"], json!(false));
+    assert_eq!(pair.cluster.status().members.len(), 2);
+}
+
+#[tokio::test]
+async fn sec_a_node_that_cannot_unseal_after_its_join_leaves_the_network() {
+    let pair = Pair::new().await;
+    pair.join().await;
+    // The records that arrive have another seal.
+    let (other, _) = leader(status(&[1])).await;
+    let (from, to, consensus) = (other.backend.clone(), pair.node.backend.clone(), pair.consensus.clone());
+    *pair.consensus.on_start.lock() = Some(Box::new(move || {
+        to.memory().replace_with(from.memory());
+        consensus.status.lock().is_joining = false;
+    }));
+    assert_eq!(pair.unseal().await.is(409).error(), "the seal of the cluster has changed; submit its shares");
+    assert!(pair.node.node.lifecycle.is_sealed() && !pair.consensus.status().is_running);
+    assert_eq!(pair.port.closed.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]
@@ -115,7 +178,7 @@ async fn a_directory_that_has_begun_to_join_joins_no_other_cluster() {
     pair.join().await;
     let ended = async {
         wait_for_records(&pair).await;
-        pair.node.post("sys/seal", "", Value::Null).await.is(204);
+        pair.node.node.shutdown().await;
     };
     tokio::join!(pair.unseal(), ended);
     let (other, _) = leader(status(&[1])).await;

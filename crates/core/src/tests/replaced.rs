@@ -39,6 +39,8 @@ async fn a_replacement_of_all_records_leaves_nothing_of_before() {
 
     server.backend.memory().replace_with(&snapshot);
     assert!(server.node.lifecycle.is_sealed(), "nothing is served before the services are open again");
+    // A request in the meantime waits for them.
+    assert_eq!(server.get("secret/data/k", ROOT).await.ok().data()["data"]["v"], "first");
     opened(&server).await;
     assert_eq!(server.get("secret/data/k", ROOT).await.ok().data()["data"]["v"], "first");
     assert!(server.accepts(&kept).await && !server.accepts(&dropped).await);
@@ -56,6 +58,8 @@ async fn a_replacement_by_another_storage_needs_its_shares() {
     let (server, other) = (TestServer::new().await, TestServer::new().await);
     other.post("secret/data/k", ROOT, json!({ "data": { "v": "other" } })).await.ok();
     server.backend.memory().replace_with(other.backend.memory());
+    let sealed = server.get("secret/data/k", ROOT).await.is(503);
+    assert_eq!(sealed.error(), "Vault is sealed", "it does not open again by itself");
     assert!(!server.node.lifecycle.unseal(&server.shares).await.unwrap());
     assert!(server.node.lifecycle.is_sealed());
     assert!(server.node.lifecycle.unseal(&other.shares).await.unwrap());

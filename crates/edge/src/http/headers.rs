@@ -69,16 +69,16 @@ fn without_default_port<'a>(host: &'a [u8], target: &http::Uri) -> &'a [u8] {
 /// its query.
 pub(crate) fn cluster_part(headers: &HeaderMap, target: &str) -> Result<Option<Box<ClusterPart>>, EdgeResponse> {
     let refused = |text: &'static str| EdgeResponse::error(StatusCode::BAD_REQUEST, text);
-    let given = |name: &HeaderName| headers.get(name).map(HeaderValue::as_bytes).filter(|value| !value.is_empty());
+    let value = |name: &HeaderName| headers.get(name).map(HeaderValue::as_bytes).filter(|value| !value.is_empty());
     let decode = |value| StateIndex::decode(value).ok_or_else(|| refused("failed to decode \"X-Vault-Index\""));
-    let index = given(&INDEX).map(decode).transpose()?;
+    let index = value(&INDEX).map(decode).transpose()?;
     let forward_when_behind = match headers.get(INCONSISTENT).map(HeaderValue::as_bytes) {
         None | Some(b"fail") => false,
         Some(b"forward-active-node") => true,
         Some(_) => return Err(refused("unknown value for \"X-Vault-Inconsistent\" header")),
     };
-    let forward = given(&FORWARD).is_some_and(|value| value == b"active-node");
-    let redirect = given(&NO_FORWARDING).map(|_| target.to_owned());
+    let forward = value(&FORWARD).is_some_and(|value| value == b"active-node");
+    let redirect = value(&NO_FORWARDING).map(|_| target.to_owned());
     let is_empty = index.is_none() && !forward_when_behind && !forward && redirect.is_none();
     let part = ClusterPart { index, forward_when_behind, forward, redirect, ..ClusterPart::default() };
     Ok((!is_empty).then(|| Box::new(part)))
@@ -239,9 +239,9 @@ pub(crate) fn remote(
         return Ok(Some(peer));
     }
     let refused = |text: String| Err(EdgeResponse::error(StatusCode::BAD_REQUEST, text));
-    let given: Vec<&[u8]> =
+    let addresses: Vec<&[u8]> =
         headers.get_all(FORWARDED_FOR).iter().flat_map(|v| v.as_bytes().split(|b| *b == b',')).collect();
-    if given.is_empty() {
+    if addresses.is_empty() {
         if rules.reject_not_present {
             return refused("missing x-forwarded-for header and configured to reject when not present".into());
         }
@@ -255,14 +255,14 @@ pub(crate) fn remote(
         }
         return Ok(Some(peer));
     }
-    let Some(place) = given.len().checked_sub(rules.hop_skips + 1) else {
+    let Some(place) = addresses.len().checked_sub(rules.hop_skips + 1) else {
         return refused(format!(
             "malformed x-forwarded-for configuration or request, hops to skip ({}) would skip before earliest chain link (chain length {})",
             rules.hop_skips,
-            given.len()
+            addresses.len()
         ));
     };
-    match std::str::from_utf8(given[place]).ok().and_then(|text| address(text.trim(), peer.port())) {
+    match std::str::from_utf8(addresses[place]).ok().and_then(|text| address(text.trim(), peer.port())) {
         Some(address) => Ok(Some(address)),
         // Bound CIDRs need a real address; OpenBao accepts any text.
         None => refused("malformed x-forwarded-for header: not an address".into()),
@@ -341,7 +341,7 @@ mod tests {
 
     #[test]
     fn namespaces_lose_their_slashes_and_root_is_empty() {
-        for (given, name) in [
+        for (header, name) in [
             ("", ""),
             ("root", ""),
             ("root/", ""),
@@ -351,7 +351,7 @@ mod tests {
             ("/a/b/", "a/b"),
             ("..", ".."),
         ] {
-            assert_eq!(namespace(&headers(&[("x-vault-namespace", given)])), name, "{given}");
+            assert_eq!(namespace(&headers(&[("x-vault-namespace", header)])), name, "{header}");
         }
     }
 
@@ -365,7 +365,7 @@ mod tests {
         let none = [("x-vault-index", ""), ("x-vault-inconsistent", "fail"), ("x-vault-forward", "other")];
         assert_eq!(read(&none), Ok(None));
         let index = StateIndex { cluster: "c".to_owned(), value: 34 };
-        let encoded = index.encode();
+        let encoded = StateIndex::encode(&index.cluster, index.value);
         let behind = [("x-vault-index", encoded.as_str()), ("x-vault-inconsistent", "forward-active-node")];
         assert_eq!(read(&behind), Ok(Some((Some(index), true, false, None))));
         assert_eq!(read(&[("x-vault-forward", "active-node")]), Ok(Some((None, false, true, None))));

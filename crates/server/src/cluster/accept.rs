@@ -1,52 +1,29 @@
 //! Accepts connections. Until a node has shown the certificate of a member it costs a handshake and a place among a few:
-//! when there are too many, the oldest one of the address with the most of them is closed.
+//! when there are too many, the oldest one of the network with the most of them is closed.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use keepfast_edge::candidates;
+use keepfast_edge::network;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::connection::{Connection, Credentials, Halves};
 use super::dial::{HANDSHAKE, certificate};
-use super::frames::{Hello, Kind, invalid, welcome};
+use super::frames::{Hello, Kind, invalid, read_address, welcome};
 use super::open_port::OpenPort;
 use super::serve;
 
 /// The most connections without an authenticated node.
 const MAX_STRANGERS: usize = 64;
-/// The connections that wait to be accepted.
-const BACKLOG: u32 = 256;
 /// The pause when the system has no more descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(50);
-
-/// Binds the first address that a text means.
-///
-/// # Errors
-/// Those of the system, of the last address.
-pub(super) fn bind(address: &str) -> io::Result<TcpListener> {
-    let mut last = invalid("the address has no meaning");
-    for candidate in candidates(address)? {
-        let open = || {
-            let socket = if candidate.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-            socket.set_reuseaddr(true)?;
-            socket.bind(candidate)?;
-            socket.listen(BACKLOG)
-        };
-        match open() {
-            Ok(listener) => return Ok(listener),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
-}
 
 /// Accepts connections until the port is closed.
 pub(super) async fn run(listener: TcpListener, port: Arc<OpenPort>) {
@@ -83,6 +60,7 @@ struct State {
 
 struct Stranger {
     number: u64,
+    /// The network of its address.
     from: IpAddr,
     task: AbortHandle,
 }
@@ -108,7 +86,7 @@ impl Strangers {
                 Err(error) => tracing::debug!(%from, %error, "a connection to the cluster port was refused"),
             }
         });
-        state.open.push(Stranger { number, from: from.ip().to_canonical(), task: task.abort_handle() });
+        state.open.push(Stranger { number, from: network(from.ip().to_canonical()), task: task.abort_handle() });
     }
 
     /// Returns whether it was there: otherwise its task is aborted.
@@ -124,7 +102,7 @@ impl Strangers {
 }
 
 impl State {
-    /// The oldest connection of the address with the most of them.
+    /// The oldest connection of the network with the most of them.
     fn surplus(&self) -> usize {
         let count = |from: IpAddr| self.open.iter().filter(|stranger| stranger.from == from).count();
         let counts = self.open.iter().enumerate().map(|(place, stranger)| (count(stranger.from), place));
@@ -143,8 +121,9 @@ async fn greet(port: &OpenPort, stream: TcpStream) -> io::Result<(Connection, Ki
     let mut hello = [0; Hello::LENGTH];
     stream.read_exact(&mut hello).await?;
     let hello = Hello::decode(&hello).ok_or_else(|| invalid("the first bytes of a node"))?;
-    let other = Credentials { origin, certificate, verified: session.identity.now() };
-    let connection = port.accepted(other, hello).ok_or_else(|| invalid("the node is no member"))?;
+    let address = read_address(&mut stream).await?;
+    let other = Credentials { origin: Arc::new(origin), certificate, verified: session.identity.now() };
+    let connection = port.accepted(other, hello, &address).ok_or_else(|| invalid("the node is no member"))?;
     stream.write_all(&welcome(hello.kind.limit(port.largest))).await?;
     stream.flush().await?;
     Ok((connection, hello.kind, Halves::new(stream.into())))

@@ -3,27 +3,26 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Buf;
 use keepfast_core::cluster::port::ForwardedResponse;
 use keepfast_storage::StorageError;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::back_off;
-use super::connection::{Reader, Source, write_all};
-use super::dial::{Dialled, dial};
+use super::connection::{Connection, Halves, Reader, Source, write_all};
+use super::connector::Connector;
 use super::failure;
 use super::frames::{self, Frame, Kind, Outgoing, invalid, tag};
 use super::members::Recipient;
 use super::open_port::OpenPort;
 use super::request;
 
-/// The longest frame of the answering node, with its type.
-pub(super) const MAX_ANSWER: usize = 256 << 20;
+/// The longest frame of the node that responds, with its type.
+pub(super) const MAX_RESPONSE: usize = 256 << 20;
 /// The bytes of calls that are under way at one member; a longer call waits until it is the only one.
 const MAX_BYTES: usize = 64 << 20;
 /// The frames that wait to be written.
@@ -32,16 +31,16 @@ const QUEUE: usize = 16;
 const UNIT: usize = 1 << 10;
 
 /// What the other node returned.
-pub(super) enum Answer {
+pub(super) enum CallResponse {
     Done(u64),
     Failed(StorageError),
     Response(ForwardedResponse),
     Elsewhere,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoAnswer {
+pub(super) enum CallError {
     /// Nothing was sent.
     NotSent,
     /// Nothing was sent: the call is longer than the other node accepts.
@@ -52,25 +51,27 @@ pub(super) enum NoAnswer {
 
 /// The calls of one kind to one member.
 pub(super) struct Caller {
-    kind: Kind,
     calls: Semaphore,
     bytes: Semaphore,
-    live: tokio::sync::Mutex<Option<Arc<Live>>>,
-    failures: AtomicU32,
-    /// Whether the last attempt to connect failed a short time ago.
-    pauses: Arc<AtomicBool>,
+    connector: Arc<Connector>,
 }
 
 /// An open connection.
-struct Live {
+pub(super) struct Live {
     frames: mpsc::Sender<Queued>,
     next: AtomicU64,
-    /// The calls without an answer; `None` after the end.
-    pending: Mutex<Option<HashMap<u64, oneshot::Sender<Answer>>>>,
+    /// The calls without a response; `None` after the end.
+    pending: Mutex<Option<HashMap<u64, oneshot::Sender<CallResponse>>>>,
     limit: usize,
+    /// The number of the session whose certificate it has.
+    session: u64,
+    /// Whether a newer connection has replaced it.
+    is_replaced: AtomicBool,
+    /// Notified when it may have no calls any more.
+    drains: Notify,
 }
 
-struct Queued {
+pub(super) struct Queued {
     frame: Outgoing,
     ticket: Arc<Ticket>,
 }
@@ -92,33 +93,27 @@ impl Ticket {
 
 impl Caller {
     pub(super) fn new(kind: Kind, most: usize) -> Self {
-        Self {
-            kind,
-            calls: Semaphore::new(most),
-            bytes: Semaphore::new(MAX_BYTES / UNIT),
-            live: tokio::sync::Mutex::default(),
-            failures: AtomicU32::new(0),
-            pauses: Arc::default(),
-        }
+        let (calls, bytes) = (Semaphore::new(most), Semaphore::new(MAX_BYTES / UNIT));
+        Self { calls, bytes, connector: Connector::new(kind) }
     }
 
-    /// Sends a call and returns its answer. `frame` receives the id of the call.
+    /// Sends a call and returns its response. `frame` receives the id of the call.
     ///
     /// # Errors
-    /// See [`NoAnswer`].
+    /// See [`CallError`].
     pub(super) async fn call(
         &self,
         port: &Arc<OpenPort>,
         to: &Arc<Recipient>,
         frame: impl FnOnce(u64) -> Outgoing,
         within: Duration,
-    ) -> Result<Answer, NoAnswer> {
+    ) -> Result<CallResponse, CallError> {
         let ticket = Arc::new(Ticket::default());
         let called = timeout(within, self.exchange(port, to, frame, &ticket)).await;
         match called.ok().flatten() {
             Some(outcome) => outcome,
-            None if ticket.leave(Ticket::CANCELLED) => Err(NoAnswer::NotSent),
-            None => Err(NoAnswer::Lost),
+            None if ticket.leave(Ticket::CANCELLED) => Err(CallError::NotSent),
+            None => Err(CallError::Lost),
         }
     }
 
@@ -128,67 +123,30 @@ impl Caller {
         to: &Arc<Recipient>,
         frame: impl FnOnce(u64) -> Outgoing,
         ticket: &Arc<Ticket>,
-    ) -> Option<Result<Answer, NoAnswer>> {
+    ) -> Option<Result<CallResponse, CallError>> {
         let _one = self.calls.acquire().await.ok()?;
-        let live = self.live(port, to).await?;
+        let live = self.connector.live(port, to).await?;
         let id = live.next.fetch_add(1, Ordering::Relaxed);
         let frame = frame(id);
         if frame.length() > live.limit {
             tracing::warn!(node = to.origin.node, bytes = frame.length(), "a call is longer than the member accepts");
-            return Some(Err(NoAnswer::TooLong));
+            return Some(Err(CallError::TooLong));
         }
         let _bytes = self.reserve(frame.length()).await?;
-        let (sender, answer) = oneshot::channel();
+        let (sender, response) = oneshot::channel();
         live.pending.lock().as_mut()?.insert(id, sender);
         let _pending = Pending { live: &live, id };
         live.frames.send(Queued { frame, ticket: ticket.clone() }).await.ok()?;
-        answer.await.ok().map(Ok)
+        response.await.ok().map(Ok)
     }
 
     async fn reserve(&self, bytes: usize) -> Option<SemaphorePermit<'_>> {
         let units = bytes.div_ceil(UNIT).min(MAX_BYTES / UNIT);
         self.bytes.acquire_many(u32::try_from(units).ok()?).await.ok()
     }
-
-    /// The open connection, or a new one. Callers wait for the same attempt; `None` when it fails, and for a short time
-    /// after that.
-    async fn live(&self, port: &Arc<OpenPort>, to: &Arc<Recipient>) -> Option<Arc<Live>> {
-        let mut current = self.live.lock().await;
-        if let Some(live) = current.as_ref().filter(|live| live.pending.lock().is_some()) {
-            return Some(live.clone());
-        }
-        *current = None;
-        if self.pauses.load(Ordering::Acquire) {
-            return None;
-        }
-        match dial(port, &to.origin, &to.address(), self.kind).await {
-            Ok(dialled) => {
-                self.failures.store(0, Ordering::Relaxed);
-                *current = Some(Live::start(port.clone(), to.clone(), dialled));
-                current.clone()
-            }
-            Err(error) => {
-                let failures = self.failures.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-                if failures == 1 {
-                    tracing::warn!(node = to.origin.node, kind = ?self.kind, %error, "a member is not reached");
-                }
-                self.pause(port, failures);
-                None
-            }
-        }
-    }
-
-    fn pause(&self, port: &Arc<OpenPort>, failures: u32) {
-        self.pauses.store(true, Ordering::Release);
-        let (pauses, clock) = (self.pauses.clone(), port.clock.clone());
-        tokio::spawn(async move {
-            clock.sleep_until(clock.now().after(back_off::pause(failures))).await;
-            pauses.store(false, Ordering::Release);
-        });
-    }
 }
 
-/// A call without an answer; dropped with the call.
+/// A call without a response; dropped with the call.
 struct Pending<'a> {
     live: &'a Live,
     id: u64,
@@ -199,26 +157,74 @@ impl Drop for Pending<'_> {
         if let Some(pending) = self.live.pending.lock().as_mut() {
             pending.remove(&self.id);
         }
+        if self.live.is_replaced() {
+            self.live.drains.notify_one();
+        }
     }
 }
 
 impl Live {
-    fn start(port: Arc<OpenPort>, to: Arc<Recipient>, dialled: Dialled) -> Arc<Self> {
+    /// A connection of this session, and the queue of what is sent on it.
+    pub(super) fn new(limit: usize, session: u64) -> (Arc<Self>, mpsc::Receiver<Queued>) {
         let (frames, queue) = mpsc::channel(QUEUE);
-        let pending = Mutex::new(Some(HashMap::new()));
-        let live = Arc::new(Live { frames, next: AtomicU64::new(0), pending, limit: dialled.limit });
-        let started = live.clone();
-        tokio::spawn(async move {
-            let error = started.run(&port, &to, dialled, queue).await;
-            tracing::debug!(node = to.origin.node, %error, "a connection to a member ended");
-            // Without a sender, each call ends.
-            *started.pending.lock() = None;
-        });
-        live
+        let live = Live {
+            frames,
+            next: AtomicU64::new(0),
+            pending: Mutex::new(Some(HashMap::new())),
+            limit,
+            session,
+            is_replaced: AtomicBool::new(false),
+            drains: Notify::new(),
+        };
+        (Arc::new(live), queue)
     }
 
-    async fn run(&self, port: &OpenPort, to: &Recipient, dialled: Dialled, queue: mpsc::Receiver<Queued>) -> io::Error {
-        let Dialled { connection, mut halves, .. } = dialled;
+    /// Whether it has the certificate of this session.
+    pub(super) fn is_of(&self, session: u64) -> bool {
+        self.session == session
+    }
+
+    /// Ends the connection after its calls: a newer one has replaced it.
+    pub(super) fn replace(&self) {
+        self.is_replaced.store(true, Ordering::Release);
+        self.drains.notify_one();
+    }
+
+    /// Whether a newer connection has replaced it.
+    pub(super) fn is_replaced(&self) -> bool {
+        self.is_replaced.load(Ordering::Acquire)
+    }
+
+    /// Completes when the connection was replaced, and has no calls.
+    async fn drained(&self) {
+        loop {
+            let is_idle = self.pending.lock().as_ref().is_none_or(HashMap::is_empty);
+            if is_idle && self.is_replaced() {
+                return;
+            }
+            self.drains.notified().await;
+        }
+    }
+
+    /// Whether it takes calls.
+    pub(super) fn is_open(&self) -> bool {
+        self.pending.lock().is_some()
+    }
+
+    /// Ends all calls, and takes no more.
+    pub(super) fn close(&self) {
+        // Without a sender, each call ends.
+        *self.pending.lock() = None;
+    }
+
+    /// Sends and receives until the connection ends.
+    pub(super) async fn run(
+        &self,
+        port: &OpenPort,
+        to: &Recipient,
+        (connection, mut halves): (Connection, Halves),
+        queue: mpsc::Receiver<Queued>,
+    ) -> io::Error {
         let silence = halves.reader.silence(port.clock.clone());
         tokio::select! {
             error = self.read(&mut halves.reader) => error,
@@ -226,39 +232,40 @@ impl Live {
             () = silence => io::ErrorKind::TimedOut.into(),
             () = connection.ended() => io::ErrorKind::ConnectionAborted.into(),
             () = to.removed() => io::ErrorKind::ConnectionAborted.into(),
+            () = self.drained() => io::Error::other("a newer connection has replaced it"),
         }
     }
 
     async fn read(&self, reader: &mut Reader) -> io::Error {
         loop {
-            let frame = match frames::read(reader, MAX_ANSWER).await {
+            let frame = match frames::read(reader, MAX_RESPONSE).await {
                 Ok(frame) => frame,
                 Err(error) => return error,
             };
             if frame.tag == tag::ALIVE {
                 continue;
             }
-            let Some((id, answer)) = decode(frame) else { return invalid("the form of an answer") };
+            let Some((id, response)) = decode(frame) else { return invalid("the form of a response") };
             let waiting = self.pending.lock().as_mut().and_then(|pending| pending.remove(&id));
             // The caller may have stopped to wait.
             if let Some(waiting) = waiting {
-                let _ = waiting.send(answer);
+                let _ = waiting.send(response);
             }
         }
     }
 }
 
-/// The id and the answer of a frame; `None` for another form.
-pub(super) fn decode(mut frame: Frame) -> Option<(u64, Answer)> {
+/// The id and the response of a frame; `None` for another form.
+pub(super) fn decode(mut frame: Frame) -> Option<(u64, CallResponse)> {
     let (id, mut body) = (frame.body.try_get_u64_le().ok()?, frame.body);
-    let answer = match frame.tag {
-        tag::DONE => Answer::Done(body.try_get_u64_le().ok().filter(|_| body.is_empty())?),
-        tag::FAILED => Answer::Failed(failure::decode(body)?),
-        tag::RESPONSE => Answer::Response(request::decode_response(body)?),
-        tag::ELSEWHERE if body.is_empty() => Answer::Elsewhere,
+    let response = match frame.tag {
+        tag::DONE => CallResponse::Done(body.try_get_u64_le().ok().filter(|_| body.is_empty())?),
+        tag::FAILED => CallResponse::Failed(failure::decode(body)?),
+        tag::RESPONSE => CallResponse::Response(request::decode_response(body)?),
+        tag::ELSEWHERE if body.is_empty() => CallResponse::Elsewhere,
         _ => return None,
     };
-    Some((id, answer))
+    Some((id, response))
 }
 
 impl Source for mpsc::Receiver<Queued> {

@@ -1,5 +1,6 @@
 //! The certificates of this node, one of each authority. A connection uses the newest one whose authority the other node
-//! knows: one that was away during a rotation of the keyring has an older keyring, until it has received the new one.
+//! knows: for a minute after a rotation of the keyring, until all have applied it, the authority of the term before is
+//! accepted. A member that was away longer receives the new one when it joins again (`core/src/cluster/join/rejoin.rs`).
 
 use std::sync::Arc;
 
@@ -8,9 +9,9 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{DistinguishedName, SignatureScheme};
 
-/// The number of authorities, from the newest, that a node names to others and has certificates of. One that missed more
-/// rotations joins again.
-pub(super) const MAX_NAMED: usize = 64;
+/// The number of authorities, from the newest, that a node names to others and has certificates of: more than core
+/// accepts at a time.
+pub(super) const MAX_NAMED: usize = 16;
 
 /// The certificates by the names of their authorities, the newest first.
 #[derive(Debug)]

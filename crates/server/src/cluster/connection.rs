@@ -121,7 +121,7 @@ pub(super) async fn write_all(mut writer: Writer, mut frames: impl Source, clock
 /// The other end of a connection.
 #[derive(Clone)]
 pub(super) struct Credentials {
-    pub(super) origin: Origin,
+    pub(super) origin: Arc<Origin>,
     pub(super) certificate: CertificateDer<'static>,
     /// The time at which the certificate was verified.
     pub(super) verified: UnixTime,
@@ -140,47 +140,70 @@ struct Entry {
     ended: watch::Sender<bool>,
 }
 
-/// The open connections that this node dialled, or those that it accepted: one of each node and kind.
+/// The open connections that this node dialled, or those that it accepted: one of each node and kind, and the one before
+/// while it has calls.
 #[derive(Default)]
 pub(super) struct Connections(Mutex<State>);
 
 #[derive(Default)]
 struct State {
     is_closed: bool,
-    open: HashMap<(Origin, Kind), Arc<Entry>>,
+    open: HashMap<(Arc<Origin>, Kind), Open>,
+}
+
+/// The connection of a node and kind.
+struct Open {
+    current: Arc<Entry>,
+    /// The one before, whose calls run to their end.
+    draining: Option<Arc<Entry>>,
+}
+
+impl Open {
+    fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
+        std::iter::once(&self.current).chain(&self.draining)
+    }
 }
 
 impl Connections {
-    /// Adds a connection and ends an older one of the same node and kind. `None` when there is a newer one, or all are
-    /// closed.
+    /// Adds a connection and ends an older one of the same node and kind; one with calls is the next to end. `None` when
+    /// there is a newer one, or all are closed.
     pub(super) fn add(self: &Arc<Self>, credentials: Credentials, hello: Hello) -> Option<Connection> {
         let mut state = self.0.lock();
         let key = (credentials.origin.clone(), hello.kind);
-        let older = state.open.get(&key);
         // Generations of another process cannot be compared; that one no longer runs.
         let is_newer = |old: &Entry| old.hello.process != hello.process || old.hello.generation < hello.generation;
-        if state.is_closed || !older.is_none_or(|old| is_newer(old)) {
+        if state.is_closed || !state.open.get(&key).is_none_or(|old| is_newer(&old.current)) {
             return None;
         }
         let (ended, is_open) = (watch::Sender::new(false), Mutex::new(true));
-        let entry = Arc::new(Entry { credentials, hello, is_open, ended });
-        if let Some(older) = state.open.insert(key, entry.clone()) {
-            older.end();
-        }
-        Some(Connection { entry, of: self.clone() })
+        let current = Arc::new(Entry { credentials, hello, is_open, ended });
+        let draining = match state.open.remove(&key) {
+            Some(Open { current: older, draining }) if hello.kind.drains() && older.hello.process == hello.process => {
+                draining.iter().for_each(|oldest| oldest.end());
+                Some(older)
+            }
+            Some(older) => {
+                older.entries().for_each(|entry| entry.end());
+                None
+            }
+            None => None,
+        };
+        state.open.insert(key, Open { current: current.clone(), draining });
+        Some(Connection { entry: current, of: self.clone() })
     }
 
     /// Ends the connections that are not accepted.
-    pub(super) fn retain(&self, is_accepted: impl Fn(&Credentials) -> bool) {
-        let open: Vec<Arc<Entry>> = self.0.lock().open.values().cloned().collect();
-        open.iter().filter(|entry| !is_accepted(&entry.credentials)).for_each(|entry| entry.end());
+    pub(super) fn retain(&self, is_accepted: impl Fn(&Credentials, Kind) -> bool) {
+        let open: Vec<Arc<Entry>> = self.0.lock().open.values().flat_map(Open::entries).cloned().collect();
+        let refused = open.iter().filter(|entry| !is_accepted(&entry.credentials, entry.hello.kind));
+        refused.for_each(|entry| entry.end());
     }
 
     /// Ends all connections, and adds no more.
     pub(super) fn close(&self) {
         let mut state = self.0.lock();
         state.is_closed = true;
-        state.open.values().for_each(|entry| entry.end());
+        state.open.values().flat_map(Open::entries).for_each(|entry| entry.end());
     }
 }
 
@@ -221,8 +244,13 @@ impl Drop for Connection {
         self.entry.end();
         let mut state = self.of.0.lock();
         let key = (self.entry.credentials.origin.clone(), self.entry.hello.kind);
-        if state.open.get(&key).is_some_and(|current| Arc::ptr_eq(current, &self.entry)) {
-            state.open.remove(&key);
+        let Some(open) = state.open.get_mut(&key) else { return };
+        open.draining.take_if(|draining| Arc::ptr_eq(draining, &self.entry));
+        if Arc::ptr_eq(&open.current, &self.entry) {
+            match open.draining.take() {
+                Some(draining) => open.current = draining,
+                None => drop(state.open.remove(&key)),
+            }
         }
     }
 }
@@ -233,10 +261,20 @@ mod tests {
     use super::*;
 
     fn add(connections: &Arc<Connections>, node: &str, process: u8, generation: u64) -> Option<Connection> {
-        let origin = Origin { node: node.to_owned(), incarnation: [1; 16] };
+        add_kind(connections, Kind::Messages, node, process, generation)
+    }
+
+    fn add_kind(
+        connections: &Arc<Connections>,
+        kind: Kind,
+        node: &str,
+        process: u8,
+        generation: u64,
+    ) -> Option<Connection> {
+        let origin = Arc::new(Origin { node: node.to_owned(), incarnation: [1; 16] });
         let verified = UnixTime::since_unix_epoch(Duration::ZERO);
         let credentials = Credentials { origin, certificate: CertificateDer::from(Vec::new()), verified };
-        connections.add(credentials, Hello { kind: Kind::Messages, process: [process; 16], generation })
+        connections.add(credentials, Hello { kind, process: [process; 16], generation })
     }
 
     fn delivers(connection: &Connection) -> bool {
@@ -264,5 +302,24 @@ mod tests {
         assert!(!delivers(&second) && delivers(&restarted));
         connections.close();
         assert!(!delivers(&restarted) && !delivers(&other) && add(&connections, "c", 1, 1).is_none());
+    }
+
+    #[test]
+    fn a_connection_with_calls_ends_after_the_next_but_one() {
+        let connections = Arc::<Connections>::default();
+        let calls = |process, generation| add_kind(&connections, Kind::Calls, "a", process, generation).unwrap();
+        let (first, second) = (calls(1, 1), calls(1, 2));
+        assert!(delivers(&first) && delivers(&second));
+        let third = calls(1, 3);
+        assert!(!delivers(&first) && delivers(&second) && delivers(&third));
+        // The one before takes the place of a newer one that has ended, and is refused like any other.
+        drop(third);
+        connections.retain(|_, kind| kind != Kind::Calls);
+        assert!(!delivers(&second));
+        drop((first, second));
+        assert!(connections.0.lock().open.is_empty());
+        // A process that has ended waits for nothing.
+        let (before, restarted) = (calls(1, 9), calls(2, 1));
+        assert!(!delivers(&before) && delivers(&restarted));
     }
 }

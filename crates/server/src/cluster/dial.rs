@@ -1,6 +1,7 @@
 //! Opens a connection to another member.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use keepfast_storage::Origin;
@@ -13,7 +14,7 @@ use tokio_rustls::TlsConnector;
 
 use super::address::host_and_port;
 use super::connection::{Connection, Credentials, Halves};
-use super::frames::{ALPN, Kind, invalid, limit_of};
+use super::frames::{ALPN, Kind, encode_address, invalid, limit_of};
 use super::open_port::{OpenPort, Session};
 
 /// The most time for a TCP connection.
@@ -51,12 +52,12 @@ async fn greet(port: &OpenPort, session: &Session, to: &Origin, stream: TcpStrea
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "another node answers at the member's address"));
     }
     let hello = port.hello(kind);
-    stream.write_all(&hello.encode()).await?;
+    stream.write_all(&[&hello.encode()[..], &encode_address(&session.cluster_addr)].concat()).await?;
     stream.flush().await?;
     let mut welcome = [0; 8];
     stream.read_exact(&mut welcome).await?;
     let limit = limit_of(welcome).ok_or_else(|| invalid("the first bytes of the member"))?;
-    let other = Credentials { origin: to.clone(), certificate, verified: session.identity.now() };
+    let other = Credentials { origin: Arc::new(to.clone()), certificate, verified: session.identity.now() };
     let connection = port.dialled(other, hello).ok_or(io::ErrorKind::ConnectionAborted)?;
     Ok(Dialled { connection, halves: Halves::new(stream.into()), limit })
 }

@@ -11,6 +11,7 @@ const NOT_LEADER: u8 = 5;
 const NO_LEADER: u8 = 6;
 const NOT_COMMITTED: u8 = 7;
 const UNKNOWN: u8 = 8;
+const IN_PROGRESS: u8 = 9;
 
 /// The length of an encoded error.
 pub(super) const LENGTH: usize = 17;
@@ -26,6 +27,7 @@ pub(super) fn encode(error: &StorageError) -> [u8; LENGTH] {
         StorageError::NotLeader | StorageError::Removed => (NOT_LEADER, 0, 0),
         StorageError::NoLeader => (NO_LEADER, 0, 0),
         StorageError::NotCommitted => (NOT_COMMITTED, 0, 0),
+        StorageError::InProgress => (IN_PROGRESS, 0, 0),
         _ => (UNKNOWN, 0, 0),
     };
     let mut out = [code; LENGTH];
@@ -47,6 +49,7 @@ pub(super) fn decode(mut input: Bytes) -> Option<StorageError> {
         NOT_LEADER => StorageError::NotLeader,
         NO_LEADER => StorageError::NoLeader,
         NOT_COMMITTED => StorageError::NotCommitted,
+        IN_PROGRESS => StorageError::InProgress,
         // A newer version may have more codes.
         _ => StorageError::Unknown,
     };
@@ -67,6 +70,7 @@ mod tests {
             StorageError::NotLeader,
             StorageError::NoLeader,
             StorageError::NotCommitted,
+            StorageError::InProgress,
             StorageError::Unknown,
         ] {
             let decoded = decode(Bytes::copy_from_slice(&encode(&error))).unwrap();

@@ -4,7 +4,7 @@
 //! kind of connection has its own, so that no heartbeat waits behind a snapshot. Numbers are little-endian:
 //!
 //! ```text
-//! hello   = "KFP1" kind:u8 process:16 generation:u64    from the node that dials
+//! hello   = "KFP1" kind:u8 process:16 generation:u64 length:u16 address   from the node that dials
 //! welcome = "KFP1" limit:u32                            from the node that accepts; nothing is sent before it
 //! frame   = length:u32 type:u8 body                     length counts type and body; the first limit is for all frames
 //! kind    = 1 messages | 2 snapshot | 3 calls | 4 requests
@@ -25,12 +25,15 @@
 //! 12    requests   acceptor id:u64 response             see `request.rs`
 //! 13    requests   acceptor id:u64                      nothing was done
 //! 14    calls      dialler  id:u64 root                 keep a coming root key, see `coming_root.rs`
+//! 15    calls      dialler  id:u64 time:i64             the clock of the leader; the index of the answer is that of the member
 //!
 //! error = code:u8 first:u64 second:u64                  see `failure.rs`
 //! ```
 //!
-//! `process` is random for each process, and `generation` grows with each connection of it. A node ends a connection
-//! when it accepts a newer one of the same node and kind, and drops what the older one still brings. A node that
+//! `address` is the `cluster_addr` of the node that dials, of at most [`MAX_ADDRESS`] bytes: the other node may lack the part
+//! of the log that has it. `process` is random for each process, and `generation` grows with each connection of it. A node ends a connection
+//! when it accepts a newer one of the same node and kind, and drops what the older one still brings; of calls and requests
+//! it ends the one before that, so that calls end on the connection that has their certificates. A node that
 //! receives nothing for [`MAX_QUIET`] seconds ends the connection.
 //!
 //! Every length has a bound, and memory follows the bytes that were received: a length alone reserves at most
@@ -51,6 +54,8 @@ pub(super) const MAX_QUIET: u32 = 5;
 const FIRST_READ: usize = 64 << 10;
 /// The longest body that is copied behind its head, so that both are one record of TLS.
 const SMALL: usize = 8 << 10;
+/// The most bytes of an address, as in a list of members.
+const MAX_ADDRESS: usize = 512;
 /// The bytes of a frame before its body.
 const HEAD: usize = 5;
 const MAGIC: &[u8; 4] = b"KFP1";
@@ -70,6 +75,16 @@ pub(super) enum Kind {
 
 impl Kind {
     const ALL: [Kind; 4] = [Kind::Messages, Kind::Snapshot, Kind::Calls, Kind::Requests];
+
+    /// Whether a connection stays open beside a newer one until its calls have ended.
+    pub(super) fn drains(self) -> bool {
+        matches!(self, Kind::Calls | Kind::Requests)
+    }
+
+    /// Whether Raft needs it: such a connection is accepted from nodes that no list has.
+    pub(super) fn is_of_raft(self) -> bool {
+        matches!(self, Kind::Messages | Kind::Snapshot)
+    }
 
     /// The longest frame, with its type, that the accepting node reads; `largest` is the longest request.
     pub(super) fn limit(self, largest: usize) -> usize {
@@ -98,6 +113,7 @@ pub(super) mod tag {
     pub(in super::super) const RESPONSE: u8 = 12;
     pub(in super::super) const ELSEWHERE: u8 = 13;
     pub(in super::super) const ROOT: u8 = 14;
+    pub(in super::super) const CLOCK: u8 = 15;
 }
 
 /// The first bytes of the node that dials.
@@ -130,6 +146,27 @@ impl Hello {
         let generation = u64::from_le_bytes(generation.try_into().ok()?);
         (magic == MAGIC).then_some(Hello { kind, process: *process, generation })
     }
+}
+
+/// The address behind a [`Hello`]. One that is too long is left out.
+pub(super) fn encode_address(address: &str) -> Vec<u8> {
+    let address = if address.len() > MAX_ADDRESS { "" } else { address };
+    let length = u16::try_from(address.len()).unwrap_or_default();
+    [&length.to_le_bytes(), address.as_bytes()].concat()
+}
+
+/// Reads the address behind a [`Hello`].
+///
+/// # Errors
+/// Those of the connection; [`io::ErrorKind::InvalidData`] for one that is too long or no text.
+pub(super) async fn read_address<R: AsyncRead + Unpin>(input: &mut R) -> io::Result<String> {
+    let length = usize::from(input.read_u16_le().await?);
+    if length > MAX_ADDRESS {
+        return Err(invalid("an address is longer than allowed"));
+    }
+    let mut address = vec![0; length];
+    input.read_exact(&mut address).await?;
+    String::from_utf8(address).map_err(|_| invalid("an address is no text"))
 }
 
 /// The first bytes of the node that accepts: its limit for the length of a frame.
@@ -205,11 +242,13 @@ impl Outgoing {
 /// # Errors
 /// Those of the connection; [`io::ErrorKind::InvalidData`] for a length beyond the limit.
 pub(super) async fn read<R: AsyncRead + Unpin>(input: &mut R, limit: usize) -> io::Result<Frame> {
-    let length = input.read_u32_le().await? as usize;
+    let mut head = [0; HEAD];
+    input.read_exact(&mut head).await?;
+    let [a, b, c, d, tag] = head;
+    let length = u32::from_le_bytes([a, b, c, d]) as usize;
     if length == 0 || length > limit {
         return Err(invalid("a frame is longer than allowed"));
     }
-    let tag = input.read_u8().await?;
     let length = length - 1;
     let mut body = SecretBytes::new(Vec::with_capacity(length.min(FIRST_READ)));
     while body.expose().len() < length {

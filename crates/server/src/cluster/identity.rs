@@ -89,9 +89,9 @@ impl Identity {
         let issuers = authorities.into_iter().take(MAX_NAMED).collect();
         let trusted = Trusted::new(Arc::new(roots)).map_err(Error::internal)?;
         let (cluster_id, node) = (identity.cluster_id, identity.node);
-        let made = Self { cluster_id, node, issuers, trusted, clock, current: Mutex::new(None) };
-        made.configs()?;
-        Ok(made)
+        let created = Self { cluster_id, node, issuers, trusted, clock, current: Mutex::new(None) };
+        created.configs()?;
+        Ok(created)
     }
 
     /// The TLS settings, with a new certificate when the present one is older than half of its validity.
@@ -309,7 +309,8 @@ mod tests {
     fn a_certificate_is_replaced_after_half_of_its_validity() {
         let clock = TestClock::default();
         let authorities = vec![Key256::new([1; 32])];
-        let identity = PortIdentity { cluster_id: "c".to_owned(), node: origin("n"), authorities };
+        let identity =
+            PortIdentity { cluster_id: "c".to_owned(), node: origin("n"), cluster_addr: String::new(), authorities };
         let identity = Identity::new(identity, Arc::new(clock.clone())).unwrap();
         let accepting = || identity.configs().unwrap().accepting;
         let first = accepting();

@@ -1,6 +1,5 @@
 //! The other members as this node sends to them.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use keepfast_storage::{Member, Origin};
@@ -13,9 +12,9 @@ use super::messages::Messages;
 
 /// Commits and reads of one member at a time.
 const MAX_CALLS: usize = 256;
-/// Requests of clients at one member at a time.
+/// Requests of clients at one member at a time. All of them use one connection: while the body of one is written, which
+/// may have many MiB, the others wait.
 const MAX_REQUESTS: usize = 256;
-
 /// Of these, requests of callers that nothing has proved: others always have room.
 const MAX_UNPROVEN: usize = 64;
 
@@ -26,7 +25,8 @@ pub(super) struct Members(Mutex<State>);
 #[derive(Default)]
 struct State {
     is_closed: bool,
-    known: HashMap<Origin, Arc<Recipient>>,
+    /// As few as the lists have.
+    known: Vec<Arc<Recipient>>,
 }
 
 /// A member with what waits for it.
@@ -50,21 +50,24 @@ impl Members {
         if state.is_closed {
             return None;
         }
-        let origin = Origin { node: member.node.clone(), incarnation: member.incarnation };
-        let recipient = state.known.entry(origin).or_insert_with_key(|origin| Arc::new(Recipient::new(origin.clone())));
-        let mut address = recipient.address.lock();
+        let known = state.known.iter().find(|known| known.is(member)).cloned();
+        let recipient = known.unwrap_or_else(|| {
+            let origin = Origin { node: member.node.clone(), incarnation: member.incarnation };
+            let added = Arc::new(Recipient::new(origin));
+            state.known.push(added.clone());
+            added
+        });
         // A node that no list here has comes without an address, and keeps the one that is known.
-        if !member.cluster_addr.is_empty() && *address != member.cluster_addr {
-            address.clone_from(&member.cluster_addr);
+        if !member.cluster_addr.is_empty() {
+            recipient.set_address(&member.cluster_addr);
         }
-        drop(address);
-        Some(recipient.clone())
+        Some(recipient)
     }
 
     /// Forgets the others.
     pub(super) fn retain(&self, is_member: impl Fn(&Origin) -> bool) {
-        self.0.lock().known.retain(|origin, recipient| {
-            let stays = is_member(origin);
+        self.0.lock().known.retain(|recipient| {
+            let stays = is_member(&recipient.origin);
             if !stays {
                 recipient.removed.send_replace(true);
             }
@@ -93,9 +96,21 @@ impl Recipient {
         }
     }
 
+    fn is(&self, member: &Member) -> bool {
+        self.origin.incarnation == member.incarnation && self.origin.node == member.node
+    }
+
     /// Its `cluster_addr`.
     pub(super) fn address(&self) -> String {
         self.address.lock().clone()
+    }
+
+    /// Replaces its address.
+    pub(super) fn set_address(&self, address: &str) {
+        let mut known = self.address.lock();
+        if *known != address {
+            address.clone_into(&mut known);
+        }
     }
 
     /// Completes when the node is no longer a member, or the port is closed.

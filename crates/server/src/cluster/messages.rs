@@ -9,7 +9,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::back_off;
+use super::back_off::Failures;
 use super::connection::{Reader, Source, write_all};
 use super::dial::{Dialled, dial};
 use super::frames::{self, Kind, Outgoing, invalid, tag};
@@ -114,7 +114,7 @@ pub(super) fn send(port: &Arc<OpenPort>, to: Arc<Recipient>, message: Bytes) {
 
 /// Sends messages until none comes for [`IDLE`].
 async fn serve(port: &OpenPort, to: &Recipient) {
-    let mut failures = 0;
+    let mut failures = Failures::default();
     loop {
         tokio::select! {
             () = to.messages.filled() => {}
@@ -124,21 +124,24 @@ async fn serve(port: &OpenPort, to: &Recipient) {
                 }
             }
         }
-        match dial(port, &to.origin, &to.address(), Kind::Messages).await {
-            Ok(dialled) => {
-                failures = 0;
-                let error = carry(port, to, dialled).await;
-                tracing::debug!(node = to.origin.node, %error, "a connection to a member ended");
-            }
+        let dialled = dial(port, &to.origin, &to.address(), Kind::Messages).await;
+        let opened = port.clock.now();
+        let error = match dialled {
+            Ok(dialled) => carry(port, to, dialled).await,
             Err(error) => {
-                failures += 1;
-                if failures == 1 {
-                    tracing::warn!(node = to.origin.node, %error, "a member is not reached");
-                }
                 to.messages.clear();
+                error
             }
+        };
+        tracing::debug!(node = to.origin.node, %error, "no connection to a member");
+        match Failures::is_lasting(port.clock.now().since(opened)) {
+            true => failures = Failures::default(),
+            false => drop(failures.count()),
         }
-        port.clock.sleep_until(port.clock.now().after(back_off::pause(failures))).await;
+        if failures.is_second() {
+            tracing::warn!(node = to.origin.node, kind = ?Kind::Messages, %error, "a member is not reached");
+        }
+        port.clock.sleep_until(port.clock.now().after(failures.pause())).await;
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Two nodes have up to three lasting connections in each direction: messages of Raft, calls of the storage, and requests
 //! of clients, so that none waits behind a larger one. A snapshot has a connection of its own. The node that dials sends;
-//! the other one only answers. `identity.rs` decides which node is at the other end.
+//! the other one only responds. `identity.rs` decides which node is at the other end.
 
 mod accept;
 mod address;
@@ -11,9 +11,12 @@ mod calls;
 mod certificates;
 mod coming_root;
 mod connection;
+mod connector;
 mod dial;
 mod failure;
 mod frames;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod identity;
 pub(crate) mod join_client;
 mod members;
@@ -25,5 +28,6 @@ mod serve;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod unknown;
 
-pub(crate) use port::Port;
+pub(crate) use port::{Port, RequestLimits};

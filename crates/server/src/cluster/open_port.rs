@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use keepfast_core::cluster::port::PeerService;
 use keepfast_framework::clock::Clock;
-use keepfast_storage::Origin;
+use keepfast_storage::{Member, Origin, PeerKind};
 use parking_lot::RwLock;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
@@ -13,15 +13,19 @@ use tokio::sync::{Semaphore, watch};
 use super::connection::{Connection, Connections, Credentials};
 use super::frames::{Hello, Kind};
 use super::identity::Identity;
-use super::members::Members;
+use super::members::{Members, Recipient};
+use super::unknown::UnknownNodes;
 
 /// The most calls, and the most requests, of all members at a time. One member sends fewer.
-const MAX_RUNNING: usize = 2048;
+const MAX_RUNNING: u32 = 2048;
 
 /// The port between `open` and `close`.
 pub(super) struct OpenPort {
     session: RwLock<Option<Arc<Session>>>,
+    /// Counts the sessions.
+    session_number: AtomicU64,
     pub(super) members: Members,
+    unknown: UnknownNodes,
     accepted: Arc<Connections>,
     dialled: Arc<Connections>,
     stop: watch::Sender<bool>,
@@ -38,6 +42,8 @@ pub(super) struct OpenPort {
 /// The identity of this node and the service behind the port. Later calls of `open` replace it.
 pub(super) struct Session {
     pub(super) identity: Identity,
+    /// Where other nodes reach this one.
+    pub(super) cluster_addr: String,
     pub(super) service: Arc<dyn PeerService>,
 }
 
@@ -49,7 +55,23 @@ pub(super) struct Running {
 
 impl Default for Running {
     fn default() -> Self {
-        Self { calls: Arc::new(Semaphore::new(MAX_RUNNING)), requests: Arc::new(Semaphore::new(MAX_RUNNING)) }
+        let room = || Arc::new(Semaphore::new(MAX_RUNNING as usize));
+        Self { calls: room(), requests: room() }
+    }
+}
+
+impl Running {
+    /// Waits until the requests that run have ended, or `bound` completes. From now on none begins. Returns whether all
+    /// have ended.
+    pub(super) async fn end_requests(&self, bound: impl Future<Output = ()>) -> bool {
+        // The permits of requests that end stay with this call: no other request gets them.
+        let all = tokio::select! {
+            biased;
+            all = self.requests.acquire_many(MAX_RUNNING) => all.ok(),
+            () = bound => None,
+        };
+        self.requests.close();
+        all.is_some()
     }
 }
 
@@ -58,7 +80,9 @@ impl OpenPort {
     pub(super) fn new(session: Session, clock: Arc<dyn Clock>, largest: usize) -> Arc<Self> {
         Arc::new(Self {
             session: RwLock::new(Some(Arc::new(session))),
+            session_number: AtomicU64::new(0),
             members: Members::default(),
+            unknown: UnknownNodes::default(),
             accepted: Arc::default(),
             dialled: Arc::default(),
             stop: watch::Sender::new(false),
@@ -76,20 +100,60 @@ impl OpenPort {
         self.session.read().clone()
     }
 
+    /// The number of the present session, or of the one before while it is being replaced.
+    pub(super) fn session_number(&self) -> u64 {
+        self.session_number.load(Ordering::Acquire)
+    }
+
     /// Replaces the session, and ends the connections that it does not accept.
     pub(super) fn replace(&self, session: Session) {
         let session = Arc::new(session);
         *self.session.write() = Some(session.clone());
-        self.accepted.retain(|other| session.accepts(other) && session.service.is_member(&other.origin));
-        self.dialled.retain(|other| session.accepts(other));
-        self.members.retain(|member| session.service.is_member(member));
+        self.session_number.fetch_add(1, Ordering::AcqRel);
+        self.accepted.retain(|other, _| session.accepts(other));
+        self.dialled.retain(|other, _| session.accepts(other));
+        self.members_changed();
     }
 
-    /// Ends the connections of nodes that are no longer members.
+    /// Ends the connections that nodes may no longer have: those of removed nodes, and of unknown ones that are silent. Calls
+    /// that run get their answers, the request for the removal itself among them; each later one is refused.
     pub(super) fn members_changed(&self) {
         let Some(session) = self.session() else { return };
-        self.accepted.retain(|other| session.service.is_member(&other.origin));
-        self.members.retain(|member| session.service.is_member(member));
+        let now = self.clock.now();
+        self.unknown.retain(now, |origin| session.service.peer_kind(origin) == PeerKind::Unknown);
+        self.accepted.retain(|other, kind| kind.drains() || self.allows(&session, &other.origin, kind));
+        self.members.retain(|origin| self.allows(&session, origin, Kind::Messages));
+    }
+
+    /// Whether a node may have a connection of this kind. One that no list here has sends only what Raft needs.
+    fn allows(&self, session: &Session, origin: &Origin, kind: Kind) -> bool {
+        match session.service.peer_kind(origin) {
+            PeerKind::Member => true,
+            PeerKind::Unknown => kind.is_of_raft() && self.unknown.contains(origin, self.clock.now()),
+            PeerKind::Removed => false,
+        }
+    }
+
+    /// Whether a node that shows only that it is alive may keep its connection.
+    pub(super) fn keeps(&self, origin: &Origin, kind: Kind) -> bool {
+        self.session().is_some_and(|session| self.allows(&session, origin, kind))
+    }
+
+    /// Notes a message of a node.
+    pub(super) fn heard(&self, origin: &Origin) {
+        self.unknown.heard(origin, self.clock.now());
+    }
+
+    /// The member that messages are sent to, or the node that has sent some and that no list here has. `None` when the
+    /// port is closed.
+    pub(super) fn recipient(&self, to: &Member) -> Option<Arc<Recipient>> {
+        let recipient = self.members.get(to)?;
+        if to.cluster_addr.is_empty()
+            && let Some(address) = self.unknown.address(&recipient.origin)
+        {
+            recipient.set_address(&address);
+        }
+        Some(recipient)
     }
 
     /// Ends all connections and drops the keys.
@@ -112,20 +176,26 @@ impl OpenPort {
         Hello { kind, process: self.process, generation: self.generation.fetch_add(1, Ordering::Relaxed) }
     }
 
-    /// Adds an accepted connection of a member.
-    pub(super) fn accepted(&self, other: Credentials, hello: Hello) -> Option<Connection> {
-        self.checked(self.accepted.add(other, hello)?, |session, origin| session.service.is_member(origin))
+    /// Adds an accepted connection. `None` for a node that may not have it.
+    pub(super) fn accepted(&self, other: Credentials, hello: Hello, address: &str) -> Option<Connection> {
+        let session = self.session()?;
+        if hello.kind.is_of_raft() && session.service.peer_kind(&other.origin) == PeerKind::Unknown {
+            // Those that have become silent make room.
+            self.members_changed();
+            if !self.unknown.admit(&other.origin, address, self.clock.now()) {
+                return None;
+            }
+        }
+        let connection = self.accepted.add(other, hello)?;
+        // The check follows the addition: a session that is replaced in between checks the connection, or is seen here.
+        let (session, other) = (self.session()?, connection.credentials());
+        (session.accepts(other) && self.allows(&session, &other.origin, hello.kind)).then_some(connection)
     }
 
     /// Adds a dialled connection.
     pub(super) fn dialled(&self, other: Credentials, hello: Hello) -> Option<Connection> {
-        self.checked(self.dialled.add(other, hello)?, |_, _| true)
-    }
-
-    /// The check follows the addition: a session that is replaced in between checks the connection, or is seen here.
-    fn checked(&self, connection: Connection, is_allowed: fn(&Session, &Origin) -> bool) -> Option<Connection> {
-        let (session, other) = (self.session()?, connection.credentials());
-        (session.accepts(other) && is_allowed(&session, &other.origin)).then_some(connection)
+        let connection = self.dialled.add(other, hello)?;
+        self.session()?.accepts(connection.credentials()).then_some(connection)
     }
 }
 

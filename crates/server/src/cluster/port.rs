@@ -10,14 +10,15 @@ use bytes::Bytes;
 use keepfast_core::cluster::port::{
     ClusterPort, ComingRoot, ForwardedResponse, NotForwarded, PeerService, PortIdentity,
 };
+use keepfast_edge::listen_tcp;
 use keepfast_framework::clock::Clock;
-use keepfast_framework::{Error, Incoming, Result};
+use keepfast_framework::{Error, Incoming, Result, Timestamp};
 use keepfast_storage::{Index, MAX_MESSAGE, Member, SnapshotParts, StorageError, Transport};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use super::accept;
-use super::calls::{Answer, NoAnswer};
+use super::calls::{CallError, CallResponse};
 use super::coming_root;
 use super::frames::{Outgoing, tag};
 use super::identity::Identity;
@@ -27,14 +28,14 @@ use super::request;
 use super::serve::{call, request_call};
 use super::snapshot;
 
-/// The most time for a request at the leader, as for a request of a client.
-const REQUEST: Duration = Duration::from_secs(90);
 /// The most time for a commit; the storage of the leader has shorter limits.
 const COMMIT: Duration = Duration::from_secs(30);
 /// The most time for an index; the storage repeats the call earlier.
 const READ_INDEX: Duration = Duration::from_secs(5);
 /// The most time to give a coming root key to a member.
 const ROOT: Duration = Duration::from_secs(2);
+/// The most time for the clock of a member: an answer that takes long shows little.
+const CLOCK: Duration = Duration::from_secs(2);
 /// The bytes of a request beside its body: token, headers and certificates of the client.
 const HEADS: usize = 1 << 20;
 /// The longest body, also when a listener has no limit.
@@ -43,11 +44,20 @@ const MAX_BODY: usize = 1 << 30;
 /// The cluster port of the process.
 pub(crate) struct Port {
     addresses: Vec<String>,
-    largest: usize,
+    requests: RequestLimits,
     clock: Arc<dyn Clock>,
     open: Mutex<Option<Listening>>,
     /// Held by `open` and `close`.
     turn: tokio::sync::Mutex<()>,
+}
+
+/// The limits of the requests that one node passes to another: the largest ones of its listeners, which apply their own.
+#[derive(Clone, Copy)]
+pub(crate) struct RequestLimits {
+    /// The longest body, in bytes.
+    pub(crate) body: usize,
+    /// The most time until the response.
+    pub(crate) duration: Duration,
 }
 
 struct Listening {
@@ -57,10 +67,16 @@ struct Listening {
 }
 
 impl Port {
-    /// A closed port. `largest_body` is the longest body of a request that a listener accepts.
-    pub(crate) fn new(addresses: Vec<String>, largest_body: usize, clock: Arc<dyn Clock>) -> Arc<Self> {
-        let largest = largest_body.min(MAX_BODY) + HEADS;
-        Arc::new(Self { addresses, largest, clock, open: Mutex::new(None), turn: tokio::sync::Mutex::new(()) })
+    /// A closed port.
+    pub(crate) fn new(addresses: Vec<String>, requests: RequestLimits, clock: Arc<dyn Clock>) -> Arc<Self> {
+        Arc::new(Self { addresses, requests, clock, open: Mutex::new(None), turn: tokio::sync::Mutex::new(()) })
+    }
+
+    /// Waits at most this long until the requests that run here for other members have ended. From now on their requests
+    /// get the response that another node leads, until one does.
+    pub(crate) async fn drain(&self, bound: Duration) -> bool {
+        let Some(port) = self.current() else { return true };
+        port.running.end_requests(self.clock.sleep_until(self.clock.now().after(bound))).await
     }
 
     pub(super) fn current(&self) -> Option<Arc<OpenPort>> {
@@ -77,11 +93,12 @@ impl Port {
         let mut sockets = Vec::new();
         for address in &self.addresses {
             let failed = |error| Error::internal(format!("the cluster port cannot listen on {address}: {error}"));
-            sockets.push(accept::bind(address).map_err(failed)?);
+            sockets.push(listen_tcp(address).map_err(failed)?);
         }
         let bound: Vec<SocketAddr> = sockets.iter().filter_map(|socket| socket.local_addr().ok()).collect();
         tracing::info!(addresses = ?bound, "the cluster port listens");
-        let port = OpenPort::new(session, self.clock.clone(), self.largest);
+        let largest = self.requests.body.min(MAX_BODY) + HEADS;
+        let port = OpenPort::new(session, self.clock.clone(), largest);
         let listeners = sockets.into_iter().map(|socket| tokio::spawn(accept::run(socket, port.clone()))).collect();
         Ok(Listening { port, listeners, bound })
     }
@@ -91,7 +108,8 @@ impl Port {
 impl ClusterPort for Port {
     async fn open(&self, identity: PortIdentity, service: Arc<dyn PeerService>) -> Result<Arc<dyn Transport>> {
         let _turn = self.turn.lock().await;
-        let session = Session { identity: Identity::new(identity, self.clock.clone())?, service };
+        let cluster_addr = identity.cluster_addr.clone();
+        let session = Session { identity: Identity::new(identity, self.clock.clone())?, cluster_addr, service };
         if let Some(port) = self.current() {
             port.replace(session);
             return Ok(Arc::new(Sender(port)));
@@ -118,7 +136,7 @@ impl ClusterPort for Port {
         to: &Member,
         request: Box<Incoming>,
     ) -> std::result::Result<ForwardedResponse, NotForwarded> {
-        let Some((port, member)) = self.current().and_then(|port| Some((port.clone(), port.members.get(to)?))) else {
+        let Some((port, member)) = self.current().and_then(|port| Some((port.clone(), port.recipient(to)?))) else {
             return Err(NotForwarded::Elsewhere(request));
         };
         let is_unproven = request.cluster.as_ref().is_some_and(|part| part.is_unproven);
@@ -130,19 +148,31 @@ impl ClusterPort for Port {
         let Some(head) = request::encode(&request) else { return Err(NotForwarded::TooLong(request)) };
         let body = request::body(&request).clone();
         let frame = move |id| request_call(id, head.expose(), body);
-        match member.requests.call(&port, &member, frame, REQUEST).await {
-            Ok(Answer::Response(response)) => Ok(response),
-            Ok(Answer::Elsewhere) | Err(NoAnswer::NotSent) => Err(NotForwarded::Elsewhere(request)),
-            Err(NoAnswer::TooLong) => Err(NotForwarded::TooLong(request)),
-            Ok(Answer::Done(_) | Answer::Failed(_)) | Err(NoAnswer::Lost) => Err(NotForwarded::Lost),
+        match member.requests.call(&port, &member, frame, self.requests.duration).await {
+            Ok(CallResponse::Response(response)) => Ok(response),
+            Ok(CallResponse::Elsewhere) | Err(CallError::NotSent) => Err(NotForwarded::Elsewhere(request)),
+            Err(CallError::TooLong) => Err(NotForwarded::TooLong(request)),
+            Ok(CallResponse::Done(_) | CallResponse::Failed(_)) | Err(CallError::Lost) => {
+                Err(NotForwarded::Lost(request))
+            }
         }
     }
 
     async fn announce_root(&self, to: &Member, coming: &ComingRoot) -> bool {
         let Some(port) = self.current() else { return false };
-        let Some(member) = port.members.get(to) else { return false };
+        let Some(member) = port.recipient(to) else { return false };
         let frame = |id| Outgoing::new(tag::ROOT, coming_root::encode(id, coming).expose(), Bytes::new());
-        matches!(member.calls.call(&port, &member, frame, ROOT).await, Ok(Answer::Done(_)))
+        matches!(member.calls.call(&port, &member, frame, ROOT).await, Ok(CallResponse::Done(_)))
+    }
+
+    async fn exchange_clock(&self, to: &Member, own: Timestamp) -> Option<Timestamp> {
+        let port = self.current()?;
+        let member = port.members.get(to)?;
+        let frame = |id| call(tag::CLOCK, id, Bytes::copy_from_slice(&own.nanos().to_le_bytes()));
+        match member.calls.call(&port, &member, frame, CLOCK).await {
+            Ok(CallResponse::Done(theirs)) => Some(Timestamp::from_nanos(theirs.cast_signed())),
+            _ => None,
+        }
     }
 
     fn members_changed(&self) {
@@ -168,7 +198,7 @@ impl Transport for Sender {
             tracing::error!(bytes = message.len(), "a message of Raft is too long");
             return;
         }
-        if let Some(member) = self.0.members.get(to) {
+        if let Some(member) = self.0.recipient(to) {
             messages::send(&self.0, member, message);
         }
     }
@@ -179,7 +209,7 @@ impl Transport for Sender {
         head: Bytes,
         parts: Box<dyn SnapshotParts>,
     ) -> std::result::Result<(), StorageError> {
-        let member = self.0.members.get(to).ok_or(StorageError::Closed)?;
+        let member = self.0.recipient(to).ok_or(StorageError::Closed)?;
         snapshot::send(&self.0, &member, head, parts).await
     }
 
@@ -187,22 +217,24 @@ impl Transport for Sender {
         if batch.len() > MAX_MESSAGE {
             return Err(StorageError::TooLarge { size: batch.len(), limit: MAX_MESSAGE });
         }
-        let member = self.0.members.get(leader).ok_or(StorageError::NoLeader)?;
+        let member = self.0.recipient(leader).ok_or(StorageError::NoLeader)?;
         let frame = |id| call(tag::COMMIT, id, batch);
         match member.calls.call(&self.0, &member, frame, COMMIT).await {
-            Ok(Answer::Done(index)) => Ok(Index(index)),
-            Ok(Answer::Failed(error)) => Err(error),
-            Err(NoAnswer::NotSent | NoAnswer::TooLong) => Err(StorageError::NoLeader),
-            Ok(Answer::Response(_) | Answer::Elsewhere) | Err(NoAnswer::Lost) => Err(StorageError::Unknown),
+            Ok(CallResponse::Done(index)) => Ok(Index(index)),
+            Ok(CallResponse::Failed(error)) => Err(error),
+            Err(CallError::NotSent | CallError::TooLong) => Err(StorageError::NoLeader),
+            Ok(CallResponse::Response(_) | CallResponse::Elsewhere) | Err(CallError::Lost) => {
+                Err(StorageError::Unknown)
+            }
         }
     }
 
     async fn read_index(&self, leader: &Member) -> std::result::Result<Index, StorageError> {
-        let member = self.0.members.get(leader).ok_or(StorageError::NoLeader)?;
+        let member = self.0.recipient(leader).ok_or(StorageError::NoLeader)?;
         let frame = |id| call(tag::READ_INDEX, id, Bytes::new());
         match member.calls.call(&self.0, &member, frame, READ_INDEX).await {
-            Ok(Answer::Done(index)) => Ok(Index(index)),
-            Ok(Answer::Failed(StorageError::NotLeader)) => Err(StorageError::NotLeader),
+            Ok(CallResponse::Done(index)) => Ok(Index(index)),
+            Ok(CallResponse::Failed(StorageError::NotLeader)) => Err(StorageError::NotLeader),
             _ => Err(StorageError::NoLeader),
         }
     }

@@ -8,13 +8,14 @@ use async_trait::async_trait;
 use bytes::{Buf, Bytes};
 use keepfast_core::cluster::port::PeerService;
 use keepfast_framework::clock::Clock;
-use keepfast_framework::offload;
+use keepfast_framework::{Timestamp, offload};
 use keepfast_storage::{Consensus, Index, MAX_SNAPSHOT_PART, Origin, SnapshotParts, StorageError};
 use tokio::io::AsyncReadExt;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::calls::MAX_ANSWER;
+use super::calls::MAX_RESPONSE;
 use super::coming_root;
 use super::connection::{Connection, Halves, Reader, write_all};
 use super::dial::HANDSHAKE;
@@ -23,7 +24,7 @@ use super::frames::{self, Frame, Kind, Outgoing, invalid, tag};
 use super::open_port::OpenPort;
 use super::request;
 
-/// The answers that wait to be written.
+/// The responses that wait to be written.
 const QUEUE: usize = 16;
 /// The most time until the next part of a snapshot: only one is received at a time.
 const NEXT_PART: Duration = Duration::from_secs(60);
@@ -34,12 +35,12 @@ const HOPS: u8 = 1;
 pub(super) async fn run(port: &Arc<OpenPort>, connection: Connection, kind: Kind, halves: Halves) {
     let Halves { reader, writer } = halves;
     let (ended, silence) = (connection.ended(), reader.silence(port.clock.clone()));
-    let (answers, queue) = mpsc::channel(QUEUE);
+    let (responses, queue) = mpsc::channel(QUEUE);
     let read = async {
         match kind {
             Kind::Messages => messages(port, &connection, reader).await,
-            Kind::Snapshot => snapshot(port, &connection, reader, answers).await,
-            Kind::Calls | Kind::Requests => calls(port, &connection, kind, reader, answers).await,
+            Kind::Snapshot => snapshot(port, &connection, reader, responses).await,
+            Kind::Calls | Kind::Requests => calls(port, &connection, kind, reader, responses).await,
         }
     };
     let result = tokio::select! {
@@ -64,7 +65,10 @@ fn consensus(port: &OpenPort) -> io::Result<Arc<dyn Consensus>> {
 async fn messages(port: &OpenPort, connection: &Connection, mut reader: Reader) -> io::Error {
     loop {
         let frame = match frames::read(&mut reader, Kind::Messages.limit(0)).await {
-            Ok(Frame { tag: tag::ALIVE, .. }) => continue,
+            Ok(Frame { tag: tag::ALIVE, .. }) if port.keeps(&connection.credentials().origin, Kind::Messages) => {
+                continue;
+            }
+            Ok(Frame { tag: tag::ALIVE, .. }) => return io::ErrorKind::ConnectionAborted.into(),
             Ok(Frame { tag: tag::MESSAGE, body }) => body,
             Ok(_) => return invalid("a frame that the connection does not have"),
             Err(error) => return error,
@@ -73,7 +77,8 @@ async fn messages(port: &OpenPort, connection: &Connection, mut reader: Reader) 
             Ok(consensus) => consensus,
             Err(error) => return error,
         };
-        let from = connection.credentials().origin.clone();
+        let from = Origin::clone(&connection.credentials().origin);
+        port.heard(&from);
         let mut is_readable = true;
         if !connection.deliver(|| is_readable = consensus.deliver(from, frame)) {
             return io::ErrorKind::ConnectionAborted.into();
@@ -90,7 +95,7 @@ async fn snapshot(
     port: &OpenPort,
     connection: &Connection,
     mut reader: Reader,
-    answers: mpsc::Sender<Outgoing>,
+    responses: mpsc::Sender<Outgoing>,
 ) -> io::Error {
     let head = loop {
         match frames::read(&mut reader, Kind::Snapshot.limit(0)).await {
@@ -104,26 +109,27 @@ async fn snapshot(
         Ok(consensus) => consensus,
         Err(error) => return error,
     };
-    let (from, ended, clock) = (connection.credentials().origin.clone(), connection.ended(), port.clock.clone());
+    let from = Origin::clone(&connection.credentials().origin);
+    let (ended, clock) = (connection.ended(), port.clock.clone());
     let received = tokio::spawn(async move {
         let mut parts = ReceivedParts { reader, ended: Box::pin(ended), progress: Progress::Open, clock };
         let result = consensus.receive_snapshot(from, head, &mut parts).await;
         (result.and_then(|()| parts.is_complete()), parts.reader)
     });
     let Ok((result, reader)) = received.await else { return io::Error::other("the storage panicked") };
-    let answer = match result {
+    let response = match result {
         Ok(()) => Outgoing::empty(tag::STORED),
         Err(error) => {
             tracing::warn!(node = connection.credentials().origin.node, %error, "a snapshot was refused");
             Outgoing::new(tag::REFUSED, &failure::encode(&error), Bytes::new())
         }
     };
-    let _ = answers.send(answer).await;
+    let _ = responses.send(response).await;
     timeout(HANDSHAKE, drain(reader)).await.map_or_else(io::Error::from, |()| io::ErrorKind::UnexpectedEof.into())
 }
 
-/// Reads what is still under way until the sender has the answer and closes the connection. To close it with unread bytes
-/// would reset it, and the answer could be lost.
+/// Reads what is still under way until the sender has the response and closes the connection. To close it with unread bytes
+/// would reset it, and the response could be lost.
 async fn drain(mut reader: Reader) {
     let mut rest = vec![0; 16 << 10];
     while reader.read(&mut rest).await.is_ok_and(|length| length > 0) {}
@@ -180,7 +186,7 @@ async fn calls(
     connection: &Connection,
     kind: Kind,
     mut reader: Reader,
-    answers: mpsc::Sender<Outgoing>,
+    responses: mpsc::Sender<Outgoing>,
 ) -> io::Error {
     let running = if kind == Kind::Calls { &port.running.calls } else { &port.running.requests };
     loop {
@@ -190,7 +196,7 @@ async fn calls(
             Err(error) => return error,
         };
         let is_of_kind = match frame.tag {
-            tag::COMMIT | tag::READ_INDEX | tag::ROOT => kind == Kind::Calls,
+            tag::COMMIT | tag::READ_INDEX | tag::ROOT | tag::CLOCK => kind == Kind::Calls,
             tag::REQUEST => kind == Kind::Requests,
             _ => false,
         };
@@ -198,52 +204,56 @@ async fn calls(
             return invalid("a frame that the connection does not have");
         };
         let Ok(permit) = running.clone().try_acquire_owned() else {
-            let _ = answers.send(busy(kind, id)).await;
+            let _ = responses.send(busy(kind, id)).await;
             continue;
         };
         let service = match service(port) {
             Ok(service) => service,
             Err(error) => return error,
         };
-        let mut call = Call { id, answers: answers.clone(), answer: None };
         let from = connection.credentials().origin.clone();
         if !service.is_member(&from) {
             return io::ErrorKind::ConnectionAborted.into();
         }
+        let call = Call { id, responses: responses.clone(), has_responded: false };
         // The call runs to its end when the connection ends: a commit or a handler must not stop in the middle.
         tokio::spawn(async move {
-            call.answer = Some(match frame.tag {
+            let response = match frame.tag {
                 tag::COMMIT => done(id, commit(&*service, frame.body).await),
                 tag::READ_INDEX => done(id, read_index(&*service).await),
+                tag::CLOCK => done(id, exchange_clock(&*service, &from, frame.body)),
                 tag::ROOT => done(id, expect_root(&*service, &from, frame.body)),
                 _ => handle(id, &*service, &from, frame.body).await,
-            });
-            call.send().await;
+            };
+            call.send(response).await;
             drop(permit);
         });
     }
 }
 
-/// A call that is answered, also when its handler panics.
+/// A call that gets its response, also when its handler panics.
 struct Call {
     id: u64,
-    answers: mpsc::Sender<Outgoing>,
-    answer: Option<Outgoing>,
+    responses: mpsc::Sender<Outgoing>,
+    has_responded: bool,
 }
 
 impl Call {
-    async fn send(&mut self) {
-        if let Some(answer) = self.answer.take() {
-            let _ = self.answers.send(answer).await;
-        }
-        self.answer = Some(Outgoing::empty(tag::ALIVE));
+    async fn send(mut self, response: Outgoing) {
+        self.has_responded = true;
+        let _ = self.responses.send(response).await;
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        if self.answer.is_none() {
-            let _ = self.answers.try_send(done(self.id, Err(StorageError::Unknown)));
+        if self.has_responded {
+            return;
+        }
+        // The queue may be full, and a destructor cannot wait. Without a runtime there is no connection.
+        if let Ok(runtime) = Handle::try_current() {
+            let (responses, id) = (self.responses.clone(), self.id);
+            runtime.spawn(async move { responses.send(done(id, Err(StorageError::Unknown))).await });
         }
     }
 }
@@ -258,6 +268,13 @@ async fn read_index(service: &dyn PeerService) -> Result<Index, StorageError> {
     consensus.read_index().await
 }
 
+/// Nanoseconds since 1970 are sent as the bits of an index.
+fn exchange_clock(service: &dyn PeerService, from: &Origin, mut frame: Bytes) -> Result<Index, StorageError> {
+    let leader = frame.try_get_i64_le().map_err(|_| StorageError::Unknown)?;
+    let own = service.exchange_clock(from, Timestamp::from_nanos(leader)).ok_or(StorageError::NotLeader)?;
+    Ok(Index(own.nanos().cast_unsigned()))
+}
+
 fn expect_root(service: &dyn PeerService, from: &Origin, frame: Bytes) -> Result<Index, StorageError> {
     let coming = coming_root::decode(frame).ok_or(StorageError::Unknown)?;
     // A response has an index; that of a root key is of no use.
@@ -266,8 +283,8 @@ fn expect_root(service: &dyn PeerService, from: &Origin, frame: Bytes) -> Result
 
 fn done(id: u64, result: Result<Index, StorageError>) -> Outgoing {
     match result {
-        Ok(Index(index)) => answer(tag::DONE, id, &index.to_le_bytes(), Bytes::new()),
-        Err(error) => answer(tag::FAILED, id, &failure::encode(&error), Bytes::new()),
+        Ok(Index(index)) => response_frame(tag::DONE, id, &index.to_le_bytes(), Bytes::new()),
+        Err(error) => response_frame(tag::FAILED, id, &failure::encode(&error), Bytes::new()),
     }
 }
 
@@ -279,35 +296,35 @@ async fn handle(id: u64, service: &dyn PeerService, from: &Origin, mut frame: By
     };
     let Some(request) = decoded else {
         tracing::warn!(node = from.node, "a member sent a request that cannot be read");
-        return answer(tag::ELSEWHERE, id, &[], Bytes::new());
+        return response_frame(tag::ELSEWHERE, id, &[], Bytes::new());
     };
     let Ok((response, index)) = service.handle_forwarded(from, request).await else {
-        return answer(tag::ELSEWHERE, id, &[], Bytes::new());
+        return response_frame(tag::ELSEWHERE, id, &[], Bytes::new());
     };
     let (status, decided, content_type) = (response.status().0, response.decided().0, response.content_type());
     let (head, body) = (request::encode_response(status, decided, index, content_type), response.into_body());
-    if head.len() + body.len() + 16 > MAX_ANSWER {
+    if head.len() + body.len() + 16 > MAX_RESPONSE {
         tracing::error!(node = from.node, bytes = body.len(), "a response is too long for the cluster port");
         return done(id, Err(StorageError::Unknown));
     }
-    answer(tag::RESPONSE, id, &head, body)
+    response_frame(tag::RESPONSE, id, &head, body)
 }
 
-/// The answer when too many calls run: nothing was done.
+/// The response when too many calls run: nothing was done.
 fn busy(kind: Kind, id: u64) -> Outgoing {
     match kind {
-        Kind::Requests => answer(tag::ELSEWHERE, id, &[], Bytes::new()),
+        Kind::Requests => response_frame(tag::ELSEWHERE, id, &[], Bytes::new()),
         _ => done(id, Err(StorageError::NoLeader)),
     }
 }
 
-fn answer(tag: u8, id: u64, fields: &[u8], body: Bytes) -> Outgoing {
+fn response_frame(tag: u8, id: u64, fields: &[u8], body: Bytes) -> Outgoing {
     Outgoing::new(tag, &[&id.to_le_bytes(), fields].concat(), body)
 }
 
 /// The frame of a call with this id.
 pub(super) fn call(tag: u8, id: u64, body: Bytes) -> Outgoing {
-    answer(tag, id, &[], body)
+    response_frame(tag, id, &[], body)
 }
 
 /// The frame of a request with this id; `head` and `body` are those of [`request::encode`].

@@ -41,7 +41,7 @@ pub(super) async fn send(
     let silence = halves.reader.silence(port.clock.clone());
     let (frames, queue) = mpsc::channel(QUEUE);
     tokio::select! {
-        result = read_answer(&mut halves.reader) => result,
+        result = read_response(&mut halves.reader) => result,
         error = feed(&frames, head, parts) => Err(error),
         done = write_all(halves.writer, queue, &*port.clock) => {
             Err(failed(done.err().unwrap_or(io::ErrorKind::BrokenPipe.into())))
@@ -81,7 +81,7 @@ async fn feed(frames: &mpsc::Sender<Outgoing>, head: Bytes, mut parts: Box<dyn S
     failed(io::ErrorKind::TimedOut.into())
 }
 
-async fn read_answer(reader: &mut Reader) -> Result<(), StorageError> {
+async fn read_response(reader: &mut Reader) -> Result<(), StorageError> {
     loop {
         match frames::read(reader, 1 + failure::LENGTH).await.map_err(failed)? {
             Frame { tag: tag::ALIVE, .. } => {}

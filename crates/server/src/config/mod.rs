@@ -18,6 +18,7 @@ mod public_configurations;
 mod raft;
 mod seals;
 mod small_stanzas;
+mod snapshots;
 mod stanza;
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,11 @@ use super::error::{ConfigError, Warning};
 use super::stanza::{Labelled, Stanza};
 
 /// The largest `performance_multiplier`.
-const MAX_MULTIPLIER: i64 = 10;
+const MAX_MULTIPLIER: u32 = 10;
+/// The `performance_multiplier` without one.
+const DEFAULT_MULTIPLIER: u32 = 2;
+/// The shortest election timeout for each unit of `performance_multiplier`.
+const ELECTION: Duration = Duration::from_millis(300);
 /// The shortest `autopilot_reconcile_interval`.
 const LEAST_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -23,8 +27,8 @@ pub struct RaftConfig {
     pub retry_join: Vec<JoinTarget>,
     /// Whether the node joins without a vote.
     pub retry_join_as_non_voter: bool,
-    /// The multiple of the times of elections, 1 to 10; `None` for the default.
-    pub performance_multiplier: Option<u32>,
+    /// The shortest election timeout (`performance_multiplier`); the longest is the double.
+    pub election: Duration,
     /// The interval of autopilot.
     pub autopilot_reconcile_interval: Duration,
 }
@@ -34,7 +38,7 @@ impl Default for RaftConfig {
         RaftConfig {
             retry_join: Vec::new(),
             retry_join_as_non_voter: false,
-            performance_multiplier: None,
+            election: ELECTION * DEFAULT_MULTIPLIER,
             autopilot_reconcile_interval: Duration::from_secs(10),
         }
     }
@@ -48,14 +52,15 @@ impl RaftConfig {
             config.retry_join.push(target(block, warnings)?);
         }
         config.retry_join_as_non_voter = stanza.flag("retry_join_as_non_voter")?.unwrap_or(false);
-        config.performance_multiplier = match stanza.integer("performance_multiplier")? {
-            None | Some(0) => None,
-            Some(multiplier @ 1..=MAX_MULTIPLIER) => u32::try_from(multiplier).ok(),
-            Some(_) => {
+        let multiplier = stanza.integer("performance_multiplier")?.unwrap_or(0);
+        match u32::try_from(multiplier) {
+            Ok(0) => {}
+            Ok(multiplier @ 1..=MAX_MULTIPLIER) => config.election = ELECTION * multiplier,
+            _ => {
                 let text = format!("performance_multiplier must be a number from 0 to {MAX_MULTIPLIER}");
                 return Err(stanza.fault(stanza.position("performance_multiplier"), text));
             }
-        };
+        }
         if let Some(interval) = stanza.duration("autopilot_reconcile_interval")?.filter(|i| !i.is_zero()) {
             config.autopilot_reconcile_interval = interval.max(LEAST_INTERVAL);
         }
@@ -96,8 +101,8 @@ fn target(block: Labelled<'_>, warnings: &mut Vec<Warning>) -> Result<JoinTarget
 
 /// A certificate or key as a text or a file, not both.
 fn pem(stanza: &mut Stanza<'_>, text: &'static str, file: &'static str) -> Result<Option<PemSource>, ConfigError> {
-    let given = |value: Option<String>| value.filter(|value| !value.is_empty());
-    match (given(stanza.text(text)?), given(stanza.text(file)?)) {
+    let non_empty = |value: Option<String>| value.filter(|value| !value.is_empty());
+    match (non_empty(stanza.text(text)?), non_empty(stanza.text(file)?)) {
         (Some(_), Some(_)) => Err(stanza.fault(stanza.position(file), format!("set either {text} or {file}"))),
         (Some(text), None) => Ok(Some(PemSource::Text(text))),
         (None, file) => Ok(file.map(|path| PemSource::File(PathBuf::from(path)))),
@@ -152,10 +157,11 @@ mod tests {
         assert!(matches!(&a.client_key, Some(SecretPemSource::File(path)) if path.as_os_str() == "/k.pem"));
         assert_eq!((a.tls_servername.as_deref(), b.tls_servername.as_deref()), (Some("leader"), None));
         assert!(both.retry_join_as_non_voter);
-        assert_eq!((both.performance_multiplier, both.autopilot_reconcile_interval.as_secs()), (Some(3), 20));
+        assert_eq!((both.election.as_millis(), both.autopilot_reconcile_interval.as_secs()), (900, 20));
         let none = config("");
         assert!(none.retry_join.is_empty() && !none.retry_join_as_non_voter);
-        assert_eq!((none.performance_multiplier, none.autopilot_reconcile_interval.as_secs()), (None, 10));
+        assert_eq!((none.election.as_millis(), none.autopilot_reconcile_interval.as_secs()), (600, 10));
+        assert_eq!(config("performance_multiplier = 0").election, none.election);
     }
 
     #[test]

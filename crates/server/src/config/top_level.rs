@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use keepfast_core::settings::{AuditSettings, LockoutSettings, TelemetrySettings};
+use keepfast_core::settings::{AuditSettings, LockoutSettings, SnapshotSettings, TelemetrySettings};
 use keepfast_hcl::Suggestion;
 
 use super::address_template;
@@ -16,7 +16,7 @@ use super::raft::RaftConfig;
 use super::seals::{self, SealSettings};
 use super::stanza::{Labelled, Source, Stanza};
 use super::{Limits, ListenerConfig};
-use super::{audit, small_stanzas};
+use super::{audit, small_stanzas, snapshots};
 
 /// The checked configuration of the server.
 #[derive(Debug, Clone)]
@@ -71,6 +71,8 @@ pub struct Config {
     pub user_lockout: BTreeMap<String, LockoutSettings>,
     /// The directories that contain the local files and sockets of database connections.
     pub database_file_directories: Vec<PathBuf>,
+    /// The automatic snapshots.
+    pub snapshots: Option<SnapshotSettings>,
 }
 
 /// The storage.
@@ -185,6 +187,7 @@ impl Default for Config {
             telemetry: TelemetrySettings::default(),
             user_lockout: BTreeMap::new(),
             database_file_directories: Vec::new(),
+            snapshots: None,
         }
     }
 }
@@ -254,6 +257,9 @@ fn apply(
     refuse_hsm(root)?;
     if let Some(stanza) = root.object("telemetry")? {
         config.telemetry = small_stanzas::telemetry(stanza, warnings)?;
+    }
+    if let Some(stanza) = root.object("snapshots")? {
+        config.snapshots = Some(snapshots::read(stanza, warnings)?);
     }
     for block in root.blocks("user_lockout", 1)? {
         let (of, settings) = small_stanzas::user_lockout(block, warnings)?;
@@ -372,6 +378,7 @@ fn apply_environment(config: &mut Config, environment: &Environment) -> Result<(
 
 /// Checks the rules between the parts.
 fn check(config: &Config) -> Result<(), ConfigError> {
+    snapshots::check(config)?;
     if config.default_lease_ttl > config.max_lease_ttl {
         return Err(ConfigError::Whole("default_lease_ttl is greater than max_lease_ttl".into()));
     }

@@ -1,5 +1,6 @@
 //! The barrier encrypts every record: plaintext above it, ciphertext below it.
 
+mod check_record;
 mod counters;
 mod current_keyring;
 mod derive;
@@ -258,13 +259,13 @@ impl Barrier {
         loop {
             let known = self.keyring.load_full();
             known.active().ok_or(StorageError::Closed)?;
-            let replaced = self.replace(&known, known.rewrapped(new_root, KEYRING), seal.clone()).await;
-            if matches!(replaced, Err(StorageError::Conflict))
-                && let Some(SealChange { from, .. }) = &seal
+            // No later try can pass.
+            if let Some(SealChange { from, .. }) = &seal
                 && SealRecord::load(&*self.backend).await?.as_ref() != Some(from)
             {
                 return Err(StorageError::Conflict);
             }
+            let replaced = self.replace(&known, known.rewrapped(new_root, KEYRING), seal.clone()).await;
             if tries.settle(replaced)?.is_some() {
                 return Ok(());
             }
@@ -314,7 +315,7 @@ impl Barrier {
         let mut reads = vec![Read::Value { key, seen: Some(known.stored()) }];
         if let Some(SealChange { from, to: value }) = seal {
             let key = Key::new(SEAL)?;
-            reads.push(Read::Value { key: key.clone(), seen: Some(Digest::of(&from)) });
+            reads.push(Read::Content { key: key.clone(), seen: Digest::of_content(&from) });
             writes.push(Write::Put { key, value });
         }
         let batch = Batch { reads, writes };
@@ -383,13 +384,14 @@ impl Barrier {
         self.backend.list(prefix, page).await
     }
 
-    /// Encrypts all writes under one term and commits them.
+    /// Encrypts all writes under one term and commits them. In a cluster they conflict with a change of the keyring.
     pub(crate) async fn commit(
         &self,
         reads: Vec<Read>,
         writes: impl ExactSizeIterator<Item = (Key, Option<Bytes>)>,
     ) -> Result<Index, StorageError> {
-        let term = self.keyring.load().active().ok_or(StorageError::Closed)?.clone();
+        let keyring = self.keyring.load_full();
+        let term = keyring.active().ok_or(StorageError::Closed)?.clone();
         let seal = |(key, plain): (Key, Option<Bytes>)| match plain {
             Some(plain) => {
                 let value = record_format::seal(&term.key, term.number, key.as_str(), &plain).into();
@@ -397,8 +399,12 @@ impl Barrier {
             }
             None => Write::Delete { key },
         };
-        let batch = Batch { reads, writes: writes.map(seal).collect() };
+        let mut batch = Batch { reads, writes: writes.map(seal).collect() };
         let puts = batch.writes.iter().filter(|w| matches!(w, Write::Put { .. })).count();
+        // On its way to the leader a batch can cross a restore, after which no keyring may have its key.
+        if puts > 0 && self.backend.consensus().is_some_and(|node| !node.is_alone()) {
+            batch.reads.push(Read::Value { key: Key::new(KEYRING)?, seen: Some(keyring.stored()) });
+        }
         Counts::add(&self.counts.puts, puts);
         Counts::add(&self.counts.deletes, batch.writes.len() - puts);
         let committed = self.backend.commit(batch).await;

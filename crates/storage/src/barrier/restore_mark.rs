@@ -32,7 +32,7 @@ impl RestoreMark {
     /// [`StorageError::Conflict`] when there is another one by now; those of the backend.
     pub async fn delete(backend: &dyn Backend, loaded: &Bytes) -> Result<(), StorageError> {
         let key = Self::key()?;
-        let reads = vec![Read::Value { key: key.clone(), seen: Some(Digest::of(loaded)) }];
+        let reads = vec![Read::Content { key: key.clone(), seen: Digest::of_content(loaded) }];
         backend.commit(Batch { reads, writes: vec![Write::Delete { key }] }).await.map(drop)
     }
 }

@@ -1,4 +1,4 @@
-//! The only record that is readable without a key.
+//! The seal configuration: a record that is readable without a key.
 
 use bytes::Bytes;
 
@@ -15,6 +15,8 @@ pub struct SealChange {
 }
 
 /// The seal configuration and the sealed root key, which must be readable to unseal. The seal defines the content.
+/// [`Barrier::create`](crate::Barrier::create) and [`Barrier::rewrap_root`](crate::Barrier::rewrap_root) write it, in one
+/// commit with the keyring.
 pub struct SealRecord;
 
 impl SealRecord {
@@ -33,7 +35,7 @@ impl SealRecord {
     /// [`StorageError::Conflict`] when the record has changed; those of the backend.
     pub async fn replace(backend: &dyn Backend, from: &Bytes, to: Bytes) -> Result<(), StorageError> {
         let key = Key::new(SEAL)?;
-        let reads = vec![Read::Value { key: key.clone(), seen: Some(Digest::of(from)) }];
+        let reads = vec![Read::Content { key: key.clone(), seen: Digest::of_content(from) }];
         backend.commit(Batch { reads, writes: vec![Write::Put { key, value: to }] }).await.map(drop)
     }
 

@@ -7,8 +7,8 @@ use keepfast_crypto::random;
 
 use super::{KEYRING, SEAL, record_format};
 use crate::{
-    Backend, Barrier, BarrierError, Batch, Index, Key, MemoryBackend, Page, RootKey, SealChange, SealRecord,
-    StorageError, Watch, Write,
+    Backend, Barrier, BarrierError, Batch, Index, Key, MemoryBackend, Page, RestoreMark, RootKey, SealChange,
+    SealRecord, StorageError, Watch, Write,
 };
 
 async fn created() -> (Arc<MemoryBackend>, RootKey, Arc<Barrier>) {
@@ -312,6 +312,45 @@ async fn rewrapping_leaves_exactly_one_root_key_that_opens() {
     assert_eq!(Barrier::open(backend, &next).await.unwrap().key_status().unwrap().term, 3);
 }
 
+/// Records of the seal that end alike, as those of one cluster do.
+fn seal_record(number: u8) -> Bytes {
+    format!(r#"{{"wrapped":{number},"cluster_id":"4f1c9c8e-3f0e-4a5c-9c66-0f6f1d6a4e11"}}"#).into()
+}
+
+/// The shares just issued would open nothing.
+#[tokio::test]
+async fn sec_a_seal_record_of_before_a_rekey_is_not_written_over_it() {
+    let (backend, root, barrier) = created().await;
+    overwrite(&backend, SEAL, seal_record(0)).await;
+    let follower = Barrier::open(backend.clone(), &root).await.unwrap();
+    let [rekeyed, late] = [(); 2].map(|()| random::key());
+    assert!(follower.expect_root([1; 32], &rekeyed));
+    let change = |to| SealChange { from: seal_record(0), to: seal_record(to) };
+    barrier.rewrap_root(&rekeyed, Some(change(1))).await.unwrap();
+    // The follower has the new root key, and a change that was made from the record before.
+    assert!(!follower.is_closed());
+    let outdated = follower.rewrap_root(&late, Some(change(2))).await;
+    assert!(matches!(outdated, Err(StorageError::Conflict)), "{outdated:?}");
+    assert_eq!(raw(&backend, SEAL).await, seal_record(1));
+    Barrier::open(backend.clone(), &rekeyed).await.unwrap();
+    // Neither when it is replaced after the comparison and before the commit.
+    let known = follower.keyring.load_full();
+    let replaced = follower.replace(&known, known.rewrapped(&late, KEYRING), Some(change(2))).await;
+    assert!(matches!(replaced, Err(StorageError::Conflict)), "{replaced:?}");
+    Barrier::open(backend, &rekeyed).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_restore_mark_is_deleted_only_as_it_was_loaded() {
+    let backend = MemoryBackend::new();
+    let [first, second] = [seal_record(1), seal_record(2)];
+    overwrite(&backend, "barrier/restored", second.clone()).await;
+    let outdated = RestoreMark::delete(&backend, &first).await;
+    assert!(matches!(outdated, Err(StorageError::Conflict)), "{outdated:?}");
+    RestoreMark::delete(&backend, &second).await.unwrap();
+    assert!(RestoreMark::load(&backend).await.unwrap().is_none());
+}
+
 #[tokio::test]
 async fn a_closed_barrier_serves_no_operation() {
     let (_, _, barrier) = created().await;
@@ -371,7 +410,7 @@ async fn the_count_of_an_earlier_version_is_continued() {
 async fn the_seal_record_is_stored_as_it_is() {
     let backend = MemoryBackend::new();
     assert!(SealRecord::load(&backend).await.unwrap().is_none());
-    backend.commit(Batch::put(Key::new("barrier/seal").unwrap(), "{}")).await.unwrap();
+    overwrite(&backend, SEAL, "{}".into()).await;
     assert_eq!(SealRecord::load(&backend).await.unwrap().unwrap(), "{}");
 }
 

@@ -30,6 +30,8 @@ pub(crate) enum Upto {
     Committed,
     /// The last entry: for the only voter of a cluster, what is durable is committed.
     Last,
+    /// The last entry, also where there are other voters: none of them decides any more.
+    Whole,
 }
 
 /// The state, and all that follows it.
@@ -109,7 +111,7 @@ impl Applier {
         self.stopped.get().cloned().map(StorageError::Stopped)
     }
 
-    /// Applies committed entries as one group, and returns a verdict for each.
+    /// Applies committed entries as one group, and returns the result of each.
     ///
     /// # Errors
     /// Those of the state; [`StorageError::Corrupt`] for an entry that is not the next one or cannot be decoded.
@@ -148,7 +150,7 @@ impl Applier {
         loop {
             let last = match upto {
                 Upto::Committed => log.hard_state().committed,
-                Upto::Last => log.last().index,
+                Upto::Last | Upto::Whole => log.last().index,
             };
             let next = self.state().position().id.index + 1;
             if next > last {
@@ -164,21 +166,21 @@ impl Applier {
                 let last = next - 1;
                 return Err(StorageError::corrupt(format!("a batch after entry {last} of the log does not apply")));
             }
-            if list.is_some() && members.is_some_and(|members| members.list.len() > 1) {
+            if upto == Upto::Last && list.is_some() && members.is_some_and(|members| members.list.len() > 1) {
                 upto = Upto::Committed;
             }
         }
     }
 
-    /// Makes a change visible, passes it to the watchers with `tell`, and then publishes its index.
+    /// Makes a change visible, passes it to the watchers with `notify`, and then publishes its index.
     pub(crate) fn publish(
         &self,
         change: Change,
         position: Position,
-        tell: impl FnOnce(&Self),
+        notify: impl FnOnce(&Self),
     ) -> Result<(), StorageError> {
         self.state().commit(change, position)?;
-        tell(self);
+        notify(self);
         self.applied.send_replace(Index(position.id.index));
         Ok(())
     }

@@ -1,10 +1,12 @@
 //! The layout and the lock of a data directory.
 //!
 //! ```text
-//! meta.json            {"format":2,"node_id":"…","incarnation":"…","cluster_id":…,"home":…,"joining":false,"removed":false}
+//! meta.json            {"format":2,"node_id":"…","incarnation":"…","cluster_id":…,"home":…,"joining":false,"joined":[…],
+//!                       "removed":false,"announced_ms":…}
 //! LOCK                 locked while a process uses the directory; holds its process id
 //! log/<number>.log     entries, see `segment`         numbers go up, 20 digits
 //! state.redb           the records, see `state`
+//! raft/peers.json      of an operator: the members of a recovered cluster, see `recovery`
 //! ```
 //!
 //! A directory of format 1 has only the first three fields, and segments as in `v1`; `upgrade` changes it to format 2.
@@ -57,10 +59,31 @@ pub(crate) struct Layout {
     /// announced. 0 for a node that was never in a cluster.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) announced_ms: u32,
+    /// While the cluster is recovered from `raft/peers.json`: its members, as the body of an entry.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) recovery: Vec<u8>,
+    /// The last index of the log before the last recovery.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub(crate) recovered: u64,
+}
+
+/// The bytes of a UUID; `None` for another text.
+fn uuid(text: &str) -> Option<[u8; 16]> {
+    let (mut digits, mut count) = ([0; 32], 0);
+    for digit in text.bytes().filter(|digit| *digit != b'-') {
+        *digits.get_mut(count)? = digit;
+        count += 1;
+    }
+    let digits = std::str::from_utf8(&digits).ok().filter(|digits| count == digits.len())?;
+    u128::from_str_radix(digits, 16).ok().map(u128::to_be_bytes)
 }
 
 fn is_zero(number: &u32) -> bool {
     *number == 0
+}
+
+fn is_nothing(index: &u64) -> bool {
+    *index == 0
 }
 
 impl Layout {
@@ -104,6 +127,8 @@ impl Layout {
             joined: Vec::new(),
             removed: false,
             announced_ms: 0,
+            recovery: Vec::new(),
+            recovered: 0,
         };
         layout.write(disk)?;
         Ok(layout)
@@ -116,9 +141,7 @@ impl Layout {
 
     /// The data directory of this node in a cluster.
     pub(crate) fn origin(&self) -> Origin {
-        let digits: String = self.incarnation.chars().filter(|digit| *digit != '-').collect();
-        let uuid = u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32);
-        let incarnation = uuid.map_or_else(|| Digest::of(&sha256(self.incarnation.as_bytes())).0, u128::to_be_bytes);
+        let incarnation = uuid(&self.incarnation).unwrap_or_else(|| Digest::of(&sha256(self.incarnation.as_bytes())).0);
         Origin { node: self.name().to_owned(), incarnation }
     }
 

@@ -8,7 +8,7 @@ use super::{
     entry::{Entry, HardState, LogId},
     segment::Frame,
 };
-use crate::StorageError;
+use crate::{StorageError, raft::boot::WINDOW};
 
 /// A durable sequence of entries with consecutive indexes, and the hard state.
 ///
@@ -95,8 +95,9 @@ pub(crate) struct Keep {
 }
 
 impl Keep {
-    /// For a node of a cluster: a follower that is further behind gets a snapshot.
-    pub(crate) const FOR_FOLLOWERS: Self = Self { trailing: 10_000, bytes: 256 << 20 };
+    /// For a node of a cluster: what a start reads into memory, and a segment more, since segments are deleted as a whole. A
+    /// leader sends followers only what it has in memory, and a snapshot to one that is further behind.
+    pub(crate) const FOR_FOLLOWERS: Self = Self { trailing: 10_000, bytes: 2 * WINDOW };
 
     /// For a node without followers.
     pub(crate) const NOTHING: Self = Self { trailing: 0, bytes: 0 };

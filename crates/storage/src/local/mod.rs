@@ -6,6 +6,8 @@
 pub(crate) mod apply;
 pub(crate) mod disk;
 pub(crate) mod entry;
+#[cfg(any(test, feature = "suite"))]
+pub(crate) mod fuzzing;
 pub(crate) mod image;
 pub(crate) mod layout;
 pub(crate) mod log;
@@ -14,6 +16,8 @@ mod log_index;
 mod log_model;
 #[cfg(test)]
 mod log_suite;
+pub(crate) mod open_layout;
+mod recovery;
 mod restore;
 mod scan;
 mod scanned;
@@ -58,7 +62,13 @@ use self::{
 };
 use crate::{
     Backend, Batch, Consensus, Index, Key, Page, Role, StorageError, Watch,
-    raft::{boot, driver::Driver, event::Event, node::Node, threads::Threads},
+    raft::{
+        boot,
+        driver::Driver,
+        event::Event,
+        node::Node,
+        threads::{PanicGuard, Threads},
+    },
 };
 
 /// Options of a [`LocalBackend`].
@@ -163,6 +173,7 @@ impl LocalBackend {
             upgrade::run(&disk, &mut layout, &options)?;
         }
         if options.clustered {
+            recovery::run(&disk, &mut layout, &options)?;
             layout.announce(&*disk, boot::election_ms(&options))?;
         }
         // What an upgrade or a snapshot that was not complete has left; nothing reads it.
@@ -191,12 +202,12 @@ impl LocalBackend {
 
     /// The id of the node that the directory belongs to, if one was ever set.
     pub fn node_id(&self) -> Option<String> {
-        self.node.layout.lock().node_id.clone()
+        self.node.layout.read(|layout| layout.node_id.clone())
     }
 
     /// The random name of the data directory, which never changes. A copy of the directory has the same name.
     pub fn incarnation(&self) -> String {
-        self.node.layout.lock().incarnation.clone()
+        self.node.layout.read(|layout| layout.incarnation.clone())
     }
 
     /// Finishes the waiting commits, makes the tree durable and accepts no more commits. Blocks until done.
@@ -214,12 +225,18 @@ impl LocalBackend {
 impl LocalBackend {
     /// The longest election timeout that a list may have, in milliseconds.
     pub(crate) fn announced_ms(&self) -> u32 {
-        self.node.layout.lock().announced_ms
+        self.node.layout.read(|layout| layout.announced_ms)
     }
 
     /// Whether parts of a restore are staged.
     pub(crate) fn is_restoring(&self) -> bool {
         self.node.applier.state().is_restoring()
+    }
+
+    /// Begins a restore that nobody completes.
+    pub(crate) async fn begin_restore(&self) -> Result<Index, StorageError> {
+        let begin = keepfast_consensus::Payload::RestoreBegin(Bytes::new());
+        self.node.submit(crate::raft::event::Proposal::other(&begin)).await
     }
 }
 
@@ -237,6 +254,7 @@ fn replay(applier: &Applier, log: &SegmentedLog, layout: &Layout) -> Result<bool
 
 /// The thread that writes: alone, and as the driver of a member once there are others.
 fn run(node: &Arc<Node>, log: SegmentedLog, is_lone: bool, sender: &Sender<Event>, events: &Receiver<Event>) {
+    let _guard = PanicGuard::of(node, sender);
     let (mut log, mut first, mut is_founding) = (log, None, false);
     if is_lone {
         let mut hard = log.reader().hard_state();

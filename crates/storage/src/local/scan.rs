@@ -1,4 +1,4 @@
-//! Reads the frames of a segment, and tells a torn end from damage.
+//! Reads the frames of a segment, and distinguishes a torn end from damage.
 
 use std::sync::Arc;
 

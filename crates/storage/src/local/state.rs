@@ -75,7 +75,7 @@ pub(crate) struct Position {
 
 impl Position {
     /// The position of a new state.
-    pub(super) const NEW: Self = Self { id: FOUNDING, key_term: 0, encryptions: 0 };
+    pub(crate) const NEW: Self = Self { id: FOUNDING, key_term: 0, encryptions: 0 };
 
     /// The stored form: little-endian, without an allocation, because each group writes it.
     fn as_row(self) -> [u8; ROW] {
@@ -363,6 +363,10 @@ fn reads_hold(records: &impl ReadableTable<&'static str, &'static [u8]>, reads: 
             Read::Value { key, seen } => {
                 let value = records.get(key.as_str()).map_err(state_error)?;
                 value.map(|value| Digest::of(value.value())) == *seen
+            }
+            Read::Content { key, seen } => {
+                let value = records.get(key.as_str()).map_err(state_error)?;
+                value.is_some_and(|value| Digest::of_content(value.value()) == *seen)
             }
             Read::Listing { prefix, page, seen } => Digest::of_names(&names(records, prefix.as_str(), page)?) == *seen,
         };

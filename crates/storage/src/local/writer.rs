@@ -132,6 +132,13 @@ impl<L: Log> Writer<L> {
                     Err(error) => drop(reply.send(Err(error))),
                 }
             }
+            // All that a lone node has applied is on its disk, and no list of others has it.
+            Event::Departed(incarnation, reply) => {
+                let is_own = incarnation == node.origin().incarnation;
+                let applied = *self.applier.applied.borrow();
+                let _ = reply.send(if is_own { Err(StorageError::NoLeader) } else { Ok(applied) });
+            }
+            Event::Leave(_, reply) => drop(reply.send(Err(StorageError::NotLeader))),
             Event::Transfer(_, reply) => drop(reply.send(Err(StorageError::NoTarget))),
             Event::Start(reply) => {
                 node.publish_lone(self.hard.vote.term);
@@ -214,8 +221,8 @@ impl<L: Log> Writer<L> {
             Err(AppendError::Broken(error)) => return Err(error.into()),
         }
         applier.publish(change, position, |applier| {
-            for (request, answer) in group.iter().zip(&results) {
-                match (&request.proposal, answer) {
+            for (request, result) in group.iter().zip(&results) {
+                match (&request.proposal, result) {
                     (Proposal::Batch(batch), Ok(index)) if !batch.writes.is_empty() => {
                         applier.watchers.notify(*index, &batch.writes);
                     }

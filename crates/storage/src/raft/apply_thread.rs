@@ -1,4 +1,4 @@
-//! The thread that applies committed entries of a member, answers their commits and makes the state durable.
+//! The thread that applies committed entries of a member, returns their results and makes the state durable.
 
 use std::{
     sync::{
@@ -9,18 +9,18 @@ use std::{
 };
 
 use keepfast_consensus::{Entry, LogId, Vote};
-use parking_lot::Mutex;
 
 use super::{
     disk_thread::{DiskJob, Install},
     event::{Event, Reply},
+    receive::Received,
 };
 use crate::{
     Index, StorageError,
     local::{
         apply::{Applier, Verdict},
         disk::Disk,
-        layout::Layout,
+        open_layout::OpenLayout,
         state::State,
     },
 };
@@ -31,10 +31,14 @@ const GROUP_ENTRIES: usize = 256;
 
 /// What the thread does, in order.
 pub(super) enum ApplyJob {
-    /// Applies entries, and answers those that wait here, by their indexes.
+    /// Applies entries, and returns the results to the calls that wait here, by their indexes.
     Entries(Vec<Entry>, Vec<(u64, Reply<Index>)>),
     /// Replaces the state by one that is durable beside it.
     Install(Box<NewState>),
+    /// Deletes a snapshot that is not installed, and returns this result to its sender.
+    Discard(Box<Received>, Result<(), StorageError>),
+    /// Stores that no list has a longer election timeout of this node any more.
+    LowerTimeout(u32),
 }
 
 /// A state that has been received.
@@ -46,7 +50,7 @@ pub(super) struct NewState {
 
 pub(super) struct ApplyThread {
     pub(super) applier: Arc<Applier>,
-    pub(super) layout: Arc<Mutex<Layout>>,
+    pub(super) layout: Arc<OpenLayout>,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) jobs_of_disk: Sender<DiskJob>,
     pub(super) events: Sender<Event>,
@@ -73,6 +77,14 @@ impl ApplyThread {
                     if self.unflushed >= self.flush_bytes { self.flush() } else { Ok(()) }
                 }
                 Ok(ApplyJob::Install(new)) => self.install(*new),
+                Ok(ApplyJob::Discard(received, result)) => {
+                    received.discard(&*self.disk, result);
+                    Ok(())
+                }
+                Ok(ApplyJob::LowerTimeout(election_ms)) => {
+                    self.lower_timeout(election_ms);
+                    Ok(())
+                }
                 Err(_) => self.flush(),
             };
             if let Err(error) = done {
@@ -165,18 +177,22 @@ impl ApplyThread {
         let _ = self.jobs_of_disk.send(DiskJob::Install(Install { vote: new.vote, last: new.last, done }));
         result.recv().unwrap_or_else(|_| Err(self.applier.stopped().unwrap_or(StorageError::Closed)))?;
         self.unflushed = 0;
-        let mut layout = self.layout.lock().clone();
-        let was_joining = layout.joining;
-        if was_joining {
-            layout.complete(&*self.disk)?;
-        }
-        self.applier.replace(new.state);
-        if was_joining {
-            // Who waits for it opens the records, and must not receive the replacement of what it has opened.
-            *self.layout.lock() = layout;
+        if self.layout.read(|layout| layout.joining) {
+            // A caller that waits for the end of the joining opens the records then, and must not receive the replacement
+            // of what it has opened.
+            self.layout.change_and(|layout| layout.complete(&*self.disk), || self.applier.replace(new.state))?;
+        } else {
+            self.applier.replace(new.state);
         }
         let _ = self.events.send(Event::Installed);
         Ok(())
+    }
+
+    fn lower_timeout(&self, election_ms: u32) {
+        if let Err(error) = self.layout.change(|layout| layout.lower(&*self.disk, election_ms)) {
+            // The longer time is right as well.
+            tracing::warn!(%error, "a shorter election timeout is not stored");
+        }
     }
 
     fn fail(&mut self, error: &StorageError) {

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The bytes of entries in memory, for followers that are behind.
-pub(super) const WINDOW: u64 = 16 << 20;
+pub(crate) const WINDOW: u64 = 16 << 20;
 /// Ticks of the shortest election timeout.
 const ELECTION_TICKS: u32 = 30;
 
@@ -78,6 +78,7 @@ pub(super) fn joining(layout: &Layout, log: &LogReader) -> Result<Boot, StorageE
         applied: 0,
         epoch: epoch(),
         announced_ms: layout.announced_ms,
+        recovered: layout.recovered,
     })
 }
 
@@ -112,6 +113,7 @@ pub(super) fn member_of(layout: &Layout, log: &LogReader, state: &State) -> Resu
         applied: applied.index,
         epoch: epoch(),
         announced_ms: layout.announced_ms,
+        recovered: layout.recovered,
     })
 }
 
@@ -127,13 +129,17 @@ fn epoch() -> u64 {
 mod tests {
     use std::{sync::Arc, time::Duration};
 
-    use keepfast_consensus::RaftId;
+    use bytes::Bytes;
+    use keepfast_consensus::{Kind, RaftId};
 
     use super::*;
     use crate::local::{
+        entry::HardState,
         log::Log,
+        segment::Frame,
         segmented_log::{SegmentedLog, Segments},
         sim_disk::SimDisk,
+        state::Position,
     };
 
     #[test]
@@ -146,6 +152,33 @@ mod tests {
         let log = SegmentedLog::open(Segments { disk: Arc::new(disk), bytes: 1 << 20 }, FOUNDING).unwrap();
         let boot = joining(&layout, &log.reader()).unwrap();
         assert_eq!((boot.id, boot.vote, boot.before), (RaftId(7), Default::default(), LogId::default()));
+    }
+
+    /// As much as followers may need, and all that is not applied.
+    #[test]
+    fn a_member_starts_with_a_window_of_its_log() {
+        let disk = SimDisk::new(1);
+        let layout = Layout::open(&disk, Some("n")).unwrap();
+        let addresses = Addresses { api_addr: String::new(), cluster_addr: String::new(), version: String::new() };
+        let own = member(&layout.origin(), &addresses, &LocalOptions::default());
+        let state = State::open(&disk, 1 << 20, false).unwrap();
+        let mut log = SegmentedLog::open(Segments { disk: Arc::new(disk.clone()), bytes: 1 << 30 }, FOUNDING).unwrap();
+        let payload = Bytes::from(vec![Kind::Batch as u8; 4 << 20]);
+        let mut frame = Frame::new();
+        for index in 2..=11 {
+            frame.begin(index, HardState { committed: 8, ..HardState::default() });
+            frame.push(1, &payload);
+            log.append(&mut frame).unwrap();
+        }
+        let boot_at = |index| {
+            let change = state.begin().unwrap();
+            change.set_members(1, std::slice::from_ref(&own)).unwrap();
+            state.commit(change, Position { id: LogId { term: 1, index }, ..Position::NEW }).unwrap();
+            let boot = member_of(&layout, &log.reader(), &state).unwrap();
+            (boot.before.index, boot.entries.first().map(|entry| entry.id.index), boot.entries.len())
+        };
+        assert_eq!(boot_at(8), (7, Some(8), 4), "16 MiB");
+        assert_eq!(boot_at(3), (3, Some(4), 8), "all that is not applied");
     }
 
     #[test]

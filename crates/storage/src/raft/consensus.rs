@@ -15,9 +15,10 @@ use super::{
     restore,
     snapshot::damaged,
 };
+use crate::local::layout::Layout;
 use crate::{
-    Addresses, Batch, Change, ClusterStatus, Consensus, Index, Joined, NodeId, Origin, SnapshotHead, SnapshotParts,
-    StorageError, Transport,
+    Addresses, Batch, Change, ClusterStatus, Consensus, Incarnation, Index, Joined, Member, NodeId, Origin, PeerKind,
+    SnapshotHead, SnapshotParts, StorageError, Transport,
 };
 
 #[async_trait]
@@ -30,11 +31,26 @@ impl Consensus for Node {
         Some(self.published.members.subscribe())
     }
 
+    fn is_alone(&self) -> bool {
+        self.published.is_alone()
+    }
+
+    fn is_removed(&self) -> bool {
+        self.layout.read(|layout| is_removed(layout, &self.published.view.borrow().members))
+    }
+
+    fn peer_kind(&self, origin: &Origin) -> PeerKind {
+        self.published.peer_kind(origin)
+    }
+
+    fn leader(&self) -> Option<Member> {
+        self.published.view.borrow().leader.clone()
+    }
+
     fn status(&self) -> ClusterStatus {
         let (view, numbers) = (self.published.view(), self.published.numbers.lock().clone());
         let (is_lone, now, applied) = (self.published.is_lone(), clock::now(), self.applier.applied.borrow().0);
-        let layout = self.layout.lock();
-        let is_listed = boot::find(&view.members, &layout.origin()).is_some();
+        let (is_joining, is_removed) = self.layout.read(|layout| (layout.joining, is_removed(layout, &view.members)));
         ClusterStatus {
             id: view.id,
             is_leading: view.is_leading,
@@ -48,9 +64,9 @@ impl Consensus for Node {
                 true => Some(Duration::ZERO),
                 false => numbers.contact.map(|at| since(now, at)),
             },
-            is_running: self.published.network().is_some(),
-            is_joining: layout.joining,
-            is_removed: layout.removed || (!is_listed && !view.members.is_empty() && !layout.joining),
+            is_running: self.published.has_network(),
+            is_joining,
+            is_removed,
             members: view.members.to_vec(),
         }
     }
@@ -77,7 +93,7 @@ impl Consensus for Node {
 
     async fn start(&self, transport: Arc<dyn Transport>, addresses: Addresses) -> Result<(), StorageError> {
         let runtime = tokio::runtime::Handle::current();
-        *self.published.network.lock() = Some(Network { transport, addresses, runtime });
+        *self.published.network.lock() = Some(Arc::new(Network { transport, addresses, runtime }));
         let started = self.call(Event::Start).await;
         if started.is_err() {
             *self.published.network.lock() = None;
@@ -96,6 +112,14 @@ impl Consensus for Node {
 
     async fn change(&self, change: Change) -> Result<Index, StorageError> {
         self.call(|reply| Event::Change(Box::new(change), reply)).await
+    }
+
+    async fn departed(&self, incarnation: Incarnation) -> Result<Index, StorageError> {
+        self.call(|reply| Event::Departed(incarnation, reply)).await
+    }
+
+    async fn leave(&self, removed_at: Index) -> Result<(), StorageError> {
+        self.call(|reply| Event::Leave(removed_at, reply)).await
     }
 
     async fn transfer(&self, to: Option<NodeId>) -> Result<(), StorageError> {
@@ -132,8 +156,8 @@ impl Consensus for Node {
             return Err(StorageError::NoLeader);
         }
         // Another one that is under way has the file.
-        let turn = Turn::take(&self.is_receiving).ok_or(StorageError::Conflict)?;
-        if self.published.is_lone() || self.published.network().is_none() {
+        let turn = Turn::take(&self.is_receiving).ok_or(StorageError::InProgress)?;
+        if self.published.is_lone() || !self.published.has_network() {
             return Err(StorageError::NoLeader);
         }
         let (reserve, cache) = (self.options.reserve_bytes, self.options.cache_bytes);
@@ -157,4 +181,10 @@ impl Consensus for Node {
     ) -> Result<Index, StorageError> {
         restore::run(self, &head, parts, &mark).await
     }
+}
+
+/// Whether the member list no longer has the node of this directory.
+fn is_removed(layout: &Layout, members: &[Member]) -> bool {
+    let is_unlisted = || !members.is_empty() && boot::find(members, &layout.origin()).is_none();
+    layout.removed || (!layout.joining && is_unlisted())
 }

@@ -82,11 +82,13 @@ struct Progress {
     has_room: bool,
     /// The next tick.
     tick: Mono,
+    /// The last entry that drops a restore.
+    abort: u64,
 }
 
 impl Progress {
     fn new() -> Self {
-        Self { handed: 0, backlog: 0, frames: VecDeque::new(), has_room: true, tick: Mono(0) }
+        Self { handed: 0, backlog: 0, frames: VecDeque::new(), has_room: true, tick: Mono(0), abort: 0 }
     }
 
     fn written(&mut self, frame: &Frame) {
@@ -170,6 +172,9 @@ impl Driver {
         self.input(Input::Tick);
         self.waiting.expire(now);
         self.publish_numbers(now);
+        if self.node.published.view.borrow().is_leading {
+            self.abort_restore();
+        }
         if self.waiting.leaves_by(now) {
             self.leave();
         }
@@ -187,6 +192,14 @@ impl Driver {
             Event::Read(reply) => self.read(Some(reply)),
             Event::Renew => self.read(None),
             Event::Change(change, reply) => self.change(*change, reply),
+            Event::Departed(incarnation, reply) => {
+                let departed = self.steps.as_ref().and_then(|steps| steps.departed(incarnation));
+                let _ = reply.send(departed.map(Index).ok_or(StorageError::NoLeader));
+            }
+            Event::Leave(Index(commit), reply) => {
+                self.removed(commit);
+                let _ = reply.send(Ok(()));
+            }
             Event::Transfer(to, reply) => self.transfer(to, reply),
             Event::Start(reply) => {
                 let started = self.start();
@@ -258,9 +271,19 @@ impl Driver {
             Effect::SendSnapshot { to, term, .. } => self.send_snapshot(to, term),
             Effect::Install { vote, last, .. } => self.install(vote, last),
             Effect::Removed { commit } => self.removed(commit),
+            Effect::LostEntries { of, last, acknowledged } => {
+                let node = self.steps.as_ref().and_then(|steps| steps.member(of)).map(|member| member.node.clone());
+                let node = node.unwrap_or_default();
+                tracing::error!(
+                    node,
+                    last,
+                    acknowledged,
+                    "a member has lost entries: it has no vote until it has them again"
+                );
+            }
             Effect::Broken(why) => self.stop_for(&StorageError::corrupt(why)),
-            // What is proposed gets its fate from what is committed.
-            Effect::Lost { .. } | Effect::Proposed { .. } | Effect::Refused(_) => {}
+            // What is committed at its position decides on a proposal.
+            Effect::Proposed { .. } | Effect::Refused(_) => {}
         }
     }
 
@@ -294,9 +317,8 @@ impl Driver {
     fn note_members(&mut self) {
         let announced = self.steps.as_ref().map_or(u32::MAX, Steps::announced_ms);
         let announced = announced.max(boot::election_ms(&self.node.options));
-        if let Err(error) = self.node.layout.lock().lower(&*self.node.disk, announced) {
-            // The longer time is right as well.
-            tracing::warn!(%error, "a shorter election timeout is not stored");
+        if self.node.layout.read(|layout| announced < layout.announced_ms) {
+            self.threads.apply(ApplyJob::LowerTimeout(announced));
         }
         self.role(self.steps.as_ref().map_or(NO_ROLE, Steps::role));
     }
@@ -335,9 +357,8 @@ impl Driver {
     }
 
     fn begin_leading(&mut self) {
-        if !self.node.is_restoring() && self.node.applier.state().is_restoring() {
-            self.pass(Input::Propose(vec![Payload::RestoreAbort.encode()]));
-        }
+        self.progress.abort = 0;
+        self.abort_restore();
         let network = self.node.published.network();
         let own = network.zip(self.own_member());
         if let Some((network, member)) = own
@@ -347,19 +368,36 @@ impl Driver {
         }
     }
 
+    /// Drops a restore that this node does not run: one of an earlier leader, or one whose beginning was committed after
+    /// its caller had given it up. No batch could pass.
+    fn abort_restore(&mut self) {
+        let is_foreign = !self.node.is_restoring() && self.node.applier.state().is_restoring();
+        let applied = self.steps.as_ref().map_or(0, |steps| steps.status().applied);
+        if is_foreign
+            && applied >= self.progress.abort
+            && let Some(Ok(id)) = self.input(Input::Propose(vec![Payload::RestoreAbort.encode()]))
+        {
+            self.progress.abort = id.index;
+        }
+    }
+
     fn own_member(&self) -> Option<Member> {
         let steps = self.steps.as_ref()?;
         steps.members().iter().find(|member| member.id == steps.id()).cloned()
     }
 
-    /// Answers everything that waits.
+    /// Ends all calls that wait with this error.
     fn end(&mut self, error: &StorageError) {
         for request in self.queue.drain(..) {
             let _ = request.result.send(Err(error.clone()));
         }
         for event in self.founding.take().unwrap_or_default() {
-            if let Event::Commit(Request { result, .. }) | Event::Change(_, result) | Event::Read(result) = event {
-                let _ = result.send(Err(error.clone()));
+            match event {
+                Event::Commit(Request { result, .. }) | Event::Change(_, result) | Event::Read(result) => {
+                    let _ = result.send(Err(error.clone()));
+                }
+                Event::Transfer(_, result) => drop(result.send(Err(error.clone()))),
+                _ => {}
             }
         }
         self.waiting.end(error);
@@ -382,7 +420,7 @@ impl Driver {
     /// This node was removed, as the leader has sent. It keeps its data, and takes no part after a restart either.
     fn removed(&mut self, commit: u64) {
         tracing::error!(commit, "this node was removed from its cluster");
-        let stored = self.node.layout.lock().remove(&*self.node.disk);
+        let stored = self.node.layout.change(|layout| layout.remove(&*self.node.disk));
         if let Err(error) = stored {
             self.stop_for(&error);
         }
@@ -394,12 +432,9 @@ impl Driver {
     fn take_no_part(&mut self, error: &StorageError) {
         self.steps = None;
         self.installing = None;
-        *self.node.published.network.lock() = None;
+        self.node.published.withdraw();
         self.end(error);
         self.waiting.left();
-        let view = self.node.published.view();
-        self.node.published.set_lease(None, 0, 0);
-        self.node.published.set_view(View::without_leader(view.id, view.term, view.members));
     }
 
     fn message(&mut self, origin: Origin, message: Message) {

@@ -5,7 +5,7 @@ use keepfast_consensus::{Kind, Message, Payload};
 use tokio::sync::oneshot;
 
 use super::receive::Received;
-use crate::{Batch, Change, Index, Joined, NodeId, Origin, RaftId, StorageError, Write};
+use crate::{Batch, Change, Incarnation, Index, Joined, NodeId, Origin, RaftId, StorageError, Write};
 
 /// Where a result goes. The receiver may be dropped; the operation goes on.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, StorageError>>;
@@ -20,6 +20,10 @@ pub(crate) enum Event {
     Renew,
     /// A change of the members.
     Change(Box<Change>, Reply<Index>),
+    /// A call of [`Consensus::departed`](crate::Consensus::departed).
+    Departed(Incarnation, Reply<Index>),
+    /// The leader has proved that this node was removed.
+    Leave(Index, Reply<()>),
     /// A transfer of leadership.
     Transfer(Option<NodeId>, Reply<()>),
     /// There is a transport.
@@ -108,7 +112,7 @@ impl Proposal {
         }
     }
 
-    /// A payload of another kind than a batch. The end of a restore needs no room.
+    /// A payload of another kind than a batch. Only one that drops a restore needs no room.
     pub(crate) fn other(payload: &Payload) -> Self {
         Self::Payload(payload.encode(), !matches!(payload, Payload::RestoreAbort))
     }

@@ -19,3 +19,5 @@ mod snapshot;
 mod tests;
 pub(crate) mod threads;
 mod waiting;
+
+pub use snapshot::SnapshotRecords;

@@ -22,13 +22,13 @@ use super::{
 };
 use crate::{
     Addresses, Batch, Index, Joined, LocalOptions, Member, Origin, SnapshotHead, SnapshotParts, StorageError,
-    local::{apply::Applier, disk::Disk, layout::Layout},
+    local::{apply::Applier, disk::Disk, layout::Layout, open_layout::OpenLayout},
 };
 
-/// How long a follower waits for the leader's verdict, and for the entry to be applied here.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a follower waits for the result of the leader, and for the entry to be applied here.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a commit waits for a confirmed index.
-const READ_PATIENCE: Duration = Duration::from_secs(2);
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// After this time something that failed is tried again, unless the leader is another one before.
 const RETRY: Duration = Duration::from_millis(50);
 /// How often a commit is passed to another leader.
@@ -39,7 +39,7 @@ pub(crate) struct Node {
     pub(crate) applier: Arc<Applier>,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) options: LocalOptions,
-    pub(crate) layout: Arc<Mutex<Layout>>,
+    pub(crate) layout: Arc<OpenLayout>,
     pub(crate) published: Arc<Published>,
     pub(crate) inbox: Inbox,
     pub(super) is_receiving: Arc<AtomicBool>,
@@ -96,7 +96,7 @@ impl Node {
             applier,
             disk,
             options,
-            layout: Arc::new(Mutex::new(layout)),
+            layout: Arc::new(OpenLayout::new(layout)),
             published: Arc::new(Published::new(is_lone, view)),
             inbox: Inbox::default(),
             is_receiving: Arc::default(),
@@ -111,7 +111,7 @@ impl Node {
     }
 
     pub(crate) fn origin(&self) -> Origin {
-        self.layout.lock().origin()
+        self.layout.read(Layout::origin)
     }
 
     /// Publishes that this node leads alone.
@@ -133,33 +133,35 @@ impl Node {
     /// This node, with the addresses of the last start.
     fn own_member(&self) -> Member {
         let none = Addresses { api_addr: String::new(), cluster_addr: String::new(), version: String::new() };
-        let addresses = self.published.network().map_or(none, |network| network.addresses);
+        let addresses = self.published.network().map_or(none, |network| network.addresses.clone());
         boot::member(&self.origin(), &addresses, &self.options)
     }
 
-    /// The first list of members, which has this node; `None` if there is one. The name of the node becomes durable.
+    /// The first list of members, which has this node alone, with its current addresses; `None` if it is stored so. The
+    /// name of the node becomes durable.
     ///
     /// # Errors
     /// [`StorageError::NoLeader`] before the first start: the node has no addresses.
     pub(crate) fn first_list(&self) -> Result<Option<Vec<Member>>, StorageError> {
-        if self.applier.state().members()?.is_some() {
-            return Ok(None);
-        }
-        if self.published.network().is_none() {
-            return Err(StorageError::NoLeader);
-        }
-        self.name_it()?;
-        Ok(Some(vec![self.own_member()]))
+        let network = self.published.network().ok_or(StorageError::NoLeader)?;
+        let Some(members) = self.applier.state().members()? else {
+            self.name_it()?;
+            return Ok(Some(vec![self.own_member()]));
+        };
+        // The list of a lone node has no other member.
+        let own = boot::find(&members.list, &self.origin());
+        Ok(own.and_then(|own| boot::updated(own, &network, &self.options)).map(|own| vec![own]))
     }
 
     /// A member keeps its name.
     fn name_it(&self) -> Result<(), StorageError> {
-        let mut layout = self.layout.lock();
-        if layout.node_id.is_none() {
+        self.layout.change(|layout| {
+            if layout.node_id.is_some() {
+                return Ok(());
+            }
             layout.node_id = Some(layout.name().to_owned());
-            layout.write(&*self.disk)?;
-        }
-        Ok(())
+            layout.write(&*self.disk)
+        })
     }
 
     /// Notes, durably, that this node joins a cluster.
@@ -170,10 +172,11 @@ impl Node {
         if !readable {
             return Err(StorageError::Layout("the list of the leader does not have this node".into()));
         }
-        let mut layout = self.layout.lock();
-        layout.node_id = Some(layout.name().to_owned());
-        (layout.cluster_id, layout.joined, layout.joining) = (Some(joined.cluster_id.clone()), body.to_vec(), true);
-        layout.write(&*self.disk)
+        self.layout.change(|layout| {
+            layout.node_id = Some(layout.name().to_owned());
+            (layout.cluster_id, layout.joined, layout.joining) = (Some(joined.cluster_id.clone()), body.to_vec(), true);
+            layout.write(&*self.disk)
+        })
     }
 
     /// A consistent view of the state.
@@ -229,7 +232,7 @@ impl Node {
     }
 
     /// Commits a proposal here.
-    pub(super) async fn submit(&self, proposal: Proposal) -> Result<Index, StorageError> {
+    pub(crate) async fn submit(&self, proposal: Proposal) -> Result<Index, StorageError> {
         self.call(|result| Event::Commit(Request { proposal, result })).await
     }
 
@@ -242,18 +245,21 @@ impl Node {
         if batch.writes.is_empty() {
             return self.check(&batch).await;
         }
-        let mut views = self.published.view.subscribe();
         for _ in 0..TRIES {
-            let view = views.borrow_and_update().clone();
-            let result = match &view.leader {
-                _ if view.accepts => self.propose(&batch).await,
+            let (target, leader) = {
+                let view = self.published.view.borrow();
+                let leader = if view.accepts { None } else { Some(view.leader.clone().ok_or(StorageError::NoLeader)?) };
+                (view.target(), leader)
+            };
+            let result = match &leader {
+                None => self.propose(&batch).await,
                 Some(leader) => self.forward(&batch, leader).await,
-                None => return Err(StorageError::NoLeader),
             };
             match result {
                 // Nothing was written, and the leader is another one.
                 Err(StorageError::NotLeader | StorageError::NoLeader) => {
-                    let _ = timeout(RETRY, views.changed()).await;
+                    let mut views = self.published.view.subscribe();
+                    drop(timeout(RETRY, views.wait_for(|view| view.target() != target)).await);
                 }
                 other => return other,
             }
@@ -288,7 +294,7 @@ impl Node {
 
     /// A batch without writes needs no entry.
     async fn check(&self, batch: &Batch) -> Result<Index, StorageError> {
-        self.settle(READ_PATIENCE).await?;
+        self.settle(READ_TIMEOUT).await?;
         match self.applier.state().reads_hold(&batch.reads)? {
             (true, position) => Ok(Index(position.index)),
             (false, _) => Err(StorageError::Conflict),
@@ -311,13 +317,13 @@ impl Node {
         let Some(network) = self.published.network() else { return Err(StorageError::NoLeader) };
         let mut bytes = Vec::with_capacity(batch.encoded_len());
         batch.encode(&mut bytes);
-        let proposed = timeout(PATIENCE, network.transport.propose(leader, bytes.into())).await;
+        let proposed = timeout(COMMIT_TIMEOUT, network.transport.propose(leader, bytes.into())).await;
         match proposed.unwrap_or(Err(StorageError::Unknown)) {
             // Reads here must see it; if they do not, its caller must not take it for done.
-            Ok(index) => self.reaches(index, PATIENCE).await.map(|()| index).map_err(|_| StorageError::Unknown),
+            Ok(index) => self.reaches(index, COMMIT_TIMEOUT).await.map(|()| index).map_err(|_| StorageError::Unknown),
             Err(StorageError::Conflict) => {
                 // The next try has to read what this one conflicts with.
-                let _ = self.settle(READ_PATIENCE).await;
+                let _ = self.settle(READ_TIMEOUT).await;
                 Err(StorageError::Conflict)
             }
             Err(error) => Err(error),
@@ -364,7 +370,7 @@ impl Node {
     async fn confirmed(&self) -> Result<Index, StorageError> {
         let mut views = self.published.view.subscribe();
         loop {
-            if self.published.network().is_none() {
+            if !self.published.has_network() {
                 return Err(StorageError::NoLeader);
             }
             let (accepts, has_leader) = {
@@ -384,5 +390,28 @@ impl Node {
                 Err(_) => drop(timeout(RETRY, views.changed()).await),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use keepfast_consensus::{Entry, RaftId};
+
+    use super::*;
+
+    #[test]
+    fn messages_beyond_the_bound_of_the_inbox_are_lost() {
+        let message = |bytes| {
+            let previous = LogId { term: 1, index: 1 };
+            let entry = Entry { id: LogId { term: 1, index: 2 }, payload: vec![0; bytes].into() };
+            let body = Body::Append { previous, commit: 1, entries: vec![entry] };
+            Message { from: RaftId(1), to: RaftId(2), term: 1, body }
+        };
+        let (inbox, large) = (Inbox::default(), message(MAX_ENTRY));
+        let taken = (0..100).filter(|_| inbox.take(&large)).count();
+        assert!(taken * MAX_ENTRY <= MAX_INBOX && (taken + 1) * MAX_ENTRY > MAX_INBOX, "{taken}");
+        assert!(!inbox.take(&message(1)));
+        inbox.done(&large);
+        assert!(inbox.take(&message(1)));
     }
 }

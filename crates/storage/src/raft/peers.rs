@@ -1,6 +1,6 @@
-//! Where the other members are, and when they were heard.
+//! Where the other members are, and when they sent their last message.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use keepfast_consensus::{MAX_MEMBERS, Message, Mono, Steps};
 
@@ -10,7 +10,7 @@ use crate::{Member, Origin, RaftId};
 pub(super) struct Peers {
     /// The last message of each member.
     pub(super) contacts: HashMap<RaftId, Mono>,
-    /// Who has sent messages under an id: the list may lack a leader that was added lately.
+    /// The sender of the messages under an id: the list may lack a leader that was added lately.
     senders: HashMap<RaftId, Origin>,
 }
 
@@ -28,12 +28,12 @@ impl Peers {
 
     /// The member with an id, from any list that this node knows. One that all of them lack has sent messages, and has no
     /// addresses: see [`Transport::send`](crate::Transport::send).
-    pub(super) fn address(&self, steps: &Steps, id: RaftId) -> Option<Member> {
+    pub(super) fn address<'s>(&self, steps: &'s Steps, id: RaftId) -> Option<Cow<'s, Member>> {
         if let Some(member) = steps.member(id) {
             return Some(member);
         }
         let origin = self.senders.get(&id)?;
-        Some(Member {
+        Some(Cow::Owned(Member {
             id,
             node: origin.node.clone(),
             incarnation: origin.incarnation,
@@ -43,6 +43,6 @@ impl Peers {
             wants_vote: false,
             election_ms: 1,
             version: String::new(),
-        })
+        }))
     }
 }

@@ -1,4 +1,4 @@
-//! What the thread that writes tells the rest of the process: roles, members, the lease.
+//! What the thread that writes publishes to the rest of the process: roles, members, the lease.
 
 use std::{
     collections::HashMap,
@@ -9,15 +9,14 @@ use std::{
     time::Duration,
 };
 
-use keepfast_consensus::{Message, Mono, PeerProgress, Role as StepsRole};
+use keepfast_consensus::{MAX_MEMBERS, Message, Mono, PeerProgress, Role as StepsRole};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::clock;
-use crate::{Addresses, Leader, Member, Origin, PeerStatus, RaftId, Role, Transport};
+use super::{boot, clock};
+use crate::{Addresses, Leader, Member, Origin, PeerKind, PeerStatus, RaftId, Role, Transport};
 
 /// How this node reaches the others.
-#[derive(Clone)]
 pub(crate) struct Network {
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) addresses: Addresses,
@@ -54,6 +53,8 @@ pub(crate) struct Numbers {
 pub(crate) struct Published {
     /// Whether the node has no other members and commits without a driver.
     is_lone: AtomicBool,
+    /// Whether the view has less than two members.
+    is_alone: AtomicBool,
     /// The end of the lease in microseconds; 0 without one.
     lease_until: AtomicU64,
     /// The wall clock minus the other one when the lease was published: if it is another one, the machine was frozen.
@@ -66,7 +67,9 @@ pub(crate) struct Published {
     pub(crate) roles: watch::Sender<Role>,
     /// Notified after each change of the members of the view.
     pub(crate) members: watch::Sender<()>,
-    pub(crate) network: Mutex<Option<Network>>,
+    /// Members of earlier lists of this process, the newest last.
+    removed: Mutex<Vec<Origin>>,
+    pub(crate) network: Mutex<Option<Arc<Network>>>,
     pub(crate) numbers: Mutex<Numbers>,
 }
 
@@ -85,6 +88,7 @@ impl Published {
         let role = if is_lone { Role::Leading } else { Role::Following { leader: None } };
         Self {
             is_lone: is_lone.into(),
+            is_alone: (view.members.len() < 2).into(),
             lease_until: 0.into(),
             offset: 0.into(),
             renew_from: 0.into(),
@@ -92,6 +96,7 @@ impl Published {
             view: watch::Sender::new(view),
             roles: watch::Sender::new(role),
             members: watch::Sender::new(()),
+            removed: Mutex::default(),
             network: Mutex::new(None),
             numbers: Mutex::default(),
         }
@@ -101,12 +106,29 @@ impl Published {
         self.is_lone.load(Ordering::Acquire)
     }
 
+    pub(crate) fn is_alone(&self) -> bool {
+        self.is_alone.load(Ordering::Acquire)
+    }
+
     pub(crate) fn end_lone(&self) {
         self.is_lone.store(false, Ordering::Release);
     }
 
-    pub(crate) fn network(&self) -> Option<Network> {
+    pub(crate) fn network(&self) -> Option<Arc<Network>> {
         self.network.lock().clone()
+    }
+
+    pub(crate) fn has_network(&self) -> bool {
+        self.network.lock().is_some()
+    }
+
+    /// Publishes that this node takes no part in its cluster.
+    pub(super) fn withdraw(&self) {
+        *self.network.lock() = None;
+        self.set_lease(None, 0, 0);
+        *self.numbers.lock() = Numbers::default();
+        let view = self.view();
+        self.set_view(View::without_leader(view.id, view.term, view.members));
     }
 
     /// Whether the applied state is that of the whole cluster, at this moment.
@@ -122,7 +144,7 @@ impl Published {
         if now >= until || clock::have_parted_since(self.offset.load(Ordering::Relaxed)) {
             return Lease::None;
         }
-        // One read asks for the renewal.
+        // One read requests the renewal.
         let from = self.renew_from.load(Ordering::Relaxed);
         let is_first = now >= from
             && self.renew_from.compare_exchange(from, u64::MAX, Ordering::Relaxed, Ordering::Relaxed).is_ok();
@@ -149,9 +171,28 @@ impl Published {
         self.view.borrow().clone()
     }
 
-    /// Wakes those who follow the role, which also look whether the node was removed.
+    /// Notifies the receivers of the role, which also check whether the node was removed.
     pub(super) fn repeat_role(&self) {
         self.roles.send_modify(|_| {});
+    }
+
+    /// What this node knows of another one.
+    pub(super) fn peer_kind(&self, origin: &Origin) -> PeerKind {
+        if boot::find(&self.view.borrow().members, origin).is_some() {
+            return PeerKind::Member;
+        }
+        if self.removed.lock().contains(origin) { PeerKind::Removed } else { PeerKind::Unknown }
+    }
+
+    /// Notes who is no longer a member.
+    fn note_removed(&self, before: &[Member], now: &[Member]) {
+        let origin = |member: &Member| Origin { node: member.node.clone(), incarnation: member.incarnation };
+        let left = before.iter().map(origin).filter(|origin| boot::find(now, origin).is_none());
+        let mut removed = self.removed.lock();
+        removed.retain(|origin| boot::find(now, origin).is_none());
+        removed.extend(left);
+        let surplus = removed.len().saturating_sub(MAX_MEMBERS);
+        removed.drain(..surplus);
     }
 
     /// Publishes a view and the role that follows from it.
@@ -167,11 +208,15 @@ impl Published {
                 Role::Following { leader }
             }
         };
+        self.is_alone.store(view.members.len() < 2, Ordering::Release);
         let mut has_other_members = false;
         let replace = |old: &mut View| {
             let is_other = *old != view;
             if is_other {
                 has_other_members = old.members != view.members;
+                if has_other_members {
+                    self.note_removed(&old.members, &view.members);
+                }
                 *old = view;
             }
             is_other
@@ -191,6 +236,11 @@ impl Published {
 }
 
 impl View {
+    /// Where commits go: the term, whether they are proposed here, and the leader.
+    pub(super) fn target(&self) -> (u64, bool, Option<RaftId>) {
+        (self.term, self.accepts, self.leader.as_ref().map(|leader| leader.id))
+    }
+
     /// Whether a snapshot of this node is one of the leader, as far as that is known: a node that joins may not know it.
     pub(super) fn takes_snapshot_of(&self, origin: &Origin, message: &Message) -> bool {
         let is_leader = |leader: &Member| leader.node == origin.node && leader.incarnation == origin.incarnation;

@@ -39,11 +39,19 @@ pub(crate) struct Received {
 impl Received {
     /// Returns that it is not wanted. The file is overwritten by the next one.
     pub(crate) fn refuse(self) {
-        self.answer(Err(StorageError::NoLeader));
+        self.finish(Err(StorageError::NoLeader));
+    }
+
+    /// Deletes the state, and returns the result.
+    pub(super) fn discard(mut self, disk: &dyn Disk, result: Result<(), StorageError>) {
+        drop(self.state.take());
+        // One that stays is overwritten by the next.
+        let _ = disk.remove(FILE_NEW);
+        self.finish(result);
     }
 
     /// Returns the result; the caller may then pass the next one.
-    pub(super) fn answer(self, result: Result<(), StorageError>) {
+    pub(super) fn finish(self, result: Result<(), StorageError>) {
         let Self { state, turn, result: reply, .. } = self;
         drop((state, turn));
         let _ = reply.send(result);
@@ -87,30 +95,84 @@ pub(super) async fn store(
     reserve_bytes: u64,
     cache_bytes: usize,
 ) -> Result<State, StorageError> {
-    let (last, members) = head(message).ok_or_else(damaged)?;
-    let members = members.to_vec();
-    let on = disk.clone();
-    let mut state = blocking(turn, move || NewState::begin(&*on, cache_bytes)).await?;
-    let mut decoder = Decoder::new();
-    let (mut rows, mut bytes) = (Vec::new(), 0);
-    while let Some(part) = parts.next().await? {
-        bytes += part.len();
-        rows.extend(decoder.part(&part)?);
-        if bytes >= GROUP_BYTES {
-            if !has_room(&*disk, reserve_bytes, bytes as u64) {
-                return Err(StorageError::Full);
-            }
-            (state, bytes) = (add(turn, state, std::mem::take(&mut rows)).await?, 0);
-        }
+    let mut partial = Partial { turn, disk: disk.clone(), state: None, is_over: false };
+    let stored = partial.store(message, parts, reserve_bytes, cache_bytes).await;
+    partial.is_over = true;
+    if stored.is_err() {
+        // Before the turn ends.
+        let _ = blocking(turn, partial.deletion()).await;
     }
-    let counts = decoder.finish()?;
-    let state = add(turn, state, rows).await?;
-    let position = Position { id: last, key_term: counts.key_term, encryptions: counts.encryptions };
-    blocking(turn, move || state.finish(position, &members)).await
+    stored
 }
 
-async fn add(turn: &Arc<Turn>, state: NewState, rows: Vec<Row>) -> Result<NewState, StorageError> {
-    blocking(turn, move || state.add(&rows).map(|()| state)).await
+/// A state that is not complete. It is deleted when storing fails, or its future is dropped.
+struct Partial<'t> {
+    turn: &'t Arc<Turn>,
+    disk: Arc<dyn Disk>,
+    /// `None` while rows are written.
+    state: Option<NewState>,
+    is_over: bool,
+}
+
+impl Partial<'_> {
+    async fn store(
+        &mut self,
+        message: &Message,
+        parts: &mut dyn SnapshotParts,
+        reserve_bytes: u64,
+        cache_bytes: usize,
+    ) -> Result<State, StorageError> {
+        let (last, members) = head(message).ok_or_else(damaged)?;
+        let members = members.to_vec();
+        let disk = self.disk.clone();
+        self.state = Some(blocking(self.turn, move || NewState::begin(&*disk, cache_bytes)).await?);
+        let mut decoder = Decoder::new();
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        while let Some(part) = parts.next().await? {
+            bytes += part.len();
+            rows.extend(decoder.part(&part)?);
+            if bytes >= GROUP_BYTES {
+                if !has_room(&*self.disk, reserve_bytes, bytes as u64) {
+                    return Err(StorageError::Full);
+                }
+                self.add(std::mem::take(&mut rows)).await?;
+                bytes = 0;
+            }
+        }
+        let counts = decoder.finish()?;
+        self.add(rows).await?;
+        let state = self.state.take().ok_or_else(damaged)?;
+        let position = Position { id: last, key_term: counts.key_term, encryptions: counts.encryptions };
+        blocking(self.turn, move || state.finish(position, &members)).await
+    }
+
+    async fn add(&mut self, rows: Vec<Row>) -> Result<(), StorageError> {
+        let state = self.state.take().ok_or_else(damaged)?;
+        self.state = Some(blocking(self.turn, move || state.add(&rows).map(|()| state)).await?);
+        Ok(())
+    }
+
+    /// Closes and deletes the file.
+    fn deletion(&mut self) -> impl FnOnce() -> Result<(), StorageError> + Send + use<> {
+        let (state, disk) = (self.state.take(), self.disk.clone());
+        move || {
+            drop(state);
+            disk.remove(FILE_NEW).map_err(|error| StorageError::io("delete a snapshot", error))
+        }
+    }
+}
+
+impl Drop for Partial<'_> {
+    fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        let (deletion, turn) = (self.deletion(), self.turn.clone());
+        // Also the one that still runs when the future is dropped has the turn.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn_blocking(move || (deletion(), turn));
+        }
+    }
 }
 
 async fn blocking<T: Send + 'static>(
@@ -121,10 +183,4 @@ async fn blocking<T: Send + 'static>(
     // If nobody waits any more, the turn ends after what the work has returned.
     let done = spawn_blocking(move || (work(), turn)).await.map(|(done, _)| done);
     done.unwrap_or_else(|_| Err(StorageError::corrupt("storing a snapshot has panicked")))
-}
-
-/// Deletes a state that is not wanted; one that stays is overwritten by the next.
-pub(super) fn discard(disk: &dyn Disk, state: State) {
-    drop(state);
-    let _ = disk.remove(FILE_NEW);
 }

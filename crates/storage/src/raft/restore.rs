@@ -1,21 +1,35 @@
 //! Restores a snapshot at the leader: its records go through the log in parts, and replace all others at one entry.
 
-use bytes::{BufMut, Bytes};
+use bytes::BufMut;
 use keepfast_consensus::{MAX_ENTRY, Payload};
-use keepfast_crypto::hash::sha256;
+use keepfast_crypto::hash::{Sha256Stream, sha256};
+use tokio::sync::oneshot;
 
-use super::{event::Proposal, node::Node, snapshot::Decoder};
+use super::{
+    event::{Event, Proposal, Request},
+    node::Node,
+    snapshot::Decoder,
+};
 use crate::{Index, RestoreMark, SnapshotHead, SnapshotParts, StorageError, local::image::Row};
 
 /// A part has about this many bytes.
 const PART: usize = 1 << 20;
 
 /// Only one restore at a time, and no batch beside it.
-struct Guard<'n>(&'n Node);
+struct Guard<'n> {
+    node: &'n Node,
+    is_over: bool,
+}
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        self.0.set_restoring(false);
+        if !self.is_over {
+            // The future was dropped. The entry comes before those of another restore.
+            let (result, _) = oneshot::channel();
+            let proposal = Proposal::other(&Payload::RestoreAbort);
+            let _ = self.node.send(Event::Commit(Request { proposal, result }));
+        }
+        self.node.set_restoring(false);
     }
 }
 
@@ -38,19 +52,23 @@ pub(super) async fn run(
         return Err(StorageError::NotLeader);
     }
     if node.set_restoring(true) {
-        return Err(StorageError::Contended);
+        return Err(StorageError::InProgress);
     }
-    let _guard = Guard(node);
+    let mut guard = Guard { node, is_over: false };
     let mut description = Vec::new();
     description.put_u64_le(head.term);
     description.put_u64_le(head.index.0);
     let mut restore = Restore { node, number: 0, digest: sha256(&description), records: Vec::new() };
-    restore.entry(&Payload::RestoreBegin(description.into())).await?;
-    let restored = restore.all(parts, mark).await;
+    let restored = match restore.entry(&Payload::RestoreBegin(description.into())).await {
+        Ok(_) => restore.all(parts, mark).await,
+        Err(error) => Err(error),
+    };
     if restored.is_err() {
-        // If it cannot be dropped now, the next leader does it.
+        // Also when only the beginning has failed: its outcome may be unknown. If it cannot be dropped now, the leader
+        // does it later.
         let _ = restore.entry(&Payload::RestoreAbort).await;
     }
+    guard.is_over = true;
     restored
 }
 
@@ -95,9 +113,11 @@ impl Restore<'_> {
     /// Writes the records that were collected.
     async fn part(&mut self) -> Result<(), StorageError> {
         self.number += 1;
-        let payload = Payload::RestorePart(self.number, Bytes::from(std::mem::take(&mut self.records)));
-        let body = payload.encode().slice(1..);
-        self.digest = sha256(&[&self.digest[..], &body].concat());
-        self.entry(&payload).await.map(drop)
+        let payload = Payload::RestorePart(self.number, std::mem::take(&mut self.records).into()).encode();
+        let mut digest = Sha256Stream::default();
+        digest.update(&self.digest);
+        digest.update(payload.get(1..).unwrap_or_default());
+        self.digest = digest.finish();
+        self.node.submit(Proposal::Payload(payload, true)).await.map(drop)
     }
 }

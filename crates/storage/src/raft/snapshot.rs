@@ -17,7 +17,7 @@ use keepfast_crypto::hash::sha256;
 use tokio::task::spawn_blocking;
 
 use crate::{
-    MAX_SNAPSHOT_PART, SnapshotParts, StorageError,
+    Key, MAX_SNAPSHOT_PART, SnapshotParts, StorageError,
     local::image::{Image, Row, Rows},
 };
 
@@ -200,6 +200,39 @@ impl Decoder {
     /// [`StorageError::Corrupt`] when the snapshot is not complete.
     pub(super) fn finish(self) -> Result<Counts, StorageError> {
         self.counts.ok_or_else(damaged)
+    }
+}
+
+/// Reads the records of a snapshot from its parts, and checks their count and digest.
+pub struct SnapshotRecords(Decoder);
+
+impl Default for SnapshotRecords {
+    fn default() -> Self {
+        Self(Decoder::new())
+    }
+}
+
+impl SnapshotRecords {
+    /// The records that are complete after this part, as they are stored: encrypted.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] for any other form, and for a part of more than [`MAX_SNAPSHOT_PART`].
+    pub fn part(&mut self, part: &[u8]) -> Result<Vec<(Key, Bytes)>, StorageError> {
+        let mut records = Vec::new();
+        for row in self.0.part(part)? {
+            if let Row::Record(path, value) = row {
+                records.push((Key::new(path)?, value));
+            }
+        }
+        Ok(records)
+    }
+
+    /// Checks that the last part was the end.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] when it was not.
+    pub fn finish(self) -> Result<(), StorageError> {
+        self.0.finish().map(drop)
     }
 }
 

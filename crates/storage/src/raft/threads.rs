@@ -25,12 +25,41 @@ use crate::{
     },
 };
 
+/// Lets a node take no part in its cluster when the thread that holds this panics: without it the node does nothing, and
+/// another one has to lead.
+pub(crate) struct PanicGuard {
+    node: Arc<Node>,
+    events: Sender<Event>,
+}
+
+impl PanicGuard {
+    pub(crate) fn of(node: &Arc<Node>, events: &Sender<Event>) -> Self {
+        Self { node: node.clone(), events: events.clone() }
+    }
+}
+
+impl Drop for PanicGuard {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        self.node.applier.stop_once(&StorageError::Stopped("a storage thread has panicked".into()));
+        // A lone node goes on to serve reads, as after a failed write.
+        if !self.node.published.is_lone() {
+            self.node.published.withdraw();
+        }
+        let _ = self.events.send(Event::Failed);
+    }
+}
+
 pub(crate) struct Threads {
     /// Reads what is durable.
     pub(super) log: LogReader,
     disk: Option<Sender<DiskJob>>,
     apply: Option<Sender<ApplyJob>>,
     handles: Vec<JoinHandle<()>>,
+    /// Gets [`Event::Failed`] when a thread takes no job: it has panicked.
+    events: Sender<Event>,
     /// Dropped at the end.
     running: Option<Sender<()>>,
 }
@@ -62,21 +91,21 @@ impl Threads {
             flush_bytes: node.options.flush_bytes,
             unflushed: 0,
         };
-        let apply_handle = spawn("storage-apply", move || of_state.run(&apply_jobs))?;
-        let disk_handle = spawn("storage-sync", move || of_disk.run(&disk_jobs))?;
-        let handles = vec![apply_handle, disk_handle];
-        Ok(Self { log: reader, disk: Some(disk), apply: Some(apply), handles, running: Some(running) })
+        let apply_handle = spawn("storage-apply", PanicGuard::of(node, events), move || of_state.run(&apply_jobs))?;
+        let disk_handle = spawn("storage-sync", PanicGuard::of(node, events), move || of_disk.run(&disk_jobs))?;
+        let (handles, events) = (vec![apply_handle, disk_handle], events.clone());
+        Ok(Self { log: reader, disk: Some(disk), apply: Some(apply), handles, events, running: Some(running) })
     }
 
     pub(super) fn write(&self, frame: Frame) {
-        if let Some(disk) = &self.disk {
-            let _ = disk.send(DiskJob::Write(frame));
+        if self.disk.as_ref().is_some_and(|disk| disk.send(DiskJob::Write(frame)).is_err()) {
+            let _ = self.events.send(Event::Failed);
         }
     }
 
     pub(super) fn apply(&self, job: ApplyJob) {
-        if let Some(apply) = &self.apply {
-            let _ = apply.send(job);
+        if self.apply.as_ref().is_some_and(|apply| apply.send(job).is_err()) {
+            let _ = self.events.send(Event::Failed);
         }
     }
 
@@ -93,7 +122,10 @@ impl Threads {
     }
 }
 
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StorageError> {
-    let thread = std::thread::Builder::new().name(name.into()).spawn(run);
+fn spawn(name: &str, guard: PanicGuard, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StorageError> {
+    let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
+        let _guard = guard;
+        run();
+    });
     thread.map_err(|error| StorageError::io("start a storage thread", error))
 }

@@ -1,4 +1,4 @@
-//! Who waits for entries, reads and transfers.
+//! Calls that wait for entries, reads and transfers.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,10 +7,12 @@ use keepfast_consensus::{Entry, LogId, Mono};
 use super::event::Reply;
 use crate::{Index, StorageError};
 
-/// The time after which the fate of a proposal counts as unknown, in microseconds.
-const PATIENCE: u64 = 10_000_000;
+/// The time after which the outcome of a proposal is unknown, in microseconds.
+const PROPOSAL_TIMEOUT: u64 = 10_000_000;
+/// The time between two searches for such proposals, in microseconds.
+const EXPIRY_INTERVAL: u64 = 1_000_000;
 
-/// When a proposal is answered.
+/// When the caller of a proposal gets its result.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Until {
     /// Once it is applied.
@@ -31,6 +33,8 @@ struct Proposed {
 pub(super) struct Waiting {
     /// By index.
     proposed: BTreeMap<u64, Proposed>,
+    /// When proposals are searched for those that time out.
+    next_expiry: Mono,
     /// Changes that are committed.
     changes: Vec<(u64, Reply<Index>)>,
     reads: HashMap<u64, Option<Reply<Index>>>,
@@ -48,7 +52,8 @@ impl Waiting {
         }
     }
 
-    /// The fate of what was proposed at the positions of committed entries. Returns who gets the verdict.
+    /// Decides on what was proposed at the positions of committed entries. Returns the calls that get the result of the
+    /// application.
     pub(super) fn committed(&mut self, entries: &[Entry]) -> Vec<(u64, Reply<Index>)> {
         let mut replies = Vec::new();
         for entry in entries {
@@ -68,8 +73,8 @@ impl Waiting {
 
     /// Entries up to `index` are applied.
     pub(super) fn applied(&mut self, index: u64) {
-        for (_, reply) in self.changes.extract_if(.., |(at, _)| *at <= index) {
-            let _ = reply.send(Ok(Index(index)));
+        for (at, reply) in self.changes.extract_if(.., |(at, _)| *at <= index) {
+            let _ = reply.send(Ok(Index(at)));
         }
     }
 
@@ -122,12 +127,16 @@ impl Waiting {
         }
     }
 
-    /// Answers those whose time is over.
+    /// Ends the calls that time out.
     pub(super) fn expire(&mut self, now: Mono) {
-        while let Some(first) = self.proposed.first_entry()
-            && now.since(first.get().since) > PATIENCE
-        {
-            let _ = first.remove().reply.send(Err(StorageError::Unknown));
+        if now >= self.next_expiry {
+            self.next_expiry = now + EXPIRY_INTERVAL;
+            // Not in the order of the indexes: a later proposal may have a lower one, after another leader.
+            for (_, proposed) in
+                self.proposed.extract_if(.., |_, proposed| now.since(proposed.since) > PROPOSAL_TIMEOUT)
+            {
+                let _ = proposed.reply.send(Err(StorageError::Unknown));
+            }
         }
         for (_, reply) in self.transfers.extract_if(.., |(deadline, _)| *deadline <= now) {
             let _ = reply.send(Err(StorageError::Unknown));
@@ -170,12 +179,12 @@ mod tests {
 
     /// Ongaro figure 3.7: a leader of a later term may have an entry that others have replaced, and commit it.
     #[test]
-    fn the_fate_of_an_entry_is_decided_by_what_is_committed_there() {
+    fn what_is_committed_at_its_position_decides_on_a_proposal() {
         let mut waiting = Waiting::default();
         let mut first = propose(&mut waiting, 2, 5);
         // Other entries were appended there meanwhile. That decides nothing.
         assert!(first.try_recv().is_err());
-        assert_eq!(commit(&mut waiting, 2, 5), 1, "its own entry: the verdict follows");
+        assert_eq!(commit(&mut waiting, 2, 5), 1, "its own entry: the result of its application follows");
         let mut other = propose(&mut waiting, 2, 6);
         assert_eq!(commit(&mut waiting, 3, 6), 0);
         assert!(matches!(other.try_recv().unwrap(), Err(StorageError::NotCommitted)));
@@ -183,7 +192,7 @@ mod tests {
         let mut replaced = propose(&mut waiting, 4, 7);
         let _second = propose(&mut waiting, 6, 7);
         assert!(matches!(replaced.try_recv().unwrap(), Err(StorageError::Unknown)));
-        // A snapshot does not tell.
+        // A snapshot does not decide.
         let (mut covered, mut later) = (propose(&mut waiting, 6, 8), propose(&mut waiting, 6, 10));
         waiting.lose_until(9);
         assert!(matches!(covered.try_recv().unwrap(), Err(StorageError::Unknown)));
@@ -191,12 +200,28 @@ mod tests {
     }
 
     #[test]
-    fn a_fate_that_stays_open_is_unknown_after_a_time() {
+    fn the_outcome_of_a_proposal_is_unknown_after_a_time() {
         let mut waiting = Waiting::default();
-        let mut result = propose(&mut waiting, 2, 5);
-        waiting.expire(Mono(PATIENCE));
+        let (mut late, mut old) = (propose(&mut waiting, 4, 3), propose(&mut waiting, 2, 5));
+        waiting.proposed.get_mut(&3).unwrap().since = Mono(EXPIRY_INTERVAL);
+        waiting.expire(Mono(PROPOSAL_TIMEOUT));
+        assert!(old.try_recv().is_err());
+        waiting.expire(Mono(PROPOSAL_TIMEOUT + EXPIRY_INTERVAL));
+        assert!(matches!(old.try_recv().unwrap(), Err(StorageError::Unknown)), "behind one that is not old");
+        assert!(late.try_recv().is_err());
+        waiting.expire(Mono(PROPOSAL_TIMEOUT + 2 * EXPIRY_INTERVAL));
+        assert!(matches!(late.try_recv().unwrap(), Err(StorageError::Unknown)));
+    }
+
+    #[test]
+    fn a_change_returns_its_own_index() {
+        let mut waiting = Waiting::default();
+        let (reply, mut result) = channel();
+        waiting.add(LogId { term: 2, index: 5 }, Mono(0), Until::Effective, reply);
+        assert_eq!(commit(&mut waiting, 2, 5), 0);
+        waiting.applied(4);
         assert!(result.try_recv().is_err());
-        waiting.expire(Mono(PATIENCE + 1));
-        assert!(matches!(result.try_recv().unwrap(), Err(StorageError::Unknown)));
+        waiting.applied(9);
+        assert_eq!(result.try_recv().unwrap().unwrap(), Index(5));
     }
 }

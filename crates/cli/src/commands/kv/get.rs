@@ -45,7 +45,8 @@ fn run(cx: &Cx) -> Outcome {
     show(cx, &key_path, &secret)
 }
 
-fn show(cx: &Cx, key_path: &KeyPath, secret: &Secret) -> Outcome {
+/// Prints the value of a key.
+pub(in crate::commands) fn show(cx: &Cx, key_path: &KeyPath, secret: &Secret) -> Outcome {
     if secret.wrap_info.is_some() {
         return cx.output.secret(secret);
     }

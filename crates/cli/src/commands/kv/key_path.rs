@@ -10,11 +10,11 @@ use crate::session::{Session, request_error};
 use crate::terminal;
 
 /// A key in a KV engine.
-pub(super) struct KeyPath {
+pub(in crate::commands) struct KeyPath {
     mount: String,
     key: String,
     /// Whether the engine is of version 2.
-    pub(super) versioned: bool,
+    pub(in crate::commands) versioned: bool,
 }
 
 impl KeyPath {
@@ -40,8 +40,25 @@ impl KeyPath {
         Ok(Self { mount: at, key, versioned })
     }
 
+    /// The key of the command's argument `at`, in the mount that `mount_of` finds for a path: its path, and whether the
+    /// engine is of version 2.
+    pub(in crate::commands) fn in_mount(
+        cx: &Cx,
+        at: usize,
+        mount_of: impl FnOnce(&str) -> Option<(String, bool)>,
+    ) -> Option<Self> {
+        let argument = cx.path(at);
+        let mount = cx.words.text("mount").map(|mount| mount.trim_matches('/')).filter(|mount| !mount.is_empty());
+        let (path, versioned) = mount_of(mount.unwrap_or(&argument))?;
+        let key = match mount {
+            Some(_) => argument,
+            None => argument.strip_prefix(&path).unwrap_or(&argument).trim_matches('/').to_owned(),
+        };
+        Some(Self { mount: path, key, versioned })
+    }
+
     /// The path of the key in the API; `part` is the part of a versioned engine, such as `data`.
-    pub(super) fn api(&self, part: &str) -> String {
+    pub(in crate::commands) fn api(&self, part: &str) -> String {
         let parts = if self.versioned { [&self.mount, part, &self.key] } else { [&self.mount, "", &self.key] };
         parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/")
     }

@@ -3,8 +3,8 @@
 mod delete;
 mod destroy;
 mod enable_versioning;
-mod get;
-mod key_path;
+pub(super) mod get;
+pub(super) mod key_path;
 mod list;
 mod metadata;
 mod patch;

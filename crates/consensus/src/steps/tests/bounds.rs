@@ -170,7 +170,7 @@ fn a_node_that_installs_has_another_role_and_answers_transfers() {
 fn a_snapshot_has_the_term_in_which_it_was_requested() {
     let mut bench = Bench::new(boot(3), None);
     bench.lead();
-    bench.steps.drop_log_until(12);
+    bench.steps.trim_log(0);
     let rejection = Some(Rejection { hint: 1, hint_term: 1 });
     let mut requested = bench.message(3, 4, Body::AppendResponse { index: 11, commit: 1, rejection });
     requested.extend(bench.message(3, 4, Body::HeartbeatResponse { commit: 1, read: None }));

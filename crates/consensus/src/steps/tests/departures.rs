@@ -51,6 +51,20 @@ fn a_removal_that_no_leader_of_the_term_sends_is_lost() {
     assert!(removed(&follower().message(3, 6, gone(20, 1))));
 }
 
+/// It has the entry that removes it, and would wait for its leader without end.
+#[test]
+fn a_node_that_has_applied_its_removal_ends_when_its_leader_sends_it() {
+    let list = Payload::Members((2..=3).map(|number| member(number, true)).collect()).encode();
+    let entry = Entry { id: LogId { term: 4, index: 12 }, payload: list };
+    let body = Body::Append { previous: LogId { term: 3, index: 11 }, commit: 12, entries: vec![entry] };
+    for (from, incarnation, ends) in [(2, 1, true), (3, 1, false), (2, 9, false)] {
+        let mut bench = follower();
+        bench.message(2, 4, body.clone());
+        assert_eq!((bench.steps.members().len(), bench.steps.status().applied), (2, 12));
+        assert_eq!(removed(&bench.message(from, 4, gone(12, incarnation))), ends, "{from} {incarnation}");
+    }
+}
+
 #[test]
 fn a_leader_is_not_removed_by_a_message_of_its_term() {
     let mut bench = Bench::new(boot(3), None);
@@ -68,7 +82,10 @@ fn removal(planted: Option<Bug>) -> (Bench, Vec<Effect>) {
     bench.input(Input::Change(Change::Remove("node3".to_owned())));
     let mut effects = bench.message(2, 4, Body::AppendResponse { index: 13, commit: 12, rejection: None });
     assert_eq!((bench.steps.members().len(), bench.steps.status().applied), (2, 13));
-    effects.extend(bench.wait(100_000));
+    for _ in 0..4 {
+        effects.extend(bench.wait(300_000));
+        effects.extend(bench.message(2, 4, Body::HeartbeatResponse { commit: 12, read: None }));
+    }
     (bench, effects)
 }
 
@@ -103,7 +120,8 @@ fn an_id_above_the_applied_index_may_yet_be_added() {
     let mut bench = Bench::new(boot(3), None);
     bench.lead();
     let last = LogId { term: 4, index: 12 };
-    for (id, is_gone) in [(7, true), (13, false)] {
+    let recovered = RaftId::recovered(7).0;
+    for (id, is_gone) in [(7, true), (13, false), (recovered, true)] {
         let origin = Origin { node: "other".to_owned(), incarnation: [77; 16] };
         let body = Body::PreVote { last, commit: LogId::default() };
         let message = Message { from: RaftId(id), to: RaftId(1), term: 5, body };
@@ -112,10 +130,21 @@ fn an_id_above_the_applied_index_may_yet_be_added() {
     }
 }
 
+/// A node that comes back later asks for it.
+#[test]
+fn a_leader_confirms_a_removal_once_its_commit_is_on_a_new_majority() {
+    let (mut bench, _) = removal(None);
+    assert_eq!((bench.steps.departed([3; 16]), bench.steps.departed([2; 16])), (None, None));
+    bench.message(2, 4, Body::AppendResponse { index: 14, commit: 13, rejection: None });
+    assert_eq!((bench.steps.departed([3; 16]), bench.steps.departed([2; 16])), (Some(14), None));
+    bench.only(Input::StepDown);
+    assert_eq!(bench.steps.departed([3; 16]), None);
+}
+
 #[test]
 fn a_member_that_has_left_keeps_its_address_for_a_time() {
     let (bench, _) = removal(None);
-    assert_eq!(bench.steps.member(RaftId(3)), Some(member(3, true)));
+    assert_eq!(bench.steps.member(RaftId(3)).as_deref(), Some(&member(3, true)));
     assert_eq!(bench.steps.member(RaftId(9)), None);
 }
 
@@ -125,5 +154,5 @@ fn a_member_of_a_list_in_the_log_has_its_address() {
     let list = Payload::Members((1..=4).map(|number| member(number, number < 4)).collect()).encode();
     let entry = Entry { id: LogId { term: 3, index: 11 }, payload: list };
     let bench = Bench::new(Boot { entries: vec![entry], ..boot(3) }, None);
-    assert_eq!(bench.steps.member(RaftId(4)), Some(member(4, false)));
+    assert_eq!(bench.steps.member(RaftId(4)).as_deref(), Some(&member(4, false)));
 }

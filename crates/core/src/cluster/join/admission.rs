@@ -18,8 +18,8 @@ const CONFLICT: Status = Status(409);
 pub(crate) enum Step {
     /// It is one: an earlier response was lost.
     Nothing,
-    /// It is one with other addresses or another version.
-    Update,
+    /// It is one with other addresses or another version: the member as it becomes.
+    Update(Member),
     /// It is added.
     Add,
     /// It is added in place of a member with its name and another data directory, which is silent.
@@ -42,15 +42,22 @@ pub(crate) struct Circumstances<'a> {
 /// version, and for a voter too many.
 pub(crate) fn admit(applicant: &Applicant, of: &Circumstances<'_>) -> Result<Step> {
     let members = &of.status.members;
-    if of.removed.contain(applicant.incarnation) {
-        return Err(Error::new(CONFLICT, "this node was removed from the cluster; empty its data directory first"));
-    }
     if let Some(same) = members.iter().find(|member| member.incarnation == applicant.incarnation) {
         return match (same.node == applicant.node, of.status.id == Some(same.id)) {
             (_, true) => Err(Error::new(CONFLICT, "this node is the leader")),
             (false, _) => Err(Error::new(CONFLICT, "another member has this data directory; it was copied")),
-            (true, false) => Ok(if is_current(same, applicant) { Step::Nothing } else { Step::Update }),
+            (true, false) => Ok(updated(same, applicant).map_or(Step::Nothing, Step::Update)),
         };
+    }
+    // A member of the list whose removal was begun and not committed is still one.
+    if of.removed.contain(applicant.incarnation) {
+        return Err(Error::new(CONFLICT, "this node was removed from the cluster; empty its data directory first"));
+    }
+    if applicant.is_member {
+        return Err(Error::new(
+            CONFLICT,
+            "the cluster has no such member; to join it, the data directory of this node must be empty",
+        ));
     }
     // Members may have a newer one while a cluster is upgraded.
     if is_newer(&applicant.version, of.version) {
@@ -76,9 +83,12 @@ pub(crate) fn admit(applicant: &Applicant, of: &Circumstances<'_>) -> Result<Ste
     Ok(replaced.map_or(Step::Add, |replaced| Step::Replace(replaced.clone())))
 }
 
-fn is_current(known: &Member, applicant: &Applicant) -> bool {
-    let expected = Member { id: known.id, voter: known.voter, ..applicant.member() };
-    *known == expected
+/// The member with the addresses and the version of the applicant, if they are others. Its vote changes only by promotion
+/// and demotion: the applicant may not have heard of the last one.
+fn updated(known: &Member, applicant: &Applicant) -> Option<Member> {
+    let Member { id, voter, wants_vote, .. } = *known;
+    let updated = Member { id, voter, wants_vote, ..applicant.member() };
+    (updated != *known).then_some(updated)
 }
 
 /// Whether a version has a larger major or minor number than another one. A text without these numbers is not newer.
@@ -108,6 +118,7 @@ mod tests {
             election_ms: member.election_ms,
             version: member.version,
             nonce: [0; 16],
+            is_member: false,
         }
     }
 
@@ -136,10 +147,43 @@ mod tests {
         assert_eq!(decide(&applicant(4), &status, 60).unwrap(), Step::Add);
         assert_eq!(decide(&applicant(2), &status, 60).unwrap(), Step::Nothing);
         let moved = Applicant { cluster_addr: "https://elsewhere:1".to_owned(), ..applicant(2) };
-        assert_eq!(decide(&moved, &status, 60).unwrap(), Step::Update);
+        let updated = Member { cluster_addr: moved.cluster_addr.clone(), ..status.members[1].clone() };
+        assert_eq!(decide(&moved, &status, 60).unwrap(), Step::Update(updated));
         assert_eq!(refused(decide(&applicant(1), &status, 60)), (409, "this node is the leader".to_owned()));
         let copied = Applicant { node: "other".to_owned(), ..applicant(2) };
         assert_eq!(refused(decide(&copied, &status, 60)).0, 409);
+    }
+
+    #[test]
+    fn a_member_that_comes_back_keeps_its_demotion_and_its_promotion() {
+        let mut status = cluster(3, Some(Duration::ZERO));
+        for (voter, wants_vote) in [(false, false), (true, false), (false, true)] {
+            (status.members[1].voter, status.members[1].wants_vote) = (voter, wants_vote);
+            let stale = Applicant { wants_vote: !wants_vote, ..applicant(2) };
+            assert_eq!(decide(&stale, &status, 60).unwrap(), Step::Nothing);
+            let moved = Applicant { api_addr: "https://elsewhere:1".to_owned(), ..stale };
+            let expected = Member { api_addr: moved.api_addr.clone(), ..status.members[1].clone() };
+            assert_eq!(decide(&moved, &status, 60).unwrap(), Step::Update(expected));
+        }
+    }
+
+    #[test]
+    fn a_node_with_records_is_never_added() {
+        let status = cluster(3, Some(Duration::ZERO));
+        assert_eq!(decide(&Applicant { is_member: true, ..applicant(2) }, &status, 60).unwrap(), Step::Nothing);
+        let (unlisted, other_disk) = (applicant(4), Applicant { incarnation: [99; 16], ..applicant(2) });
+        for applicant in [unlisted, other_disk] {
+            assert_eq!(refused(decide(&Applicant { is_member: true, ..applicant }, &status, 60)).0, 409);
+        }
+    }
+
+    #[test]
+    fn a_member_whose_removal_was_not_committed_is_still_one() {
+        let status = cluster(3, Some(Duration::ZERO));
+        let mut removed = RemovedDirectories::default();
+        removed.add(applicant(2).incarnation);
+        let of = Circumstances { status: &status, removed: &removed, version: "1.2.3", leading_for: Duration::ZERO };
+        assert_eq!(admit(&applicant(2), &of).unwrap(), Step::Nothing);
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //! 2. The node unseals the root key of that record by its shares, and sends [`Proof::answer`]: an HMAC, under a key
 //!    derived from the root key, of the transcript.
 //! 3. The leader returns a [`Welcome`], sealed under another key derived from the root key and the transcript. The
-//!    transcript has a fresh nonce of each side, so neither message is of use again.
+//!    transcript has a fresh nonce of each side: a response is of one exchange. An answer can be repeated for a minute;
+//!    it then changes nothing. A member that was removed gets that, sealed under a third key: nothing else ends a node.
 //!
 //! A false leader gets an HMAC of what it has sent, and no share. A false node gets bytes that it cannot open.
 
@@ -48,6 +49,9 @@ pub(crate) struct Applicant {
     /// Fresh random bytes, so that no earlier response is accepted.
     #[serde(with = "hex::serde")]
     pub(crate) nonce: [u8; 16],
+    /// Whether it has the records of the cluster and needs only its keys: it is never added.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_member: bool,
 }
 
 impl Applicant {
@@ -152,6 +156,21 @@ impl Proof {
         Some(Welcome { authority: Key256::from_slice(authority)?, details })
     }
 
+    /// Seals the response of the leader to a node that was removed before the entry with this index.
+    pub(crate) fn seal_removal(&self, index: u64) -> Vec<u8> {
+        self.removal_key().seal(&self.transcript, &index.to_le_bytes())
+    }
+
+    /// Opens that response; `None` for any other one, and when the sender does not have the root key.
+    pub(crate) fn open_removal(&self, sealed: &[u8]) -> Option<u64> {
+        let plain = self.removal_key().open(&self.transcript, sealed).ok()?;
+        Some(u64::from_le_bytes(plain.as_slice().try_into().ok()?))
+    }
+
+    fn removal_key(&self) -> AeadKey {
+        AeadKey::new(&derive_key(&self.key, &[&b"removal"[..], &self.transcript].concat()))
+    }
+
     fn response_key(&self) -> AeadKey {
         AeadKey::new(&derive_key(&self.key, &[&b"response"[..], &self.transcript].concat()))
     }
@@ -201,6 +220,7 @@ mod tests {
             election_ms: 600,
             version: "1.2.3".to_owned(),
             nonce: random::bytes(),
+            is_member: false,
         }
     }
 
@@ -275,6 +295,18 @@ mod tests {
             hex::encode(sha256(response_key.expose())),
             "908846701274a2e6cc2a5af39bb3faae73e977adbaf38bd04533be998bf0e8b7"
         );
+    }
+
+    #[test]
+    fn sec_only_a_holder_of_the_root_key_ends_a_removed_node() {
+        let root = random::key();
+        let (leader, node) = sides(&root, &root);
+        let sealed = leader.seal_removal(77);
+        assert_eq!(node.open_removal(&sealed), Some(77));
+        assert!(node.open(&sealed).is_none() && node.open_removal(&leader.seal(&welcome()).unwrap()).is_none());
+        // Another exchange, another root key.
+        assert!(sides(&root, &root).1.open_removal(&sealed).is_none());
+        assert!(node.open_removal(&sides(&random::key(), &root).0.seal_removal(77)).is_none());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The side of a node that joins: it asks a leader for the record of the seal, takes the shares of that seal, and proves
+//! The side of a node that joins: it gets the record of the seal from a leader, takes the shares of that seal, and proves
 //! the root key.
 
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use keepfast_crypto::locked::Key256;
 use keepfast_crypto::random;
 use keepfast_framework::{Error, Result, Status};
-use keepfast_storage::{Addresses, Consensus, Joined, Member, StorageError, derive_key};
+use keepfast_storage::{Consensus, Joined, Member, StorageError, derive_key};
 use serde_json::json;
 
 use super::client::{JoinClient, JoinError, JoinStep, JoinTarget};
@@ -44,7 +44,7 @@ pub(crate) async fn request(server: &Lifecycle, intent: Intent) -> Result<()> {
         return Ok(());
     }
     let applicant = applicant(server, &*consensus, intent.non_voter)?;
-    let (_, challenge) = first_challenge(server, &intent.targets, &applicant).await.map_err(|error| {
+    let (_, challenge) = first_challenge(server, &intent.targets, &applicant, None).await.map_err(|error| {
         Error::new(Status::INTERNAL, "failed to join raft cluster: failed to get raft challenge").caused_by(error)
     })?;
     let pending = Pending { intent, seal: challenge.seal()?, seal_record: challenge.seal_record.into() };
@@ -74,10 +74,10 @@ fn check_shares(server: &Lifecycle) -> Result<()> {
 }
 
 /// Joins the cluster with what opens its root key, and unseals. Returns whether it opens it. The records of the cluster
-/// may arrive after the call: it waits at most `patience` for them.
+/// may arrive after the call: it waits for them at most this long.
 ///
 /// Fails when no leader responds, or refuses this node.
-pub(crate) async fn complete(server: &Arc<Lifecycle>, way: WayIn, patience: Duration) -> Result<bool> {
+pub(crate) async fn complete(server: &Arc<Lifecycle>, way: WayIn, within: Duration) -> Result<bool> {
     let joining = &server.administration.joining;
     let ended = joining.attempt.lock().ended;
     let completing = joining.completing.clone().lock_owned().await;
@@ -109,10 +109,11 @@ pub(crate) async fn complete(server: &Arc<Lifecycle>, way: WayIn, patience: Dura
             let _ = done.send(work.await);
         }));
     }
-    match tokio::time::timeout(patience, result).await {
-        Ok(Ok(entered)) => entered.map(|()| true),
-        Ok(Err(_)) => Err(was_ended()),
-        Err(_) => Ok(true),
+    let clock = &server.parts.clock;
+    tokio::select! {
+        biased;
+        result = result => result.map_err(|_| was_ended())?.map(|()| true),
+        () = clock.sleep_until(clock.now().after(within)) => Ok(true),
     }
 }
 
@@ -130,7 +131,9 @@ async fn accept(server: &Lifecycle, pending: &Pending, root: &Key256) -> Result<
         }
         other => Error::new(Status::INTERNAL, "failed to join raft cluster: no leader accepts").caused_by(other),
     };
-    let (target, challenge) = first_challenge(server, &pending.intent.targets, &applicant).await.map_err(failed)?;
+    let known = Some(&pending.seal_record[..]);
+    let (target, challenge) =
+        first_challenge(server, &pending.intent.targets, &applicant, known).await.map_err(failed)?;
     if challenge.seal_record != pending.seal_record {
         let (seal, seal_record) = (challenge.seal()?, challenge.seal_record.into());
         *server.administration.joining.pending.lock() = Some(Pending { seal, seal_record, ..pending.clone() });
@@ -168,16 +171,30 @@ async fn enter(server: &Arc<Lifecycle>, welcome: Welcome, way: WayIn) -> Result<
         failed => failed,
     };
     if let Err(error) = received {
-        consensus.stop().await;
-        port(server)?.close().await;
+        leave(server, &*consensus).await?;
         return Err(error);
     }
     *server.administration.joining.pending.lock() = None;
     tracing::info!("this node has joined the cluster");
-    if server.unseal_by(way).await? {
-        return Ok(());
+    let unsealed = server.unseal_by(way).await;
+    if !matches!(unsealed, Ok(true)) {
+        // No other unseal in between.
+        let _changing = server.changing.lock().await;
+        if server.is_sealed() {
+            leave(server, &*consensus).await?;
+        }
     }
-    Err(Error::new(Status(409), "the seal of the cluster has changed; submit its shares"))
+    match unsealed? {
+        true => Ok(()),
+        false => Err(Error::new(Status(409), "the seal of the cluster has changed; submit its shares")),
+    }
+}
+
+/// Leaves the network and closes the port, which has keys that only unsealed nodes have.
+async fn leave(server: &Lifecycle, consensus: &dyn Consensus) -> Result<()> {
+    consensus.stop().await;
+    port(server)?.close().await;
+    Ok(())
 }
 
 /// Makes the data directory that of a member, durably. An attempt that was cut off has done it already.
@@ -201,16 +218,16 @@ async fn connect(
     members: Vec<Member>,
     authority: Key256,
 ) -> Result<()> {
-    let identity = PortIdentity { cluster_id, node: consensus.identity(), authorities: vec![authority] };
+    let settings = &server.parts.settings;
+    let identity = PortIdentity {
+        cluster_id,
+        node: consensus.identity(),
+        cluster_addr: settings.cluster_addr.clone(),
+        authorities: vec![authority],
+    };
     let service = JoiningService { backend: server.parts.backend.clone(), members };
     let transport = port(server)?.open(identity, Arc::new(service)).await?;
-    let settings = &server.parts.settings;
-    let addresses = Addresses {
-        api_addr: settings.api_addr.clone(),
-        cluster_addr: settings.cluster_addr.clone(),
-        version: settings.version.clone(),
-    };
-    Ok(consensus.start(transport, addresses).await?)
+    Ok(consensus.start(transport, settings.addresses()).await?)
 }
 
 /// Waits until the snapshot of the leader is applied.
@@ -236,28 +253,31 @@ async fn receive(server: &Lifecycle, consensus: &dyn Consensus) -> Result<()> {
     }
 }
 
-/// Asks all leaders at once. Returns the first challenge, and who sent it; otherwise the last error.
+/// Requests a challenge from all leaders at once. Returns the first one with this seal record, if there is one, and the
+/// leader that sent it; else the first one; without any, the last error.
 async fn first_challenge(
     server: &Lifecycle,
     targets: &[JoinTarget],
     applicant: &Applicant,
+    seal_record: Option<&[u8]>,
 ) -> Result<(JoinTarget, ReceivedChallenge), JoinError> {
     let client = client(server).map_err(|_| JoinError::Response("this server has no client to join by"))?;
     let request = applicant.encode().map_err(|_| JoinError::Response("the request cannot be encoded"))?;
     let body = json!({ "server_id": applicant.node, "request": STANDARD.encode(&request) }).to_string();
-    let ask = async |target: &JoinTarget| {
+    let call = async |target: &JoinTarget| {
         let response = client.send(target, JoinStep::Challenge, body.clone().into_bytes()).await?;
         Ok((target.clone(), challenge_of(&response, request.clone())?))
     };
-    let mut calls: FuturesUnordered<_> = targets.iter().map(ask).collect();
-    let mut last = JoinError::Response("no leader is configured");
+    let mut calls: FuturesUnordered<_> = targets.iter().map(call).collect();
+    let mut best = Err(JoinError::Response("no leader is configured"));
     while let Some(outcome) = calls.next().await {
         match outcome {
-            Ok(found) => return Ok(found),
-            Err(error) => last = error,
+            Ok(found) if seal_record.is_none_or(|record| found.1.seal_record == record) => return Ok(found),
+            outcome if best.is_err() => best = outcome,
+            _ => {}
         }
     }
-    Err(last)
+    best
 }
 
 /// This node, as it applies.
@@ -279,6 +299,7 @@ fn applicant(server: &Lifecycle, consensus: &dyn Consensus, non_voter: bool) -> 
         election_ms: own.election_ms,
         version: settings.version.clone(),
         nonce: random::bytes(),
+        is_member: false,
     })
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use keepfast_framework::{Error, Result};
-use keepfast_storage::{Barrier, Change, Consensus, Member, SealRecord, StorageError};
+use keepfast_storage::{Barrier, Change, Consensus, Index, Member, Origin, PeerKind, SealRecord, StorageError};
 
 use super::admission::{Circumstances, Step, admit};
 use super::exchange::{Applicant, CHALLENGES, Challenge, JOINING, Proof, Welcome, WelcomeDetails};
@@ -35,7 +35,8 @@ pub(crate) async fn challenge(server: &Lifecycle, unsealed: &Unsealed, request: 
     Ok(Challenged { challenge, seal: SealConfig::from_bytes(&seal_record)?, seal_record })
 }
 
-/// Makes the node a member that has answered a challenge. Returns the sealed response.
+/// Makes the node a member that has answered a challenge. Returns the sealed response; to a member that was removed, that
+/// it was.
 ///
 /// Fails with 400 for a wrong answer; see [`admit`] for the others.
 pub(crate) async fn answer(
@@ -56,9 +57,16 @@ pub(crate) async fn answer(
     if !proof.accepts(answer) {
         return Err(wrong());
     }
-    let members = match consensus.status().is_leading {
+    let is_leading = consensus.status().is_leading;
+    if is_leading && applicant.is_member && members::removed_directories(barrier).await?.contain(applicant.incarnation)
+    {
+        let Index(index) = consensus.departed(applicant.incarnation).await?;
+        tracing::info!(node = applicant.node, "a removed node has returned, and gets the proof of its removal");
+        return Ok(proof.seal_removal(index));
+    }
+    let members = match is_leading {
         true => add(server, barrier, consensus, &applicant).await?,
-        false => known(barrier, consensus, &applicant).await?,
+        false => known(server, barrier, consensus, &applicant).await?,
     };
     let term = barrier.key_status()?.term;
     let cluster_id = SealConfig::from_bytes(&seal_record)?.cluster_id;
@@ -80,9 +88,9 @@ async fn add(
     let of = Circumstances { status: &status, removed: &removed, version: &settings.version, leading_for };
     match admit(applicant, &of)? {
         Step::Nothing => return Ok(status.members),
-        Step::Update => {
-            // A member needs the keys in any case, and tells the leader its addresses when it is connected.
-            if let Err(error) = members::change(consensus, Change::Update(applicant.member())).await {
+        Step::Update(member) => {
+            // A member needs the keys in any case, and updates its addresses when it leads.
+            if let Err(error) = members::change(consensus, Change::Update(member)).await {
                 tracing::warn!(node = applicant.node, %error, "the addresses of a member are not changed");
             }
             return Ok(consensus.status().members);
@@ -99,15 +107,26 @@ async fn add(
 }
 
 /// The members, if the applicant is one of them: without a leader a member that has missed a rotation of the keyring gets
-/// its keys from any other, so that both can elect one.
-async fn known(barrier: &Arc<Barrier>, consensus: &dyn Consensus, applicant: &Applicant) -> Result<Vec<Member>> {
+/// its keys from any other, so that both can elect one. A member that no list here has may be newer than this node, which
+/// then asks it in turn.
+async fn known(
+    server: &Lifecycle,
+    barrier: &Arc<Barrier>,
+    consensus: &dyn Consensus,
+    applicant: &Applicant,
+) -> Result<Vec<Member>> {
     let members = consensus.status().members;
-    let is_same = |m: &Member| m.node == applicant.node && m.incarnation == applicant.incarnation;
+    let origin = Origin { node: applicant.node.clone(), incarnation: applicant.incarnation };
     let is_removed = members::removed_directories(barrier).await?.contain(applicant.incarnation);
-    if is_removed || !members.iter().any(is_same) || consensus.identity().incarnation == applicant.incarnation {
-        return Err(StorageError::NoLeader.into());
+    let is_own = consensus.identity().incarnation == applicant.incarnation;
+    match consensus.peer_kind(&origin) {
+        PeerKind::Member if !is_removed && !is_own => return Ok(members),
+        PeerKind::Unknown if !is_removed && !is_own && applicant.is_member => {
+            server.administration.proven.add(applicant.member(), server.parts.clock.now());
+        }
+        _ => {}
     }
-    Ok(members)
+    Err(StorageError::NoLeader.into())
 }
 
 async fn seal_record(server: &Lifecycle) -> Result<Bytes> {

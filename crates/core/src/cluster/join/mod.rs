@@ -8,6 +8,7 @@ pub(crate) mod joiner;
 pub(crate) mod leader;
 mod pause;
 pub(crate) mod pending;
+pub(crate) mod proven;
 pub(crate) mod rejoin;
 mod responses;
 pub(crate) mod retry;

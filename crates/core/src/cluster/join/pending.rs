@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use keepfast_framework::{Error, Result};
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
@@ -10,7 +11,7 @@ use super::client::JoinTarget;
 use crate::cluster::membership::Membership;
 use crate::seal::SealConfig;
 
-/// The most calls of `retry` whose leaders are tried at a time; the oldest are dropped first.
+/// The most requests with `retry` whose leaders are tried at a time; the oldest are dropped first.
 const MAX_INTENTS: usize = 8;
 
 /// The leaders to join, and as what.
@@ -45,6 +46,9 @@ pub(super) struct Attempt {
 #[derive(Default)]
 struct Retried {
     is_running: bool,
+    /// Those of the configuration, which no request replaces.
+    configured: Option<Intent>,
+    /// Those of requests.
     intents: Vec<Intent>,
 }
 
@@ -67,7 +71,23 @@ impl Joining {
         self.completing.try_lock().is_err()
     }
 
-    /// Adds leaders to those that are tried. Returns whether the attempts begin with them.
+    /// Refuses a caller without a token that would end a join whose shares were accepted: it could be anybody.
+    pub(crate) fn check_not_completing(&self) -> Result<()> {
+        if !self.is_completing() {
+            return Ok(());
+        }
+        let text = "the shares were accepted and the server joins its cluster; stop its process to end that";
+        Err(Error::invalid(text))
+    }
+
+    /// Adds the leaders of the configuration to those that are tried. Returns whether the attempts begin with them.
+    pub(super) fn begin_configured(&self, intent: Intent) -> bool {
+        let mut retried = self.retried.lock();
+        retried.configured = Some(intent);
+        !std::mem::replace(&mut retried.is_running, true)
+    }
+
+    /// The same for leaders of a request.
     pub(super) fn begin_retry(&self, intent: Intent) -> bool {
         let mut retried = self.retried.lock();
         retried.intents.retain(|known| !known.is_same(&intent));
@@ -79,7 +99,8 @@ impl Joining {
 
     /// The leaders to try.
     pub(super) fn retried(&self) -> Vec<Intent> {
-        self.retried.lock().intents.clone()
+        let retried = self.retried.lock();
+        retried.configured.iter().chain(&retried.intents).cloned().collect()
     }
 
     /// Ends the attempts.
@@ -87,7 +108,7 @@ impl Joining {
         *self.retried.lock() = Retried::default();
     }
 
-    /// Ends a join whose records have not arrived: the node leaves the network and stays sealed.
+    /// Ends a join whose records have not arrived, when the process ends: the node leaves the network and stays sealed.
     pub(crate) async fn end(&self, membership: &Membership) {
         let task = {
             let mut attempt = self.attempt.lock();

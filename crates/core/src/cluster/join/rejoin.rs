@@ -1,7 +1,7 @@
 //! A member that has missed a rotation of the keyring: no other member accepts its certificate, and it accepts none of
 //! theirs, so that the rotation does not reach it. While it hears no leader it repeats the exchange of a node that joins
 //! with the members that it knows, and gets the authority that they have. Both sides prove the root key, so the
-//! certificate of the API need not be trusted.
+//! certificate of the API need not be trusted. A member that was removed in the meantime gets the proof of that.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -12,18 +12,19 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use keepfast_crypto::locked::Key256;
 use keepfast_crypto::random;
 use keepfast_framework::Clock;
-use keepfast_storage::{Addresses, Barrier, Consensus, Member};
+use keepfast_storage::{Addresses, Barrier, Consensus, Index, Member, Origin, RaftId};
 use serde_json::json;
 
 use super::client::{JoinClient, JoinError, JoinStep, JoinTarget};
 use super::exchange::{Applicant, JOINING, Proof};
 use super::pause::pause;
+use super::proven::ProvenNodes;
 use super::responses::{challenge_of, sealed_of};
 
 /// The interval in which the contact with the leader is checked.
 const POLL: Duration = Duration::from_secs(1);
-/// How long no leader may be heard before the other members are asked.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// The time without a leader after which the other members are called.
+const SILENT: Duration = Duration::from_secs(3);
 /// The most time for the exchange with one member.
 const WITHIN: Duration = Duration::from_secs(10);
 
@@ -36,10 +37,19 @@ pub(crate) struct GivenAuthority {
     pub(crate) seed: Key256,
 }
 
-/// Asks the other members for their newest authority.
+/// What another member has responded.
+enum RejoinResponse {
+    Authority(GivenAuthority),
+    /// This node is no member at this index.
+    Removal(Index),
+}
+
+/// Gets the newest authority of the other members.
 #[derive(Clone)]
 pub(crate) struct Rejoin {
     pub(crate) consensus: Arc<dyn Consensus>,
+    /// Members that the list of this node may lack.
+    pub(crate) proven: Arc<ProvenNodes>,
     pub(crate) client: Arc<dyn JoinClient>,
     /// The leaders of the configuration, whose client certificates are used.
     pub(crate) configured: Vec<JoinTarget>,
@@ -48,14 +58,9 @@ pub(crate) struct Rejoin {
 }
 
 impl Rejoin {
-    /// Asks while no leader is heard, until the barrier is dropped or closed. `found` gets the newest authority of a term
-    /// that the keyring does not have; `None` when there is none.
-    pub(crate) async fn run(
-        self,
-        barrier: Weak<Barrier>,
-        clock: Arc<dyn Clock>,
-        found: impl Fn(Option<GivenAuthority>),
-    ) {
+    /// Calls them while no leader is heard, until the barrier is dropped or closed. `found` gets the newest authority of a
+    /// term that the keyring does not have.
+    pub(crate) async fn run(self, barrier: Weak<Barrier>, clock: Arc<dyn Clock>, found: impl Fn(GivenAuthority)) {
         let (mut next, mut attempt) = (None, 0);
         loop {
             clock.sleep_until(clock.now().after(POLL)).await;
@@ -65,32 +70,49 @@ impl Rejoin {
                 continue;
             }
             let now = clock.now();
-            if now < *next.get_or_insert(now.after(PATIENCE)) {
+            if now < *next.get_or_insert(now.after(SILENT)) {
                 continue;
             }
-            found(self.newest(&barrier).await);
+            if let Some(newest) = self.newest(&barrier, &*clock).await {
+                found(newest);
+            }
             let pause = pause(attempt, u32::from_le_bytes(random::bytes()));
-            next = Some(clock.now().after(pause.max(PATIENCE)));
+            next = Some(clock.now().after(pause.max(SILENT)));
             attempt = attempt.saturating_add(1);
         }
     }
 
-    /// Whether the leader is heard, or there is none to be heard.
+    /// Whether the leader is heard, or there is none to be heard. A node that has applied its removal hears none.
     fn hears_leader(&self) -> bool {
         let status = self.consensus.status();
-        let hears = status.leader.is_some() && status.last_contact.is_some_and(|contact| contact < PATIENCE);
-        hears || status.is_leading || status.is_removed || status.members.len() < 2
+        let hears = status.leader.is_some() && status.last_contact.is_some_and(|contact| contact < SILENT);
+        hears || status.is_leading || !status.is_running || status.members.len() < 2
     }
 
-    async fn newest(&self, barrier: &Barrier) -> Option<GivenAuthority> {
+    async fn newest(&self, barrier: &Barrier, clock: &dyn Clock) -> Option<GivenAuthority> {
         let status = self.consensus.status();
         let origin = self.consensus.identity();
-        let own = status.members.iter().find(|member| member.incarnation == origin.incarnation)?;
-        let others = status.members.iter().filter(|member| member.incarnation != origin.incarnation);
-        let mut calls: FuturesUnordered<_> = others.map(|member| self.ask(member, own, barrier)).collect();
+        let own = status.members.iter().find(|member| member.incarnation == origin.incarnation);
+        let own = own.cloned().unwrap_or_else(|| self.unlisted(&origin));
+        let mut others: Vec<Member> = status.members.clone();
+        others.retain(|member| member.incarnation != origin.incarnation);
+        let mut unlisted = self.proven.list(clock.now());
+        unlisted.retain(|node| !status.members.iter().any(|member| member.incarnation == node.incarnation));
+        others.append(&mut unlisted);
+        let mut calls: FuturesUnordered<_> =
+            others.iter().map(|member| self.of_member(member, &own, barrier, clock)).collect();
         let mut newest = None;
         while let Some(given) = calls.next().await {
-            newest = newest.into_iter().chain(given).max_by_key(|given| given.term);
+            match given {
+                Some(RejoinResponse::Authority(given)) => {
+                    newest = newest.into_iter().chain([given]).max_by_key(|given| given.term);
+                }
+                Some(RejoinResponse::Removal(index)) => {
+                    self.leave(index).await;
+                    return None;
+                }
+                None => {}
+            }
         }
         let term = barrier.key_status().ok()?.term;
         let newest = newest.filter(|given| given.term > term);
@@ -104,23 +126,64 @@ impl Rejoin {
         newest
     }
 
-    async fn ask(&self, member: &Member, own: &Member, barrier: &Barrier) -> Option<GivenAuthority> {
-        let outcome = tokio::time::timeout(WITHIN, self.exchange(member, own, barrier)).await;
-        match outcome {
-            Ok(Ok(given)) => Some(given),
-            Ok(Err(JoinError::Refused { status: status @ (400 | 409), text })) => {
-                tracing::warn!(node = member.node, status, text, "a member does not give its keys to this one");
-                None
-            }
-            Ok(Err(error)) => {
-                tracing::debug!(node = member.node, %error, "a member has not given its keys");
-                None
-            }
-            Err(_) => None,
+    /// This node when its own list lacks it.
+    fn unlisted(&self, origin: &Origin) -> Member {
+        Member {
+            id: RaftId(0),
+            node: origin.node.clone(),
+            incarnation: origin.incarnation,
+            cluster_addr: self.addresses.cluster_addr.clone(),
+            api_addr: self.addresses.api_addr.clone(),
+            voter: false,
+            wants_vote: false,
+            election_ms: 1000,
+            version: self.addresses.version.clone(),
         }
     }
 
-    async fn exchange(&self, member: &Member, own: &Member, barrier: &Barrier) -> Result<GivenAuthority, JoinError> {
+    /// Those who follow the role of this node seal it.
+    async fn leave(&self, removed_at: Index) {
+        if let Err(error) = self.consensus.leave(removed_at).await {
+            tracing::error!(%error, "this node was removed from its cluster, and cannot store that");
+        }
+    }
+
+    async fn of_member(
+        &self,
+        member: &Member,
+        own: &Member,
+        barrier: &Barrier,
+        clock: &dyn Clock,
+    ) -> Option<RejoinResponse> {
+        let outcome = tokio::select! {
+            biased;
+            outcome = self.exchange(member, own, barrier) => outcome,
+            () = clock.sleep_until(clock.now().after(WITHIN)) => return None,
+        };
+        match outcome {
+            Ok(given) => Some(given),
+            // Another attempt may have led to an election before.
+            Err(JoinError::Refused { status: status @ (400 | 409), text }) if !self.hears_leader() => {
+                tracing::warn!(node = member.node, status, text, "a member does not give its keys to this one");
+                None
+            }
+            Err(JoinError::Response(why)) => {
+                // For example when a snapshot from before a change of the root key was restored meanwhile.
+                tracing::warn!(
+                    node = member.node,
+                    why,
+                    "a member does not give its keys to this one, which may have another root key"
+                );
+                None
+            }
+            Err(error) => {
+                tracing::debug!(node = member.node, %error, "a member has not given its keys");
+                None
+            }
+        }
+    }
+
+    async fn exchange(&self, member: &Member, own: &Member, barrier: &Barrier) -> Result<RejoinResponse, JoinError> {
         let target = self.target(member);
         let applicant = self.applicant(own);
         let request = applicant.encode().map_err(|_| JoinError::Response("the request cannot be encoded"))?;
@@ -136,12 +199,16 @@ impl Rejoin {
             "answer": STANDARD.encode(proof.answer()),
         });
         let response = self.client.send(&target, JoinStep::Answer, body.to_string().into_bytes()).await?;
-        let welcome = proof.open(&sealed_of(&response)?);
+        let sealed = sealed_of(&response)?;
+        if let Some(index) = proof.open_removal(&sealed) {
+            return Ok(RejoinResponse::Removal(Index(index)));
+        }
+        let welcome = proof.open(&sealed);
         let welcome = welcome.ok_or(JoinError::Response("the member did not prove that it has the root key"))?;
         if welcome.details.cluster_id != self.cluster_id {
             return Err(JoinError::Response("the member belongs to another cluster"));
         }
-        Ok(GivenAuthority { term: welcome.details.term, seed: welcome.authority })
+        Ok(RejoinResponse::Authority(GivenAuthority { term: welcome.details.term, seed: welcome.authority }))
     }
 
     fn target(&self, member: &Member) -> JoinTarget {
@@ -162,6 +229,7 @@ impl Rejoin {
             election_ms: own.election_ms,
             version: self.addresses.version.clone(),
             nonce: random::bytes(),
+            is_member: true,
         }
     }
 }

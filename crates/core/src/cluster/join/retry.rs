@@ -12,13 +12,21 @@ use super::pause::pause;
 use super::pending::Intent;
 use crate::lifecycle::Lifecycle;
 
-/// Tries until a leader has responded, or the node is initialized. If attempts are under way already, they go on with these
-/// leaders as well: no caller can hold up another one.
-pub(crate) fn start(server: &Arc<Lifecycle>, targets: Vec<JoinTarget>, non_voter: bool) {
-    if targets.is_empty() || !server.administration.joining.begin_retry(Intent { targets, non_voter }) {
-        return;
+/// Tries the leaders of the configuration, if there are any, until one has responded or the node is initialized.
+pub(crate) fn start_configured(server: &Arc<Lifecycle>) {
+    let join = &server.parts.settings.join;
+    let intent = Intent { targets: join.retry.clone(), non_voter: join.non_voter };
+    if !intent.targets.is_empty() && server.administration.joining.begin_configured(intent) {
+        tokio::spawn(run(Arc::downgrade(server)));
     }
-    tokio::spawn(run(Arc::downgrade(server)));
+}
+
+/// Tries the leader of a request. If attempts are under way already, they go on with this leader as well: no caller can
+/// hold up another one.
+pub(crate) fn start(server: &Arc<Lifecycle>, target: JoinTarget, non_voter: bool) {
+    if server.administration.joining.begin_retry(Intent { targets: vec![target], non_voter }) {
+        tokio::spawn(run(Arc::downgrade(server)));
+    }
 }
 
 // The lifecycle is not kept: a server that is dropped ends its attempts.
@@ -39,7 +47,7 @@ async fn run(server: Weak<Lifecycle>) {
     }
 }
 
-/// Asks all leaders at once, until one responds. Otherwise returns the last error.
+/// Calls all leaders at once, until one responds. Otherwise returns the last error.
 async fn request(server: &Lifecycle) -> Result<()> {
     let intents = server.administration.joining.retried();
     let mut calls: FuturesUnordered<_> = intents.into_iter().map(|intent| joiner::request(server, intent)).collect();

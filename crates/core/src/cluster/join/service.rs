@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use keepfast_framework::Incoming;
-use keepfast_storage::{Backend, Member, Origin};
+use keepfast_storage::{Backend, Member, Origin, PeerKind};
 
 use crate::Response;
 use crate::cluster::port::{ComingRoot, PeerService};
@@ -22,10 +22,13 @@ impl PeerService for JoiningService {
         self.backend.clone()
     }
 
-    fn is_member(&self, origin: &Origin) -> bool {
+    fn peer_kind(&self, origin: &Origin) -> PeerKind {
         let is_same = |m: &Member| m.node == origin.node && m.incarnation == origin.incarnation;
-        let newer = self.backend.consensus().map(|consensus| consensus.status().members).unwrap_or_default();
-        self.members.iter().chain(&newer).any(is_same)
+        let kind = self.backend.consensus().map_or(PeerKind::Unknown, |consensus| consensus.peer_kind(origin));
+        match kind {
+            PeerKind::Unknown if self.members.iter().any(is_same) => PeerKind::Member,
+            known => known,
+        }
     }
 
     fn expect_root(&self, _: &Origin, _: ComingRoot) -> bool {

@@ -193,7 +193,7 @@ async fn more_expiries_than_room_are_revoked_in_order_page_by_page() {
 #[tokio::test]
 async fn the_worker_sleeps_until_the_next_expiry_and_an_earlier_one_wakes_it() {
     let (fixture, storage) = counted().await;
-    let _duties = BackgroundTasks::start(fixture.unsealed.clone());
+    let _duties = BackgroundTasks::start(fixture.unsealed.clone(), Arc::default());
     let settle = || async {
         for _ in 0..200 {
             tokio::task::yield_now().await;
@@ -222,7 +222,7 @@ async fn the_worker_pauses_under_quarantine_and_continues_afterwards() {
     let (mut fixture, _) = counted().await;
     fixture.user(&fixture.root, "a").await;
     fixture.restart("elsewhere").await;
-    let _duties = BackgroundTasks::start(fixture.unsealed.clone());
+    let _duties = BackgroundTasks::start(fixture.unsealed.clone(), Arc::default());
     for _ in 0..20 {
         fixture.clock.advance(HOUR);
         for _ in 0..50 {

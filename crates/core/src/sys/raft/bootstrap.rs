@@ -70,8 +70,8 @@ struct AnswerRequest {
 
 #[derive(Serialize, JsonSchema)]
 struct AnswerResponse {
-    /// The members and the keys of the cluster port, in base64, encrypted under a key that only a holder of the root key
-    /// has.
+    /// The members and the keys of the cluster port, or that the node was removed, in base64, encrypted under a key that only
+    /// a holder of the root key has.
     welcome: String,
 }
 

@@ -69,7 +69,7 @@ async fn join(sys: &System, request: JoinRequest) -> Result<SealedResponse<JoinR
     let target = target(request)?;
     let is_initialized = server.parts.seal_config().await?.is_some();
     if retries && !is_initialized {
-        retry::start(&server, vec![target], non_voter);
+        retry::start(&server, target, non_voter);
         return Ok(SealedResponse::ok(JoinResponse { joined: false }));
     }
     joiner::request(&server, Intent { targets: vec![target], non_voter }).await?;

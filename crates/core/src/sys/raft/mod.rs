@@ -1,8 +1,10 @@
 //! `sys/storage/raft/`: the members of the cluster, joining, autopilot and snapshots.
 
+mod automatic_snapshots;
 mod autopilot_config;
 mod autopilot_state;
 mod bootstrap;
+mod dry_run;
 mod join;
 mod peers;
 mod snapshot;
@@ -18,4 +20,5 @@ pub(super) fn routes(r: &mut Routes<System>) {
     autopilot_config::routes(r);
     autopilot_state::routes(r);
     snapshot::routes(r);
+    automatic_snapshots::routes(r);
 }

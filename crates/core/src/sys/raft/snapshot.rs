@@ -1,19 +1,28 @@
-//! `sys/storage/raft/snapshot` and `snapshot-force`: save all records to a file, and replace them by those of a file.
+//! `sys/storage/raft/snapshot` and `snapshot-force`: save all records to a file, and replace them by those of a file: of the
+//! body, or of an automatic snapshot.
 
+use std::io::Cursor;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use keepfast_framework::reply::Raw;
+use keepfast_framework::fields::{Flag, Text};
+use keepfast_framework::reply::{Raw, Shaped};
 use keepfast_framework::routes::{Help, Nothing};
-use keepfast_framework::{Cx, Error, Result, Routes, Status, offload};
+use keepfast_framework::{Cx, Error, Outcome, Result, Routes, Status};
 use keepfast_storage::Consensus;
+use schemars::JsonSchema;
+use serde::Deserialize;
 use tokio::sync::OwnedMutexGuard;
+use tokio::task::spawn_blocking;
 
+use super::dry_run::{DryRunResponse, dry_run};
 use crate::cluster::members::explained;
 use crate::cluster::restored;
-use crate::cluster::snapshots::{
-    FileParts, SNAPSHOTS, SnapshotDetails, SnapshotFileError, VerifiedSnapshot, write as write_file,
-};
+use crate::cluster::snapshots::directory::SnapshotDirectory;
+use crate::cluster::snapshots::open::OpenSnapshot;
+use crate::cluster::snapshots::source::SnapshotSource;
+use crate::cluster::snapshots::{FileParts, SNAPSHOTS, SnapshotFileError, VerifiedSnapshot, write as write_file};
 use crate::sys::system::{System, call, consensus, unsealed};
 
 const SNAPSHOT: Help = Help {
@@ -24,90 +33,170 @@ const FORCE: Help = Help {
     synopsis: "Replaces all records by those of a snapshot, even of another cluster.",
     description: "The server then needs the unseal key shares of the snapshot.",
 };
+const DRY_RUN: Help = Help {
+    synopsis: "Verifies a snapshot, and returns what a restore of it would change.",
+    description: "The body is that of a restore. Nothing is changed.",
+};
+const STORED: Help = Help {
+    synopsis: "Replaces all records by those of an automatic snapshot in the directory of the leader.",
+    description: "Its size has no limit.",
+};
 
-/// The largest file in bytes.
-const MAX_FILE: usize = 256 << 20;
-/// The bytes that a byte of a larger file may become when decompressed: encrypted records hardly shrink.
-const MAX_EXPANSION: u64 = 10;
-/// The bytes that any file may become, and the most that one may become.
-const EXPANDED: std::ops::RangeInclusive<u64> = 64 << 20..=2 << 30;
+/// The largest file of a response in bytes: it is in memory.
+const MAX_FILE: u64 = 256 << 20;
+/// How long a request waits for another snapshot.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("storage/raft/snapshot", SNAPSHOT).read(save).update(restore).raw_body().once();
     r.path("storage/raft/snapshot-force", FORCE).update(restore_by_force).raw_body().once();
+    // A path of its own: another server would take a parameter for nothing, and restore.
+    r.path("storage/raft/snapshot-dry-run", DRY_RUN).update(compare).raw_body().once();
+    r.path("storage/raft/snapshot-auto/restore/{name}", STORED).names_only().update(restore_stored).once();
+    r.path("storage/raft/snapshot-auto/restore-force/{name}", STORED).names_only().update(force_stored).once();
 }
 
-/// Allows one snapshot at a time: each is in memory.
-fn turn(sys: &System) -> Result<OwnedMutexGuard<()>> {
-    let turn = sys.lifecycle()?.administration.snapshot.clone().try_lock_owned();
-    turn.map_err(|_| Error::new(Status::UNAVAILABLE, "another snapshot is being saved or restored"))
+/// Allows one snapshot on request at a time: it may be in memory.
+async fn turn(sys: &System) -> Result<OwnedMutexGuard<()>> {
+    let server = sys.lifecycle()?;
+    let clock = &server.parts.clock;
+    tokio::select! {
+        turn = server.administration.snapshot.clone().lock_owned() => Ok(turn),
+        () = clock.sleep_until(clock.now().after(PATIENCE)) => {
+            Err(Error::new(Status::UNAVAILABLE, "another snapshot is being saved or restored"))
+        }
+    }
 }
 
 async fn save(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
     let consensus = consensus(sys)?;
-    let _turn = turn(sys)?;
-    let unsealed = unsealed(cx)?;
-    let cluster_id = unsealed.current_seal.seal_config().await?.cluster_id;
-    let key_term = unsealed.barrier.key_status()?.term;
-    let key = unsealed.barrier.derive(key_term, SNAPSHOTS)?;
-    let (head, mut parts) = consensus.snapshot()?;
-    let (created, version) = (cx.now().rfc3339(), unsealed.settings.version.clone());
-    let details = SnapshotDetails::new(head, cluster_id, created, version, key_term);
-    let body = write_file(&details, &mut *parts, &key, MAX_FILE).await.map_err(refusal)?;
-    Ok(Raw { status: Status::OK, content_type: "application/gzip", body })
+    let _turn = turn(sys).await?;
+    let open = OpenSnapshot::new(&*consensus, &*unsealed(cx)?, cx.now()).await?;
+    let OpenSnapshot { details, mut parts, key } = open;
+    let written = write_file(&details, &mut *parts, &key, Cursor::new(Vec::new()), MAX_FILE).await;
+    let file = written.map_err(|error| match error {
+        SnapshotFileError::TooLarge(_) => Error::invalid(format!("{error}; automatic snapshots have no such limit")),
+        other => refusal(other),
+    })?;
+    Ok(Raw { status: Status::OK, content_type: "application/gzip", body: file.into_inner() })
 }
 
 async fn restore(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
-    begin_restore(sys, cx, false).await
+    let verified = verified(sys, body(sys, cx)?).await?;
+    begin_restore(sys, cx, verified, false).await
 }
 
 async fn restore_by_force(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
-    begin_restore(sys, cx, true).await
+    let verified = verified(sys, body(sys, cx)?).await?;
+    begin_restore(sys, cx, verified, true).await
 }
 
-/// Verifies the whole file. Its records replace the present ones when the response is audited: afterwards the server of
-/// this request is closed.
-async fn begin_restore(sys: &System, cx: &mut Cx, is_forced: bool) -> Result<()> {
-    let consensus = consensus(sys)?;
-    let turn = turn(sys)?;
-    let file = call(cx)?.bytes.clone();
-    if file.is_empty() {
-        return Err(Error::invalid("failed to decompress snapshot: EOF"));
+async fn compare(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Shaped<DryRunResponse>> {
+    let verified = verified(sys, body(sys, cx)?).await?;
+    dry_run(&*unsealed(cx)?, consensus(sys)?, verified).await
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct StoredRequest {
+    /// Name of the file.
+    name: Text,
+    /// Whether the snapshot is only verified and compared, and nothing is changed. Default: false.
+    #[serde(default)]
+    dry_run: Flag,
+}
+
+async fn restore_stored(sys: &System, cx: &mut Cx, req: StoredRequest) -> Result<Shaped<DryRunResponse>> {
+    begin_stored(sys, cx, &req, false).await
+}
+
+async fn force_stored(sys: &System, cx: &mut Cx, req: StoredRequest) -> Result<Shaped<DryRunResponse>> {
+    begin_stored(sys, cx, &req, true).await
+}
+
+async fn begin_stored(
+    sys: &System,
+    cx: &mut Cx,
+    req: &StoredRequest,
+    is_forced: bool,
+) -> Result<Shaped<DryRunResponse>> {
+    let verified = verified(sys, stored(sys, &req.name)?).await?;
+    if req.dry_run.0 {
+        return dry_run(&*unsealed(cx)?, consensus(sys)?, verified).await;
     }
-    let limit = (file.len() as u64).saturating_mul(MAX_EXPANSION).clamp(*EXPANDED.start(), *EXPANDED.end());
-    let verified = offload::run(file.len(), || VerifiedSnapshot::read(&file[..], limit)).await.map_err(refusal)?;
+    begin_restore(sys, cx, verified, is_forced).await?;
+    Ok(Outcome::Empty(None).into())
+}
+
+fn body(sys: &System, cx: &Cx) -> Result<SnapshotSource> {
+    consensus(sys)?;
+    let body = call(cx)?.bytes.clone();
+    match body.is_empty() {
+        true => Err(Error::invalid("failed to decompress snapshot: EOF")),
+        false => Ok(SnapshotSource::body(body)),
+    }
+}
+
+/// The automatic snapshot whose file has this name.
+fn stored(sys: &System, name: &str) -> Result<SnapshotSource> {
+    consensus(sys)?;
+    let settings = sys.lifecycle()?.parts.settings.snapshots.clone();
+    let opened = settings.map(|settings| SnapshotDirectory::new(&settings.directory).open(name)).transpose();
+    let file = opened.map_err(Error::internal)?.flatten();
+    let file = file.ok_or_else(|| Error::invalid("the leader has no automatic snapshot of this name"))?;
+    SnapshotSource::file(file).map_err(Error::internal)
+}
+
+/// A snapshot whose digests match, and its file. No other one is saved or restored meanwhile.
+pub(super) struct Verified {
+    pub(super) snapshot: VerifiedSnapshot,
+    pub(super) source: SnapshotSource,
+    pub(super) turn: OwnedMutexGuard<()>,
+}
+
+/// Verifies the whole file.
+async fn verified(sys: &System, mut source: SnapshotSource) -> Result<Verified> {
+    consensus(sys)?;
+    let turn = turn(sys).await?;
+    let read = spawn_blocking(move || {
+        let limit = source.limit();
+        VerifiedSnapshot::read(&mut source, limit).map(|snapshot| Verified { snapshot, source, turn })
+    });
+    read.await.map_err(Error::internal)?.map_err(refusal)
+}
+
+/// The records of the snapshot replace the present ones when the response is audited: afterwards the server of this
+/// request is closed.
+async fn begin_restore(sys: &System, cx: &mut Cx, verified: Verified, is_forced: bool) -> Result<()> {
+    let consensus = consensus(sys)?;
     if !is_forced {
-        let key = unsealed(cx)?.barrier.derive(verified.details.key_term, SNAPSHOTS);
-        if !key.is_ok_and(|key| verified.is_sealed_by(&key)) {
+        let key = unsealed(cx)?.barrier.derive(verified.snapshot.details.key_term, SNAPSHOTS);
+        if !key.is_ok_and(|key| verified.snapshot.is_sealed_by(&key)) {
             return Err(Error::invalid(
                 "could not verify hash file, possibly the snapshot is using a different set of unseal keys; use the \
                  snapshot-force API to bypass this check",
             ));
         }
     }
-    let details = verified.details;
     let mark = restored::mark(&unsealed(cx)?.barrier, is_forced).await?;
-    cx.after_record(move || replace(consensus, details, file, mark, turn));
+    cx.after_record(move || replace(consensus, verified, mark));
     Ok(())
 }
 
-async fn replace(
-    consensus: Arc<dyn Consensus>,
-    details: SnapshotDetails,
-    file: Bytes,
-    mark: Bytes,
-    _turn: OwnedMutexGuard<()>,
-) -> Result<()> {
+async fn replace(consensus: Arc<dyn Consensus>, verified: Verified, mark: Bytes) -> Result<()> {
+    let Verified { snapshot, mut source, turn: _turn } = verified;
+    let details = &snapshot.details;
     tracing::warn!(index = details.index, created = details.created, "all records are replaced by those of a snapshot");
-    let mut parts = FileParts::new(std::io::Cursor::new(file)).map_err(refusal)?;
+    source.rewind().map_err(Error::internal)?;
+    let mut parts = FileParts::of(&snapshot, source).map_err(refusal)?;
     let index = consensus.restore(details.head(), &mut parts, mark).await.map_err(explained)?;
     tracing::info!(index = index.0, "the snapshot was restored");
     Ok(())
 }
 
-fn refusal(error: SnapshotFileError) -> Error {
+pub(super) fn refusal(error: SnapshotFileError) -> Error {
     match error {
         SnapshotFileError::Storage(error) => explained(error),
+        SnapshotFileError::Write(error) => Error::internal(error),
         other => Error::invalid(other.to_string()),
     }
 }

@@ -44,11 +44,22 @@ async fn sec_the_authority_before_a_rotation_is_accepted_for_a_minute() {
 
 /// A node that was down during a rotation. Its root key is still that of the cluster.
 async fn node_that_missed_a_rotation() -> Cluster {
+    node_that_missed(async |cluster| {
+        cluster.nodes()[0].post("sys/rotate", ROOT, json!({})).await.ok();
+    })
+    .await
+}
+
+/// A node that was down during a change that rotates the keyring.
+async fn node_that_missed(change: impl AsyncFnOnce(&Cluster)) -> Cluster {
     let cluster = Cluster::new().await;
-    let [leader, _, third] = cluster.nodes();
+    let third = &cluster.nodes()[2];
     third.node.shutdown().await;
     cluster.fall_behind("c");
-    leader.post("sys/rotate", ROOT, json!({})).await.ok();
+    change(&cluster).await;
+    while cluster.authorities("a").len() != 2 {
+        tokio::task::yield_now().await;
+    }
     while cluster.authorities("a").len() != 1 {
         cluster.clock().advance(Duration::from_secs(61));
         tokio::task::yield_now().await;
@@ -87,6 +98,22 @@ async fn a_member_that_missed_a_rotation_comes_back_by_itself() {
 }
 
 #[tokio::test]
+async fn a_member_keeps_the_keys_that_it_got_while_no_other_responds() {
+    let cluster = node_that_missed_a_rotation().await;
+    wait_for_contact(&cluster).await;
+    let keys = cluster.authorities("c");
+    for server in &cluster.nodes()[..2] {
+        server.node.shutdown().await;
+    }
+    cluster.elect(None);
+    for _ in 0..1000 {
+        cluster.clock().advance(Duration::from_millis(100));
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(cluster.authorities("c"), keys);
+}
+
+#[tokio::test]
 async fn a_member_comes_back_without_a_leader() {
     let cluster = node_that_missed_a_rotation().await;
     // The second node is down, so that the first one needs the third one to lead.
@@ -95,6 +122,32 @@ async fn a_member_comes_back_without_a_leader() {
     wait_for_contact(&cluster).await;
     cluster.elect(Some("a"));
     assert_eq!(cluster.nodes()[0].node.lifecycle.parts.membership.cluster_status().unwrap().leader.unwrap().node, "a");
+}
+
+#[tokio::test]
+async fn two_members_meet_although_one_does_not_know_the_other() {
+    let cluster = node_that_missed_a_rotation().await;
+    cluster.nodes()[1].node.shutdown().await;
+    // It was away when the first node was added. That one asks it for its keys, and so becomes known.
+    cluster.hide("c", "a");
+    cluster.elect(None);
+    wait_for_contact(&cluster).await;
+    assert_eq!(cluster.authorities("c"), cluster.authorities("a"));
+}
+
+#[tokio::test]
+async fn a_node_that_missed_its_removal_gets_the_proof_and_seals() {
+    let cluster = node_that_missed(async |cluster| cluster.remove_unheard("c").await).await;
+    let third = &cluster.nodes()[2];
+    let sealed = async {
+        while third.node.lifecycle.unsealed().is_some() {
+            cluster.clock().advance(Duration::from_millis(10));
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), sealed).await.expect("it goes on");
+    assert_eq!(third.get("sys/health", "").await.status, 530);
+    assert!(!cluster.are_connected("c", "a"));
 }
 
 #[tokio::test]
@@ -115,6 +168,7 @@ async fn sec_without_a_leader_only_a_member_with_the_root_key_gets_the_keys() {
             election_ms: 600,
             version,
             nonce: [0; 16],
+            is_member: true,
         };
         let request = applicant.encode().unwrap();
         let body = json!({ "server_id": applicant.node, "request": STANDARD.encode(&request) });

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use keepfast_framework::Clock as _;
 use serde_json::{Value, json};
 
 use super::fake::Cluster;
@@ -113,4 +114,41 @@ async fn a_write_at_a_new_leader_waits_for_its_takeover() {
     cluster.nodes()[2].post("secret/data/c", ROOT, written()).await.ok();
     cluster.nodes()[1].get("sys/seal-status", "").await.ok();
     assert_eq!(cluster.nodes()[2].get("secret/data/b", ROOT).await.ok().body.get("errors"), None::<&Value>);
+}
+
+#[tokio::test]
+async fn the_active_time_is_that_of_the_leadership() {
+    let cluster = Cluster::new().await;
+    let [first, second, _] = cluster.nodes();
+    let active_time = async |server: &TestServer| {
+        let response = server.get("sys/leader", "").await.ok().body;
+        response.get("active_time").and_then(Value::as_str).map(str::to_owned)
+    };
+    assert_eq!(active_time(first).await, Some(cluster.clock().now().rfc3339()));
+    cluster.clock().advance(Duration::from_secs(7));
+    cluster.elect(Some("b"));
+    while active_time(second).await.is_none() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(active_time(second).await, Some(cluster.clock().now().rfc3339()));
+    assert_eq!(active_time(first).await, None);
+}
+
+#[tokio::test]
+async fn a_new_leadership_drops_what_autopilot_has_seen() {
+    let cluster = Cluster::new().await;
+    let leader = &cluster.nodes()[0].node.lifecycle;
+    let leading_for = || leader.administration.autopilot.memory().leading_for();
+    for _ in 0..2 {
+        crate::cluster::autopilot_task::advance(leader).await.unwrap();
+        cluster.clock().advance(Duration::from_secs(9));
+    }
+    assert_eq!(leading_for(), Duration::from_secs(9));
+    cluster.elect(Some("b"));
+    cluster.elect(Some("a"));
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+    assert!(leader.leads_since().is_some());
+    assert_eq!(leading_for(), Duration::ZERO);
 }

@@ -9,10 +9,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::clock::TestClock;
-use keepfast_framework::{Incoming, Result};
+use keepfast_framework::{Incoming, Result, Timestamp};
 use keepfast_storage::{
-    Addresses, Backend, Batch, Change, ClusterStatus, Consensus, Index, Joined, Key, Leader, Member, MemoryBackend,
-    NodeId, Origin, Page, PeerStatus, RaftId, Role, SnapshotHead, SnapshotParts, StorageError, Transport, Watch,
+    Addresses, Backend, Batch, Change, ClusterStatus, Consensus, Incarnation, Index, Joined, Key, Leader, Member,
+    MemoryBackend, NodeId, Origin, Page, PeerStatus, RaftId, Role, SnapshotHead, SnapshotParts, StorageError,
+    Transport, Watch,
 };
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -45,6 +46,10 @@ struct Shared {
     ports: Mutex<BTreeMap<&'static str, OpenPort>>,
     unsettled: Mutex<BTreeMap<&'static str, StorageError>>,
     removed: Mutex<Vec<&'static str>>,
+    /// A node that the list of the others lacks, while it has its own.
+    departed: Mutex<Option<&'static str>>,
+    /// A node, and the member that its list lacks.
+    unlisted: Mutex<Option<(&'static str, &'static str)>>,
     passed_commits: AtomicUsize,
     offers: AtomicUsize,
     forwards: AtomicUsize,
@@ -141,6 +146,11 @@ impl Replica {
         self.shared.behind.lock().as_ref().filter(|(name, _)| *name == self.name).map(|(_, old)| old.clone())
     }
 
+    fn lists(&self, name: &'static str) -> bool {
+        let has_departed = *self.shared.departed.lock() == Some(name) && self.name != name;
+        !has_departed && *self.shared.unlisted.lock() != Some((self.name, name))
+    }
+
     /// The leader that this node hears.
     fn heard(&self) -> Option<&'static str> {
         self.shared.leader.lock().filter(|leader| self.shared.reaches(self.name, leader))
@@ -213,7 +223,11 @@ impl Consensus for Replica {
             leader: self.heard().map(member),
             members: {
                 let removed = self.shared.removed.lock();
-                NAMES.iter().filter(|name| !removed.contains(name)).map(|name| member(name)).collect()
+                NAMES
+                    .iter()
+                    .filter(|name| !removed.contains(name) && self.lists(name))
+                    .map(|name| member(name))
+                    .collect()
             },
             last: self.shared.now().0,
             committed: self.shared.now().0,
@@ -224,6 +238,10 @@ impl Consensus for Replica {
             is_joining: false,
             is_removed: self.shared.removed.lock().contains(&self.name),
         }
+    }
+
+    fn leader(&self) -> Option<Member> {
+        self.status().leader
     }
 
     async fn settled(&self, _: Duration) -> Result<Index, StorageError> {
@@ -260,8 +278,24 @@ impl Consensus for Replica {
         Err(StorageError::Layout("it is a member".into()))
     }
 
-    async fn change(&self, _: Change) -> Result<Index, StorageError> {
-        Err(StorageError::ChangeOpen)
+    async fn change(&self, change: Change) -> Result<Index, StorageError> {
+        let departed = *self.shared.departed.lock();
+        match (change, departed) {
+            (Change::Remove(name), Some(departed)) if name == departed => Ok(self.shared.now()),
+            _ => Err(StorageError::ChangeOpen),
+        }
+    }
+
+    async fn departed(&self, incarnation: Incarnation) -> Result<Index, StorageError> {
+        let departed = self.shared.departed.lock().map(member);
+        let has_left = departed.is_some_and(|member| member.incarnation == incarnation);
+        has_left.then(|| self.shared.now()).ok_or(StorageError::NoLeader)
+    }
+
+    async fn leave(&self, _: Index) -> Result<(), StorageError> {
+        self.shared.removed.lock().push(self.name);
+        self.shared.roles[self.name].send_modify(|_| {});
+        Ok(())
     }
 
     async fn transfer(&self, _: Option<NodeId>) -> Result<(), StorageError> {
@@ -335,10 +369,11 @@ impl ClusterPort for Replica {
         let Some(service) = service else { return Err(NotForwarded::Elsewhere(request)) };
         let from = self.identity();
         assert!(service.is_member(&from) && !service.is_member(&Origin { incarnation: [0; 16], ..from.clone() }));
+        let sent = request.clone();
         let (response, index) = service.handle_forwarded(&from, request).await.map_err(NotForwarded::Elsewhere)?;
         self.shared.forwards.fetch_add(1, Ordering::Relaxed);
         if self.shared.loses.load(Ordering::Relaxed) {
-            return Err(NotForwarded::Lost);
+            return Err(NotForwarded::Lost(sent));
         }
         Ok(ForwardedResponse {
             status: response.status().0,
@@ -354,6 +389,11 @@ impl ClusterPort for Replica {
         let service = service.filter(|_| !self.shared.unreachable.lock().contains(&to.node.as_str()));
         let sent = ComingRoot { record: coming.record, root: coming.root.clone(), seal: coming.seal.clone() };
         service.is_some_and(|service| service.expect_root(&self.identity(), sent))
+    }
+
+    async fn exchange_clock(&self, to: &Member, own: Timestamp) -> Option<Timestamp> {
+        let service = self.shared.ports.lock().get(to.node.as_str()).map(|port| port.service.clone())?;
+        service.exchange_clock(&self.identity(), own)
     }
 
     fn members_changed(&self) {
@@ -406,6 +446,11 @@ impl Cluster {
     /// The standby `b` finds no records until it settles.
     pub(super) fn lag(&self) {
         self.shared.lags.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it has not settled since then.
+    pub(super) fn lags(&self) -> bool {
+        self.shared.lags.load(Ordering::Relaxed)
     }
 
     pub(in crate::tests) fn elect(&self, leader: Option<&'static str>) {
@@ -466,6 +511,20 @@ impl Cluster {
         self.shared.roles[name].send_replace(Role::Following { leader: None });
     }
 
+    /// Removes a node, which does not hear of it.
+    pub(super) async fn remove_unheard(&self, name: &'static str) {
+        *self.shared.departed.lock() = Some(name);
+        let leader = &self.nodes[0];
+        let membership = &leader.node.lifecycle.parts.membership;
+        let (consensus, barrier) = (membership.consensus().unwrap(), leader.unsealed().barrier.clone());
+        crate::cluster::members::remove(&**consensus, &barrier, &leader.clock, &member(name)).await.unwrap();
+    }
+
+    /// From now on the list of a node lacks a member.
+    pub(super) fn hide(&self, from: &'static str, name: &'static str) {
+        *self.shared.unlisted.lock() = Some((from, name));
+    }
+
     /// Waits until a node has stored the place of its data directory, as a leader does.
     pub(in crate::tests) async fn wait_for_takeover(&self, name: &str) {
         let incarnation = hex::encode(member(name).incarnation);
@@ -480,7 +539,7 @@ impl Cluster {
         *self.shared.unreachable.lock() = names.to_vec();
     }
 
-    /// The number of times that a port was told that the members have changed.
+    /// The number of times that a port was notified of a change of the members.
     pub(super) fn member_changes(&self) -> usize {
         self.shared.members_changed.load(Ordering::Relaxed)
     }

@@ -19,6 +19,19 @@ async fn a_token_that_another_node_issued_just_now_is_live() {
 }
 
 #[tokio::test]
+async fn the_rules_of_admission_wait_for_no_unknown_leader() {
+    let cluster = Cluster::new().await;
+    let [_, standby, _] = cluster.nodes();
+    cluster.lag();
+    cluster.elect(None);
+    standby.node.preliminaries().settle().await;
+    assert!(cluster.lags());
+    cluster.elect(Some("a"));
+    standby.node.preliminaries().settle().await;
+    assert!(!cluster.lags());
+}
+
+#[tokio::test]
 async fn the_health_of_the_members_is_what_the_leader_sees() {
     let cluster = Cluster::new().await;
     let [leader, standby, _] = cluster.nodes();

@@ -8,11 +8,11 @@ use bytes::Bytes;
 use keepfast_core::cluster::port::{ComingRoot, PeerService};
 use keepfast_core::{Node, Response, Settings};
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::Incoming;
 use keepfast_framework::clock::SystemClock;
+use keepfast_framework::{Incoming, Timestamp};
 use keepfast_storage::{
-    Addresses, Backend, Batch, Change, ClusterStatus, Consensus, Index, Joined, Key, MemoryBackend, NodeId, Origin,
-    Page, SnapshotHead, SnapshotParts, StorageError, Transport, Watch,
+    Addresses, Backend, Batch, Change, ClusterStatus, Consensus, Index, Joined, Key, Member, MemoryBackend, NodeId,
+    Origin, Page, PeerKind, SnapshotHead, SnapshotParts, StorageError, Transport, Watch,
 };
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -21,8 +21,10 @@ use crate::DevKv;
 
 pub(super) struct FakeService {
     pub(super) storage: Arc<FakeStorage>,
-    /// The nodes that are no members.
+    /// The nodes that were removed.
     pub(super) strangers: Mutex<Vec<Origin>>,
+    /// The nodes that no list has. All others are members.
+    pub(super) unlisted: Mutex<Vec<Origin>>,
     /// The node that handles requests; none leads without it.
     pub(super) node: Mutex<Option<Arc<Node>>>,
     /// Requests wait for a permit.
@@ -69,6 +71,7 @@ impl FakeService {
         Arc::new(Self {
             storage: Arc::new(storage),
             strangers: Mutex::default(),
+            unlisted: Mutex::default(),
             node: Mutex::default(),
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
             arrived: Mutex::default(),
@@ -96,8 +99,17 @@ impl PeerService for FakeService {
         Arc::new(Stored(self.storage.clone()))
     }
 
-    fn is_member(&self, origin: &Origin) -> bool {
-        !self.strangers.lock().contains(origin)
+    fn peer_kind(&self, origin: &Origin) -> PeerKind {
+        match (self.strangers.lock().contains(origin), self.unlisted.lock().contains(origin)) {
+            (true, _) => PeerKind::Removed,
+            (false, true) => PeerKind::Unknown,
+            (false, false) => PeerKind::Member,
+        }
+    }
+
+    /// The clock of this member is one second behind.
+    fn exchange_clock(&self, _: &Origin, leader: Timestamp) -> Option<Timestamp> {
+        Some(leader.before(Duration::from_secs(1)))
     }
 
     fn expect_root(&self, from: &Origin, coming: ComingRoot) -> bool {
@@ -155,6 +167,10 @@ impl Consensus for FakeStorage {
     }
 
     fn status(&self) -> ClusterStatus {
+        unreachable!()
+    }
+
+    fn leader(&self) -> Option<Member> {
         unreachable!()
     }
 

@@ -17,7 +17,7 @@ use proptest::prelude::*;
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::requests::request;
-use crate::cluster::frames::{self, Frame, Hello, Kind, Outgoing, limit_of, welcome};
+use crate::cluster::frames::{self, Frame, Hello, Kind, Outgoing, encode_address, limit_of, read_address, welcome};
 use crate::cluster::{calls, coming_root, failure, request as form};
 
 /// A request with every field.
@@ -213,6 +213,15 @@ fn the_first_bytes_come_back_and_others_are_refused() {
             bytes[at] ^= 0x80;
             assert_eq!(Hello::decode(&bytes), None);
         }
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let address = |bytes: &[u8]| runtime.block_on(read_address(&mut &*bytes));
+    for text in ["", "https://ä:8201", &"x".repeat(512)] {
+        assert_eq!(address(&encode_address(text)).unwrap(), text);
+    }
+    assert_eq!(address(&encode_address(&"x".repeat(513))).unwrap(), "");
+    for bytes in [&[1, 2][..], &[1], &[4, 0, b'a'], &[1, 0, 0xff]] {
+        assert!(address(bytes).is_err(), "{bytes:?}");
     }
     assert_eq!(limit_of(welcome(12345)), Some(12345));
     assert_eq!(limit_of(*b"KFP2\0\0\0\0"), None);

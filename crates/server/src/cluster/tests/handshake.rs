@@ -21,7 +21,7 @@ use tokio_rustls::TlsConnector;
 
 use super::{CLUSTER, TestNode, identity, origin, soon};
 use crate::cluster::dial::{HANDSHAKE, dial};
-use crate::cluster::frames::{ALPN, Hello, Kind};
+use crate::cluster::frames::{ALPN, Hello, Kind, encode_address};
 use crate::cluster::identity::Identity;
 
 /// Accepts any certificate: a caller that is no node.
@@ -94,7 +94,7 @@ async fn is_welcome(address: SocketAddr, config: ClientConfig) -> bool {
         let name = ServerName::try_from("x").unwrap();
         let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
         let hello = Hello { kind: Kind::Messages, process: [1; 16], generation: 1 };
-        stream.write_all(&hello.encode()).await?;
+        stream.write_all(&[&hello.encode()[..], &encode_address("https://x:1")].concat()).await?;
         stream.flush().await?;
         let mut welcome = [0; 8];
         stream.read_exact(&mut welcome).await
@@ -192,7 +192,8 @@ async fn sec_a_frame_beyond_its_bound_ends_the_connection() {
             let dialled = dial(&a.open_port(), &origin("bb"), &b.member.cluster_addr, kind).await.unwrap();
             assert_eq!(dialled.limit, kind.limit(2 << 20));
             let mut halves = dialled.halves;
-            halves.writer.write_all(&length.to_le_bytes()).await.unwrap();
+            // The length and a type: the body is not awaited.
+            halves.writer.write_all(&[&length.to_le_bytes()[..], &[1]].concat()).await.unwrap();
             halves.writer.flush().await.unwrap();
             let mut rest = Vec::new();
             // The end, with or without a farewell.

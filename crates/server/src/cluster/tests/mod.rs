@@ -9,6 +9,7 @@ mod handshake;
 mod messages;
 mod requests;
 mod snapshots;
+mod unknown;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +20,11 @@ use keepfast_framework::clock::{Clock, SystemClock};
 use keepfast_storage::{Member, Origin, RaftId, Transport};
 
 use self::fake::FakeService;
-use super::Port;
 use super::open_port::OpenPort;
+use super::{Port, RequestLimits};
 
 const CLUSTER: &str = "7f0c";
+const LIMITS: RequestLimits = RequestLimits { body: 1 << 20, duration: Duration::from_secs(90) };
 
 /// A node whose port is open on a free address.
 struct TestNode {
@@ -38,7 +40,8 @@ fn origin(name: &str) -> Origin {
 
 fn identity(cluster: &str, name: &str, seeds: &[u8]) -> PortIdentity {
     let authorities = seeds.iter().map(|seed| Key256::new([*seed; 32])).collect();
-    PortIdentity { cluster_id: cluster.to_owned(), node: origin(name), authorities }
+    let (cluster_id, cluster_addr) = (cluster.to_owned(), String::new());
+    PortIdentity { cluster_id, node: origin(name), cluster_addr, authorities }
 }
 
 impl TestNode {
@@ -48,7 +51,7 @@ impl TestNode {
     }
 
     async fn with(name: &str, seeds: &[u8], clock: Arc<dyn Clock>) -> Self {
-        let port = Port::new(vec!["127.0.0.1:0".to_owned()], 1 << 20, clock);
+        let port = Port::new(vec!["127.0.0.1:0".to_owned()], LIMITS, clock);
         let service = FakeService::new();
         let transport = port.open(identity(CLUSTER, name, seeds), service.clone()).await.unwrap();
         let member = member(name, format!("https://{}", port.bound()[0]));
@@ -59,11 +62,18 @@ impl TestNode {
     async fn restart(&self) -> Self {
         self.port.close().await;
         let address = self.member.cluster_addr.trim_start_matches("https://").to_owned();
-        let port = Port::new(vec![address], 1 << 20, Arc::new(SystemClock));
+        let port = Port::new(vec![address], LIMITS, Arc::new(SystemClock));
         let service = FakeService::new();
         let name = &self.member.node;
         let transport = port.open(identity(CLUSTER, name, &[1]), service.clone()).await.unwrap();
         Self { port, service, transport, member: self.member.clone() }
+    }
+
+    /// Opens the port again, with the address by which other nodes reach this one.
+    async fn announce_address(&self) {
+        let identity = identity(CLUSTER, &self.member.node, &[1]);
+        let identity = PortIdentity { cluster_addr: self.member.cluster_addr.clone(), ..identity };
+        self.port.open(identity, self.service.clone()).await.unwrap();
     }
 
     async fn open_again(&self, seeds: &[u8]) {

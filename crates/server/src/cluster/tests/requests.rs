@@ -54,7 +54,7 @@ async fn forward(from: &TestNode, to: &TestNode, request: Box<Incoming>) -> Forw
         Ok(response) => response,
         Err(NotForwarded::Elsewhere(_)) => panic!("elsewhere"),
         Err(NotForwarded::Busy(_) | NotForwarded::TooLong(_)) => panic!("refused"),
-        Err(NotForwarded::Lost) => panic!("lost"),
+        Err(NotForwarded::Lost(_)) => panic!("lost"),
     }
 }
 
@@ -83,7 +83,7 @@ async fn a_request_comes_back_when_nothing_was_done() {
         match soon(a.port.forward(to, request)).await {
             Err(NotForwarded::Elsewhere(request)) => request,
             Err(NotForwarded::Busy(_) | NotForwarded::TooLong(_)) => panic!("refused"),
-            Err(NotForwarded::Lost) => panic!("lost"),
+            Err(NotForwarded::Lost(_)) => panic!("lost"),
             Ok(response) => panic!("{}", response.status),
         }
     };
@@ -157,7 +157,7 @@ fn start(port: &Arc<Port>, to: &TestNode, path: &str) -> tokio::task::JoinHandle
     let (port, to, request) = (port.clone(), to.member.clone(), read(path));
     tokio::spawn(async move {
         let forwarded = port.forward(&to, request).await;
-        forwarded.map(|response| response.status).map_err(|error| matches!(error, NotForwarded::Lost))
+        forwarded.map(|response| response.status).map_err(|error| matches!(error, NotForwarded::Lost(_)))
     })
 }
 
@@ -171,10 +171,49 @@ async fn the_outcome_is_not_known_when_the_connection_ends() {
     assert_eq!(soon(waiting).await.unwrap(), Err(true));
 }
 
-#[tokio::test]
-async fn a_handler_that_panics_is_answered() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_stops_ends_its_requests_and_takes_no_more() {
     let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
-    assert_eq!(soon(start(&a.port, &b, "panic")).await.unwrap(), Err(true));
+    let mut paths = slow(&b).await;
+    let waiting = start(&a.port, &b, "sys/health");
+    soon(paths.recv()).await.unwrap();
+    let mut drained = std::pin::pin!(b.port.drain(Duration::from_secs(30)));
+    tokio::select! {
+        biased;
+        _ = &mut drained => panic!("a request runs"),
+        () = std::future::ready(()) => {}
+    }
+    let later = soon(a.port.forward(&b.member, read("sys/health"))).await;
+    assert!(matches!(later, Err(NotForwarded::Elsewhere(_))));
+    b.service.gate.add_permits(1);
+    assert!(soon(drained).await);
+    assert_eq!(soon(waiting).await.unwrap(), Ok(200));
+    // Commits of the storage go on until the role passes on.
+    assert_eq!(soon(a.transport.read_index(&b.member)).await.unwrap(), Index(77));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_does_not_end_delays_a_stop_for_a_time() {
+    let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
+    let mut paths = slow(&b).await;
+    let waiting = start(&a.port, &b, "sys/health");
+    soon(paths.recv()).await.unwrap();
+    assert!(!soon(b.port.drain(Duration::ZERO)).await);
+    let later = soon(a.port.forward(&b.member, read("sys/health"))).await;
+    assert!(matches!(later, Err(NotForwarded::Elsewhere(_))));
+    b.port.close().await;
+    assert_eq!(soon(waiting).await.unwrap(), Err(true));
+    assert!(b.port.drain(Duration::ZERO).await, "a closed port has no requests");
+}
+
+#[tokio::test]
+async fn a_request_whose_handler_panics_gets_a_response() {
+    let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
+    // More than the queue of responses has room for.
+    let panicking: Vec<_> = (0..100).map(|_| start(&a.port, &b, "panic")).collect();
+    for request in panicking {
+        assert_eq!(soon(request).await.unwrap(), Err(true));
+    }
     b.service.lead().await;
     assert_eq!(forward(&a, &b, read("sys/health")).await.status, 200);
 }
@@ -195,13 +234,13 @@ async fn a_request_makes_one_hop_and_has_its_form_and_connection() {
         let fields = [&id.to_le_bytes()[..], &[hops], head].concat();
         Outgoing::new(tag::REQUEST, &fields, Bytes::new()).write(&mut halves.writer).await.unwrap();
         halves.writer.flush().await.unwrap();
-        let answer = loop {
+        let response = loop {
             let frame = soon(frames::read(&mut halves.reader, 1 << 20)).await.unwrap();
             if frame.tag != tag::ALIVE {
                 break frame;
             }
         };
-        assert_eq!((answer.tag, &answer.body[..8]), (expected, &id.to_le_bytes()[..]));
+        assert_eq!((response.tag, &response.body[..8]), (expected, &id.to_le_bytes()[..]));
     }
     // A commit belongs to another connection.
     Outgoing::new(tag::COMMIT, &[0; 8], Bytes::new()).write(&mut halves.writer).await.unwrap();
@@ -244,4 +283,43 @@ async fn a_request_continues_when_its_connection_ends() {
         }
     };
     soon(written).await;
+}
+
+/// A connection ends with the keys that it was opened with, a minute after the rotation.
+#[tokio::test]
+async fn requests_after_a_rotation_outlive_the_former_keys() {
+    let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
+    let mut paths = slow(&b).await;
+    let before = start(&a.port, &b, "secret/data/before");
+    soon(paths.recv()).await.unwrap();
+    for node in [&b, &a] {
+        node.open_again(&[2, 1]).await;
+    }
+    let after = start(&a.port, &b, "secret/data/after");
+    soon(paths.recv()).await.unwrap();
+    assert!(!before.is_finished(), "its connection is still open");
+    for node in [&b, &a] {
+        node.open_again(&[2]).await;
+    }
+    assert_eq!(soon(before).await.unwrap(), Err(true), "it took longer than a minute");
+    let last = start(&a.port, &b, "secret/data/last");
+    soon(paths.recv()).await.unwrap();
+    b.service.gate.add_permits(3);
+    for request in [after, last] {
+        assert_eq!(soon(request).await.unwrap(), Ok(404));
+    }
+}
+
+#[tokio::test]
+async fn a_request_of_a_removed_node_is_answered_and_no_later_one() {
+    let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
+    let mut paths = slow(&b).await;
+    let removal = start(&a.port, &b, "secret/data/removal");
+    soon(paths.recv()).await.unwrap();
+    b.service.strangers.lock().push(origin("a"));
+    b.port.members_changed();
+    b.service.gate.add_permits(9);
+    assert_eq!(soon(removal).await.unwrap(), Ok(404));
+    assert!(soon(start(&a.port, &b, "secret/data/later")).await.unwrap().is_err());
+    assert!(paths.try_recv().is_err(), "it did not arrive");
 }

@@ -1,14 +1,15 @@
-//! What callers of a member want: commits, reads, changes, transfers, its start and its end.
+//! The calls of a member: commits, reads, changes, transfers, its start and its end.
 
 use keepfast_consensus::{Change, Input, LogId, MAX_ENTRY, NodeId, Refusal, Steps};
 
 use super::{Driver, NO_ROLE, SystemChance};
 use crate::{
     Index, Joined, StorageError,
-    local::disk::has_room,
+    local::{disk::has_room, layout::Layout},
     raft::{
         boot, clock,
         event::{Proposal, Reply, Request},
+        published::Numbers,
         waiting::Until,
     },
 };
@@ -53,7 +54,7 @@ impl Driver {
         }
     }
 
-    /// The commits of the next proposal. Answers those for which the device has no room.
+    /// The commits of the next proposal. Those for which the device has no room fail.
     pub(super) fn next_group(&mut self) -> Vec<Request> {
         let (mut group, mut bytes) = (Vec::new(), 0);
         while group.len() < GROUP
@@ -104,7 +105,7 @@ impl Driver {
             return Err(error);
         }
         if self.steps.is_none() {
-            let layout = self.node.layout.lock().clone();
+            let layout = self.node.layout.read(Layout::clone);
             if layout.removed {
                 return Err(StorageError::Removed);
             }
@@ -137,6 +138,7 @@ impl Driver {
         self.pass(Input::StepDown);
         self.is_running = false;
         self.node.published.set_lease(None, self.node.published.committed(), 0);
+        *self.node.published.numbers.lock() = Numbers::default();
         self.end(&StorageError::NoLeader);
         self.role(self.steps.as_ref().map_or(NO_ROLE, Steps::role));
         self.waiting.left();
@@ -144,7 +146,7 @@ impl Driver {
 
     /// Stores the cluster that this node joins. A node that has begun to join it before goes on.
     pub(super) fn join(&mut self, joined: &Joined) -> Result<(), StorageError> {
-        let layout = self.node.layout.lock().clone();
+        let layout = self.node.layout.read(Layout::clone);
         if !layout.joining {
             return Err(StorageError::Layout("it belongs to a cluster already".into()));
         }

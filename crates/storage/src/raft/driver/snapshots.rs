@@ -1,7 +1,8 @@
 //! Snapshots on their way out of a member and into it.
 
-use keepfast_consensus::{Body, Input, LogId, Message, RaftId, Steps, Vote};
+use std::borrow::Cow;
 
+use keepfast_consensus::{Body, Input, LogId, Message, RaftId, Steps, Vote};
 use tokio::task::spawn_blocking;
 
 use super::{Driver, NO_ROLE};
@@ -11,7 +12,7 @@ use crate::{
         apply_thread::{ApplyJob, NewState},
         clock,
         event::Event,
-        receive::{self, Received},
+        receive::Received,
     },
 };
 
@@ -20,7 +21,7 @@ impl Driver {
     /// `term` is that in which this node leads: the receiver refuses a snapshot that comes after another leader.
     pub(super) fn send_snapshot(&mut self, to: RaftId, term: u64) {
         let Some(steps) = &self.steps else { return };
-        let (from, member) = (steps.id(), self.peers.address(steps, to));
+        let (from, member) = (steps.id(), self.peers.address(steps, to).map(Cow::into_owned));
         let network = self.node.published.network().filter(|_| self.is_running);
         let events = self.events.clone();
         let Some((network, member)) = network.zip(member) else {
@@ -62,11 +63,9 @@ impl Driver {
         }
     }
 
-    pub(super) fn discard(&self, mut received: Received, result: Result<(), StorageError>) {
-        if let Some(state) = received.state.take() {
-            receive::discard(&*self.node.disk, state);
-        }
-        received.answer(result);
+    /// Deletes a state that is not installed.
+    fn discard(&self, received: Received, result: Result<(), StorageError>) {
+        self.threads.apply(ApplyJob::Discard(Box::new(received), result));
     }
 
     pub(super) fn install(&mut self, vote: Vote, last: LogId) {
@@ -74,7 +73,7 @@ impl Driver {
             self.stop_for(&StorageError::corrupt("a snapshot is to be installed that was not received"));
             return;
         };
-        // Those up to there have their fate in the snapshot, which does not tell it.
+        // The snapshot decides on those up to there, and does not contain the decision.
         self.waiting.lose_until(last.index);
         self.progress.handed = last.index;
         self.threads.apply(ApplyJob::Install(Box::new(NewState { state, vote, last })));
@@ -84,7 +83,7 @@ impl Driver {
         self.progress.backlog = 0;
         self.pass(Input::Installed);
         if let Some(received) = self.installing.take() {
-            received.answer(Ok(()));
+            received.finish(Ok(()));
         }
         self.role(self.steps.as_ref().map_or(NO_ROLE, Steps::role));
     }

@@ -4,7 +4,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Weak,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -18,6 +18,8 @@ use crate::{
     Addresses, Backend, Batch, Change, ClusterStatus, Consensus, Digest, Index, Joined, LocalBackend, LocalOptions,
     Member, RaftId, Read, Role, StorageError, Transport, Watch, Write, local::sim_disk::SimDisk,
 };
+
+const PEERS: &str = "raft/peers.json";
 
 pub(super) struct Cluster {
     pub(super) nodes: Vec<TestNode>,
@@ -44,11 +46,13 @@ pub(super) struct Replacements {
     while_joining: AtomicUsize,
     node: Mutex<Weak<LocalBackend>>,
     gate: Mutex<()>,
+    panics: AtomicBool,
 }
 
 impl Watch for Replacements {
     fn applied(&self, _: Index, _: &[Write]) {
         drop(self.gate.lock());
+        assert!(!self.panics.load(Ordering::SeqCst), "a planted panic");
     }
 
     fn replaced(&self, _: Index) {
@@ -239,6 +243,25 @@ impl TestNode {
         }
     }
 
+    /// Writes the file from which a cluster is recovered.
+    pub(super) fn write_peers(&self, text: &str) {
+        std::fs::create_dir_all(self.path.join("raft")).unwrap();
+        std::fs::write(self.path.join(PEERS), text).unwrap();
+    }
+
+    pub(super) fn delete_peers(&self) {
+        std::fs::remove_file(self.path.join(PEERS)).unwrap();
+    }
+
+    pub(super) fn has_peers(&self) -> bool {
+        self.path.join(PEERS).exists()
+    }
+
+    /// Opens the directory without a cluster around it.
+    pub(super) fn try_open(&self) -> Result<LocalBackend, StorageError> {
+        LocalBackend::open(&self.path, options(&self.name))
+    }
+
     pub(super) fn backend(&self) -> Arc<LocalBackend> {
         self.backend.clone().unwrap()
     }
@@ -270,6 +293,11 @@ impl TestNode {
         while std::mem::replace(&mut before, disk.operations()) != before {
             let _ = timeout(Duration::from_millis(300), std::future::pending::<()>()).await;
         }
+    }
+
+    /// Lets the watcher of this node panic at its next batch.
+    pub(super) fn plant_panic(&self) {
+        self.watcher.panics.store(true, Ordering::SeqCst);
     }
 
     pub(super) fn replaced_while_joining(&self) -> usize {

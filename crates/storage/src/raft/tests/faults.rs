@@ -12,7 +12,11 @@ use super::{
 };
 use crate::{
     Addresses, Backend, Index, Joined, LocalBackend, Member, Origin, RaftId, SnapshotParts, StorageError, Transport,
-    local::sim_disk::{Fault, SimDisk},
+    local::{
+        disk::Disk,
+        sim_disk::{Fault, SimDisk},
+        state::FILE_NEW,
+    },
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -48,6 +52,35 @@ async fn a_node_whose_disk_fails_stops_and_the_others_go_on() {
             assert_eq!(cluster.nodes[victim].get(path).await.as_deref(), Some("v"));
         }
     }
+}
+
+/// A thread that panics would leave a leader that applies nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_node_leads_when_a_thread_of_the_leader_panics() {
+    let cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    cluster.nodes[leader].plant_panic();
+    let lost = cluster.nodes[leader].backend().commit(put("lost", "v")).await;
+    assert!(lost.is_err(), "{lost:?}");
+    cluster.nodes[leader].waits(|role| !role.is_leading()).await;
+    let others: Vec<usize> = (0..3).filter(|number| *number != leader).collect();
+    let second = cluster.leader_among(&others).await;
+    cluster.nodes[second].commit_until(put("after", "v")).await;
+    let stopped = cluster.nodes[leader].backend().commit(put("k", "v")).await;
+    assert!(matches!(stopped, Err(StorageError::Stopped(_))), "{stopped:?}");
+    cluster.nodes[leader].until(|status| !status.is_running && status.leader.is_none()).await;
+}
+
+#[tokio::test]
+async fn a_lone_node_whose_thread_panics_commits_no_more_and_serves_reads() {
+    let cluster = Cluster::lone();
+    let node = &cluster.nodes[0];
+    node.commit_until(put("before", "v")).await;
+    node.plant_panic();
+    assert!(node.backend().commit(put("lost", "v")).await.is_err());
+    let stopped = node.backend().commit(put("k", "v")).await;
+    assert!(matches!(stopped, Err(StorageError::Stopped(_))), "{stopped:?}");
+    assert_eq!(node.get("before").await.as_deref(), Some("v"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -179,18 +212,34 @@ async fn power_fails_at_every_operation_of_a_later_snapshot() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_snapshot_that_is_cut_leaves_the_state() {
-    let leader = open(&SimDisk::new(1), "n1");
+async fn a_snapshot_that_is_cut_leaves_the_state_and_no_file() {
+    let (leader, disk) = (open(&SimDisk::new(1), "n1"), SimDisk::new(2));
     leader.commit(put("old", "v")).await.unwrap();
-    let node = joiner(&leader, &SimDisk::new(2)).await;
+    let node = joiner(&leader, &disk).await;
     install(&leader, &node).await.unwrap();
     let consensus = node.consensus().unwrap();
     let body =
         Body::Snapshot { last: LogId { term: 3, index: 90 }, members: vec![member(1, &leader), member(2, &node)] };
     let head = Message { from: RaftId(1), to: RaftId(2), term: 3, body }.encode();
     let origin = leader.consensus().unwrap().identity();
+    let is_left = || disk.names("").unwrap().iter().any(|name| name == FILE_NEW);
     let mut cut = super::transport::Cut(vec![Bytes::from_static(&[1, 1, 0, 0, 0])]);
-    assert!(consensus.receive_snapshot(origin, head, &mut cut).await.is_err());
-    assert!(value(&node, "old").await.is_some());
+    assert!(consensus.receive_snapshot(origin.clone(), head.clone(), &mut cut).await.is_err());
+    assert!(value(&node, "old").await.is_some() && !is_left());
+    // Its sender goes away in the middle.
+    let mut never = super::restore::Never;
+    let received = consensus.receive_snapshot(origin, head, &mut never);
+    let began = async {
+        while !is_left() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        received = received => panic!("{received:?}"),
+        () = began => {}
+    }
+    while is_left() {
+        tokio::task::yield_now().await;
+    }
     install(&leader, &node).await.unwrap();
 }

@@ -1,6 +1,6 @@
 //! A member that misses its removal.
 
-use keepfast_consensus::{Body, Message};
+use keepfast_consensus::{Body, Message, Origin};
 
 use super::*;
 
@@ -57,4 +57,56 @@ async fn a_removal_that_a_follower_sends_is_ignored() {
     let index = cluster.nodes[leader].commit_until(put("k", "v")).await;
     victim.applies(index.0).await;
     assert!(!victim.status().is_removed && victim.status().is_running);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_comes_back_long_after_its_removal_ends_by_proof() {
+    let mut cluster = Cluster::of(3).await;
+    let (leader, away) = removed_while_away(&cluster).await;
+    let directory = cluster.nodes[away].consensus().identity().incarnation;
+    cluster.nodes[leader].commit_until(put("k", "v")).await;
+    let index = cluster.nodes[leader].consensus().departed(directory).await.unwrap();
+    // A member has not departed, and only the leader knows who has.
+    let other = (leader + 2) % 3;
+    let member = cluster.nodes[other].consensus().identity().incarnation;
+    assert!(matches!(cluster.nodes[leader].consensus().departed(member).await, Err(StorageError::NoLeader)));
+    assert!(cluster.nodes[other].consensus().departed(directory).await.is_err());
+    // It gets it on another way than by a message of Raft.
+    cluster.nodes[away].consensus().leave(index).await.unwrap();
+    assert!(cluster.nodes[away].status().is_removed && !cluster.nodes[away].status().is_running);
+    cluster.nodes[away].end();
+    cluster.open(away);
+    assert!(cluster.nodes[away].status().is_removed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_node_that_is_removed_ends() {
+    let cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    let removed = (leader + 1) % 3;
+    cluster.nodes[leader].consensus().change(Change::Remove(format!("n{removed}"))).await.unwrap();
+    cluster.nodes[removed].until(|status| status.is_removed && !status.is_running).await;
+    assert!(cluster.nodes[leader].status().members.len() == 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_is_known_by_its_name_and_its_directory() {
+    let cluster = Cluster::of(3).await;
+    for node in &cluster.nodes {
+        node.until(|status| status.leader.is_some()).await;
+        for other in &cluster.nodes {
+            let origin = other.consensus().identity();
+            assert_eq!(node.consensus().peer_kind(&origin), PeerKind::Member);
+            for stranger in [
+                Origin { incarnation: [9; 16], ..origin.clone() },
+                Origin { node: "other".to_owned(), ..origin.clone() },
+            ] {
+                assert_eq!(node.consensus().peer_kind(&stranger), PeerKind::Unknown);
+            }
+        }
+    }
+    let (leader, away) = removed_while_away(&cluster).await;
+    let consensus = cluster.nodes[leader].consensus();
+    assert_eq!(consensus.peer_kind(&cluster.nodes[away].consensus().identity()), PeerKind::Removed);
+    assert_eq!(consensus.leader().map(|leader| leader.node), Some(consensus.identity().node));
 }

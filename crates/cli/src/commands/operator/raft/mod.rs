@@ -5,6 +5,7 @@ mod join;
 mod list_peers;
 mod members;
 mod snapshot;
+mod snapshot_get;
 
 use keepfast_client::{Request, Secret};
 

@@ -4,6 +4,8 @@
 //! The leases are real leases of the database engine whose statements only count: `nextval` of a sequence at creation
 //! and at revocation. A million of them is created quickly, and the database knows the number of revocations.
 
+mod cluster;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::tokens::{resident, restart};
 use super::{Findings, Options};
+use crate::http::Client;
 use crate::postgres::Postgres;
 use crate::servers::{Make, Server, Storage};
 
@@ -26,15 +29,31 @@ const READERS: u64 = 4;
 const PACE: Duration = Duration::from_millis(4);
 const KEYS: u64 = 1000;
 
+/// The address and the root token of a server, or of a node of a cluster.
+struct Api {
+    url: String,
+    root: String,
+}
+
+impl Api {
+    fn client(&self) -> Result<Client> {
+        Client::new(&self.url)
+    }
+}
+
 pub(super) fn run(options: &Options) -> Result<Findings> {
+    if options.nodes > 1 {
+        return cluster::run(options);
+    }
     let database = Postgres::start("-c fsync=off")?;
     let mut server = Server::start_unsealed(options.on, Storage::Durable)?;
     let empty_unseal = restart(&mut server)?;
     let empty_rss = resident(&server)?;
-    prepare(&server, &database)?;
-    set_role(&server, "many", 100 * 3600)?;
+    let api = Api { url: server.url.clone(), root: server.root.clone() };
+    prepare(&api, &database)?;
+    set_role(&api, "many", 100 * 3600)?;
     let started = Instant::now();
-    create(&server, options.connections, options.count, "many")?;
+    create(&api, options.connections, options.count, "many")?;
     let rate = options.count as f64 / started.elapsed().as_secs_f64();
     let full_rss = resident(&server)?;
     let full_unseal = restart(&mut server)?;
@@ -43,7 +62,7 @@ pub(super) fn run(options: &Options) -> Result<Findings> {
         println!("{} leases exist; press Enter to continue", options.count);
         std::io::stdin().read_line(&mut String::new())?;
     }
-    let fall = fall_due(&server, &database, options, rate)?;
+    let fall = fall_due(&api, &database, options, rate)?;
     let each = |rss: u64| rss.saturating_sub(empty_rss) as f64 / options.count as f64;
     let mut found = Findings { passed: fall.reads, failures: Vec::new(), numbers: String::new() };
     found.numbers = format!(
@@ -96,7 +115,7 @@ struct Times {
     p99: f64,
 }
 
-fn fall_due(server: &Server, database: &Postgres, options: &Options, rate: f64) -> Result<Fall> {
+fn fall_due(server: &Api, database: &Postgres, options: &Options, rate: f64) -> Result<Fall> {
     let due = (options.due.unwrap_or(options.count / 10) / WINDOW).max(1) * WINDOW;
     let before: u64 = revoked(database)?;
     // Time to create all leases, to measure before they expire, and to be late.
@@ -123,7 +142,7 @@ fn fall_due(server: &Server, database: &Postgres, options: &Options, rate: f64) 
 }
 
 /// Reads secrets at a steady pace while `goes_on` returns true.
-fn read_while(server: &Server, goes_on: impl Fn() -> Result<bool>) -> Result<(Times, u64)> {
+fn read_while(server: &Api, goes_on: impl Fn() -> Result<bool>) -> Result<(Times, u64)> {
     let over = AtomicBool::new(false);
     let read = |reader: u64| -> Result<Vec<f64>> {
         let mut client = server.client()?;
@@ -163,7 +182,7 @@ fn read_while(server: &Server, goes_on: impl Fn() -> Result<bool>) -> Result<(Ti
     Ok((Times { p50: at(0.5), p99: at(0.99) }, all.len() as u64))
 }
 
-fn prepare(server: &Server, database: &Postgres) -> Result<()> {
+fn prepare(server: &Api, database: &Postgres) -> Result<()> {
     database.sql("CREATE ROLE vault_root SUPERUSER LOGIN PASSWORD 'first_password'")?;
     database.sql("CREATE SEQUENCE created; CREATE SEQUENCE revoked MINVALUE 0 START 0; SELECT nextval('revoked')")?;
     post(server, "sys/mounts/database", &json!({"type": "database"}))?;
@@ -185,7 +204,7 @@ fn prepare(server: &Server, database: &Postgres) -> Result<()> {
 }
 
 /// Writes a role whose leases have a TTL of `seconds`.
-fn set_role(server: &Server, role: &str, seconds: u64) -> Result<()> {
+fn set_role(server: &Api, role: &str, seconds: u64) -> Result<()> {
     let body = json!({
         "db_name": "pg", "default_ttl": seconds, "max_ttl": "1000h",
         "creation_statements": ["SELECT nextval('created')"],
@@ -200,7 +219,7 @@ fn revoked(database: &Postgres) -> Result<u64> {
 }
 
 /// Creates leases over all connections.
-fn create(server: &Server, connections: u64, count: u64, role: &str) -> Result<()> {
+fn create(server: &Api, connections: u64, count: u64, role: &str) -> Result<()> {
     let next = AtomicU64::new(0);
     let path = format!("database/creds/{role}");
     let make = || -> Result<()> {
@@ -219,7 +238,7 @@ fn create(server: &Server, connections: u64, count: u64, role: &str) -> Result<(
     })
 }
 
-fn post(server: &Server, path: &str, body: &Value) -> Result<()> {
+fn post(server: &Api, path: &str, body: &Value) -> Result<()> {
     let response = server.client()?.call(Some(&server.root), "POST", path, Some(body)).context(path.to_owned())?;
     if response.status >= 300 {
         bail!("{path}: {} {}", response.status, String::from_utf8_lossy(&response.body));
