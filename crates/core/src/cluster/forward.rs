@@ -11,6 +11,7 @@ use keepfast_storage::{Consensus, Index, Member, StorageError};
 use super::place::Site;
 use super::port::{ClusterPort, NotForwarded};
 use super::service::SETTLES_WITHIN;
+use crate::metrics::standby;
 use crate::parts::ServerParts;
 use crate::preliminaries::finds_live_token;
 use crate::request::{Pipeline, Response, ResponseHeaders};
@@ -134,7 +135,7 @@ impl ClusterNode<'_> {
     }
 
     async fn run(&self, incoming: Box<Incoming>, site: Site, settled: Index) -> Response {
-        match self.pipeline.handle(incoming, site).await {
+        match standby::of_request(self.pipeline.handle(incoming, site)).await {
             Ok(response) => self.with_index(response, settled),
             Err(incoming) => self.forward(incoming).await,
         }

@@ -1,6 +1,7 @@
 //! Batches that the leader commits for a standby, by the row whose handler wrote them. Requests that write run at the
 //! leader, so there are few: reservations of counts, and records that an engine writes when it is opened.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -8,22 +9,24 @@ use super::Labelled;
 use crate::mount::Mounted;
 
 tokio::task_local! {
-    /// The row whose handler runs.
-    static ROW: (Arc<Mounted>, usize);
+    /// The row whose handler runs, on a standby.
+    static ROW: RefCell<Option<(Arc<Mounted>, usize)>>;
 }
 
-/// Runs the handler of a row of a mount.
-pub(crate) async fn of_row<T>(mounted: &Arc<Mounted>, row: usize, work: impl Future<Output = T>) -> T {
-    ROW.scope((mounted.clone(), row), work).await
+/// Runs the stages of a request on a standby.
+pub(crate) async fn of_request<T>(stages: impl Future<Output = T>) -> T {
+    ROW.scope(RefCell::default(), stages).await
+}
+
+/// Notes the row whose handler is about to run. Does nothing on other nodes.
+pub(crate) fn runs(mounted: &Arc<Mounted>, row: usize) {
+    let _ = ROW.try_with(|noted| *noted.borrow_mut() = Some((mounted.clone(), row)));
 }
 
 /// Counts a batch of the running handler; without one the labels are empty.
 pub(super) fn count(batches: &Labelled) {
-    let counted = ROW.try_with(|(mounted, row)| {
-        let pattern = mounted.table.rows().get(*row).and_then(|row| row.patterns.first());
-        batches.add(&[("path", pattern.map_or("", |pattern| pattern.source())), ("type", &mounted.entry.engine)]);
-    });
-    if counted.is_err() {
-        batches.add(&[("path", ""), ("type", "")]);
-    }
+    let row = ROW.try_with(|noted| noted.borrow().clone()).ok().flatten();
+    let Some((mounted, row)) = row else { return batches.add(&[("path", ""), ("type", "")]) };
+    let pattern = mounted.table.rows().get(row).and_then(|row| row.patterns.first());
+    batches.add(&[("path", pattern.map_or("", |pattern| pattern.source())), ("type", &mounted.entry.engine)]);
 }

@@ -163,8 +163,8 @@ impl Dispatcher {
         let input = limited.as_deref().unwrap_or(input);
         let started = self.host.clock.now();
         let mut creates = false;
-        let attempts = self.attempts(unsealed, parts, call, input, &mut creates);
-        let outcome = standby::of_row(&call.mounted, call.row, attempts).await;
+        standby::runs(&call.mounted, call.row);
+        let outcome = self.attempts(unsealed, parts, call, input, &mut creates).await;
         if let Some(operation) = RouteOperation::of(routed.incoming.operation, creates) {
             call.mounted.timings.record(operation, self.host.clock.now().since(started));
         }
