@@ -44,7 +44,7 @@ const ALL: [Step; 26] = [
     step("kill", 300, |shell| campaign(shell, &["kill", "--count", "5"])),
     step("disk", 2000, |shell| campaign(shell, &["disk", "--count", "8"])),
     step("consensus", 500, |shell| campaign(shell, &["consensus", "--count", "500"])),
-    step("cluster", 50_000, |shell| campaign(shell, &CLUSTER)),
+    step("cluster", 20_000, |shell| campaign(shell, &CLUSTER)),
     step("leases", 21, |shell| campaign(shell, &["leases", "--count", "21"])),
     step("due", 20_000, due),
     step("tokens", 5000, |shell| campaign(shell, &["tokens", "--count", "5000"])),
