@@ -241,5 +241,12 @@ async fn a_snapshot_that_is_cut_leaves_the_state_and_no_file() {
     while is_left() {
         tokio::task::yield_now().await;
     }
-    install(&leader, &node).await.unwrap();
+    // The file is deleted before the next snapshot may begin.
+    let installed = loop {
+        match install(&leader, &node).await {
+            Err(StorageError::InProgress) => tokio::task::yield_now().await,
+            other => break other,
+        }
+    };
+    installed.unwrap();
 }
