@@ -1,4 +1,4 @@
-//! transit against OpenBao and Keepfast, and OpenBao sealed by the transit engine of Keepfast.
+//! transit against OpenBao and Keepfast, and each of them sealed by the transit engine of the other.
 
 use std::path::Path;
 use std::process::Command;
@@ -97,8 +97,8 @@ async fn transit_wraps_with_keepfast() {
     }
 }
 
-/// Starts an OpenBao whose seal is the transit engine of a server.
-fn sealed_openbao(binary: &Path, directory: &Path, by: &Transit) -> (Running, String) {
+/// Starts an OpenBao or a Keepfast whose seal is the transit engine of a server.
+fn sealed_server(binary: &Path, directory: &Path, by: &Transit) -> (Running, String) {
     let (api, cluster) = (free_port(), free_port());
     let (url, token) = (&by.url, &by.token);
     let configuration = format!(
@@ -120,20 +120,50 @@ async fn openbao_is_sealed_by_the_transit_engine_of_keepfast() {
     let Some(binary) = program("BAO", &[".cache/venv/bin/bao"]) else { return };
     let Some(server) = keepfast().await else { return };
     let directory = tempfile::tempdir().unwrap();
-    let (running, url) = sealed_openbao(&binary, directory.path(), &server);
+    let (running, url) = sealed_server(&binary, directory.path(), &server);
     let shares = json!({"recovery_shares": 1, "recovery_threshold": 1});
     let (status, body) = api("PUT", &url, "sys/init", shares).await;
     assert_eq!((status, body["recovery_keys"].as_array().map(Vec::len)), (200, Some(1)), "{body}");
     drop(running);
     done("POST", &server.url, "seal/keys/k/rotate", json!({})).await;
-    let (_running, url) = sealed_openbao(&binary, directory.path(), &server);
+    let (_running, url) = sealed_server(&binary, directory.path(), &server);
     // The start waits for the seal, and unseals beside the listener.
-    let mut status = Value::Null;
-    for _ in 0..2000 {
-        status = api("GET", &url, "sys/seal-status", Value::Null).await.1;
-        if status["sealed"] == json!(false) {
-            break;
+    let status = status_when(&url, "sealed", &json!(false)).await;
+    assert_eq!(status["type"], json!("transit"), "{status}");
+}
+
+/// The seal status once a field has this value.
+async fn status_when(url: &str, field: &str, value: &Value) -> Value {
+    for _ in 0..5000 {
+        let status = api("GET", url, "sys/seal-status", Value::Null).await.1;
+        if status[field] == *value {
+            return status;
         }
     }
-    assert_eq!((&status["sealed"], &status["type"]), (&json!(false), &json!("transit")), "{status}");
+    panic!("{field} does not become {value}");
+}
+
+#[tokio::test]
+async fn keepfast_is_sealed_by_openbao_and_opened_by_its_recovery_keys() {
+    let Some(binary) = program("KEEPFAST", &["target/release/keepfast", "target/debug/keepfast"]) else { return };
+    let Some(server) = openbao().await else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let (running, url) = sealed_server(&binary, directory.path(), &server);
+    let created = done("PUT", &url, "sys/init", json!({"recovery_shares": 1, "recovery_threshold": 1})).await;
+    let recovery_key = created["recovery_keys"][0].clone();
+    status_when(&url, "sealed", &json!(false)).await;
+    drop(running);
+    done("POST", &server.url, "seal/keys/k/rotate", json!({})).await;
+    let (running, url) = sealed_server(&binary, directory.path(), &server);
+    let status = status_when(&url, "sealed", &json!(false)).await;
+    assert_eq!((&status["type"], &status["recovery_seal"]), (&json!("transit"), &json!(true)), "{status}");
+    drop(running);
+    // Without its seal it waits, and says why.
+    done("POST", &server.url, "seal/keys/k/config", json!({"deletion_allowed": true})).await;
+    done("DELETE", &server.url, "seal/keys/k", Value::Null).await;
+    let (_running, url) = sealed_server(&binary, directory.path(), &server);
+    let status = status_when(&url, "sealed_reason", &json!("wrong_key")).await;
+    assert_eq!(status["sealed"], json!(true), "{status}");
+    done("PUT", &url, "sys/unseal", json!({"key": recovery_key})).await;
+    status_when(&url, "sealed", &json!(false)).await;
 }
