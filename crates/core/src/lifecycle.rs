@@ -16,12 +16,13 @@ use crate::background::BackgroundTasks;
 use crate::cluster::administration::Administration;
 use crate::cluster::announce::Announcer;
 use crate::cluster::autopilot_task::AutopilotTask;
-use crate::cluster::clocks::ClockTask;
+use crate::cluster::clock_task::ClockTask;
 use crate::cluster::join::rejoin::Rejoin;
 use crate::cluster::keys::{Connection, ConnectionParts};
 use crate::cluster::lead::{LeaderWork, Leadership};
 use crate::cluster::service::ServedPeers;
-use crate::cluster::snapshots::scheduled::SnapshotTask;
+use crate::cluster::snapshots::history::SnapshotHistory;
+use crate::cluster::snapshots::scheduled::{SnapshotServer, SnapshotTask};
 use crate::parts::ServerParts;
 use crate::request::Pipeline;
 use crate::seal::{CurrentSeal, SealConfig, Seals, Unsealing, WayIn, share_key};
@@ -35,8 +36,8 @@ const REOPENS_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) struct Lifecycle {
     /// The parts that live as long as the process.
     pub(crate) parts: ServerParts,
-    /// The only state that exists only between unseal and seal.
-    serving: RwLock<Option<Serving>>,
+    /// What exists only between unseal and seal.
+    served: Served,
     pub(crate) unsealing: Mutex<Unsealing>,
     /// Notified after an unseal.
     pub(crate) unsealed_now: Notify,
@@ -46,10 +47,15 @@ pub(crate) struct Lifecycle {
     pub(crate) administration: Administration,
     /// The seals of the configuration.
     pub(crate) seals: Arc<Seals>,
-    /// Whether the services are being opened again over the records of a snapshot.
-    reopening: watch::Sender<bool>,
     /// A reference to itself, for the task that seals it.
     this: Weak<Lifecycle>,
+}
+
+/// The unsealed server, if it is.
+struct Served {
+    serving: RwLock<Option<Serving>>,
+    /// Whether the services are being opened again over the records of a snapshot.
+    reopening: watch::Sender<bool>,
 }
 
 /// An unsealed server.
@@ -117,67 +123,41 @@ impl Lifecycle {
     pub(crate) fn new(parts: ServerParts, seals: Seals, this: Weak<Lifecycle>) -> Self {
         Lifecycle {
             parts,
-            serving: RwLock::new(None),
+            served: Served { serving: RwLock::new(None), reopening: watch::channel(false).0 },
             unsealing: Mutex::default(),
             unsealed_now: Notify::new(),
             changing: tokio::sync::Mutex::new(()),
             administration: Administration::default(),
             seals: Arc::new(seals),
-            reopening: watch::channel(false).0,
             this,
         }
     }
 
     /// The request pipeline of the unsealed server; `None` while sealed, and after its barrier has failed closed.
     pub(crate) fn pipeline(&self) -> Option<Arc<Pipeline>> {
-        self.serving.read().as_ref().and_then(Serving::usable).cloned()
-    }
-
-    /// The pipeline of a server whose records a snapshot replaces, as soon as it is open again. `None` at once for a
-    /// sealed server.
-    ///
-    /// Fails with 503 when it takes long.
-    pub(crate) async fn reopened(&self) -> Result<Option<Arc<Pipeline>>> {
-        let clock = &self.parts.clock;
-        let (mut reopening, until) = (self.reopening.subscribe(), clock.now().after(REOPENS_WITHIN));
-        loop {
-            let is_replaced = self.serving.read().as_ref().is_some_and(Serving::is_replaced);
-            let is_reopening = *reopening.borrow_and_update() || is_replaced;
-            // Read afterwards: it may have become open.
-            let pipeline = self.pipeline();
-            if pipeline.is_some() || !is_reopening {
-                return Ok(pipeline);
-            }
-            tokio::select! {
-                Ok(()) = reopening.changed() => {}
-                () = clock.sleep_until(until) => {
-                    let text = "the server opens its services again over the records of a snapshot; try again";
-                    return Err(Error::new(Status::UNAVAILABLE, text));
-                }
-            }
-        }
+        self.served.serving.read().as_ref().and_then(Serving::usable).cloned()
     }
 
     /// The unsealed server, under the same conditions.
     pub(crate) fn unsealed(&self) -> Option<Arc<Unsealed>> {
-        self.serving.read().as_ref().and_then(Serving::usable).map(|pipeline| pipeline.server().clone())
+        self.served.serving.read().as_ref().and_then(Serving::usable).map(|pipeline| pipeline.server().clone())
     }
 
     /// The name of the cluster; while the server is sealed, the configured one, if any.
     pub(crate) fn cluster_name(&self) -> String {
-        let serving = self.serving.read();
+        let serving = self.served.serving.read();
         let serving = serving.as_ref().filter(|s| s.usable().is_some());
         serving.map_or_else(|| self.parts.settings.cluster_name.clone(), |s| s.cluster.name.clone())
     }
 
     /// The id of the cluster; `None` while the server is sealed.
     pub(crate) fn cluster_id(&self) -> Option<Arc<str>> {
-        self.serving.read().as_ref().filter(|s| s.usable().is_some()).map(|s| s.cluster.id.clone())
+        self.served.serving.read().as_ref().filter(|s| s.usable().is_some()).map(|s| s.cluster.id.clone())
     }
 
     /// Since when this node leads, unsealed; `None` on a standby, and until the takeover is complete.
     pub(crate) fn leads_since(&self) -> Option<Timestamp> {
-        self.serving.read().as_ref().filter(|s| s.usable().is_some()).and_then(|s| s.leadership.since())
+        self.served.serving.read().as_ref().filter(|s| s.usable().is_some()).and_then(|s| s.leadership.since())
     }
 
     /// Whether it is sealed or uninitialised.
@@ -245,7 +225,7 @@ fn serve(lifecycle: &Lifecycle, config: SealConfig, opened: Opened, roles: Optio
     let pipeline = Arc::new(Pipeline::new(unsealed));
     let cluster = ClusterName { name: config.cluster_name, id: config.cluster_id.into() };
     let serving = Serving { pipeline, cluster, leadership, connection, _seal_guard: guard, _keeper: keeper };
-    *lifecycle.serving.write() = Some(serving);
+    *lifecycle.served.serving.write() = Some(serving);
 }
 
 /// Unseals while `changing` is held; see [`Lifecycle::unseal_by`]. Takes the connection to the other members that was
@@ -295,7 +275,7 @@ struct Stopped {
 
 /// Ends the handling of requests and the background tasks; `None` when the server is sealed.
 fn stop(lifecycle: &Lifecycle) -> Option<Stopped> {
-    let serving = lifecycle.serving.write().take();
+    let serving = lifecycle.served.serving.write().take();
     lifecycle.unsealing.lock().reset();
     lifecycle.parts.admission.clear();
     let Serving { pipeline, leadership, connection, .. } = serving?;
@@ -309,9 +289,9 @@ async fn after_failure(lifecycle: &Lifecycle, barrier: &Arc<Barrier>) {
     let _changing = lifecycle.changing.lock().await;
     let Some(known) = known_keys(lifecycle, barrier) else { return };
     if barrier.is_replaced() {
-        lifecycle.reopening.send_replace(true);
+        lifecycle.served.reopening.send_replace(true);
         reopen(lifecycle, known).await;
-        lifecycle.reopening.send_replace(false);
+        lifecycle.served.reopening.send_replace(false);
     } else {
         tracing::warn!("the storage has closed on this node, which seals");
         seal_locked(lifecycle).await;
@@ -340,7 +320,7 @@ async fn reopen(lifecycle: &Lifecycle, known: WayIn) {
 
 /// The slot keys of the server that serves with this barrier; `None` when an unseal has replaced it.
 fn known_keys(lifecycle: &Lifecycle, barrier: &Arc<Barrier>) -> Option<WayIn> {
-    let serving = lifecycle.serving.read();
+    let serving = lifecycle.served.serving.read();
     let serving = serving.as_ref().filter(|serving| serving.has(barrier))?;
     Some(WayIn::Known(serving.pipeline.server().current_seal.known_keys()))
 }
@@ -452,6 +432,45 @@ fn term(parts: &ServerParts) -> u64 {
     parts.membership.cluster_status().map_or(0, |status| status.term)
 }
 
+/// The pipeline of a server whose records a snapshot replaces, as soon as it is open again. `None` at once for a
+/// sealed server.
+///
+/// Fails with 503 when it takes long.
+pub(crate) async fn reopened(lifecycle: &Lifecycle) -> Result<Option<Arc<Pipeline>>> {
+    let clock = &lifecycle.parts.clock;
+    let (mut reopening, until) = (lifecycle.served.reopening.subscribe(), clock.now().after(REOPENS_WITHIN));
+    loop {
+        let is_replaced = lifecycle.served.serving.read().as_ref().is_some_and(Serving::is_replaced);
+        let is_reopening = *reopening.borrow_and_update() || is_replaced;
+        // Read afterwards: it may have become open.
+        let pipeline = lifecycle.pipeline();
+        if pipeline.is_some() || !is_reopening {
+            return Ok(pipeline);
+        }
+        tokio::select! {
+            Ok(()) = reopening.changed() => {}
+            () = clock.sleep_until(until) => {
+                let text = "the server opens its services again over the records of a snapshot; try again";
+                return Err(Error::new(Status::UNAVAILABLE, text));
+            }
+        }
+    }
+}
+
+impl SnapshotServer for Lifecycle {
+    fn parts(&self) -> &ServerParts {
+        &self.parts
+    }
+
+    fn services(&self) -> Option<Arc<Unsealed>> {
+        self.unsealed()
+    }
+
+    fn history(&self) -> &SnapshotHistory {
+        &self.administration.automatic_snapshots
+    }
+}
+
 /// The work of the leader of this server.
 struct WorkOfLeader {
     lifecycle: Weak<Lifecycle>,
@@ -489,15 +508,15 @@ impl LeaderWork for WorkOfLeader {
     }
 
     fn start(&self) {
-        if let Some(lifecycle) = self.lifecycle.upgrade() {
-            lifecycle.administration.autopilot.reset();
-        }
+        let Some(lifecycle) = self.lifecycle.upgrade() else { return };
+        lifecycle.administration.autopilot.reset();
         self.set_taken_over(true);
-        let clocks = self.lifecycle.upgrade().map(|lifecycle| lifecycle.parts.membership.clocks.clone());
-        *self.clocks.lock() = Some(ClockTask::start(self.lifecycle.clone()));
-        *self.background.lock() = Some(BackgroundTasks::start(self.unsealed.clone(), clocks.unwrap_or_default()));
+        let parts = &lifecycle.parts;
+        *self.clocks.lock() = ClockTask::start(&parts.membership, parts.clock.clone());
+        let clocks = parts.membership.clocks.clone();
+        *self.background.lock() = Some(BackgroundTasks::start(self.unsealed.clone(), clocks));
         *self.autopilot.lock() = Some(AutopilotTask::start(self.lifecycle.clone()));
-        *self.snapshots.lock() = SnapshotTask::start(&self.lifecycle);
+        *self.snapshots.lock() = SnapshotTask::start(self.lifecycle.clone());
     }
 
     fn stop(&self) {

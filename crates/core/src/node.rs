@@ -12,7 +12,7 @@ use crate::cluster::join::joiner::known_seal;
 use crate::cluster::join::retry;
 use crate::cluster::membership::Membership;
 use crate::cluster::place::Site;
-use crate::lifecycle::Lifecycle;
+use crate::lifecycle::{Lifecycle, reopened};
 use crate::metrics::Metrics;
 use crate::metrics::storage::Timed;
 use crate::monitoring::Monitoring;
@@ -111,7 +111,7 @@ impl Node {
         }
         let pipeline = match self.lifecycle.pipeline() {
             Some(pipeline) => pipeline,
-            None => match Box::pin(self.lifecycle.reopened()).await {
+            None => match Box::pin(reopened(&self.lifecycle)).await {
                 Ok(Some(pipeline)) => pipeline,
                 Ok(None) => return Response::failed(&Error::sealed()),
                 Err(error) => return Response::failed(&error),

@@ -1,19 +1,11 @@
 //! The differences between the clocks of the members. The leader compares its clock with those of the others every few
 //! seconds; each node compares its wall clock with the time since the start of the machine.
 
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use keepfast_framework::{Clock, Timestamp};
-use keepfast_storage::Member;
+use keepfast_framework::Timestamp;
 use parking_lot::Mutex;
 
-use super::membership::Membership;
-use crate::lifecycle::Lifecycle;
-
-/// The interval in which the leader compares its clock.
-const INTERVAL: Duration = Duration::from_secs(5);
 /// A standby that differs from its leader by more serves no reads.
 const MAX_STANDBY: Duration = Duration::from_secs(2);
 /// A leader that differs from the other voters by more revokes nothing.
@@ -39,8 +31,13 @@ struct Known {
 
 impl Clocks {
     /// Notes the clock of the leader at `now`.
-    fn note_leader(&self, leader: Timestamp, now: Timestamp) {
+    pub(super) fn note_leader(&self, leader: Timestamp, now: Timestamp) {
         self.0.lock().leader = Some(difference(leader, now));
+    }
+
+    /// Notes the clocks of the other voters minus that of this leader, in nanoseconds.
+    pub(super) fn note_voters(&self, differences: Vec<i64>) {
+        self.0.lock().voters = differences;
     }
 
     /// This node leads, or ceases to.
@@ -83,7 +80,8 @@ fn nanos(span: Duration) -> i64 {
     i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)
 }
 
-fn difference(theirs: Timestamp, own: Timestamp) -> i64 {
+/// One clock minus the other, in nanoseconds.
+pub(super) fn difference(theirs: Timestamp, own: Timestamp) -> i64 {
     theirs.nanos().saturating_sub(own.nanos())
 }
 
@@ -95,59 +93,6 @@ fn median(others: &[i64]) -> i64 {
     all.sort_unstable();
     let (low, high) = (all[(all.len() - 1) / 2], all[all.len() / 2]);
     if low.unsigned_abs() > high.unsigned_abs() { low } else { high }
-}
-
-/// Takes the clock of the leader and returns that of this node.
-pub(crate) fn exchange(membership: &Membership, clock: &dyn Clock, leader: Timestamp) -> Timestamp {
-    let now = clock.now();
-    let before = membership.clocks.skew().is_some();
-    membership.clocks.note_leader(leader, now);
-    match membership.clocks.skew() {
-        Some(skew) if !before => {
-            tracing::error!(skew = ?skew, "the clock of this standby differs from that of its leader, which runs all requests");
-        }
-        None if before => tracing::info!("the clock of this standby is that of its leader again"),
-        _ => {}
-    }
-    now
-}
-
-/// The comparisons of the leader; they stop when this is dropped.
-pub(crate) struct ClockTask(tokio::task::JoinHandle<()>);
-
-impl Drop for ClockTask {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-impl ClockTask {
-    /// Starts the comparisons of this server.
-    pub(crate) fn start(server: Weak<Lifecycle>) -> Self {
-        ClockTask(tokio::spawn(async move {
-            while let Some(clock) = server.upgrade().map(|server| server.parts.clock.clone()) {
-                if let Some(server) = server.upgrade() {
-                    compare(&server.parts.membership, &clock).await;
-                }
-                clock.sleep_until(clock.now().after(INTERVAL)).await;
-            }
-        }))
-    }
-}
-
-/// Compares the clock of this leader with those of the other members.
-async fn compare(membership: &Membership, clock: &Arc<dyn Clock>) {
-    let (Some(consensus), Some(port)) = (membership.with_others(), membership.port()) else { return };
-    let (status, own) = (consensus.status(), consensus.identity());
-    let others = status.members.iter().filter(|member| member.incarnation != own.incarnation);
-    let ask = async |member: &Member| {
-        let sent = clock.now();
-        let theirs = port.exchange_clock(member, sent).await?;
-        let took = clock.now().since(sent);
-        member.voter.then(|| difference(theirs, sent.after(took / 2)))
-    };
-    let found = join_all(others.map(ask)).await;
-    membership.clocks.0.lock().voters = found.into_iter().flatten().collect();
 }
 
 #[cfg(test)]
@@ -163,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_standby_more_than_two_seconds_off_is_told_apart() {
+    fn a_standby_more_than_two_seconds_off_has_a_skew() {
         let clocks = Clocks::default();
         assert_eq!(clocks.skew(), None);
         for (leader, expected) in [(102, None), (103, seconds(3)), (97, seconds(3)), (98, None)] {

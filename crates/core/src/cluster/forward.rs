@@ -124,14 +124,7 @@ impl ClusterNode<'_> {
             });
             found.unwrap_or(false)
         };
-        is_of_leader && self.has_token_of(incoming).await
-    }
-
-    /// Whether the state here has the token of a request.
-    async fn has_token_of(&self, incoming: &Incoming) -> bool {
-        let Some(token) = &incoming.token else { return false };
-        let remote = incoming.remote.map(|address| address.ip());
-        finds_live_token(self.pipeline.server(), token, remote).await
+        is_of_leader && has_token_of(self.pipeline, incoming).await
     }
 
     async fn run(&self, incoming: Box<Incoming>, site: Site, settled: Index) -> Response {
@@ -172,7 +165,7 @@ impl ClusterNode<'_> {
                 self.parts.metrics.cluster.forward.fail();
                 return self.refuse(incoming, StorageError::NoLeader.into()).await;
             }
-            self.wait(until).await;
+            wait(self.parts, until).await;
         }
     }
 
@@ -228,22 +221,6 @@ impl ClusterNode<'_> {
         other.map(|leader| Leader::Other(Box::new(leader)))
     }
 
-    /// Waits until the role changes, or for a short time.
-    async fn wait(&self, until: Timestamp) {
-        let clock = &self.parts.clock;
-        let pause = clock.sleep_until(clock.now().after(PAUSE).min(until));
-        match self.parts.membership.roles() {
-            Some(mut roles) => {
-                roles.mark_unchanged();
-                tokio::select! {
-                    () = pause => {}
-                    Ok(()) = roles.changed() => {}
-                }
-            }
-            None => pause.await,
-        }
-    }
-
     /// Refuses a request that has no leader or no state, with its audit entries.
     async fn refuse(&self, incoming: Box<Incoming>, error: Error) -> Response {
         let is_temporary = error.status() == Status::UNAVAILABLE;
@@ -266,6 +243,29 @@ impl ClusterNode<'_> {
         let index = StateIndex::encode(self.cluster_id, value);
         response.with_headers(ResponseHeaders { index: Some(index), ..ResponseHeaders::default() })
     }
+}
+
+/// Waits until the role changes, or for a short time.
+async fn wait(parts: &ServerParts, until: Timestamp) {
+    let clock = &parts.clock;
+    let pause = clock.sleep_until(clock.now().after(PAUSE).min(until));
+    match parts.membership.roles() {
+        Some(mut roles) => {
+            roles.mark_unchanged();
+            tokio::select! {
+                () = pause => {}
+                Ok(()) = roles.changed() => {}
+            }
+        }
+        None => pause.await,
+    }
+}
+
+/// Whether the state here has the token of a request.
+async fn has_token_of(pipeline: &Pipeline, incoming: &Incoming) -> bool {
+    let Some(token) = &incoming.token else { return false };
+    let remote = incoming.remote.map(|address| address.ip());
+    finds_live_token(pipeline.server(), token, remote).await
 }
 
 /// The leader of the cluster.

@@ -4,6 +4,7 @@ pub(crate) mod administration;
 pub(crate) mod announce;
 pub(crate) mod autopilot;
 pub(crate) mod autopilot_task;
+pub(crate) mod clock_task;
 pub(crate) mod clocks;
 #[cfg(test)]
 pub(crate) mod fake;

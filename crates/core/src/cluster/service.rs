@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use keepfast_framework::{ClusterPart, Incoming, Timestamp};
 use keepfast_storage::{Backend, Consensus, Origin, PeerKind};
 
-use super::clocks;
+use super::clock_task;
 use super::place::Site;
 use super::port::{ComingRoot, PeerService};
 use crate::lifecycle::Lifecycle;
@@ -47,7 +47,7 @@ impl PeerService for ServedPeers {
 
     fn exchange_clock(&self, from: &Origin, leader: Timestamp) -> Option<Timestamp> {
         let lifecycle = self.lifecycle.upgrade().filter(|_| self.is_leader(from))?;
-        Some(clocks::exchange(&lifecycle.parts.membership, &*lifecycle.parts.clock, leader))
+        Some(clock_task::exchange(&lifecycle.parts.membership, &*lifecycle.parts.clock, leader))
     }
 
     fn expect_root(&self, from: &Origin, coming: ComingRoot) -> bool {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::{Item, Value};
+use super::item::{Item, Value};
 
 /// The maximum number of label sets of one counter. Further ones are counted without their mount.
 const MOST: usize = 1000;

@@ -11,6 +11,7 @@ pub(crate) mod catalogue;
 pub(crate) mod cluster;
 pub(crate) mod format;
 pub(crate) mod gather;
+mod item;
 pub(crate) mod labelled;
 mod members;
 mod process;
@@ -28,6 +29,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use keepfast_framework::Timestamp;
 use parking_lot::Mutex;
 
+pub use item::{Item, Value};
 pub(crate) use labelled::{Labelled, StatusCodes};
 pub use timing::Summary;
 pub(crate) use timing::{Counter, Interval, Timing};
@@ -250,39 +252,4 @@ impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// One metric value with its name.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Item {
-    /// Parts joined by dots, without the prefix.
-    pub name: String,
-    /// Labels.
-    pub labels: Vec<(&'static str, String)>,
-    /// The value.
-    pub value: Value,
-}
-
-impl Item {
-    /// A value without labels.
-    pub(crate) fn new(name: impl Into<String>, value: Value) -> Self {
-        Item { name: name.into(), labels: Vec::new(), value }
-    }
-
-    /// The same with a label.
-    fn labelled(mut self, name: &'static str, value: &str) -> Self {
-        self.labels.push((name, value.to_owned()));
-        self
-    }
-}
-
-/// The value of a metric, by kind.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Value {
-    /// Can increase and decrease.
-    Gauge(f64),
-    /// Only increases.
-    Counter(u64),
-    /// Counts and durations.
-    Summary(Summary),
 }

@@ -6,11 +6,16 @@ use std::future::Future;
 use std::sync::Arc;
 
 use super::Labelled;
-use crate::mount::Mounted;
+
+/// The rows of a mount, for the labels of a metric.
+pub(crate) trait MountRows: Send + Sync {
+    /// The pattern of a row, and the type of the engine.
+    fn labels(&self, row: usize) -> (&str, &str);
+}
 
 tokio::task_local! {
     /// The row whose handler runs, on a standby.
-    static ROW: RefCell<Option<(Arc<Mounted>, usize)>>;
+    static ROW: RefCell<Option<(Arc<dyn MountRows>, usize)>>;
 }
 
 /// Runs the stages of a request on a standby.
@@ -19,14 +24,14 @@ pub(crate) async fn of_request<T>(stages: impl Future<Output = T>) -> T {
 }
 
 /// Notes the row whose handler is about to run. Does nothing on other nodes.
-pub(crate) fn runs(mounted: &Arc<Mounted>, row: usize) {
-    let _ = ROW.try_with(|noted| *noted.borrow_mut() = Some((mounted.clone(), row)));
+pub(crate) fn runs<M: MountRows + 'static>(mounted: &Arc<M>, row: usize) {
+    let _ = ROW.try_with(|noted| *noted.borrow_mut() = Some((mounted.clone() as Arc<dyn MountRows>, row)));
 }
 
 /// Counts a batch of the running handler; without one the labels are empty.
 pub(super) fn count(batches: &Labelled) {
     let row = ROW.try_with(|noted| noted.borrow().clone()).ok().flatten();
     let Some((mounted, row)) = row else { return batches.add(&[("path", ""), ("type", "")]) };
-    let pattern = mounted.table.rows().get(row).and_then(|row| row.patterns.first());
-    batches.add(&[("path", pattern.map_or("", |pattern| pattern.source())), ("type", &mounted.entry.engine)]);
+    let (path, engine) = mounted.labels(row);
+    batches.add(&[("path", path), ("type", engine)]);
 }

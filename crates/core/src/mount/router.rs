@@ -14,6 +14,7 @@ use super::host::EngineHost;
 use super::opened::OpenedEngine;
 use crate::audit::MountMembers;
 use crate::metrics::routes::RouteTimings;
+use crate::metrics::standby::MountRows;
 
 /// A mount with its storage and, after the first use, its engine.
 pub(crate) struct Mounted {
@@ -32,6 +33,13 @@ pub(crate) struct Mounted {
     /// The timings of its engine.
     pub(crate) timings: Arc<RouteTimings>,
     engine: EngineCell<OpenedEngine>,
+}
+
+impl MountRows for Mounted {
+    fn labels(&self, row: usize) -> (&str, &str) {
+        let pattern = self.table.rows().get(row).and_then(|row| row.patterns.first());
+        (pattern.map_or("", |pattern| pattern.source()), &self.entry.engine)
+    }
 }
 
 impl Mounted {

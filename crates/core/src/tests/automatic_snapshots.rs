@@ -40,12 +40,12 @@ async fn a_snapshot_is_saved_at_each_interval_and_the_oldest_are_deleted() {
     let lifecycle = &server.node.lifecycle;
     let mut saved = Vec::new();
     for _ in 0..3 {
-        let due = advance(lifecycle, &settings).await;
+        let due = advance(&**lifecycle, &settings).await;
         assert_eq!(due.since(lifecycle.parts.clock.now()).as_secs(), 600);
         saved.push(files(&settings).last().unwrap().clone());
         // A leader that begins in the meantime finds the newest file.
         server.pass(599).await;
-        advance(lifecycle, &settings).await;
+        advance(&**lifecycle, &settings).await;
         assert_eq!(files(&settings).last(), saved.last(), "not due");
         server.pass(1).await;
     }
@@ -73,7 +73,7 @@ async fn sec_a_snapshot_with_a_record_that_no_key_opens_is_not_kept() {
         [(parts_of(&damaged), "does not authenticate"), (whole[..whole.len() - 1].to_vec(), "damaged or incomplete")]
     {
         *consensus.parts.lock() = parts;
-        advance(lifecycle, &settings).await;
+        advance(&**lifecycle, &settings).await;
         assert_eq!(files(&settings), Vec::<PathBuf>::new(), "nothing incomplete stays");
         let attempts = lifecycle.administration.automatic_snapshots.attempts();
         assert!(attempts.error.contains(expected), "{}", attempts.error);
@@ -81,7 +81,7 @@ async fn sec_a_snapshot_with_a_record_that_no_key_opens_is_not_kept() {
     }
     assert_eq!(lifecycle.parts.metrics.snapshots.save_failed.read(), 2);
     *consensus.parts.lock() = whole;
-    advance(lifecycle, &settings).await;
+    advance(&**lifecycle, &settings).await;
     assert_eq!(files(&settings).len(), 1);
     let attempts = lifecycle.administration.automatic_snapshots.attempts();
     assert_eq!((attempts.failures, attempts.error.as_str()), (0, ""));
@@ -92,13 +92,13 @@ async fn a_directory_that_cannot_be_used_is_a_failure_that_is_repeated() {
     let (server, _, settings) = manual().await;
     let lifecycle = &server.node.lifecycle;
     fs::write(&settings.directory, "a file").unwrap();
-    let due = advance(lifecycle, &settings).await;
+    let due = advance(&**lifecycle, &settings).await;
     assert_eq!(due.since(lifecycle.parts.clock.now()).as_secs(), 60);
     let attempts = lifecycle.administration.automatic_snapshots.attempts();
     assert!(attempts.failures == 1 && attempts.error.contains("cannot be used"), "{attempts:?}");
     fs::remove_file(&settings.directory).unwrap();
     server.pass(60).await;
-    advance(lifecycle, &settings).await;
+    advance(&**lifecycle, &settings).await;
     assert_eq!(files(&settings).len(), 1);
 }
 

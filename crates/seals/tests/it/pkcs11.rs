@@ -46,7 +46,8 @@ fn token() -> Option<Token> {
     };
     let key = directory.path().join("key");
     for (label, id) in [("old", "01"), ("new", "02")] {
-        std::fs::write(&key, random::bytes::<32>()).unwrap();
+        // `softhsm2-util` reads a key as text: it cuts one with certain bytes.
+        std::fs::write(&key, random::uuid().replace('-', "")).unwrap();
         import(&key, label, id, &["--aes"]);
     }
     let pkcs8 = keepfast_crypto::keys::rsa::RsaKey::generate(2048).unwrap();

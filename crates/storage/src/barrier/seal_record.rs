@@ -47,3 +47,21 @@ impl SealRecord {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemoryBackend;
+
+    #[tokio::test]
+    async fn a_seal_record_replaces_only_the_one_that_was_read() {
+        let backend = MemoryBackend::new();
+        assert!(SealRecord::load(&backend).await.unwrap().is_none());
+        backend.commit(Batch::put(Key::new("barrier/seal").unwrap(), "1")).await.unwrap();
+        assert_eq!(SealRecord::load(&backend).await.unwrap().unwrap(), "1", "stored as it is");
+        SealRecord::replace(&backend, &"1".into(), "2".into()).await.unwrap();
+        let stale = SealRecord::replace(&backend, &"1".into(), "3".into()).await;
+        assert!(matches!(stale, Err(StorageError::Conflict)));
+        assert_eq!(SealRecord::load(&backend).await.unwrap().unwrap(), "2");
+    }
+}

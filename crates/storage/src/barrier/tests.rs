@@ -407,24 +407,6 @@ async fn the_count_of_an_earlier_version_is_continued() {
 }
 
 #[tokio::test]
-async fn the_seal_record_is_stored_as_it_is() {
-    let backend = MemoryBackend::new();
-    assert!(SealRecord::load(&backend).await.unwrap().is_none());
-    overwrite(&backend, SEAL, "{}".into()).await;
-    assert_eq!(SealRecord::load(&backend).await.unwrap().unwrap(), "{}");
-}
-
-#[tokio::test]
-async fn a_seal_record_replaces_only_the_one_that_was_read() {
-    let backend = MemoryBackend::new();
-    backend.commit(Batch::put(Key::new("barrier/seal").unwrap(), "1")).await.unwrap();
-    SealRecord::replace(&backend, &"1".into(), "2".into()).await.unwrap();
-    let stale = SealRecord::replace(&backend, &"1".into(), "3".into()).await;
-    assert!(matches!(stale, Err(StorageError::Conflict)));
-    assert_eq!(SealRecord::load(&backend).await.unwrap().unwrap(), "2");
-}
-
-#[tokio::test]
 async fn a_replacement_of_all_records_closes_the_barrier() {
     let (backend, root, barrier) = created().await;
     write(&barrier, "k", "before").await;

@@ -4,7 +4,7 @@ use std::io::{self, Read};
 
 use flate2::read::MultiGzDecoder;
 
-use super::SnapshotFileError;
+use super::format::SnapshotFileError;
 
 /// The size of a header and of the blocks of an archive.
 pub(super) const BLOCK: usize = 512;

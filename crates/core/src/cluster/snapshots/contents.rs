@@ -14,7 +14,8 @@ use keepfast_framework::{Clock, Cx, Error, Input, Operation, Outcome, Query, Res
 use keepfast_storage::Barrier;
 
 use super::file_records::FileRecords;
-use super::{SNAPSHOTS, SnapshotFileError, VerifiedSnapshot};
+use super::format::{SNAPSHOTS, SnapshotFileError};
+use super::read::VerifiedSnapshot;
 use crate::layout::SYSTEM_STORAGE;
 use crate::mount::Mounts;
 use crate::request::envelope::Envelope;

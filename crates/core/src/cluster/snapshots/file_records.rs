@@ -12,7 +12,8 @@ use bytes::Bytes;
 use keepfast_storage::{Backend, Batch, Index, Key, MemoryBackend, Page, SnapshotRecords, StorageError, Watch};
 use parking_lot::Mutex;
 
-use super::{FileParts, SnapshotFileError};
+use super::format::SnapshotFileError;
+use super::read::FileParts;
 
 /// The most bytes of records in memory.
 const MAX_KEPT: usize = 64 << 20;

@@ -4,7 +4,7 @@ use keepfast_crypto::locked::Key256;
 use keepfast_framework::{Result, Timestamp};
 use keepfast_storage::{Consensus, SnapshotParts};
 
-use super::{SNAPSHOTS, SnapshotDetails};
+use super::format::{SNAPSHOTS, SnapshotDetails};
 use crate::unsealed::Unsealed;
 
 /// A snapshot to be written.

@@ -11,7 +11,7 @@ use keepfast_crypto::locked::Key256;
 use keepfast_storage::{MAX_SNAPSHOT_PART, SnapshotParts, StorageError};
 
 use super::archive::{Archive, MAX_SMALL, padding};
-use super::{MAGIC, NAMES, SnapshotDetails, SnapshotFileError, sums};
+use super::format::{MAGIC, NAMES, SnapshotDetails, SnapshotFileError, sums};
 
 /// A snapshot file whose digests match.
 pub struct VerifiedSnapshot {

@@ -15,51 +15,67 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::task::spawn_blocking;
 
 use super::directory::{SnapshotDirectory, StoredSnapshot};
+use super::format::{SNAPSHOTS, SnapshotDetails, SnapshotFileError};
+use super::history::SnapshotHistory;
 use super::open::OpenSnapshot;
-use super::{SNAPSHOTS, SnapshotDetails, SnapshotFileError, VerifiedSnapshot, write};
-use crate::lifecycle::Lifecycle;
+use super::read::VerifiedSnapshot;
+use super::write::write;
+use crate::parts::ServerParts;
 use crate::settings::SnapshotSettings;
+use crate::unsealed::Unsealed;
 
 /// The longest wait without a look at the clock and the directory.
 const LOOK: Duration = Duration::from_secs(60);
 
+/// A server that takes automatic snapshots.
+pub(crate) trait SnapshotServer: Send + Sync {
+    /// Its parts.
+    fn parts(&self) -> &ServerParts;
+
+    /// Its services, while it is unsealed.
+    fn services(&self) -> Option<Arc<Unsealed>>;
+
+    /// What became of its automatic snapshots.
+    fn history(&self) -> &SnapshotHistory;
+}
+
 /// The automatic snapshots of the leader; they stop when this is dropped.
 pub(crate) struct SnapshotTask {
     task: tokio::task::JoinHandle<()>,
-    server: Weak<Lifecycle>,
+    server: Weak<dyn SnapshotServer>,
 }
 
 impl Drop for SnapshotTask {
     fn drop(&mut self) {
         self.task.abort();
         if let Some(server) = self.server.upgrade() {
-            server.administration.automatic_snapshots.stop();
+            server.history().stop();
         }
     }
 }
 
 impl SnapshotTask {
     /// Starts the automatic snapshots of this server; `None` where none are configured.
-    pub(crate) fn start(server: &Weak<Lifecycle>) -> Option<Self> {
-        let settings = server.upgrade()?.parts.settings.snapshots.clone()?;
+    pub(crate) fn start(server: Weak<dyn SnapshotServer>) -> Option<Self> {
+        let settings = server.upgrade()?.parts().settings.snapshots.clone()?;
         let task = tokio::spawn(run(server.clone(), settings));
-        Some(SnapshotTask { task, server: server.clone() })
+        Some(SnapshotTask { task, server })
     }
 }
 
-async fn run(weak: Weak<Lifecycle>, settings: SnapshotSettings) {
+async fn run(weak: Weak<dyn SnapshotServer>, settings: SnapshotSettings) {
     while let Some(server) = weak.upgrade() {
-        let clock = server.parts.clock.clone();
-        let due = advance(&server, &settings).await;
+        let clock = server.parts().clock.clone();
+        let due = advance(&*server, &settings).await;
         drop(server);
         clock.sleep_until(due.min(clock.now().after(LOOK))).await;
     }
 }
 
 /// Takes a snapshot if one is due. Returns when the next one is.
-pub(crate) async fn advance(server: &Lifecycle, settings: &SnapshotSettings) -> Timestamp {
+pub(crate) async fn advance(server: &dyn SnapshotServer, settings: &SnapshotSettings) -> Timestamp {
     let directory = SnapshotDirectory::new(&settings.directory);
-    let (clock, history) = (&server.parts.clock, &server.administration.automatic_snapshots);
+    let (clock, history) = (&server.parts().clock, server.history());
     let stored = listed(&directory, clock.now()).await;
     let list = stored.as_ref().ok().cloned().unwrap_or_else(|| history.attempts().stored);
     let due = history.schedule(list, settings.interval, clock.now());
@@ -72,7 +88,7 @@ pub(crate) async fn advance(server: &Lifecycle, settings: &SnapshotSettings) -> 
         Ok(_) => save(server, &directory, started).await,
         Err(error) => Err(unusable(&error)),
     };
-    let metrics = &server.parts.metrics.snapshots;
+    let metrics = &server.parts().metrics.snapshots;
     let failed = match saved {
         Ok(stored) => {
             metrics.saved.record(clock.now().since(started));
@@ -113,10 +129,10 @@ fn unusable(error: &io::Error) -> Error {
 }
 
 /// Saves a snapshot: it has its name when it was read back and verified.
-async fn save(server: &Lifecycle, directory: &SnapshotDirectory, now: Timestamp) -> Result<StoredSnapshot> {
-    let turn = server.administration.automatic_snapshots.turn.clone().lock_owned().await;
-    let unsealed = server.unsealed().ok_or_else(Error::sealed)?;
-    let consensus = server.parts.membership.consensus().ok_or_else(Error::unsupported_path)?;
+async fn save(server: &dyn SnapshotServer, directory: &SnapshotDirectory, now: Timestamp) -> Result<StoredSnapshot> {
+    let turn = server.history().turn.clone().lock_owned().await;
+    let unsealed = server.services().ok_or_else(Error::sealed)?;
+    let consensus = server.parts().membership.consensus().ok_or_else(Error::unsupported_path)?;
     let open = OpenSnapshot::new(&**consensus, &unsealed, now).await?;
     let (canceled, runtime) = (Canceled::default(), Handle::current());
     let job = Job { open, barrier: unsealed.barrier.clone(), directory: directory.clone(), now, _turn: turn };

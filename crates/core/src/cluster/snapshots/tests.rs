@@ -1,6 +1,6 @@
 //! The form of a snapshot file, and its checks.
 
-use std::io::{Cursor, Read as _};
+use std::io::{self, Cursor, Read as _};
 
 use bytes::Bytes;
 use flate2::Compression;
@@ -8,9 +8,11 @@ use flate2::read::MultiGzDecoder;
 use keepfast_crypto::hash::sha256;
 use keepfast_crypto::locked::Key256;
 use keepfast_crypto::random;
-use keepfast_storage::{MAX_SNAPSHOT_PART, SnapshotParts as _};
+use keepfast_storage::{Index, MAX_SNAPSHOT_PART, SnapshotHead, SnapshotParts as _};
+use serde_json::json;
 
 use super::archive::{BLOCK, entry};
+use super::format::{ID, MAGIC, NAMES};
 use super::write::compressed as compressed_at;
 use super::*;
 use crate::cluster::fake::{Parts, status};

@@ -10,7 +10,7 @@ use keepfast_crypto::locked::Key256;
 use keepfast_storage::SnapshotParts;
 
 use super::archive::{BLOCK, entry, header, padding};
-use super::{MAGIC, NAMES, SnapshotDetails, SnapshotFileError, sums};
+use super::format::{MAGIC, NAMES, SnapshotDetails, SnapshotFileError, sums};
 
 /// Writes the file of a snapshot, of at most `limit` bytes, with a key derived for [`SNAPSHOTS`](super::SNAPSHOTS) from
 /// that of its term. The memory does not grow with the snapshot. After an error the output is incomplete.

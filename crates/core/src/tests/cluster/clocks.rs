@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::fake::Cluster;
 use super::written;
-use crate::cluster::clocks::exchange;
+use crate::cluster::clock_task::exchange;
 use crate::tests::derived::{mount_all_engines, routes};
 use crate::tests::fixture::{ROOT, TestServer};
 

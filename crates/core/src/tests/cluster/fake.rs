@@ -1,5 +1,7 @@
 //! Three nodes in memory.
 
+mod join;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -19,7 +21,6 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::cluster::fake::Parts;
-use crate::cluster::join::client::{JoinClient, JoinError, JoinStep, JoinTarget};
 use crate::cluster::port::{ClusterPort, ComingRoot, ForwardedResponse, NotForwarded, PeerService, PortIdentity};
 use crate::settings::{DataDirectory, JoinSettings};
 use crate::tests::fixture::{ROOT, RequestOptions, TestServer, device, incoming};
@@ -398,21 +399,6 @@ impl ClusterPort for Replica {
 
     fn members_changed(&self) {
         self.shared.members_changed.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-#[async_trait]
-impl JoinClient for Replica {
-    async fn send(&self, to: &JoinTarget, step: JoinStep, body: Vec<u8>) -> Result<Bytes, JoinError> {
-        assert!(to.any_certificate, "a member has no CA of the others");
-        let name = to.api_addr.trim_start_matches("http://");
-        let node = self.shared.servers.lock().get(name).and_then(Weak::upgrade);
-        let node = node.ok_or_else(|| JoinError::Call("no response".to_owned()))?;
-        let send = RequestOptions { body: String::from_utf8(body).ok(), ..RequestOptions::default() };
-        let response = node.handle(incoming("POST", step.path(), send)).await;
-        let (status, bytes) = (response.status().0, response.into_body());
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        if status == 200 { Ok(bytes) } else { Err(JoinError::Refused { status, text }) }
     }
 }
 
