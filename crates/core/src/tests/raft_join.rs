@@ -262,6 +262,7 @@ async fn sec_a_node_joins_by_the_configured_key_only() {
     let seal = TestSeal::of_kind("transit");
     let pair = pair_with(&seal).await;
     seal.rotate();
+    pair.will_receive();
     pair.join().await;
     let calls = seal.calls();
     let outcome = round(&pair.node.node.lifecycle).await.unwrap();

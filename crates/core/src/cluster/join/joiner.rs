@@ -19,7 +19,7 @@ use super::pending::{Intent, Pending};
 use super::responses::{ReceivedChallenge, challenge_of, sealed_of};
 use super::service::JoiningService;
 use crate::cluster::port::PortIdentity;
-use crate::lifecycle::Lifecycle;
+use crate::lifecycle::{Lifecycle, unseal_by_seal};
 use crate::seal::{SealConfig, WayIn};
 
 /// How often the state of the node is read while a snapshot arrives.
@@ -185,7 +185,11 @@ async fn enter(server: &Arc<Lifecycle>, welcome: Welcome, way: WayIn) -> Result<
     }
     *server.administration.joining.pending.lock() = None;
     tracing::info!("this node has joined the cluster");
-    let unsealed = server.unseal_by(way).await;
+    let unsealed = match way {
+        // A seal on request lasts until a quorum.
+        WayIn::Slot(..) => unseal_by_seal(server, &way).await.and_then(|unsealed| unsealed.ok_or_else(was_ended)),
+        way => server.unseal_by(way).await,
+    };
     if !matches!(unsealed, Ok(true)) {
         // No other unseal in between.
         let _changing = server.changing.lock().await;

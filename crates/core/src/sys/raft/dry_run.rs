@@ -32,7 +32,7 @@ pub(super) struct DryRunResponse {
     same_cluster: bool,
     /// Whether its seal configuration is the current one.
     same_seal: bool,
-    /// Whether the server seals itself after the restore, and needs the shares of the snapshot.
+    /// Whether the server seals itself after the restore, and needs the shares or a seal of the snapshot.
     needs_unseal: bool,
     /// The records that would be added.
     added: u64,
