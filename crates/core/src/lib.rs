@@ -96,6 +96,6 @@ pub use monitoring::Monitoring;
 pub use node::{Node, NodeSettings, ServingState};
 pub use preliminaries::Preliminaries;
 pub use request::{Response, ResponseHeaders};
-pub use seal::{ConfiguredSeal, MAX_SEALS, SealKind, SealSet, SealSetError, SealTiming};
+pub use seal::{ConfiguredSeal, MAX_SEALS, SealSet, SealSetError, SealTiming};
 pub use settings::Settings;
 pub use sys::sealed::{is_served_sealed, takes_raw_body};

@@ -206,11 +206,24 @@ impl Lifecycle {
     /// Seals the server: the keys are erased, and requests in flight fail at their next access to storage. A leader
     /// transfers its leadership before. No seal unseals it again until a quorum of shares or a restart.
     pub(crate) async fn seal(&self) {
-        self.seals.set_manual(true);
         self.administration.joining.end(&self.parts.membership).await;
         let _changing = self.changing.lock().await;
+        // An unseal that is running would clear it.
+        self.seals.set_manual(true);
         seal_locked(self).await;
     }
+}
+
+/// Unseals by what a seal has opened. `None` when the server is sealed on request.
+///
+/// # Errors
+/// See [`Lifecycle::unseal_by`].
+pub(crate) async fn unseal_by_seal(lifecycle: &Lifecycle, way: &WayIn) -> Result<Option<bool>> {
+    let _changing = lifecycle.changing.lock().await;
+    if lifecycle.seals.is_manual() {
+        return Ok(None);
+    }
+    unseal_locked(lifecycle, way, &mut None).await.map(Some)
 }
 
 /// Serves with these services. `led` is the term in which this node has taken over.
@@ -553,6 +566,7 @@ async fn open_services(
 ) -> Result<Arc<Unsealed>> {
     let others = Announcer::of(&parts.membership);
     let current_seal = CurrentSeal::new(config, way, parts.backend.clone(), others, &barrier);
+    current_seal.follow_stored().await?;
     let rules = parts.admission.source();
     let opened = Unsealed::open(parts, OpenInputs { barrier, current_seal, devices, rules }).await;
     if opened.is_err() {

@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use crate::audit::OwnFiles;
 use crate::cluster::join::client::{JoinClient, JoinTarget};
 use crate::cluster::port::ClusterPort;
-use crate::seal::SealKind;
 
 /// The validated settings of the configuration file.
 #[derive(Clone, Debug)]
@@ -29,8 +28,6 @@ pub struct Settings {
     pub cluster_name: String,
     /// The name of the storage backend for `sys/seal-status`: `raft`, `file`, `inmem`.
     pub storage_type: String,
-    /// The seal without a stanza.
-    pub seal: SealKind,
     /// Whether recovery keys never unseal, also when no seal works (`disable_break_glass`).
     pub disable_break_glass: bool,
     /// The declared audit devices (invariant 12 of `docs/invariants.md`).
@@ -252,7 +249,6 @@ impl Default for Settings {
             cluster_addr: String::new(),
             cluster_name: String::new(),
             storage_type: "inmem".into(),
-            seal: SealKind::default(),
             disable_break_glass: false,
             audit: Vec::new(),
             own_files: Arc::default(),

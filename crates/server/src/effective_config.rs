@@ -126,7 +126,6 @@ impl EffectiveConfig {
             cluster_addr: config.cluster_addr.clone(),
             cluster_name: config.cluster_name.clone(),
             storage_type: config.storage.kind().into(),
-            seal: keepfast_core::SealKind::default(),
             audit: config.audit.clone(),
             own_files: self.own_files.clone(),
             allow_api_audit_creation: config.unsafe_allow_api_audit_creation,

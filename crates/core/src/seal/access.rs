@@ -139,6 +139,30 @@ pub(crate) fn sealed_reason(seals: &Seals, config: Option<&SealConfig>) -> &'sta
     }
 }
 
+/// Checks that the KEK of a slot was wrapped under the configured key, in any version, where the seal can tell its key.
+/// Services unwrap by the stored id, which may be that of another one's key.
+pub(crate) async fn check_key(access: &SealAccess, slot: &Slot, clock: &dyn Clock) -> Result<(), SealError> {
+    let kind = access.kind();
+    // This type unwraps by the ids of its configuration only.
+    if kind == "static" {
+        return Ok(());
+    }
+    let current = access.current_key(clock).await?;
+    let (Some(stored), Some(current)) = (&slot.kek, current) else { return Ok(()) };
+    match without_version(kind, &stored.key_id) == without_version(kind, &current) {
+        true => Ok(()),
+        false => Err(SealError::new(SealErrorClass::WrongKey, "the slot is of another key than the configured one")),
+    }
+}
+
+/// The part of the id of a key that all its versions have.
+fn without_version<'a>(kind: &str, id: &'a str) -> &'a str {
+    match kind {
+        "azurekeyvault" | "ocikms" => id.rsplit_once('/').map_or(id, |(key, _)| key),
+        _ => id,
+    }
+}
+
 impl SealAccess {
     /// The type of the seal.
     pub(crate) fn kind(&self) -> &'static str {

@@ -71,12 +71,10 @@ impl CurrentSeal {
     /// Drops the rotations and the root token generation in progress, which the next leader does not have. A running
     /// request of one of them still ends.
     pub(crate) fn drop_ceremonies(&self) {
-        drop_ceremony(&self.rekey);
-        drop_ceremony(&self.recovery_rekey);
-        drop_ceremony(&self.root_generation);
-        if let Ok(mut submitted) = self.break_glass.try_lock() {
-            submitted.reset();
-        }
+        reset(&self.rekey, |rekey| *rekey = None);
+        reset(&self.recovery_rekey, |rekey| *rekey = None);
+        reset(&self.root_generation, |generation| *generation = None);
+        reset(&self.break_glass, Unsealing::reset);
     }
 
     /// The stored seal record.
@@ -89,19 +87,48 @@ impl CurrentSeal {
     /// # Errors
     /// See [`apply`]; 503 when another request has changed the record; those of the storage.
     pub(crate) async fn change(&self, barrier: &Barrier, change: Change) -> Result<()> {
+        self.change_if(barrier, change, |_| Ok(true)).await.map(drop)
+    }
+
+    /// The same if the change is due for the record that it would change. Returns whether it was.
+    ///
+    /// # Errors
+    /// Those of `is_due`, and of [`change`](Self::change).
+    pub(crate) async fn change_if(
+        &self,
+        barrier: &Barrier,
+        change: Change,
+        is_due: impl FnOnce(&SealConfig) -> Result<bool>,
+    ) -> Result<bool> {
         let _changing = self.changing.lock().await;
         let from = SealRecord::load(&*self.backend).await?.ok_or_else(Error::sealed)?;
         let (config, known) = (SealConfig::from_bytes(&from)?, self.known.get());
+        if !is_due(&config)? {
+            return Ok(false);
+        }
+        let has_new_shares = matches!(change, Change::NewShares { .. });
         let root = current_root(&config, barrier, &known)?;
         let Changed { config, root } = apply(&config, change, &root, &known)?;
         let to = config.to_bytes()?;
         match root {
             Some(root) => {
                 let coming = ComingRoot { record: sha256(&to), root, seal: SecretBytes::default() };
-                self.replace(barrier, &coming, SealChange { from, to }).await
+                self.replace(barrier, &coming, SealChange { from, to }).await?;
             }
-            None => settled(SealRecord::replace(&*self.backend, &from, to).await),
+            None => settled(SealRecord::replace(&*self.backend, &from, to).await)?,
         }
+        if has_new_shares {
+            reset(&self.break_glass, Unsealing::reset);
+        }
+        Ok(true)
+    }
+
+    /// Follows the stored record, which may have changed before this server followed its records.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    pub(crate) async fn follow_stored(&self) -> Result<()> {
+        self.known.follow_stored(&*self.backend).await
     }
 
     /// The slot key of a slot, by the escrow of the record.
@@ -151,14 +178,14 @@ pub(crate) async fn stored(backend: &dyn Backend) -> Result<(Bytes, SealConfig)>
     Ok((record, config))
 }
 
-/// Drops a ceremony at once, or after the request that uses it.
-fn drop_ceremony<T: Send + 'static>(ceremony: &Arc<tokio::sync::Mutex<Option<T>>>) {
+/// Resets a ceremony at once, or after the request that uses it.
+fn reset<T: Send + 'static>(ceremony: &Arc<tokio::sync::Mutex<T>>, how: fn(&mut T)) {
     if let Ok(mut ceremony) = ceremony.try_lock() {
-        *ceremony = None;
+        how(&mut ceremony);
         return;
     }
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
         let ceremony = ceremony.clone();
-        runtime.spawn(async move { *ceremony.lock().await = None });
+        runtime.spawn(async move { how(&mut *ceremony.lock().await) });
     }
 }

@@ -5,7 +5,6 @@ pub(crate) mod access;
 mod counts;
 pub(crate) mod current;
 pub(crate) mod generate_root;
-mod kind;
 mod known_keys;
 pub(crate) mod proven;
 pub(crate) mod record;
@@ -21,7 +20,6 @@ pub(crate) mod test_seal;
 
 pub(crate) use access::{SealAccess, Seals};
 pub(crate) use current::CurrentSeal;
-pub use kind::SealKind;
 pub(crate) use record::{BreakGlass, SealConfig, WayIn};
 pub use set::{ConfiguredSeal, MAX_SEALS, SealSet, SealSetError, SealTiming};
 pub(crate) use shape::SealShape;

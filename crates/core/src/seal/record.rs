@@ -5,6 +5,8 @@
 //! encrypts `Kr` (the escrow), so that an unsealed server can put another root key into every slot without the seals and
 //! the shares. An HMAC under the root key covers the record.
 
+use std::collections::BTreeSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -160,13 +162,20 @@ impl SealConfig {
             1 => Ok(serde_json::from_slice::<RecordV1>(bytes)?.into()),
             2 => {
                 let config: Self = serde_json::from_slice(bytes)?;
-                if config.to_bytes()? != bytes || config.slots.len() > MAX_SEALS + 1 {
+                if config.to_bytes()? != bytes || config.slots.len() > MAX_SEALS + 1 || config.has_repeated_slots() {
                     return Err(Error::internal("the record of the seal is damaged"));
                 }
                 Ok(config)
             }
             other => Err(Error::internal(format!("the record of the seal has version {other}, which is not known"))),
         }
+    }
+
+    /// Whether two slots have one id, or two seals one name.
+    fn has_repeated_slots(&self) -> bool {
+        let ids: BTreeSet<u32> = self.slots.iter().map(|slot| slot.id).collect();
+        let names: BTreeSet<&str> = self.seal_slots().map(|slot| slot.name.as_str()).collect();
+        ids.len() != self.slots.len() || names.len() != self.seal_slots().count()
     }
 
     /// The record as stored.

@@ -7,7 +7,6 @@ use keepfast_crypto::locked::Key256;
 use keepfast_crypto::secret::SecretBytes;
 use serde::Deserialize;
 
-use super::kind::SealKind;
 use super::record::{BreakGlass, SHARES, SealConfig, ShareRole, Shares, Slot};
 use super::shape::SealShape;
 
@@ -17,11 +16,18 @@ const CONTEXT: &[u8] = b"keepfast root key, sealed by shares";
 /// The id of the slot of shares in a record of this version.
 const SLOT: u32 = 1;
 
+/// The type of the seal.
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum KindV1 {
+    Shamir,
+}
+
 /// The record.
 #[derive(Deserialize)]
 pub(super) struct RecordV1 {
     #[serde(rename = "custody")]
-    _kind: SealKind,
+    _kind: KindV1,
     shape: SealShape,
     sealed_root: String,
     cluster_name: String,

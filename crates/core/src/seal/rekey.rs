@@ -36,6 +36,8 @@ pub(crate) struct Pending {
     pub(crate) shape: SealShape,
     /// The key that the new shares combine to.
     pub(crate) key: Key256,
+    /// The check value of the shares that have authorized it, which it replaces; `None` for the first shares.
+    pub(crate) replaces: Option<String>,
 }
 
 impl Rekey {
@@ -46,10 +48,11 @@ impl Rekey {
 }
 
 impl Pending {
-    /// Creates shares of a new key.
-    pub(crate) fn create(shape: SealShape) -> Result<(Self, Vec<SecretBytes>)> {
+    /// Creates shares of a new key, in place of those of `quorum`.
+    pub(crate) fn create(shape: SealShape, quorum: Option<&Key256>) -> Result<(Self, Vec<SecretBytes>)> {
         let (key, shares) = share_key::generate(shape)?;
-        Ok((Pending { nonce: random::uuid(), submitted: Vec::new(), shape, key }, shares))
+        let replaces = quorum.map(share_key::check_value);
+        Ok((Pending { nonce: random::uuid(), submitted: Vec::new(), shape, key, replaces }, shares))
     }
 
     /// Restarts the verification with another nonce.

@@ -36,7 +36,7 @@ pub(crate) fn combine(shape: SealShape, shares: &[SecretBytes]) -> Option<Key256
 }
 
 /// A value by which a key is recognized. It shows nothing of a key of 256 random bits.
-pub(super) fn check_value(key: &Key256) -> String {
+pub(crate) fn check_value(key: &Key256) -> String {
     hex::encode(derive_key(key, CHECK).expose())
 }
 

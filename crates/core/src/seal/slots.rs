@@ -41,7 +41,8 @@ pub(crate) enum Change {
     /// Another KEK for the slot of the seal with this name.
     NewKek(String, ProvenKek),
     /// Another root key and other shares, of this key. The old shares and the old records open nothing from then on.
-    NewShares { shape: SealShape, key: Key256, root: Key256 },
+    /// `replaces` is the check value of the shares that have authorized it; `None` for the first shares.
+    NewShares { shape: SealShape, key: Key256, replaces: Option<String>, root: Key256 },
     /// Whether recovery shares unseal; [`BreakGlass::On`] needs the key of a quorum. The root key changes.
     BreakGlass { to: BreakGlass, quorum: Option<Key256>, root: Key256 },
     /// Seals take over from others, or from shares, or shares take over from seals.
@@ -52,10 +53,10 @@ pub(crate) enum Change {
 pub(crate) struct Migration {
     /// The seals that unseal after it; none: the shares unseal.
     pub(crate) to: Vec<NewSlot>,
-    /// The seals that keep their slots.
-    pub(crate) stays: BTreeSet<String>,
     /// The key of the quorum.
     pub(crate) quorum: Key256,
+    /// Whether recovery shares must not unseal after it.
+    pub(crate) forbids_break_glass: bool,
     /// The new root key.
     pub(crate) root: Key256,
 }
@@ -143,8 +144,8 @@ pub(crate) fn apply(config: &SealConfig, change: Change, root: &Key256, known: &
     let mut draft = Draft::of(config, root, known)?;
     let next = match change {
         Change::NewRoot(next) => Some(next),
-        Change::NewShares { shape, key, root: next } => {
-            draft.replace_shares(shape, &key);
+        Change::NewShares { shape, key, replaces, root: next } => {
+            draft.replace_shares(shape, &key, replaces.as_deref())?;
             Some(next)
         }
         Change::Migrate(migration) => Some(draft.migrate(migration)?),
@@ -298,7 +299,10 @@ impl Draft {
         Ok(())
     }
 
-    fn replace_shares(&mut self, shape: SealShape, key: &Key256) {
+    fn replace_shares(&mut self, shape: SealShape, key: &Key256, replaces: Option<&str>) -> Result<()> {
+        if self.config.shares.as_ref().map(|shares| shares.check.as_str()) != replaces {
+            return Err(Error::invalid("the shares have changed since; begin again"));
+        }
         let old = self.config.shares.take();
         if let Some(id) = old.as_ref().and_then(|old| old.slot) {
             self.drop_slot(id);
@@ -306,6 +310,7 @@ impl Draft {
         let check = share_key::check_value(key);
         self.config.shares = Some(Shares { role: ShareRole::Unseal, shape, slot: None, check });
         self.fit_shares(Some(key));
+        Ok(())
     }
 
     fn fit_share_slot(&mut self, key: Option<&Key256>) {
@@ -349,9 +354,11 @@ impl Draft {
     }
 
     fn migrate(&mut self, migration: Migration) -> Result<Key256> {
-        let Migration { to, stays, quorum, root } = migration;
-        let leaving = self.config.seal_slots().filter(|slot| !stays.contains(&slot.name)).map(|slot| slot.id);
-        for id in leaving.collect::<Vec<_>>() {
+        let Migration { to, quorum, forbids_break_glass, root } = migration;
+        if forbids_break_glass && !to.is_empty() {
+            self.config.break_glass = BreakGlass::Forbidden;
+        }
+        for id in self.config.seal_slots().map(|slot| slot.id).collect::<Vec<_>>() {
             self.drop_slot(id);
         }
         for slot in to {

@@ -32,6 +32,12 @@ fn break_glass(to: BreakGlass, quorum: Option<Key256>) -> Change {
     Change::BreakGlass { to, quorum, root: random::key() }
 }
 
+/// New shares in place of those of this key.
+fn new_shares(old: Option<&Key256>) -> Change {
+    let replaces = old.map(share_key::check_value);
+    Change::NewShares { shape: SHAPE, key: random::key(), replaces, root: random::key() }
+}
+
 /// The expected state of a record.
 struct Model {
     root: Key256,
@@ -104,14 +110,15 @@ async fn sec_cs05_each_listed_slot_opens_and_no_other_after_any_change() {
                 1 => (remove(&name), id.is_some() && (!last || model.break_glass)),
                 2 => (Change::NewRoot(random::key()), true),
                 3 => (Change::NewKek(name.clone(), proven().await), id.is_some()),
-                4 => (Change::NewShares { shape: SHAPE, key: random::key(), root: random::key() }, true),
+                4 => (new_shares(model.shares.as_ref()), true),
                 5 => (break_glass(BreakGlass::On, model.shares.clone()), !model.keks.is_empty()),
                 6 => (break_glass(BreakGlass::Off, None), !model.keks.is_empty()),
                 7 | 8 => {
                     let quorum = if below(4) == 0 { random::key() } else { model.shares.clone().unwrap() };
                     let right = quorum.expose() == model.shares.as_ref().unwrap().expose();
                     let to = if op == 7 { vec![slot(&name).await] } else { Vec::new() };
-                    (Change::Migrate(Migration { to, stays: BTreeSet::new(), quorum, root: random::key() }), right)
+                    let root = random::key();
+                    (Change::Migrate(Migration { to, quorum, forbids_break_glass: false, root }), right)
                 }
                 _ => unreachable!(),
             };
@@ -224,6 +231,54 @@ async fn shares_change_their_role_with_the_first_and_the_last_seal() {
 }
 
 #[tokio::test]
+async fn sec_new_shares_replace_only_those_that_authorized_them() {
+    let (root, key, known) = (random::key(), random::key(), KnownKeys::default());
+    let with = initial(&root, vec![slot("a").await], Some(&key));
+    let without = initial(&root, vec![slot("a").await], None);
+    for (config, old, is_allowed) in [
+        (&with, Some(&key), true),
+        (&with, Some(&random::key()), false),
+        (&with, None, false),
+        (&without, None, true),
+        (&without, Some(&key), false),
+    ] {
+        let changed = apply(config, new_shares(old), &root, &known);
+        let refused = changed.err().map(|error| (error.status(), error.public().to_owned()));
+        let text = "the shares have changed since; begin again".to_owned();
+        assert_eq!(refused, (!is_allowed).then_some((Status::BAD_REQUEST, text)));
+    }
+}
+
+#[tokio::test]
+async fn a_record_with_a_repeated_slot_is_damaged() {
+    let root = random::key();
+    let config = initial(&root, vec![slot("a").await, slot("b").await], None);
+    let changed = |change: fn(&mut SealConfig)| {
+        let mut changed = config.clone();
+        change(&mut changed);
+        SealConfig::from_bytes(&changed.to_bytes().unwrap())
+    };
+    assert!(changed(|_| {}).is_ok());
+    assert!(changed(|config| config.slots[1].id = config.slots[0].id).is_err());
+    assert!(changed(|config| config.slots[1].name = config.slots[0].name.clone()).is_err());
+}
+
+#[tokio::test]
+async fn a_migration_to_seals_forbids_break_glass_as_configured() {
+    let (root, key, known) = (random::key(), random::key(), KnownKeys::default());
+    let config = initial(&root, Vec::new(), Some(&key));
+    let migrated = |config: &SealConfig, to, root: &Key256| {
+        let change = Migration { to, quorum: key.clone(), forbids_break_glass: true, root: random::key() };
+        apply(config, Change::Migrate(change), root, &known).unwrap()
+    };
+    let to_seals = migrated(&config, vec![slot("a").await], &root);
+    assert_eq!((to_seals.config.break_glass, to_seals.config.slots.len()), (BreakGlass::Forbidden, 1));
+    assert!(to_seals.config.open(&WayIn::Shares(key.clone())).unwrap().is_none());
+    let to_shares = migrated(&to_seals.config, Vec::new(), &to_seals.root.unwrap()).config;
+    assert!(to_shares.open(&WayIn::Shares(key.clone())).unwrap().is_some());
+}
+
+#[tokio::test]
 async fn seals_are_reordered_all_together() {
     let (root, known) = (random::key(), KnownKeys::default());
     let config = initial(&root, vec![slot("a").await, slot("b").await, slot("c").await], None);
@@ -258,7 +313,6 @@ fn a_record_of_version_1_becomes_one_of_version_2_with_the_next_root_key() {
     assert_eq!((changed.version, changed.generation, changed.shape()), (2, 2, config.shape()));
     let opened = changed.open(&WayIn::Shares(key.clone())).unwrap().unwrap();
     assert!(opened.expose() == next.expose() && changed.is_share_key(&key));
-    let shares = Change::NewShares { shape: SHAPE, key: random::key(), root: random::key() };
-    let changed = apply(&config, shares, &root, &known).unwrap().config;
+    let changed = apply(&config, new_shares(Some(&key)), &root, &known).unwrap().config;
     assert!(changed.version == 2 && changed.open(&WayIn::Shares(key)).unwrap().is_none());
 }

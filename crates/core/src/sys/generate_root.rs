@@ -17,6 +17,7 @@ use super::{System, unsealed};
 use crate::seal::generate_root::{self, RootGeneration};
 use crate::seal::rekey::add_share;
 use crate::seal::shares::{check_share, decode_share};
+use crate::seal::slots::current_root;
 use crate::token::Authority;
 use crate::token::create::Spec;
 use crate::token::id::SERVICE_LENGTH;
@@ -202,6 +203,8 @@ pub(super) async fn submit_root_share(cx: &mut Cx, key: &str, nonce: &str) -> Re
     if snapshot.progress < usize::from(config.shape().threshold) {
         return Ok((snapshot, None));
     }
+    // The record may have been changed by someone without the root key.
+    current_root(&config, &unsealed.barrier, &unsealed.current_seal.known_keys())?;
     if config.quorum(&generation.submitted.take()).is_none() {
         let why = if config.has_seals() { WRONG_RECOVERY_KEY } else { "the shares do not unseal" };
         return Err(Error::invalid(format!("root generation aborted: unable to authenticate: {why}")));

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use keepfast_crypto::secret::SecretBytes;
 use keepfast_crypto::{compare, random};
 use keepfast_framework::fields::{Flag, Int, SecretText, Strings, Text};
-use keepfast_framework::{Cx, Error, Result};
+use keepfast_framework::{Cx, Error, Result, Status};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -262,7 +262,7 @@ fn first_shares(
     shape: SealShape,
 ) -> Result<Step<RekeyProgress, NewShares>> {
     let seals = sys.lifecycle()?.seals.clone();
-    let (pending, shares) = Pending::create(shape)?;
+    let (pending, shares) = Pending::create(shape, None)?;
     let (n, t) = (Some(shape.shares), Some(shape.threshold));
     let made = NewShares { n, t, nonce: None, ..NewShares::of(rotation, None, &shares) };
     cx.after_record(move || async move { commit(&unsealed, &seals, &pending).await });
@@ -302,12 +302,12 @@ pub(super) async fn submit_share(
     if rotation.submitted.progress() < usize::from(config.shape().threshold) {
         return Ok(Step::Progress(RekeyProgress::of(rotation)));
     }
-    if config.quorum(&rotation.submitted.take()).is_none() {
+    let Some(quorum) = config.quorum(&rotation.submitted.take()) else {
         return Err(Error::invalid(match config.has_seals() {
             true => WRONG_RECOVERY_KEY,
             false => "failed to read root key: the shares do not unseal",
         }));
-    }
+    };
     let seals = sys.lifecycle()?.seals.clone();
     let Some(shape) = rotation.shape else {
         let made = NewShares::of(rotation, None, &[]);
@@ -318,15 +318,14 @@ pub(super) async fn submit_share(
         });
         return Ok(Step::Done(made));
     };
-    let (pending, shares) = Pending::create(shape)?;
+    let (pending, shares) = Pending::create(shape, Some(&quorum))?;
     let made = NewShares::of(rotation, Some(&pending), &shares);
     if rotation.verify {
         rotation.pending = Some(pending);
     } else {
         cx.after_record(move || async move {
-            commit(&unsealed, &seals, &pending).await?;
-            *slot = None;
-            Ok(())
+            let committed = commit(&unsealed, &seals, &pending).await;
+            end(&mut slot, committed)
         });
     }
     Ok(Step::Done(made))
@@ -396,19 +395,28 @@ pub(super) async fn verify_share(
     pending.submitted.pop();
     let seals = sys.lifecycle()?.seals.clone();
     cx.after_record(move || async move {
-        if let Some(pending) = slot.as_ref().and_then(|rotation| rotation.pending.as_ref()) {
-            commit(&unsealed, &seals, pending).await?;
-        }
-        *slot = None;
-        Ok(())
+        let committed = match slot.as_ref().and_then(|rotation| rotation.pending.as_ref()) {
+            Some(pending) => commit(&unsealed, &seals, pending).await,
+            None => Ok(()),
+        };
+        end(&mut slot, committed)
     });
     Ok(Step::Done(Verified { complete: true, nonce }))
 }
 
+/// Ends a rotation that is committed, or whose commit is refused however often it is repeated.
+fn end(rotation: &mut Option<Rekey>, committed: Result<()>) -> Result<()> {
+    if committed.as_ref().err().is_none_or(|error| error.status() == Status::BAD_REQUEST) {
+        *rotation = None;
+    }
+    committed
+}
+
 /// Commits the new shares, which replace the old ones, with another root key.
 async fn commit(unsealed: &Unsealed, seals: &Seals, pending: &Pending) -> Result<()> {
-    let Pending { shape, key, .. } = pending;
-    let change = Change::NewShares { shape: *shape, key: key.clone(), root: random::key() };
+    let Pending { shape, key, replaces, .. } = pending;
+    let (key, replaces) = (key.clone(), replaces.clone());
+    let change = Change::NewShares { shape: *shape, key, replaces, root: random::key() };
     unsealed.current_seal.change(&unsealed.barrier, change).await?;
     seals.check_slots();
     tracing::info!(shares = shape.shares, threshold = shape.threshold, "rekeyed: there are new shares");

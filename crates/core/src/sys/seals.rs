@@ -16,7 +16,7 @@ use crate::seal::record::Slot;
 use crate::seal::shares::{check_share, decode_share};
 use crate::seal::slots::Change;
 use crate::seal::{BreakGlass, SealAccess, SealConfig, Seals, rekey};
-use crate::unseal::keeper;
+use crate::unseal::keeper::{self, none_opens, opened_slot, turn_off_break_glass};
 
 const LIST: Help = Help { synopsis: "Returns the seals of the configuration and of the storage.", description: "" };
 const SEAL: Help = Help {
@@ -162,7 +162,7 @@ async fn status(sys: &System, _: Nothing) -> Result<SealedResponse<BackendStatus
         }
     });
     Ok(SealedResponse::ok(BackendStatus {
-        healthy: first_failure.is_none(),
+        healthy: first_failure.is_none() && all.iter().all(|(access, _)| access.is_some()),
         unhealthy_since: first_failure.map(Timestamp::rfc3339_seconds),
         fully_wrapped,
         backends: backends.collect(),
@@ -220,16 +220,45 @@ async fn add(sys: &System, cx: &mut Cx, req: SealPath) -> Result<()> {
     if unsealed.current_seal.seal_config().await?.slot_named(&req.name).is_some() {
         return Err(Error::invalid("the seal is enrolled already"));
     }
-    keeper::enroll(&unsealed, access).await?.map_err(|error| keeper::unusable(access, &error))
+    keeper::enroll(&unsealed, access).await?.map_err(|error| keeper::unusable(access, &error))?;
+    server.seals.check_slots();
+    Ok(())
 }
 
 async fn remove(sys: &System, cx: &mut Cx, req: SealPath) -> Result<()> {
-    let unsealed = unsealed(cx)?;
+    let (server, unsealed) = (sys.lifecycle()?, unsealed(cx)?);
+    let config = unsealed.current_seal.seal_config().await?;
+    if config.slot_named(&req.name).is_none() {
+        return Err(Error::invalid(format!("the seal {:?} is not enrolled", req.name.0)));
+    }
+    check_stays_removed(&server.seals, &req.name)?;
+    let is_last = config.seal_slots().count() < 2;
+    let mut opened = None;
+    if !is_last && !config.opens_by_shares() {
+        let slot = opened_slot(&server.seals, &config, Some(&req.name), &*unsealed.clock).await;
+        opened = Some(slot.ok_or_else(none_opens)?);
+    }
     let change = Change::Remove { name: req.name.0.clone(), root: random::key() };
-    unsealed.current_seal.change(&unsealed.barrier, change).await?;
-    sys.lifecycle()?.seals.check_slots();
+    // Without shares that open, the slot that was opened must still exist.
+    let is_due = |config: &SealConfig| {
+        let opens = is_last || config.opens_by_shares();
+        let stays = opens || opened.is_some_and(|opened| config.slot(opened).is_some());
+        if stays { Ok(true) } else { Err(none_opens()) }
+    };
+    unsealed.current_seal.change_if(&unsealed.barrier, change, is_due).await?;
+    server.seals.check_slots();
     tracing::warn!(seal = req.name.0, "the seal is removed: it does not unseal any more");
     Ok(())
+}
+
+/// Refuses to remove a seal that the leader would enroll again.
+fn check_stays_removed(seals: &Seals, name: &str) -> Result<()> {
+    let is_automatic = |access: &&Arc<SealAccess>| !access.configured.disabled && !access.configured.enroll_manually;
+    if seals.named(name).filter(is_automatic).is_none() {
+        return Ok(());
+    }
+    let text = "set `disabled = \"true\"` or `enroll = \"manual\"` in its stanza first: it would be enrolled again";
+    Err(Error::invalid(text))
 }
 
 async fn check(sys: &System, cx: &mut Cx, req: SealPath) -> Result<Data<SealResponse>> {
@@ -280,11 +309,17 @@ async fn enable_break_glass(_: &System, cx: &mut Cx, req: BreakGlassRequest) -> 
 }
 
 async fn disable_break_glass(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
-    let unsealed = unsealed(cx)?;
+    let (server, unsealed) = (sys.lifecycle()?, unsealed(cx)?);
     let to = if unsealed.settings.disable_break_glass { BreakGlass::Forbidden } else { BreakGlass::Off };
-    let change = Change::BreakGlass { to, quorum: None, root: random::key() };
-    unsealed.current_seal.change(&unsealed.barrier, change).await?;
-    sys.lifecycle()?.seals.check_slots();
-    tracing::info!("recovery keys do not unseal any more");
+    let config = unsealed.current_seal.seal_config().await?;
+    if !config.has_seals() {
+        return Err(Error::invalid("the unseal keys unseal: there is no other seal"));
+    }
+    if config.break_glass == to {
+        return Ok(());
+    }
+    let opened = opened_slot(&server.seals, &config, None, &*unsealed.clock).await.ok_or_else(none_opens)?;
+    turn_off_break_glass(&unsealed, opened, to).await?;
+    server.seals.check_slots();
     Ok(())
 }

@@ -88,6 +88,10 @@ async fn unseal(sys: &System, req: UnsealRequest) -> Result<SealedResponse<SealS
         None => Ok(false),
     };
     match outcome {
+        Ok(true) if req.migrate.0 => {
+            let migrated = server.parts.seal_config().await.ok().flatten();
+            Ok(SealedResponse::ok(SealStatus::of(&server, Some(migrated.unwrap_or(config)))))
+        }
         // Storage is not read here: the server is unsealed by now, and a failure would hide it.
         Ok(true) => Ok(SealedResponse::ok(SealStatus::of(&server, Some(config)))),
         Ok(false) if config.has_seals() => Err(Error::invalid(WRONG_RECOVERY_KEY)),
@@ -113,7 +117,10 @@ fn check_migration(server: &Lifecycle, config: &SealConfig, migrates: bool) -> R
 async fn unseal_by_quorum(server: &Arc<Lifecycle>, config: &SealConfig, key: Key256, joins: bool) -> Result<bool> {
     if config.opens_by_shares() {
         let unsealed = match joins {
-            true => joiner::complete(server, WayIn::Shares(key), RECORDS_WITHIN).await?,
+            true => {
+                let joined = joiner::complete(server, WayIn::Shares(key), RECORDS_WITHIN).await;
+                joined.inspect_err(|_| server.seals.begin_round())?
+            }
             false => server.unseal_by(WayIn::Shares(key)).await?,
         };
         if unsealed && config.has_seals() {

@@ -36,6 +36,7 @@ mod recovery;
 mod rekey;
 mod replaced;
 mod seal;
+mod seal_rules;
 mod seals;
 mod shares;
 mod snapshots;

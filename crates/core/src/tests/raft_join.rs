@@ -1,15 +1,18 @@
 //! A join that something interferes with: a seal, a stranger, another cluster.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use keepfast_crypto::random;
 use keepfast_framework::seal::SealErrorClass;
-use keepfast_storage::Consensus as _;
+use keepfast_storage::{Consensus as _, Joined};
 use serde_json::{Value, json};
 
 use crate::cluster::fake::status;
+use crate::seal::slots::Change;
 use crate::seal::test_seal::{Behaviour, TestSeal, set_of};
-use crate::tests::fixture::ROOT;
+use crate::tests::fixture::{ROOT, TestServer};
 use crate::tests::raft::{Pair, RAFT, leader};
 use crate::unseal::by_seals::{RoundOutcome, round};
 
@@ -192,15 +195,123 @@ async fn a_directory_that_has_begun_to_join_joins_no_other_cluster() {
     assert!(refused.error().contains("it has begun to join another cluster"), "{}", refused.error());
 }
 
+/// The leader with this seal, enrolled as `a`.
+async fn enrolled(leader: TestServer, seal: &Arc<TestSeal>) -> TestServer {
+    let leader = leader.under(set_of(&[("a", seal)]));
+    assert!(leader.node.lifecycle.unseal(&leader.shares).await.unwrap());
+    leader.post("sys/seals/a", ROOT, Value::Null).await.is(204);
+    run_tasks().await;
+    leader
+}
+
+/// A leader and a node with this seal.
+async fn pair_with(seal: &Arc<TestSeal>) -> Pair {
+    let mut pair = Pair::new().await;
+    pair.leader = enrolled(pair.leader, seal).await;
+    *pair.calls.leader.lock() = Some(pair.leader.node.clone());
+    pair.node = pair.node.under(set_of(&[("a", seal)]));
+    pair
+}
+
+/// Runs the background tasks at this time.
+async fn run_tasks() {
+    for _ in 0..500 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn sec_a_node_with_seals_joins_the_leaders_of_its_configuration() {
+    let pair = pair_with(&TestSeal::new()).await;
+    for retry in [false, true] {
+        let body = json!({ "leader_api_addr": "http://stranger", "retry": retry });
+        let refused = pair.node.post(&format!("{RAFT}/join"), "", body).await.is(400);
+        assert_eq!(refused.error(), "this node joins the leaders of its configuration");
+    }
+    let body = json!({ "leader_api_addr": "http://leader/" });
+    pair.node.post(&format!("{RAFT}/join"), "", body).await.is(200);
+}
+
+#[tokio::test]
+async fn sec_join_requests_do_not_drive_the_seal() {
+    let seal = TestSeal::new();
+    let pair = pair_with(&seal).await;
+    seal.fails(SealErrorClass::Denied);
+    pair.node.node.start();
+    pair.join().await;
+    run_tasks().await;
+    let calls = seal.calls();
+    assert!(calls > 0 && pair.node.node.lifecycle.is_sealed());
+    let leader = pair.leader.unsealed();
+    for _ in 0..20 {
+        // The same record, and another one.
+        pair.join().await;
+        run_tasks().await;
+        leader.current_seal.change(&leader.barrier, Change::NewRoot(random::key())).await.unwrap();
+        pair.join().await;
+        run_tasks().await;
+    }
+    assert_eq!(seal.calls(), calls, "no time has passed");
+    pair.node.clock.advance(Duration::from_secs(1));
+    run_tasks().await;
+    assert!(seal.calls() > calls, "another record is tried after a second");
+}
+
+#[tokio::test]
+async fn sec_a_node_joins_by_the_configured_key_only() {
+    let seal = TestSeal::of_kind("transit");
+    let pair = pair_with(&seal).await;
+    seal.rotate();
+    pair.will_receive();
+    pair.join().await;
+    let calls = seal.calls();
+    let outcome = round(&pair.node.node.lifecycle).await.unwrap();
+    assert!(matches!(outcome, RoundOutcome::Failed(classes) if classes == [SealErrorClass::WrongKey]));
+    assert_eq!(seal.calls(), calls + 1, "the key of the slot was not used");
+}
+
+#[tokio::test]
+async fn sec_a_node_leaves_a_cluster_that_its_seal_does_not_open() {
+    let (seal, foreign) = (TestSeal::new(), TestSeal::new());
+    let pair = pair_with(&seal).await;
+    let (other, _) = leader(status(&[1])).await;
+    let other = enrolled(other, &foreign).await;
+    *pair.calls.leader.lock() = Some(other.node.clone());
+    pair.node.node.start();
+    run_tasks().await;
+    assert!(pair.node.node.is_initialized().await.unwrap());
+    *pair.calls.leader.lock() = Some(pair.leader.node.clone());
+    pair.will_receive();
+    for _ in 0..300 {
+        pair.node.clock.advance(Duration::from_secs(1));
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+    }
+    assert!(!pair.node.node.lifecycle.is_sealed() && pair.node.accepts(ROOT).await);
+}
+
+#[tokio::test]
+async fn a_join_by_a_seal_that_fails_is_repeated_after_a_pause() {
+    let seal = TestSeal::new();
+    let pair = pair_with(&seal).await;
+    let members = pair.cluster.status().members;
+    *pair.consensus.joined.lock() = Some(Joined { cluster_id: "other".to_owned(), members });
+    let calls = seal.calls();
+    pair.node.node.start();
+    for _ in 0..10 {
+        run_tasks().await;
+    }
+    assert_eq!(seal.calls(), calls + 1, "no time has passed");
+    pair.node.clock.advance(Duration::from_secs(2));
+    run_tasks().await;
+    assert_eq!(seal.calls(), calls + 2);
+}
+
 #[tokio::test]
 async fn a_node_joins_by_its_own_seal_without_shares() {
     let seal = TestSeal::new();
-    let mut pair = Pair::new().await;
-    pair.leader = pair.leader.under(set_of(&[("a", &seal)]));
-    assert!(pair.leader.node.lifecycle.unseal(&pair.leader.shares).await.unwrap());
-    pair.leader.post("sys/seals/a", ROOT, Value::Null).await.is(204);
-    *pair.calls.leader.lock() = Some(pair.leader.node.clone());
-    pair.node = pair.node.under(set_of(&[("a", &seal)]));
+    let pair = pair_with(&seal).await;
     pair.join().await;
     let status = pair.node.get("sys/seal-status", "").await.ok();
     assert_eq!((&status.body["type"], &status.body["sealed"]), (&json!("static"), &json!(true)));

@@ -31,6 +31,11 @@ pub(super) fn set(seals: &[&Arc<TestSeal>]) -> crate::SealSet {
     set_of(&seals.iter().zip(names).map(|(seal, name)| (name, *seal)).collect::<Vec<_>>())
 }
 
+/// A seal that gets a slot on request only.
+pub(super) fn manual(seal: &Arc<TestSeal>, name: &str) -> crate::ConfiguredSeal {
+    crate::ConfiguredSeal { enroll_manually: true, ..seal.configured(name) }
+}
+
 pub(super) async fn config(server: &TestServer) -> SealConfig {
     server.node.lifecycle.parts.seal_config().await.unwrap().unwrap()
 }
@@ -285,7 +290,7 @@ async fn a_seal_that_was_down_at_init_is_enrolled_later() {
 #[tokio::test]
 async fn operators_add_remove_order_and_check_seals() {
     let (a, b) = (TestSeal::new(), TestSeal::of_kind("transit"));
-    let seals = [a.configured("a"), crate::ConfiguredSeal { enroll_manually: true, ..b.configured("b") }];
+    let seals = [a.configured("a"), manual(&b, "b")];
     let server = TestServer::with_seals(crate::SealSet::new(seals.into()).unwrap(), |_| {});
     let server = initialized(server, Some(SHAPE)).await;
     server.delete("sys/seals/b", ROOT).await;
@@ -308,6 +313,10 @@ async fn operators_add_remove_order_and_check_seals() {
     a.set(Behaviour::OnlyWraps);
     let checked = server.post("sys/seals/a/check", ROOT, Value::Null).await.ok();
     assert_eq!((&checked.data()["healthy"], &checked.data()["error"]), (&json!(false), &json!("denied")));
+    let refused = server.delete("sys/seals/a", ROOT).await.is(400);
+    assert!(refused.error().contains("it would be enrolled again"), "{refused:?}");
+    let server = server.under(crate::SealSet::new(vec![manual(&a, "a"), manual(&b, "b")]).unwrap());
+    assert!(matches!(round(&server.node.lifecycle).await.unwrap(), RoundOutcome::Unsealed));
     server.delete("sys/seals/a", ROOT).await.is(204);
     assert_eq!(config(&server).await.seal_slots().count(), 1);
     server.delete("sys/seals/break-glass", ROOT).await.is(204);

@@ -71,6 +71,28 @@ async fn a_dry_run_tells_what_would_change_and_changes_nothing() {
 }
 
 #[tokio::test]
+async fn sec_a_forced_restore_of_a_changed_seal_record_is_refused() {
+    let (server, consensus) = leader(status(&[1])).await;
+    let file = current(&server, &consensus).await;
+    server.post("sys/rotate/root", ROOT, Value::Null).await.is(204);
+    *consensus.parts.lock() = parts_of(&server.backend.memory().records());
+    let (code, text) = dry_run(&server, &file).await;
+    assert!(code == 200 && text.contains("\"needs_unseal\":false"), "the slot has the same key: {text}");
+    let mut records = server.backend.memory().records();
+    let (_, seal) = records.iter_mut().find(|(key, _)| key.as_str() == "barrier/seal").unwrap();
+    let changed = String::from_utf8(seal.to_vec()).unwrap().replace("\"cluster_name\":\"", "\"cluster_name\":\"x");
+    assert_ne!(changed.as_bytes(), &seal[..]);
+    *seal = changed.into();
+    *consensus.parts.lock() = parts_of(&records);
+    let file = saved(&server).await;
+    let (code, text) = dry_run(&server, &file).await;
+    assert!(code == 200 && text.contains("\"needs_unseal\":true"), "{text}");
+    let refused = upload(&server, &format!("{RAFT}/snapshot-force"), &file).await;
+    assert!(refused.0 == 400 && refused.1.contains("changed by someone without the root key"), "{refused:?}");
+    assert!(consensus.restored.lock().is_empty());
+}
+
+#[tokio::test]
 async fn a_dry_run_of_another_cluster_tells_that_its_shares_are_needed() {
     let ((server, consensus), (other, others)) = (leader(status(&[1])).await, leader(status(&[1])).await);
     let file = current(&other, &others).await;

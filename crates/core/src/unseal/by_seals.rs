@@ -11,13 +11,16 @@ use keepfast_framework::seal::{SealError, SealErrorClass};
 
 use super::migrate;
 use super::opener::{Action, Round, pause};
-use crate::cluster::join::joiner;
-use crate::lifecycle::Lifecycle;
-use crate::seal::access::SealAccess;
+use crate::cluster::join::{joiner, retry};
+use crate::lifecycle::{Lifecycle, unseal_by_seal};
+use crate::seal::access::{SealAccess, check_key};
 use crate::seal::record::{SealConfig, Slot, WayIn};
 
 /// How long the records of a cluster may take before the next round.
 const JOINED_WITHIN: Duration = Duration::from_secs(600);
+
+/// The shortest time from one round to the next after a failure: a request without a token may begin one.
+const SPACING: Duration = Duration::from_secs(1);
 
 /// The result of a round.
 pub(crate) enum RoundOutcome {
@@ -41,6 +44,7 @@ async fn run(lifecycle: Weak<Lifecycle>) {
     loop {
         let Some(server) = lifecycle.upgrade() else { return };
         let (seals, clock) = (server.seals.clone(), server.parts.clock.clone());
+        let began = clock.now();
         let pause = match round(&server).await {
             Ok(RoundOutcome::Idle | RoundOutcome::Unsealed) => None,
             Ok(RoundOutcome::Failed(failures)) => {
@@ -54,6 +58,10 @@ async fn run(lifecycle: Weak<Lifecycle>) {
                 Some(self::pause(rounds, &[SealErrorClass::Unreachable], u32::from_le_bytes(random::bytes())))
             }
         };
+        if pause.is_some() && server.administration.joining.seal_config().is_some() {
+            // The leader that has responded may be that of another cluster.
+            retry::start_configured(&server);
+        }
         // The server may end while this task waits.
         drop(server);
         match pause {
@@ -61,7 +69,7 @@ async fn run(lifecycle: Weak<Lifecycle>) {
                 tracing::debug!(seconds = pause.as_secs(), "the seals are tried again");
                 tokio::select! {
                     () = clock.sleep_until(clock.now().after(pause)) => {}
-                    () = seals.wake.notified() => {}
+                    () = seals.wake.notified() => clock.sleep_until(began.after(SPACING)).await,
                 }
             }
             None => {
@@ -96,14 +104,21 @@ pub(crate) async fn round_now(server: &Arc<Lifecycle>) -> Result<RoundOutcome> {
     if joins && server.administration.joining.is_completing() {
         return Ok(RoundOutcome::Idle);
     }
-    let (way, by) = match kek(server, &config).await {
+    let (way, by) = match kek(server, &config, joins).await {
         Ok(found) => found,
         Err(failures) => return Ok(RoundOutcome::Failed(failures)),
     };
     let unsealed = match joins {
         true => joiner::complete(server, way, JOINED_WITHIN).await?,
-        false => server.unseal_by(way).await?,
+        false => match unseal_by_seal(server, &way).await? {
+            Some(unsealed) => unsealed,
+            None => return Ok(RoundOutcome::Idle),
+        },
     };
+    // The records of the cluster still arrive.
+    if joins && unsealed && server.is_sealed() {
+        return Ok(RoundOutcome::Idle);
+    }
     if !unsealed {
         return Ok(RoundOutcome::Failed(vec![SealErrorClass::WrongKey]));
     }
@@ -114,8 +129,9 @@ pub(crate) async fn round_now(server: &Arc<Lifecycle>) -> Result<RoundOutcome> {
     Ok(RoundOutcome::Unsealed)
 }
 
-/// The KEK of the slot whose seal responds first with a key that opens the root key; otherwise the failures.
-async fn kek(server: &Lifecycle, config: &SealConfig) -> Result<(WayIn, String), Vec<SealErrorClass>> {
+/// The KEK of the slot whose seal responds first with a key that opens the root key; otherwise the failures. A record that
+/// a leader has sent (`joins`) opens only by the configured keys.
+async fn kek(server: &Lifecycle, config: &SealConfig, joins: bool) -> Result<(WayIn, String), Vec<SealErrorClass>> {
     let clock = &*server.parts.clock;
     let slots: Vec<(&Slot, &Arc<SealAccess>)> =
         config.seal_slots().filter_map(|slot| Some((slot, server.seals.of_slot(slot)?))).collect();
@@ -132,7 +148,7 @@ async fn kek(server: &Lifecycle, config: &SealConfig) -> Result<(WayIn, String),
             Action::Failed => return Err(round.failures().to_vec()),
             Action::Call(id) => {
                 calls.extend(
-                    slots.iter().find(|(slot, _)| slot.id == id).map(|(slot, access)| call(slot, access, clock)),
+                    slots.iter().find(|(slot, _)| slot.id == id).map(|(slot, access)| call(slot, access, clock, joins)),
                 );
                 continue;
             }
@@ -170,6 +186,15 @@ async fn call<'a>(
     slot: &'a Slot,
     access: &'a Arc<SealAccess>,
     clock: &dyn keepfast_framework::Clock,
+    joins: bool,
 ) -> (&'a Slot, &'a Arc<SealAccess>, Result<Key256, SealError>) {
-    (slot, access, access.unwrap(slot, clock).await)
+    let checked = match joins {
+        true => check_key(access, slot, clock).await,
+        false => Ok(()),
+    };
+    let result = match checked {
+        Ok(()) => access.unwrap(slot, clock).await,
+        Err(error) => Err(error),
+    };
+    (slot, access, result)
 }

@@ -5,6 +5,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use keepfast_crypto::{compare, random};
 use keepfast_framework::seal::{SealError, SealErrorClass};
 use keepfast_framework::{Clock, Error, Result, Status};
@@ -12,7 +13,7 @@ use keepfast_framework::{Clock, Error, Result, Status};
 use super::opener::jittered;
 use crate::seal::access::{SealAccess, Seals};
 use crate::seal::proven::ProvenKek;
-use crate::seal::record::{BreakGlass, SealConfig, Slot, slot_key};
+use crate::seal::record::{BreakGlass, SealConfig, Slot, WayIn, slot_key};
 use crate::seal::slots::Change;
 use crate::unsealed::Unsealed;
 
@@ -68,19 +69,20 @@ async fn run(unsealed: Weak<Unsealed>, access: Arc<SealAccess>, leads: Leads, cl
 /// # Errors
 /// Those of the storage; a failure of the seal is in its health.
 pub(crate) async fn check(unsealed: &Unsealed, access: &SealAccess, leads: bool) -> Result<()> {
-    let mut config = unsealed.current_seal.seal_config().await?;
+    let config = unsealed.current_seal.seal_config().await?;
     if !config.has_seals() {
         return Ok(());
     }
-    if leads && unsealed.settings.disable_break_glass && config.break_glass != BreakGlass::Forbidden {
-        let change = Change::BreakGlass { to: BreakGlass::Forbidden, quorum: None, root: random::key() };
-        unsealed.current_seal.change(&unsealed.barrier, change).await?;
-        tracing::info!("recovery keys do not unseal any more (disable_break_glass)");
-        config = unsealed.current_seal.seal_config().await?;
-    }
     let configured = &access.configured;
     match config.slot_named(&configured.name) {
-        Some(slot) => heal(unsealed, access, (&config, slot), leads).await,
+        Some(slot) => {
+            let is_opened = heal(unsealed, access, (&config, slot), leads).await?;
+            // Not before a seal has opened its slot: nothing else opens the storage then.
+            if is_opened && leads && unsealed.settings.disable_break_glass {
+                turn_off_break_glass(unsealed, slot.id, BreakGlass::Forbidden).await?;
+            }
+            Ok(())
+        }
         None if leads && !configured.disabled && !configured.enroll_manually => {
             // The failure is in the health of the seal.
             let _ = enroll(unsealed, access).await?;
@@ -88,6 +90,59 @@ pub(crate) async fn check(unsealed: &Unsealed, access: &SealAccess, leads: bool)
         }
         None => Ok(()),
     }
+}
+
+/// Recovery keys do not unseal any more. `opened` is the slot that its seal has just opened. Does nothing if that is so
+/// already.
+///
+/// # Errors
+/// 503 when the slot was removed meanwhile; see [`CurrentSeal::change`](crate::seal::CurrentSeal::change).
+pub(crate) async fn turn_off_break_glass(unsealed: &Unsealed, opened: u32, to: BreakGlass) -> Result<()> {
+    let change = Change::BreakGlass { to, quorum: None, root: random::key() };
+    let is_due = |config: &SealConfig| match config.break_glass == to {
+        true => Ok(false),
+        false => config.slot(opened).map(|_| true).ok_or_else(none_opens),
+    };
+    if unsealed.current_seal.change_if(&unsealed.barrier, change, is_due).await? {
+        tracing::info!("recovery keys do not unseal any more");
+    }
+    Ok(())
+}
+
+/// The error of a request after which only seals would open the root key, and none does.
+pub(crate) fn none_opens() -> Error {
+    Error::new(Status::UNAVAILABLE, "no seal opens its slot now")
+}
+
+/// The id of a slot that its seal opens now. The slot of the seal `except` does not count.
+pub(crate) async fn opened_slot(
+    seals: &Seals,
+    config: &SealConfig,
+    except: Option<&str>,
+    clock: &dyn Clock,
+) -> Option<u32> {
+    let slots = config.seal_slots().filter(|slot| except != Some(slot.name.as_str()));
+    let calls = slots.filter_map(|slot| Some(opens(config, slot, seals.of_slot(slot)?, clock)));
+    let mut calls: FuturesUnordered<_> = calls.collect();
+    while let Some(opened) = calls.next().await {
+        if opened.is_some() {
+            return opened;
+        }
+    }
+    None
+}
+
+/// The id of the slot, if its seal opens it.
+async fn opens(config: &SealConfig, slot: &Slot, access: &SealAccess, clock: &dyn Clock) -> Option<u32> {
+    let opened = access.unwrap(slot, clock).await.and_then(|kek| match config.open(&WayIn::Slot(slot.id, kek)) {
+        Ok(Some(_)) => Ok(slot.id),
+        _ => Err(SealError::new(SealErrorClass::WrongKey, "the key does not open the root key")),
+    });
+    match &opened {
+        Ok(_) => access.succeeded(clock.now()),
+        Err(error) => access.failed(error, clock.now()),
+    }
+    opened.ok()
 }
 
 /// Gives a seal a slot. Returns the failure of the seal, if it fails.
@@ -105,6 +160,8 @@ pub(crate) async fn enroll(unsealed: &Unsealed, access: &SealAccess) -> Result<s
     };
     access.succeeded(clock.now());
     unsealed.current_seal.change(&unsealed.barrier, Change::Enroll(access.new_slot(kek))).await?;
+    // The first slot of a seal may be the one without which `disable_break_glass` could not apply.
+    access.check.notify_one();
     tracing::info!(seal = access.configured.name, kind = access.kind(), "the seal is enrolled: it unseals from now on");
     Ok(Ok(()))
 }
@@ -116,13 +173,13 @@ pub(crate) fn unusable(access: &SealAccess, error: &SealError) -> Error {
 }
 
 /// Opens the stored slot, and on the leader renews a KEK that is not under the seal's current key, or older than the root
-/// key.
+/// key. Returns whether the slot opens.
 async fn heal(
     unsealed: &Unsealed,
     access: &SealAccess,
     (config, slot): (&SealConfig, &Slot),
     leads: bool,
-) -> Result<()> {
+) -> Result<bool> {
     let clock = &*unsealed.clock;
     let checked = tokio::select! {
         biased;
@@ -135,7 +192,7 @@ async fn heal(
         Ok(renewed) => renewed,
         Err(error) => {
             access.failed(&error, clock.now());
-            return Ok(());
+            return Ok(false);
         }
     };
     access.succeeded(clock.now());
@@ -146,7 +203,7 @@ async fn heal(
         access.counts.renewed();
         tracing::info!(seal, key, "the slot of the seal has a new key");
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Checks that the stored slot opens; the KEK that replaces its KEK, if that is due.

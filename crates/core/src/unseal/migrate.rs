@@ -1,6 +1,5 @@
 //! Migration between seals, and between seals and shares: a quorum of the shares authorizes it, one commit does it.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use keepfast_crypto::locked::Key256;
@@ -65,7 +64,8 @@ pub(crate) async fn complete(server: &Lifecycle, quorum: Key256) -> Result<bool>
     let known = KnownKeys { v1: (config.version == 1).then(|| quorum.clone()), ..KnownKeys::default() };
     let to = new_slots(server, &migration.to).await?;
     let next_root = random::key();
-    let change = Migration { to, stays: BTreeSet::new(), quorum, root: next_root.clone() };
+    let forbids_break_glass = server.parts.settings.disable_break_glass;
+    let change = Migration { to, quorum, forbids_break_glass, root: next_root.clone() };
     let next = apply(&config, Change::Migrate(change), &root, &known)?.config;
     let opens = KnownKeys { slots: slots::slot_keys(&next, &next_root, &KnownKeys::default()), v1: None };
     let barrier = server.parts.open_barrier(server.parts.backend.clone(), &root).await?;

@@ -62,7 +62,8 @@ const REMOVE: Command = Command {
     usage: "NAME",
     about: "Remove a seal: it does not unseal any more. The root key is rotated.",
     details: "
-Remove its stanza afterwards: a stanza without enroll = \"manual\" is enrolled again.
+Set disabled = \"true\" or enroll = \"manual\" in its stanza before: the leader would
+enroll it again. Remove the stanza afterwards.
 Without the last seal, the recovery keys become unseal keys.
 
     keepfast operator seals remove kms-us

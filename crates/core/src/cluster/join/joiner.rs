@@ -19,7 +19,7 @@ use super::pending::{Intent, Pending};
 use super::responses::{ReceivedChallenge, challenge_of, sealed_of};
 use super::service::JoiningService;
 use crate::cluster::port::PortIdentity;
-use crate::lifecycle::Lifecycle;
+use crate::lifecycle::{Lifecycle, unseal_by_seal};
 use crate::seal::{SealConfig, WayIn};
 
 /// How often the state of the node is read while a snapshot arrives.
@@ -49,16 +49,20 @@ pub(crate) async fn request(server: &Lifecycle, intent: Intent) -> Result<()> {
     })?;
     let pending = Pending { intent, seal: challenge.seal()?, seal_record: challenge.seal_record.into() };
     let name = pending.seal.cluster_name.clone();
-    {
+    let is_same = {
         let mut current = server.administration.joining.pending.lock();
         let is_same = current.as_ref().is_some_and(|current| current.seal_record == pending.seal_record);
         if !is_same {
             check_shares(server)?;
         }
         *current = Some(pending);
-    }
+        is_same
+    };
     tracing::info!(cluster = name, "a leader was found: this node joins it when it gets the shares of its unseal key");
-    server.seals.begin_round();
+    // Anybody may send the request: a record that was tried is not tried again at once.
+    if !is_same {
+        server.seals.begin_round();
+    }
     Ok(())
 }
 
@@ -92,29 +96,34 @@ pub(crate) async fn complete(server: &Arc<Lifecycle>, way: WayIn, within: Durati
             if let Err(error) = &entered {
                 let cause = error.cause().map(ToString::to_string).unwrap_or_default();
                 tracing::error!(%error, cause, "this node has not joined the cluster; submit the shares again");
-                server.seals.begin_round();
             }
             entered
         }
     };
     // In its own task: the records arrive also when the caller does not wait.
-    let (done, result) = tokio::sync::oneshot::channel();
+    let (done, mut result) = tokio::sync::oneshot::channel();
+    let seals = server.seals.clone();
     {
         let mut attempt = joining.attempt.lock();
         if attempt.ended != ended {
             return Err(was_ended());
         }
         attempt.task = Some(tokio::spawn(async move {
-            // The caller may not wait any more.
-            let _ = done.send(work.await);
+            // A caller that does not wait any more does not try again.
+            if let Err(Err(_)) = done.send(work.await) {
+                seals.begin_round();
+            }
         }));
     }
     let clock = &server.parts.clock;
     tokio::select! {
         biased;
-        result = result => result.map_err(|_| was_ended())?.map(|()| true),
-        () = clock.sleep_until(clock.now().after(within)) => Ok(true),
+        result = &mut result => return result.map_err(|_| was_ended())?.map(|()| true),
+        () = clock.sleep_until(clock.now().after(within)) => {}
     }
+    result.close();
+    // The result may have arrived at the same moment.
+    result.try_recv().map_or(Ok(true), |entered| entered.map(|()| true))
 }
 
 fn was_ended() -> Error {
@@ -176,7 +185,11 @@ async fn enter(server: &Arc<Lifecycle>, welcome: Welcome, way: WayIn) -> Result<
     }
     *server.administration.joining.pending.lock() = None;
     tracing::info!("this node has joined the cluster");
-    let unsealed = server.unseal_by(way).await;
+    let unsealed = match way {
+        // A seal on request lasts until a quorum.
+        WayIn::Slot(..) => unseal_by_seal(server, &way).await.and_then(|unsealed| unsealed.ok_or_else(was_ended)),
+        way => server.unseal_by(way).await,
+    };
     if !matches!(unsealed, Ok(true)) {
         // No other unseal in between.
         let _changing = server.changing.lock().await;

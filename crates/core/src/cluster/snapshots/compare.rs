@@ -6,6 +6,9 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use keepfast_storage::{Barrier, Key, SnapshotParts, SnapshotRecords, StorageError};
 
+/// The key of the seal record.
+const SEAL: &str = "barrier/seal";
+
 /// What a restore would change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Comparison {
@@ -19,24 +22,22 @@ pub(crate) struct Comparison {
     pub(crate) unchanged: u64,
     /// The records of the snapshot that the current keyring does not open.
     pub(crate) unreadable: u64,
-    /// Whether the current root key opens the keyring of the snapshot.
-    pub(crate) has_root: bool,
     /// Whether its seal configuration is the current one.
     pub(crate) has_seal: bool,
 }
 
-/// Compares a snapshot with the current records.
+/// Compares a snapshot with the current records. Also returns the seal record of the snapshot.
 pub(crate) async fn compare(
     snapshot: &mut dyn SnapshotParts,
     current: &mut dyn SnapshotParts,
     barrier: &Barrier,
-) -> Result<Comparison, StorageError> {
+) -> Result<(Comparison, Option<Bytes>), StorageError> {
     let (mut new, mut old) = (Records::new(snapshot), Records::new(current));
-    let mut found = Comparison::default();
+    let (mut found, mut seal) = (Comparison::default(), None);
     let (mut next, mut before) = (new.next().await?, old.next().await?);
     loop {
         let order = match (&next, &before) {
-            (None, None) => return Ok(found),
+            (None, None) => return Ok((found, seal)),
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
             (Some((a, _)), Some((b, _))) => a.cmp(b),
@@ -51,8 +52,10 @@ pub(crate) async fn compare(
         if let Some((key, value)) = next.as_ref().filter(|_| order != Ordering::Greater) {
             let opens = barrier.check_record(key, value);
             match (&opens, key.as_str()) {
-                (_, "barrier/seal") => found.has_seal = stays,
-                (Ok(()), "barrier/keyring") => found.has_root = true,
+                (_, SEAL) => {
+                    found.has_seal = stays;
+                    seal = Some(value.clone());
+                }
                 (Err(StorageError::Corrupt(_)), _) => found.unreadable += 1,
                 (Err(_), _) => opens?,
                 (Ok(()), _) => {}
@@ -65,6 +68,19 @@ pub(crate) async fn compare(
             before = old.next().await?;
         }
     }
+}
+
+/// The seal record of a snapshot, which is among its first records.
+pub(crate) async fn seal_record(snapshot: &mut dyn SnapshotParts) -> Result<Option<Bytes>, StorageError> {
+    let mut records = Records::new(snapshot);
+    while let Some((key, value)) = records.next().await? {
+        match key.as_str().cmp(SEAL) {
+            Ordering::Less => {}
+            Ordering::Equal => return Ok(Some(value)),
+            Ordering::Greater => return Ok(None),
+        }
+    }
+    Ok(None)
 }
 
 fn values(record: &Option<(Key, Bytes)>) -> Option<&Bytes> {
@@ -132,14 +148,14 @@ mod tests {
     }
 
     async fn compared(new: &[(Key, Bytes)], old: &[(Key, Bytes)], barrier: &Barrier) -> Comparison {
-        compare(&mut parts(new), &mut parts(old), barrier).await.unwrap()
+        compare(&mut parts(new), &mut parts(old), barrier).await.unwrap().0
     }
 
     #[tokio::test]
     async fn each_record_is_added_changed_deleted_or_unchanged() {
         let (backend, barrier) = storage().await;
         let before = backend.records();
-        let same = Comparison { unchanged: 4, has_root: true, has_seal: true, ..Comparison::default() };
+        let same = Comparison { unchanged: 4, has_seal: true, ..Comparison::default() };
         assert_eq!(compared(&before, &before, &barrier).await, same);
         put(&barrier, "a", "2").await;
         put(&barrier, "c", "2").await;
@@ -156,11 +172,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_snapshot_of_another_keyring_has_neither_its_root_key_nor_its_seal() {
+    async fn a_snapshot_of_another_keyring_is_unreadable() {
         let ((backend, barrier), (other, _)) = (storage().await, storage().await);
         let found = compared(&other.records(), &backend.records(), &barrier).await;
         // The text of the test's seal is the same.
-        assert_eq!((found.has_root, found.has_seal, found.unreadable), (false, true, 3));
+        assert_eq!((found.has_seal, found.unreadable), (true, 3));
+        let records = other.records();
+        let seal = seal_record(&mut parts(&records)).await.unwrap();
+        assert_eq!(seal.as_deref(), Some(&b"seal"[..]));
+        assert!(seal_record(&mut parts(&[])).await.unwrap().is_none());
     }
 
     #[tokio::test]

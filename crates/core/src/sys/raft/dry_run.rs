@@ -14,6 +14,7 @@ use tokio::task::spawn_blocking;
 use super::snapshot::{Verified, refusal};
 use crate::cluster::snapshots::compare::{Comparison, compare};
 use crate::cluster::snapshots::{FileParts, SNAPSHOTS, SnapshotFileError};
+use crate::seal::{SealConfig, WayIn};
 use crate::unsealed::Unsealed;
 
 /// What a restore would change.
@@ -31,7 +32,7 @@ pub(super) struct DryRunResponse {
     same_cluster: bool,
     /// Whether its seal configuration is the current one.
     same_seal: bool,
-    /// Whether the server seals itself after the restore, and needs the shares of the snapshot.
+    /// Whether the server seals itself after the restore, and needs the shares or a seal of the snapshot.
     needs_unseal: bool,
     /// The records that would be added.
     added: u64,
@@ -43,6 +44,15 @@ pub(super) struct DryRunResponse {
     unchanged: u64,
     /// The records of the snapshot that the current keyring does not open.
     unreadable: u64,
+}
+
+/// Whether the server opens this seal record by what it has in memory.
+///
+/// # Errors
+/// When the record cannot be read, or was changed by someone without the root key.
+pub(super) fn opens(unsealed: &Unsealed, seal: &[u8]) -> Result<bool> {
+    let known = WayIn::Known(unsealed.current_seal.known_keys());
+    Ok(SealConfig::from_bytes(seal)?.open(&known)?.is_some())
 }
 
 /// Compares a verified snapshot with the current records. Changes nothing.
@@ -64,11 +74,11 @@ pub(super) async fn dry_run(
         Ok((snapshot, found))
     });
     let compared = compared.await.map_err(Error::internal)?;
-    let (snapshot, found) = compared.map_err(|error: SnapshotFileError| match error {
+    let (snapshot, (found, seal)) = compared.map_err(|error: SnapshotFileError| match error {
         SnapshotFileError::Storage(StorageError::Corrupt(why)) => Error::invalid(why.to_string()),
         other => refusal(other),
     })?;
-    let Comparison { added, changed, deleted, unchanged, unreadable, has_root, has_seal } = found;
+    let Comparison { added, changed, deleted, unchanged, unreadable, has_seal } = found;
     let size = snapshot.size;
     let details = snapshot.details;
     let response = DryRunResponse {
@@ -81,7 +91,7 @@ pub(super) async fn dry_run(
         key_term: details.key_term,
         size,
         same_seal: has_seal,
-        needs_unseal: !has_root,
+        needs_unseal: !seal.is_some_and(|seal| opens(unsealed, &seal).unwrap_or(false)),
         added,
         changed,
         deleted,

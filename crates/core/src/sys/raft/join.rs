@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::join::client::{JoinTarget, PemSource, SecretPemSource};
 use crate::cluster::join::pending::Intent;
 use crate::cluster::join::{joiner, retry};
+use crate::lifecycle::Lifecycle;
 use crate::sys::System;
 
 const HELP: Help = Help {
@@ -68,12 +69,25 @@ async fn join(sys: &System, request: JoinRequest) -> Result<SealedResponse<JoinR
     let (retries, non_voter) = (request.retry.0, request.non_voter.0);
     let target = target(request)?;
     let is_initialized = server.parts.seal_config().await?.is_some();
+    let target = if is_initialized { target } else { allowed(&server, target)? };
     if retries && !is_initialized {
         retry::start(&server, target, non_voter);
         return Ok(SealedResponse::ok(JoinResponse { joined: false }));
     }
     joiner::request(&server, Intent { targets: vec![target], non_voter }).await?;
     Ok(SealedResponse::ok(JoinResponse { joined: true }))
+}
+
+/// The leader to join. A node with seals joins without shares, so that `retry_join`, where it is configured, decides which
+/// cluster it joins, and with which certificates, and not a request without a token.
+fn allowed(server: &Lifecycle, target: JoinTarget) -> Result<JoinTarget> {
+    let leaders = &server.parts.settings.join.retry;
+    if server.seals.all().is_empty() || leaders.is_empty() {
+        return Ok(target);
+    }
+    let address = |target: &JoinTarget| target.api_addr.trim_end_matches('/').to_owned();
+    let configured = leaders.iter().find(|leader| address(leader) == address(&target));
+    configured.cloned().ok_or_else(|| Error::invalid("this node joins the leaders of its configuration"))
 }
 
 fn target(request: JoinRequest) -> Result<JoinTarget> {

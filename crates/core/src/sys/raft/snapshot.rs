@@ -1,7 +1,7 @@
 //! `sys/storage/raft/snapshot` and `snapshot-force`: save all records to a file, and replace them by those of a file: of the
 //! body, or of an automatic snapshot.
 
-use std::io::Cursor;
+use std::io::{self, Cursor};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,17 +13,20 @@ use keepfast_framework::{Cx, Error, Outcome, Result, Routes, Status};
 use keepfast_storage::Consensus;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use tokio::runtime::Handle;
 use tokio::sync::OwnedMutexGuard;
 use tokio::task::spawn_blocking;
 
-use super::dry_run::{DryRunResponse, dry_run};
+use super::dry_run::{DryRunResponse, dry_run, opens};
 use crate::cluster::members::explained;
 use crate::cluster::restored;
+use crate::cluster::snapshots::compare::seal_record;
 use crate::cluster::snapshots::directory::SnapshotDirectory;
 use crate::cluster::snapshots::open::OpenSnapshot;
 use crate::cluster::snapshots::source::SnapshotSource;
 use crate::cluster::snapshots::{FileParts, SNAPSHOTS, SnapshotFileError, VerifiedSnapshot, write as write_file};
 use crate::sys::system::{System, call, consensus, unsealed};
+use crate::unsealed::Unsealed;
 
 const SNAPSHOT: Help = Help {
     synopsis: "Returns a snapshot of all records, or replaces them by those of a snapshot.",
@@ -166,9 +169,11 @@ async fn verified(sys: &System, mut source: SnapshotSource) -> Result<Verified> 
 
 /// The records of the snapshot replace the present ones when the response is audited: afterwards the server of this
 /// request is closed.
-async fn begin_restore(sys: &System, cx: &mut Cx, verified: Verified, is_forced: bool) -> Result<()> {
+async fn begin_restore(sys: &System, cx: &mut Cx, mut verified: Verified, is_forced: bool) -> Result<()> {
     let consensus = consensus(sys)?;
-    if !is_forced {
+    if is_forced {
+        verified = check_seal(&*unsealed(cx)?, verified).await?;
+    } else {
         let key = unsealed(cx)?.barrier.derive(verified.snapshot.details.key_term, SNAPSHOTS);
         if !key.is_ok_and(|key| verified.snapshot.is_sealed_by(&key)) {
             return Err(Error::invalid(
@@ -180,6 +185,24 @@ async fn begin_restore(sys: &System, cx: &mut Cx, verified: Verified, is_forced:
     let mark = restored::mark(&unsealed(cx)?.barrier, is_forced).await?;
     cx.after_record(move || replace(consensus, verified, mark));
     Ok(())
+}
+
+/// Refuses a snapshot whose seal record opens by the keys of this server, and has a wrong HMAC: after the restore nothing
+/// would unseal it.
+async fn check_seal(unsealed: &Unsealed, verified: Verified) -> Result<Verified> {
+    let runtime = Handle::current();
+    let read = spawn_blocking(move || {
+        let Verified { snapshot, mut source, turn } = verified;
+        source.rewind()?;
+        let parts = FileParts::of(&snapshot, &mut source);
+        // The restore itself refuses damaged parts.
+        let seal = parts.ok().and_then(|mut parts| runtime.block_on(seal_record(&mut parts)).ok().flatten());
+        Ok::<_, io::Error>((Verified { snapshot, source, turn }, seal))
+    });
+    let (verified, seal) = read.await.map_err(Error::internal)?.map_err(Error::internal)?;
+    let checked = seal.map_or(Ok(false), |seal| opens(unsealed, &seal));
+    checked.map_err(|error| Error::invalid(error.public().to_owned()))?;
+    Ok(verified)
 }
 
 async fn replace(consensus: Arc<dyn Consensus>, verified: Verified, mark: Bytes) -> Result<()> {
