@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::CertificateError;
 use crate::key::PublicKey;
 use crate::packet::{MAX_BYTES, Packet, packets, tag};
-use crate::signature::{Properties, Signature};
+use crate::signature::{Properties, Signature, Unread};
 
 /// The most signatures that are verified.
 const MAX_VERIFIED: usize = 256;
@@ -20,6 +20,9 @@ const SUBKEY_REVOCATION: u8 = 0x28;
 const CERTIFICATION_REVOCATION: u8 = 0x30;
 
 /// A certificate that was checked, with the key that encrypts.
+///
+/// A revocation by the key itself counts also where it cannot be verified, with SHA-1 or of version 3. Revocations by
+/// another key that the certificate names (designated revokers, section 5.2.3.15) are not followed.
 pub struct Certificate {
     fingerprint: String,
     /// The body of the packet of the key that encrypts.
@@ -90,19 +93,33 @@ struct Part<'a> {
     tag: u8,
     body: &'a [u8],
     signatures: Vec<Signature<'a>>,
+    /// Signatures that cannot be verified.
+    unread: Vec<Unread>,
+}
+
+impl<'a> Part<'a> {
+    fn new(tag: u8, body: &'a [u8]) -> Self {
+        Part { tag, body, signatures: Vec::new(), unread: Vec::new() }
+    }
 }
 
 /// The parts of a certificate, the primary key first. Packets of other types are skipped.
 fn parts<'a>(packets: &[Packet<'a>]) -> Vec<Part<'a>> {
-    let mut parts = vec![Part { tag: tag::PUBLIC_KEY, body: &[], signatures: Vec::new() }];
+    let mut parts = vec![Part::new(tag::PUBLIC_KEY, &[])];
     for packet in packets {
         match packet.tag {
             tag::USER_ID | tag::USER_ATTRIBUTE | tag::PUBLIC_SUBKEY => {
-                parts.push(Part { tag: packet.tag, body: packet.body, signatures: Vec::new() });
+                parts.push(Part::new(packet.tag, packet.body));
             }
             tag::SIGNATURE => {
-                if let (Some(part), Some(signature)) = (parts.last_mut(), Signature::read(packet.body)) {
-                    part.signatures.push(signature);
+                let signature = Signature::read(packet.body);
+                let unread = if signature.is_none() { Unread::read(packet.body) } else { None };
+                let kind = signature.as_ref().map(|signature| signature.kind).or(unread.as_ref().map(|one| one.kind));
+                // A revocation of the primary key is that wherever it is.
+                let part = if kind == Some(KEY_REVOCATION) { parts.first_mut() } else { parts.last_mut() };
+                if let Some(part) = part {
+                    part.signatures.extend(signature);
+                    part.unread.extend(unread);
                 }
             }
             _ => {}
@@ -137,7 +154,8 @@ impl Check<'_> {
             let Some(found) = self.newest(part, is_own, &[&signed])? else { continue };
             let revoked = self.newest(part, |kind| kind == CERTIFICATION_REVOCATION, &[&signed])?;
             if part.tag == tag::USER_ID {
-                if revoked.is_some_and(|revoked| revoked.created >= found.created) {
+                let is_doubtful = self.is_doubtful(part, CERTIFICATION_REVOCATION);
+                if is_doubtful || revoked.is_some_and(|revoked| revoked.created >= found.created) {
                     continue;
                 }
                 is_bound = true;
@@ -186,8 +204,16 @@ impl Check<'_> {
         Ok(newest.cloned())
     }
 
+    /// Whether a part has a revocation of this type that cannot be verified and may be by the primary key.
+    fn is_doubtful(&self, part: &Part<'_>, kind: u8) -> bool {
+        part.unread.iter().any(|unread| unread.kind == kind && unread.may_be_of(&self.fingerprint))
+    }
+
     /// Whether the primary key has revoked a key, at whatever time.
     fn is_revoked(&mut self, part: &Part<'_>, kind: u8, signed: &[&[u8]]) -> Result<bool, CertificateError> {
+        if self.is_doubtful(part, kind) {
+            return Ok(true);
+        }
         for signature in part.signatures.iter().filter(|signature| signature.kind == kind) {
             if signature.properties.may_be_of(&self.fingerprint) && self.is_valid(signature, signed)? {
                 return Ok(true);

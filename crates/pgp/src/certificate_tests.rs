@@ -162,6 +162,61 @@ fn no_byte_of_a_certificate_can_change_and_bind_a_key() {
     }
 }
 
+/// The certificate with a signature after the first packet of a type.
+fn with_signature(bytes: &[u8], after: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut is_added = false;
+    for packet in packets(bytes).unwrap() {
+        out.extend_from_slice(&crate::packet::header(packet.tag, packet.body.len()));
+        out.extend_from_slice(packet.body);
+        if packet.tag == after && !is_added {
+            is_added = true;
+            out.extend_from_slice(&crate::packet::header(tag::SIGNATURE, body.len()));
+            out.extend_from_slice(body);
+        }
+    }
+    out
+}
+
+#[test]
+fn a_revocation_that_cannot_be_verified_counts() {
+    let Some(gpg) = Gpg::new() else { return };
+    let whole = gpg.generate(CURVE);
+    let own: [u8; 8] = *hex::decode(gpg.fingerprint()).unwrap().last_chunk().unwrap();
+    let (sha1, sha256) = (2, 8);
+    let version_4 = |kind: u8, hash: u8, hashed: &[u8], issuer: &[u8]| {
+        let issuer = if issuer.is_empty() { Vec::new() } else { [&[9, 16], issuer].concat() };
+        let lengths = [hashed.len(), issuer.len()].map(|length| u16::try_from(length).unwrap().to_be_bytes());
+        [&[4, kind, 22, hash], &lengths[0][..], hashed, &lengths[1], &issuer, &[0, 0]].concat()
+    };
+    let version_3 = |kind: u8, issuer: &[u8]| [&[3, 5, kind, 0x69, 0x55, 0xb9, 0], issuer, &[1, 2, 0, 0]].concat();
+    let created = [5, 2, 0x69, 0x55, 0xb9, 0];
+    let critical = [&created[..], &[2, 0x80 | 100, 0]].concat();
+    for (kind, after, error) in [
+        (KEY_REVOCATION, tag::PUBLIC_KEY, CertificateError::Revoked),
+        (KEY_REVOCATION, tag::PUBLIC_SUBKEY, CertificateError::Revoked),
+        (SUBKEY_REVOCATION, tag::PUBLIC_SUBKEY, CertificateError::CannotEncrypt),
+        (CERTIFICATION_REVOCATION, tag::USER_ID, CertificateError::Unbound),
+    ] {
+        for body in [
+            version_4(kind, sha1, &created, &own),
+            version_4(kind, sha1, &created, &[]),
+            version_4(kind, sha256, &critical, &own),
+            version_3(kind, &own),
+        ] {
+            assert_eq!(refused(&with_signature(&whole, after, &body), NOW), Some(error), "{kind:#x} {body:?}");
+        }
+        // Those of other keys, and one that is verified and is by another key, do not.
+        for body in [
+            version_4(kind, sha1, &created, &[7; 8]),
+            version_3(kind, &[7; 8]),
+            version_4(kind, sha256, &created, &own),
+        ] {
+            assert_eq!(refused(&with_signature(&whole, after, &body), NOW), None, "{kind:#x} {body:?}");
+        }
+    }
+}
+
 #[test]
 fn a_subkey_of_another_certificate_is_not_used() {
     let Some((one, other)) = Gpg::new().zip(Gpg::new()) else { return };

@@ -61,7 +61,7 @@ impl Properties {
 }
 
 impl<'a> Signature<'a> {
-    /// Reads the body of a packet; `None` for other versions and hashes, for SHA-1 and MD5, and for a critical subpacket
+    /// Reads the body of a packet; `None`, see [`Unread`], for other versions and hashes, for SHA-1 and MD5, and for a critical subpacket
     /// that is unknown.
     pub(crate) fn read(body: &'a [u8]) -> Option<Self> {
         let ([4, kind, _, hash, a, b], rest) = body.split_first_chunk::<6>()? else { return None };
@@ -103,6 +103,54 @@ impl<'a> Signature<'a> {
         let digest = self.hash.digest(&signed);
         digest.starts_with(&self.check) && key.verifies(self.hash, &digest, self.numbers)
     }
+}
+
+/// A signature that cannot be verified. A revocation of this kind counts: it may be valid.
+pub(crate) struct Unread {
+    pub(crate) kind: u8,
+    issuer: Option<[u8; 8]>,
+}
+
+impl Unread {
+    /// Reads what [`Signature::read`] did not; `None` without a type of signature.
+    pub(crate) fn read(body: &[u8]) -> Option<Self> {
+        match body {
+            // Section 5.2.2: a length, the type, the time, the id of the issuer.
+            [2 | 3, _, kind, rest @ ..] => {
+                let issuer = rest.get(4..12).and_then(|id| id.try_into().ok());
+                Some(Unread { kind: *kind, issuer })
+            }
+            [_, kind, ..] => Some(Unread { kind: *kind, issuer: issuer_of(body) }),
+            _ => None,
+        }
+    }
+
+    /// Whether it can be of the key with this fingerprint.
+    pub(crate) fn may_be_of(&self, fingerprint: &[u8]) -> bool {
+        self.issuer.is_none_or(|issuer| fingerprint.ends_with(&issuer))
+    }
+}
+
+/// The issuer that the subpackets of a signature of version 4 state; `None` where they are malformed or state several.
+fn issuer_of(body: &[u8]) -> Option<[u8; 8]> {
+    let ([4, _, _, _, a, b], rest) = body.split_first_chunk::<6>()? else { return None };
+    let (hashed, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes([*a, *b])))?;
+    let (length, rest) = rest.split_first_chunk::<2>()?;
+    let (other, _) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+    let mut found: Vec<[u8; 8]> = Vec::new();
+    for subpackets in [hashed, other] {
+        read_subpackets(subpackets, |kind, _, value| {
+            match kind {
+                16 => found.push(value.try_into().ok()?),
+                // The version of the key, and its fingerprint.
+                33 => found.push(*value.strip_prefix(&[4])?.last_chunk()?),
+                _ => {}
+            }
+            Some(())
+        })?;
+    }
+    let first = *found.first()?;
+    found.iter().all(|issuer| *issuer == first).then_some(first)
 }
 
 impl Properties {

@@ -140,6 +140,12 @@ impl Hsm {
         }
         let opened = self.session.decrypt(&parameters(stored.mechanism, &mut iv)?, with, &blob);
         opened.map(Zeroizing::new).map_err(|error| match error {
+            // These two also mean that the HSM is gone: then the session is, too.
+            Error::Pkcs11(rv @ (RvError::GeneralError | RvError::FunctionFailed), _)
+                if self.session.get_session_info().is_err() =>
+            {
+                Failure::new(Class::Unreachable, format!("{rv:?} in Decrypt, and the session ended"))
+            }
             // Libraries differ in the code of a wrong tag or padding.
             Error::Pkcs11(
                 rv @ (RvError::GeneralError

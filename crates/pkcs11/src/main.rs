@@ -1,5 +1,7 @@
 //! Loads the PKCS#11 library of an HSM for the seal pkcs11 of the server, as a process of its own: an error in the library
 //! ends this process and not the server. It serves the requests on standard input until that is closed.
+//!
+//! The server logs the exit status: 0 at the end of standard input, [`NO_OUTPUT`], [`NOT_WRITTEN`], 101 for a panic.
 
 mod hsm;
 #[path = "../../seals/src/pkcs11/protocol.rs"]
@@ -18,13 +20,18 @@ use zeroize::Zeroizing;
 use hsm::{Failure, Hsm};
 use protocol::{Class, MAX_FRAME, Request, Response, read_frame, write_frame};
 
+/// The exit status when standard output cannot be taken for the responses.
+const NO_OUTPUT: u8 = 2;
+/// The exit status when a response cannot be written.
+const NOT_WRITTEN: u8 = 3;
+
 fn main() -> ExitCode {
     forbid_dumps();
     match take_output() {
         Ok(output) => serve(output, &frames()),
         Err(error) => {
             let _ = writeln!(io::stderr(), "keepfast-pkcs11: {error}");
-            ExitCode::FAILURE
+            ExitCode::from(NO_OUTPUT)
         }
     }
 }
@@ -69,7 +76,7 @@ fn serve(mut output: File, frames: &Receiver<Zeroizing<Vec<u8>>>) -> ExitCode {
             drop(Zeroizing::new(key));
         }
         if !is_written || write_frame(&mut output, &written).is_err() {
-            return ExitCode::FAILURE;
+            return ExitCode::from(NOT_WRITTEN);
         }
     }
     ExitCode::SUCCESS

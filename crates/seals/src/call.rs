@@ -87,14 +87,32 @@ impl Calls {
     /// [`SealErrorClass::Unreachable`] without a response. Every status is a response.
     pub(crate) async fn send(&self, request: Request<SecretBytes>) -> Result<Reply, SealError> {
         let request = request.map(|body| Bytes::from_owner(Body(body)));
-        let within = tokio::time::timeout(self.timeout, self.send_repeatedly(request)).await;
+        self.within_timeout(|| Ok(request.clone())).await
+    }
+
+    /// As [`send`](Self::send), with another request for each repetition: for services that accept a nonce once.
+    ///
+    /// # Errors
+    /// Those of `send` and of `create`.
+    pub(crate) async fn send_each(
+        &self,
+        create: impl Fn() -> Result<Request<SecretBytes>, SealError>,
+    ) -> Result<Reply, SealError> {
+        self.within_timeout(|| Ok(create()?.map(|body| Bytes::from_owner(Body(body))))).await
+    }
+
+    async fn within_timeout(&self, create: impl Fn() -> Result<Request<Bytes>, SealError>) -> Result<Reply, SealError> {
+        let within = tokio::time::timeout(self.timeout, self.send_repeatedly(create)).await;
         within.unwrap_or_else(|_| Err(unreachable_because(format!("no response within {:?}", self.timeout))))
     }
 
-    async fn send_repeatedly(&self, request: Request<Bytes>) -> Result<Reply, SealError> {
+    async fn send_repeatedly(
+        &self,
+        create: impl Fn() -> Result<Request<Bytes>, SealError>,
+    ) -> Result<Reply, SealError> {
         let mut repeated = 0;
         loop {
-            let outcome = self.outbound.call(request.clone()).await;
+            let outcome = self.outbound.call(create()?).await;
             if repeated == REPETITIONS || !is_transient(&outcome) {
                 return outcome.map(reply).map_err(|error| unreachable_because(error.to_string()));
             }
@@ -162,6 +180,14 @@ impl Reply {
             _ => return None,
         };
         Some(SealError::new(class, cause))
+    }
+
+    /// The error of a response whose code is unknown. `bad_request` is the class of a 400: of a call that unwraps it is
+    /// [`SealErrorClass::WrongKey`], since only the stored bytes differ from what the service accepted when it wrapped.
+    pub(crate) fn unknown_error(&self, code: &str, bad_request: SealErrorClass) -> SealError {
+        let class = if self.status == StatusCode::BAD_REQUEST { bad_request } else { SealErrorClass::Misconfigured };
+        let unknown = || SealError::new(class, format!("status {} {code}", self.status.as_u16()));
+        self.general_error(code).unwrap_or_else(unknown)
     }
 
     /// The time of `Retry-After` in seconds.

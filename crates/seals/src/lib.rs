@@ -36,7 +36,7 @@ use keepfast_framework::Clock;
 use keepfast_framework::seal::Seal;
 
 use stanza::Stanza;
-pub use stanza::{Environment, SealConfigError, SealStanza};
+pub use stanza::{Environment, SealConfigError, SealStanza, variable_suffix};
 
 /// Creates the seal of a stanza.
 type Create = fn(&Stanza<'_>) -> Result<Arc<dyn Seal>, SealConfigError>;

@@ -178,9 +178,26 @@ impl<'a> Stanza<'a> {
             Some(rest) => PREFIXES.iter().find_map(|prefix| self.environment.variable(&format!("{prefix}{rest}"))),
             None => self.environment.variable(name),
         };
-        let found = find(&format!("{name}_{}", self.stanza.name.replace(['-', '.'], "_")));
+        let found = find(&format!("{name}_{}", variable_suffix(self.stanza.name)));
         let found = found.or_else(|| if self.stanza.shares_kind { None } else { find(name) });
         found.filter(|value| !value.is_empty())
+    }
+
+    /// A variable with which the platform names its identity, or the place of credentials: with the suffix `_NAME`, else
+    /// without it, also where another stanza has the same type.
+    pub(crate) fn ambient(&self, name: &str) -> Option<String> {
+        self.variable(name).or_else(|| self.machine_variable(name))
+    }
+
+    /// The region, else this one, with a warning where a variable without a suffix would not count.
+    pub(crate) fn region_or(&self, default: &str) -> String {
+        self.text("region").unwrap_or_else(|| {
+            if self.stanza.shares_kind {
+                let kind = self.stanza.kind;
+                self.warn(format!("region is not set and is {default}: variables need a suffix beside another {kind}"));
+            }
+            default.to_owned()
+        })
     }
 
     /// A variable of the machine, such as the path of its configuration files: has no suffix.
@@ -231,8 +248,7 @@ impl<'a> Stanza<'a> {
         match url.scheme_str() {
             Some("https") => {}
             Some("http") => {
-                let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
-                if host != "localhost" && !address.is_ok_and(|address| address.is_loopback()) {
+                if !is_loopback(host) {
                     self.warn(format!("{key} is http://: keys and credentials are sent unencrypted"));
                 }
             }
@@ -240,6 +256,17 @@ impl<'a> Stanza<'a> {
         }
         Ok(value.trim_end_matches('/').to_owned())
     }
+}
+
+/// The suffix of the variables of a seal, after `_`.
+pub fn variable_suffix(name: &str) -> String {
+    name.replace(['-', '.'], "_")
+}
+
+/// Whether a host of a URL is this machine.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// The content of a file that holds a secret. The error names the file.
@@ -310,6 +337,13 @@ pub(crate) mod tests {
             (&several, &[("VAULT_KEY", "v"), ("VAULT_KEY_n", "own"), ("VAULT_KEY_m", "other")], "own"),
         ] {
             assert_eq!(with(stanza, variables, |s| s.text("key_name")).as_deref(), Some(expected), "{variables:?}");
+        }
+        for (stanza, variables, expected) in [
+            (&several, &[("AWS_ROLE_ARN", "v")][..], "v"),
+            (&several, &[("AWS_ROLE_ARN", "v"), ("AWS_ROLE_ARN_n", "own")], "own"),
+            (&alone, &[("AWS_ROLE_ARN", "v")], "v"),
+        ] {
+            assert_eq!(with(stanza, variables, |s| s.ambient("AWS_ROLE_ARN")).as_deref(), Some(expected));
         }
         let dashed = SealStanza::new("k", "a-b.c", &options);
         let own = with(&dashed, &[("VAULT_KEY_a_b_c", "own")], |s| s.text("key_name"));

@@ -11,7 +11,7 @@ use keepfast_framework::seal::{Seal, SealErrorClass, WrappedKey};
 
 use crate::stand_in::{Fault, StandIn};
 use crate::stanza::tests::{Variables, options};
-use crate::{SealConfigError, SealStanza, from_stanza};
+use crate::{CreatedSeal, SealConfigError, SealStanza, from_stanza};
 
 /// A clock that moves to the moment for which a caller waits: waits take no time.
 pub(crate) struct Impatient(pub(crate) TestClock);
@@ -47,6 +47,18 @@ pub(crate) fn build_within(
     let stanza = SealStanza { timeout, ..SealStanza::new(kind, "s", &options) };
     let clock: Arc<dyn Clock> = Arc::new(Impatient(TestClock::default()));
     Ok(from_stanza(&stanza, &Variables::of(variables), &clock)?.seal)
+}
+
+/// As [`build`], beside another seal of the type; with the warnings.
+pub(crate) fn build_beside(
+    kind: &str,
+    keys: &[(&str, &str)],
+    variables: &[(&str, &str)],
+) -> Result<CreatedSeal, SealConfigError> {
+    let options = options(keys);
+    let stanza = SealStanza { shares_kind: true, ..SealStanza::new(kind, "s", &options) };
+    let clock: Arc<dyn Clock> = Arc::new(Impatient(TestClock::default()));
+    from_stanza(&stanza, &Variables::of(variables), &clock)
 }
 
 /// Generates one test of every case for a seal: `seal_suite!(name, async || a seal, async || a seal with another key);`
@@ -141,6 +153,15 @@ pub(crate) async fn failures_have_their_class(
             assert_eq!(error.class, *class, "{status} {body}: {error}");
             assert!(!error.to_string().contains("hidden"), "{error}");
         }
+    }
+    // A proxy redirects: that says nothing of the key.
+    service.fault(Some(Fault::Reply(302, "location: http://hidden/\r\n", String::new())));
+    assert_eq!(seal.unwrap(&wrapped).await.err().unwrap().class, SealErrorClass::Misconfigured);
+    // A 400 with an unknown code: only the stored bytes differ from what the service accepted.
+    service.fault(Some(Fault::Reply(400, "", "{}".to_owned())));
+    assert_eq!(seal.unwrap(&wrapped).await.err().unwrap().class, SealErrorClass::WrongKey);
+    if seal.kind() != "transit" {
+        assert_eq!(seal.wrap(&random::key()).await.err().unwrap().class, SealErrorClass::Misconfigured);
     }
     service.fault(Some(Fault::Close));
     assert_eq!(seal.unwrap(&wrapped).await.err().unwrap().class, SealErrorClass::Unreachable);

@@ -9,11 +9,11 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::{Method, Request};
+use http::{Method, Request, StatusCode};
 use keepfast_crypto::locked::Key256;
 use keepfast_crypto::secret::{SecretBytes, SecretString};
 use keepfast_framework::clock::Timestamp;
-use keepfast_framework::seal::{Seal, SealError, SealErrorClass, WrappedKey};
+use keepfast_framework::seal::{Seal, SealError, WrappedKey};
 use parking_lot::Mutex;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
@@ -80,8 +80,7 @@ pub(crate) fn create(stanza: &Stanza<'_>) -> Result<Arc<dyn Seal>, SealConfigErr
     let address = stanza.url("address", &stanza.required("address")?)?;
     let key_name = stanza.required("key_name")?;
     let mount = stanza.required("mount_path")?.trim_matches('/').to_owned();
-    let is_segment = |text: &str| !text.is_empty() && text != "." && text != "..";
-    if !is_segment(&key_name) || key_name.contains('/') || !mount.split('/').all(is_segment) {
+    if !is_segment(&key_name) || !mount.split('/').all(is_segment) {
         return Err(stanza.refused("mount_path and key_name must be the path of a mount and the name of a key"));
     }
     let token = match (stanza.secret("token")?, stanza.text("token_file")) {
@@ -95,6 +94,11 @@ pub(crate) fn create(stanza: &Stanza<'_>) -> Result<Arc<dyn Seal>, SealConfigErr
     let server = Server { calls, address, namespace: stanza.text("namespace"), mount, key_name, token };
     let disable_renewal = stanza.flag("disable_renewal")?;
     Ok(Arc::new(TransitSeal { server: Arc::new(server), disable_renewal, renewal: Mutex::new(None) }))
+}
+
+/// Whether a text is one segment of a path.
+fn is_segment(text: &str) -> bool {
+    !text.is_empty() && text != "." && text != ".." && !text.contains('/')
 }
 
 #[derive(Serialize)]
@@ -146,8 +150,8 @@ struct Errors {
 }
 
 impl Server {
-    /// Calls a path below `/v1/` with the token.
-    async fn call(&self, path: &str, body: SecretBytes) -> Result<Reply, SealError> {
+    /// Calls a path below `/v1/` with the token. Every status is a reply.
+    async fn send(&self, path: &str, body: SecretBytes) -> Result<Reply, SealError> {
         let token = match &self.token {
             Token::Text(token) => token.clone(),
             Token::File(path) => read_secret_text(path).map_err(denied)?,
@@ -162,7 +166,16 @@ impl Server {
         if let Some(namespace) = &self.namespace {
             request = request.header("x-vault-namespace", namespace.as_str());
         }
-        let reply = self.calls.send(request.body(body).map_err(invalid_request)?).await?;
+        self.calls.send(request.body(body).map_err(invalid_request)?).await
+    }
+
+    /// Calls a path below `/v1/` with the token.
+    async fn call(&self, path: &str, body: SecretBytes) -> Result<Reply, SealError> {
+        self.accepted(self.send(path, body).await?)
+    }
+
+    /// The reply, or the error of its status.
+    fn accepted(&self, reply: Reply) -> Result<Reply, SealError> {
         match reply.status.as_u16() {
             200 | 204 => Ok(reply),
             404 => Err(misconfigured(format!("status 404: no transit engine at {}/", self.mount))),
@@ -187,8 +200,11 @@ impl Server {
     async fn decrypt(&self, wrapped: &WrappedKey) -> Result<Key256, SealError> {
         let ciphertext = std::str::from_utf8(&wrapped.blob).ok().filter(|text| version_of(text).is_some());
         let ciphertext = ciphertext.ok_or_else(|| wrong_key("the wrapped key is not a ciphertext of transit"))?;
+        // The configured key may be another one now.
+        let name = wrapped.key_id.rsplit_once(':').map(|(name, _)| name).filter(|name| is_segment(name));
+        let name = name.ok_or_else(|| wrong_key("the stored id is not that of a version of a key"))?;
         let body = json_body(&DecryptRequest { ciphertext })?;
-        let reply = self.call(&format!("{}/decrypt/{}", self.mount, self.key_name), body).await?;
+        let reply = self.call(&format!("{}/decrypt/{name}", self.mount), body).await?;
         let DataOf { data: DecryptResponse { plaintext } } = reply.json()?;
         let plaintext = SecretString::new(plaintext);
         let decoded = STANDARD.decode(plaintext.expose()).map(SecretBytes::new);
@@ -196,11 +212,18 @@ impl Server {
         key.ok_or_else(|| wrong_key("the unwrapped key does not have 32 bytes"))
     }
 
-    /// Renews the token. Returns its remaining time, or `None` when it needs no renewal.
-    async fn renew(&self) -> Result<Option<Duration>, SealError> {
-        let reply = self.call("auth/token/renew-self", json_body(&RenewRequest { increment: 0 })?).await?;
-        let RenewResponse { auth } = reply.json()?;
-        Ok((auth.renewable && auth.lease_duration > 0).then(|| Duration::from_secs(auth.lease_duration)))
+    /// Renews the token.
+    async fn renew(&self) -> Result<Renewal, SealError> {
+        let reply = self.send("auth/token/renew-self", json_body(&RenewRequest { increment: 0 })?).await?;
+        if reply.status == StatusCode::BAD_REQUEST && is_not_renewable(&reply) {
+            return Ok(Renewal::NotRenewable);
+        }
+        let RenewResponse { auth } = self.accepted(reply)?.json()?;
+        Ok(match auth {
+            Renewed { lease_duration: 0, .. } => Renewal::NotNeeded,
+            Renewed { renewable: false, .. } => Renewal::NotRenewable,
+            Renewed { lease_duration, .. } => Renewal::Until(Duration::from_secs(lease_duration)),
+        })
     }
 
     /// Renews the token at half of its time, until it needs none.
@@ -211,14 +234,14 @@ impl Server {
         loop {
             let now = clock.now();
             let wait = match self.renew().await {
-                Ok(None) => return,
-                Ok(Some(ttl)) => {
+                Ok(Renewal::NotNeeded) => return,
+                Ok(Renewal::NotRenewable) => {
+                    tracing::warn!("the token of a transit seal is not renewable: the seal fails when it expires");
+                    return;
+                }
+                Ok(Renewal::Until(ttl)) => {
                     (expires, pause) = (Some(now.after(ttl)), RENEWAL_PAUSE);
                     ttl / 2
-                }
-                Err(error) if is_final(&error) => {
-                    tracing::debug!(%error, "the token of a transit seal is not renewable");
-                    return;
                 }
                 Err(error) => {
                     let expires = expires.map(Timestamp::rfc3339_seconds);
@@ -233,9 +256,21 @@ impl Server {
     }
 }
 
-/// Whether a token can never be renewed: the server refuses the request as such.
-fn is_final(error: &SealError) -> bool {
-    matches!(error.class, SealErrorClass::WrongKey | SealErrorClass::Misconfigured)
+/// The outcome of a renewal.
+enum Renewal {
+    /// The token is valid for this time.
+    Until(Duration),
+    /// The token does not expire.
+    NotNeeded,
+    /// The token can never be renewed.
+    NotRenewable,
+}
+
+/// Whether the server says that the token cannot be renewed, of a batch token or of one that is not renewable. Another 400,
+/// such as that of a load balancer, may be transient.
+fn is_not_renewable(reply: &Reply) -> bool {
+    let Errors { errors } = reply.json().unwrap_or_default();
+    errors.iter().any(|error| error.contains("not renewable") || error.contains("cannot be renewed"))
 }
 
 /// The error of a 400. The text of the server is not shown; it is read for its meaning.

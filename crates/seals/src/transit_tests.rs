@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use keepfast_crypto::aead::AeadKey;
 use keepfast_crypto::random;
 use keepfast_framework::clock::{Clock, TestClock};
+use keepfast_framework::seal::SealErrorClass;
 use serde_json::json;
 
 use super::*;
@@ -21,12 +22,14 @@ struct Engine {
     least: AtomicUsize,
     /// The TTL of the token in seconds.
     ttl: AtomicU64,
+    /// Responses of the next renewals, the last one first.
+    refusals: Mutex<Vec<(u16, String)>>,
 }
 
 impl Engine {
     fn new() -> Arc<Self> {
         let (version, least, ttl) = (AtomicUsize::new(1), AtomicUsize::new(1), AtomicU64::new(0));
-        Arc::new(Engine { key: AeadKey::new(&random::key()), version, least, ttl })
+        Arc::new(Engine { key: AeadKey::new(&random::key()), version, least, ttl, refusals: Mutex::default() })
     }
 
     fn respond(&self, request: &Received) -> (u16, String) {
@@ -37,6 +40,9 @@ impl Engine {
         let body = request.json();
         match request.uri.path() {
             "/v1/auth/token/renew-self" => {
+                if let Some(refusal) = self.refusals.lock().pop() {
+                    return refusal;
+                }
                 let auth = json!({"lease_duration": self.ttl.load(Ordering::SeqCst), "renewable": true});
                 (200, json!({"auth": auth}).to_string())
             }
@@ -159,16 +165,65 @@ async fn a_token_file_is_read_at_each_call() {
 }
 
 #[tokio::test]
-async fn the_token_is_renewed_at_half_of_its_ttl() {
-    let (engine, service) = engine().await;
-    engine.ttl.store(100, Ordering::SeqCst);
-    let renewals = || service.calls().iter().filter(|call| call.ends_with("renew-self")).count();
+async fn the_key_of_the_stored_id_unwraps_after_a_change_of_the_name() {
+    let (_, service) = engine().await;
+    let key = random::key();
+    let old = build("transit", &keys(&service.url), &[]).unwrap().wrap(&key).await.unwrap();
     let mut keys = keys(&service.url);
+    keys.retain(|(name, _)| *name != "key_name");
+    keys.push(("key_name", "none"));
+    let seal = build("transit", &keys, &[]).unwrap();
+    assert_eq!(seal.unwrap(&old).await.unwrap().expose(), key.expose());
+    let calls = service.calls().len();
+    for key_id in ["k", ":v1", "..:v1", ".:v1", "a/b:v1", "../../sys:v1", ""] {
+        let other = WrappedKey { key_id: key_id.to_owned(), ..old.clone() };
+        assert_eq!(seal.unwrap(&other).await.err().unwrap().class, SealErrorClass::WrongKey, "{key_id}");
+    }
+    assert_eq!(service.calls().len(), calls, "an invalid id is not sent");
+}
+
+/// A seal that renews its token, with the clock of the renewal.
+fn renewing(url: &str) -> (Arc<dyn Seal>, TestClock) {
+    let mut keys = keys(url);
     keys.retain(|(name, _)| *name != "disable_renewal");
     let (options, time) = (options(&keys), TestClock::default());
     let clock: Arc<dyn Clock> = Arc::new(time.clone());
     let stanza = SealStanza::new("transit", "s", &options);
-    let seal = from_stanza(&stanza, &Variables::default(), &clock).unwrap().seal;
+    (from_stanza(&stanza, &Variables::default(), &clock).unwrap().seal, time)
+}
+
+fn renewals(service: &StandIn) -> usize {
+    service.calls().iter().filter(|call| call.ends_with("renew-self")).count()
+}
+
+#[tokio::test]
+async fn only_the_words_of_the_server_end_the_renewal_of_a_token() {
+    let errors = |text: &str| json!({"errors": [text]}).to_string();
+    for (last, expected) in
+        [(None, 6), (Some("lease is not renewable"), 4), (Some("batch tokens cannot be renewed"), 4)]
+    {
+        let (engine, service) = engine().await;
+        engine.ttl.store(100, Ordering::SeqCst);
+        let mut refusals: Vec<(u16, String)> = last.map(|text| (400, errors(text))).into_iter().collect();
+        refusals.extend([(400, "bad request".to_owned()), (404, errors("no handler")), (307, String::new())]);
+        *engine.refusals.lock() = refusals;
+        let (seal, time) = renewing(&service.url);
+        for _ in 0..200 {
+            time.advance(Duration::from_secs(10));
+            seal.wrap(&random::key()).await.unwrap();
+        }
+        // The pauses are 10, 20 and 40 s; then each 50 s.
+        let count = renewals(&service);
+        assert!(if last.is_some() { count == expected } else { count >= expected }, "{last:?}: {count}");
+    }
+}
+
+#[tokio::test]
+async fn the_token_is_renewed_at_half_of_its_ttl() {
+    let (engine, service) = engine().await;
+    engine.ttl.store(100, Ordering::SeqCst);
+    let renewals = || renewals(&service);
+    let (seal, time) = renewing(&service.url);
     assert_eq!(renewals(), 0);
     for expected in 1..=3 {
         seal.wrap(&random::key()).await.unwrap();

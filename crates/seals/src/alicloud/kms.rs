@@ -20,9 +20,9 @@ use serde::de::DeserializeOwned;
 use super::AliCredentials;
 use super::sign::sign;
 use super::sources::AliSources;
-use crate::call::{Calls, Reply, form_body, invalid_request, misconfigured, printable_code, wrong_key};
+use crate::call::{Calls, Reply, form_body, invalid_request, printable_code, wrong_key};
 use crate::credentials::Credentials;
-use crate::stanza::{Key, SealConfigError, Stanza};
+use crate::stanza::{Key, SealConfigError, Stanza, is_loopback};
 
 /// The keys of the stanza.
 pub(crate) const KEYS: &[Key] = &[
@@ -49,13 +49,18 @@ struct AliKms {
 /// Creates the seal of a stanza.
 pub(crate) fn create(stanza: &Stanza<'_>) -> Result<Arc<dyn Seal>, SealConfigError> {
     let key_id = stanza.required("kms_key_id")?;
-    let region = stanza.text("region").unwrap_or_else(|| REGION.to_owned());
+    let region = stanza.region_or(REGION);
     if !region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
         return Err(stanza.refused("region must be the name of a region, such as eu-central-1"));
     }
     let domain = stanza.text("domain").unwrap_or_else(|| format!("kms.{region}.aliyuncs.com"));
     let endpoint = stanza.text("endpoint").unwrap_or_else(|| format!("https://{domain}"));
     let endpoint = stanza.url("endpoint", &endpoint)?;
+    // The key to wrap is a parameter of the URL.
+    let url: http::Uri = endpoint.parse().map_err(|_| stanza.refused("endpoint is not a URL"))?;
+    if url.scheme_str() != Some("https") && !is_loopback(url.host().unwrap_or_default()) {
+        return Err(stanza.refused("endpoint must be https://: the key to wrap is in the URL"));
+    }
     let calls = Calls::new(stanza, &stanza.call_settings()?)?;
     let credentials = Credentials::new(Box::new(AliSources::new(stanza)?), stanza.clock());
     Ok(Arc::new(AliKms { calls, credentials, endpoint, key_id }))
@@ -100,17 +105,21 @@ impl AliKms {
     async fn attempt(&self, action: &str, query: &SecretBytes, by: &AliCredentials) -> Result<Reply, SealError> {
         // The service takes parameters in the query only.
         let url = SecretBytes::new([self.endpoint.as_bytes(), b"/?", query.expose()].concat());
-        let request = Request::post(url.expose().as_slice()).header("x-acs-action", action);
-        let request = request.header("x-acs-version", VERSION).header("accept", "application/json");
-        let mut request = request.body(SecretBytes::default()).map_err(invalid_request)?;
-        sign(&mut request, by, self.calls.clock().now(), &random::uuid())?;
-        let reply = self.calls.send(request).await?;
-        if reply.status == StatusCode::OK { Ok(reply) } else { Err(error_of(&reply)) }
+        let create = || {
+            let request = Request::post(url.expose().as_slice()).header("x-acs-action", action);
+            let request = request.header("x-acs-version", VERSION).header("accept", "application/json");
+            let mut request = request.body(SecretBytes::default()).map_err(invalid_request)?;
+            sign(&mut request, by, self.calls.clock().now(), &random::uuid())?;
+            Ok(request)
+        };
+        let reply = self.calls.send_each(create).await?;
+        let bad_request = if action == "Decrypt" { SealErrorClass::WrongKey } else { SealErrorClass::Misconfigured };
+        if reply.status == StatusCode::OK { Ok(reply) } else { Err(error_of(&reply, bad_request)) }
     }
 }
 
-/// The error of a response that is not 200.
-fn error_of(reply: &Reply) -> SealError {
+/// The error of a response that is not 200; `bad_request` is the class of a 400 with an unknown code.
+fn error_of(reply: &Reply, bad_request: SealErrorClass) -> SealError {
     let ErrorResponse { code } = reply.json().unwrap_or_default();
     let code = printable_code(&code);
     let class = match code.as_str() {
@@ -118,8 +127,9 @@ fn error_of(reply: &Reply) -> SealError {
         | "Forbidden.AliasNotFound"
         | "Rejected.Disabled"
         | "Rejected.PendingDeletion"
-        | "Rejected.Unavailable"
-        | "InvalidParameter" => SealErrorClass::WrongKey,
+        | "Rejected.Unavailable" => SealErrorClass::WrongKey,
+        // A repetition on the way to the service, such as that of a proxy.
+        "SignatureNonceUsed" => SealErrorClass::Unreachable,
         code if code.starts_with("InvalidAccessKeyId") || code.starts_with("InvalidSecurityToken") => {
             SealErrorClass::Denied
         }
@@ -127,10 +137,7 @@ fn error_of(reply: &Reply) -> SealError {
         code if code.starts_with("Throttling") || code == "Rejected.Throttling" => {
             SealErrorClass::Throttled(reply.retry_after())
         }
-        _ => {
-            let unknown = || misconfigured(format!("status {} {code}", reply.status.as_u16()));
-            return reply.general_error(&code).unwrap_or_else(unknown);
-        }
+        _ => return reply.unknown_error(&code, bad_request),
     };
     SealError::new(class, code)
 }
@@ -155,12 +162,7 @@ impl Seal for AliKms {
 
     async fn unwrap(&self, wrapped: &WrappedKey) -> Result<Key256, SealError> {
         let blob = std::str::from_utf8(&wrapped.blob).map_err(|_| wrong_key("the wrapped key is not base64"))?;
-        let response: Result<DecryptResponse, _> = self.call("Decrypt", &[("CiphertextBlob", blob)]).await;
-        let DecryptResponse { plaintext } = response.map_err(|error| match error.class {
-            // The request differs from that of `wrap` in the stored bytes only.
-            SealErrorClass::Misconfigured => wrong_key(error.cause),
-            _ => error,
-        })?;
+        let DecryptResponse { plaintext } = self.call("Decrypt", &[("CiphertextBlob", blob)]).await?;
         let plaintext = SecretString::new(plaintext);
         let decoded = STANDARD.decode(plaintext.expose()).map(SecretBytes::new);
         let key = decoded.ok().and_then(|decoded| Key256::from_slice(decoded.expose()));

@@ -1,6 +1,8 @@
 //! The seal alicloudkms against a stand-in that checks signatures, for each source of credentials.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -11,6 +13,7 @@ use keepfast_crypto::random;
 use keepfast_crypto::secret::{SecretBytes, SecretString};
 use keepfast_framework::Timestamp;
 use keepfast_framework::seal::{Seal, SealErrorClass};
+use parking_lot::Mutex;
 use serde_json::json;
 
 use super::AliCredentials;
@@ -46,6 +49,31 @@ fn is_signed(received: &Received) -> bool {
 }
 
 /// KMS, STS and the metadata of an instance, at one address.
+struct Alibaba {
+    key: AeadKey,
+    /// The nonces of signatures: each is accepted once.
+    nonces: Mutex<HashSet<String>>,
+    /// How many further requests with a nonce fail with 503, after their nonce is used.
+    failing: AtomicUsize,
+}
+
+impl Alibaba {
+    fn respond(&self, received: &Received) -> (u16, String) {
+        let in_header = received.header("x-acs-signature-nonce").to_owned();
+        let nonce = if in_header.is_empty() { received.form("SignatureNonce") } else { in_header };
+        if !nonce.is_empty() {
+            if !self.nonces.lock().insert(nonce) {
+                return (400, json!({"Code": "SignatureNonceUsed", "Message": "hidden"}).to_string());
+            }
+            let is_failing = |left: usize| left.checked_sub(1);
+            if self.failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, is_failing).is_ok() {
+                return (503, String::new());
+            }
+        }
+        respond(&self.key, received)
+    }
+}
+
 fn respond(key: &AeadKey, received: &Received) -> (u16, String) {
     let error = |status, code: &str| (status, json!({"Code": code, "Message": "hidden"}).to_string());
     let credentials = json!({
@@ -94,8 +122,14 @@ fn respond(key: &AeadKey, received: &Received) -> (u16, String) {
 }
 
 async fn service() -> StandIn {
-    let key = AeadKey::new(&random::key());
-    StandIn::start(move |received| respond(&key, received)).await
+    alibaba().await.1
+}
+
+async fn alibaba() -> (Arc<Alibaba>, StandIn) {
+    let (key, nonces) = (AeadKey::new(&random::key()), Mutex::default());
+    let alibaba = Arc::new(Alibaba { key, nonces, failing: AtomicUsize::new(0) });
+    let responding = alibaba.clone();
+    (alibaba, StandIn::start(move |received| responding.respond(received)).await)
 }
 
 fn keys(endpoint: &str) -> Vec<(&str, &str)> {
@@ -124,13 +158,14 @@ seal_suite!(cases, kept, kept);
 async fn failures_of_kms_have_their_class() {
     let of = |code: &str| json!({"Code": code, "Message": "hidden"}).to_string();
     let codes = ["Forbidden.NoPermission", "InvalidAccessKeyId.NotFound", "Forbidden.KeyNotFound", "Rejected.Disabled"];
-    let (bodies, throttled) = (codes.map(of), of("Throttling.User"));
+    let (bodies, throttled, used) = (codes.map(of), of("Throttling.User"), of("SignatureNonceUsed"));
     let table = [
         (403, "", bodies[0].as_str(), SealErrorClass::Denied),
         (404, "", &bodies[1], SealErrorClass::Denied),
         (404, "", &bodies[2], SealErrorClass::WrongKey),
         (409, "", &bodies[3], SealErrorClass::WrongKey),
         (400, "", &throttled, SealErrorClass::Throttled(None)),
+        (400, "", &used, SealErrorClass::Unreachable),
         (503, "", "hidden", SealErrorClass::Unreachable),
         (200, "", "hidden", SealErrorClass::Unreachable),
     ];
@@ -166,12 +201,35 @@ async fn credentials_come_from_each_source() {
     assert_eq!((error.class, error.cause.as_str()), (SealErrorClass::Denied, "SignatureDoesNotMatch"));
 }
 
+#[tokio::test]
+async fn each_repetition_has_a_signature_of_its_own() {
+    let (alibaba, service) = alibaba().await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "oidc/+\n").unwrap();
+    let (path, sts) = (file.path().display().to_string(), format!("{}/sts", service.url));
+    let variables = [
+        ("ALIBABA_CLOUD_OIDC_TOKEN_FILE", path.as_str()),
+        ("ALIBABA_CLOUD_ROLE_ARN", "r"),
+        ("ALIBABA_CLOUD_OIDC_PROVIDER_ARN", "p"),
+        ("ALIBABA_CLOUD_STS_ENDPOINT", &sts),
+    ];
+    let seal = build("alicloudkms", &keys(&service.url), &variables).unwrap();
+    // Of the token service, then of KMS.
+    for calls in [3 + 1, 3] {
+        alibaba.failing.store(2, Ordering::SeqCst);
+        let before = service.calls().len();
+        seal.wrap(&random::key()).await.unwrap();
+        assert_eq!(service.calls().len() - before, calls);
+    }
+}
+
 #[test]
 fn the_stanza_needs_a_key_and_both_halves_of_credentials() {
     for (keys, cause) in [
         (&[("region", "eu-central-1")][..], "kms_key_id is required"),
         (&[("kms_key_id", "k"), ("access_key", "hidden")], "set together"),
         (&[("kms_key_id", "k"), ("region", "a/b")], "region must be"),
+        (&[("kms_key_id", "k"), ("endpoint", "http://kms.example.com")], "endpoint must be https://"),
     ] {
         let error = build("alicloudkms", keys, &[]).err().unwrap().to_string();
         assert!(error.contains(cause) && !error.contains("hidden"), "{error}");

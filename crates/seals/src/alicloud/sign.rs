@@ -15,7 +15,8 @@ use crate::call::{host_of, misconfigured, secret_header};
 
 const ALGORITHM: &str = "ACS3-HMAC-SHA256";
 
-/// Signs a request whose query is sorted and encoded: its host, its headers `x-acs-…` and `content-type`, and its body.
+/// Signs a request whose query is sorted and encoded: its method, path and query, its host, all headers that it has now,
+/// and its body. A header that is added later is not signed.
 ///
 /// # Errors
 /// When a credential or a header cannot be part of a request.

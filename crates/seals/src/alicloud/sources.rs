@@ -49,7 +49,7 @@ impl AliSources {
         let settings = stanza.call_settings()?;
         let mut local = settings.clone();
         local.proxies = Proxies::default();
-        let variable = |name: &str| stanza.variable(name);
+        let variable = |name: &str| stanza.ambient(name);
         let oidc = variable("ALIBABA_CLOUD_OIDC_TOKEN_FILE").zip(variable("ALIBABA_CLOUD_ROLE_ARN"));
         let oidc = oidc.zip(variable("ALIBABA_CLOUD_OIDC_PROVIDER_ARN"));
         let sts = variable("ALIBABA_CLOUD_STS_ENDPOINT").unwrap_or_else(|| STS.to_owned());
@@ -68,21 +68,23 @@ impl AliSources {
     /// `AssumeRoleWithOIDC`, which needs no signature.
     async fn of_oidc(&self, oidc: &Oidc) -> Result<Fresh<AliCredentials>, SealError> {
         let token = read_secret_text(&oidc.file).map_err(denied)?;
-        let (nonce, now) = (random::uuid(), self.clock.now().rfc3339_seconds());
-        let body = form_body(&[
-            ("Action", "AssumeRoleWithOIDC"),
-            ("Version", "2015-04-01"),
-            ("Format", "JSON"),
-            ("Timestamp", &now),
-            ("SignatureNonce", &nonce),
-            ("RoleArn", &oidc.role),
-            ("OIDCProviderArn", &oidc.provider),
-            ("OIDCToken", token.expose()),
-            ("RoleSessionName", "keepfast"),
-        ]);
-        let request =
-            Request::post(format!("{}/", self.sts)).header("content-type", "application/x-www-form-urlencoded");
-        let reply = self.calls.send(request.body(body).map_err(invalid_request)?).await?;
+        let create = || {
+            let (nonce, now) = (random::uuid(), self.clock.now().rfc3339_seconds());
+            let body = form_body(&[
+                ("Action", "AssumeRoleWithOIDC"),
+                ("Version", "2015-04-01"),
+                ("Format", "JSON"),
+                ("Timestamp", &now),
+                ("SignatureNonce", &nonce),
+                ("RoleArn", &oidc.role),
+                ("OIDCProviderArn", &oidc.provider),
+                ("OIDCToken", token.expose()),
+                ("RoleSessionName", "keepfast"),
+            ]);
+            let request = Request::post(format!("{}/", self.sts));
+            request.header("content-type", "application/x-www-form-urlencoded").body(body).map_err(invalid_request)
+        };
+        let reply = self.calls.send_each(create).await?;
         if reply.status != StatusCode::OK {
             return Err(refusal(&reply));
         }
@@ -174,6 +176,9 @@ struct ErrorResponse {
 fn refusal(reply: &Reply) -> SealError {
     let ErrorResponse { code } = reply.json().unwrap_or_default();
     let code = printable_code(&code);
+    if code == "SignatureNonceUsed" {
+        return unreachable_because(code);
+    }
     let refused = || denied(format!("no credentials: status {} {code}", reply.status.as_u16()));
     reply.general_error(&code).unwrap_or_else(refused)
 }

@@ -19,9 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::sign::sign;
 use super::sources::AwsSources;
 use super::{AwsCredentials, domain_of};
-use crate::call::{
-    Calls, Reply, invalid_request, json_body, misconfigured, printable_code, unreachable_because, wrong_key,
-};
+use crate::call::{Calls, Reply, invalid_request, json_body, printable_code, unreachable_because, wrong_key};
 use crate::credentials::Credentials;
 use crate::stanza::{Key, SealConfigError, Stanza};
 
@@ -50,7 +48,7 @@ struct AwsKms {
 /// Creates the seal of a stanza.
 pub(crate) fn create(stanza: &Stanza<'_>) -> Result<Arc<dyn Seal>, SealConfigError> {
     let key_id = stanza.required("kms_key_id")?;
-    let region = stanza.text("region").unwrap_or_else(|| REGION.to_owned());
+    let region = stanza.region_or(REGION);
     if !region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
         return Err(stanza.refused("region must be the name of a region, such as us-east-1"));
     }
@@ -132,18 +130,19 @@ impl AwsKms {
     }
 
     async fn attempt(&self, action: &str, body: &SecretBytes, by: &AwsCredentials) -> Result<Reply, SealError> {
+        let bad_request = if action == "Decrypt" { SealErrorClass::WrongKey } else { SealErrorClass::Misconfigured };
         let request = Request::post(format!("{}/", self.endpoint))
             .header("content-type", "application/x-amz-json-1.1")
             .header("x-amz-target", format!("TrentService.{action}"));
         let mut request = request.body(body.clone()).map_err(invalid_request)?;
         sign(&mut request, by, (&self.region, "kms"), self.calls.clock().now())?;
         let reply = self.calls.send(request).await?;
-        if reply.status == http::StatusCode::OK { Ok(reply) } else { Err(error_of(&reply)) }
+        if reply.status == http::StatusCode::OK { Ok(reply) } else { Err(error_of(&reply, bad_request)) }
     }
 }
 
-/// The error of a response that is not 200.
-fn error_of(reply: &Reply) -> SealError {
+/// The error of a response that is not 200; `bad_request` is the class of a 400 with an unknown code.
+fn error_of(reply: &Reply, bad_request: SealErrorClass) -> SealError {
     let KmsError { kind } = reply.json().unwrap_or_default();
     let code = printable_code(kind.rsplit('#').next().unwrap_or_default());
     let class = match code.as_str() {
@@ -171,11 +170,8 @@ fn error_of(reply: &Reply) -> SealError {
         "DependencyTimeoutException" | "KMSInternalException" | "KeyUnavailableException" | "ServiceUnavailable" => {
             SealErrorClass::Unreachable
         }
-        "ValidationException" => SealErrorClass::Misconfigured,
-        _ => {
-            let unknown = || misconfigured(format!("status {} {code}", reply.status.as_u16()));
-            return reply.general_error(&code).unwrap_or_else(unknown);
-        }
+        "ValidationException" => bad_request,
+        _ => return reply.unknown_error(&code, bad_request),
     };
     SealError::new(class, code)
 }
@@ -202,12 +198,7 @@ impl Seal for AwsKms {
     async fn unwrap(&self, wrapped: &WrappedKey) -> Result<Key256, SealError> {
         let blob = STANDARD.encode(&wrapped.blob);
         let request = DecryptRequest { key_id: &wrapped.key_id, ciphertext_blob: &blob };
-        let response: Result<DecryptResponse, _> = self.call("Decrypt", &request).await;
-        let DecryptResponse { plaintext } = response.map_err(|error| match error.class {
-            // The request differs from that of `wrap` in the stored bytes only.
-            SealErrorClass::Misconfigured => wrong_key(error.cause),
-            _ => error,
-        })?;
+        let DecryptResponse { plaintext } = self.call("Decrypt", &request).await?;
         let plaintext = SecretString::new(plaintext);
         let decoded = STANDARD.decode(plaintext.expose()).map(SecretBytes::new);
         let key = decoded.ok().and_then(|decoded| Key256::from_slice(decoded.expose()));

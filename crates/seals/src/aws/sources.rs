@@ -69,7 +69,7 @@ impl AwsSources {
         let settings = stanza.call_settings()?;
         let mut local = settings.clone();
         local.proxies = Proxies::default();
-        let variable = |name: &str| stanza.variable(name);
+        let variable = |name: &str| stanza.ambient(name);
         let session = variable("AWS_ROLE_SESSION_NAME").unwrap_or_else(|| "keepfast".to_owned());
         let web_identity = variable("AWS_WEB_IDENTITY_TOKEN_FILE").zip(variable("AWS_ROLE_ARN"));
         let home = stanza.machine_variable("HOME");
@@ -234,9 +234,9 @@ fn fixed(stanza: &Stanza<'_>) -> Result<Option<AwsCredentials>, SealConfigError>
 }
 
 fn container(stanza: &Stanza<'_>) -> Result<Option<Container>, SealConfigError> {
-    let url = match stanza.variable("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") {
+    let url = match stanza.ambient("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI") {
         Some(path) => format!("{CONTAINER}/{}", path.trim_start_matches('/')),
-        None => match stanza.variable("AWS_CONTAINER_CREDENTIALS_FULL_URI") {
+        None => match stanza.ambient("AWS_CONTAINER_CREDENTIALS_FULL_URI") {
             Some(url) => url,
             None => return Ok(None),
         },
@@ -248,8 +248,8 @@ fn container(stanza: &Stanza<'_>) -> Result<Option<Container>, SealConfigError> 
     if uri.scheme_str() != Some("https") && !is_local && !CONTAINER_HOSTS.contains(&host) {
         return Err(refused());
     }
-    let token = stanza.variable("AWS_CONTAINER_AUTHORIZATION_TOKEN").map(SecretString::new);
-    Ok(Some(Container { url, token, token_file: stanza.variable("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE") }))
+    let token = stanza.ambient("AWS_CONTAINER_AUTHORIZATION_TOKEN").map(SecretString::new);
+    Ok(Some(Container { url, token, token_file: stanza.ambient("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE") }))
 }
 
 fn has_credentials(profile: &Profile) -> bool {

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::AwsCredentials;
 use super::kms_tests::{Kms, accepted, is_signed};
 use crate::stand_in::{Received, StandIn};
-use crate::suite::build;
+use crate::suite::{build, build_beside};
 use keepfast_crypto::secret::SecretString;
 
 /// STS, the metadata of a container and of an instance, and KMS, at one address.
@@ -156,4 +156,26 @@ async fn an_instance_gives_credentials_of_its_role() {
     wraps(&*seal(&service.url, &[])).await;
     let error = seal(&service.url, &[("AWS_EC2_METADATA_DISABLED", "true")]).wrap(&random::key()).await.err().unwrap();
     assert_eq!(error.class, SealErrorClass::Denied);
+}
+
+#[tokio::test]
+async fn beside_another_seal_the_platform_names_the_identity() {
+    let service = services().await;
+    let (_file, path) = written("to+ken/=\n");
+    let sts = format!("{}/sts", service.url);
+    let variables = [
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", path.as_str()),
+        ("AWS_ROLE_ARN", "arn:aws:iam::1:role/r"),
+        ("AWS_ENDPOINT_URL_STS", &sts),
+        // Without a suffix they may belong to the other seal.
+        ("AWS_ACCESS_KEY_ID", "OTHER"),
+        ("AWS_SECRET_ACCESS_KEY", "hidden-other"),
+        ("AWS_REGION", "eu-central-1"),
+    ];
+    let keys = [("kms_key_id", "1"), ("endpoint", service.url.as_str()), ("region", "eu-west-1")];
+    let created = build_beside("awskms", &keys, &variables).unwrap();
+    wraps(&*created.seal).await;
+    assert_eq!(created.warnings, [""; 0]);
+    let warnings = build_beside("awskms", &keys[..2], &variables).unwrap().warnings;
+    assert!(warnings.len() == 1 && warnings[0].contains("region is not set and is us-east-1"), "{warnings:?}");
 }

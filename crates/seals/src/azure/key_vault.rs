@@ -18,9 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sources::AzureSource;
 use crate::bearer::Bearer;
-use crate::call::{
-    Calls, Reply, invalid_request, json_body, misconfigured, printable_code, unreachable_because, wrong_key,
-};
+use crate::call::{Calls, Reply, invalid_request, json_body, printable_code, unreachable_because, wrong_key};
 use crate::credentials::Credentials;
 use crate::stanza::{Key, SealConfigError, Stanza};
 
@@ -146,12 +144,14 @@ impl KeyVault {
 
     async fn attempt(&self, path: &str, body: Option<&SecretBytes>, token: &Bearer) -> Result<Reply, SealError> {
         let method = if body.is_some() { Method::POST } else { Method::GET };
+        let unwraps = path.ends_with("/unwrapkey");
+        let bad_request = if unwraps { SealErrorClass::WrongKey } else { SealErrorClass::Misconfigured };
         let url = format!("{}/keys/{path}?api-version={API_VERSION}", self.endpoint);
         let request = Request::builder().method(method).uri(url).header("content-type", "application/json");
         let request = request.header("authorization", token.header()?);
         let request = request.body(body.cloned().unwrap_or_default()).map_err(invalid_request)?;
         let reply = self.calls.send(request).await?;
-        if reply.status == StatusCode::OK { Ok(reply) } else { Err(error_of(&reply)) }
+        if reply.status == StatusCode::OK { Ok(reply) } else { Err(error_of(&reply, bad_request)) }
     }
 
     /// The identifier of the current version.
@@ -164,8 +164,8 @@ impl KeyVault {
     }
 }
 
-/// The error of a response that is not 200.
-fn error_of(reply: &Reply) -> SealError {
+/// The error of a response that is not 200; `bad_request` is the class of a 400 with an unknown code.
+fn error_of(reply: &Reply, bad_request: SealErrorClass) -> SealError {
     let ErrorResponse { error } = reply.json().unwrap_or_default();
     let inner = error.innererror.map(|inner| inner.code).unwrap_or_default();
     let code = printable_code(if inner.is_empty() { &error.code } else { &inner });
@@ -175,10 +175,7 @@ fn error_of(reply: &Reply) -> SealError {
         }
         "Throttled" => SealErrorClass::Throttled(reply.retry_after()),
         _ if reply.status == StatusCode::NOT_FOUND => SealErrorClass::WrongKey,
-        _ => {
-            let unknown = || misconfigured(format!("status {} {code}", reply.status.as_u16()));
-            return reply.general_error(&code).unwrap_or_else(unknown);
-        }
+        _ => return reply.unknown_error(&code, bad_request),
     };
     SealError::new(class, if code.is_empty() { "status 404".to_owned() } else { code })
 }
@@ -210,12 +207,8 @@ impl Seal for KeyVault {
         let (name, version) = key.ok_or_else(|| wrong_key("the stored id is not that of a version of a key"))?;
         let value = URL_SAFE_NO_PAD.encode(&wrapped.blob);
         let request = KeyRequest { alg: ALGORITHM, value: &value };
-        let response: Result<KeyResponse, _> = self.call(&format!("{name}/{version}/unwrapkey"), Some(&request)).await;
-        let KeyResponse { value, .. } = response.map_err(|error| match error.class {
-            // The request differs from that of `wrap` in the stored bytes only.
-            SealErrorClass::Misconfigured => wrong_key(error.cause),
-            _ => error,
-        })?;
+        let path = format!("{name}/{version}/unwrapkey");
+        let KeyResponse { value, .. } = self.call(&path, Some(&request)).await?;
         let value = SecretString::new(value);
         let decoded = URL_SAFE_NO_PAD.decode(value.expose().trim_end_matches('=')).map(SecretBytes::new);
         let key = decoded.ok().and_then(|decoded| Key256::from_slice(decoded.expose()));

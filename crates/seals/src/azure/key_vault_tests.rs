@@ -13,7 +13,9 @@ use keepfast_framework::seal::{Seal, SealErrorClass, WrappedKey};
 use serde_json::json;
 
 use crate::stand_in::{Received, StandIn};
-use crate::suite::{a_call_ends_at_its_timeout, build, build_within, failures_have_their_class, seal_suite};
+use crate::suite::{
+    a_call_ends_at_its_timeout, build, build_beside, build_within, failures_have_their_class, seal_suite,
+};
 
 /// Keys that take a while to generate.
 fn keys_of_rsa() -> &'static [Vec<u8>; 2] {
@@ -174,6 +176,10 @@ async fn tokens_come_from_each_source() {
         all.extend(variables);
         seal_of(&service, Duration::from_secs(5), &[], &all).wrap(&random::key()).await.unwrap();
     }
+    // Beside another seal the platform names the identity, and the file has precedence over it.
+    let mut all = vec![("AZURE_AUTHORITY_HOST", service.url.as_str()), ("AZURE_FEDERATED_TOKEN_FILE", &path)];
+    all.extend([("AZURE_CLIENT_ID", "app"), ("AZURE_TENANT_ID", "other-tenant")]);
+    build_beside("azurekeyvault", &keys(&service.url), &all).unwrap().seal.wrap(&random::key()).await.unwrap();
     let wrong = [("client_id", "app"), ("client_secret", "hidden-wrong")];
     let error = seal_of(&service, Duration::from_secs(5), &wrong, &[]).wrap(&random::key()).await.err().unwrap();
     assert_eq!((error.class, error.cause.as_str()), (SealErrorClass::Denied, "invalid_client"));

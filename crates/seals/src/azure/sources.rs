@@ -56,14 +56,16 @@ impl AzureSource {
         let mut local = settings.clone();
         local.proxies = Proxies::default();
         let (calls, local) = (Calls::new(stanza, &settings)?, Calls::new(stanza, &local)?);
-        let authority = stanza.variable("AZURE_AUTHORITY_HOST").unwrap_or_else(|| format!("https://{authority}"));
+        let authority = stanza.ambient("AZURE_AUTHORITY_HOST").unwrap_or_else(|| format!("https://{authority}"));
         let authority = stanza.url("AZURE_AUTHORITY_HOST", &authority)?;
-        let client_id = stanza.text("client_id");
+        // The platform sets these variables together with the file of the token.
+        let client_id = stanza.text("client_id").or_else(|| stanza.ambient("AZURE_CLIENT_ID"));
         let secret = stanza.secret("client_secret")?.map(Proof::Secret);
-        let proof = secret.or_else(|| stanza.variable("AZURE_FEDERATED_TOKEN_FILE").map(Proof::TokenFile));
+        let proof = secret.or_else(|| stanza.ambient("AZURE_FEDERATED_TOKEN_FILE").map(Proof::TokenFile));
         let origin = match (proof, client_id) {
             (Some(proof), Some(client_id)) => {
-                let tenant = stanza.required("tenant_id")?;
+                let tenant = stanza.text("tenant_id").or_else(|| stanza.ambient("AZURE_TENANT_ID"));
+                let tenant = tenant.ok_or_else(|| stanza.refused("tenant_id is required"))?;
                 if !tenant.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte)) {
                     return Err(stanza.refused("tenant_id must be an id or a domain"));
                 }
@@ -71,7 +73,7 @@ impl AzureSource {
                 Origin::Application { token_url, client_id, proof }
             }
             (Some(_), None) => return Err(stanza.refused("client_id is required with a secret or a federated token")),
-            (None, client_id) => match stanza.variable("IDENTITY_ENDPOINT").zip(stanza.variable("IDENTITY_HEADER")) {
+            (None, client_id) => match stanza.ambient("IDENTITY_ENDPOINT").zip(stanza.ambient("IDENTITY_HEADER")) {
                 Some((endpoint, header)) => {
                     Origin::AppService { endpoint, header: SecretString::new(header), client_id }
                 }

@@ -17,9 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sources::GoogleSource;
 use crate::bearer::Bearer;
-use crate::call::{
-    Calls, Reply, invalid_request, json_body, misconfigured, printable_code, unreachable_because, wrong_key,
-};
+use crate::call::{Calls, Reply, invalid_request, json_body, printable_code, unreachable_because, wrong_key};
 use crate::credentials::Credentials;
 use crate::stanza::{Key, SealConfigError, Stanza};
 
@@ -136,15 +134,17 @@ impl GcpKms {
     }
 
     async fn attempt(&self, path: &str, body: &SecretBytes, token: &Bearer) -> Result<Reply, SealError> {
+        let unwraps = path.ends_with(":decrypt");
+        let bad_request = if unwraps { SealErrorClass::WrongKey } else { SealErrorClass::Misconfigured };
         let request = Request::post(format!("{}/v1/{path}", self.endpoint)).header("content-type", "application/json");
         let request = request.header("authorization", token.header()?).body(body.clone()).map_err(invalid_request)?;
         let reply = self.calls.send(request).await?;
-        if reply.status == StatusCode::OK { Ok(reply) } else { Err(error_of(&reply)) }
+        if reply.status == StatusCode::OK { Ok(reply) } else { Err(error_of(&reply, bad_request)) }
     }
 }
 
-/// The error of a response that is not 200.
-fn error_of(reply: &Reply) -> SealError {
+/// The error of a response that is not 200; `bad_request` is the class of a 400 with an unknown code.
+fn error_of(reply: &Reply, bad_request: SealErrorClass) -> SealError {
     let ErrorResponse { error: ErrorStatus { status } } = reply.json().unwrap_or_default();
     let code = printable_code(&status);
     let class = match code.as_str() {
@@ -152,10 +152,7 @@ fn error_of(reply: &Reply) -> SealError {
         "NOT_FOUND" | "FAILED_PRECONDITION" => SealErrorClass::WrongKey,
         "RESOURCE_EXHAUSTED" => SealErrorClass::Throttled(reply.retry_after()),
         "UNAVAILABLE" | "INTERNAL" | "DEADLINE_EXCEEDED" | "ABORTED" => SealErrorClass::Unreachable,
-        _ => {
-            let unknown = || misconfigured(format!("status {} {code}", reply.status.as_u16()));
-            return reply.general_error(&code).unwrap_or_else(unknown);
-        }
+        _ => return reply.unknown_error(&code, bad_request),
     };
     SealError::new(class, code)
 }
@@ -194,12 +191,8 @@ impl Seal for GcpKms {
         let key = key.ok_or_else(|| wrong_key("the stored id is not that of a version of a key"))?;
         let ciphertext = STANDARD.encode(&wrapped.blob);
         let request = DecryptRequest { ciphertext: &ciphertext, ciphertext_crc32c: crc32c(&wrapped.blob).to_string() };
-        let response: Result<DecryptResponse, _> = self.call(&format!("{key}:decrypt"), &request).await;
-        let DecryptResponse { plaintext, plaintext_crc32c } = response.map_err(|error| match error.class {
-            // The request differs from that of `wrap` in the stored bytes only.
-            SealErrorClass::Misconfigured => wrong_key(error.cause),
-            _ => error,
-        })?;
+        let response = self.call(&format!("{key}:decrypt"), &request).await?;
+        let DecryptResponse { plaintext, plaintext_crc32c } = response;
         let plaintext = SecretString::new(plaintext);
         let decoded = STANDARD.decode(plaintext.expose()).map(SecretBytes::new).map_err(|_| damaged())?;
         if plaintext_crc32c != crc32c(decoded.expose()).to_string() {

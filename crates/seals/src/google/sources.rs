@@ -138,11 +138,11 @@ impl GoogleSource {
         let mut local = settings.clone();
         local.proxies = Proxies::default();
         let named = stanza.secret("credentials")?;
-        let variable = || stanza.variable("GOOGLE_APPLICATION_CREDENTIALS").map(SecretString::new);
+        let variable = || stanza.ambient("GOOGLE_APPLICATION_CREDENTIALS").map(SecretString::new);
         let origin = match named.or_else(variable) {
             Some(text) if text.expose().trim_start().starts_with('{') => Origin::Text(text),
             Some(path) => Origin::File(path.expose().clone()),
-            None => Origin::Metadata(stanza.variable("GCE_METADATA_HOST").unwrap_or_else(|| METADATA.to_owned())),
+            None => Origin::Metadata(stanza.ambient("GCE_METADATA_HOST").unwrap_or_else(|| METADATA.to_owned())),
         };
         let (calls, local) = (Calls::new(stanza, &settings)?, Calls::new(stanza, &local)?);
         Ok(GoogleSource { calls, local, clock: stanza.clock(), origin })

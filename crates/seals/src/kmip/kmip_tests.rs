@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use keepfast_crypto::keys::symmetric::{Cipher, SymmetricKey};
+use keepfast_framework::seal::SealErrorClass;
 use parking_lot::Mutex;
 use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
@@ -189,6 +190,17 @@ async fn failures_of_the_server_have_their_class() {
         *case.server.refuses.lock() = Some(reason);
         assert_eq!(seal.unwrap(&wrapped).await.err().unwrap().class, class, "{reason:#x}");
         assert_eq!(seal.wrap(&random::key()).await.err().unwrap().class, class, "{reason:#x}");
+    }
+    for (reason, unwrap) in [
+        (0x04, SealErrorClass::WrongKey),
+        (0x06, SealErrorClass::WrongKey),
+        (0x07, SealErrorClass::WrongKey),
+        (0x05, SealErrorClass::Misconfigured),
+        (0x08, SealErrorClass::Misconfigured),
+    ] {
+        *case.server.refuses.lock() = Some(reason);
+        assert_eq!(seal.unwrap(&wrapped).await.err().unwrap().class, unwrap, "{reason:#x}");
+        assert_eq!(seal.wrap(&random::key()).await.err().unwrap().class, SealErrorClass::Misconfigured, "{reason:#x}");
     }
     for raw in [&b""[..], b"HTTP/1.1 400", &[0x42, 0, 0x7b, 1, 0xff, 0xff, 0xff, 0xff], &[0x42, 0, 0x7b, 1, 0, 0, 0, 0]]
     {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use keepfast_crypto::locked::Key256;
 use keepfast_crypto::random;
 use keepfast_crypto::secret::SecretBytes;
-use keepfast_framework::seal::{Seal, SealError, SealErrorClass, WrappedKey};
+use keepfast_framework::seal::{Seal, SealError, WrappedKey};
 use keepfast_outbound::{Authorities, ClientCertificate, Settings, Trust, tls_config};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -130,7 +130,7 @@ impl Kmip {
         let exchange = tokio::time::timeout(self.timeout, self.exchange(request)).await;
         let response =
             exchange.map_err(|_| unreachable_because(format!("no response within {:?}", self.timeout)))??;
-        read_response(response.expose())
+        read_response(response.expose(), operation)
     }
 
     async fn exchange(&self, request: SecretBytes) -> Result<SecretBytes, SealError> {
@@ -180,13 +180,13 @@ fn request(operation: u32, key_id: &str, more: impl FnOnce(&mut Writer)) -> Secr
     writer.finish()
 }
 
-fn read_response(bytes: &[u8]) -> Result<Reply, SealError> {
+fn read_response(bytes: &[u8], operation: u32) -> Result<Reply, SealError> {
     let unknown = || unreachable_because("the response has an unknown form");
     let (message, _) = Item::read(bytes).filter(|(item, _)| item.tag == RESPONSE_MESSAGE).ok_or_else(unknown)?;
     let item = message.child(BATCH_ITEM).ok_or_else(unknown)?;
     let status = item.child(RESULT_STATUS).and_then(Item::number).ok_or_else(unknown)?;
     if status != 0 {
-        return Err(refusal(item.child(RESULT_REASON).and_then(Item::number).unwrap_or(0)));
+        return Err(refusal(item.child(RESULT_REASON).and_then(Item::number).unwrap_or(0), operation));
     }
     let payload = item.child(RESPONSE_PAYLOAD).ok_or_else(unknown)?;
     let data = payload.child(DATA).and_then(Item::bytes).ok_or_else(unknown)?;
@@ -195,11 +195,13 @@ fn read_response(bytes: &[u8]) -> Result<Reply, SealError> {
 }
 
 /// The error of a result reason (section 9.1.3.2.29). The message of the server is not shown.
-fn refusal(reason: u32) -> SealError {
+fn refusal(reason: u32, operation: u32) -> SealError {
     match reason {
         0x01 => wrong_key("item not found"),
         0x03 => denied("authentication not successful"),
         0x05 => misconfigured("operation not supported"),
+        // Only the stored bytes differ from the request that wrapped.
+        0x04 | 0x06 | 0x07 if operation == DECRYPT => wrong_key(format!("result reason {reason:#x}")),
         0x04 | 0x06 | 0x07 => misconfigured(format!("the server refuses the request: result reason {reason:#x}")),
         0x08 => misconfigured("feature not supported"),
         0x0a => wrong_key("cryptographic failure"),
@@ -249,11 +251,7 @@ impl Seal for Kmip {
             payload.bytes(NONCE_OF_IV, iv);
             payload.bytes(AUTHENTICATION_TAG, tag);
         });
-        let Reply { data, .. } = reply.await.map_err(|error| match error.class {
-            // The request differs from that of `wrap` in the stored bytes only.
-            SealErrorClass::Misconfigured => wrong_key(error.cause),
-            _ => error,
-        })?;
+        let Reply { data, .. } = reply.await?;
         Key256::from_slice(data.expose()).ok_or_else(|| wrong_key("the unwrapped key does not have 32 bytes"))
     }
 

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::OciSigner;
 use super::sign::sign;
 use super::sources::OciSource;
-use crate::call::{Calls, Reply, invalid_request, json_body, misconfigured, printable_code, wrong_key};
+use crate::call::{Calls, Reply, invalid_request, json_body, printable_code, wrong_key};
 use crate::credentials::Credentials;
 use crate::stanza::{Key, SealConfigError, Stanza};
 
@@ -116,16 +116,18 @@ impl OciKms {
 
     async fn attempt(&self, url: &str, body: Option<&SecretBytes>, by: &OciSigner) -> Result<Reply, SealError> {
         let method = if body.is_some() { Method::POST } else { Method::GET };
+        let unwraps = url.ends_with("/decrypt");
+        let bad_request = if unwraps { SealErrorClass::WrongKey } else { SealErrorClass::Misconfigured };
         let request = Request::builder().method(method).uri(url).header("accept", "application/json");
         let mut request = request.body(body.cloned().unwrap_or_default()).map_err(invalid_request)?;
         sign(&mut request, by, self.calls.clock().now(), false)?;
         let reply = self.calls.send(request).await?;
-        if reply.status == StatusCode::OK { Ok(reply) } else { Err(error_of(&reply)) }
+        if reply.status == StatusCode::OK { Ok(reply) } else { Err(error_of(&reply, bad_request)) }
     }
 }
 
-/// The error of a response that is not 200.
-fn error_of(reply: &Reply) -> SealError {
+/// The error of a response that is not 200; `bad_request` is the class of a 400 with an unknown code.
+fn error_of(reply: &Reply, bad_request: SealErrorClass) -> SealError {
     let ErrorResponse { code } = reply.json().unwrap_or_default();
     let code = printable_code(&code);
     let class = match code.as_str() {
@@ -133,10 +135,7 @@ fn error_of(reply: &Reply) -> SealError {
         "NotAuthorizedOrNotFound" | "NotAuthenticated" | "NotAuthorized" => SealErrorClass::Denied,
         "IncorrectState" | "NotFound" | "Conflict" => SealErrorClass::WrongKey,
         "TooManyRequests" => SealErrorClass::Throttled(reply.retry_after()),
-        _ => {
-            let unknown = || misconfigured(format!("status {} {code}", reply.status.as_u16()));
-            return reply.general_error(&code).unwrap_or_else(unknown);
-        }
+        _ => return reply.unknown_error(&code, bad_request),
     };
     SealError::new(class, code)
 }
@@ -168,12 +167,7 @@ impl Seal for OciKms {
         let ciphertext = std::str::from_utf8(&wrapped.blob).map_err(|_| wrong_key("the wrapped key is not base64"))?;
         let request = DecryptRequest { key_id, key_version_id, ciphertext };
         let url = format!("{}/{VERSION}/decrypt", self.crypto);
-        let response: Result<DecryptResponse, _> = self.call(&url, Some(json_body(&request)?)).await;
-        let DecryptResponse { plaintext } = response.map_err(|error| match error.class {
-            // The request differs from that of `wrap` in the stored bytes only.
-            SealErrorClass::Misconfigured => wrong_key(error.cause),
-            _ => error,
-        })?;
+        let DecryptResponse { plaintext } = self.call(&url, Some(json_body(&request)?)).await?;
         let plaintext = SecretString::new(plaintext);
         let decoded = STANDARD.decode(plaintext.expose()).map(SecretBytes::new);
         let key = decoded.ok().and_then(|decoded| Key256::from_slice(decoded.expose()));

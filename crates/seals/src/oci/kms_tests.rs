@@ -87,6 +87,8 @@ impl Oracle {
             return match path {
                 _ if !is_known => (403, String::new()),
                 "identity/cert.pem" | "identity/intermediate.pem" => (200, self.certificate.pem()),
+                "instance/canonicalRegionName" => (200, "eu-frankfurt-1\n".to_owned()),
+                "instance/regionInfo/realmDomainComponent" => (200, "no/name".to_owned()),
                 "identity/key.pem" => (200, pem::encode("PRIVATE KEY", pkcs8())),
                 _ => (404, String::new()),
             };
@@ -223,6 +225,20 @@ async fn the_certificate_of_an_instance_is_exchanged_for_a_token() {
     let wrapped = seal.wrap(&key).await.unwrap();
     assert_eq!(seal.unwrap(&wrapped).await.unwrap().expose(), key.expose());
     assert_eq!(service.calls().iter().filter(|call| call.ends_with("/v1/x509")).count(), 1);
+}
+
+#[tokio::test]
+async fn failures_of_the_credentials_say_nothing_of_the_stored_key() {
+    let (_, service) = oracle().await;
+    let (seal, _home) = with_api_key(&service.url, Duration::from_secs(5), "ocid1.user.u1");
+    let wrapped = seal.wrap(&random::key()).await.unwrap();
+    let url = service.url.as_str();
+    let keys = [("key_id", "ocid1.key.k1"), ("crypto_endpoint", url), ("management_endpoint", url)];
+    // The realm of this instance is not a name.
+    let seal = build_within(Duration::from_secs(30), "ocikms", &keys, &[("OCI_METADATA_BASE_URL", url)]).unwrap();
+    let error = seal.unwrap(&wrapped).await.err().unwrap();
+    assert!(error.class == SealErrorClass::Misconfigured && error.cause.contains("realm"), "{error}");
+    assert!(service.calls().contains(&"GET /opc/v2/instance/canonicalRegionName".to_owned()));
 }
 
 #[test]

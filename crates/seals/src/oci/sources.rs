@@ -57,7 +57,7 @@ impl OciSource {
         let settings = stanza.call_settings()?;
         let mut local = settings.clone();
         local.proxies = Proxies::default();
-        let variable = |name: &str| stanza.variable(name);
+        let variable = |name: &str| stanza.ambient(name);
         let origin = if stanza.flag("auth_type_api_key")? {
             let home = || stanza.machine_variable("HOME").map(|home| format!("{home}/.oci/config"));
             let file = variable("OCI_CONFIG_FILE").or_else(|| variable("OCI_CLI_CONFIG_FILE")).or_else(home);
@@ -88,12 +88,10 @@ impl OciSource {
         let endpoint = match endpoint {
             Some(endpoint) => endpoint.to_owned(),
             None => {
-                let region = self.metadata(metadata, "instance/region").await?;
-                let region = region.expose().trim().to_owned();
-                if !region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
-                    return Err(misconfigured("the region of the instance is not a name"));
-                }
-                format!("https://auth.{region}.oraclecloud.com")
+                let region = self.metadata(metadata, "instance/canonicalRegionName").await?;
+                let domain = self.metadata(metadata, "instance/regionInfo/realmDomainComponent").await?;
+                let endpoint = token_service(region.expose().trim(), domain.expose().trim());
+                endpoint.ok_or_else(|| misconfigured("the region or the realm of the instance is not a name"))?
             }
         };
         let session = tokio::task::spawn_blocking(|| RsaKey::generate(SESSION_BITS)).await;
@@ -160,6 +158,15 @@ struct Claims {
     exp: i64,
 }
 
+/// The token service of a region in the domain of its realm.
+fn token_service(region: &str, domain: &str) -> Option<String> {
+    let is_name = |name: &str| {
+        let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
+        is_plain && (1..=128).contains(&name.len()) && name.split('.').all(|label| !label.is_empty())
+    };
+    (is_name(region) && is_name(domain)).then(|| format!("https://auth.{region}.{domain}"))
+}
+
 /// The key of a profile.
 fn of_file(file: &str, name: &str) -> Result<OciSigner, SealError> {
     let text = read_secret_text(file).map_err(denied)?;
@@ -212,4 +219,24 @@ fn expiry_of(token: &str) -> Option<Timestamp> {
 fn refusal(reply: &Reply, what: &str) -> SealError {
     let refused = || denied(format!("{what}: status {}", reply.status.as_u16()));
     reply.general_error("").unwrap_or_else(refused)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_service_is_in_the_domain_of_the_realm() {
+        for (region, domain, url) in [
+            ("eu-frankfurt-1", "oraclecloud.com", Some("https://auth.eu-frankfurt-1.oraclecloud.com")),
+            ("us-langley-1", "oraclegovcloud.com", Some("https://auth.us-langley-1.oraclegovcloud.com")),
+            ("a/b", "oraclecloud.com", None),
+            ("a", "b@c", None),
+            ("a", "b:1", None),
+            ("a", ".b", None),
+            ("", "b", None),
+        ] {
+            assert_eq!(token_service(region, domain).as_deref(), url, "{region} {domain}");
+        }
+    }
 }

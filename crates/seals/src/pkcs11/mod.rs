@@ -23,7 +23,7 @@ use tokio::sync::Mutex;
 
 use crate::call::{denied, json_body, misconfigured, unreachable_because, wrong_key};
 use crate::stanza::{Key, SealConfigError, Stanza};
-use program::{ExchangeError, Program};
+use program::{ExchangeError, Program, Threads};
 use protocol::{Class, Mechanism, Open, Request, Response, Stored};
 
 /// The keys of the stanza.
@@ -50,6 +50,10 @@ const LIBRARY_VARIABLES: [&str; 4] =
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 /// The longest such wait.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// The number of logins without a response after which the next one waits: each may have counted as a wrong PIN.
+const MAX_SILENT_LOGINS: u32 = 2;
+/// That wait.
+const LOGIN_PAUSE: Duration = Duration::from_secs(600);
 /// The longest text of the stanza that is sent to the program.
 const MAX_TEXT: usize = 512;
 
@@ -61,6 +65,7 @@ struct Pkcs11 {
     clock: Arc<dyn Clock>,
     timeout: Duration,
     state: Mutex<State>,
+    threads: Threads,
 }
 
 /// What the first request contains.
@@ -80,12 +85,18 @@ struct State {
     /// Failures since the last success, and the time of the next start.
     failures: u32,
     not_before: Timestamp,
+    /// Logins since the last one with a response.
+    silent_logins: u32,
     /// The PIN was refused: after a few attempts a token is locked, so there is no other one.
     pin_refused: bool,
 }
 
 /// Creates the seal of a stanza.
 pub(crate) fn create(stanza: &Stanza<'_>) -> Result<Arc<dyn Seal>, SealConfigError> {
+    Ok(Arc::new(read(stanza)?))
+}
+
+fn read(stanza: &Stanza<'_>) -> Result<Pkcs11, SealConfigError> {
     let settings = read_settings(stanza)?;
     let program = match stanza.text("helper_program") {
         Some(path) => PathBuf::from(path),
@@ -101,7 +112,7 @@ pub(crate) fn create(stanza: &Stanza<'_>) -> Result<Arc<dyn Seal>, SealConfigErr
         stanza.warn("default_key_label has no effect: the key of each wrapped key is stored");
     }
     let (clock, timeout) = (stanza.clock(), stanza.timeout());
-    Ok(Arc::new(Pkcs11 { settings, program, variables, clock, timeout, state: Mutex::default() }))
+    Ok(Pkcs11 { settings, program, variables, clock, timeout, state: Mutex::default(), threads: Threads::default() })
 }
 
 fn read_settings(stanza: &Stanza<'_>) -> Result<HsmSettings, SealConfigError> {
@@ -190,7 +201,11 @@ impl Pkcs11 {
             let cause = format!("{PROGRAM} ended or failed; it is started again in {wait} s");
             return Err(SealError::new(SealErrorClass::Crashed, cause));
         }
-        let started = Program::start(&self.program, &self.variables);
+        if self.threads.are_full() {
+            let cause = format!("several processes of {PROGRAM} do not end: the HSM or its driver hangs");
+            return Err(SealError::new(SealErrorClass::Crashed, cause));
+        }
+        let started = Program::start(&self.program, &self.variables, &self.threads);
         let mut program = started.map_err(|error| {
             self.failed(state);
             misconfigured(format!("cannot start {}: {error}", self.program.display()))
@@ -206,7 +221,9 @@ impl Pkcs11 {
             mechanism: *mechanism,
         });
         let frame = json_body(&open)?;
+        state.silent_logins = state.silent_logins.saturating_add(1);
         let response = self.exchange(state, &mut program, frame).await?;
+        state.silent_logins = 0;
         match answered(state, response) {
             Ok(_) => Ok(program),
             Err(error) => {
@@ -216,28 +233,31 @@ impl Pkcs11 {
         }
     }
 
+    /// Sends a frame. The failure is counted before it and forgiven after the response: so a call counts that is dropped.
     async fn exchange(
         &self,
         state: &mut State,
         program: &mut Program,
         frame: SecretBytes,
     ) -> Result<Response<SecretText>, SealError> {
-        let reply = program.exchange(frame, self.timeout).await.map_err(|error| {
-            self.failed(state);
-            match error {
-                ExchangeError::Timeout => {
-                    unreachable_because(format!("no response of the HSM within {:?}", self.timeout))
-                }
-                ExchangeError::Ended => SealError::new(SealErrorClass::Crashed, format!("{PROGRAM} ended")),
-            }
+        let before = (state.failures, state.not_before);
+        self.failed(state);
+        let reply = program.exchange(frame, self.timeout).await.map_err(|error| match error {
+            ExchangeError::Timeout => unreachable_because(format!("no response of the HSM within {:?}", self.timeout)),
+            ExchangeError::Ended(status) => SealError::new(SealErrorClass::Crashed, format!("{PROGRAM} ended{status}")),
         })?;
         let parsed = serde_json::from_slice(reply.expose());
-        parsed.map_err(|_| SealError::new(SealErrorClass::Crashed, format!("{PROGRAM} sent an invalid response")))
+        let invalid = |_| SealError::new(SealErrorClass::Crashed, format!("{PROGRAM} sent an invalid response"));
+        let response = parsed.map_err(invalid)?;
+        (state.failures, state.not_before) = before;
+        Ok(response)
     }
 
     /// Counts a failure: the next start waits.
     fn failed(&self, state: &mut State) {
+        let is_silent = state.silent_logins >= MAX_SILENT_LOGINS;
         let wait = SHORTEST_WAIT.saturating_mul(1_u32 << state.failures.min(6)).min(LONGEST_WAIT);
+        let wait = if is_silent { LOGIN_PAUSE } else { wait };
         state.failures = state.failures.saturating_add(1);
         state.not_before = self.clock.now().after(wait);
     }

@@ -2,7 +2,11 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use keepfast_framework::clock::TestClock;
+
 use super::*;
+use crate::SealStanza;
+use crate::stanza::tests::{Variables, options};
 use crate::suite::{build, build_within};
 
 /// A program of this text for the shell.
@@ -41,6 +45,88 @@ async fn a_program_that_fails_is_an_error_of_the_call_only() {
     }
     let missing = build("pkcs11", &keys("/none/helper"), &[]).unwrap();
     assert_eq!(missing.wrap(&Key256::zeroed()).await.err().unwrap().class, SealErrorClass::Misconfigured);
+}
+
+/// A seal with this program and a clock.
+fn with_clock(program: &str, timeout: Duration) -> (Pkcs11, TestClock) {
+    let (options, time) = (options(&keys(program)), TestClock::default());
+    let clock: Arc<dyn Clock> = Arc::new(time.clone());
+    let stanza = SealStanza { timeout, ..SealStanza::new("pkcs11", "s", &options) };
+    (read(&Stanza::new(&stanza, KEYS, &Variables::default(), &clock)).unwrap(), time)
+}
+
+/// Calls the seal until this holds, then drops the call; the class where it fails before.
+async fn call_until(seal: &Pkcs11, holds: impl Fn() -> bool) -> Option<SealErrorClass> {
+    let key = Key256::zeroed();
+    let mut call = std::pin::pin!(seal.wrap(&key));
+    while !holds() {
+        if let Ok(outcome) = tokio::time::timeout(Duration::from_millis(1), &mut call).await {
+            return outcome.err().map(|error| error.class);
+        }
+    }
+    None
+}
+
+#[tokio::test]
+async fn the_status_of_a_program_that_ends_is_in_the_cause() {
+    for (text, cause) in [("exit 3", "keepfast-pkcs11 ended with status 3"), ("kill -SEGV $$", "ended by signal 11")] {
+        let (_directory, path) = script(text);
+        let error = with_clock(&path, Duration::from_secs(5)).0.wrap(&Key256::zeroed()).await.err().unwrap();
+        assert!(error.class == SealErrorClass::Crashed && error.cause.ends_with(cause), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_counts_as_a_failure() {
+    let (directory, path) = script("echo x >> \"${0%/*}/starts\"; exec /bin/sleep 100");
+    let (seal, time) = with_clock(&path, Duration::from_secs(60));
+    let starts = || std::fs::read_to_string(directory.path().join("starts")).unwrap_or_default().lines().count();
+    let call = async || {
+        let before = starts();
+        call_until(&seal, || starts() > before).await
+    };
+    assert_eq!(call().await, None);
+    assert_eq!(call().await, Some(SealErrorClass::Crashed), "the next start waits");
+    time.advance(Duration::from_secs(2));
+    assert_eq!(call().await, None);
+    time.advance(Duration::from_secs(599));
+    assert_eq!(call().await, Some(SealErrorClass::Crashed), "two logins without a response");
+    time.advance(Duration::from_secs(2));
+    while seal.threads.are_full() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(call().await, None);
+    assert_eq!(starts(), 3);
+}
+
+#[tokio::test]
+async fn the_processes_that_a_program_started_end_with_it() {
+    let (directory, path) = script("/bin/sleep 100 & echo \"$! \" > \"${0%/*}/child\"; wait");
+    let (seal, _) = with_clock(&path, Duration::from_secs(60));
+    let child = || std::fs::read_to_string(directory.path().join("child")).unwrap_or_default();
+    assert_eq!(call_until(&seal, || child().ends_with('\n')).await, None);
+    let state = || std::fs::read_to_string(format!("/proc/{}/stat", child().trim())).unwrap_or_default();
+    // A zombie has ended, too.
+    while !(state().is_empty() || state().contains(") Z ")) {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn threads_that_do_not_end_are_few() {
+    let threads = Threads::default();
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    let held = Arc::new(std::sync::Mutex::new(held));
+    for _ in 0..4 {
+        assert!(!threads.are_full());
+        let held = held.clone();
+        threads.spawn_for_test(move || assert!(held.lock().unwrap().recv().is_err()));
+    }
+    assert!(threads.are_full());
+    drop(hold);
+    while threads.are_full() {
+        std::thread::yield_now();
+    }
 }
 
 #[tokio::test]

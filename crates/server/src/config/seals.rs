@@ -42,7 +42,7 @@ const PRIORITY: u16 = 1;
 /// One seal of the configuration, checked; its service is not called.
 #[derive(Clone)]
 pub struct SealSettings {
-    /// The name, by default the type.
+    /// The name, by default the type. It identifies the seal in the storage.
     pub name: String,
     /// The order in which seals are tried, the lowest first.
     pub priority: u16,
@@ -142,7 +142,8 @@ pub(super) fn read(
         }
     }
     if let Some(kind) = environment.setting("SEAL_TYPE").map(str::to_ascii_lowercase) {
-        add_of_environment(&kind, &mut stanzas)?;
+        let name = environment.setting("SEAL_NAME").unwrap_or(&kind);
+        add_of_environment(&kind, name, &mut stanzas)?;
     }
     check_together(&stanzas, has_shamir)?;
     let mut seals = Vec::new();
@@ -236,7 +237,9 @@ fn read_timing(stanza: &mut Stanza<'_>) -> Result<SealTiming, ConfigError> {
 
 /// Adds the seal of `VAULT_SEAL_TYPE`, which has all its keys in variables. A variable that was left over must not change
 /// the seal: with another enabled stanza it is an error.
-fn add_of_environment(kind: &str, stanzas: &mut Vec<Read>) -> Result<(), ConfigError> {
+///
+/// Its name depends on no stanza: it identifies the seal in the storage.
+fn add_of_environment(kind: &str, name: &str, stanzas: &mut Vec<Read>) -> Result<(), ConfigError> {
     let mut enabled = stanzas.iter().filter(|stanza| !stanza.general.disabled);
     if let Some(first) = enabled.next() {
         if first.kind == kind || enabled.any(|stanza| stanza.kind == kind) {
@@ -251,10 +254,13 @@ fn add_of_environment(kind: &str, stanzas: &mut Vec<Read>) -> Result<(), ConfigE
     if !keepfast_seals::kinds().any(|known| known == kind) {
         return Err(ConfigError::Whole(format!("VAULT_SEAL_TYPE: seal {kind:?} is not supported")));
     }
-    let taken = stanzas.iter().any(|stanza| stanza.general.name == kind);
-    let name = if taken { format!("{kind}-environment") } else { kind.to_owned() };
+    if stanzas.iter().any(|stanza| stanza.general.name == name) {
+        let text = format!("VAULT_SEAL_TYPE: a stanza is named {name:?}; set VAULT_SEAL_NAME, and keep it");
+        return Err(ConfigError::Whole(text));
+    }
     let timing = SealTiming::default();
-    let general = General { name, priority: PRIORITY, disabled: false, enroll_manually: false, timing };
+    let general =
+        General { name: name.to_owned(), priority: PRIORITY, disabled: false, enroll_manually: false, timing };
     let (options, source) = (BTreeMap::new(), "the environment".to_owned());
     let (kind, position) = (kind.to_owned(), Position::START);
     stanzas.push(Read { kind, general, options, source, is_environment: true, position });
@@ -276,6 +282,16 @@ fn check_together(stanzas: &[Read], has_shamir: bool) -> Result<(), ConfigError>
         }
         if stanzas[..at].iter().any(|other| other.general.name == *name) {
             return Err(fault(format!("two seals are named {name:?}; set their \"name\"")));
+        }
+        let suffix = keepfast_seals::variable_suffix(name);
+        let shares_variables =
+            |other: &&Read| other.kind == stanza.kind && keepfast_seals::variable_suffix(&other.general.name) == suffix;
+        if let Some(other) = stanzas[..at].iter().find(shares_variables) {
+            let other = &other.general.name;
+            let text = format!(
+                "the seals {other:?} and {name:?} have the same suffix of variables, _{suffix}; name one otherwise"
+            );
+            return Err(fault(text));
         }
     }
     Ok(())

@@ -98,14 +98,40 @@ fn the_environment_is_a_stanza() {
     assert_eq!(names("", &with("static")), ["static static"]);
     assert_eq!(seals("", &with("static")).unwrap().0[0].source, "the environment");
     assert_eq!(names("", &with("shamir")), [""; 0]);
-    // A migration from the file to the environment.
-    assert_eq!(names(&static_seal("disabled = true"), &with("static")), ["static static", "static static-environment"]);
     // It belongs to the stanza of its type, and conflicts with another one.
     assert_eq!(names(&static_seal(""), &with("static")), ["static static"]);
     let error = seals(&static_seal(""), &with("transit")).unwrap_err();
     assert!(error.contains("VAULT_SEAL_TYPE is \"transit\", and the configuration has seal \"static\""), "{error}");
     let error = seals("", &with("none")).unwrap_err();
     assert!(error.contains("seal \"none\" is not supported"), "{error}");
+}
+
+#[test]
+fn the_name_of_the_seal_of_the_environment_depends_on_no_stanza() {
+    let key = [("BAO_STATIC_SEAL_CURRENT_KEY", KEY), ("BAO_STATIC_SEAL_CURRENT_KEY_ID", "e")];
+    let of_kind = [("VAULT_SEAL_TYPE", "static"), key[0], key[1]];
+    let named = [("VAULT_SEAL_TYPE", "static"), ("BAO_SEAL_NAME", "new"), key[0], key[1]];
+    // During a migration from the file to the environment, and after it.
+    let disabled = static_seal("disabled = true");
+    assert_eq!(names(&disabled, &named), ["static static", "static new"]);
+    assert_eq!(names("", &named), ["static new"]);
+    assert_eq!(names(&static_seal("name = \"old\"\n disabled = true"), &of_kind), ["static old", "static static"]);
+    let error = seals(&disabled, &of_kind).unwrap_err();
+    assert_eq!(error, "VAULT_SEAL_TYPE: a stanza is named \"static\"; set VAULT_SEAL_NAME, and keep it");
+    let error = seals("", &[("VAULT_SEAL_TYPE", "static"), ("VAULT_SEAL_NAME", "a b"), key[0], key[1]]).unwrap_err();
+    assert!(error.contains("the name of a seal"), "{error}");
+}
+
+#[test]
+fn two_seals_of_one_type_share_no_variables() {
+    let both = |one: &str, other: &str| {
+        static_seal(&format!("name = \"{one}\"")) + &static_seal(&format!("name = \"{other}\""))
+    };
+    for (one, other) in [("a-b", "a.b"), ("a_b", "a-b"), ("a.b", "a_b")] {
+        let error = seals(&both(one, other), &[]).unwrap_err();
+        assert!(error.contains("have the same suffix of variables, _a_b"), "{error}");
+    }
+    assert_eq!(names(&both("a-b", "a-c"), &[]), ["static a-b", "static a-c"]);
 }
 
 #[test]
