@@ -61,8 +61,8 @@ impl Properties {
 }
 
 impl<'a> Signature<'a> {
-    /// Reads the body of a packet; `None`, see [`Unread`], for other versions and hashes, for SHA-1 and MD5, and for a critical subpacket
-    /// that is unknown.
+    /// Reads the body of a packet; `None` for other versions and hashes, for SHA-1 and MD5, and for a critical subpacket
+    /// that is unknown: see [`Unread`].
     pub(crate) fn read(body: &'a [u8]) -> Option<Self> {
         let ([4, kind, _, hash, a, b], rest) = body.split_first_chunk::<6>()? else { return None };
         let hash = match hash {

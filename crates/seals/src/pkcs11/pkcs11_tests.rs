@@ -3,20 +3,27 @@
 use std::os::unix::fs::PermissionsExt;
 
 use keepfast_framework::clock::TestClock;
+use tokio::sync::MutexGuard;
 
 use super::*;
 use crate::SealStanza;
 use crate::stanza::tests::{Variables, options};
 use crate::suite::{build, build_within};
 
-/// A program of this text for the shell.
-fn script(text: &str) -> (tempfile::TempDir, String) {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("helper");
+/// A program of a test in a directory of its own. One exists at a time: a file that a process which is starting has open for
+/// writing cannot be executed.
+struct Script(tempfile::TempDir, #[expect(dead_code, reason = "held")] MutexGuard<'static, ()>);
+
+static SCRIPTS: Mutex<()> = Mutex::const_new(());
+
+/// A program of this text for the shell, and its path.
+async fn script(text: &str) -> (Script, String) {
+    let script = Script(tempfile::tempdir().unwrap(), SCRIPTS.lock().await);
+    let path = script.0.path().join("helper");
     std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
     let path = path.display().to_string();
-    (directory, path)
+    (script, path)
 }
 
 fn keys(program: &str) -> Vec<(&str, &str)> {
@@ -34,7 +41,7 @@ async fn a_program_that_fails_is_an_error_of_the_call_only() {
         (frame(r#"{"failed":{"class":"misconfigured","cause":"c"}}"#), SealErrorClass::Misconfigured),
         (frame(r#"{"failed":{"class":"pin_refused","cause":"c"}}"#), SealErrorClass::Denied),
     ] {
-        let (_directory, path) = script(&text);
+        let (_directory, path) = script(&text).await;
         let seal = build_within(Duration::from_millis(300), "pkcs11", &keys(&path), &[]).unwrap();
         let error = seal.wrap(&Key256::zeroed()).await.err().unwrap();
         assert_eq!(error.class, class, "{text}: {error}");
@@ -70,7 +77,7 @@ async fn call_until(seal: &Pkcs11, holds: impl Fn() -> bool) -> Option<SealError
 #[tokio::test]
 async fn the_status_of_a_program_that_ends_is_in_the_cause() {
     for (text, cause) in [("exit 3", "keepfast-pkcs11 ended with status 3"), ("kill -SEGV $$", "ended by signal 11")] {
-        let (_directory, path) = script(text);
+        let (_directory, path) = script(text).await;
         let error = with_clock(&path, Duration::from_secs(5)).0.wrap(&Key256::zeroed()).await.err().unwrap();
         assert!(error.class == SealErrorClass::Crashed && error.cause.ends_with(cause), "{error}");
     }
@@ -78,9 +85,9 @@ async fn the_status_of_a_program_that_ends_is_in_the_cause() {
 
 #[tokio::test]
 async fn a_call_that_is_dropped_counts_as_a_failure() {
-    let (directory, path) = script("echo x >> \"${0%/*}/starts\"; exec /bin/sleep 100");
+    let (directory, path) = script("echo x >> \"${0%/*}/starts\"; exec /bin/sleep 100").await;
     let (seal, time) = with_clock(&path, Duration::from_secs(60));
-    let starts = || std::fs::read_to_string(directory.path().join("starts")).unwrap_or_default().lines().count();
+    let starts = || std::fs::read_to_string(directory.0.path().join("starts")).unwrap_or_default().lines().count();
     let call = async || {
         let before = starts();
         call_until(&seal, || starts() > before).await
@@ -101,9 +108,9 @@ async fn a_call_that_is_dropped_counts_as_a_failure() {
 
 #[tokio::test]
 async fn the_processes_that_a_program_started_end_with_it() {
-    let (directory, path) = script("/bin/sleep 100 & echo \"$! \" > \"${0%/*}/child\"; wait");
+    let (directory, path) = script("/bin/sleep 100 & echo \"$! \" > \"${0%/*}/child\"; wait").await;
     let (seal, _) = with_clock(&path, Duration::from_secs(60));
-    let child = || std::fs::read_to_string(directory.path().join("child")).unwrap_or_default();
+    let child = || std::fs::read_to_string(directory.0.path().join("child")).unwrap_or_default();
     assert_eq!(call_until(&seal, || child().ends_with('\n')).await, None);
     let state = || std::fs::read_to_string(format!("/proc/{}/stat", child().trim())).unwrap_or_default();
     // A zombie has ended, too.
@@ -133,7 +140,7 @@ fn threads_that_do_not_end_are_few() {
 async fn the_program_gets_the_variables_of_libraries_only() {
     let directory = tempfile::tempdir().unwrap();
     let list = directory.path().join("list");
-    let (_directory, path) = script(&format!("/usr/bin/env > {}", list.display()));
+    let (_directory, path) = script(&format!("/usr/bin/env > {}", list.display())).await;
     let mut keys = keys(&path);
     keys.push(("library_variables", "OTHER, MISSING"));
     let variables = [("SOFTHSM2_CONF", "/c"), ("OTHER", "o"), ("HIDDEN", "h"), ("VAULT_HSM_PIN", "hidden")];
