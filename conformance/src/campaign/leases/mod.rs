@@ -47,7 +47,9 @@ pub(super) fn run(options: &Options) -> Result<Findings> {
             for item in items {
                 let (log, root) = (&log, &root);
                 let mut rng = Rng::of(options.seed, item + 1_000_000);
-                let caller = Caller { url: urls[rng.below(urls.len())].clone(), root, is_cluster };
+                // The operations of one node do not depend on the choice.
+                let node = if is_cluster { rng.below(urls.len()) } else { 0 };
+                let caller = Caller { url: urls[node].clone(), root, is_cluster };
                 scope.spawn(move || work::operate(log, &caller, &mut rng));
             }
             // An operation takes some ten milliseconds: the fault happens during any of its steps, or after them.
