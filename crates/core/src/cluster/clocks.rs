@@ -128,7 +128,7 @@ mod tests {
             clocks.holds(at(0), None).is_some()
         };
         assert!(!holds(&[]) && !holds(&[10]) && !holds(&[-10, 10]));
-        assert!(holds(&[-11]) && holds(&[3600]), "with one other voter nobody knows which is right");
+        assert!(holds(&[-11]) && holds(&[3600]), "of two clocks either one can be wrong");
         assert!(holds(&[-3600, -3601]) && holds(&[11, 12]));
         assert!(!holds(&[3600, 1]) && !holds(&[-3600, 0, 1, 3600]), "another one is off");
     }

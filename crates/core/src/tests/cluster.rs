@@ -74,7 +74,7 @@ async fn a_forwarded_write_waits_for_no_index() {
     for token in [ROOT, &token] {
         standby.post("secret/data/a", token, written()).await.ok();
     }
-    // A read needs the state, and a token that nobody knows a proof that there is none.
+    // A read needs the state. So does the refusal of an unknown token.
     standby.get("secret/data/a", ROOT).await.is(503);
     standby.post("secret/data/a", "unknown", written()).await.is(503);
     standby.post("auth/none/login/x", ROOT, written()).await.is(503);
