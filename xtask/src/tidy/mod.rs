@@ -53,7 +53,7 @@ struct File {
     text: String,
 }
 
-/// The text files under version control.
+/// The text files under version control, but for `vendor/`.
 struct Repository {
     files: Vec<File>,
 }
@@ -67,7 +67,8 @@ impl Repository {
             let text = std::fs::read_to_string(root().join(path)).ok()?;
             Some(File { path: path.to_owned(), text })
         };
-        Ok(Self { files: listed.lines().filter_map(read).collect() })
+        let is_own = |path: &&str| !path.starts_with("vendor/");
+        Ok(Self { files: listed.lines().filter(is_own).filter_map(read).collect() })
     }
 
     fn rust(&self) -> impl Iterator<Item = &File> {
