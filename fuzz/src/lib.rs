@@ -2,10 +2,12 @@
 //! the short form on stable Rust run the same functions.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a broken property is a panic")]
 
+mod certificates;
 mod cluster;
 mod connection;
 mod languages;
 
+pub use certificates::certificate;
 pub use cluster::{call, frames, log_segment};
 pub use connection::connection_url;
 pub use languages::{denied_parameter, keys_filter, password_policy, schedule, statement, template};
@@ -28,7 +30,7 @@ use tokio::runtime::Runtime;
 pub type Target = (&'static str, fn(&[u8]), &'static [&'static str]);
 
 /// Every target.
-pub const TARGETS: [Target; 20] = [
+pub const TARGETS: [Target; 21] = [
     ("json", json, BODIES),
     ("hcl", hcl, HCL),
     ("policy", policy, HCL),
@@ -53,6 +55,7 @@ pub const TARGETS: [Target; 20] = [
     ("schedule", schedule, SCHEDULES),
     ("password_policy", password_policy, PASSWORD_POLICIES),
     ("denied_parameter", denied_parameter, DENIED_PARAMETERS),
+    ("certificate", certificate, certificates::CERTIFICATES),
 ];
 
 const HCL: &[&str] = &[

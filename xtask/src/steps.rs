@@ -48,7 +48,7 @@ const ALL: [Step; 26] = [
     step("leases", 21, |shell| campaign(shell, &["leases", "--count", "21"])),
     step("due", 20_000, due),
     step("tokens", 5000, |shell| campaign(shell, &["tokens", "--count", "5000"])),
-    step("fuzz", 20, fuzz),
+    step("fuzz", 21, fuzz),
 ];
 
 /// The names of all steps.

@@ -27,7 +27,7 @@ pub struct DevMount {
 /// When storage fails, and with 400 for an engine that this server does not have.
 pub async fn init_dev(node: &Node, root_token: Option<SecretString>, mount: Option<DevMount>) -> Result<Initialized> {
     let server = &node.lifecycle;
-    let made = init::initialize(server, Some(SealShape { shares: 1, threshold: 1 }), root_token).await?;
+    let made = init::initialize(server, Some(SealShape { shares: 1, threshold: 1 }), root_token, Ok).await?;
     server.unseal(&made.shares).await?;
     if let (Some(mount), Some(unsealed)) = (mount, server.unsealed()) {
         let options = BTreeMap::from([("version".to_owned(), mount.version.to_owned())]);

@@ -31,18 +31,22 @@ pub struct Initialized {
 /// Initialises the storage: keyring, seal record, mounts, policies, salts and first root token, all prepared in memory and
 /// written in one commit. Leaves a server sealed whose root key is under shares; a server with seals is unsealed, if it
 /// can be. `shape` is that of the unseal keys, or of the recovery keys of a server with seals, which may have none.
+/// `respond` creates the response before the commit.
 ///
 /// Fails with 400 when it is initialised already; with 500 and the reason when an audit device cannot be opened or
-/// storage fails; with 503 when no seal works. In all cases nothing is written.
-pub(crate) async fn initialize(
+/// storage fails; with 503 when no seal works; when `respond` fails. In all cases nothing is written.
+pub(crate) async fn initialize<T>(
     server: &Lifecycle,
     shape: Option<SealShape>,
     root_token: Option<SecretString>,
-) -> Result<Initialized> {
+    respond: impl FnOnce(Initialized) -> Result<T>,
+) -> Result<T> {
     let (key, shares) = shape.map(share_key::generate).transpose()?.unzip();
+    let respond = |root_token| respond(Initialized { shares: shares.unwrap_or_default(), root_token });
     let changing = server.changing.lock().await;
     let keys = shape.zip(key.as_ref());
-    let (root_token, opens) = initialize_once(server, keys, root_token).await.map_err(|e| explained("init", e))?;
+    let initialized = initialize_once(server, keys, root_token, respond).await;
+    let (response, opens) = initialized.map_err(|e| explained("init", e))?;
     drop(changing);
     let shape = shape.unwrap_or(SealShape { shares: 0, threshold: 0 });
     tracing::info!(shares = shape.shares, threshold = shape.threshold, "security barrier initialized");
@@ -53,15 +57,16 @@ pub(crate) async fn initialize(
         tracing::error!(%error, "the new server is not unsealed");
         server.seals.begin_round();
     }
-    Ok(Initialized { shares: shares.unwrap_or_default(), root_token })
+    Ok(response)
 }
 
-/// Returns the root token, and what unseals the server if a seal does.
-async fn initialize_once(
+/// Returns the response, and what unseals the server if a seal does.
+async fn initialize_once<T>(
     server: &Lifecycle,
     shares: Option<(SealShape, &Key256)>,
     root_token: Option<SecretString>,
-) -> Result<(SecretString, Option<WayIn>)> {
+    respond: impl FnOnce(SecretString) -> Result<T>,
+) -> Result<(T, Option<WayIn>)> {
     let initialized = || Error::invalid("Vault is already initialized");
     if known_seal(server).await?.is_some() {
         return Err(initialized());
@@ -87,9 +92,9 @@ async fn initialize_once(
     let opens = first.zip(kek).map(|(id, kek)| WayIn::Slot(id, kek));
     let staged = Arc::new(MemoryBackend::new());
     Barrier::create(staged.clone(), &root, config.to_bytes()?, server.parts.clock.now().unix()).await?;
-    let root_token = fill(&server.parts, staged.clone(), &root, &config, root_token).await?;
+    let response = respond(fill(&server.parts, staged.clone(), &root, &config, root_token).await?)?;
     match Barrier::publish(&staged, &*server.parts.backend).await {
-        Ok(()) => Ok((root_token, opens)),
+        Ok(()) => Ok((response, opens)),
         Err(StorageError::Conflict) => Err(initialized()),
         Err(error @ (StorageError::Stopped(_) | StorageError::Io { .. })) => Err(Error::internal(format!(
             "{error}; if the server says after a restart that it is initialized, its shares are lost: empty the \

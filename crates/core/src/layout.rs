@@ -29,6 +29,8 @@ pub(crate) const ENGINE_STORAGE: [&str; 2] = ["logical/", "auth/"];
 pub(crate) const MOUNT_ENTRIES: &str = "mount/";
 /// Policies, in [`SYSTEM_STORAGE`].
 pub(crate) const POLICIES: &str = "policy/";
+/// Backups of encrypted shares, in [`SYSTEM_STORAGE`].
+pub(crate) const SHARE_BACKUPS: &str = "share-backup/";
 /// Locks of users, in [`SYSTEM_STORAGE`].
 pub(crate) const LOCKS: &str = "lockout/";
 /// Locks of names without a user, in [`SYSTEM_STORAGE`].

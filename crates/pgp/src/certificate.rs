@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use keepfast_crypto::secret::SecretString;
 
 use crate::CertificateError;
 use crate::key::PublicKey;
@@ -10,6 +11,8 @@ use crate::signature::{Properties, Signature, Unread};
 
 /// The most signatures that are verified.
 const MAX_VERIFIED: usize = 256;
+/// The longest user id in bytes, as in GnuPG.
+const MAX_USER_ID: usize = 2048;
 
 /// Types of signatures.
 const CERTIFICATIONS: std::ops::RangeInclusive<u8> = 0x10..=0x13;
@@ -79,7 +82,13 @@ impl Certificate {
             None if primary.can_encrypt() && described.encrypts(true) => primary.body,
             None => return Err(CertificateError::CannotEncrypt),
         };
-        Ok(Certificate { fingerprint: hex::encode(check.fingerprint), key: key.to_vec() })
+        Certificate { fingerprint: hex::encode(check.fingerprint), key: key.to_vec() }.proven()
+    }
+
+    /// The certificate, if an encryption to it succeeds.
+    fn proven(self) -> Result<Self, CertificateError> {
+        self.encrypt(&SecretString::new(String::new())).map_err(|_| CertificateError::CannotEncrypt)?;
+        Ok(self)
     }
 
     /// The fingerprint of the certificate, 40 digits of hexadecimal in lower case.
@@ -145,7 +154,9 @@ impl Check<'_> {
         for part in parts {
             let (signed, is_own): (Vec<u8>, fn(u8) -> bool) = match part.tag {
                 tag::PUBLIC_KEY => (hashed.clone(), |kind| kind == DIRECT),
-                tag::USER_ID => (user_id(&hashed, part.body), |kind| CERTIFICATIONS.contains(&kind)),
+                tag::USER_ID if part.body.len() <= MAX_USER_ID => {
+                    (user_id(&hashed, part.body), |kind| CERTIFICATIONS.contains(&kind))
+                }
                 _ => continue,
             };
             if part.tag == tag::PUBLIC_KEY && self.is_revoked(part, KEY_REVOCATION, &[&hashed])? {

@@ -1,82 +1,12 @@
 //! Certificates and messages with GnuPG: what it creates is accepted or refused, and it decrypts what is encrypted.
 
-use std::cell::Cell;
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
-
 use keepfast_crypto::secret::SecretString;
 
 use super::*;
+use crate::gnupg::{CURVE, Gpg, RSA, SIGN_ONLY, START};
 
-/// GnuPG with a keyring of its own.
-struct Gpg(tempfile::TempDir, Cell<u32>);
-
-/// 2026-01-01T00:00:00Z; GnuPG starts here, and each command is a second later: signatures of one second conflict.
-const START: u64 = 1_767_225_600;
 /// The time of the checks.
 const NOW: u64 = START + 60;
-
-impl Gpg {
-    /// `None`, with a message, where GnuPG is missing and not required.
-    fn new() -> Option<Self> {
-        if Command::new("gpg").arg("--version").output().is_err() {
-            assert!(std::env::var_os("KEEPFAST_SERVERS").is_none(), "gpg is not installed");
-            eprintln!("skipped: gpg is not installed");
-            return None;
-        }
-        let home = tempfile::tempdir().unwrap();
-        std::fs::write(home.path().join("gpg.conf"), "pinentry-mode loopback\npassphrase ''\nno-permission-warning\n")
-            .unwrap();
-        Some(Gpg(home, Cell::new(0)))
-    }
-
-    fn home(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn run(&self, arguments: &[&str], input: &[u8]) -> Vec<u8> {
-        let output = self.output(arguments, input);
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        output.stdout
-    }
-
-    fn output(&self, arguments: &[&str], input: &[u8]) -> Output {
-        self.1.set(self.1.get() + 1);
-        let time = format!("20260101T0000{:02}!", self.1.get());
-        let mut command = Command::new("gpg");
-        command.args(["--batch", "--yes", "--quiet", "--faked-system-time", &time, "--passphrase", ""]);
-        command.args(arguments).env("GNUPGHOME", self.home());
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        std::io::Write::write_all(&mut child.stdin.take().unwrap(), input).unwrap();
-        child.wait_with_output().unwrap()
-    }
-
-    /// A key with these parameters of GnuPG; returns its certificate.
-    fn generate(&self, parameters: &str) -> Vec<u8> {
-        let text =
-            format!("%no-protection\n{parameters}\nName-Real: a\nName-Email: a@example.com\nExpire-Date: 0\n%commit\n");
-        self.run(&["--generate-key"], text.as_bytes());
-        self.run(&["--export", "a@example.com"], b"")
-    }
-
-    fn fingerprint(&self) -> String {
-        let listing = self.run(&["--with-colons", "--fingerprint", "a@example.com"], b"");
-        let listing = String::from_utf8(listing).unwrap();
-        let line = listing.lines().find(|line| line.starts_with("fpr:")).unwrap();
-        line.split(':').nth(9).unwrap().to_ascii_lowercase()
-    }
-}
-
-impl Drop for Gpg {
-    fn drop(&mut self) {
-        let _ = Command::new("gpgconf").args(["--kill", "gpg-agent"]).env("GNUPGHOME", self.home()).output();
-    }
-}
-
-const RSA: &str =
-    "Key-Type: RSA\nKey-Length: 3072\nKey-Usage: sign\nSubkey-Type: RSA\nSubkey-Length: 2048\nSubkey-Usage: encrypt";
-const CURVE: &str = "Key-Type: EDDSA\nKey-Curve: Ed25519\nKey-Usage: sign\nSubkey-Type: ECDH\nSubkey-Curve: Cv25519\nSubkey-Usage: encrypt";
 
 fn refused(bytes: &[u8], now: u64) -> Option<CertificateError> {
     Certificate::from_bytes(bytes, now).err()
@@ -106,7 +36,7 @@ fn gnupg_decrypts_messages_to_rsa_and_curve25519_keys() {
 #[test]
 fn a_key_that_only_signs_is_refused() {
     let Some(gpg) = Gpg::new() else { return };
-    let bytes = gpg.generate("Key-Type: EDDSA\nKey-Curve: Ed25519\nKey-Usage: sign");
+    let bytes = gpg.generate(SIGN_ONLY);
     assert_eq!(refused(&bytes, NOW), Some(CertificateError::CannotEncrypt));
 }
 
@@ -218,10 +148,36 @@ fn a_revocation_that_cannot_be_verified_counts() {
 }
 
 #[test]
+fn a_key_of_low_order_is_no_certificate() {
+    let Some(gpg) = Gpg::new() else { return };
+    let bytes = gpg.generate(CURVE);
+    let mut certificate = Certificate::from_bytes(&bytes, NOW).unwrap();
+    // The point after the curve's identifier, the length in bits and the native octet.
+    let at = certificate.key.len() - 36;
+    certificate.key[at..at + 32].fill(0);
+    assert_eq!(certificate.proven().err(), Some(CertificateError::CannotEncrypt));
+}
+
+#[test]
+fn the_work_of_a_certificate_is_bounded() {
+    let Some(gpg) = Gpg::new() else { return };
+    let whole = gpg.generate(CURVE);
+    let found = packets(&whole).unwrap();
+    let signature = found.iter().find(|packet| packet.tag == tag::SIGNATURE).unwrap();
+    let framed = |tag: u8, body: &[u8]| [crate::packet::header(tag, body.len()), body.to_vec()].concat();
+    let primary = framed(found[0].tag, found[0].body);
+    // A long user id is hashed by none of its signatures.
+    let signatures = framed(tag::SIGNATURE, signature.body).repeat(MAX_VERIFIED + 1);
+    let long = [primary.clone(), framed(tag::USER_ID, &[b'a'; MAX_USER_ID + 1]), signatures.clone()].concat();
+    assert_eq!(refused(&long, NOW), Some(CertificateError::Unbound));
+    let short = [primary, framed(tag::USER_ID, &[b'a'; MAX_USER_ID]), signatures].concat();
+    assert_eq!(refused(&short, NOW), Some(CertificateError::TooLong));
+}
+
+#[test]
 fn a_subkey_of_another_certificate_is_not_used() {
     let Some((one, other)) = Gpg::new().zip(Gpg::new()) else { return };
-    let (signer, encrypting) =
-        (one.generate("Key-Type: EDDSA\nKey-Curve: Ed25519\nKey-Usage: sign"), other.generate(CURVE));
+    let (signer, encrypting) = (one.generate(SIGN_ONLY), other.generate(CURVE));
     let foreign = packets(&encrypting).unwrap();
     let at = foreign.iter().position(|packet| packet.tag == tag::PUBLIC_SUBKEY).unwrap();
     let mut mixed = signer;

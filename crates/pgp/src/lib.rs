@@ -16,6 +16,8 @@
 //! ```
 
 mod certificate;
+#[cfg(test)]
+mod gnupg;
 mod key;
 mod message;
 mod packet;

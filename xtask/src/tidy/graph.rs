@@ -21,7 +21,10 @@ const ALLOWED: [(&str, &[&str]); 17] = [
     ("keepfast-framework", &["keepfast-go", "keepfast-json", "keepfast-crypto", "keepfast-storage"]),
     ("keepfast-edge", &["keepfast-json", "keepfast-crypto", "keepfast-framework"]),
     ("keepfast-engines", &["keepfast-json", "keepfast-crypto", "keepfast-framework"]),
-    ("keepfast-core", &["keepfast-json", "keepfast-crypto", "keepfast-hcl", "keepfast-storage", "keepfast-framework"]),
+    (
+        "keepfast-core",
+        &["keepfast-json", "keepfast-crypto", "keepfast-hcl", "keepfast-pgp", "keepfast-storage", "keepfast-framework"],
+    ),
     ("keepfast-pgp", &["keepfast-crypto"]),
     ("keepfast-pkcs11", &[]),
     ("keepfast-seals", &["keepfast-crypto", "keepfast-framework", "keepfast-outbound"]),

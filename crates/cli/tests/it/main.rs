@@ -8,10 +8,13 @@
 
 mod data;
 mod formats;
+#[path = "../../../pgp/src/gnupg.rs"]
+mod gnupg;
 mod kv;
 mod login;
 mod mounts;
 mod operator;
+mod pgp;
 mod policies;
 mod process;
 mod raft;

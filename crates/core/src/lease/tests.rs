@@ -187,8 +187,9 @@ impl LeaseFixture {
     async fn on(backend: Arc<dyn Backend>, data_directory: &str) -> Self {
         let (clock, external) = (TestClock::default(), Arc::new(ExternalSystem::default()));
         let node = node(&backend, &clock, &external, data_directory);
-        let made =
-            crate::init::initialize(&node.lifecycle, Some(SealShape { shares: 1, threshold: 1 }), None).await.unwrap();
+        let made = crate::init::initialize(&node.lifecycle, Some(SealShape { shares: 1, threshold: 1 }), None, Ok)
+            .await
+            .unwrap();
         let share = made.shares.into_iter().next().unwrap();
         let unsealed = opened(&node, &share).await;
         for path in ["a/", "b/"] {

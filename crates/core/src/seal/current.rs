@@ -97,7 +97,7 @@ impl CurrentSeal {
     pub(crate) async fn change_if(
         &self,
         barrier: &Barrier,
-        change: Change,
+        mut change: Change,
         is_due: impl FnOnce(&SealConfig) -> Result<bool>,
     ) -> Result<bool> {
         let _changing = self.changing.lock().await;
@@ -106,14 +106,17 @@ impl CurrentSeal {
         if !is_due(&config)? {
             return Ok(false);
         }
-        let has_new_shares = matches!(change, Change::NewShares { .. });
+        let (has_new_shares, with) = match &mut change {
+            Change::NewShares { backup, .. } => (true, backup.take()),
+            _ => (false, None),
+        };
         let root = current_root(&config, barrier, &known)?;
         let Changed { config, root } = apply(&config, change, &root, &known)?;
         let to = config.to_bytes()?;
         match root {
             Some(root) => {
                 let coming = ComingRoot { record: sha256(&to), root, seal: SecretBytes::default() };
-                self.replace(barrier, &coming, SealChange { from, to }).await?;
+                self.replace(barrier, &coming, SealChange { from, to, with }).await?;
             }
             None => settled(SealRecord::replace(&*self.backend, &from, to).await)?,
         }

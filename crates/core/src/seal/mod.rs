@@ -1,11 +1,12 @@
 //! The seal: the record with the ways to the root key ([`record`], [`slots`]), the seals of the configuration ([`set`],
-//! [`access`]), and how shares are collected, kept and replaced ([`current`], [`shares`], [`rekey`]).
+//! [`access`]), and how shares are collected, kept, replaced and encrypted ([`current`], [`shares`], [`rekey`], [`pgp`]).
 
 pub(crate) mod access;
 mod counts;
 pub(crate) mod current;
 pub(crate) mod generate_root;
 mod known_keys;
+pub(crate) mod pgp;
 pub(crate) mod proven;
 pub(crate) mod record;
 mod record_v1;

@@ -6,6 +6,7 @@ use keepfast_crypto::secret::SecretBytes;
 use keepfast_crypto::{compare, random};
 use keepfast_framework::{Error, Result};
 
+use super::pgp::{Backup, IssuedShares, Recipients};
 use super::shape::SealShape;
 use super::share_key;
 use super::shares::Unsealing;
@@ -16,7 +17,9 @@ pub(crate) struct Rekey {
     pub(crate) nonce: String,
     /// The number of new shares and their threshold; `None` for another root key without new shares.
     pub(crate) shape: Option<SealShape>,
-    /// Returned in the status as requested; without PGP there is no backup.
+    /// The certificates to which the new shares are encrypted.
+    pub(crate) recipients: Option<Recipients>,
+    /// Whether the encrypted shares are stored as well.
     pub(crate) backup: bool,
     /// Whether the new shares are valid only after a quorum of them was sent back.
     pub(crate) verify: bool,
@@ -38,23 +41,28 @@ pub(crate) struct Pending {
     pub(crate) key: Key256,
     /// The check value of the shares that have authorized it, which it replaces; `None` for the first shares.
     pub(crate) replaces: Option<String>,
+    /// The encrypted shares, which are stored when the shares become valid.
+    pub(crate) backup: Option<Backup>,
 }
 
 impl Rekey {
     /// A rotation to shares of this shape, or of the root key only.
-    pub(crate) fn new(shape: Option<SealShape>, backup: bool, verify: bool) -> Self {
-        Rekey { nonce: random::uuid(), shape, backup, verify, submitted: Unsealing::default(), pending: None }
+    pub(crate) fn new(shape: Option<SealShape>) -> Self {
+        let submitted = Unsealing::default();
+        Rekey { nonce: random::uuid(), shape, recipients: None, backup: false, verify: false, submitted, pending: None }
+    }
+
+    /// Creates shares of a new key, in place of those of `quorum`.
+    pub(crate) fn issue(&self, shape: SealShape, quorum: Option<&Key256>) -> Result<(Pending, IssuedShares)> {
+        let (key, shares) = share_key::generate(shape)?;
+        let issued = IssuedShares::new(shares, self.recipients.as_ref())?;
+        let backup = if self.backup { issued.backup(&self.nonce) } else { None };
+        let replaces = quorum.map(share_key::check_value);
+        Ok((Pending { nonce: random::uuid(), submitted: Vec::new(), shape, key, replaces, backup }, issued))
     }
 }
 
 impl Pending {
-    /// Creates shares of a new key, in place of those of `quorum`.
-    pub(crate) fn create(shape: SealShape, quorum: Option<&Key256>) -> Result<(Self, Vec<SecretBytes>)> {
-        let (key, shares) = share_key::generate(shape)?;
-        let replaces = quorum.map(share_key::check_value);
-        Ok((Pending { nonce: random::uuid(), submitted: Vec::new(), shape, key, replaces }, shares))
-    }
-
     /// Restarts the verification with another nonce.
     pub(crate) fn restart(&mut self) {
         self.submitted.clear();

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use keepfast_crypto::locked::Key256;
 use keepfast_framework::{Error, Result, Status};
-use keepfast_storage::{Barrier, derive_key};
+use keepfast_storage::{Barrier, Key as StorageKey, derive_key};
 
 use super::proven::ProvenKek;
 use super::record::{
@@ -41,8 +42,15 @@ pub(crate) enum Change {
     /// Another KEK for the slot of the seal with this name.
     NewKek(String, ProvenKek),
     /// Another root key and other shares, of this key. The old shares and the old records open nothing from then on.
-    /// `replaces` is the check value of the shares that have authorized it; `None` for the first shares.
-    NewShares { shape: SealShape, key: Key256, replaces: Option<String>, root: Key256 },
+    /// `replaces` is the check value of the shares that have authorized it; `None` for the first shares. `backup` is a
+    /// record that is written in the same commit.
+    NewShares {
+        shape: SealShape,
+        key: Key256,
+        replaces: Option<String>,
+        root: Key256,
+        backup: Option<(StorageKey, Bytes)>,
+    },
     /// Whether recovery shares unseal; [`BreakGlass::On`] needs the key of a quorum. The root key changes.
     BreakGlass { to: BreakGlass, quorum: Option<Key256>, root: Key256 },
     /// Seals take over from others, or from shares, or shares take over from seals.
@@ -144,7 +152,7 @@ pub(crate) fn apply(config: &SealConfig, change: Change, root: &Key256, known: &
     let mut draft = Draft::of(config, root, known)?;
     let next = match change {
         Change::NewRoot(next) => Some(next),
-        Change::NewShares { shape, key, replaces, root: next } => {
+        Change::NewShares { shape, key, replaces, root: next, .. } => {
             draft.replace_shares(shape, &key, replaces.as_deref())?;
             Some(next)
         }

@@ -35,7 +35,7 @@ fn break_glass(to: BreakGlass, quorum: Option<Key256>) -> Change {
 /// New shares in place of those of this key.
 fn new_shares(old: Option<&Key256>) -> Change {
     let replaces = old.map(share_key::check_value);
-    Change::NewShares { shape: SHAPE, key: random::key(), replaces, root: random::key() }
+    Change::NewShares { shape: SHAPE, key: random::key(), replaces, root: random::key(), backup: None }
 }
 
 /// The expected state of a record.

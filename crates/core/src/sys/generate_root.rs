@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::general_purpose::{GeneralPurpose, NO_PAD};
+use keepfast_crypto::random;
 use keepfast_crypto::secret::{SecretBytes, SecretString};
 use keepfast_framework::fields::{SecretText, Text};
 use keepfast_framework::routes::{Help, Nothing};
@@ -11,10 +12,12 @@ use keepfast_storage::Tx;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::rekey::{ShareRequest, WRONG_RECOVERY_KEY, required_shares};
+use super::rekey::{WRONG_RECOVERY_KEY, required_shares};
+use super::rekey_request::ShareRequest;
 use super::tools::base64_fault;
 use super::{System, unsealed};
-use crate::seal::generate_root::{self, RootGeneration};
+use crate::seal::generate_root::{self, Delivery, RootGeneration};
+use crate::seal::pgp::certificate;
 use crate::seal::rekey::add_share;
 use crate::seal::shares::{check_share, decode_share};
 use crate::seal::slots::current_root;
@@ -26,7 +29,7 @@ use crate::unsealed::Unsealed;
 
 const ATTEMPT: Help = Help {
     synopsis: "Reads, starts or cancels the generation of a root token.",
-    description: "The response to the last share contains the token, encrypted with the OTP of the attempt.",
+    description: "The response to the last share contains the token, encrypted with the OTP or to the PGP key of the attempt.",
 };
 const UPDATE: Help = Help { synopsis: "Submits a share of the unseal key to generate a root token.", description: "" };
 const DECODE: Help = Help { synopsis: "Decrypts a generated root token with its OTP.", description: "" };
@@ -46,7 +49,7 @@ pub(super) struct GenerateRootRequest {
     /// The one-time password that encrypts the token; it has the length of a token. Default: a generated one, which the
     /// response contains.
     otp: Option<SecretText>,
-    /// Not supported: the token is encrypted with the one-time password only.
+    /// The PGP public key to which the token is encrypted, in base64 without armor. Without effect if there is an OTP.
     pgp_key: Option<Text>,
 }
 
@@ -70,7 +73,7 @@ struct Progress {
     #[serde(skip_serializing_if = "Option::is_none")]
     otp_length: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pgp_fingerprint: Option<&'static str>,
+    pgp_fingerprint: Option<String>,
     progress: usize,
     required: u8,
     started: bool,
@@ -84,7 +87,7 @@ impl Progress {
             nonce: snapshot.map(|s| s.nonce.clone()),
             otp: Some(String::new()),
             otp_length: Some(SERVICE_LENGTH),
-            pgp_fingerprint: snapshot.map(|_| ""),
+            pgp_fingerprint: snapshot.map(|s| s.fingerprint.clone()),
             progress: snapshot.map_or(0, |s| s.progress),
             required,
             started: snapshot.is_some(),
@@ -142,16 +145,20 @@ async fn decode(_: &System, _: &mut Cx, req: Decode) -> Result<Data<Decoded>> {
 }
 
 /// A snapshot of the progress of a root token generation.
+#[derive(Default)]
 pub(super) struct RootProgress {
     pub(super) nonce: String,
     pub(super) progress: usize,
     /// The one-time pad for the caller that began the attempt, when the server generated it; empty otherwise.
     pub(super) otp: String,
+    /// The fingerprint of the certificate to which the token is encrypted; empty for one under a one-time pad.
+    pub(super) fingerprint: String,
 }
 
 impl RootProgress {
     fn of(generation: &RootGeneration, progress: usize) -> Self {
-        RootProgress { nonce: generation.nonce.clone(), progress, otp: String::new() }
+        let fingerprint = generation.fingerprint().to_owned();
+        RootProgress { nonce: generation.nonce.clone(), progress, otp: String::new(), fingerprint }
     }
 }
 
@@ -163,18 +170,26 @@ pub(super) async fn root_generation_progress(cx: &Cx) -> Result<Option<RootProgr
 
 pub(super) async fn begin_root(cx: &Cx, request: GenerateRootRequest) -> Result<RootProgress> {
     let pad = request.otp.map(|t| t.0).filter(|t| !t.expose().is_empty());
-    let is_generated = pad.is_none();
-    if is_generated && request.pgp_key.is_some_and(|k| !k.is_empty()) {
-        return Err(Error::invalid("encrypting the token with a PGP key is not supported by this server; use an OTP"));
-    }
-    let current = RootGeneration::new(pad)?;
+    let key = request.pgp_key.filter(|key| !key.is_empty());
+    let (current, otp) = match (pad, key) {
+        (None, Some(key)) => {
+            let certificate = certificate(&key, cx.now()).await;
+            let refused = |error| Error::invalid(format!("error parsing PGP key: {error}"));
+            (RootGeneration::to(Delivery::Pgp(certificate.map_err(refused)?))?, String::new())
+        }
+        (Some(pad), _) => (RootGeneration::to(Delivery::Otp(pad))?, String::new()),
+        (None, None) => {
+            let pad = SecretString::new(random::base62(SERVICE_LENGTH));
+            let otp = pad.expose().clone();
+            (RootGeneration::to(Delivery::Otp(pad))?, otp)
+        }
+    };
     let unsealed = unsealed(cx)?;
     let mut generation = unsealed.current_seal.root_generation.lock().await;
     if generation.is_some() {
         return Err(Error::invalid("root generation already in progress for this namespace"));
     }
     let current = generation.insert(current);
-    let otp = if is_generated { current.pad().expose().clone() } else { String::new() };
     Ok(RootProgress { otp, ..RootProgress::of(current, 0) })
 }
 
@@ -210,7 +225,7 @@ pub(super) async fn submit_root_share(cx: &mut Cx, key: &str, nonce: &str) -> Re
         return Err(Error::invalid(format!("root generation aborted: unable to authenticate: {why}")));
     }
     let mut tx = unsealed.barrier.begin();
-    let token = generation.encode(&root_token(&unsealed, &mut tx, cx.now()).await?);
+    let token = generation.encode(&root_token(&unsealed, &mut tx, cx.now()).await?)?;
     cx.after_record(move || async move {
         tx.commit().await?;
         *slot = None;

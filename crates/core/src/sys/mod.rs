@@ -30,6 +30,8 @@ mod policies;
 mod quotas;
 mod raft;
 mod rekey;
+mod rekey_backup;
+mod rekey_request;
 mod remount;
 mod reserved_paths;
 mod rotate_config;
@@ -80,6 +82,7 @@ impl Engine for System {
         rotate_config::routes(r);
         generate_root::routes(r);
         rotate_root::routes(r);
+        rekey_backup::routes(r);
         unauthed_endpoints::routes(r);
         init::routes(r);
         seal_status::routes(r);

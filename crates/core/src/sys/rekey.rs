@@ -3,16 +3,14 @@
 
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use keepfast_crypto::secret::SecretBytes;
 use keepfast_crypto::{compare, random};
-use keepfast_framework::fields::{Flag, Int, SecretText, Strings, Text};
 use keepfast_framework::{Cx, Error, Result, Status};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use super::rekey_request::{RekeyRequest, Target, Wording};
 use super::{System, unsealed};
+use crate::seal::pgp::{IssuedShares, Recipients};
 use crate::seal::rekey::{Pending, Rekey, add_share};
 use crate::seal::slots::Change;
 use crate::seal::{SealShape, Seals};
@@ -22,76 +20,14 @@ use crate::unsealed::Unsealed;
 pub(super) const WRONG_RECOVERY_KEY: &str =
     "recovery key verification failed: recovery key does not match submitted values";
 
-/// What is rotated.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Target {
-    /// The unseal keys and the root key; with a seal the root key only.
-    Root,
-    /// The recovery keys.
-    Recovery,
-}
-
-/// The target, and the error texts in which the forms differ.
-pub(super) struct Wording {
-    pub(super) target: Target,
-    /// The operation in progress.
-    pub(super) name: &'static str,
-    /// What is done to the keys.
-    pub(super) doing: &'static str,
-    /// The kind of seal configuration.
-    pub(super) seal: &'static str,
-    /// The error for a share of the old kind without an operation in progress.
-    pub(super) absent: &'static str,
-    /// The operation that is finished while its verification is pending.
-    pub(super) finished: &'static str,
-    /// The operation to which the nonce belongs.
-    pub(super) operation: &'static str,
-    /// The operation to which a share was given twice.
-    pub(super) collection: &'static str,
-    /// Whether the verification refuses a share that was given twice, and does not count it.
-    pub(super) refuses_repeats: bool,
-}
-
-/// The parameters of a rekey.
-#[derive(Deserialize, JsonSchema)]
-pub(super) struct RekeyRequest {
-    /// Number of new shares.
-    secret_shares: Option<Int>,
-    /// Number of the new shares that unseal the server.
-    secret_threshold: Option<Int>,
-    /// Not supported: shares are not encrypted with PGP keys.
-    pgp_keys: Option<Strings>,
-    /// Without effect: only shares that are encrypted with PGP are backed up.
-    backup: Option<Flag>,
-    /// Whether the new shares become valid only after a quorum of them has been sent to `verify`. Default: false.
-    require_verification: Option<Flag>,
-}
-
-impl RekeyRequest {
-    pub(super) fn has_pgp_keys(&self) -> bool {
-        self.pgp_keys.as_ref().is_some_and(|keys| !keys.0.is_empty())
-    }
-
-    pub(super) fn has_backup(&self) -> bool {
-        self.backup.as_ref().is_some_and(|backup| backup.0)
-    }
-}
-
-/// A share of the unseal key for an operation in progress.
-#[derive(Deserialize, JsonSchema)]
-pub(super) struct ShareRequest {
-    /// A share of the unseal key, in hex or base64.
-    pub(super) key: Option<SecretText>,
-    /// The nonce of the operation.
-    pub(super) nonce: Option<Text>,
-}
-
 /// A snapshot of the progress of new shares.
 pub(super) struct RekeyProgress {
     pub(super) nonce: String,
     /// The new shares; `None` for another root key without new shares.
     pub(super) shape: Option<SealShape>,
     pub(super) progress: usize,
+    /// The fingerprints of the certificates to which the new shares are encrypted.
+    pub(super) fingerprints: Option<Vec<String>>,
     pub(super) backup: bool,
     pub(super) verify: bool,
     /// The nonce of the verification; `None` before the shares are issued.
@@ -149,6 +85,7 @@ impl RekeyProgress {
             nonce: rotation.nonce.clone(),
             shape: rotation.shape,
             progress: rotation.submitted.progress(),
+            fingerprints: rotation.recipients.as_ref().map(Recipients::fingerprints),
             backup: rotation.backup,
             verify: rotation.verify,
             proof_nonce: rotation.pending.as_ref().map(|p| p.nonce.clone()),
@@ -176,15 +113,15 @@ impl VerificationProgress {
 }
 
 impl NewShares {
-    fn of(rotation: &Rekey, pending: Option<&Pending>, shares: &[SecretBytes]) -> Self {
+    fn of(rotation: &Rekey, pending: Option<&Pending>, issued: IssuedShares) -> Self {
         NewShares {
             backup: rotation.backup,
             complete: true,
-            keys: shares.iter().map(|s| hex::encode(s.expose())).collect(),
-            keys_base64: shares.iter().map(|s| STANDARD.encode(s.expose())).collect(),
+            keys: issued.hex(),
+            keys_base64: issued.base64(),
             n: None,
             nonce: Some(rotation.nonce.clone()),
-            pgp_fingerprints: None,
+            pgp_fingerprints: issued.fingerprints,
             t: None,
             verification_required: rotation.verify,
             proof_nonce: pending.filter(|_| rotation.verify).map(|pending| pending.nonce.clone()),
@@ -197,19 +134,19 @@ pub(super) async fn required_shares(cx: &Cx) -> Result<u8> {
     Ok(unsealed(cx)?.current_seal.seal_config().await?.shape().threshold)
 }
 
-type Rotation = Arc<tokio::sync::Mutex<Option<Rekey>>>;
+pub(super) type Rotation = Arc<tokio::sync::Mutex<Option<Rekey>>>;
 
 /// The rotation of this target.
-fn rotation_of(unsealed: &Unsealed, words: &Wording) -> Rotation {
+pub(super) fn rotation_of(unsealed: &Unsealed, target: Target) -> Rotation {
     let seal = &unsealed.current_seal;
-    match words.target {
+    match target {
         Target::Root => seal.rekey.clone(),
         Target::Recovery => seal.recovery_rekey.clone(),
     }
 }
 
 pub(super) async fn rekey_progress(cx: &Cx, words: &Wording) -> Result<Option<RekeyProgress>> {
-    Ok(rotation_of(&*unsealed(cx)?, words).lock().await.as_ref().map(RekeyProgress::of))
+    Ok(rotation_of(&*unsealed(cx)?, words.target).lock().await.as_ref().map(RekeyProgress::of))
 }
 
 /// Begins a rotation. Without recovery keys the first ones are created at once: no share could authorize it.
@@ -220,34 +157,20 @@ pub(super) async fn begin_rekey(
     req: &RekeyRequest,
 ) -> Result<Step<RekeyProgress, NewShares>> {
     let unsealed = unsealed(cx)?;
-    let mut rotation = rotation_of(&unsealed, words).lock_owned().await;
+    let mut rotation = rotation_of(&unsealed, words.target).lock_owned().await;
     if rotation.is_some() {
         return Err(Error::invalid(format!("{} already in progress", words.name)));
     }
     let config = unsealed.current_seal.seal_config().await?;
-    let refused = |why: &str| Error::invalid(format!("invalid {} seal configuration: {why}", words.seal));
-    let verify = req.require_verification.as_ref().is_some_and(|verify| verify.0);
     if words.target == Target::Root && config.has_seals() {
-        if verify {
-            let doing = words.doing;
-            let why = format!("requiring verification not supported when {doing} the barrier key with recovery keys");
-            return Err(Error::invalid(why));
-        }
-        if req.has_backup() {
-            return Err(Error::invalid("key backup not supported when using stored keys"));
-        }
-        return Ok(Step::Progress(RekeyProgress::of(rotation.insert(Rekey::new(None, false, false)))));
+        req.check_root_only(words)?;
+        return Ok(Step::Progress(RekeyProgress::of(rotation.insert(Rekey::new(None)))));
     }
     if words.target == Target::Recovery && !config.has_seals() {
         return Err(Error::invalid("recovery keys not supported"));
     }
-    let number = |submitted: &Option<Int>| submitted.as_ref().map_or(0, |n| n.0);
-    let shape = SealShape::check(number(&req.secret_shares), number(&req.secret_threshold)).map_err(refused)?;
-    if req.has_pgp_keys() {
-        return Err(refused("encrypting shares with PGP keys is not supported by this server"));
-    }
-    let started = Rekey::new(Some(shape), req.has_backup(), verify);
-    if config.shares.is_none() {
+    let started = req.rotation(words, cx.now()).await?;
+    if let (None, Some(shape)) = (&config.shares, started.shape) {
         return first_shares(cx, sys, unsealed, &Rekey { verify: false, ..started }, shape);
     }
     Ok(Step::Progress(RekeyProgress::of(rotation.insert(started))))
@@ -262,15 +185,15 @@ fn first_shares(
     shape: SealShape,
 ) -> Result<Step<RekeyProgress, NewShares>> {
     let seals = sys.lifecycle()?.seals.clone();
-    let (pending, shares) = Pending::create(shape, None)?;
+    let (pending, issued) = rotation.issue(shape, None)?;
     let (n, t) = (Some(shape.shares), Some(shape.threshold));
-    let made = NewShares { n, t, nonce: None, ..NewShares::of(rotation, None, &shares) };
-    cx.after_record(move || async move { commit(&unsealed, &seals, &pending).await });
+    let made = NewShares { n, t, nonce: None, ..NewShares::of(rotation, None, issued) };
+    cx.after_record(move || async move { commit(&unsealed, &seals, Target::Recovery, &pending).await });
     Ok(Step::Done(made))
 }
 
 pub(super) async fn cancel_rekey(cx: &Cx, words: &Wording) -> Result<()> {
-    *rotation_of(&*unsealed(cx)?, words).lock().await = None;
+    *rotation_of(&*unsealed(cx)?, words.target).lock().await = None;
     Ok(())
 }
 
@@ -284,7 +207,7 @@ pub(super) async fn submit_share(
     nonce: &str,
 ) -> Result<Step<RekeyProgress, NewShares>> {
     let unsealed = unsealed(cx)?;
-    let mut slot = rotation_of(&unsealed, words).lock_owned().await;
+    let mut slot = rotation_of(&unsealed, words.target).lock_owned().await;
     // Read under the lock: the shares may have changed while this request waited.
     let config = unsealed.current_seal.seal_config().await?;
     let Some(rotation) = slot.as_mut() else { return Err(Error::invalid(words.absent)) };
@@ -310,7 +233,7 @@ pub(super) async fn submit_share(
     };
     let seals = sys.lifecycle()?.seals.clone();
     let Some(shape) = rotation.shape else {
-        let made = NewShares::of(rotation, None, &[]);
+        let made = NewShares::of(rotation, None, IssuedShares::default());
         cx.after_record(move || async move {
             change_root(&unsealed, &seals).await?;
             *slot = None;
@@ -318,13 +241,14 @@ pub(super) async fn submit_share(
         });
         return Ok(Step::Done(made));
     };
-    let (pending, shares) = Pending::create(shape, Some(&quorum))?;
-    let made = NewShares::of(rotation, Some(&pending), &shares);
+    let (pending, issued) = rotation.issue(shape, Some(&quorum))?;
+    let made = NewShares::of(rotation, Some(&pending), issued);
+    let target = words.target;
     if rotation.verify {
         rotation.pending = Some(pending);
     } else {
         cx.after_record(move || async move {
-            let committed = commit(&unsealed, &seals, &pending).await;
+            let committed = commit(&unsealed, &seals, target, &pending).await;
             end(&mut slot, committed)
         });
     }
@@ -343,7 +267,7 @@ pub(super) enum Verification {
 
 /// The progress of the verification.
 pub(super) async fn verification_progress(cx: &Cx, words: &Wording) -> Result<Verification> {
-    let rotation = rotation_of(&*unsealed(cx)?, words).lock_owned().await;
+    let rotation = rotation_of(&*unsealed(cx)?, words.target).lock_owned().await;
     Ok(match rotation.as_ref().map(|rotation| (&rotation.pending, rotation.shape)) {
         None => Verification::NoRotation,
         Some((None, shape)) => Verification::NotIssued(shape),
@@ -354,7 +278,7 @@ pub(super) async fn verification_progress(cx: &Cx, words: &Wording) -> Result<Ve
 /// Restarts the verification; returns as [`verification_progress`].
 pub(super) async fn restart_verification(cx: &Cx, words: &Wording) -> Result<Verification> {
     if let Some(pending) =
-        rotation_of(&*unsealed(cx)?, words).lock().await.as_mut().and_then(|rotation| rotation.pending.as_mut())
+        rotation_of(&*unsealed(cx)?, words.target).lock().await.as_mut().and_then(|rotation| rotation.pending.as_mut())
     {
         pending.restart();
     }
@@ -370,7 +294,7 @@ pub(super) async fn verify_share(
     nonce: String,
 ) -> Result<Step<VerificationProgress, Verified>> {
     let unsealed = unsealed(cx)?;
-    let mut slot = rotation_of(&unsealed, words).lock_owned().await;
+    let mut slot = rotation_of(&unsealed, words.target).lock_owned().await;
     let Some(pending) = slot.as_mut().and_then(|r| r.pending.as_mut()) else {
         return Err(Error::invalid(format!("no {} in progress", words.name)));
     };
@@ -393,10 +317,10 @@ pub(super) async fn verify_share(
     }
     // After a failure the last share can be sent again: shares that operators hold by now are kept.
     pending.submitted.pop();
-    let seals = sys.lifecycle()?.seals.clone();
+    let (seals, target) = (sys.lifecycle()?.seals.clone(), words.target);
     cx.after_record(move || async move {
         let committed = match slot.as_ref().and_then(|rotation| rotation.pending.as_ref()) {
-            Some(pending) => commit(&unsealed, &seals, pending).await,
+            Some(pending) => commit(&unsealed, &seals, target, pending).await,
             None => Ok(()),
         };
         end(&mut slot, committed)
@@ -412,11 +336,12 @@ fn end(rotation: &mut Option<Rekey>, committed: Result<()>) -> Result<()> {
     committed
 }
 
-/// Commits the new shares, which replace the old ones, with another root key.
-async fn commit(unsealed: &Unsealed, seals: &Seals, pending: &Pending) -> Result<()> {
-    let Pending { shape, key, replaces, .. } = pending;
+/// Commits the new shares, which replace the old ones, with another root key and their backup.
+async fn commit(unsealed: &Unsealed, seals: &Seals, target: Target, pending: &Pending) -> Result<()> {
+    let Pending { shape, key, replaces, backup, .. } = pending;
     let (key, replaces) = (key.clone(), replaces.clone());
-    let change = Change::NewShares { shape: *shape, key, replaces, root: random::key() };
+    let backup = backup.as_ref().map(|backup| backup.record(target.name())).transpose()?;
+    let change = Change::NewShares { shape: *shape, key, replaces, root: random::key(), backup };
     unsealed.current_seal.change(&unsealed.barrier, change).await?;
     seals.check_slots();
     tracing::info!(shares = shape.shares, threshold = shape.threshold, "rekeyed: there are new shares");

@@ -6,10 +6,8 @@ use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::{Cx, Data, Error, Result, Routes};
 use serde::Serialize;
 
-use super::rekey::{
-    NewShares, RekeyProgress, RekeyRequest, ShareRequest, Step, Target, Verification, VerificationProgress, Verified,
-    Wording,
-};
+use super::rekey::{NewShares, RekeyProgress, Step, Verification, VerificationProgress, Verified};
+use super::rekey_request::{RekeyRequest, ShareRequest, Target, Wording};
 use super::{System, rekey, unsealed};
 use crate::seal::SealShape;
 use crate::seal::shares::decode_share;
@@ -36,7 +34,7 @@ const WORDS: Wording = Wording {
     target: Target::Root,
     name: "rotation",
     doing: "rotating",
-    seal: "rotate",
+    seal: "rotate seal",
     absent: "no rotation in progress",
     finished: "rotation",
     operation: "rotation",
@@ -68,9 +66,14 @@ pub(super) fn routes(r: &mut Routes<System>) {
 
 #[derive(Serialize)]
 struct Status {
+    /// Only there for shares that are encrypted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backup: Option<bool>,
     n: u8,
     #[serde(skip_serializing_if = "Option::is_none")]
     nonce: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pgp_fingerprints: Option<Vec<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     progress: Option<usize>,
     required: u8,
@@ -94,8 +97,10 @@ impl Status {
         let root_only = SealShape { shares: 1, threshold: 1 };
         let shape = snapshot.as_ref().map(|s| s.shape.unwrap_or(root_only));
         let mut status = Status {
+            backup: None,
             n: shape.map_or(0, |s| s.shares),
             nonce: None,
+            pgp_fingerprints: None,
             progress: None,
             required,
             started: snapshot.is_some(),
@@ -104,7 +109,9 @@ impl Status {
             verification_required: None,
         };
         if let Some(snapshot) = snapshot {
+            status.backup = snapshot.fingerprints.is_some().then_some(snapshot.backup);
             status.nonce = Some(snapshot.nonce);
+            status.pgp_fingerprints = snapshot.fingerprints;
             status.progress = Some(snapshot.progress);
             status.verification_nonce = Some(snapshot.proof_nonce.unwrap_or_default());
             status.verification_required = Some(snapshot.verify);

@@ -10,7 +10,8 @@ use keepfast_framework::{Cx, Error, Result, Routes, Status, UnauthedEndpoints};
 use serde::Serialize;
 
 use super::generate_root::{GenerateRootRequest, RootProgress};
-use super::rekey::{NewShares, RekeyProgress, RekeyRequest, ShareRequest, Step, Target, Verification, Wording};
+use super::rekey::{NewShares, RekeyProgress, Step, Verification};
+use super::rekey_request::{RekeyRequest, ShareRequest, Target, Wording};
 use super::{System, call, generate_root, rekey, unsealed};
 use crate::seal::shares::decode_share;
 use crate::token::id::SERVICE_LENGTH;
@@ -30,12 +31,12 @@ const REKEY_RECOVERY: Help = Help {
 };
 
 const RECOVERY_WORDS: Wording =
-    Wording { target: Target::Recovery, absent: "no recovery rekey in progress", ..ROOT_WORDS };
+    Wording { target: Target::Recovery, seal: "recovery", absent: "no recovery rekey in progress", ..ROOT_WORDS };
 const ROOT_WORDS: Wording = Wording {
     target: Target::Root,
     name: "rekey",
     doing: "rekeying",
-    seal: "rekey",
+    seal: "rekey seal",
     absent: "no barrier rekey in progress",
     finished: "rekey operation",
     operation: "this rekey operation",
@@ -103,7 +104,7 @@ struct GenerateRootStatus {
     nonce: String,
     otp: String,
     otp_length: usize,
-    pgp_fingerprint: &'static str,
+    pgp_fingerprint: String,
     progress: usize,
     required: u8,
     started: bool,
@@ -115,12 +116,13 @@ impl RekeyStatus {
         let (backup, verify) = snapshot.as_ref().map_or((false, false), |s| (s.backup, s.verify));
         let progress = snapshot.as_ref().map_or(0, |s| s.progress);
         let started = snapshot.is_some();
-        let (nonce, verification_nonce) = snapshot.map(|s| (s.nonce, s.proof_nonce)).unwrap_or_default();
+        let of_snapshot = |s: RekeyProgress| (s.nonce, s.proof_nonce, s.fingerprints);
+        let (nonce, verification_nonce, pgp_fingerprints) = snapshot.map(of_snapshot).unwrap_or_default();
         RekeyStatus {
             backup,
             n: shape.map_or(0, |s| s.shares),
             nonce,
-            pgp_fingerprints: None,
+            pgp_fingerprints,
             progress,
             required,
             started,
@@ -134,8 +136,7 @@ impl RekeyStatus {
 impl GenerateRootStatus {
     fn of(snapshot: Option<RootProgress>, required: u8) -> Self {
         let started = snapshot.is_some();
-        let RootProgress { nonce, progress, otp } =
-            snapshot.unwrap_or_else(|| RootProgress { nonce: String::new(), progress: 0, otp: String::new() });
+        let RootProgress { nonce, progress, otp, fingerprint } = snapshot.unwrap_or_default();
         GenerateRootStatus {
             complete: false,
             encoded_root_token: String::new(),
@@ -143,7 +144,7 @@ impl GenerateRootStatus {
             nonce,
             otp,
             otp_length: SERVICE_LENGTH,
-            pgp_fingerprint: "",
+            pgp_fingerprint: fingerprint,
             progress,
             required,
             started,
@@ -196,11 +197,20 @@ async fn current(cx: &Cx, words: &Wording) -> Result<Raw> {
 
 async fn started(sys: &System, cx: &mut Cx, words: &Wording, req: RekeyRequest) -> Result<Raw> {
     check_rekey(cx)?;
-    if req.has_backup() && !req.has_pgp_keys() {
+    let keys = req.pgp_keys();
+    if req.has_backup() && keys.is_empty() {
         let why = "cannot request a backup of the new keys without providing PGP keys for encryption";
         return Err(Error::invalid(why));
     }
-    if words.target == Target::Recovery && unsealed(cx)?.current_seal.seal_config().await?.shares.is_none() {
+    if !keys.is_empty() && i64::try_from(keys.len()).ok() != Some(req.secret_shares()) {
+        return Err(Error::invalid("incorrect number of PGP keys for rekey"));
+    }
+    let config = unsealed(cx)?.current_seal.seal_config().await?;
+    if words.target == Target::Root && config.has_seals() && !keys.is_empty() {
+        let why = "PGP key encryption not supported when rekeying the barrier key with recovery keys";
+        return Err(Error::invalid(why));
+    }
+    if words.target == Target::Recovery && config.shares.is_none() {
         // Nothing would authorize the first ones here.
         return Err(Error::invalid("there are no recovery keys: create them with sys/rotate/recovery"));
     }

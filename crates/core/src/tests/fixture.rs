@@ -136,7 +136,7 @@ impl TestServer {
     pub(crate) async fn sealed(shape: SealShape) -> Self {
         let server = Self::uninitialized();
         let root = Some(SecretString::new(ROOT.to_owned()));
-        let made = crate::init::initialize(&server.node.lifecycle, Some(shape), root).await.unwrap();
+        let made = crate::init::initialize(&server.node.lifecycle, Some(shape), root, Ok).await.unwrap();
         TestServer { shares: made.shares, ..server }
     }
 

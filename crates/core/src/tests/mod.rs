@@ -18,6 +18,8 @@ mod dispatch;
 mod engine_records;
 pub(crate) mod fixture;
 pub(crate) mod gate;
+#[path = "../../../pgp/src/gnupg.rs"]
+mod gnupg;
 mod init;
 mod inspect;
 mod lockout;
@@ -25,6 +27,7 @@ mod metrics;
 mod mounts;
 mod namespaces;
 mod panics;
+mod pgp;
 mod pipeline;
 mod policies;
 mod policy_paths;

@@ -22,7 +22,7 @@ pub(super) async fn server(seals: &[&Arc<TestSeal>]) -> TestServer {
 
 pub(super) async fn initialized(server: TestServer, shape: Option<SealShape>) -> TestServer {
     let root = Some(SecretString::new(ROOT.to_owned()));
-    let made = crate::init::initialize(&server.node.lifecycle, shape, root).await.unwrap();
+    let made = crate::init::initialize(&server.node.lifecycle, shape, root, Ok).await.unwrap();
     TestServer { shares: made.shares, ..server }
 }
 

@@ -69,7 +69,7 @@ pub(crate) async fn complete(server: &Lifecycle, quorum: Key256) -> Result<bool>
     let next = apply(&config, Change::Migrate(change), &root, &known)?.config;
     let opens = KnownKeys { slots: slots::slot_keys(&next, &next_root, &KnownKeys::default()), v1: None };
     let barrier = server.parts.open_barrier(server.parts.backend.clone(), &root).await?;
-    barrier.rewrap_root(&next_root, Some(SealChange { from, to: next.to_bytes()? })).await?;
+    barrier.rewrap_root(&next_root, Some(SealChange { from, to: next.to_bytes()?, with: None })).await?;
     barrier.close();
     tracing::info!(seal = kind, "the seal migration is complete");
     server.unseal_by(WayIn::Known(opens)).await

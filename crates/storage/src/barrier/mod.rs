@@ -246,8 +246,8 @@ impl Barrier {
         self.keyring.forget(name);
     }
 
-    /// Encrypts the keyring under another root key. `seal`, if present, replaces the [`SealRecord`] in the same commit,
-    /// so that at every moment exactly one of the old and the new root key decrypts the storage. When another node
+    /// Encrypts the keyring under another root key. `seal`, if present, replaces the [`SealRecord`], and writes the record
+    /// that belongs to the change, in the same commit, so that at every moment exactly one of the old and the new root key decrypts the storage. When another node
     /// changed the keyring in the meantime, the changed keyring is encrypted.
     ///
     /// # Errors
@@ -313,10 +313,11 @@ impl Barrier {
         let key = Key::new(KEYRING)?;
         let mut writes = vec![Write::Put { key: key.clone(), value: record.into() }];
         let mut reads = vec![Read::Value { key, seen: Some(known.stored()) }];
-        if let Some(SealChange { from, to: value }) = seal {
+        if let Some(SealChange { from, to: value, with }) = seal {
             let key = Key::new(SEAL)?;
             reads.push(Read::Content { key: key.clone(), seen: Digest::of_content(&from) });
             writes.push(Write::Put { key, value });
+            writes.extend(with.map(|(key, plain)| self.encrypted(known, key, &plain)).transpose()?);
         }
         let batch = Batch { reads, writes };
         let term = next.active().map_or(0, |term| term.number);
@@ -337,6 +338,19 @@ impl Barrier {
             self.refresh().await?;
         }
         Err(error)
+    }
+
+    /// A write of a record, encrypted under the active term. The encryption counts whether or not it is committed.
+    fn encrypted(&self, keyring: &Keyring, key: Key, plain: &[u8]) -> Result<Write, StorageError> {
+        let path = key.as_str();
+        if is_reserved(path) {
+            return Err(StorageError::InvalidKey("reserved for the barrier"));
+        }
+        let term = keyring.active().ok_or(StorageError::Closed)?;
+        let value = record_format::seal(&term.key, term.number, path, plain).into();
+        term.uncounted.fetch_add(1, Ordering::Relaxed);
+        Counts::add(&self.counts.puts, 1);
+        Ok(Write::Put { key, value })
     }
 
     /// Reads the keyring again, because another node may have changed it.

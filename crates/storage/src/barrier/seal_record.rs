@@ -6,12 +6,14 @@ use super::SEAL;
 use crate::{Backend, Batch, Digest, Key, Read, StorageError, Write};
 
 /// A change of the record.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SealChange {
     /// The record that the change is made from.
     pub from: Bytes,
     /// The record that replaces it.
     pub to: Bytes,
+    /// A record that the barrier encrypts, with its path, which is written in the same commit.
+    pub with: Option<(Key, Bytes)>,
 }
 
 /// The seal configuration and the sealed root key, which must be readable to unseal. The seal defines the content.

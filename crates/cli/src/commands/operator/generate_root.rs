@@ -6,6 +6,7 @@ use keepfast_client::{Method, SecretString};
 use keepfast_crypto::random;
 use serde_json::{Map, Value, json};
 
+use super::pgp_keys;
 use super::shares::{self, CANCEL, INIT, NONCE, STATUS, boolean, number, text};
 use crate::args::{Command, Flag, FlagSet, Kind};
 use crate::command_error::{CommandError, Outcome};
@@ -26,6 +27,10 @@ once. Each share holder then submits a share; the last one gets the encoded toke
     keepfast operator generate-root -init
     keepfast operator generate-root
     keepfast operator generate-root -decode=ENCODED -otp=OTP
+
+With -init -pgp-key=FILE, the token is encrypted to a PGP public key instead:
+
+    echo ENCODED | base64 -d | gpg -d
 ",
     min: 0,
     max: Some(1),
@@ -41,6 +46,11 @@ once. Each share holder then submits a share; the last one gets the encoded toke
                 NONCE,
                 Flag::new("otp", Kind::Text, "The one-time password, for -init and -decode."),
                 Flag::new("generate-otp", Kind::Bool, "Print a one-time password for -init."),
+                Flag::new(
+                    "pgp-key",
+                    Kind::Text,
+                    "A file with a PGP public key, for -init: the token is encrypted to it, and there is no OTP.",
+                ),
                 Flag::new("decode", Kind::Text, "The encoded token to decode with the one-time password."),
             ],
         },
@@ -98,8 +108,12 @@ fn run(cx: &Cx) -> Outcome {
 
 fn begin(cx: &Cx, session: &Session) -> Outcome {
     let otp = cx.words.text("otp").unwrap_or_default();
-    let started =
-        shares::ask(session, "Error initializing root generation", Method::Put, ATTEMPT, Some(json!({ "otp": otp })))?;
+    let key = pgp_keys::one(cx, "pgp-key")?;
+    if !otp.is_empty() && !key.is_empty() {
+        return Err(CommandError::usage("Error initializing: cannot specify both -otp and -pgp-key"));
+    }
+    let body = json!({ "otp": otp, "pgp_key": key });
+    let started = shares::ask(session, "Error initializing root generation", Method::Put, ATTEMPT, Some(body))?;
     if cx.output.is_table() && !text(&started, "otp").is_empty() {
         terminal::warning("The OTP below is printed once. Decoding the token needs it; keep it apart from the shares.");
     }
@@ -137,7 +151,7 @@ fn show(cx: &Cx, data: &Map<String, Value>) -> Outcome {
         ("Progress", format!("{}/{}", number(data, "progress"), number(data, "required"))),
         ("Complete", boolean(data, "complete").to_string()),
     ];
-    for (title, field) in [("Encoded Token", "encoded_token"), ("OTP", "otp")] {
+    for (title, field) in [("PGP Fingerprint", "pgp_fingerprint"), ("Encoded Token", "encoded_token"), ("OTP", "otp")] {
         let value = text(data, field);
         if !value.is_empty() {
             rows.push((title, value));

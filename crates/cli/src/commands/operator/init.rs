@@ -3,6 +3,7 @@
 use keepfast_client::{Method, Request};
 use serde_json::{Map, Value, json};
 
+use super::pgp_keys::{self, PGP_KEYS};
 use crate::args::{Command, Flag, FlagSet, Kind};
 use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
@@ -20,6 +21,11 @@ This works once. The shares and the token are printed once; the server stores
 neither.
 
     keepfast operator init -key-shares=5 -key-threshold=3
+
+With PGP keys, each share is encrypted to one of them, and printed in base64:
+
+    keepfast operator init -key-shares=2 -key-threshold=2 -pgp-keys=a.asc,b.asc
+    echo SHARE | base64 -d | gpg -d
 ",
     min: 0,
     max: Some(0),
@@ -45,6 +51,13 @@ neither.
                     "recovery-threshold",
                     Kind::Int,
                     "The number of recovery keys that are a quorum. Default: 3.",
+                ),
+                PGP_KEYS,
+                Flag::new("recovery-pgp-keys", Kind::Text, "The same for recovery keys."),
+                Flag::new(
+                    "root-token-pgp-key",
+                    Kind::Text,
+                    "A file with a PGP public key: the root token is encrypted to it.",
                 ),
                 Flag::new(
                     "status",
@@ -78,6 +91,11 @@ fn run(cx: &Cx) -> Outcome {
     if cx.words.on("status") {
         return status(cx, &session);
     }
+    let pgp = json!({
+        "pgp_keys": pgp_keys::list(cx, PGP_KEYS.name)?,
+        "recovery_pgp_keys": pgp_keys::list(cx, "recovery-pgp-keys")?,
+        "root_token_pgp_key": pgp_keys::one(cx, "root-token-pgp-key")?,
+    });
     let given = |name: &str, default| cx.words.int(name).filter(|number| *number != 0).unwrap_or(default);
     let status = session.preflight(Request::new(Method::Get, "sys/seal-status")).ok().flatten();
     let has_seal = status.as_ref().and_then(|status| status.data_field("recovery_seal")).and_then(Value::as_bool);
@@ -90,7 +108,7 @@ fn run(cx: &Cx) -> Outcome {
     };
     let other = |name: &str| cx.words.int(name).unwrap_or_default();
     // What does not apply to the seal is refused by the server.
-    let body = match keys.are_recovery {
+    let mut body = match keys.are_recovery {
         true => json!({
             "recovery_shares": keys.shares, "recovery_threshold": keys.threshold,
             "secret_shares": other("key-shares"), "secret_threshold": other("key-threshold"),
@@ -100,6 +118,9 @@ fn run(cx: &Cx) -> Outcome {
             "recovery_shares": other("recovery-shares"), "recovery_threshold": other("recovery-threshold"),
         }),
     };
+    for (name, value) in pgp.as_object().into_iter().flatten() {
+        body[name] = value.clone();
+    }
     let request = Request { may_wrap: false, ..Request::new(Method::Put, "sys/init").with_body(body) };
     let response = session.call("Error initializing", &request)?;
     let data = response

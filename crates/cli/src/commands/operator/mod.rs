@@ -5,6 +5,7 @@ mod generate_root;
 mod init;
 mod key_status;
 mod members;
+mod pgp_keys;
 mod raft;
 mod rotate;
 mod rotate_keys;

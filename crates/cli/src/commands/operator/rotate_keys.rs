@@ -1,8 +1,9 @@
 //! `operator rotate-keys` and its older name `rekey`: creates new unseal keys or recovery keys with a quorum of the old ones.
 
-use keepfast_client::Method;
+use keepfast_client::{Method, Request};
 use serde_json::{Map, Value, json};
 
+use super::pgp_keys::{self, PGP_KEYS};
 use super::shares::{self, CANCEL, INIT, NONCE, STATUS, boolean, number, text};
 use crate::args::{Command, Flag, FlagSet, Kind};
 use crate::command_error::{CommandError, Outcome};
@@ -23,6 +24,13 @@ old shares are valid until a quorum of new ones is submitted with -verify.
     keepfast operator rotate-keys -init -key-shares=5 -key-threshold=3 -verify
     keepfast operator rotate-keys
     keepfast operator rotate-keys -verify
+
+With PGP keys, each new share is encrypted to one of them. -backup stores the
+encrypted shares in case that the response with them is lost:
+
+    keepfast operator rotate-keys -init -n=2 -t=2 -pgp-keys=a.asc,b.asc -backup
+    keepfast operator rotate-keys -backup-retrieve
+    keepfast operator rotate-keys -backup-delete
 
 On a server that a seal unseals, recovery keys are the quorum: -target=recovery
 creates new ones, and the default target rotates the root key only.
@@ -46,6 +54,10 @@ const FLAGS: FlagSet = FlagSet {
         Flag::aliased("key-shares", "n", Kind::Int, "The number of new shares. Default: 5."),
         Flag::aliased("key-threshold", "t", Kind::Int, "The number of new shares that unseal the server. Default: 3."),
         Flag::new("target", Kind::Text, "What is rotated: barrier (the default) or recovery."),
+        PGP_KEYS,
+        Flag::new("backup", Kind::Bool, "With -init and -pgp-keys: store the encrypted shares as well."),
+        Flag::new("backup-retrieve", Kind::Bool, "Print the stored shares."),
+        Flag::new("backup-delete", Kind::Bool, "Delete the stored shares."),
         Flag::new(
             "verify",
             Kind::Bool,
@@ -68,12 +80,23 @@ fn run(cx: &Cx) -> Outcome {
     };
     let path = |step: &str| format!("sys/rotate/{target}/{step}");
     let ask = |context: &str, method, path: &str, body| shares::ask(&session, context, method, path, body);
+    if cx.words.on("backup-delete") {
+        ask("Error deleting the backup of shares", Method::Delete, &path("backup"), None)?;
+        cx.output.success("Success! Deleted the backup of shares (if it existed)");
+        return Ok(0);
+    }
+    if cx.words.on("backup-retrieve") {
+        let request = Request { may_wrap: false, ..Request::new(Method::Get, path("backup")) };
+        return cx.output.secret(&session.require("Error reading the backup of shares", request, "keys")?);
+    }
     if cx.words.on("init") {
         let given = |name: &str, default| cx.words.int(name).filter(|number| *number != 0).unwrap_or(default);
         let body = json!({
             "secret_shares": given("key-shares", SHARES),
             "secret_threshold": given("key-threshold", THRESHOLD),
             "require_verification": verify,
+            "pgp_keys": pgp_keys::list(cx, PGP_KEYS.name)?,
+            "backup": cx.words.on("backup"),
         });
         let response = ask("Error initializing rotation", Method::Put, &path("init"), Some(body))?;
         // The first recovery keys need no quorum.
@@ -119,6 +142,11 @@ fn show(cx: &Cx, data: &Map<String, Value>) -> Outcome {
         if !proof.is_empty() {
             rows.push(("Verification Nonce", proof));
         }
+        let fingerprints = data.get("pgp_fingerprints").filter(|fingerprints| fingerprints.is_array());
+        if let Some(fingerprints) = fingerprints {
+            rows.push(("PGP Fingerprints", plain(fingerprints)));
+            rows.push(("Backup", boolean(data, "backup").to_string()));
+        }
     }
     let rows: Vec<Vec<String>> = rows.into_iter().map(|(title, value)| vec![title.to_owned(), value]).collect();
     terminal::line(&with_header(&["Key", "Value"], &rows));
@@ -135,9 +163,16 @@ fn show_new_shares(cx: &Cx, data: &Map<String, Value>) -> Outcome {
         terminal::success("Success! The root key is rotated; the recovery keys stay valid.");
         return Ok(0);
     }
-    let mut out: String =
-        keys.iter().enumerate().map(|(at, key)| format!("Key {}: {}\n", at + 1, plain(key))).collect();
+    let fingerprint = |at: usize| data.get("pgp_fingerprints")?.get(at)?.as_str();
+    let line = |(at, key): (usize, &Value)| match fingerprint(at) {
+        Some(fingerprint) => format!("Key {} fingerprint: {fingerprint}; value: {}\n", at + 1, plain(key)),
+        None => format!("Key {}: {}\n", at + 1, plain(key)),
+    };
+    let mut out: String = keys.iter().enumerate().map(line).collect();
     out.push_str(&format!("\nOperation nonce: {}\n\n", text(data, "nonce")));
+    if boolean(data, "backup") {
+        out.push_str("The encrypted shares are stored as well, until they are deleted with -backup-delete.\n\n");
+    }
     if boolean(data, "verification_required") {
         let proof = text(data, "verification_nonce");
         out.push_str(&format!(
