@@ -327,6 +327,10 @@ impl Driver {
             self.threads.apply(ApplyJob::LowerTimeout(announced));
         }
         self.role(self.steps.as_ref().map_or(NO_ROLE, Steps::role));
+        let removed = self.node.published.removed();
+        if self.node.layout.read(|layout| layout.removed_peers != removed) {
+            self.threads.apply(ApplyJob::NoteRemoved(removed));
+        }
     }
 
     /// Publishes the role; a new leader ends a restore that another one has begun.
