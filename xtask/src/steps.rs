@@ -44,7 +44,7 @@ const ALL: [Step; 26] = [
     step("kill", 300, |shell| campaign(shell, &["kill", "--count", "5"])),
     step("disk", 2000, |shell| campaign(shell, &["disk", "--count", "8"])),
     step("consensus", 500, |shell| campaign(shell, &["consensus", "--count", "500"])),
-    step("cluster", 20_000, |shell| campaign(shell, &CLUSTER)),
+    step("cluster", 140_000, |shell| campaign(shell, &CLUSTER)),
     step("leases", 21, |shell| campaign(shell, &["leases", "--count", "21"])),
     step("due", 20_000, due),
     step("tokens", 5000, |shell| campaign(shell, &["tokens", "--count", "5000"])),
@@ -180,9 +180,20 @@ fn balanced(shell: &Shell) -> Result<Outcome> {
     Ok(sum(&[scenarios, hvac, seed, killed, failover]))
 }
 
-/// Each fault once, then again until the operations are checked or the time is over.
-const CLUSTER: [&str; 9] =
-    ["cluster", "--count", "26", "--connections", "6", "--operations", "200000", "--seconds", "120"];
+/// Each fault once, then again until the operations are checked, and the uses of revoked tokens, or the time is over.
+const CLUSTER: [&str; 11] = [
+    "cluster",
+    "--count",
+    "26",
+    "--connections",
+    "6",
+    "--operations",
+    "200000",
+    "--revoked-uses",
+    "5000",
+    "--seconds",
+    "120",
+];
 
 /// The scenarios that run while the leader is killed, again and again on the same cluster.
 pub(crate) const UNDER_KILLS: [&str; 7] = ["approle/", "kv1/", "kv2/", "policy/", "token/re", "token/uses", "transit/"];

@@ -71,6 +71,9 @@ pub struct Options {
     /// Go on with faults until this number of operations was checked, for at most `seconds` (`cluster`)
     #[arg(long, default_value_t = 0)]
     pub operations: u64,
+    /// Go on as for `operations` until this number of uses of revoked tokens was refused, and fail with fewer (`cluster`)
+    #[arg(long, default_value_t = 0)]
+    pub revoked_uses: u64,
     /// See `operations`
     #[arg(long, default_value_t = 120)]
     pub seconds: u64,
