@@ -162,23 +162,39 @@ fn seed_on(shell: &Shell, server: &str, options: &[&str]) -> Result<Outcome> {
 fn balanced(shell: &Shell) -> Result<Outcome> {
     let conformance = root().join("target/debug/conformance").display().to_string();
     let scenarios = last_line(&shell.run(&conformance, &["run", "--balanced"])?)?;
-    let reference = root().join(".cache/hvac/bao.json");
-    if !reference.exists() {
-        let openbao = named_vault("bao").display().to_string();
-        shell.require(&python(), &["conformance/hvac/run.py", "bao", &openbao])?;
-    }
-    let (ours, reference) = (named_vault("keepfast").display().to_string(), reference.display().to_string());
-    let arguments =
-        ["conformance/hvac/run.py", "keepfast", &ours, "--baseline", &reference, "--balanced", &conformance];
-    let hvac = last_line(&shell.run(&python(), &arguments)?)?;
+    let ours = named_vault("keepfast").display().to_string();
+    let hvac = hvac_balanced(shell, &conformance, &[])?;
+    let killed_hvac = ["--kill-leader-every", KILL_OF_HVAC, "--select", HVAC_UNDER_KILLS];
+    let killed_hvac = hvac_balanced(shell, &conformance, &killed_hvac)?;
     let seed = seed_on(shell, "keepfast", &["--engines", &seed_engines()?, "--balanced", &conformance])?;
     let mut kills = vec!["run", "--balanced", "--kill-leader-every", "10"];
     kills.extend(UNDER_KILLS);
     let killed = last_line(&shell.run(&conformance, &kills)?)?;
     let failover = ["conformance/seed/failover.py", &conformance, "25"];
     let failover = last_line(&shell.run_with(&python(), &failover, &[("KEEPFAST", &ours)])?)?;
-    Ok(sum(&[scenarios, hvac, seed, killed, failover]))
+    Ok(sum(&[scenarios, hvac, killed_hvac, seed, killed, failover]))
 }
+
+/// hvac's own tests on clusters behind a load balancer.
+pub(crate) fn hvac_balanced(shell: &Shell, conformance: &str, options: &[&str]) -> Result<Outcome> {
+    let reference = root().join(".cache/hvac/bao.json");
+    if !reference.exists() {
+        let openbao = named_vault("bao").display().to_string();
+        shell.require(&python(), &["conformance/hvac/run.py", "bao", &openbao])?;
+    }
+    let (ours, reference) = (named_vault("keepfast").display().to_string(), reference.display().to_string());
+    let mut arguments =
+        vec!["conformance/hvac/run.py", "keepfast", &ours, "--baseline", &reference, "--balanced", conformance];
+    arguments.extend(options);
+    last_line(&shell.run(&python(), &arguments)?)
+}
+
+/// The seconds between two kills of a leader under hvac's tests: each of their classes has a cluster of its own, for some
+/// seconds only.
+pub(crate) const KILL_OF_HVAC: &str = "3";
+
+/// The classes of hvac's tests that run while leaders are killed: a minute.
+const HVAC_UNDER_KILLS: &str = "approle or kv_v2 or transit";
 
 /// Each fault once, then again until the operations are checked, and the uses of revoked tokens, or the time is over.
 const CLUSTER: [&str; 11] = [
