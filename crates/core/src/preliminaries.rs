@@ -9,7 +9,7 @@ use keepfast_storage::Role;
 
 use crate::cluster::service::SETTLES_WITHIN;
 use crate::lifecycle::Lifecycle;
-use crate::unsealed::Unsealed;
+use crate::token::finds_live_token;
 
 /// The checks before a request is read.
 pub struct Preliminaries<'a> {
@@ -53,7 +53,7 @@ impl<'a> Preliminaries<'a> {
 
     async fn finds(&self, token: &SecretString, remote: Option<IpAddr>) -> bool {
         let Some(unsealed) = self.lifecycle.unsealed() else { return false };
-        finds_live_token(&unsealed, token, remote).await
+        finds_live_token(&unsealed.access.tokens, token, remote, unsealed.clock.now()).await
     }
 
     /// Audits a request that a quota refused before it was read.
@@ -62,10 +62,4 @@ impl<'a> Preliminaries<'a> {
             pipeline.audit_refusal(refused).await;
         }
     }
-}
-
-/// Whether the state of this node has a token that is valid and may be used from this address. Counts no use of it.
-pub(crate) async fn finds_live_token(unsealed: &Unsealed, token: &SecretString, remote: Option<IpAddr>) -> bool {
-    let found = unsealed.access.tokens.find_anywhere(token.expose(), unsealed.clock.now()).await;
-    found.is_ok_and(|found| found.is_some_and(|token| token.record.allows_from(remote)))
 }

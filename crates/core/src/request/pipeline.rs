@@ -12,7 +12,7 @@ use super::in_flight::InFlightGuard;
 use super::route::{Routed, is_unauthenticated, route};
 use super::{Departure, Refused, Response};
 use crate::cluster::place::Site;
-use crate::preliminaries::finds_live_token;
+use crate::token::finds_live_token;
 use crate::unsealed::Unsealed;
 
 /// Handles the requests of an unsealed server.
@@ -65,7 +65,8 @@ impl Pipeline {
     /// Whether the token of a request is valid here, and may be used from its address. Counts no use of it.
     pub(crate) async fn has_live_token(&self, incoming: &Incoming) -> bool {
         let Some(token) = &incoming.token else { return false };
-        finds_live_token(&self.unsealed, token, incoming.remote.map(|address| address.ip())).await
+        let (tokens, remote) = (&self.unsealed.access.tokens, incoming.remote.map(|address| address.ip()));
+        finds_live_token(tokens, token, remote, self.unsealed.clock.now()).await
     }
 
     /// Runs the stages. Also returns whether the request was a login.
