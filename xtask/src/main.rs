@@ -21,7 +21,7 @@ cargo xtask verify                  what every commit needs: fmt, clippy, tidy, 
 cargo xtask fix                     fixes what tools can fix: fmt, clippy --fix
 cargo xtask test [--only A,B] [--skip A,B]
                                     everything; installs what it needs; the last line is `N passed, N failed`
-cargo xtask campaign NAME [options] a long run, entered in conformance/ledger.md: abuse, cluster, consensus, disk, due, http, kill, leases, tokens, fuzz, mutants, vaultrs
+cargo xtask campaign NAME [options] a long run, entered in conformance/ledger.md: abuse, cluster, consensus, disk, due, http, kill, leases, snapshots, tokens, fuzz, mutants, vaultrs
 cargo xtask campaign failover [SECONDS]
                                     scenarios, applications with hvac, and hvac's own tests, while the leader of a cluster is killed every ten seconds
 cargo xtask bench [options]         bench/compare.py on OpenBao and Keepfast
