@@ -37,7 +37,7 @@ const ALL: [Step; 26] = [
     step("cross", 1800, cross),
     step("generated", 2500, generated),
     step("seed", 50, seed),
-    step("balanced", 4500, balanced),
+    step("balanced", 4650, balanced),
     step("guide", 30, guide),
     step("http", 10_000, |shell| campaign(shell, &["http", "--count", "10000"])),
     step("abuse", 27, |shell| campaign(shell, &["abuse", "--count", "150"])),
