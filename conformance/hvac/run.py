@@ -1,11 +1,15 @@
 #!/usr/bin/env python3
 """Runs hvac's own integration tests (from its source distribution) against a server under the name `vault`.
 
-    run.py SERVER BINARY [--baseline RESULTS.json]
+    run.py SERVER BINARY [--baseline RESULTS.json] [--balanced CONFORMANCE [--kill-leader-every SECONDS]]
 
 On Keepfast every server gets an audit log beside hvac's configuration, and none of the secrets may stand in it or in the server's output
 (see canary.py). Results are written to .cache/hvac/SERVER.json. With a baseline (the peer's results), every test that passed there must pass here,
 unless skips.txt names it with a reason. The last line is `N passed, N failed`.
+
+While leaders are killed, the clients send requests again as hvac's documentation shows. A test that fails although nothing was sent again
+has failed. One that fails after that is run again, since the repeated request may have had its effect the first time; so are those of the
+same class that fail later, on what it has left.
 """
 
 import argparse
@@ -27,6 +31,8 @@ CACHE = HERE.parents[1] / ".cache" / "hvac"
 VERSION = "2.4.0"
 # The level of the API, by which hvac's tests choose themselves; a server's own version number says nothing of it.
 API_LEVEL = "2.7.2"
+# How often a test runs whose requests were sent again.
+ATTEMPTS = 4
 # The second file is for a cluster behind a load balancer.
 SKIPS = ["skips.txt", "skips-balanced.txt"]
 API = "tests/integration_tests/api"
@@ -47,13 +53,14 @@ def main() -> int:
     parser.add_argument("binary", type=Path)
     parser.add_argument("--baseline", type=Path)
     parser.add_argument("--balanced", type=Path, help="the program `conformance`: run on three nodes behind a load balancer")
-    parser.add_argument("--select", help="a part of the tests' names")
+    parser.add_argument("--kill-leader-every", help="kill the leader of each cluster each time this number of seconds has passed")
+    parser.add_argument("--select", help="parts of the tests' names, as pytest's -k has it; the others count as not wanted")
     arguments = parser.parse_args()
     CACHE.mkdir(parents=True, exist_ok=True)
     source = fetch()
-    results = run(source, arguments.server, wrapper(arguments.server, arguments.binary.resolve()), arguments.select, arguments.balanced)
+    results = run(source, arguments, wrapper(arguments.server, arguments.binary.resolve()))
     (CACHE / f"{arguments.server}.json").write_text(json.dumps(results, indent=1))
-    return report(arguments.server, results, arguments.baseline, skips(*(SKIPS if arguments.balanced else SKIPS[:1])))
+    return report(arguments, results, skips(*(SKIPS if arguments.balanced else SKIPS[:1])))
 
 
 def fetch() -> Path:
@@ -86,10 +93,9 @@ def wrapper(server: str, binary: Path) -> Path:
     return directory
 
 
-def run(source: Path, server: str, directory: Path, select: str | None, balanced: Path | None) -> dict[str, str]:
+def run(source: Path, arguments: argparse.Namespace, directory: Path) -> dict[str, str]:
     """Each test's outcome by its name: passed, failed or skipped."""
-    report_file = CACHE / f"{server}.xml"
-    report_file.unlink(missing_ok=True)
+    server, balanced, kill_every = arguments.server, arguments.balanced, arguments.kill_leader_every
     (source / "tests/config_files/generated").mkdir(exist_ok=True)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("VAULT_", "BAO_", "KEEPFAST_"))}
     # The sources come first, so that the tests run with the client they belong to.
@@ -101,15 +107,45 @@ def run(source: Path, server: str, directory: Path, select: str | None, balanced
     if balanced:
         environment |= {"HVAC_BALANCED": str(balanced.resolve()), "HVAC_BALANCED_SKIPS": " ".join(skips(SKIPS[1])),
                         "KEEPFAST": str((directory / "vault").resolve())}
-    command = [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider", "-p", "canary", *(["-p", "balanced"] if balanced else []), "-n", "2", "--dist", "loadfile",
-               f"--junitxml={report_file}", *SELECTION, *(["-k", select] if select else [])]
-    with open(CACHE / f"{server}.log", "w") as log:
+    kills = CACHE / "canary/kills.txt"
+    if kill_every:
+        environment |= {"HVAC_KILL_EVERY": kill_every, "HVAC_KILLS": str(kills)}
+    (CACHE / f"{server}.log").unlink(missing_ok=True)
+    results, tests, again = {}, SELECTION, 0
+    for attempt in range(ATTEMPTS if kill_every else 1):
+        played = play(source, server, environment, [*(["-p", "balanced"] if balanced else []), *tests, *(["-k", arguments.select] if arguments.select else [])])
+        results |= {name: outcome for name, (outcome, _, _) in played.items()}
+        tests = [node for outcome, repeated, node in played.values() if outcome == "failed" and repeated]
+        if not tests:
+            break
+        again += len(tests)
+    if kill_every:
+        count = sum(map(int, kills.read_text().split()))
+        print(f"hvac on {server}: {count} kills of leaders, {again} tests run again after a request that was sent again")
+        if not count:
+            results["kills of leaders"] = "failed"
+    return results
+
+
+def play(source: Path, server: str, environment: dict[str, str], options: list[str]) -> dict[str, tuple[str, int, str]]:
+    """The outcome of tests by their names, the number of requests that were sent again, and pytest's name of the test."""
+    report_file = CACHE / f"{server}.xml"
+    report_file.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "pytest", "-q", "-o", "addopts=", "-p", "no:cacheprovider", "-p", "canary", "-n", "2", "--dist", "loadfile",
+               f"--junitxml={report_file}", *options]
+    with open(CACHE / f"{server}.log", "a") as log:
         subprocess.run(command, cwd=source, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False, timeout=1800)
-    results = {}
+    results, uncertain = {}, set()
     for case in ElementTree.parse(report_file).iter("testcase"):
         kinds = {child.tag for child in case}
         outcome = "failed" if kinds & {"failure", "error"} else "skipped" if "skipped" in kinds else "passed"
-        results[f"{case.get('classname').removeprefix('tests.integration_tests.')}::{case.get('name')}"] = outcome
+        repeated = sum(int(each.get("value")) for each in case.iter("property") if each.get("name") == "repeated")
+        if outcome == "failed" and (repeated or case.get("classname") in uncertain):
+            uncertain.add(case.get("classname"))
+            repeated = max(repeated, 1)
+        *module, group = case.get("classname").split(".")
+        node = f"{'/'.join(module)}.py::{group}::{case.get('name')}"
+        results[f"{case.get('classname').removeprefix('tests.integration_tests.')}::{case.get('name')}"] = (outcome, repeated, node)
     return results
 
 
@@ -123,7 +159,8 @@ def skips(*files: str) -> dict[str, str]:
     return {pattern: reason for pattern, reason in pairs}
 
 
-def report(server: str, results: dict[str, str], baseline: Path | None, excused: dict[str, str]) -> int:
+def report(arguments: argparse.Namespace, results: dict[str, str], excused: dict[str, str]) -> int:
+    server, baseline = arguments.server, arguments.baseline
     if baseline is None:
         # Of the peer nothing is demanded: its results are the measure.
         counts = [sum(outcome == kind for outcome in results.values()) for kind in ("passed", "failed", "skipped")]
@@ -131,7 +168,9 @@ def report(server: str, results: dict[str, str], baseline: Path | None, excused:
         print(f"{counts[0]} passed, {0 if counts[0] else 1} failed")
         return 0 if counts[0] else 1
     wanted = [name for name, outcome in json.loads(baseline.read_text()).items() if outcome == "passed"]
-    passed, failed, skipped = [], [], []
+    if arguments.select:
+        wanted = [name for name in wanted if name in results]
+    passed, failed, skipped = [], [name for name in ["kills of leaders"] if name in results], []
     for name in wanted:
         if name not in results and not results:
             continue
@@ -147,7 +186,7 @@ def report(server: str, results: dict[str, str], baseline: Path | None, excused:
     for leak in leaked:
         print(f"FAIL hvac on {server}: {leak}")
     print(f"hvac on {server}: {secrets} secrets looked for in the audit logs and outputs of its servers")
-    stale = [pattern for pattern in excused if not any(re.search(pattern, name) for name in skipped)]
+    stale = [pattern for pattern in ([] if arguments.select else excused) if not any(re.search(pattern, name) for name in skipped)]
     for pattern in stale:
         print(f"FAIL hvac on {server}: skips.txt: {pattern} matches no test that is skipped")
     print(f"hvac on {server}: {len(skipped)} excused by skips.txt, of {len(wanted)} that pass on the peer; log in .cache/hvac/{server}.log")

@@ -13,37 +13,20 @@ import sys
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 import hvac
 import requests
-from urllib3.util import Retry
 
 import document
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "hvac"))
+from retries import Repeated, Session
 
 INTERVAL = 10
 WORKERS = 4
 RETRYABLE = (hvac.exceptions.InternalServerError, hvac.exceptions.PreconditionFailed, hvac.exceptions.BadGateway, hvac.exceptions.VaultDown,
              requests.exceptions.ConnectionError, requests.exceptions.RetryError, requests.exceptions.Timeout)
-
-
-class Repeated(Retry):
-    """Counts the requests that a thread sends again."""
-
-    counts = threading.local()
-
-    def increment(self, *arguments, **named):
-        self.counts.repeated = getattr(self.counts, "repeated", 0) + 1
-        return super().increment(*arguments, **named)
-
-
-class Session(requests.Session):
-    """The session of every client of hvac here."""
-
-    def __init__(self):
-        super().__init__()
-        retries = Repeated(total=8, backoff_factor=0.1, backoff_max=2, status_forcelist=[412, 500, 502, 503, 504],
-                           allowed_methods=None, raise_on_status=False)
-        self.mount("http://", requests.adapters.HTTPAdapter(max_retries=retries))
 
 
 class Uncertain(Exception):
@@ -52,11 +35,11 @@ class Uncertain(Exception):
 
 def once(call, *arguments, **named):
     """A call with a request that is refused after its effect."""
-    before = getattr(Repeated.counts, "repeated", 0)
+    before = Repeated.count()
     try:
         return call(*arguments, **named)
     except (hvac.exceptions.InvalidRequest, hvac.exceptions.Forbidden, hvac.exceptions.InvalidPath) as refused:
-        if getattr(Repeated.counts, "repeated", 0) > before:
+        if Repeated.count() > before:
             raise Uncertain from refused
         raise
 
@@ -161,7 +144,7 @@ def main() -> int:
         failures.append(f"the cluster: {errors.strip()}")
     for failure in failures[:20]:
         print(f"FAIL failover: {failure}")
-    print(f"failover: {errors.strip()}, {dict(counts)}, {getattr(Repeated.counts, 'repeated', 0)} requests of the setup repeated")
+    print(f"failover: {errors.strip()}, {dict(counts)}, {Repeated.count()} requests of the setup repeated")
     print(f"{counts['passed']} passed, {len(failures)} failed")
     return 1 if failures or not counts["passed"] else 0
 

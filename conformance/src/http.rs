@@ -77,18 +77,22 @@ impl Client {
         .with_context(|| format!("{} {} at {}", request.method, request.path, self.authority))
     }
 
-    /// Sends the same request `count` times without waiting for responses, and calls `each` with every response.
+    /// Sends the same request `count` times without waiting for responses, and calls `each` with the status and the body
+    /// of every response. It reads only the headers that bound the body, since the clients of a campaign share the
+    /// processor with the servers.
     ///
     /// # Errors
-    /// When the connection fails; earlier responses were passed to `each`.
-    pub fn pipeline(&mut self, request: &Request, count: usize, mut each: impl FnMut(&Response)) -> Result<()> {
+    /// When the connection fails, or a body has no length; earlier responses were passed to `each`.
+    pub fn pipeline(&mut self, request: &Request, count: usize, mut each: impl FnMut(u16, &[u8])) -> Result<()> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
             None => connect(&self.authority, self.timeout)?,
         };
         connection.get_mut().write_all(&encode(request, &self.authority).repeat(count))?;
+        let (mut line, mut body) = (Vec::new(), Vec::new());
         for _ in 0..count {
-            each(&read_response(&mut connection, request.method == "HEAD")?);
+            let status = read_bounded(&mut connection, &mut line, &mut body)?;
+            each(status, &body);
         }
         self.connection = Some(connection);
         Ok(())
@@ -179,6 +183,34 @@ pub fn read_response(connection: &mut impl BufRead, headless: bool) -> Result<Re
     Ok(response)
 }
 
+/// Reads a response whose body has a length, into buffers that are used again. Returns its status.
+fn read_bounded(connection: &mut impl BufRead, line: &mut Vec<u8>, body: &mut Vec<u8>) -> Result<u16> {
+    const LENGTH: &[u8] = b"content-length:";
+    let mut next = |line: &mut Vec<u8>| -> Result<()> {
+        line.clear();
+        if connection.read_until(b'\n', line)? == 0 {
+            bail!("the server closed the connection");
+        }
+        Ok(())
+    };
+    next(line)?;
+    let status = line.get(9..12).and_then(|digits| std::str::from_utf8(digits).ok()).and_then(|text| text.parse().ok());
+    let status: u16 = status.context("bad status line")?;
+    let mut length = if status == 204 { Some(0) } else { None };
+    loop {
+        next(line)?;
+        if line.as_slice() == b"\r\n" {
+            break;
+        }
+        if line.get(..LENGTH.len()).is_some_and(|name| name.eq_ignore_ascii_case(LENGTH)) {
+            length = Some(std::str::from_utf8(&line[LENGTH.len()..])?.trim().parse().context("bad content-length")?);
+        }
+    }
+    body.resize(length.context("a response without a length")?, 0);
+    connection.read_exact(body)?;
+    Ok(status)
+}
+
 fn read_line(connection: &mut impl BufRead) -> Result<String> {
     let mut line = Vec::new();
     if connection.read_until(b'\n', &mut line)? == 0 {
@@ -212,6 +244,18 @@ mod tests {
     fn reads_a_chunked_response() {
         let wire = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2;x=y\r\nde\r\n0\r\n\r\n";
         assert_eq!(read_response(&mut &wire[..], false).unwrap().body, b"abcde");
+    }
+
+    #[test]
+    fn reads_responses_that_follow_each_other() {
+        let wire = b"HTTP/1.1 200 OK\r\nX: y\r\nContent-Length: 3\r\n\r\nabcHTTP/1.1 204 No Content\r\n\r\n\
+                     HTTP/1.1 503 Unavailable\r\ncontent-length: 1\r\n\r\nd";
+        let (mut rest, mut line, mut body) = (&wire[..], Vec::new(), Vec::new());
+        let mut next = || read_bounded(&mut rest, &mut line, &mut body).map(|status| (status, body.clone()));
+        assert_eq!(next().unwrap(), (200, b"abc".to_vec()));
+        assert_eq!(next().unwrap(), (204, Vec::new()));
+        assert_eq!(next().unwrap(), (503, b"d".to_vec()));
+        assert!(next().is_err());
     }
 
     #[test]

@@ -21,9 +21,9 @@ cargo xtask verify                  what every commit needs: fmt, clippy, tidy, 
 cargo xtask fix                     fixes what tools can fix: fmt, clippy --fix
 cargo xtask test [--only A,B] [--skip A,B]
                                     everything; installs what it needs; the last line is `N passed, N failed`
-cargo xtask campaign NAME [options] a long run, entered in conformance/ledger.md: abuse, cluster, consensus, disk, due, http, kill, leases, tokens, fuzz, mutants, vaultrs
+cargo xtask campaign NAME [options] a long run, entered in conformance/ledger.md: abuse, cluster, consensus, disk, due, http, kill, leases, snapshots, tokens, fuzz, mutants, vaultrs
 cargo xtask campaign failover [SECONDS]
-                                    scenarios, and applications with hvac, while the leader of a cluster is killed every ten seconds
+                                    scenarios, applications with hvac, and hvac's own tests, while the leader of a cluster is killed every ten seconds
 cargo xtask bench [options]         bench/compare.py on OpenBao and Keepfast
 cargo xtask bench creds [options]   bench/creds.py: credentials of a PostgreSQL a second, on both
 cargo xtask openapi                 the OpenAPI document of Keepfast, to target/openapi.json
@@ -134,8 +134,11 @@ fn failover(seconds: &str) -> Result<bool> {
     let mut kills = vec!["run", "--balanced", "--kill-leader-every", "10"];
     kills.extend(steps::UNDER_KILLS);
     let scenarios = shell::visible(&conformance, &kills)?;
+    let step = Shell::for_step("failover")?;
+    let hvac = steps::hvac_balanced(&step, &conformance, &["--kill-leader-every", steps::KILL_OF_HVAC])?;
+    println!("hvac: {} passed, {} failed", hvac.passed, hvac.failed);
     let applications = shell::visible(&install::python(), &["conformance/seed/failover.py", &conformance, seconds])?;
-    Ok(scenarios && applications)
+    Ok(scenarios && applications && hvac.failed == 0 && hvac.passed > 0)
 }
 
 /// Campaigns run on a release build, except for those without a server.

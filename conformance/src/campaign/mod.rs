@@ -10,6 +10,7 @@ mod http;
 mod kill;
 mod leases;
 mod mutation;
+mod snapshots;
 mod tokens;
 mod write_log;
 
@@ -43,6 +44,8 @@ pub enum Campaign {
     Kill(Options),
     /// Leases of a database under kill -9 and stops of the database: its users are exactly the live leases
     Leases(Options),
+    /// A large snapshot on request: saved and restored whole, while the memory of the server does not grow with it
+    Snapshots(Options),
     /// Many live tokens: memory, unseal time, look-ups
     Tokens(Options),
 }
@@ -50,7 +53,7 @@ pub enum Campaign {
 /// The options of every campaign.
 #[derive(Args, Clone)]
 pub struct Options {
-    /// Simulated clusters, requests, kills, faults, operations, leases, tokens or connections of each attack
+    /// Simulated clusters, requests, kills, faults, operations, leases, tokens, MiB of records or connections of each attack
     #[arg(long)]
     pub count: u64,
     /// The seed of the run; printed, and entered in the ledger
@@ -71,6 +74,9 @@ pub struct Options {
     /// Go on with faults until this number of operations was checked, for at most `seconds` (`cluster`)
     #[arg(long, default_value_t = 0)]
     pub operations: u64,
+    /// Go on as for `operations` until this number of uses of revoked tokens was refused, and fail with fewer (`cluster`)
+    #[arg(long, default_value_t = 0)]
+    pub revoked_uses: u64,
     /// See `operations`
     #[arg(long, default_value_t = 120)]
     pub seconds: u64,
@@ -103,6 +109,7 @@ pub fn run(campaign: &Campaign) -> Result<bool> {
         Campaign::Http(options) => ("http", options, http::run(options)?),
         Campaign::Kill(options) => ("kill", options, kill::run(options)?),
         Campaign::Leases(options) => ("leases", options, leases::run(options)?),
+        Campaign::Snapshots(options) => ("snapshots", options, snapshots::run(options)?),
         Campaign::Tokens(options) => ("tokens", options, tokens::run(options)?),
     };
     for failure in found.failures.iter().take(20) {

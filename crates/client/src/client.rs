@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, LOCATION};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use keepfast_crypto::secret::SecretString;
-use keepfast_outbound::{CallError, Failure, Outbound};
+use keepfast_outbound::{CallError, Failure, Outbound, Payload};
 use serde_json::{Map, Value, json};
 
 use crate::error::{ResponseError, tls_reason};
@@ -257,11 +257,14 @@ impl Client {
     }
 
     async fn send(&self, request: &Request, url: &str) -> Result<Response, Error> {
-        let response = self.outbound.call(self.outgoing(request, url)?).await.map_err(|error| Error::Transport {
-            method: request.method.as_str().to_owned(),
-            url: url.to_owned(),
-            reason: self.reason(&error, url),
-        })?;
+        let response =
+            self.outbound.transfer(self.outgoing(request, url)?, request.sink.as_deref()).await.map_err(|error| {
+                Error::Transport {
+                    method: request.method.as_str().to_owned(),
+                    url: url.to_owned(),
+                    reason: self.reason(&error, url),
+                }
+            })?;
         let (head, body) = response.into_parts();
         Ok(Response { status: head.status.as_u16(), headers: head.headers, body })
     }
@@ -284,8 +287,8 @@ impl Client {
         reason
     }
 
-    fn outgoing(&self, request: &Request, url: &str) -> Result<http::Request<Bytes>, Error> {
-        let text = || Bytes::from(request.body.clone().unwrap_or_default());
+    fn outgoing(&self, request: &Request, url: &str) -> Result<http::Request<Payload>, Error> {
+        let text = || Payload::Bytes(request.body.clone().unwrap_or_default().into());
         let body = request.bytes.clone().unwrap_or_else(text);
         let mut outgoing = http::Request::builder()
             .method(request.method.as_str())

@@ -1,7 +1,11 @@
 //! A request as a value.
 
+use std::fs::File;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::HeaderMap;
+use keepfast_outbound::Payload;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
@@ -63,7 +67,9 @@ pub struct Request {
     /// The body, as JSON text.
     pub body: Option<String>,
     /// A body that is no JSON; it replaces `body`.
-    pub bytes: Option<Bytes>,
+    pub bytes: Option<Payload>,
+    /// The file that receives the body of a response with a status of 2xx.
+    pub sink: Option<Arc<File>>,
     /// Headers of this request only.
     pub headers: HeaderMap,
     /// Whether the client's wrapping TTL applies; preparatory requests set it to false.
@@ -85,6 +91,7 @@ impl Request {
             query: Vec::new(),
             body: None,
             bytes: None,
+            sink: None,
             headers: HeaderMap::new(),
             may_wrap: true,
             may_retry: true,
@@ -115,7 +122,14 @@ impl Request {
     /// Sets a body that is no JSON.
     #[must_use]
     pub fn with_bytes(mut self, bytes: impl Into<Bytes>) -> Self {
-        self.bytes = Some(bytes.into());
+        self.bytes = Some(Payload::Bytes(bytes.into()));
+        self
+    }
+
+    /// Sets a file as the body.
+    #[must_use]
+    pub fn with_file(mut self, file: File) -> Self {
+        self.bytes = Some(Payload::File(Arc::new(file)));
         self
     }
 

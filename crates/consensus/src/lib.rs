@@ -5,7 +5,7 @@
 //! input with the time at which it arrived, and returns effects, which the driver in `storage` performs. It is a crate of
 //! its own, not a module of `storage`, because it builds in seconds and cannot reach a disk or a socket.
 //!
-//! Only `steps`, `log_view` and `convert` name the crate `raft`, and no type of it is public here.
+//! Only `steps`, `log_view`, `stored` and `convert` name the crate `raft`, and no type of it is public here.
 
 #[macro_use]
 mod planted;
@@ -22,6 +22,7 @@ mod payload;
 #[cfg(any(test, feature = "suite"))]
 pub mod sim;
 mod steps;
+mod stored;
 mod wire;
 
 pub use entry::{Entry, LogId, Mono, RaftId, Vote};

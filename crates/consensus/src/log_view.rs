@@ -1,5 +1,6 @@
 //! The window of the log that is in memory, as the `Storage` of the crate `raft`. The driver's log on the disk is behind
-//! it: an entry is here as soon as it is in a frame, and leaves when the driver drops what is applied.
+//! it: an entry is here as soon as it is in a frame, and leaves when the driver drops what is applied. What has left and a
+//! member needs is read from the disk (`stored.rs`).
 
 use std::collections::VecDeque;
 
@@ -7,12 +8,15 @@ use raft::eraftpb::{Entry as RaftEntry, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 
 use crate::convert;
-use crate::entry::{LogId, Vote};
+use crate::entry::{Entry, LogId, Vote};
 use crate::member::Member;
 use crate::payload::Payload;
+use crate::stored::{LogRead, Stored};
 
 /// The window, and what a snapshot of the applied state would contain.
 pub(crate) struct LogView {
+    /// What is on the disk only.
+    stored: Stored,
     /// The entry before the first of the window.
     before: LogId,
     entries: VecDeque<RaftEntry>,
@@ -30,17 +34,54 @@ pub(crate) struct LogView {
 impl LogView {
     /// A window that begins after `before`. `committed` and `vote` are those at the start of the process.
     pub(crate) fn new(before: LogId, vote: Vote, committed: u64, applied: LogId, members: Vec<Member>) -> Self {
-        Self { before, entries: VecDeque::new(), bytes: 0, unapplied: 0, vote, committed, applied, members }
+        let (stored, entries) = (Stored::none(before), VecDeque::new());
+        Self { stored, before, entries, bytes: 0, unapplied: 0, vote, committed, applied, members }
+    }
+
+    /// Sets what the disk has before the window: the entries after `floor`, and from which index on they have which term.
+    pub(crate) fn set_stored(&mut self, floor: LogId, terms: &[(u64, u64)]) {
+        if floor.index < self.before.index {
+            let last = self.before.index;
+            self.stored.set(floor, terms.iter().copied().filter(|(from, _)| (floor.index + 1..=last).contains(from)));
+        }
+    }
+
+    /// The disk has no entries up to `index` any more.
+    pub(crate) fn purge_stored(&mut self, index: u64) {
+        self.stored.purge(index.min(self.before.index));
+    }
+
+    /// The reads of the disk that begin.
+    pub(crate) fn begin_reads(&mut self) -> Vec<LogRead> {
+        self.stored.begin_reads()
+    }
+
+    /// A read of the disk has ended, and has found these entries. Returns false for one that nobody needs. If it has found
+    /// nothing, the disk counts as purged, so that a member gets a snapshot.
+    pub(crate) fn end_read(&mut self, first: u64, entries: &[Entry]) -> bool {
+        let is_needed = self.stored.end_read(first, self.before.index, entries);
+        if is_needed && !self.stored.has_found() {
+            self.purge_stored(first);
+        }
+        is_needed
+    }
+
+    /// Members have what was read.
+    pub(crate) fn clear_found(&mut self) {
+        self.stored.clear_found();
     }
 
     pub(crate) fn last(&self) -> LogId {
         self.entries.back().map_or(self.before, |entry| LogId { term: entry.term, index: entry.index })
     }
 
-    /// The term at an index of the window or just before it.
+    /// The term at an index of the log, or just before it.
     pub(crate) fn term_at(&self, index: u64) -> Option<u64> {
         if index == self.before.index {
             return Some(self.before.term);
+        }
+        if index < self.before.index {
+            return self.stored.term(index);
         }
         self.at(index).map(|entry| entry.term)
     }
@@ -95,6 +136,7 @@ impl LogView {
     /// Begins again after a snapshot.
     pub(crate) fn reset(&mut self, applied: LogId, members: Vec<Member>) {
         (self.before, self.applied, self.members) = (applied, applied, members);
+        self.stored = Stored::none(applied);
         self.entries.clear();
         (self.bytes, self.unapplied) = (0, 0);
     }
@@ -107,6 +149,7 @@ impl LogView {
         {
             self.bytes -= convert::size_of(&entry);
             self.before = LogId { term: entry.term, index: entry.index };
+            self.stored.push(self.before);
         }
     }
 
@@ -127,33 +170,34 @@ impl Storage for LogView {
         low: u64,
         high: u64,
         max_size: impl Into<Option<u64>>,
-        _: GetEntriesContext,
+        context: GetEntriesContext,
     ) -> raft::Result<Vec<RaftEntry>> {
-        if low <= self.before.index {
+        let most = max_size.into().unwrap_or(u64::MAX);
+        if low <= self.stored.floor().index {
             return Err(StorageError::Compacted.into());
+        }
+        if low <= self.before.index {
+            // Only what is not applied is needed at once, and that is in memory.
+            let end = high.min(self.before.index + 1);
+            let found = if context.can_async() { self.stored.entries(low, end, most) } else { None };
+            return found.map(|entries| within(most, entries)).ok_or(StorageError::LogTemporarilyUnavailable.into());
         }
         let offset = |index: u64| usize::try_from(index - self.before.index - 1).unwrap_or(usize::MAX);
         let (from, to) = (offset(low), offset(high));
         if to > self.entries.len() {
             return Err(StorageError::Unavailable.into());
         }
-        let (most, mut sum) = (max_size.into().unwrap_or(u64::MAX), 0_u64);
-        // At least one entry, whatever its size.
-        let fits = |entry: &&RaftEntry| {
-            let first = sum == 0;
-            sum = sum.saturating_add(convert::size_of(entry));
-            first || sum <= most
-        };
-        Ok(self.entries.range(from..to).take_while(fits).cloned().collect())
+        Ok(within(most, self.entries.range(from..to)))
     }
 
     fn term(&self, index: u64) -> raft::Result<u64> {
-        let missing = if index < self.before.index { StorageError::Compacted } else { StorageError::Unavailable };
+        let missing =
+            if index < self.stored.floor().index { StorageError::Compacted } else { StorageError::Unavailable };
         self.term_at(index).ok_or_else(|| missing.into())
     }
 
     fn first_index(&self) -> raft::Result<u64> {
-        Ok(self.before.index + 1)
+        Ok(self.stored.floor().index + 1)
     }
 
     fn last_index(&self) -> raft::Result<u64> {
@@ -166,4 +210,15 @@ impl Storage for LogView {
         }
         Ok(convert::snapshot(self.applied, &self.members))
     }
+}
+
+/// The first entries with this number of bytes, at least one, whatever its size.
+fn within<'e>(most: u64, entries: impl Iterator<Item = &'e RaftEntry>) -> Vec<RaftEntry> {
+    let mut sum = 0_u64;
+    let fits = |entry: &&RaftEntry| {
+        let first = sum == 0;
+        sum = sum.saturating_add(convert::size_of(entry));
+        first || sum <= most
+    };
+    entries.take_while(fits).cloned().collect()
 }

@@ -4,12 +4,22 @@
 use std::net::IpAddr;
 
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::Incoming;
+use keepfast_framework::{Error, Incoming, Result, Status};
 use keepfast_storage::Role;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::cluster::service::SETTLES_WITHIN;
 use crate::lifecycle::Lifecycle;
-use crate::unsealed::Unsealed;
+use crate::settings::SnapshotFiles;
+use crate::token::finds_live_token;
+
+/// Where the body of a request is received into a file.
+pub struct BodyPlace {
+    /// The directory, and the longest body.
+    pub files: SnapshotFiles,
+    /// Held until the request is handled.
+    pub turn: OwnedMutexGuard<()>,
+}
 
 /// The checks before a request is read.
 pub struct Preliminaries<'a> {
@@ -53,7 +63,44 @@ impl<'a> Preliminaries<'a> {
 
     async fn finds(&self, token: &SecretString, remote: Option<IpAddr>) -> bool {
         let Some(unsealed) = self.lifecycle.unsealed() else { return false };
-        finds_live_token(&unsealed, token, remote).await
+        finds_live_token(&unsealed.access.tokens, token, remote, unsealed.clock.now()).await
+    }
+
+    /// Where the body of a request is received into a file: at the node that runs it, of a caller whose policies allow it,
+    /// one at a time. `None` for a body that is received in memory, as far as that allows it; `fits` is whether its
+    /// announced length is short enough for that.
+    ///
+    /// # Errors
+    /// While another body is received; for a long body at a standby.
+    pub async fn upload(&self, head: &Incoming, fits: bool) -> Result<Option<BodyPlace>> {
+        let Lifecycle { parts, administration, .. } = self.lifecycle;
+        let Some(files) = parts.settings.snapshot_files.clone() else { return Ok(None) };
+        if !self.may_update(head).await? {
+            return Ok(None);
+        }
+        if parts.membership.with_others().is_some() && !parts.is_active() {
+            return match fits {
+                true => Ok(None),
+                false => {
+                    Err(Error::invalid("a snapshot of more than max_request_size bytes must be sent to the leader"))
+                }
+            };
+        }
+        let turn = administration.upload.clone().try_lock_owned();
+        let turn = turn.map_err(|_| Error::new(Status::UNAVAILABLE, "another snapshot is being uploaded"))?;
+        Ok(Some(BodyPlace { files, turn }))
+    }
+
+    /// Whether the policies of the caller allow an update of the path. The stages check it again.
+    async fn may_update(&self, head: &Incoming) -> Result<bool> {
+        let Some((unsealed, token)) = self.lifecycle.unsealed().zip(head.token.as_ref()) else { return Ok(false) };
+        let Some(token) = unsealed.access.tokens.find_anywhere(token.expose(), unsealed.clock.now()).await? else {
+            return Ok(false);
+        };
+        let compiled = unsealed.access.policies.acl_of(&token, &unsealed.access.identity).await?;
+        let capabilities = compiled.acl.capabilities(head.path.as_str(), unsealed.clock.now());
+        let allows = capabilities.iter().any(|capability| matches!(*capability, "update" | "root"));
+        Ok(allows && head.namespace.is_empty() && token.record.allows_from(head.remote.map(|address| address.ip())))
     }
 
     /// Audits a request that a quota refused before it was read.
@@ -62,10 +109,4 @@ impl<'a> Preliminaries<'a> {
             pipeline.audit_refusal(refused).await;
         }
     }
-}
-
-/// Whether the state of this node has a token that is valid and may be used from this address. Counts no use of it.
-pub(crate) async fn finds_live_token(unsealed: &Unsealed, token: &SecretString, remote: Option<IpAddr>) -> bool {
-    let found = unsealed.access.tokens.find_anywhere(token.expose(), unsealed.clock.now()).await;
-    found.is_ok_and(|found| found.is_some_and(|token| token.record.allows_from(remote)))
 }

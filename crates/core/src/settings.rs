@@ -73,6 +73,17 @@ pub struct Settings {
     pub autopilot_interval: Duration,
     /// The automatic snapshots; `None` for none.
     pub snapshots: Option<SnapshotSettings>,
+    /// The files of snapshots on request; `None` where these are in memory.
+    pub snapshot_files: Option<SnapshotFiles>,
+}
+
+/// Where snapshots are that are saved, or restored, on request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotFiles {
+    /// The directory of the files, which have no names.
+    pub directory: PathBuf,
+    /// The longest file in bytes (`max_snapshot_size`).
+    pub longest: u64,
 }
 
 /// The `snapshots` stanza.
@@ -271,6 +282,7 @@ impl Default for Settings {
             join: JoinSettings::default(),
             autopilot_interval: Duration::from_secs(10),
             snapshots: None,
+            snapshot_files: None,
         }
     }
 }

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::StatusCode;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::Incoming;
+use tokio::sync::OwnedMutexGuard;
 
 use crate::EdgeResponse;
 
@@ -22,6 +24,16 @@ pub trait Kernel: Admission {
     /// Waits until the rules of admission that other nodes have acknowledged apply here.
     fn settle(&self) -> impl Future<Output = ()> + Send {
         std::future::ready(())
+    }
+
+    /// Where a body of bytes is received that may be larger than the memory for bodies: only of a caller who may send it.
+    /// `None` for one that is received in memory; `fits` is whether its announced length is within `max_request_size`.
+    fn upload(
+        &self,
+        _head: &Incoming,
+        _fits: bool,
+    ) -> impl Future<Output = Result<Option<Upload>, EdgeResponse>> + Send {
+        std::future::ready(Ok(None))
     }
 
     /// Audits a request that a quota refuses.
@@ -41,6 +53,16 @@ pub trait Kernel: Admission {
     fn in_flight(&self, _caller: &Incoming) -> EdgeResponse {
         EdgeResponse::bare(StatusCode::NOT_FOUND)
     }
+}
+
+/// Where the body of a request is received into a file.
+pub struct Upload {
+    /// The directory of the file.
+    pub directory: PathBuf,
+    /// The longest body in bytes.
+    pub longest: u64,
+    /// Held until the request is handled, so that there is one such file at a time.
+    pub turn: OwnedMutexGuard<()>,
 }
 
 /// The checks of a request before it is read.

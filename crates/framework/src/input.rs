@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use crate::error::{Error, Result, conversion_text, is_conversion_text};
 use crate::field_value::{Fault, Null, TextValue};
+use crate::file_body::FileBody;
 use crate::json_error;
 use crate::name::Name;
 use crate::path::Captures;
@@ -23,8 +24,22 @@ use crate::query::{Query, QueryValue};
 pub struct Body {
     raw: Bytes,
     fields: Vec<(Box<str>, Range<usize>)>,
-    /// The bytes of a body that is no JSON.
-    bytes: Bytes,
+    unparsed: RawBody,
+}
+
+/// A body that is no JSON. Not `Debug`: it may hold secrets.
+#[derive(Clone)]
+pub enum RawBody {
+    /// One in memory; empty for a body that is JSON.
+    Bytes(Bytes),
+    /// One that is too large for memory.
+    File(FileBody),
+}
+
+impl Default for RawBody {
+    fn default() -> Self {
+        RawBody::Bytes(Bytes::new())
+    }
 }
 
 impl Body {
@@ -58,17 +73,30 @@ impl Body {
             let start = value.get().as_ptr() as usize - base;
             fields.push((name, start..start + value.get().len()));
         }
-        Ok(Body { raw, fields, bytes: Bytes::new() })
+        Ok(Body { raw, fields, ..Body::default() })
     }
 
     /// A body that is no JSON, for a row declared `.raw_body()`. It has no fields.
     pub fn of_bytes(bytes: Bytes) -> Self {
-        Body { bytes, ..Body::default() }
+        Body { unparsed: RawBody::Bytes(bytes), ..Body::default() }
     }
 
-    /// The bytes of a body that is no JSON; empty for any other.
-    pub fn bytes(&self) -> &Bytes {
-        &self.bytes
+    /// A body in a file, for a row declared `.raw_body()`. It has no fields.
+    pub fn of_file(file: FileBody) -> Self {
+        Body { unparsed: RawBody::File(file), ..Body::default() }
+    }
+
+    /// The bytes of a body that is no JSON and in memory; empty for any other.
+    pub fn bytes(&self) -> &[u8] {
+        match &self.unparsed {
+            RawBody::Bytes(bytes) => bytes,
+            RawBody::File(_) => &[],
+        }
+    }
+
+    /// A body that is no JSON.
+    pub fn unparsed(&self) -> &RawBody {
+        &self.unparsed
     }
 
     /// The whole text; empty without a body, and for one that is no JSON.

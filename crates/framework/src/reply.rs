@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::error::{Error, Result, Status};
+use crate::file_body::FileBody;
 use crate::lease::{Intent, LeaseOffer};
 use crate::token_params::TokenTerms;
 
@@ -42,6 +43,8 @@ pub enum Outcome {
     Wrapped(Box<WrapInfo>),
     /// Bytes that are sent unchanged, without the envelope.
     Raw(Raw),
+    /// The same from a file. They are never wrapped.
+    File(RawFile),
 }
 
 /// The `data` of a response with its options.
@@ -144,6 +147,15 @@ pub struct Raw {
     pub content_type: &'static str,
     /// Its body.
     pub body: Vec<u8>,
+}
+
+/// Bytes without the envelope, in a file, with status 200.
+#[derive(Clone)]
+pub struct RawFile {
+    /// The `Content-Type`.
+    pub content_type: &'static str,
+    /// The body.
+    pub file: FileBody,
 }
 
 /// The `auth` block of a response: a token. Only one that core creates contains a valid token.
@@ -346,6 +358,15 @@ impl Reply for Raw {
     }
     fn into_outcome(self) -> Result<Outcome> {
         Ok(Outcome::Raw(self))
+    }
+}
+
+impl Reply for RawFile {
+    fn schema(_: &mut SchemaGenerator) -> Option<Schema> {
+        None
+    }
+    fn into_outcome(self) -> Result<Outcome> {
+        Ok(Outcome::File(self))
     }
 }
 

@@ -19,12 +19,14 @@
 mod connect;
 mod error;
 mod outbound;
+mod payload;
 mod proxy;
 mod settings;
 mod tls;
 
 pub use error::{CallError, Failure, SettingsError};
 pub use outbound::Outbound;
+pub use payload::Payload;
 pub use proxy::{Proxies, Proxy};
 pub use settings::{Authorities, ClientCertificate, Settings, Trust};
 pub use tls::tls_config;

@@ -1,6 +1,8 @@
 //! Calls with timeouts and a response limit.
 
 use std::error::Error;
+use std::fs::File;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,12 +10,13 @@ use bytes::Bytes;
 use http::header::PROXY_AUTHORIZATION;
 use http::uri::Uri;
 use http::{Request, Response};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper_util::client::legacy::Client as Pool;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use crate::connect::Connector;
 use crate::error::{CallError, Failure, SettingsError};
+use crate::payload::{self, Payload, Sent};
 use crate::{Proxies, Settings};
 
 /// The most idle connections that are kept for each host.
@@ -22,7 +25,7 @@ const IDLE_PER_HOST: usize = 16;
 /// Sends requests and keeps connections for later ones. A clone is cheap and shares the connections.
 #[derive(Clone)]
 pub struct Outbound {
-    pool: Pool<Connector, Full<Bytes>>,
+    pool: Pool<Connector, Sent>,
     timeout: Option<Duration>,
     max_response: usize,
     proxies: Arc<Proxies>,
@@ -50,20 +53,47 @@ impl Outbound {
     ///
     /// # Errors
     /// [`CallError`] when there is no response within the limits of the settings.
-    pub async fn call(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, CallError> {
+    pub async fn call(&self, request: Request<Bytes>) -> Result<Response<Bytes>, CallError> {
+        self.transfer(request.map(Payload::Bytes), None).await
+    }
+
+    /// As [`Self::call`], with a body that may be a file. The body of a response whose status is 2xx is written to `sink`, and
+    /// replaces what that contains. While a file is sent or received there is no timeout, and no limit of the response.
+    ///
+    /// # Errors
+    /// [`CallError`] when there is no response within the limits of the settings; when a file cannot be read or written.
+    pub async fn transfer(
+        &self,
+        mut request: Request<Payload>,
+        sink: Option<&File>,
+    ) -> Result<Response<Bytes>, CallError> {
         let host = self.host(request.uri());
         self.authorize_to_proxy(&mut request);
-        let exchange = self.exchange(request.map(Full::new));
-        let outcome = match self.timeout {
+        let is_large = sink.is_some() || matches!(request.body(), Payload::File(_));
+        let exchange = self.exchange(request, sink);
+        let outcome = match self.timeout.filter(|_| !is_large) {
             None => exchange.await,
             Some(limit) => tokio::time::timeout(limit, exchange).await.unwrap_or_else(|_| Err(Failure::Timeout(limit))),
         };
         outcome.map_err(|failure| CallError { host, failure })
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Response<Bytes>, Failure> {
+    async fn exchange(&self, request: Request<Payload>, sink: Option<&File>) -> Result<Response<Bytes>, Failure> {
+        let unusable = |error: io::Error| Failure::Broken(format!("a file: {error}"));
+        let (head, payload) = request.into_parts();
+        let request = Request::from_parts(head, Sent::new(payload).map_err(unusable)?);
         let response = self.pool.request(request).await.map_err(|error| Failure::of(&error, !error.is_connect()))?;
-        let (head, body) = response.into_parts();
+        let (head, mut body) = response.into_parts();
+        if let Some(file) = sink.filter(|_| head.status.is_success()) {
+            payload::begin(file).map_err(unusable)?;
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|error| Failure::of(&error, true))?;
+                if let Some(part) = frame.data_ref() {
+                    payload::add(file, part).map_err(unusable)?;
+                }
+            }
+            return Ok(Response::from_parts(head, Bytes::new()));
+        }
         let body = Limited::new(body, self.max_response).collect().await.map_err(|error| self.body_failure(&*error))?;
         Ok(Response::from_parts(head, body.to_bytes()))
     }
@@ -76,7 +106,7 @@ impl Outbound {
     }
 
     /// A proxy that reads the request needs the `Proxy-Authorization` header in it; a tunnel sends its own.
-    fn authorize_to_proxy(&self, request: &mut Request<Bytes>) {
+    fn authorize_to_proxy<B>(&self, request: &mut Request<B>) {
         if self.socket.is_some() || request.uri().scheme_str() != Some("http") {
             return;
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use keepfast_core::Settings;
 use keepfast_core::audit::OwnFiles;
-use keepfast_core::settings::{JoinSettings, ListenerSettings};
+use keepfast_core::settings::{JoinSettings, ListenerSettings, SnapshotFiles};
 use keepfast_crypto::secret::SecretString;
 
 use crate::args::{DevArgs, DevKv, ServerArgs};
@@ -138,6 +138,12 @@ impl EffectiveConfig {
             telemetry: config.telemetry.clone(),
             user_lockout: config.user_lockout.clone(),
             snapshots: config.snapshots.clone(),
+            snapshot_files: match &config.storage {
+                Storage::Raft { path, .. } => {
+                    Some(SnapshotFiles { directory: path.clone(), longest: config.raft.max_snapshot_size })
+                }
+                _ => None,
+            },
             hostname: process::hostname(),
             log: None,
             host_gauges: None,

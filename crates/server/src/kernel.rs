@@ -8,7 +8,7 @@ use http::header::{LOCATION, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
 use keepfast_core::{Node, Response, ResponseHeaders};
 use keepfast_crypto::secret::SecretString;
-use keepfast_edge::{Admission, EdgeResponse, Kernel, OriginCheck, QuotaResult};
+use keepfast_edge::{Admission, EdgeResponse, Kernel, OriginCheck, QuotaResult, Upload};
 use keepfast_framework::{Incoming, Status};
 
 /// Implements [`Kernel`] for the node.
@@ -69,6 +69,16 @@ impl Kernel for Served {
         Box::pin(preliminaries.is_live_token(token, remote)).await
     }
 
+    async fn upload(&self, head: &Incoming, fits: bool) -> Result<Option<Upload>, EdgeResponse> {
+        let preliminaries = self.0.preliminaries();
+        let place = Box::pin(preliminaries.upload(head, fits)).await.map_err(EdgeResponse::from)?;
+        Ok(place.map(|place| Upload {
+            directory: place.files.directory,
+            longest: place.files.longest,
+            turn: place.turn,
+        }))
+    }
+
     async fn audit_refusal(&self, refused: Box<Incoming>) {
         let preliminaries = self.0.preliminaries();
         Box::pin(preliminaries.audit_refusal(refused)).await;
@@ -98,6 +108,7 @@ fn edge_response(response: Response) -> EdgeResponse {
         // As on OpenBao a redirect has no body and no type of it.
         content_type: headers.location.is_none().then(|| response.content_type().clone()),
         headers: of_cluster(headers),
+        file: response.file().cloned(),
         body: response.into_body(),
     }
 }

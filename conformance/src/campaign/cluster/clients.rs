@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use serde_json::json;
 
+use super::operations::PARENTS;
 use super::random_node::RandomNode;
 use crate::campaign::Findings;
 use crate::nodes::Nodes;
@@ -24,7 +25,7 @@ const IMPATIENT: Duration = Duration::from_secs(1);
 /// The timeout of clients that wait for the response of a paused node.
 const PATIENT: Duration = Duration::from_secs(20);
 /// The clients that revoke tokens.
-const REVOKERS: usize = 2;
+const REVOKERS: usize = 3;
 /// The registers that also have a patient reader.
 const PATIENT_READERS: usize = 2;
 
@@ -57,6 +58,11 @@ impl Counts {
         [&self.writes, &self.reads, &self.refused_uses].map(|number| number.load(Ordering::SeqCst)).iter().sum()
     }
 
+    /// The uses of tokens whose revocation was acknowledged before; each was refused.
+    pub(super) fn refused_uses(&self) -> u64 {
+        self.refused_uses.load(Ordering::SeqCst)
+    }
+
     /// The numbers for the ledger.
     pub(super) fn summary(&self) -> String {
         let load = |number: &AtomicU64| number.load(Ordering::SeqCst);
@@ -70,7 +76,8 @@ impl Counts {
     }
 }
 
-/// All clients: a writer and a reader for each register, patient readers for some, and those that revoke tokens.
+/// All clients: for each register a writer, and a reader at each node, so that a node that does not respond delays only its
+/// own readers; patient readers for some registers; and those that revoke tokens.
 pub(super) struct Clients {
     pub(super) root: String,
     pub(super) registers: Vec<Register>,
@@ -86,6 +93,7 @@ impl Clients {
     pub(super) fn prepare(nodes: &Nodes, count: u64) -> Result<Self> {
         let mount = json!({"type": "kv", "options": {"version": "2"}});
         nodes.call(0, "POST", "sys/mounts/registers", Some(&mount))?;
+        nodes.call(0, "POST", "sys/policies/acl/parents", Some(&json!({"policy": PARENTS})))?;
         let clients = Self {
             root: nodes.root().to_owned(),
             registers: (0..count).map(|_| Register::default()).collect(),
@@ -103,7 +111,7 @@ impl Clients {
         Ok(clients)
     }
 
-    /// Starts the clients, which send each request to a random node until `over`.
+    /// Starts the clients, which send requests until `over`.
     pub(super) fn start<'s>(&'s self, scope: &'s Scope<'s, '_>, urls: &[String], over: &'s AtomicBool, round: u64) {
         self.start_with(scope, urls, over, round, IMPATIENT);
     }
@@ -128,7 +136,7 @@ impl Clients {
         timeout: Duration,
     ) {
         let mut item = round << 16;
-        let mut node = |timeout| {
+        let mut node = |urls: &[String], timeout| {
             item += 1;
             RandomNode::new(urls.to_vec(), timeout, item)
         };
@@ -140,14 +148,16 @@ impl Clients {
             });
         };
         for number in 0..self.registers.len() {
-            repeat(node(timeout), Self::write, number);
-            repeat(node(timeout), Self::read_often, number);
+            repeat(node(urls, timeout), Self::write, number);
+            for url in urls {
+                repeat(node(std::slice::from_ref(url), timeout), Self::read_often, number);
+            }
             if number < PATIENT_READERS {
-                repeat(node(PATIENT), Self::read_patiently, number);
+                repeat(node(urls, PATIENT), Self::read_patiently, number);
             }
         }
         for _ in 0..REVOKERS {
-            repeat(node(timeout), |clients, _, node| clients.revoke(node), 0);
+            repeat(node(urls, timeout), |clients, _, node| clients.revoke(node), 0);
         }
     }
 

@@ -31,12 +31,13 @@ pub(super) fn run(options: &Options) -> Result<Findings> {
     let mut gaps = Vec::new();
     let mut faults: BTreeMap<&str, u64> = BTreeMap::new();
     let (limit, started) = (Duration::from_secs(options.seconds), Instant::now());
-    let is_short = |checked: u64| checked < options.operations && started.elapsed() < limit;
+    let counts = &clients.counts;
+    let is_short = || counts.checked() < options.operations || counts.refused_uses() < options.revoked_uses;
     let (mut round, mut clock_elections) = (0, 0);
-    while round < options.count || is_short(clients.counts.checked()) {
+    while round < options.count || (is_short() && started.elapsed() < limit) {
         let (fault, mut rng) = (Fault::of(round), Rng::of(options.seed, round));
         *faults.entry(fault.name()).or_default() += 1;
-        let (before, started) = (clients.counts.checked(), Instant::now());
+        let (before, started) = (counts.checked(), Instant::now());
         let term = nodes.term()?;
         let gap = run_round(&mut nodes, &clients, round, fault, &mut rng);
         clients.report(&mut found);
@@ -50,7 +51,7 @@ pub(super) fn run(options: &Options) -> Result<Findings> {
         println!(
             "round {round}: {}, {} checks in {} ms, {elections} elections{}",
             fault.name(),
-            clients.counts.checked() - before,
+            counts.checked() - before,
             started.elapsed().as_millis(),
             gap.map(|gap| format!(", writes again after {} ms", gap.as_millis())).unwrap_or_default()
         );
@@ -59,7 +60,11 @@ pub(super) fn run(options: &Options) -> Result<Findings> {
         round += 1;
     }
     let slow = slow_links::run(&nodes, &clients, options.short, &mut found)?;
-    found.passed = clients.counts.checked();
+    found.passed = counts.checked();
+    if counts.refused_uses() < options.revoked_uses {
+        let (uses, least) = (counts.refused_uses(), options.revoked_uses);
+        found.failures.push(format!("{uses} uses of revoked tokens are too few: at least {least} have to be refused"));
+    }
     if !found.failures.is_empty() {
         println!("{}", nodes.logs());
     }
@@ -70,7 +75,7 @@ pub(super) fn run(options: &Options) -> Result<Findings> {
         "{} nodes, {}; {}, writes again after p50 {} ms, p99 {} ms; {clock_elections} elections at steps of clocks; {slow}",
         nodes.count(),
         faults.join(", "),
-        clients.counts.summary(),
+        counts.summary(),
         at(50),
         at(99)
     );

@@ -7,12 +7,20 @@ use serde_json::{Value, json};
 
 use super::clients::{Clients, Counts, Register, path};
 use super::random_node::RandomNode;
-use crate::http::{Request, Response};
+use crate::http::Request;
 
 /// The reads that a reader sends at once.
 const PIPELINE: usize = 64;
+/// The children of a token that is revoked.
+const CHILDREN: usize = 2;
+/// The uses of a revoked token at each node, sent at once.
+const USES: usize = 8;
 /// The pause after a response that may be retried.
 const PAUSE: Duration = Duration::from_millis(5);
+/// The same for clients that send many requests at once.
+const PAUSE_OF_MANY: Duration = Duration::from_millis(20);
+/// The policy with which a token creates its children.
+pub(super) const PARENTS: &str = "path \"auth/token/create\" { capabilities = [\"update\"] }";
 
 impl Clients {
     /// Writes the next version. The present version is read first, because the outcome of an earlier write may be
@@ -57,25 +65,11 @@ impl Clients {
 
     /// Sends many reads at once on one connection.
     pub(super) fn read_often(&self, number: usize, node: &mut RandomNode) {
-        let register = &self.registers[number];
-        let token = ("X-Vault-Token".to_owned(), self.root.clone());
-        let path = format!("/v1/{}", path(number));
-        let request = Request { method: "GET".to_owned(), path, headers: vec![token], body: None };
-        let oldest = register.visible.load(Ordering::SeqCst);
-        let (url, mut retries) = (node.url().to_owned(), 0);
-        let sent = node.client().and_then(|client| {
-            client.pipeline(&request, PIPELINE, |response| match version_of(response) {
-                Some(version) => self.check(number, oldest, version, &url),
-                None if may_be_retried(response.status) => retries += 1,
-                None => self.violation(&format!("a read at {url}: {} {:?}", response.status, response.body)),
-            })
+        let oldest = self.registers[number].visible.load(Ordering::SeqCst);
+        self.send_many(node, &self.root, &path(number), PIPELINE, |url, status, body| match version_of(status, body) {
+            Some(version) => self.check(number, oldest, version, url),
+            None => self.violation(&format!("a read at {url}: {status} {}", String::from_utf8_lossy(body))),
         });
-        node.next();
-        retries += u64::from(sent.is_err());
-        self.counts.retries.fetch_add(retries, Ordering::SeqCst);
-        if retries > 0 {
-            std::thread::sleep(PAUSE);
-        }
     }
 
     /// Checks the version that a read returned which began when `oldest` was visible.
@@ -91,33 +85,77 @@ impl Clients {
         Counts::add(&self.counts.reads);
     }
 
-    /// Creates a token, revokes it, and uses it at every node.
+    /// Creates a token with children, revokes it, and uses all of them at every node.
     pub(super) fn revoke(&self, node: &mut RandomNode) {
-        // Longer than a step of a clock.
-        let create = json!({"policies": ["default"], "ttl": "24h"});
-        let Some((200, created, _)) = self.send(node, &self.root, "POST", "auth/token/create", Some(&create)) else {
-            return;
-        };
-        let Some(token) = created["auth"]["client_token"].as_str() else { return };
-        match self.send(node, token, "GET", "auth/token/lookup-self", None) {
-            Some((200, ..)) => {}
-            Some((status, response, url)) => {
-                return self.violation(&format!("{url} refuses a token that was created: {status} {response}"));
-            }
-            None => return,
-        }
-        let revoke = json!({"token": token});
+        let Some(family) = self.create_family(node) else { return };
+        let revoke = json!({"token": family[0]});
         let Some((204, ..)) = self.send(node, &self.root, "POST", "auth/token/revoke", Some(&revoke)) else { return };
         for at in 0..node.count() {
-            node.choose(at);
-            let Some((status, _, url)) = self.send(node, token, "GET", "auth/token/lookup-self", None) else {
-                continue;
-            };
-            if status == 403 {
-                Counts::add(&self.counts.refused_uses);
-            } else {
-                self.violation(&format!("{url} responded with {status} to a token whose revocation was acknowledged"));
+            for token in &family {
+                node.choose(at);
+                self.send_many(node, token, "auth/token/lookup-self", USES, |url, status, _| match status {
+                    403 => Counts::add(&self.counts.refused_uses),
+                    _ => self.violation(&format!(
+                        "{url} responded with {status} to a token whose revocation was acknowledged"
+                    )),
+                });
             }
+        }
+    }
+
+    /// A token and its children, each of which was accepted by a node; `None` when an outcome is unknown.
+    fn create_family(&self, node: &mut RandomNode) -> Option<Vec<String>> {
+        // Longer than a step of a clock.
+        let parent = self.create(node, &self.root, &json!({"policies": ["default", "parents"], "ttl": "24h"}))?;
+        let mut family = vec![parent];
+        for _ in 0..CHILDREN {
+            let child = self.create(node, &family[0], &json!({"policies": ["default"], "ttl": "24h"}))?;
+            family.push(child);
+        }
+        for token in &family {
+            let (status, response, url) = self.send(node, token, "GET", "auth/token/lookup-self", None)?;
+            if status != 200 {
+                self.violation(&format!("{url} refuses a token that was created: {status} {response}"));
+                return None;
+            }
+        }
+        Some(family)
+    }
+
+    fn create(&self, node: &mut RandomNode, creator: &str, token: &Value) -> Option<String> {
+        let (status, created, url) = self.send(node, creator, "POST", "auth/token/create", Some(token))?;
+        let id = created["auth"]["client_token"].as_str().filter(|_| status == 200).map(str::to_owned);
+        if id.is_none() {
+            self.violation(&format!("{url} creates no token: {status} {created}"));
+        }
+        id
+    }
+
+    /// Sends the same `GET` many times at once to the chosen node, and passes the URL, status and body of each response to
+    /// `check`, except for those that clients may retry. Then chooses another node.
+    fn send_many(
+        &self,
+        node: &mut RandomNode,
+        token: &str,
+        path: &str,
+        count: usize,
+        mut check: impl FnMut(&str, u16, &[u8]),
+    ) {
+        let token = ("X-Vault-Token".to_owned(), token.to_owned());
+        let path = format!("/v1/{path}");
+        let request = Request { method: "GET".to_owned(), path, headers: vec![token], body: None };
+        let (url, mut retries) = (node.url().to_owned(), 0);
+        let sent = node.client().and_then(|client| {
+            client.pipeline(&request, count, |status, body| match may_be_retried(status) {
+                true => retries += 1,
+                false => check(&url, status, body),
+            })
+        });
+        node.next();
+        retries += u64::from(sent.is_err());
+        if retries > 0 {
+            self.counts.retries.fetch_add(retries, Ordering::SeqCst);
+            std::thread::sleep(PAUSE_OF_MANY);
         }
     }
 
@@ -159,8 +197,8 @@ fn may_be_retried(status: u16) -> bool {
 
 /// The version in the response of a read, whose value is the same number; parsed without JSON, which costs more than the
 /// request.
-fn version_of(response: &Response) -> Option<u64> {
-    let text = std::str::from_utf8(&response.body).ok().filter(|_| response.status == 200)?;
+fn version_of(status: u16, body: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(body).ok().filter(|_| status == 200)?;
     let number = |name: &str| {
         let (_, rest) = text.split_once(name)?;
         rest[..rest.find(|c: char| !c.is_ascii_digit())?].parse::<u64>().ok()
@@ -180,11 +218,10 @@ mod tests {
 
     #[test]
     fn a_version_is_read_with_its_value() {
-        let body = |text: &str| Response { status: 200, body: text.as_bytes().to_vec(), ..Response::default() };
-        let shown = body(r#"{"data":{"data":{"n":17},"metadata":{"created_time":"x","version":17}}}"#);
-        assert_eq!(version_of(&shown), Some(17));
-        assert_eq!(version_of(&Response { status: 503, ..shown }), None);
-        assert_eq!(version_of(&body(r#"{"data":{"data":{"n":16},"metadata":{"version":17}}}"#)), None);
-        assert_eq!(version_of(&body("{}")), None);
+        let shown = br#"{"data":{"data":{"n":17},"metadata":{"created_time":"x","version":17}}}"#;
+        assert_eq!(version_of(200, shown), Some(17));
+        assert_eq!(version_of(503, shown), None);
+        assert_eq!(version_of(200, br#"{"data":{"data":{"n":16},"metadata":{"version":17}}}"#), None);
+        assert_eq!(version_of(200, b"{}"), None);
     }
 }

@@ -48,6 +48,25 @@ impl Disk {
         entry.is_some_and(|entry| entry.id == id)
     }
 
+    /// From which index on the entries have which term.
+    pub(super) fn terms(&self) -> Vec<(u64, u64)> {
+        let mut last = self.before.term;
+        let starts = self.entries.iter().filter(|entry| std::mem::replace(&mut last, entry.id.term) != entry.id.term);
+        starts.map(|entry| (entry.id.index, entry.id.term)).collect()
+    }
+
+    /// Entries until `bytes` are exceeded, at least one; none when the first is not here.
+    pub(super) fn read(&self, first: u64, end: u64, bytes: u64) -> Vec<Entry> {
+        let Some(offset) = first.checked_sub(self.before.index + 1) else { return Vec::new() };
+        let mut sum = 0;
+        let until_full = |entry: &&Entry| {
+            let is_less = sum <= bytes;
+            sum += entry.payload.len() as u64;
+            is_less && entry.id.index < end
+        };
+        self.entries.iter().skip(offset as usize).take_while(until_full).cloned().collect()
+    }
+
     /// A snapshot takes the place of everything but the vote.
     pub(super) fn install(&mut self, vote: Vote, last: LogId, members: Vec<Member>) {
         (self.vote, self.before, self.committed) = (vote, last, last.index);

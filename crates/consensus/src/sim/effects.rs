@@ -36,6 +36,11 @@ impl World {
                 Ok(())
             }
             Effect::Role(role) => self.role(node, role),
+            Effect::ReadLog { first, end, bytes } => {
+                let (run, delay) = (self.nodes[node].run, self.rng.range(100, 20_000));
+                self.after(delay, Event::ReadLog { node, run, first, end, bytes });
+                Ok(())
+            }
             Effect::SendSnapshot { to, term, .. } => {
                 self.send_snapshot(node, to, term);
                 Ok(())
@@ -157,8 +162,11 @@ impl World {
             (node.disk.applied, node.disk.members) = (process.applied, process.members.clone());
         }
         if purges {
-            node.disk.purge(process.applied.saturating_sub(20));
+            // In every other cluster the disk has no more than the memory.
+            let kept = if self.plan.seed.is_multiple_of(2) { 20 } else { 200 };
+            node.disk.purge(process.applied.saturating_sub(kept));
             process.steps.trim_log(WINDOW);
+            process.steps.purge_stored(node.disk.before.index);
         }
         let applied = process.applied;
         self.schedule_apply(number);
@@ -263,6 +271,15 @@ impl World {
         }
     }
 
+    /// Reads entries for a member that is behind; now and then the disk does not have them any more.
+    pub(super) fn read_log(&mut self, number: usize, first: u64, end: u64, bytes: u64) -> Result<(), Broken> {
+        let is_purged = self.rng.hits(500);
+        let disk = &self.nodes[number].disk;
+        let entries = if is_purged { Vec::new() } else { disk.read(first, end, bytes) };
+        self.report.read_entries += entries.len() as u64;
+        self.step(number, Input::LogRead { first, entries })
+    }
+
     pub(super) fn receive_snapshot(
         &mut self,
         from: usize,
@@ -303,6 +320,7 @@ impl World {
             return self.crash(number, false);
         }
         self.checks.installs(number, last)?;
+        self.report.snapshots += 1;
         let Some(process) = self.nodes[number].process.as_mut() else { return Ok(()) };
         for frame in process.syncing.take().into_iter().chain(process.waiting.take()) {
             self.write(number, frame)?;

@@ -61,6 +61,10 @@ pub struct Report {
     pub reads: u64,
     /// Elections that were won.
     pub elections: u64,
+    /// Entries that were read from a disk for a member that was behind.
+    pub read_entries: u64,
+    /// Snapshots that were installed.
+    pub snapshots: u64,
     /// Changes of members that were committed.
     pub changes: u64,
     /// Nodes that were removed and learned it from a leader.

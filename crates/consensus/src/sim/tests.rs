@@ -19,7 +19,7 @@ fn a_seed_determines_the_trace() {
 /// The long form is `cargo xtask campaign consensus`.
 #[test]
 fn seeds_break_no_rule_in_any_scene() {
-    let (mut faults, mut reads, mut changes, mut departures) = (0, 0, 0, 0);
+    let (mut faults, mut reads, mut changes, mut departures, mut read_entries, mut snapshots) = (0, 0, 0, 0, 0, 0);
     for scene in [Scene::Any, Scene::Leases, Scene::LoneVoter, Scene::Connections] {
         for seed in 0..40 {
             let report = simulate(seed, scene, None);
@@ -28,8 +28,11 @@ fn seeds_break_no_rule_in_any_scene() {
             reads += report.reads;
             changes += report.changes;
             departures += report.departures;
+            read_entries += report.read_entries;
+            snapshots += report.snapshots;
         }
     }
+    assert!(read_entries > 1000 && snapshots > 100, "{read_entries} entries read, {snapshots} snapshots");
     assert!(departures > 20, "{departures} removed nodes have learned it");
     assert!(faults > 20_000 && reads > 10_000 && changes > 100, "{faults} faults, {reads} reads, {changes} changes");
 }

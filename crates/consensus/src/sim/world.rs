@@ -38,6 +38,7 @@ pub(super) enum Event {
     Synced { node: usize, run: u32 },
     Forge { node: usize, run: u32 },
     Apply { node: usize, run: u32 },
+    ReadLog { node: usize, run: u32, first: u64, end: u64, bytes: u64 },
     Snapshot { from: usize, run: u32, to: usize, target: Incarnation, message: Message },
     SnapshotDone { node: usize, run: u32, to: RaftId, ok: bool },
     Unreachable { node: usize, peer: usize },
@@ -252,6 +253,9 @@ impl World {
             Event::Synced { run, .. } if self.is_run(node, run) => self.synced(node),
             Event::Forge { run, .. } if self.is_run(node, run) => self.forge_votes(node),
             Event::Apply { run, .. } if self.is_run(node, run) => self.apply(node),
+            Event::ReadLog { run, first, end, bytes, .. } if self.is_run(node, run) => {
+                self.read_log(node, first, end, bytes)
+            }
             Event::Snapshot { from, run, target, message, .. } => {
                 self.receive_snapshot(from, run, node, target, message)
             }
@@ -280,12 +284,15 @@ impl World {
         }
         node.disk.announced = node.disk.announced.max(node.election_ticks * TICK_MS);
         let disk = &node.disk;
-        let entries: Vec<Entry> = disk.entries.iter().cloned().collect();
+        // As much as a member that is behind may need stays on the disk.
+        let before = disk.id_at(disk.applied.saturating_sub(20).max(disk.before.index));
+        let entries = disk.entries.iter().filter(|entry| entry.id.index > before.index).cloned();
+        let entries: Vec<Entry> = entries.collect();
         let boot = Boot {
             id: node.id,
             members: disk.members.clone(),
             vote: disk.vote,
-            before: disk.before,
+            before,
             entries,
             committed: disk.committed,
             applied: disk.applied,
@@ -293,8 +300,9 @@ impl World {
             announced_ms: disk.announced,
             recovered: 0,
         };
-        let steps = Steps::new(settings(self.plan.planted, node.election_ticks), boot, now, &mut self.rng)
+        let mut steps = Steps::new(settings(self.plan.planted, node.election_ticks), boot, now, &mut self.rng)
             .map_err(|e| e.to_string())?;
+        steps.set_stored(disk.before, &disk.terms());
         let status = steps.status();
         node.process = Some(Process {
             waiting: None,
@@ -419,7 +427,7 @@ fn settings(planted: Option<Bug>, election_ticks: u32) -> Settings {
 fn addressee(event: &Event) -> usize {
     match event {
         Event::Tick { node, .. } | Event::Synced { node, .. } | Event::Apply { node, .. } => *node,
-        Event::Forge { node, .. } => *node,
+        Event::Forge { node, .. } | Event::ReadLog { node, .. } => *node,
         Event::SnapshotDone { node, .. } | Event::Start { node, .. } => *node,
         Event::Crash { node, .. } | Event::Resume { node } | Event::Unreachable { node, .. } => *node,
         Event::Arrive { to, .. } | Event::Call { to, .. } | Event::Snapshot { to, .. } => *to,

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::entry::{LogId, RaftId, Vote};
+use crate::entry::{Entry, LogId, RaftId, Vote};
 use crate::frame::Frame;
 use crate::member::{Change, ChangeError, Incarnation, Member, NodeId};
 use crate::message::Message;
@@ -61,6 +61,13 @@ pub enum Input {
         /// Whether it has the snapshot.
         ok: bool,
     },
+    /// What [`Effect::ReadLog`] has found. Without entries, the log on the disk does not have them.
+    LogRead {
+        /// The first entry that was to be read.
+        first: u64,
+        /// The entries from there on.
+        entries: Vec<Entry>,
+    },
     /// A snapshot of the leader is complete, verified and synced beside the current state; the message is its head. If
     /// the effects contain `Install`, it takes the place of the current state, otherwise it is discarded.
     Snapshot {
@@ -94,6 +101,16 @@ pub enum Effect {
     ReadLost(u64),
     /// The role of this node is another one.
     Role(Role),
+    /// Read entries of the log on the disk for a member that is behind, at least one of them, and give the result as
+    /// `LogRead`. There are few of these at a time.
+    ReadLog {
+        /// The first entry.
+        first: u64,
+        /// The index after the last one.
+        end: u64,
+        /// The bytes above which no more of them are read.
+        bytes: u64,
+    },
     /// Stream a snapshot of the applied state to a member, and report `SnapshotDone`.
     SendSnapshot {
         /// The member.

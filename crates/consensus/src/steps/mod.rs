@@ -1,5 +1,5 @@
-//! One node of a Raft group: the `RawNode` of the crate `raft` and the rules around it. Only this module, `log_view` and `convert` use
-//! the crate.
+//! One node of a Raft group: the `RawNode` of the crate `raft` and the rules around it. Only this module, `log_view`, `stored`
+//! and `convert` use the crate.
 //!
 //! The rules are obligations that the crate leaves to its caller; `docs/adr/0008-raft-by-raft-rs.md` lists them with
 //! their reasons, and the simulator (`sim`) or a test of `tests.rs` fails for each one that is left out:
@@ -21,6 +21,7 @@
 //! | O13 | a member that has lost entries which it had acknowledged has no vote until it has them again | `lost_entries.rs` |
 
 mod accept;
+mod behind;
 mod boot;
 mod departures;
 mod interface;
@@ -139,6 +140,7 @@ impl Steps {
                 self.node.report_snapshot(to.0, if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure });
             }
             Input::Snapshot { origin, message } => self.snapshot(&origin, message),
+            Input::LogRead { first, entries } => self.log_read(first, &entries),
             Input::Installed => {}
         }
     }
@@ -193,6 +195,7 @@ impl Steps {
             }
         }
         self.output.emit(&self.settings, out);
+        self.begin_log_reads(out);
         self.note_role(out);
         out.extend(self.fault.take().map(Effect::Broken));
     }
@@ -248,8 +251,8 @@ impl Steps {
         }
     }
 
-    /// Drops applied entries from memory while there are more than this many bytes of entries. A follower that lacks what
-    /// is dropped gets a snapshot.
+    /// Drops applied entries from memory while there are more than this many bytes of entries. For a follower that lacks what
+    /// is dropped the driver reads the log ([`Effect::ReadLog`]).
     pub fn trim_log(&mut self, bytes: u64) {
         self.node.mut_store().trim(bytes);
     }

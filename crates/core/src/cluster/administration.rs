@@ -18,6 +18,8 @@ pub(crate) struct Administration {
     pub(crate) autopilot: Autopilot,
     /// Held while a snapshot is saved or restored on request, so that there is one at a time: it may be in memory.
     pub(crate) snapshot: Arc<tokio::sync::Mutex<()>>,
+    /// Held while a snapshot is received into a file and handled.
+    pub(crate) upload: Arc<tokio::sync::Mutex<()>>,
     /// What became of the automatic snapshots.
     pub(crate) automatic_snapshots: SnapshotHistory,
 }

@@ -13,7 +13,6 @@ use super::port::{ClusterPort, NotForwarded};
 use super::service::SETTLES_WITHIN;
 use crate::metrics::standby;
 use crate::parts::ServerParts;
-use crate::preliminaries::finds_live_token;
 use crate::request::{Pipeline, Response, ResponseHeaders};
 use crate::sys::sealed::runs_without_leader;
 
@@ -124,7 +123,7 @@ impl ClusterNode<'_> {
             });
             found.unwrap_or(false)
         };
-        is_of_leader && has_token_of(self.pipeline, incoming).await
+        is_of_leader && self.pipeline.has_live_token(incoming).await
     }
 
     async fn run(&self, incoming: Box<Incoming>, site: Site, settled: Index) -> Response {
@@ -259,13 +258,6 @@ async fn wait(parts: &ServerParts, until: Timestamp) {
         }
         None => pause.await,
     }
-}
-
-/// Whether the state here has the token of a request.
-async fn has_token_of(pipeline: &Pipeline, incoming: &Incoming) -> bool {
-    let Some(token) = &incoming.token else { return false };
-    let remote = incoming.remote.map(|address| address.ip());
-    finds_live_token(pipeline.server(), token, remote).await
 }
 
 /// The leader of the cluster.

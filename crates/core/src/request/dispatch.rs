@@ -3,13 +3,12 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::FutureExt as _;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::cx::LastStep;
 use keepfast_framework::reply::Raw;
 use keepfast_framework::{
-    Cx, Error, ErrorKind, Incoming, Input, Operation, Outcome, Result, Status, UnauthedEndpoints, help,
+    Cx, Error, ErrorKind, Incoming, Input, Operation, Outcome, RawBody, Result, Status, UnauthedEndpoints, help,
 };
 use keepfast_storage::{Index, StorageError, Tx};
 use serde::Serialize;
@@ -97,7 +96,7 @@ pub(crate) struct CoreCall {
     /// Properties of the request and its listener besides the input.
     pub(crate) facts: RequestFacts,
     /// The body of a row that takes bytes.
-    pub(crate) bytes: Bytes,
+    pub(crate) body: RawBody,
 }
 
 /// Properties of a request besides its input, for core's own engines.
@@ -233,16 +232,18 @@ impl Dispatcher {
         }
         let wraps = parts.routed.incoming.wrap_ttl.is_some();
         let mut envelope = match content {
-            ResponseContent::Raw(raw) => {
-                let content = match wraps {
-                    true => Box::pin(wrap_raw(&self.wrapper, &mut tx, parts, raw)).await?,
-                    false => ResponseContent::Raw(raw),
+            ResponseContent::Envelope(envelope) => envelope,
+            content => {
+                let content = match content {
+                    ResponseContent::Raw(raw) if wraps => {
+                        Box::pin(wrap_raw(&self.wrapper, &mut tx, parts, raw)).await?
+                    }
+                    content => content,
                 };
                 let committed = tx.commit().await?;
                 context.after_commit.into_iter().for_each(|action| action());
                 return Ok(Ran { content, last_step: context.last_step, committed });
             }
-            ResponseContent::Envelope(envelope) => envelope,
         };
         if reads_wrapped_response(parts, mounted) {
             envelope.warnings.push(USE_UNWRAP.to_owned());
@@ -310,7 +311,7 @@ impl Dispatcher {
                     open: incoming.open,
                     accepts_prometheus: incoming.accepts_prometheus,
                 },
-                bytes: incoming.input.body.bytes().clone(),
+                body: incoming.input.body.unparsed().clone(),
             }));
         }
         cx

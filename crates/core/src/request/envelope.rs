@@ -1,6 +1,6 @@
 //! The JSON of a response, in Vault's shape.
 
-use keepfast_framework::reply::{AuthBlock, Raw, SentStatus, WrapInfo};
+use keepfast_framework::reply::{AuthBlock, Raw, RawFile, SentStatus, WrapInfo};
 use keepfast_framework::{Error, Status};
 use keepfast_storage::Index;
 use serde::Serialize;
@@ -15,6 +15,8 @@ pub(crate) enum ResponseContent {
     Envelope(Box<Envelope>),
     /// Bytes, sent as they are.
     Raw(Raw),
+    /// The same from a file.
+    File(RawFile),
 }
 
 /// A response in Vault's shape.
@@ -113,6 +115,7 @@ impl Response {
         let response = match outcome {
             Err(error) => Response::failed(&error),
             Ok(ResponseContent::Raw(raw)) => Response::document(raw.status, raw.content_type, wiped::body(raw.body)),
+            Ok(ResponseContent::File(file)) => Response::of_file(file),
             Ok(ResponseContent::Envelope(envelope)) => {
                 let is_empty = envelope.is_empty();
                 let fallback = if is_empty { Status::NO_CONTENT } else { Status::OK };

@@ -12,6 +12,7 @@ use super::in_flight::InFlightGuard;
 use super::route::{Routed, is_unauthenticated, route};
 use super::{Departure, Refused, Response};
 use crate::cluster::place::Site;
+use crate::token::finds_live_token;
 use crate::unsealed::Unsealed;
 
 /// Handles the requests of an unsealed server.
@@ -58,12 +59,14 @@ impl Pipeline {
 
     /// Whether a request for the leader has the proof of a caller: a token that is valid here, for a path that needs one.
     pub(crate) async fn has_proven_caller(&self, incoming: &Incoming) -> bool {
-        let Some(token) = incoming.token.as_ref() else { return false };
-        if is_unauthenticated(&self.unsealed.engines.mounts, incoming) {
-            return false;
-        }
-        let found = self.unsealed.access.tokens.find_anywhere(token.expose(), self.unsealed.clock.now()).await;
-        matches!(found, Ok(Some(_)))
+        !is_unauthenticated(&self.unsealed.engines.mounts, incoming) && self.has_live_token(incoming).await
+    }
+
+    /// Whether the token of a request is valid here, and may be used from its address. Counts no use of it.
+    pub(crate) async fn has_live_token(&self, incoming: &Incoming) -> bool {
+        let Some(token) = &incoming.token else { return false };
+        let (tokens, remote) = (&self.unsealed.access.tokens, incoming.remote.map(|address| address.ip()));
+        finds_live_token(tokens, token, remote, self.unsealed.clock.now()).await
     }
 
     /// Runs the stages. Also returns whether the request was a login.

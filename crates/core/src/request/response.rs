@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use keepfast_framework::reply::{Raw, SentStatus};
+use keepfast_framework::reply::{Raw, RawFile, SentStatus};
 use keepfast_framework::sealed::SealedReply;
-use keepfast_framework::{Error, Status, error_body};
+use keepfast_framework::{Error, FileBody, Status, error_body};
 use keepfast_storage::{Index, StorageError};
 
 use super::wiped;
@@ -18,6 +18,8 @@ pub struct Response {
     status: SentStatus,
     content_type: Cow<'static, str>,
     body: Bytes,
+    /// A body that is too large for memory; `body` is then empty.
+    file: Option<FileBody>,
     /// The index of its commit; `None` without one.
     committed: Option<Index>,
     headers: Option<Box<ResponseHeaders>>,
@@ -50,6 +52,12 @@ impl Response {
         Self::new(status.into(), Cow::Borrowed(content_type), body)
     }
 
+    /// A body in a file.
+    pub(super) fn of_file(file: RawFile) -> Self {
+        let response = Self::document(Status::OK, file.content_type, Bytes::new());
+        Response { file: Some(file.file), ..response }
+    }
+
     /// The response of another node, which has audited it.
     pub(crate) fn forwarded(response: ForwardedResponse) -> Self {
         let ForwardedResponse { status, decided, content_type, body, index } = response;
@@ -65,7 +73,7 @@ impl Response {
     }
 
     fn new(status: SentStatus, content_type: Cow<'static, str>, body: Bytes) -> Self {
-        Response { status, content_type, body, committed: None, headers: None }
+        Response { status, content_type, body, file: None, committed: None, headers: None }
     }
 
     /// The response of an error.
@@ -117,6 +125,11 @@ impl Response {
     /// The `Content-Type` of a body that is not empty.
     pub fn content_type(&self) -> &Cow<'static, str> {
         &self.content_type
+    }
+
+    /// The body that is too large for memory; [`Self::into_body`] is then empty.
+    pub fn file(&self) -> Option<&FileBody> {
+        self.file.as_ref()
     }
 
     /// The body; empty with 204.

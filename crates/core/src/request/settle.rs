@@ -85,6 +85,7 @@ impl Settler {
         let mut settled_intent = None;
         match outcome {
             Outcome::Raw(raw) => return Ok(Settled { content: ResponseContent::Raw(raw), intent: None }),
+            Outcome::File(file) => return Ok(Settled { content: ResponseContent::File(file), intent: None }),
             Outcome::Empty(status) => envelope.status = status.map(Into::into),
             Outcome::Data(Payload { data, status, is_flat, hint_ttl }) => {
                 envelope.data = Some(data.into());

@@ -42,6 +42,7 @@ mod seal;
 mod seal_rules;
 mod seals;
 mod shares;
+mod snapshot_files;
 mod snapshots;
 mod tls_session;
 mod token_roles;

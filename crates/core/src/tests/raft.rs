@@ -22,7 +22,7 @@ use crate::cluster::join::client::{JoinClient, JoinError, JoinStep, JoinTarget};
 use crate::cluster::join::exchange::{Challenge, JOINING, Proof, Welcome, WelcomeDetails};
 use crate::cluster::port::{ClusterPort, ComingRoot, ForwardedResponse, NotForwarded, PeerService, PortIdentity};
 use crate::seal::slots::Change as SealChange;
-use crate::tests::fixture::{ROOT, RequestOptions, TestServer, incoming};
+use crate::tests::fixture::{ROOT, RequestOptions, TestResponse, TestServer, incoming};
 use crate::tests::gate::Gated;
 
 pub(super) const RAFT: &str = "sys/storage/raft";
@@ -151,6 +151,26 @@ impl Pair {
         Pair { leader, cluster, node, consensus, calls, port }
     }
 
+    /// A node that has joined.
+    pub(super) async fn joined() -> Self {
+        let pair = Self::new().await;
+        pair.will_receive();
+        pair.join().await;
+        pair.unseal().await.ok();
+        pair
+    }
+
+    /// Sends the answer again with which the node has joined.
+    pub(super) async fn answer_again(&self) -> TestResponse {
+        let sent = self.calls.sent.lock().iter().rfind(|(step, _)| *step == JoinStep::Answer).unwrap().1.clone();
+        self.leader.post(&format!("{RAFT}/bootstrap/answer"), "", serde_json::from_slice(&sent).unwrap()).await
+    }
+
+    /// Removes the node.
+    pub(super) async fn remove(&self) -> TestResponse {
+        self.leader.post(&format!("{RAFT}/remove-peer"), ROOT, json!({ "server_id": "n2" })).await
+    }
+
     /// The snapshot of the leader arrives once the node has started.
     pub(super) fn will_receive(&self) {
         let (from, to) = (self.leader.backend.clone(), self.node.backend.clone());
@@ -166,7 +186,7 @@ impl Pair {
     }
 
     /// Submits shares; returns the last response.
-    pub(super) async fn unseal(&self) -> crate::tests::fixture::TestResponse {
+    pub(super) async fn unseal(&self) -> TestResponse {
         let mut last = None;
         for share in &self.leader.shares {
             last = Some(self.node.post("sys/unseal", "", json!({ "key": hex::encode(share.expose()) })).await);
@@ -263,36 +283,23 @@ async fn a_leader_with_another_seal_than_at_first_gets_no_answer() {
 
 #[tokio::test]
 async fn an_answer_can_be_repeated_for_a_minute_and_changes_nothing() {
-    let pair = Pair::new().await;
-    pair.will_receive();
-    pair.join().await;
-    pair.unseal().await.ok();
-    let sent = pair.calls.sent.lock().iter().find(|(step, _)| *step == JoinStep::Answer).unwrap().1.clone();
-    let again = async || {
-        let body = serde_json::from_slice(&sent).unwrap();
-        pair.leader.post(&format!("{RAFT}/bootstrap/answer"), "", body).await
-    };
+    let pair = Pair::joined().await;
     // The response opens only with the root key, and the node is a member already.
-    again().await.is(200);
+    pair.answer_again().await.is(200);
     pair.leader.post(&format!("{RAFT}/demote"), ROOT, json!({ "server_id": "n2" })).await.is(204);
-    again().await.is(200);
+    pair.answer_again().await.is(200);
     let members = pair.cluster.status().members;
     assert_eq!((members.len(), members[1].wants_vote), (2, false), "the demotion stays");
     pair.leader.clock.advance(Duration::from_secs(61));
-    assert_eq!(again().await.is(400).error(), "invalid answer given");
+    assert_eq!(pair.answer_again().await.is(400).error(), "invalid answer given");
 }
 
 #[tokio::test]
 async fn sec_cs08_a_removed_node_does_not_come_back_by_an_old_answer() {
-    let pair = Pair::new().await;
-    pair.will_receive();
-    pair.join().await;
-    pair.unseal().await.ok();
-    pair.leader.post(&format!("{RAFT}/remove-peer"), ROOT, json!({ "server_id": "n2" })).await.is(204);
+    let pair = Pair::joined().await;
+    pair.remove().await.is(204);
     assert_eq!(pair.leader.unsealed().barrier.key_status().unwrap().term, 2, "the keyring is rotated");
-    let sent = pair.calls.sent.lock().last().unwrap().1.clone();
-    let body = serde_json::from_slice(&sent).unwrap();
-    let refused = pair.leader.post(&format!("{RAFT}/bootstrap/answer"), "", body).await.is(409);
+    let refused = pair.answer_again().await.is(409);
     assert!(refused.error().contains("was removed from the cluster"));
     assert_eq!(pair.cluster.status().members.len(), 1);
 }

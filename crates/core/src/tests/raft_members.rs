@@ -7,7 +7,6 @@ use keepfast_storage::{ClusterStatus, Consensus as _, PeerStatus, RaftId, Storag
 use serde_json::{Value, json};
 
 use crate::cluster::fake::{member, status};
-use crate::cluster::join::client::JoinStep;
 use crate::cluster::members::{removed_directories, rotate_when_due};
 use crate::tests::fixture::ROOT;
 use crate::tests::raft::{Pair, RAFT, leader, three};
@@ -84,17 +83,9 @@ async fn a_removal_that_fails_cancels_no_rotation_of_another() {
 
 #[tokio::test]
 async fn a_member_whose_removal_was_cut_off_comes_back_until_it_is_committed() {
-    let pair = Pair::new().await;
-    pair.will_receive();
-    pair.join().await;
-    pair.unseal().await.ok();
-    let sent = pair.calls.sent.lock().iter().find(|(step, _)| *step == JoinStep::Answer).unwrap().1.clone();
-    let again = async || {
-        let body = serde_json::from_slice(&sent).unwrap();
-        pair.leader.post(&format!("{RAFT}/bootstrap/answer"), "", body).await.status
-    };
-    let remove =
-        async || pair.leader.post(&format!("{RAFT}/remove-peer"), ROOT, json!({ "server_id": "n2" })).await.status;
+    let pair = Pair::joined().await;
+    let again = async || pair.answer_again().await.status;
+    let remove = async || pair.remove().await.status;
     *pair.cluster.refuses.lock() = Some(StorageError::Unknown);
     assert_eq!(remove().await, 500);
     let removed = removed_directories(&pair.leader.unsealed().barrier).await.unwrap();

@@ -6,7 +6,7 @@ use std::fmt;
 use bytes::Bytes;
 use http::header::LOCATION;
 use http::{HeaderName, HeaderValue, StatusCode};
-use keepfast_framework::{Error, Incoming, error_body};
+use keepfast_framework::{Error, FileBody, Incoming, error_body};
 
 /// The response to a request. Its body may contain secrets, so that `Debug` prints the status only.
 pub struct EdgeResponse {
@@ -18,6 +18,8 @@ pub struct EdgeResponse {
     pub content_type: Option<Cow<'static, str>>,
     /// The body; a status without content sends none.
     pub body: Bytes,
+    /// A body that is too large for memory, instead of `body`.
+    pub file: Option<FileBody>,
     /// Further headers, such as the target of a redirect; empty for most responses.
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
@@ -45,7 +47,14 @@ impl EdgeResponse {
     pub fn error(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
         let text: Cow<'static, str> = text.into();
         let body = error_body(&text, &[]).into();
-        EdgeResponse { status, decided: status, content_type: Some(Cow::Borrowed(JSON)), body, headers: Vec::new() }
+        EdgeResponse {
+            status,
+            decided: status,
+            content_type: Some(Cow::Borrowed(JSON)),
+            body,
+            file: None,
+            headers: Vec::new(),
+        }
     }
 
     /// `{"errors":[]}`
@@ -55,7 +64,14 @@ impl EdgeResponse {
 
     /// A response with a status only.
     pub(crate) fn empty(status: StatusCode) -> Self {
-        EdgeResponse { status, decided: status, content_type: None, body: Bytes::new(), headers: Vec::new() }
+        EdgeResponse {
+            status,
+            decided: status,
+            content_type: None,
+            body: Bytes::new(),
+            file: None,
+            headers: Vec::new(),
+        }
     }
 
     /// A response with a line of text.
@@ -65,6 +81,7 @@ impl EdgeResponse {
             decided: status,
             content_type: Some(Cow::Borrowed(TEXT)),
             body: Bytes::from_static(text.as_bytes()),
+            file: None,
             headers: Vec::new(),
         }
     }
@@ -77,6 +94,7 @@ impl EdgeResponse {
                 decided: StatusCode::TEMPORARY_REDIRECT,
                 content_type: None,
                 body: Bytes::new(),
+                file: None,
                 headers: vec![(LOCATION, location)],
             },
             Err(_) => EdgeResponse::bare(StatusCode::BAD_REQUEST),

@@ -12,6 +12,7 @@ mod quota;
 mod request;
 mod response;
 mod run_to_end;
+mod upload;
 
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
@@ -131,12 +132,12 @@ impl<K: Kernel> Edge<K> {
     /// disconnects.
     async fn run(&self, admitted: Admitted, held: Charge, peer: &Arc<Peer>) -> (EdgeResponse, Charge) {
         let kernel = self.kernel.clone();
-        let Admitted { incoming, share } = admitted;
+        let Admitted { incoming, share, upload } = admitted;
         let work = FinishOnDrop::new(async move {
             // A panic fails its request only. Its message could contain secrets, so neither log nor response contain
             // it.
             let outcome = AssertUnwindSafe(kernel.handle(incoming)).catch_unwind().await;
-            drop(share);
+            drop((share, upload));
             let response =
                 outcome.unwrap_or_else(|_| EdgeResponse::error(StatusCode::INTERNAL_SERVER_ERROR, "internal error"));
             (response, held)

@@ -11,16 +11,16 @@ use http::{Method, Request, StatusCode, Version};
 use hyper::body::Body as _;
 use keepfast_crypto::random;
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::{CanonicalPath, Incoming, Input, Operation, UnauthedEndpoints};
+use keepfast_framework::{Body, CanonicalPath, Incoming, Input, Operation, UnauthedEndpoints};
 
 use super::body::{self, BodyMemory, Receiving, Sender, Share};
 use super::edge_response::{EdgeResponse, ResponseExtras};
 use super::query::{self, Query};
-use super::{FIRST_STREAMS, cors, discard_body, headers, path, quota};
+use super::{FIRST_STREAMS, cors, discard_body, headers, path, quota, upload};
 use crate::config::{Forwarded, Limits};
 use crate::connection::HEAD_INCLUDED;
 use crate::connections::{Charge, Peer};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Upload};
 
 /// The settings of one listener.
 pub(crate) struct Rules {
@@ -33,6 +33,14 @@ pub(crate) struct Rules {
 pub(crate) struct Admitted {
     pub(crate) incoming: Box<Incoming>,
     pub(crate) share: Option<Share>,
+    /// The place of a body in a file.
+    pub(crate) upload: Option<Upload>,
+}
+
+impl Admitted {
+    fn new(incoming: Box<Incoming>, share: Option<Share>) -> Self {
+        Admitted { incoming, share, upload: None }
+    }
 }
 
 /// The inputs of the checks of a request.
@@ -88,10 +96,19 @@ async fn admit_parts<K: Kernel>(
     let announced = body.as_ref().map_or(Some(0), |body| body.size_hint().exact());
     let sender = admitting.sender(head.token.as_ref(), head.remote, announced).await?;
     if !matches!(head.operation, Operation::Update | Operation::Patch) {
-        return Ok(Admitted { incoming: head, share: None });
+        return Ok(Admitted::new(head, None));
     }
     let Admitting { kernel, rules, memory, peer, .. } = admitting;
     let raw = kernel.takes_raw_body(head.path.as_str());
+    if raw
+        && matches!(sender, Sender::Authenticated)
+        && announced.is_none_or(|length| length > body::FREE as u64)
+        && let Some(place) =
+            kernel.upload(&head, announced.is_some_and(|length| length <= rules.limits.body as u64)).await?
+    {
+        head.input.body = Body::of_file(upload::receive(&rules.limits, body, &place).await?);
+        return Ok(Admitted { upload: Some(place), ..Admitted::new(head, None) });
+    }
     let receiving = Receiving { limits: &rules.limits, memory, peer, sender, form, raw };
     let is_live = async {
         match &head.token {
@@ -102,12 +119,12 @@ async fn admit_parts<K: Kernel>(
     match receiving.receive(body, is_live).await? {
         Some((body, share)) => {
             head.input.body = body;
-            Ok(Admitted { incoming: head, share: Some(share) })
+            Ok(Admitted::new(head, Some(share)))
         }
         // The kernel refuses the invalid token and audits that: clients log in again after a 403.
         None if head.token.is_some() && !kernel.is_served_sealed(head.path.as_str()) => {
             head.body_withheld = true;
-            Ok(Admitted { incoming: head, share: None })
+            Ok(Admitted::new(head, None))
         }
         None => Err(body::too_large_without_token()),
     }

@@ -1,49 +1,111 @@
 //! The last stage: converts a response to HTTP, with the headers of all responses of this server.
 
 use std::borrow::Cow;
-use std::convert::Infallible;
+use std::future::Future;
+use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, STRICT_TRANSPORT_SECURITY, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use hyper::body::{Body, Frame, SizeHint};
+use keepfast_framework::FileBody;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::edge_response::EdgeResponse;
 use crate::config::CustomHeader;
 use crate::connections::Charge;
 
+/// The bytes of a file that are read at once.
+const FILE_PART: usize = 256 << 10;
+
 /// The body of a response.
-pub(crate) struct ResponseBody(Option<Data>);
+pub(crate) enum ResponseBody {
+    /// Bytes in memory; `None` once they are sent.
+    Bytes(Option<Data>),
+    /// A file.
+    File(FileParts),
+}
 
 /// The bytes of a body, with the memory that the request holds until they are sent.
 pub(crate) struct Data {
     bytes: Bytes,
+    _held: Option<Charge>,
+}
+
+/// The parts of a file, of which one is read or sent at a time.
+pub(crate) struct FileParts {
+    file: FileBody,
+    /// Where the next part begins.
+    at: u64,
+    reading: Option<JoinHandle<io::Result<Bytes>>>,
     _held: Charge,
+}
+
+impl FileParts {
+    fn is_over(&self) -> bool {
+        self.at >= self.file.length()
+    }
+
+    fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {
+        if self.is_over() {
+            return Poll::Ready(None);
+        }
+        let (file, at) = (&self.file, self.at);
+        let reading = self.reading.get_or_insert_with(|| {
+            let file = file.clone();
+            spawn_blocking(move || file.read_at(at, FILE_PART))
+        });
+        let read = ready!(Pin::new(reading).poll(cx)).unwrap_or_else(|error| Err(io::Error::other(error)));
+        self.reading = None;
+        match &read {
+            Ok(part) => self.at += part.len() as u64,
+            Err(_) => self.at = self.file.length(),
+        }
+        Poll::Ready(Some(read))
+    }
 }
 
 impl ResponseBody {
     fn new(bytes: Bytes, mut held: Charge) -> Self {
         held.add(bytes.len());
-        ResponseBody((!bytes.is_empty()).then_some(Data { bytes, _held: held }))
+        ResponseBody::Bytes((!bytes.is_empty()).then_some(Data { bytes, _held: Some(held) }))
+    }
+
+    fn of_file(file: FileBody, mut held: Charge) -> Self {
+        held.add(FILE_PART);
+        ResponseBody::File(FileParts { file, at: 0, reading: None, _held: held })
     }
 }
 
 impl Body for ResponseBody {
     type Data = Data;
-    type Error = Infallible;
+    /// A file that cannot be read: the connection ends before the announced length.
+    type Error = io::Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Data>, Infallible>>> {
-        Poll::Ready(self.0.take().map(|data| Ok(Frame::data(data))))
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Data>>>> {
+        match &mut *self {
+            ResponseBody::Bytes(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
+            ResponseBody::File(parts) => {
+                let part = ready!(parts.poll_part(cx));
+                Poll::Ready(part.map(|part| part.map(|bytes| Frame::data(Data { bytes, _held: None }))))
+            }
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_none()
+        match self {
+            ResponseBody::Bytes(data) => data.is_none(),
+            ResponseBody::File(parts) => parts.is_over(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.0.as_ref().map_or(0, |data| data.bytes.len() as u64))
+        SizeHint::with_exact(match self {
+            ResponseBody::Bytes(data) => data.as_ref().map_or(0, |data| data.bytes.len() as u64),
+            ResponseBody::File(parts) => parts.file.length().saturating_sub(parts.at),
+        })
     }
 }
 
@@ -75,10 +137,10 @@ pub(crate) fn to_http(
     let status = response.status;
     // Responses with these statuses have no content (RFC 9110 section 6.4.1), also where a caller chose the status. As on
     // OpenBao, the Content-Type of a 204 stays.
-    let (body, content_type) = match status {
-        StatusCode::NO_CONTENT => (Bytes::new(), response.content_type),
-        StatusCode::NOT_MODIFIED => (Bytes::new(), None),
-        _ => (response.body, response.content_type),
+    let (body, file, content_type) = match status {
+        StatusCode::NO_CONTENT => (Bytes::new(), None, response.content_type),
+        StatusCode::NOT_MODIFIED => (Bytes::new(), None, None),
+        _ => (response.body, response.file, response.content_type),
     };
     let mut headers = HeaderMap::with_capacity(6 + extras.len() + custom.len());
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -101,7 +163,11 @@ pub(crate) fn to_http(
     for header in custom.iter().filter(|h| h.when.include(status.as_u16())) {
         headers.insert(header.name.clone(), header.value.clone());
     }
-    let mut response = Response::new(ResponseBody::new(body, held));
+    let body = match file {
+        None => ResponseBody::new(body, held),
+        Some(file) => ResponseBody::of_file(file, held),
+    };
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response

@@ -7,6 +7,7 @@ mod client_certificates;
 mod connections;
 mod encrypted;
 mod exchange;
+mod files;
 mod tls_sessions;
 mod unauthenticated;
 
@@ -17,16 +18,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::StatusCode;
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::{Incoming, TlsSession};
+use keepfast_framework::{Incoming, RawBody, TlsSession};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Mutex, Notify, watch};
 
 use self::exchange::{Response, answered, exchange, repeated};
 use crate::{
     Admission, BodyMemory, Connections, Edge, EdgeResponse, Kernel, Listener, ListenerConfig, OriginCheck, Socket, Tls,
+    Upload,
 };
+
+/// The longest body in a file.
+const MAX_FILE: usize = 1_000_000;
 
 /// Returns the request as the edge read it. Every token is live except those that begin with `dead`. `test/panic`
 /// panics, `test/wait` waits for `go`, `test/unused` is 204.
@@ -45,7 +50,7 @@ impl Admission for Echo {
     }
 
     fn takes_raw_body(&self, path: &str) -> bool {
-        path == "test/bytes"
+        matches!(path, "test/bytes" | "test/file")
     }
 
     fn audited_headers(&self) -> Arc<BTreeMap<String, bool>> {
@@ -75,6 +80,9 @@ impl Kernel for Echo {
             }
             _ => {}
         }
+        if let RawBody::File(file) = incoming.input.body.unparsed() {
+            return EdgeResponse { file: Some(file.clone()), ..EdgeResponse::bare(StatusCode::OK) };
+        }
         let response = json!({
             "operation": incoming.operation.name(),
             "path": incoming.path.as_str(),
@@ -93,8 +101,15 @@ impl Kernel for Echo {
             decided: StatusCode::OK,
             content_type: Some("application/json".into()),
             body: response.to_string().into(),
+            file: None,
             headers: Vec::new(),
         }
+    }
+
+    async fn upload(&self, head: &Incoming, _: bool) -> Result<Option<Upload>, EdgeResponse> {
+        let place = |turn| Upload { directory: std::env::temp_dir(), longest: MAX_FILE as u64, turn };
+        let turn = async || Arc::new(Mutex::new(())).lock_owned().await;
+        Ok(if head.path.as_str() == "test/file" { Some(place(turn().await)) } else { None })
     }
 
     async fn is_live_token(&self, token: &SecretString, _: Option<IpAddr>) -> bool {

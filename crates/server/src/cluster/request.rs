@@ -23,7 +23,8 @@ use keepfast_core::cluster::port::ForwardedResponse;
 use keepfast_crypto::secret::{SecretBytes, SecretString};
 use keepfast_framework::tls_session::{ChainCheck, ClientChain, TlsVersion};
 use keepfast_framework::{
-    AuditedHeader, Body, CanonicalPath, Incoming, Input, Operation, Query, QueryValue, TlsSession, UnauthedEndpoints,
+    AuditedHeader, Body, CanonicalPath, Incoming, Input, Operation, Query, QueryValue, RawBody, TlsSession,
+    UnauthedEndpoints,
 };
 
 const VERSION: u8 = 1;
@@ -44,9 +45,14 @@ pub(super) fn encode(request: &Incoming) -> Option<SecretBytes> {
 }
 
 /// The body of a request: JSON, or bytes.
+///
+/// A body in a file is never passed on: it is received at the leader only.
 pub(super) fn body(request: &Incoming) -> &Bytes {
     let body = &request.input.body;
-    if body.bytes().is_empty() { body.raw() } else { body.bytes() }
+    match body.unparsed() {
+        RawBody::Bytes(bytes) if !bytes.is_empty() => bytes,
+        _ => body.raw(),
+    }
 }
 
 /// Decodes a request; `None` for another form.

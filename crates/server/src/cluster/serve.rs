@@ -302,12 +302,18 @@ async fn handle(id: u64, service: &dyn PeerService, from: &Origin, mut frame: By
         return response_frame(tag::ELSEWHERE, id, &[], Bytes::new());
     };
     let (status, decided, content_type) = (response.status().0, response.decided().0, response.content_type());
-    let (head, body) = (request::encode_response(status, decided, index, content_type), response.into_body());
-    if head.len() + body.len() + 16 > MAX_RESPONSE {
-        tracing::error!(node = from.node, bytes = body.len(), "a response is too long for the cluster port");
-        return done(id, Err(StorageError::Unknown));
+    let head = request::encode_response(status, decided, index, content_type);
+    let body = match response.file().cloned() {
+        None => Ok(response.into_body()),
+        Some(file) => offload::run(MAX_RESPONSE, || file.read_at(0, MAX_RESPONSE)).await,
+    };
+    match body {
+        Ok(body) if head.len() + body.len() + 16 <= MAX_RESPONSE => response_frame(tag::RESPONSE, id, &head, body),
+        _ => {
+            tracing::error!(node = from.node, "a response is too long for the cluster port: request it at the leader");
+            done(id, Err(StorageError::Unknown))
+        }
     }
-    response_frame(tag::RESPONSE, id, &head, body)
 }
 
 /// The response when too many calls run: nothing was done.

@@ -20,6 +20,9 @@ const ELECTION: Duration = Duration::from_millis(300);
 /// The shortest `autopilot_reconcile_interval`.
 const LEAST_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The least `max_snapshot_size`.
+const LEAST_SNAPSHOT: u64 = 1 << 20;
+
 /// The settings of a node of a cluster.
 #[derive(Debug, Clone)]
 pub struct RaftConfig {
@@ -31,6 +34,8 @@ pub struct RaftConfig {
     pub election: Duration,
     /// The interval of autopilot.
     pub autopilot_reconcile_interval: Duration,
+    /// The longest file of a snapshot that is saved or restored on request, in bytes.
+    pub max_snapshot_size: u64,
 }
 
 impl Default for RaftConfig {
@@ -40,6 +45,7 @@ impl Default for RaftConfig {
             retry_join_as_non_voter: false,
             election: ELECTION * DEFAULT_MULTIPLIER,
             autopilot_reconcile_interval: Duration::from_secs(10),
+            max_snapshot_size: 16 << 30,
         }
     }
 }
@@ -63,6 +69,14 @@ impl RaftConfig {
         }
         if let Some(interval) = stanza.duration("autopilot_reconcile_interval")?.filter(|i| !i.is_zero()) {
             config.autopilot_reconcile_interval = interval.max(LEAST_INTERVAL);
+        }
+        match stanza.integer("max_snapshot_size")?.map(u64::try_from) {
+            None => {}
+            Some(Ok(size)) if size >= LEAST_SNAPSHOT => config.max_snapshot_size = size,
+            Some(_) => {
+                let text = format!("max_snapshot_size must be a number of at least {LEAST_SNAPSHOT} bytes");
+                return Err(stanza.fault(stanza.position("max_snapshot_size"), text));
+            }
         }
         Ok(config)
     }
@@ -162,6 +176,8 @@ mod tests {
         assert!(none.retry_join.is_empty() && !none.retry_join_as_non_voter);
         assert_eq!((none.election.as_millis(), none.autopilot_reconcile_interval.as_secs()), (600, 10));
         assert_eq!(config("performance_multiplier = 0").election, none.election);
+        assert_eq!(none.max_snapshot_size, 16 << 30);
+        assert_eq!(config("max_snapshot_size = 1048576").max_snapshot_size, 1 << 20);
     }
 
     #[test]
@@ -183,6 +199,7 @@ mod tests {
                 "retry_join {\n leader_api_addr = \"http://a\"\n leader_ca_cert = \"x\"\n leader_ca_cert_file = \"/c\"\n}",
                 "set either leader_ca_cert or leader_ca_cert_file",
             ),
+            ("max_snapshot_size = 1000", "at least 1048576 bytes"),
             ("performance_multiplier = 11", "from 0 to 10"),
             ("performance_multiplier = -1", "from 0 to 10"),
         ] {

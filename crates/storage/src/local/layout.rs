@@ -21,7 +21,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::disk::{self, Disk};
-use crate::{Digest, Origin, StorageError};
+use crate::{Digest, Incarnation, NodeId, Origin, StorageError};
 
 /// The format version of the whole directory.
 const FORMAT: u32 = 2;
@@ -62,6 +62,9 @@ pub(crate) struct Layout {
     /// While the cluster is recovered from `raft/peers.json`: its members, as the body of an entry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) recovery: Vec<u8>,
+    /// Nodes that were members of the cluster, the newest last: their names and incarnations.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) removed_peers: Vec<(NodeId, Incarnation)>,
     /// The last index of the log before the last recovery.
     #[serde(default, skip_serializing_if = "is_nothing")]
     pub(crate) recovered: u64,
@@ -128,6 +131,7 @@ impl Layout {
             removed: false,
             announced_ms: 0,
             recovery: Vec::new(),
+            removed_peers: Vec::new(),
             recovered: 0,
         };
         layout.write(disk)?;
@@ -173,6 +177,16 @@ impl Layout {
     /// Stores that this node was removed, durably.
     pub(crate) fn remove(&mut self, disk: &dyn Disk) -> Result<(), StorageError> {
         self.removed = true;
+        self.write(disk)
+    }
+
+    /// Stores which nodes were members.
+    pub(crate) fn note_removed(
+        &mut self,
+        disk: &dyn Disk,
+        removed: Vec<(NodeId, Incarnation)>,
+    ) -> Result<(), StorageError> {
+        self.removed_peers = removed;
         self.write(disk)
     }
 

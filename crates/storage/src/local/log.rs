@@ -74,8 +74,13 @@ pub(crate) trait ReadLog: Clone + Send + Sync + 'static {
     fn hard_state(&self) -> HardState;
 
     /// The term of an entry or of the base; `None` for an entry before the base or after the last.
-    #[cfg(test)]
     fn term(&self, index: u64) -> Option<u64>;
+
+    /// The base, and from which index on entries have which term, where it differs from the one before.
+    fn terms(&self) -> (LogId, Vec<(u64, u64)>);
+
+    /// The first entry of the last ones that have this number of bytes in the log, or of all.
+    fn first_of_last(&self, bytes: u64) -> u64;
 
     /// Reads entries in order until `bytes` are exceeded, at least one.
     ///
@@ -95,9 +100,9 @@ pub(crate) struct Keep {
 }
 
 impl Keep {
-    /// For a node of a cluster: what a start reads into memory, and a segment more, since segments are deleted as a whole. A
-    /// leader sends followers only what it has in memory, and a snapshot to one that is further behind.
-    pub(crate) const FOR_FOLLOWERS: Self = Self { trailing: 10_000, bytes: 2 * WINDOW };
+    /// For a node of a cluster. A leader reads for followers what it has not in memory any more, and sends a snapshot to one
+    /// that is further behind. The places of the trailing entries take about 2 MiB of memory.
+    pub(crate) const FOR_FOLLOWERS: Self = Self { trailing: 50_000, bytes: 8 * WINDOW };
 
     /// For a node without followers.
     pub(crate) const NOTHING: Self = Self { trailing: 0, bytes: 0 };

@@ -76,6 +76,22 @@ impl LogIndex {
         Some(after.checked_sub(1).map_or(self.base.term, |run| self.terms[run].1))
     }
 
+    /// From which index on entries have which term, after the base.
+    pub(crate) fn terms(&self) -> Vec<(u64, u64)> {
+        self.terms.iter().copied().collect()
+    }
+
+    /// The first entry of the last frames that have this number of bytes, or of all.
+    pub(crate) fn first_of_last(&self, bytes: u64) -> u64 {
+        let mut sum = 0;
+        let reaches = |frame: &&FrameRef| {
+            sum += frame.length as u64;
+            sum >= bytes
+        };
+        // A purge may have left the end of a frame.
+        self.frames.iter().rev().find(reaches).map_or(0, |frame| frame.first).max(self.base.index + 1)
+    }
+
     /// Whether a frame with `count` entries from `first` on can follow: without a gap, and without a change of what is
     /// committed. A frame without entries has the next index.
     pub(crate) fn admits(&self, first: u64, count: u64) -> bool {
@@ -182,6 +198,20 @@ mod tests {
         );
         index.append(frame(14, 1, 2), &[(14, 4)], HardState::default());
         assert_eq!(terms(&index, 12..16), [None, Some(4), Some(4), None]);
+    }
+
+    #[test]
+    fn the_last_entries_are_those_of_whole_frames() {
+        let mut index = LogIndex::new(LogId { term: 1, index: 10 }, HardState::default());
+        for first in [11, 13, 15] {
+            index.append(FrameRef { length: 100, ..frame(first, 2, 1) }, &[(first, 1)], HardState::default());
+        }
+        assert_eq!(
+            [1, 100, 101, 200, 201, 300, 301].map(|bytes| index.first_of_last(bytes)),
+            [15, 15, 13, 13, 11, 11, 11]
+        );
+        index.purge(11);
+        assert_eq!(index.first_of_last(300), 12);
     }
 
     #[test]

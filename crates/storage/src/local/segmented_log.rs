@@ -252,9 +252,17 @@ impl ReadLog for LogReader {
         self.0.read().hard()
     }
 
-    #[cfg(test)]
     fn term(&self, index: u64) -> Option<u64> {
         self.0.read().term(index)
+    }
+
+    fn terms(&self) -> (LogId, Vec<(u64, u64)>) {
+        let index = self.0.read();
+        (index.base(), index.terms())
+    }
+
+    fn first_of_last(&self, bytes: u64) -> u64 {
+        self.0.read().first_of_last(bytes)
     }
 
     fn entries(&self, range: Range<u64>, bytes: usize) -> Result<Vec<Entry>, StorageError> {

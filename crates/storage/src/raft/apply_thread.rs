@@ -16,7 +16,7 @@ use super::{
     receive::Received,
 };
 use crate::{
-    Index, StorageError,
+    Incarnation, Index, NodeId, StorageError,
     local::{
         apply::{Applier, Verdict},
         disk::Disk,
@@ -39,6 +39,8 @@ pub(super) enum ApplyJob {
     Discard(Box<Received>, Result<(), StorageError>),
     /// Stores that no list has a longer election timeout of this node any more.
     LowerTimeout(u32),
+    /// Stores which nodes were members.
+    NoteRemoved(Vec<(NodeId, Incarnation)>),
 }
 
 /// A state that has been received.
@@ -83,6 +85,13 @@ impl ApplyThread {
                 }
                 Ok(ApplyJob::LowerTimeout(election_ms)) => {
                     self.lower_timeout(election_ms);
+                    Ok(())
+                }
+                Ok(ApplyJob::NoteRemoved(removed)) => {
+                    if let Err(error) = self.layout.change(|layout| layout.note_removed(&*self.disk, removed)) {
+                        // After a restart they are unknown, and may send messages of Raft.
+                        tracing::warn!(%error, "the removed members are not stored");
+                    }
                     Ok(())
                 }
                 Err(_) => self.flush(),

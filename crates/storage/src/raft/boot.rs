@@ -82,13 +82,14 @@ pub(super) fn joining(layout: &Layout, log: &LogReader) -> Result<Boot, StorageE
     })
 }
 
-/// What a member has in its log and its state.
+/// What a member has in its log and its state. Of the log it takes what followers may need at once, and all that is not
+/// applied.
 pub(super) fn member_of(layout: &Layout, log: &LogReader, state: &State) -> Result<Boot, StorageError> {
     let members = state.members()?.map(|members| members.list).unwrap_or_default();
     let (applied, last, hard) = (state.position().id, log.last(), log.hard_state());
-    let mut before = log.base();
+    let mut next = log.first_of_last(WINDOW).min(applied.index + 1).max(log.base().index + 1);
+    let mut before = LogId { index: next - 1, term: log.term(next - 1).unwrap_or_default() };
     let (mut entries, mut bytes) = (VecDeque::new(), 0);
-    let mut next = before.index + 1;
     while next <= last.index {
         let read = log.entries(next..last.index + 1, MAX_ENTRY)?;
         next += read.len() as u64;

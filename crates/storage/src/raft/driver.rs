@@ -30,7 +30,10 @@ use super::{
     threads::Threads,
     waiting::Waiting,
 };
-use crate::{Index, Member, Origin, StorageError, local::disk::has_room};
+use crate::{
+    Index, Member, Origin, StorageError,
+    local::{disk::has_room, log::ReadLog},
+};
 
 /// Events that are processed before the next proposal.
 const BURST: usize = 1024;
@@ -215,6 +218,7 @@ impl Driver {
             }
             Event::Snapshot(received) => self.snapshot(*received),
             Event::SnapshotDone { to, ok } => self.pass(Input::SnapshotDone { to, ok }),
+            Event::LogRead { first, entries } => self.pass(Input::LogRead { first, entries }),
             Event::Persisted(number) => {
                 self.progress.synced(number);
                 self.pass(Input::Persisted(number));
@@ -268,6 +272,7 @@ impl Driver {
             Effect::ReadReady { id, index } => self.waiting.read_ready(id, Ok(Index(index))),
             Effect::ReadLost(id) => self.waiting.read_ready(id, Err(StorageError::NoLeader)),
             Effect::Role(role) => self.role(role),
+            Effect::ReadLog { first, end, bytes } => self.read_log(first..end, bytes),
             Effect::SendSnapshot { to, term, .. } => self.send_snapshot(to, term),
             Effect::Install { vote, last, .. } => self.install(vote, last),
             Effect::Removed { commit } => self.removed(commit),
@@ -306,6 +311,7 @@ impl Driver {
         self.pass(Input::Applied(index));
         if let Some(steps) = &mut self.steps {
             steps.trim_log(WINDOW);
+            steps.purge_stored(self.threads.log.base().index);
             if steps.members() != &*self.node.published.view.borrow().members {
                 self.note_members();
             }
@@ -321,6 +327,10 @@ impl Driver {
             self.threads.apply(ApplyJob::LowerTimeout(announced));
         }
         self.role(self.steps.as_ref().map_or(NO_ROLE, Steps::role));
+        let removed = self.node.published.removed();
+        if self.node.layout.read(|layout| layout.removed_peers != removed) {
+            self.threads.apply(ApplyJob::NoteRemoved(removed));
+        }
     }
 
     /// Publishes the role; a new leader ends a restore that another one has begun.

@@ -1,7 +1,7 @@
 //! What arrives at the thread that writes: the lone writer, or the driver of a cluster.
 
 use bytes::Bytes;
-use keepfast_consensus::{Kind, Message, Payload};
+use keepfast_consensus::{Entry, Kind, Message, Payload};
 use tokio::sync::oneshot;
 
 use super::receive::Received;
@@ -42,6 +42,13 @@ pub(crate) enum Event {
         to: RaftId,
         /// Whether it has arrived.
         ok: bool,
+    },
+    /// What the log has for a member that is behind, from the entry `first` on; nothing, if it has not that entry.
+    LogRead {
+        /// The first entry that was to be read.
+        first: u64,
+        /// The entries.
+        entries: Vec<Entry>,
     },
     /// All frames up to this number are synced.
     Persisted(u64),

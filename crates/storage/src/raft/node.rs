@@ -92,12 +92,14 @@ impl Node {
         let members = applier.state().members()?.map(|members| members.list).unwrap_or_default();
         let id = boot::find(&members, &layout.origin()).map(|member| member.id);
         let view = View::without_leader(id, term, members.into());
+        let published = Arc::new(Published::new(is_lone, view));
+        published.set_removed(&layout.removed_peers);
         let node = Self {
             applier,
             disk,
             options,
             layout: Arc::new(OpenLayout::new(layout)),
-            published: Arc::new(Published::new(is_lone, view)),
+            published,
             inbox: Inbox::default(),
             is_receiving: Arc::default(),
             is_restoring: AtomicBool::new(false),

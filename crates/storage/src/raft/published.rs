@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::{boot, clock};
-use crate::{Addresses, Leader, Member, Origin, PeerKind, PeerStatus, RaftId, Role, Transport};
+use crate::{Addresses, Incarnation, Leader, Member, NodeId, Origin, PeerKind, PeerStatus, RaftId, Role, Transport};
 
 /// How this node reaches the others.
 pub(crate) struct Network {
@@ -67,7 +67,7 @@ pub(crate) struct Published {
     pub(crate) roles: watch::Sender<Role>,
     /// Notified after each change of the members of the view.
     pub(crate) members: watch::Sender<()>,
-    /// Members of earlier lists of this process, the newest last.
+    /// Members of earlier lists, the newest last. The layout has them for the next start.
     removed: Mutex<Vec<Origin>>,
     pub(crate) network: Mutex<Option<Arc<Network>>>,
     pub(crate) numbers: Mutex<Numbers>,
@@ -182,6 +182,18 @@ impl Published {
             return PeerKind::Member;
         }
         if self.removed.lock().contains(origin) { PeerKind::Removed } else { PeerKind::Unknown }
+    }
+
+    /// Nodes that were members, the newest last.
+    pub(super) fn removed(&self) -> Vec<(NodeId, Incarnation)> {
+        self.removed.lock().iter().map(|origin| (origin.node.clone(), origin.incarnation)).collect()
+    }
+
+    /// Sets them at the start.
+    pub(super) fn set_removed(&self, removed: &[(NodeId, Incarnation)]) {
+        let origins =
+            removed.iter().map(|(node, incarnation)| Origin { node: node.clone(), incarnation: *incarnation });
+        *self.removed.lock() = origins.collect();
     }
 
     /// Notes who is no longer a member.

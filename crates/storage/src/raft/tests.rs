@@ -1,5 +1,6 @@
 //! Members in one process, on real directories and simulated disks, with a transport in memory.
 
+mod behind;
 mod cluster;
 mod faults;
 mod recovery;

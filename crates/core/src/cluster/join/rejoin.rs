@@ -172,7 +172,8 @@ impl Rejoin {
                 tracing::warn!(
                     node = member.node,
                     why,
-                    "a member does not give its keys to this one, which may have another root key"
+                    "a member does not give its keys to this one, which may have another root key: if a snapshot from before a \
+                     change of the root key was restored meanwhile, empty the data directory of this node, and let it join"
                 );
                 None
             }

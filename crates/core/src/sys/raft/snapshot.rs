@@ -1,17 +1,18 @@
 //! `sys/storage/raft/snapshot` and `snapshot-force`: save all records to a file, and replace them by those of a file: of the
 //! body, or of an automatic snapshot.
 
-use std::io::{self, Cursor};
+use std::io::{self, BufWriter, Cursor};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use keepfast_framework::fields::{Flag, Text};
-use keepfast_framework::reply::{Raw, Shaped};
+use keepfast_framework::file_body::FileBodyWriter;
+use keepfast_framework::reply::{Raw, RawFile, Reply, Shaped};
 use keepfast_framework::routes::{Help, Nothing};
-use keepfast_framework::{Cx, Error, Outcome, Result, Routes, Status};
+use keepfast_framework::{Cx, Error, FileBody, Outcome, RawBody, Result, Routes, Status};
 use keepfast_storage::Consensus;
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use tokio::runtime::Handle;
 use tokio::sync::OwnedMutexGuard;
@@ -25,12 +26,13 @@ use crate::cluster::snapshots::directory::SnapshotDirectory;
 use crate::cluster::snapshots::open::OpenSnapshot;
 use crate::cluster::snapshots::source::SnapshotSource;
 use crate::cluster::snapshots::{FileParts, SNAPSHOTS, SnapshotFileError, VerifiedSnapshot, write as write_file};
+use crate::settings::SnapshotFiles;
 use crate::sys::system::{System, call, consensus, unsealed};
 use crate::unsealed::Unsealed;
 
 const SNAPSHOT: Help = Help {
     synopsis: "Returns a snapshot of all records, or replaces them by those of a snapshot.",
-    description: "A snapshot has the records as they are stored, encrypted. It is restored only if the keyring has authenticated it; its size is limited by max_request_size.",
+    description: "A snapshot has the records as they are stored, encrypted. It is restored only if the keyring has authenticated it; its size is limited by max_snapshot_size.",
 };
 const FORCE: Help = Help {
     synopsis: "Replaces all records by those of a snapshot, even of another cluster.",
@@ -45,8 +47,9 @@ const STORED: Help = Help {
     description: "Its size has no limit.",
 };
 
-/// The largest file of a response in bytes: it is in memory.
+/// The largest file of a response in memory, in bytes.
 const MAX_FILE: u64 = 256 << 20;
+const GZIP: &str = "application/gzip";
 /// How long a request waits for another snapshot.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -71,17 +74,66 @@ async fn turn(sys: &System) -> Result<OwnedMutexGuard<()>> {
     }
 }
 
-async fn save(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {
+/// The file of a snapshot: on the disk, or in memory.
+enum SavedSnapshot {
+    File(RawFile),
+    Bytes(Raw),
+}
+
+impl Reply for SavedSnapshot {
+    fn schema(_: &mut SchemaGenerator) -> Option<Schema> {
+        None
+    }
+    fn into_outcome(self) -> Result<Outcome> {
+        match self {
+            SavedSnapshot::File(file) => file.into_outcome(),
+            SavedSnapshot::Bytes(raw) => raw.into_outcome(),
+        }
+    }
+}
+
+async fn save(sys: &System, cx: &mut Cx, _: Nothing) -> Result<SavedSnapshot> {
     let consensus = consensus(sys)?;
-    let _turn = turn(sys).await?;
+    let turn = turn(sys).await?;
     let open = OpenSnapshot::new(&*consensus, &*unsealed(cx)?, cx.now()).await?;
+    if let Some(files) = sys.lifecycle()?.parts.settings.snapshot_files.clone() {
+        let runtime = Handle::current();
+        let written = spawn_blocking(move || write_on_disk(open, &files, turn, &runtime)).await;
+        let file = written.map_err(Error::internal)?.map_err(|error| match error {
+            SnapshotFileError::TooLarge(_) => Error::invalid(format!("{error} (max_snapshot_size)")),
+            SnapshotFileError::Write(error) if error.kind() == io::ErrorKind::StorageFull => {
+                Error::new(Status::UNAVAILABLE, "the device of the storage has too little room for a snapshot")
+            }
+            other => refusal(other),
+        })?;
+        return Ok(SavedSnapshot::File(RawFile { content_type: GZIP, file }));
+    }
     let OpenSnapshot { details, mut parts, key } = open;
     let written = write_file(&details, &mut *parts, &key, Cursor::new(Vec::new()), MAX_FILE).await;
     let file = written.map_err(|error| match error {
         SnapshotFileError::TooLarge(_) => Error::invalid(format!("{error}; automatic snapshots have no such limit")),
         other => refusal(other),
     })?;
-    Ok(Raw { status: Status::OK, content_type: "application/gzip", body: file.into_inner() })
+    Ok(SavedSnapshot::Bytes(Raw { status: Status::OK, content_type: GZIP, body: file.into_inner() }))
+}
+
+fn write_on_disk(
+    open: OpenSnapshot,
+    files: &SnapshotFiles,
+    _turn: OwnedMutexGuard<()>,
+    runtime: &Handle,
+) -> std::result::Result<FileBody, SnapshotFileError> {
+    let OpenSnapshot { details, mut parts, key } = open;
+    let out = FileBodyWriter::new(&files.directory, files.longest).map_err(SnapshotFileError::Write)?;
+    let written = runtime.block_on(write_file(&details, &mut *parts, &key, BufWriter::new(out), files.longest));
+    let written = written.map_err(|error| match error {
+        SnapshotFileError::Write(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+            SnapshotFileError::TooLarge(files.longest)
+        }
+        other => other,
+    })?;
+    let out = written.into_inner().map_err(|error| SnapshotFileError::Write(error.into_error()))?;
+    out.finish().map_err(SnapshotFileError::Write)
 }
 
 async fn restore(sys: &System, cx: &mut Cx, _: Nothing) -> Result<()> {
@@ -132,10 +184,9 @@ async fn begin_stored(
 
 fn body(sys: &System, cx: &Cx) -> Result<SnapshotSource> {
     consensus(sys)?;
-    let body = call(cx)?.bytes.clone();
-    match body.is_empty() {
-        true => Err(Error::invalid("failed to decompress snapshot: EOF")),
-        false => Ok(SnapshotSource::body(body)),
+    match call(cx)?.body.clone() {
+        RawBody::Bytes(bytes) if bytes.is_empty() => Err(Error::invalid("failed to decompress snapshot: EOF")),
+        body => Ok(SnapshotSource::body(body)),
     }
 }
 

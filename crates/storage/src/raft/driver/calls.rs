@@ -5,7 +5,7 @@ use keepfast_consensus::{Change, Input, LogId, MAX_ENTRY, NodeId, Refusal, Steps
 use super::{Driver, NO_ROLE, SystemChance};
 use crate::{
     Index, Joined, StorageError,
-    local::{disk::has_room, layout::Layout},
+    local::{disk::has_room, layout::Layout, log::ReadLog},
     raft::{
         boot, clock,
         event::{Proposal, Reply, Request},
@@ -115,7 +115,12 @@ impl Driver {
             };
             self.progress.handed = boot.applied;
             let steps = Steps::new(self.settings.clone(), boot, clock::now(), &mut SystemChance);
-            self.steps = Some(steps.map_err(|error| StorageError::corrupt(error.to_string()))?);
+            let mut steps = steps.map_err(|error| StorageError::corrupt(error.to_string()))?;
+            if !layout.joining {
+                let (base, terms) = self.threads.log.terms();
+                steps.set_stored(base, &terms);
+            }
+            self.steps = Some(steps);
         }
         self.is_running = true;
         self.progress.tick = clock::now();

@@ -1,6 +1,7 @@
-//! Snapshots on their way out of a member and into it.
+//! What members get that are behind: entries of the log that are not in memory any more, and snapshots, on their way out of a
+//! member and into it.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
 use keepfast_consensus::{Body, Input, LogId, Message, RaftId, Steps, Vote};
 use tokio::task::spawn_blocking;
@@ -8,6 +9,7 @@ use tokio::task::spawn_blocking;
 use super::{Driver, NO_ROLE};
 use crate::{
     StorageError,
+    local::log::ReadLog,
     raft::{
         apply_thread::{ApplyJob, NewState},
         clock,
@@ -17,6 +19,23 @@ use crate::{
 };
 
 impl Driver {
+    /// Reads entries of the log. A member that needs them gets a snapshot if the log does not have them any more.
+    pub(super) fn read_log(&self, range: Range<u64>, bytes: u64) {
+        let (events, log, first) = (self.events.clone(), self.threads.log.clone(), range.start);
+        let read = move || {
+            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+            let entries = log.entries(range, bytes).unwrap_or_else(|error| {
+                tracing::warn!(first, %error, "entries for a member that is behind cannot be read");
+                Vec::new()
+            });
+            let _ = events.send(Event::LogRead { first, entries });
+        };
+        match self.node.published.network() {
+            Some(network) => drop(network.runtime.spawn_blocking(read)),
+            None => read(),
+        }
+    }
+
     /// Streams the applied state. Each requested snapshot is reported, also when there is nowhere to send it.
     /// `term` is that in which this node leads: the receiver refuses a snapshot that comes after another leader.
     pub(super) fn send_snapshot(&mut self, to: RaftId, term: u64) {

@@ -91,7 +91,7 @@ async fn a_running_node_that_is_removed_ends() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_is_known_by_its_name_and_its_directory() {
-    let cluster = Cluster::of(3).await;
+    let mut cluster = Cluster::of(3).await;
     for node in &cluster.nodes {
         node.until(|status| status.leader.is_some()).await;
         for other in &cluster.nodes {
@@ -109,4 +109,9 @@ async fn a_member_is_known_by_its_name_and_its_directory() {
     let consensus = cluster.nodes[leader].consensus();
     assert_eq!(consensus.peer_kind(&cluster.nodes[away].consensus().identity()), PeerKind::Removed);
     assert_eq!(consensus.leader().map(|leader| leader.node), Some(consensus.identity().node));
+    // Also after a restart.
+    let gone = cluster.nodes[away].consensus().identity();
+    cluster.nodes[leader].end();
+    cluster.open(leader);
+    assert_eq!(cluster.nodes[leader].consensus().peer_kind(&gone), PeerKind::Removed);
 }

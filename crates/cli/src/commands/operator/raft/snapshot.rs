@@ -1,9 +1,10 @@
 //! `operator raft snapshot …`: saves, inspects and restores snapshots, and reads secrets in them.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufReader, Read, Write as _};
+use std::io::{self, BufReader, Read};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use keepfast_client::{Method, Request, Response};
 use keepfast_server::snapshots::{SnapshotFileError, VerifiedSnapshot};
@@ -65,9 +66,9 @@ const RESTORE: Command = Command {
     usage: "[FILE]",
     about: "Replace all records by those of a snapshot.",
     details: "
-A server accepts a file of more than 32 MiB only if max_request_size of the
-listener allows it. An automatic snapshot of any size is restored by its name
-in the directory of the leader.
+The leader accepts a file of at most max_snapshot_size bytes, a standby one of
+at most max_request_size. An automatic snapshot of any size is restored by its
+name in the directory of the leader.
 
     keepfast operator raft snapshot restore -dry-run backup.snap
     keepfast operator raft snapshot restore backup.snap
@@ -110,44 +111,62 @@ const INSPECT: Command = Command {
 fn save(cx: &Cx) -> Outcome {
     let path = Path::new(cx.argument(0));
     let context = "Error taking the snapshot";
-    let request = Request { may_wrap: false, ..Request::new(Method::Get, "sys/storage/raft/snapshot") };
+    let unwritable = |error: io::Error| CommandError::failed(format!("Error writing {}: {error}", path.display()));
+    let (incomplete, file) = Incomplete::begin(path).map_err(unwritable)?;
+    let file = Arc::new(file);
+    let request = Request::new(Method::Get, "sys/storage/raft/snapshot");
+    let request = Request { may_wrap: false, sink: Some(file.clone()), ..request };
     let session = cx.session()?;
     let response = session.raw(context, &request)?;
     if response.status != 200 {
         return Err(session.refused(context, &request, &response));
     }
-    verify(&response.body[..], response.body.len() as u64)
-        .map_err(|error| CommandError::failed(format!("{context}: the server has sent a damaged file: {error}")))?;
-    write(path, &response.body)
-        .map_err(|error| CommandError::failed(format!("Error writing {}: {error}", path.display())))?;
+    let length = file.metadata().map_err(unwritable)?.len();
+    let damaged = |error| CommandError::failed(format!("{context}: the server has sent a damaged file: {error}"));
+    let written = File::open(&incomplete.path).map_err(unwritable)?;
+    verify(BufReader::new(written), length).map_err(damaged)?;
+    incomplete.complete(&file, path).map_err(unwritable)?;
     Ok(0)
 }
 
-/// Writes a file that only its owner can read, under another name until it is durable.
-fn write(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut name = path.file_name().ok_or_else(|| io::Error::other("it is no file name"))?.to_owned();
-    name.push(".incomplete");
-    let incomplete = path.with_file_name(name);
-    // One that an interrupted command has left may have another mode, or be a link.
-    match std::fs::remove_file(&incomplete) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+/// A file that only its owner can read, under another name until it is complete and durable; deleted otherwise.
+struct Incomplete {
+    path: PathBuf,
+}
+
+impl Incomplete {
+    fn begin(path: &Path) -> io::Result<(Self, File)> {
+        let mut name = path.file_name().ok_or_else(|| io::Error::other("it is no file name"))?.to_owned();
+        name.push(".incomplete");
+        let incomplete = path.with_file_name(name);
+        // One that an interrupted command has left may have another mode, or be a link.
+        match std::fs::remove_file(&incomplete) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&incomplete)?;
+        Ok((Incomplete { path: incomplete }, file))
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&incomplete)?;
-    let written = file.write_all(content).and_then(|()| file.sync_all());
-    let written = written.and_then(|()| std::fs::rename(&incomplete, path));
-    if written.is_err() {
-        let _ = std::fs::remove_file(&incomplete);
+
+    fn complete(self, file: &File, path: &Path) -> io::Result<()> {
+        file.sync_all()?;
+        std::fs::rename(&self.path, path)?;
+        let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
+        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
     }
-    written?;
-    let directory = path.parent().filter(|directory| !directory.as_os_str().is_empty());
-    File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+}
+
+impl Drop for Incomplete {
+    fn drop(&mut self) {
+        // Of a complete file it has another name.
+        let _ = std::fs::remove_file(&self.path);
+    }
 }
 
 fn restore(cx: &Cx) -> Outcome {
-    let (content, stored) = match (cx.words.arguments.first(), cx.words.text("stored")) {
-        (Some(file), None) => (read(file)?, None),
-        (None, Some(stored)) => (Vec::new(), Some(stored)),
+    let (file, stored) = match (cx.words.arguments.first(), cx.words.text("stored")) {
+        (Some(file), None) => (Some(open(file)?.0), None),
+        (None, Some(stored)) => (None, Some(stored)),
         _ => return Err(CommandError::usage("Give either a FILE or -stored.")),
     };
     let (is_forced, is_dry) = (cx.words.on("force"), cx.words.on("dry-run"));
@@ -159,9 +178,9 @@ fn restore(cx: &Cx) -> Outcome {
     // A restore whose response was lost may have taken place.
     let request = Request::new(Method::Post, format!("sys/storage/raft/{path}"));
     let request = Request { may_wrap: false, may_retry: false, ..request };
-    let request = match stored {
-        Some(_) => request.with_body(json!({ "dry_run": is_dry })),
-        None => request.with_bytes(content),
+    let request = match file {
+        None => request.with_body(json!({ "dry_run": is_dry })),
+        Some(file) => request.with_file(file),
     };
     let context = "Error installing the snapshot";
     if is_dry {
@@ -183,13 +202,6 @@ fn redirected(context: &str, response: &Response) -> CommandError {
     let to = response.headers.get("location").and_then(|to| to.to_str().ok());
     let to = to.map(|to| format!(" to {to}")).unwrap_or_default();
     CommandError::failed(format!("{context}: the server redirects{to}: set VAULT_ADDR to the address of the leader"))
-}
-
-fn read(path: &str) -> Result<Vec<u8>, CommandError> {
-    let mut content = Vec::new();
-    let opened = File::open(path).and_then(|mut file| file.read_to_end(&mut content));
-    opened.map_err(|error| CommandError::failed(format!("Error opening snapshot file: {path}: {error}")))?;
-    Ok(content)
 }
 
 fn verify(content: impl Read, length: u64) -> Result<VerifiedSnapshot, SnapshotFileError> {
@@ -236,9 +248,16 @@ fn show(cx: &Cx, rows: &[(&str, &str, Value)]) {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+    use std::io::Write as _;
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+
+    fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+        let (incomplete, mut file) = Incomplete::begin(path)?;
+        file.write_all(content)?;
+        incomplete.complete(&file, path)
+    }
 
     #[test]
     fn a_file_is_private_and_replaces_another_at_once() {
