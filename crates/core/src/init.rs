@@ -15,6 +15,7 @@ use crate::lifecycle::{Lifecycle, explained};
 use crate::parts::ServerParts;
 use crate::seal::slots::{self, Initial, NewSlot};
 use crate::seal::{CurrentSeal, SealConfig, SealShape, WayIn, share_key};
+use crate::self_init::SelfInitPlan;
 use crate::token::create::Spec;
 use crate::token::record::{CREATED_TOKEN_PATH, FIRST_TOKEN_PATH};
 use crate::token::{Authority, TokenAuth};
@@ -39,10 +40,27 @@ pub(crate) async fn initialize(
     shape: Option<SealShape>,
     root_token: Option<SecretString>,
 ) -> Result<Initialized> {
+    initialize_with(server, shape, root_token, None).await
+}
+
+/// The same by the stanzas of the configuration, whose progress is in the same commit. The recovery keys, if there are any,
+/// are in their file before it.
+pub(crate) async fn initialize_by(server: &Lifecycle, plan: &Arc<SelfInitPlan>) -> Result<Initialized> {
+    initialize_with(server, plan.shape(), None, Some(plan)).await
+}
+
+async fn initialize_with(
+    server: &Lifecycle,
+    shape: Option<SealShape>,
+    root_token: Option<SecretString>,
+    plan: Option<&Arc<SelfInitPlan>>,
+) -> Result<Initialized> {
     let (key, shares) = shape.map(share_key::generate).transpose()?.unzip();
+    let shares: Vec<SecretBytes> = shares.unwrap_or_default();
     let changing = server.changing.lock().await;
     let keys = shape.zip(key.as_ref());
-    let (root_token, opens) = initialize_once(server, keys, root_token).await.map_err(|e| explained("init", e))?;
+    let first = FirstToken { id: root_token, plan, shares: &shares };
+    let (root_token, opens) = initialize_once(server, keys, first).await.map_err(|e| explained("init", e))?;
     drop(changing);
     let shape = shape.unwrap_or(SealShape { shares: 0, threshold: 0 });
     tracing::info!(shares = shape.shares, threshold = shape.threshold, "security barrier initialized");
@@ -53,14 +71,24 @@ pub(crate) async fn initialize(
         tracing::error!(%error, "the new server is not unsealed");
         server.seals.begin_round();
     }
-    Ok(Initialized { shares: shares.unwrap_or_default(), root_token })
+    Ok(Initialized { shares, root_token })
+}
+
+/// How the first root token is created.
+struct FirstToken<'a> {
+    /// A chosen text.
+    id: Option<SecretString>,
+    /// The stanzas for which it is created, if it is not for an operator.
+    plan: Option<&'a Arc<SelfInitPlan>>,
+    /// The shares, for the file of the stanzas.
+    shares: &'a [SecretBytes],
 }
 
 /// Returns the root token, and what unseals the server if a seal does.
 async fn initialize_once(
     server: &Lifecycle,
     shares: Option<(SealShape, &Key256)>,
-    root_token: Option<SecretString>,
+    first_token: FirstToken<'_>,
 ) -> Result<(SecretString, Option<WayIn>)> {
     let initialized = || Error::invalid("Vault is already initialized");
     if known_seal(server).await?.is_some() {
@@ -87,7 +115,7 @@ async fn initialize_once(
     let opens = first.zip(kek).map(|(id, kek)| WayIn::Slot(id, kek));
     let staged = Arc::new(MemoryBackend::new());
     Barrier::create(staged.clone(), &root, config.to_bytes()?, server.parts.clock.now().unix()).await?;
-    let root_token = fill(&server.parts, staged.clone(), &root, &config, root_token).await?;
+    let root_token = fill(&server.parts, staged.clone(), &root, &config, first_token).await?;
     match Barrier::publish(&staged, &*server.parts.backend).await {
         Ok(()) => Ok((root_token, opens)),
         Err(StorageError::Conflict) => Err(initialized()),
@@ -116,7 +144,7 @@ async fn fill(
     staged: Arc<MemoryBackend>,
     root: &Key256,
     config: &SealConfig,
-    root_token: Option<SecretString>,
+    first_token: FirstToken<'_>,
 ) -> Result<SecretString> {
     // The devices are opened at unseal; here they only get their salts.
     let unopened = |settings| Ok((DeviceOptions::of(settings)?, audit::device::discard()));
@@ -130,12 +158,13 @@ async fn fill(
     let unsealed = Unsealed::open(parts, OpenInputs { barrier, current_seal, devices, rules }).await?;
     let mut tx = unsealed.barrier.begin();
     // A chosen token has the path of a token that another token created, as in OpenBao.
-    let (path, display_name) = match root_token {
+    let FirstToken { id, plan, shares } = first_token;
+    let (path, display_name) = match id {
         Some(_) => (CREATED_TOKEN_PATH, TokenAuth::TYPE),
         None => (FIRST_TOKEN_PATH, "root"),
     };
     let spec = Spec {
-        id: root_token,
+        id,
         authority: Authority::Root,
         path: path.to_owned(),
         display_name: display_name.to_owned(),
@@ -143,6 +172,10 @@ async fn fill(
         ..Spec::default()
     };
     let made = unsealed.access.tokens.create(&mut tx, spec, parts.clock.now()).await?;
+    if let Some(plan) = plan {
+        let state = plan.first_state(&made.record.accessor, shares).await?;
+        state.put(&unsealed.barrier, &mut tx)?;
+    }
     tx.commit().await?;
     unsealed.barrier.close();
     Ok(made.id)

@@ -15,6 +15,8 @@ use crate::init::initialize;
 use crate::lifecycle::Lifecycle;
 use crate::seal::SealShape;
 use crate::seal::record::SHAMIR;
+use crate::self_init::gate::in_progress;
+use crate::self_init::run;
 
 const HELP: Help = Help {
     synopsis: "Returns whether the server is initialized, or initializes it.",
@@ -75,6 +77,9 @@ async fn init(sys: &System, req: InitRequest) -> Result<SealedResponse<InitRespo
     }
     let has_seals = server.seals.enabled().next().is_some();
     let shape = shape(&server, &req)?;
+    if run::initializes(&server) && known_seal(&server).await?.is_none() {
+        return Err(in_progress());
+    }
     if known_seal(&server).await?.is_some() {
         return Err(Error::invalid("Vault is already initialized"));
     }
