@@ -15,6 +15,7 @@ use crate::lifecycle::{Lifecycle, explained};
 use crate::parts::ServerParts;
 use crate::seal::slots::{self, Initial, NewSlot};
 use crate::seal::{CurrentSeal, SealConfig, SealShape, WayIn, share_key};
+use crate::self_init::SelfInitPlan;
 use crate::token::create::Spec;
 use crate::token::record::{CREATED_TOKEN_PATH, FIRST_TOKEN_PATH};
 use crate::token::{Authority, TokenAuth};
@@ -41,11 +42,27 @@ pub(crate) async fn initialize<T>(
     root_token: Option<SecretString>,
     respond: impl FnOnce(Initialized) -> Result<T>,
 ) -> Result<T> {
+    initialize_with(server, shape, root_token, None, respond).await
+}
+
+/// The same by the stanzas of the configuration, whose progress is in the same commit. The recovery keys, if there are any,
+/// are in their file before it.
+pub(crate) async fn initialize_by(server: &Lifecycle, plan: &Arc<SelfInitPlan>) -> Result<Initialized> {
+    initialize_with(server, plan.shape(), None, Some(plan), Ok).await
+}
+
+async fn initialize_with<T>(
+    server: &Lifecycle,
+    shape: Option<SealShape>,
+    root_token: Option<SecretString>,
+    plan: Option<&Arc<SelfInitPlan>>,
+    respond: impl FnOnce(Initialized) -> Result<T>,
+) -> Result<T> {
     let (key, shares) = shape.map(share_key::generate).transpose()?.unzip();
-    let respond = |root_token| respond(Initialized { shares: shares.unwrap_or_default(), root_token });
     let changing = server.changing.lock().await;
     let keys = shape.zip(key.as_ref());
-    let initialized = initialize_once(server, keys, root_token, respond).await;
+    let first = FirstToken { id: root_token, plan, shares: shares.unwrap_or_default() };
+    let initialized = initialize_once(server, keys, first, respond).await;
     let (response, opens) = initialized.map_err(|e| explained("init", e))?;
     drop(changing);
     let shape = shape.unwrap_or(SealShape { shares: 0, threshold: 0 });
@@ -60,12 +77,22 @@ pub(crate) async fn initialize<T>(
     Ok(response)
 }
 
+/// How the first root token is created.
+struct FirstToken<'a> {
+    /// A chosen text.
+    id: Option<SecretString>,
+    /// The stanzas for which it is created, if it is not for an operator.
+    plan: Option<&'a Arc<SelfInitPlan>>,
+    /// The shares, for the file of the stanzas and the response.
+    shares: Vec<SecretBytes>,
+}
+
 /// Returns the response, and what unseals the server if a seal does.
 async fn initialize_once<T>(
     server: &Lifecycle,
     shares: Option<(SealShape, &Key256)>,
-    root_token: Option<SecretString>,
-    respond: impl FnOnce(SecretString) -> Result<T>,
+    first_token: FirstToken<'_>,
+    respond: impl FnOnce(Initialized) -> Result<T>,
 ) -> Result<(T, Option<WayIn>)> {
     let initialized = || Error::invalid("Vault is already initialized");
     if known_seal(server).await?.is_some() {
@@ -92,7 +119,7 @@ async fn initialize_once<T>(
     let opens = first.zip(kek).map(|(id, kek)| WayIn::Slot(id, kek));
     let staged = Arc::new(MemoryBackend::new());
     Barrier::create(staged.clone(), &root, config.to_bytes()?, server.parts.clock.now().unix()).await?;
-    let response = respond(fill(&server.parts, staged.clone(), &root, &config, root_token).await?)?;
+    let response = respond(fill(&server.parts, staged.clone(), &root, &config, first_token).await?)?;
     match Barrier::publish(&staged, &*server.parts.backend).await {
         Ok(()) => Ok((response, opens)),
         Err(StorageError::Conflict) => Err(initialized()),
@@ -115,14 +142,14 @@ async fn working_seals(server: &Lifecycle) -> Result<Vec<NewSlot>> {
     Ok(slots)
 }
 
-/// Writes the initial records of a storage to `staged`, and the first root token, which is returned.
+/// Writes the initial records of a storage to `staged`, and the first root token, which is returned with the shares.
 async fn fill(
     parts: &ServerParts,
     staged: Arc<MemoryBackend>,
     root: &Key256,
     config: &SealConfig,
-    root_token: Option<SecretString>,
-) -> Result<SecretString> {
+    first_token: FirstToken<'_>,
+) -> Result<Initialized> {
     // The devices are opened at unseal; here they only get their salts.
     let unopened = |settings| Ok((DeviceOptions::of(settings)?, audit::device::discard()));
     let devices = parts.settings.audit.iter().map(unopened).collect::<Result<_>>()?;
@@ -135,12 +162,13 @@ async fn fill(
     let unsealed = Unsealed::open(parts, OpenInputs { barrier, current_seal, devices, rules }).await?;
     let mut tx = unsealed.barrier.begin();
     // A chosen token has the path of a token that another token created, as in OpenBao.
-    let (path, display_name) = match root_token {
+    let FirstToken { id, plan, shares } = first_token;
+    let (path, display_name) = match id {
         Some(_) => (CREATED_TOKEN_PATH, TokenAuth::TYPE),
         None => (FIRST_TOKEN_PATH, "root"),
     };
     let spec = Spec {
-        id: root_token,
+        id,
         authority: Authority::Root,
         path: path.to_owned(),
         display_name: display_name.to_owned(),
@@ -148,7 +176,11 @@ async fn fill(
         ..Spec::default()
     };
     let made = unsealed.access.tokens.create(&mut tx, spec, parts.clock.now()).await?;
+    if let Some(plan) = plan {
+        let state = plan.first_state(&made.record.accessor, &shares).await?;
+        state.put(&unsealed.barrier, &mut tx)?;
+    }
     tx.commit().await?;
     unsealed.barrier.close();
-    Ok(made.id)
+    Ok(Initialized { shares, root_token: made.id })
 }

@@ -3,7 +3,7 @@
 //! | prefix | contents |
 //! |---|---|
 //! | `barrier/keyring`, `barrier/seal` | the keyring under the root key; the seal configuration, the only plaintext |
-//! | `sys/` | mounts, policies, migrations, locked users |
+//! | `sys/` | mounts, policies, migrations, locked users, the progress of the self-initialization |
 //! | `token/` | tokens, their expiries and children, token roles; leases, their expiries by mount, and their claims |
 //! | `identity/`, `audit/` | entities and aliases; salts of the audit devices, and devices of `sys/audit` |
 //! | `logical/<uuid>/`, `auth/<uuid>/` | the data of one mount each |
@@ -27,6 +27,10 @@ pub(crate) const ENGINE_STORAGE: [&str; 2] = ["logical/", "auth/"];
 
 /// The entries of the mounts, in [`SYSTEM_STORAGE`].
 pub(crate) const MOUNT_ENTRIES: &str = "mount/";
+/// The progress of the self-initialization, in [`SYSTEM_STORAGE`].
+pub(crate) const SELF_INIT: &str = "self-init";
+/// Responses that later requests of the self-initialization refer to, in [`SYSTEM_STORAGE`].
+pub(crate) const SELF_INIT_RESPONSES: &str = "self-init-responses/";
 /// Policies, in [`SYSTEM_STORAGE`].
 pub(crate) const POLICIES: &str = "policy/";
 /// Backups of encrypted shares, in [`SYSTEM_STORAGE`].

@@ -76,6 +76,7 @@ mod policy;
 mod preliminaries;
 mod request;
 mod seal;
+pub mod self_init;
 mod services;
 pub mod settings;
 mod stamps;

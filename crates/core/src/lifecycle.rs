@@ -26,6 +26,7 @@ use crate::cluster::snapshots::scheduled::{SnapshotServer, SnapshotTask};
 use crate::parts::ServerParts;
 use crate::request::Pipeline;
 use crate::seal::{CurrentSeal, SealConfig, Seals, Unsealing, WayIn, share_key};
+use crate::self_init::gate::SelfInit;
 use crate::unseal::keeper::{Keeper, Leads};
 use crate::unsealed::{OpenInputs, Unsealed};
 
@@ -39,14 +40,14 @@ pub(crate) struct Lifecycle {
     /// What exists only between unseal and seal.
     served: Served,
     pub(crate) unsealing: Mutex<Unsealing>,
-    /// Notified after an unseal.
-    pub(crate) unsealed_now: Notify,
     /// Init, unseal and seal exclude each other.
     pub(crate) changing: tokio::sync::Mutex<()>,
     /// How the members of the cluster change.
     pub(crate) administration: Administration,
     /// The seals of the configuration.
     pub(crate) seals: Arc<Seals>,
+    /// The initialization by stanzas of the configuration.
+    pub(crate) self_init: Arc<SelfInit>,
     /// A reference to itself, for the task that seals it.
     this: Weak<Lifecycle>,
 }
@@ -56,6 +57,8 @@ struct Served {
     serving: RwLock<Option<Serving>>,
     /// Whether the services are being opened again over the records of a snapshot.
     reopening: watch::Sender<bool>,
+    /// Notified after an unseal.
+    unsealed_now: Notify,
 }
 
 /// An unsealed server.
@@ -120,15 +123,16 @@ impl SealGuard {
 
 impl Lifecycle {
     /// A server of these parts, sealed or uninitialised.
-    pub(crate) fn new(parts: ServerParts, seals: Seals, this: Weak<Lifecycle>) -> Self {
+    pub(crate) fn new(parts: ServerParts, seals: Seals, self_init: Arc<SelfInit>, this: Weak<Lifecycle>) -> Self {
+        let (serving, reopening, unsealed_now) = (RwLock::new(None), watch::channel(false).0, Notify::new());
         Lifecycle {
             parts,
-            served: Served { serving: RwLock::new(None), reopening: watch::channel(false).0 },
+            served: Served { serving, reopening, unsealed_now },
             unsealing: Mutex::default(),
-            unsealed_now: Notify::new(),
             changing: tokio::sync::Mutex::new(()),
             administration: Administration::default(),
             seals: Arc::new(seals),
+            self_init,
             this,
         }
     }
@@ -257,7 +261,8 @@ async fn unseal_locked(lifecycle: &Lifecycle, way: &WayIn, kept: &mut Option<Con
     lifecycle.seals.set_manual(false);
     serve(lifecycle, config, opened, lifecycle.parts.membership.roles());
     lifecycle.parts.metrics.unseal.record(lifecycle.parts.clock.now().since(started));
-    lifecycle.unsealed_now.notify_one();
+    lifecycle.served.unsealed_now.notify_one();
+    lifecycle.self_init.wake.notify_one();
     // Shares that arrived during the unseal are dropped.
     lifecycle.unsealing.lock().reset();
     // Scripts and test harnesses wait for these log lines of OpenBao.
@@ -338,6 +343,11 @@ fn known_keys(lifecycle: &Lifecycle, barrier: &Arc<Barrier>) -> Option<WayIn> {
     Some(WayIn::Known(serving.pipeline.server().current_seal.known_keys()))
 }
 
+/// Waits for the next unseal.
+pub(crate) async fn unsealed_now(lifecycle: &Lifecycle) {
+    lifecycle.served.unsealed_now.notified().await;
+}
+
 fn uninitialized() -> Error {
     Error::invalid("Vault is not initialized")
 }
@@ -361,6 +371,7 @@ async fn open(
     let parts = &lifecycle.parts;
     let devices = parts.open_devices()?;
     let barrier = parts.open_barrier(parts.backend.clone(), root).await?;
+    lifecycle.self_init.observe(&barrier).await?;
     let connection = match kept.take() {
         Some(connection) => Some(connection.reopen(&barrier, parts.clock.clone()).await?),
         None => connect(lifecycle, config, &barrier).await?,
@@ -530,6 +541,7 @@ impl LeaderWork for WorkOfLeader {
         *self.background.lock() = Some(BackgroundTasks::start(self.unsealed.clone(), clocks));
         *self.autopilot.lock() = Some(AutopilotTask::start(self.lifecycle.clone()));
         *self.snapshots.lock() = SnapshotTask::start(self.lifecycle.clone());
+        lifecycle.self_init.wake.notify_one();
     }
 
     fn stop(&self) {

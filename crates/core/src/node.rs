@@ -20,6 +20,8 @@ use crate::parts::ServerParts;
 use crate::preliminaries::Preliminaries;
 use crate::request::{Pipeline, Response};
 use crate::seal::{SealSet, Seals};
+use crate::self_init::gate::{Phase, SelfInit};
+use crate::self_init::{SelfInitPlan, run};
 use crate::settings::Settings;
 use crate::sys::{System, sealed};
 use crate::token::TokenAuth;
@@ -33,10 +35,12 @@ pub struct Node {
     monitoring: Monitoring,
 }
 
-/// The configuration of a server. The seals are apart, so that no request can reach them.
+/// The configuration of a server. The seals and the stanzas that initialize it are apart, so that no request can reach
+/// them.
 pub struct NodeSettings {
     settings: Settings,
     seals: SealSet,
+    self_init: Arc<SelfInitPlan>,
 }
 
 impl From<Settings> for NodeSettings {
@@ -48,7 +52,13 @@ impl From<Settings> for NodeSettings {
 
 impl From<(Settings, SealSet)> for NodeSettings {
     fn from((settings, seals): (Settings, SealSet)) -> Self {
-        NodeSettings { settings, seals }
+        (settings, seals, Arc::default()).into()
+    }
+}
+
+impl From<(Settings, SealSet, Arc<SelfInitPlan>)> for NodeSettings {
+    fn from((settings, seals, self_init): (Settings, SealSet, Arc<SelfInitPlan>)) -> Self {
+        NodeSettings { settings, seals, self_init }
     }
 }
 
@@ -71,10 +81,11 @@ impl Node {
         clock: Arc<dyn Clock>,
         settings: impl Into<NodeSettings>,
     ) -> Arc<Self> {
-        let NodeSettings { settings, seals } = settings.into();
+        let NodeSettings { settings, seals, self_init } = settings.into();
         let metrics = Arc::<Metrics>::default();
         let backend: Arc<dyn Backend> = Arc::new(Timed::new(backend, clock.clone(), metrics.clone()));
         let admission = Arc::new(Admission::new(clock.clone(), metrics.clone()));
+        let self_init = SelfInit::new(self_init);
         let lifecycle = Arc::new_cyclic(|lifecycle| {
             let this = lifecycle.clone();
             let system = Registered::with_table(sealed::table(), move |_cx| {
@@ -87,7 +98,7 @@ impl Node {
             let in_flight = Arc::default();
             let membership = Membership::new(&*backend, &settings);
             let parts = ServerParts { backend, membership, clock, settings, engines, admission, metrics, in_flight };
-            Lifecycle::new(parts, Seals::new(seals), lifecycle.clone())
+            Lifecycle::new(parts, Seals::new(seals), self_init, lifecycle.clone())
         });
         let system = System::new(Arc::downgrade(&lifecycle));
         let monitoring = Monitoring::new(lifecycle.clone());
@@ -95,10 +106,12 @@ impl Node {
     }
 
     /// Begins to join the cluster of the configuration, if it names leaders (`retry_join`), until one has responded or the
-    /// storage is initialised; and to unseal by the seals of the configuration, now and whenever the server seals itself.
+    /// storage is initialised; to unseal by the seals of the configuration, now and whenever the server seals itself; and to
+    /// initialise itself by the stanzas of the configuration, if it has any.
     pub fn start(&self) {
         retry::start_configured(&self.lifecycle);
         by_seals::start(&self.lifecycle);
+        run::start(&self.lifecycle);
     }
 
     /// Handles one request.
@@ -117,6 +130,11 @@ impl Node {
                 Err(error) => return Response::failed(&error),
             },
         };
+        if self.lifecycle.self_init.phase() != Phase::Off
+            && let Some(error) = Box::pin(self.lifecycle.self_init.refusal(&pipeline.server().barrier)).await
+        {
+            return Response::failed(&error);
+        }
         if incoming.cluster.is_some() || self.lifecycle.parts.membership.with_others().is_some() {
             return Box::pin(handle_in_cluster(&self.lifecycle, &pipeline, incoming)).await;
         }
@@ -162,8 +180,10 @@ impl Node {
         self.lifecycle.seal().await;
     }
 
-    /// Reopens the targets of the audit devices, and tries the seals again: their credentials may have changed.
-    pub fn reload(&self) {
+    /// Reopens the targets of the audit devices, and tries the seals again: their credentials may have changed. A
+    /// self-initialization that failed goes on, with these stanzas if there are any.
+    pub fn reload(&self, self_init: Option<Arc<SelfInitPlan>>) {
+        self.lifecycle.self_init.begin_attempt(self_init);
         self.lifecycle.seals.begin_round();
         self.lifecycle.seals.check_slots();
         if let Some(unsealed) = self.lifecycle.unsealed() {

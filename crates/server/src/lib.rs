@@ -20,6 +20,7 @@ mod preflight;
 mod process;
 mod reload;
 mod run;
+mod self_init;
 mod service_manager;
 mod signals;
 mod snapshot_contents;

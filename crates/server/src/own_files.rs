@@ -35,6 +35,8 @@ pub(crate) fn own_files(config: &Config, paths: &[PathBuf]) -> OwnFiles {
         own.files.push(("log_file", log.clone()));
         own.rotated.push(log);
     }
+    let recovery = config.self_init.recovery_file().map(|file| ("recovery keys", file.to_owned()));
+    own.files.extend(recovery);
     own.files.extend(std::env::current_exe().ok().map(|file| ("program", file)));
     own
 }

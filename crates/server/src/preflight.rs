@@ -15,7 +15,7 @@ use keepfast_framework::Timestamp;
 use rustix::fs::Access;
 use tokio::net::TcpSocket;
 
-use crate::config::{Bind, Config, ListenerConfig};
+use crate::config::{self, Bind, Config, ListenerConfig};
 use crate::log_file::LogFile;
 
 /// The longest path of a unix socket in bytes (unix(7)): 108 with the final zero.
@@ -63,6 +63,7 @@ pub(crate) fn check(config: &Config, own_files: OwnFiles, now: Timestamp) -> Fin
         }
         check_tcp(&what, &address, &mut findings);
     }
+    check_self_init(config, &mut findings);
     if let Some(path) = config.storage.path() {
         findings.note("storage path", is_creatable_directory(path));
     }
@@ -80,6 +81,19 @@ pub(crate) fn check(config: &Config, own_files: OwnFiles, now: Timestamp) -> Fin
         findings.errors.extend(audit::target::check(device, &allowed).err().map(|error| error.to_string()));
     }
     findings
+}
+
+/// What the `initialize` stanzas need. It is needed at the first start only, so nothing of it is an error.
+fn check_self_init(config: &Config, findings: &mut Findings) {
+    if config.self_init.is_empty() {
+        return;
+    }
+    if !config::initializes_itself(config) {
+        findings.warnings.push("initialize has no effect on a node with retry_join: it joins".to_owned());
+        return;
+    }
+    let missing = config.self_init.missing();
+    findings.warnings.extend(missing.into_iter().map(|what| format!("initialize: {what}; the first start needs it")));
 }
 
 fn check_tcp(what: &str, address: &str, findings: &mut Findings) {

@@ -8,7 +8,7 @@ use keepfast_edge::{Connections, Tls};
 use keepfast_framework::Timestamp;
 use keepfast_framework::clock::{Clock, SystemClock};
 
-use crate::config::{self, Environment, Storage};
+use crate::config::{self, Config, Environment, Storage};
 use crate::logging::{Level, Log};
 
 /// The inputs of a reload: the sources of the configuration, and the parts that follow it.
@@ -49,17 +49,26 @@ impl Running<'_> {
         if let Err(error) = self.log.reopen() {
             tracing::error!(%error, "the log file cannot be reopened");
         }
-        self.node.reload();
-        if self.paths.is_empty() || self.has_level_flag {
-            return;
+        let config = self.reload_config();
+        self.node.reload(config.map(|config| config.self_init));
+    }
+
+    /// Reads the configuration and applies its log level. `None` without a configuration that is valid.
+    fn reload_config(&self) -> Option<Config> {
+        if self.paths.is_empty() {
+            return None;
         }
         match config::load_over(self.paths, self.environment, Some(Storage::InMemory)) {
             Ok((config, _)) => {
-                if let Some(level) = Level::parse(&config.log_level) {
+                if let Some(level) = Level::parse(&config.log_level).filter(|_| !self.has_level_flag) {
                     self.log.set_level(level);
                 }
+                Some(config)
             }
-            Err(error) => tracing::error!(%error, "the configuration in use is kept"),
+            Err(error) => {
+                tracing::error!(%error, "the configuration in use is kept");
+                None
+            }
         }
     }
 

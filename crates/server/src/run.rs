@@ -218,7 +218,7 @@ async fn serve(
         Some(dev) => Some(start_development(&node, dev, &effective.config.api_addr).await?),
         None => None,
     };
-    log_seal(&node).await;
+    log_seal(&node, config::initializes_itself(&effective.config)).await;
     let (stop, stopped) = watch::channel(false);
     let certificates = accept(bound, &effective, &node, &connections, &stopped);
     if let Some(text) = development {
@@ -299,11 +299,12 @@ fn accept(
 }
 
 /// Logs the next step of the operator for a sealed or uninitialized server.
-async fn log_seal(node: &Node) {
+async fn log_seal(node: &Node, initializes_itself: bool) {
     match node.is_initialized().await {
         Ok(_) if !node.state().is_sealed => {}
         Ok(true) if node.state().has_seals => tracing::info!("the server is sealed, and its seals unseal it"),
         Ok(true) => tracing::info!("the server is sealed: unseal it with \"operator unseal\""),
+        Ok(false) if initializes_itself => tracing::info!("the server is not initialized: it initializes itself"),
         Ok(false) => tracing::info!("the server is not initialized: initialize it with \"operator init\""),
         Err(error) => tracing::error!(%error, "the seal configuration cannot be read"),
     }
@@ -367,8 +368,8 @@ async fn open_node(
     let cluster_port = cluster_port.map(|port| port as Arc<dyn ClusterPort>);
     let settings =
         Settings { data_directory, log: Some(log.levels()), host_gauges, cluster_port, ..effective.settings() };
-    let seals = effective.config.seal_set()?;
-    Ok(Node::new(backend, keepfast_engines::all(), Arc::new(SystemClock), (settings, seals)))
+    let (seals, self_init) = (effective.config.seal_set()?, effective.config.self_init.clone());
+    Ok(Node::new(backend, keepfast_engines::all(), Arc::new(SystemClock), (settings, seals, self_init)))
 }
 
 /// The cluster port of a storage with a cluster. Core opens it at unseal and closes it at seal.

@@ -39,6 +39,7 @@ const ALLOWED: [(&str, &[&str]); 17] = [
             "keepfast-engines",
             "keepfast-core",
             "keepfast-outbound",
+            "keepfast-pgp",
             "keepfast-seals",
         ],
     ),

@@ -12,6 +12,7 @@ use super::place::Site;
 use super::port::{ComingRoot, PeerService};
 use crate::lifecycle::Lifecycle;
 use crate::request::Response;
+use crate::self_init::gate::Phase;
 
 /// The time in which the leader must confirm that it leads.
 pub(crate) const SETTLES_WITHIN: Duration = Duration::from_secs(2);
@@ -74,6 +75,11 @@ impl PeerService for ServedPeers {
         // The role may have changed meanwhile, and the node may have been sealed.
         let pipeline = lifecycle.pipeline().filter(|_| lifecycle.parts.is_active());
         let Some(pipeline) = pipeline else { return Err(request) };
+        if lifecycle.self_init.phase() != Phase::Off
+            && let Some(error) = Box::pin(lifecycle.self_init.refusal(&pipeline.server().barrier)).await
+        {
+            return Ok((Response::failed(&error), settled.0));
+        }
         request.cluster =
             Some(Box::new(ClusterPart { forwarded_from: Some(from.node.clone()), ..ClusterPart::default() }));
         let response = pipeline.handle(request, Site::Leader).await?;

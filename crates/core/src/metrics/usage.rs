@@ -9,7 +9,7 @@ use keepfast_framework::{Engine as _, Operation, Page, Result, Timestamp};
 
 use super::labelled::ttl_bucket;
 use super::{INTERVAL, Item, Value, gather};
-use crate::lifecycle::Lifecycle;
+use crate::lifecycle::{Lifecycle, unsealed_now};
 use crate::mount::permit::UsagePermit;
 use crate::namespace::NamespaceId;
 use crate::token::TokenAuth;
@@ -81,7 +81,7 @@ async fn keep_counting(server: &Lifecycle) {
         let next = server.parts.clock.now().after(period);
         tokio::select! {
             () = server.parts.clock.sleep_until(next) => {}
-            () = server.unsealed_now.notified() => {}
+            () = unsealed_now(server) => {}
         }
     }
 }

@@ -156,6 +156,9 @@ struct Health {
     /// Only there while it lasts: `sys/leases/quarantine`.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     lease_quarantine: bool,
+    /// Only there until the self-initialization is finished: `in progress` or `failed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    self_initialization: Option<&'static str>,
     /// Only there on a standby whose clock differs from that of its leader, so that it serves no reads.
     #[serde(skip_serializing_if = "Option::is_none")]
     clock_skew_ms: Option<u64>,
@@ -172,11 +175,13 @@ async fn health(sys: &System, req: HealthRequest) -> Result<SealedResponse<Healt
     let skew = server.parts.membership.clocks.skew().filter(|_| standby && !sealed);
     let reads = !server.parts.settings.disable_standby_reads && skew.is_none();
     let serves_reads = standby && replicated.is_some() && reads;
+    let self_initialization = server.self_init.status().filter(|_| !sealed);
     let is_removed = server.parts.membership.consensus().is_some_and(|consensus| consensus.is_removed());
     let (chosen, counted) = match (config.is_some(), sealed) {
         _ if is_removed => (&req.removedcode, Status(530)),
         (false, _) => (&req.uninitcode, Status(501)),
         (true, true) => (&req.sealedcode, Status(503)),
+        (true, false) if self_initialization.is_some() => (&req.sealedcode, Status(503)),
         (true, false) if standby && !req.counts_as_active(serves_reads) => {
             (req.code_of_standby(serves_reads), Status(429))
         }
@@ -201,6 +206,7 @@ async fn health(sys: &System, req: HealthRequest) -> Result<SealedResponse<Healt
         cluster_name,
         cluster_id,
         lease_quarantine: has_lease_quarantine(&server),
+        self_initialization,
         clock_skew_ms: skew.map(|skew| u64::try_from(skew.as_millis()).unwrap_or(u64::MAX)),
     };
     Ok(SealedResponse::Document { status, document })

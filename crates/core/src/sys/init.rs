@@ -17,6 +17,8 @@ use crate::lifecycle::Lifecycle;
 use crate::seal::SealShape;
 use crate::seal::pgp::{IssuedShares, Recipients, certificate, encrypt};
 use crate::seal::record::SHAMIR;
+use crate::self_init::gate::in_progress;
+use crate::self_init::run;
 
 const HELP: Help = Help {
     synopsis: "Returns whether the server is initialized, or initializes it.",
@@ -77,6 +79,9 @@ async fn init(sys: &System, req: InitRequest) -> Result<SealedResponse<InitRespo
     let server = sys.lifecycle()?;
     let has_seals = server.seals.enabled().next().is_some();
     let shape = shape(&server, &req)?;
+    if run::initializes(&server) && known_seal(&server).await?.is_none() {
+        return Err(in_progress());
+    }
     if known_seal(&server).await?.is_some() {
         return Err(Error::invalid("Vault is already initialized"));
     }

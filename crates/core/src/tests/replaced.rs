@@ -5,6 +5,7 @@ use std::time::Duration;
 use keepfast_storage::MemoryBackend;
 use serde_json::json;
 
+use crate::lifecycle::unsealed_now;
 use crate::tests::fixture::{ROOT, TestServer};
 
 /// Waits until the node has opened its storage again.
@@ -12,7 +13,7 @@ async fn opened(server: &TestServer) {
     let lifecycle = &server.node.lifecycle;
     let opened = async {
         while lifecycle.is_sealed() {
-            lifecycle.unsealed_now.notified().await;
+            unsealed_now(lifecycle).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(60), opened).await.unwrap();

@@ -126,7 +126,18 @@ pub(crate) async fn round_now(server: &Arc<Lifecycle>) -> Result<RoundOutcome> {
         access.counts.unsealed();
     }
     tracing::info!(seal = by, "unsealed by a seal");
+    warn_without_shares(&config);
     Ok(RoundOutcome::Unsealed)
+}
+
+/// Warns of a storage that nothing opens but its seals.
+pub(crate) fn warn_without_shares(config: &SealConfig) {
+    if config.has_seals() && config.shares.is_none() {
+        tracing::warn!(
+            "there are no recovery keys: when the keys of all seals are lost, the data is lost; create recovery keys with \
+             \"operator rotate-keys -target=recovery\""
+        );
+    }
 }
 
 /// The KEK of the slot whose seal responds first with a key that opens the root key; otherwise the failures. A record that

@@ -9,6 +9,7 @@ mod cluster_address;
 mod environment;
 mod error;
 mod headers;
+mod initialize;
 mod interface_filters;
 mod interfaces;
 mod known_keys;
@@ -29,6 +30,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use cluster_address::{advertised, is_unspecified};
 pub use environment::Environment;
 pub use error::{ConfigError, Warning};
+pub(crate) use initialize::runs as initializes_itself;
 pub use keepfast_edge::{
     Bind, ClientCertificates, CustomHeader, Forwarded, JsonLimits, Limits, ListenerConfig, Statuses, TlsConfig,
 };

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use keepfast_core::self_init::SelfInitPlan;
 use keepfast_core::settings::{AuditSettings, LockoutSettings, SnapshotSettings, TelemetrySettings};
 use keepfast_hcl::Suggestion;
 
@@ -16,7 +18,7 @@ use super::raft::RaftConfig;
 use super::seals::{self, SealSettings};
 use super::stanza::{Labelled, Source, Stanza};
 use super::{Limits, ListenerConfig};
-use super::{audit, small_stanzas, snapshots};
+use super::{audit, initialize, small_stanzas, snapshots};
 
 /// The checked configuration of the server.
 #[derive(Debug, Clone)]
@@ -73,6 +75,8 @@ pub struct Config {
     pub database_file_directories: Vec<PathBuf>,
     /// The automatic snapshots.
     pub snapshots: Option<SnapshotSettings>,
+    /// The `initialize` stanzas.
+    pub self_init: Arc<SelfInitPlan>,
 }
 
 /// The storage.
@@ -188,6 +192,7 @@ impl Default for Config {
             user_lockout: BTreeMap::new(),
             database_file_directories: Vec::new(),
             snapshots: None,
+            self_init: Arc::default(),
         }
     }
 }
@@ -214,6 +219,7 @@ pub(super) fn build(
         }
     }
     config.seals = seals::read(&mut roots, environment, warnings)?;
+    config.self_init = Arc::new(initialize::read(&mut roots, warnings)?);
     for mut root in roots {
         root.without_effect(known_keys::TOP_LEVEL, warnings);
         root.finish_root(warnings)?;
@@ -379,6 +385,7 @@ fn apply_environment(config: &mut Config, environment: &Environment) -> Result<(
 /// Checks the rules between the parts.
 fn check(config: &Config) -> Result<(), ConfigError> {
     snapshots::check(config)?;
+    initialize::check(config)?;
     if config.default_lease_ttl > config.max_lease_ttl {
         return Err(ConfigError::Whole("default_lease_ttl is greater than max_lease_ttl".into()));
     }

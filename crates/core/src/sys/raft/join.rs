@@ -11,6 +11,7 @@ use crate::cluster::join::client::{JoinTarget, PemSource, SecretPemSource};
 use crate::cluster::join::pending::Intent;
 use crate::cluster::join::{joiner, retry};
 use crate::lifecycle::Lifecycle;
+use crate::self_init::run;
 use crate::sys::System;
 
 const HELP: Help = Help {
@@ -69,6 +70,9 @@ async fn join(sys: &System, request: JoinRequest) -> Result<SealedResponse<JoinR
     let (retries, non_voter) = (request.retry.0, request.non_voter.0);
     let target = target(request)?;
     let is_initialized = server.parts.seal_config().await?.is_some();
+    if !is_initialized && run::initializes(&server) {
+        return Err(Error::invalid("this node initializes itself by the initialize stanzas of its configuration"));
+    }
     let target = if is_initialized { target } else { allowed(&server, target)? };
     if retries && !is_initialized {
         retry::start(&server, target, non_voter);
