@@ -16,6 +16,7 @@
 //! # }
 //! ```
 
+mod addresses;
 mod connect;
 mod error;
 mod outbound;
@@ -26,5 +27,5 @@ mod tls;
 pub use error::{CallError, Failure, SettingsError};
 pub use outbound::Outbound;
 pub use proxy::{Proxies, Proxy};
-pub use settings::{Authorities, ClientCertificate, Settings, Trust};
+pub use settings::{AllowedAddresses, Authorities, ClientCertificate, Settings, Trust};
 pub use tls::tls_config;
