@@ -191,7 +191,7 @@ impl Cx {
     ///
     /// # Errors
     /// 400 when this mount may not use the key; 500 after a write.
-    pub async fn external_key(&self, reference: &str) -> Result<Arc<dyn ExternalKey>> {
+    pub async fn external_key(&mut self, reference: &str) -> Result<Arc<dyn ExternalKey>> {
         if self.tx.is_dirty() {
             return Err(Error::internal("an external key is used in a transaction with writes"));
         }

@@ -26,7 +26,8 @@ pub(crate) fn describe(hsm: &Hsm, name: &KeyName) -> Result<Described, Failure> 
     let private = required(hsm, name, ObjectClass::PRIVATE_KEY)?;
     let kind = key_type(hsm, private)?;
     let public = found(hsm, name, ObjectClass::PUBLIC_KEY)?;
-    let public = public.ok_or_else(|| Failure::new(Class::WrongKey, "the HSM has no public key with this label and id"))?;
+    let public =
+        public.ok_or_else(|| Failure::new(Class::WrongKey, "the HSM has no public key with this label and id"))?;
     let bytes = |kinds: &[AttributeType]| -> Result<Vec<String>, Failure> {
         let mut out = Vec::new();
         for attribute in hsm.session.get_attributes(public, kinds)? {
@@ -42,8 +43,9 @@ pub(crate) fn describe(hsm: &Hsm, name: &KeyName) -> Result<Described, Failure> 
     };
     let unreadable = || Failure::new(Class::WrongKey, "the HSM does not return the public key");
     if kind == Some(KeyType::RSA) {
-        let [modulus, exponent] = <[String; 2]>::try_from(bytes(&[AttributeType::Modulus, AttributeType::PublicExponent])?)
-            .map_err(|_| unreadable())?;
+        let [modulus, exponent] =
+            <[String; 2]>::try_from(bytes(&[AttributeType::Modulus, AttributeType::PublicExponent])?)
+                .map_err(|_| unreadable())?;
         return Ok(Described::Rsa { modulus, exponent });
     }
     if kind == Some(KeyType::EC) {

@@ -38,8 +38,8 @@ use std::sync::Arc;
 use keepfast_framework::Clock;
 use keepfast_framework::seal::Seal;
 
-use stanza::Stanza;
 pub use external::{HsmLibrary, external_key_plugins};
+use stanza::Stanza;
 pub use stanza::{Environment, SealConfigError, SealStanza, variable_suffix};
 
 /// Creates the seal of a stanza.

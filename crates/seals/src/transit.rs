@@ -240,7 +240,9 @@ impl Server {
             let wait = match self.renew().await {
                 Ok(Renewal::NotNeeded) => return,
                 Ok(Renewal::NotRenewable) => {
-                    tracing::warn!("the token of another server is not renewable: its transit engine fails when the token expires");
+                    tracing::warn!(
+                        "the token of another server is not renewable: its transit engine fails when the token expires"
+                    );
                     return;
                 }
                 Ok(Renewal::Until(ttl)) => {

@@ -33,10 +33,18 @@ const MAX_INPUT: usize = 1024 * 1024;
 /// The bytes that a ciphertext may have more than its plaintext.
 const OVERHEAD: usize = 4096;
 
-/// The open connections by config.
+/// The open connections.
 pub(super) struct Connections {
     clock: Arc<dyn Clock>,
-    open: Mutex<HashMap<String, Open>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The number of changes of configs that were seen.
+    epoch: u64,
+    /// By config.
+    open: HashMap<String, Open>,
 }
 
 struct Open {
@@ -56,54 +64,90 @@ struct Prepared {
 
 impl Connections {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        Connections { clock, open: Mutex::default() }
+        Connections { clock, state: Mutex::default() }
     }
 
-    /// The key, with a connection of the current config.
-    pub(super) fn key(&self, plugin: &dyn ExternalKeyPlugin, granted: &Granted) -> Result<Arc<dyn ExternalKey>> {
-        let Granted { config, key, config_record, key_record } = granted;
-        let now = self.clock.now();
-        let mut all = self.open.lock();
-        if all.get(config).is_none_or(|open| open.revision != config_record.revision) {
-            if all.len() >= MAX_CONNECTIONS {
-                all.clear();
+    /// The number of changes so far, to be read before the records.
+    pub(super) fn epoch(&self) -> u64 {
+        self.state.lock().epoch
+    }
+
+    /// The key, with a connection of the config as it was read in this epoch. A connection that a change may have outdated
+    /// is not kept: that of a deleted config would never be closed.
+    pub(super) fn key(
+        &self,
+        plugin: &dyn ExternalKeyPlugin,
+        granted: &Granted,
+        read_in: u64,
+    ) -> Result<Arc<dyn ExternalKey>> {
+        let mut state = self.state.lock();
+        let is_open = |open: &Open| open.revision == granted.config_record.revision;
+        if !state.open.get(&granted.config).is_some_and(is_open) {
+            let mut opened = Open::new(plugin, granted)?;
+            if state.epoch != read_in {
+                return opened.key(plugin, granted, self.clock.now());
             }
-            let parameters = checked(plugin.config_parameters(), &config_record.parameters)?;
-            let open = Open {
-                revision: config_record.revision.clone(),
-                connection: plugin.connect(&parameters).map_err(Error::invalid)?,
-                in_flight: Arc::new(Semaphore::new(IN_FLIGHT)),
-                keys: HashMap::new(),
-            };
-            all.insert(config.clone(), open);
+            if state.open.len() >= MAX_CONNECTIONS {
+                state.open.clear();
+            }
+            state.open.insert(granted.config.clone(), opened);
         }
-        let open = all.get_mut(config).ok_or_else(|| Error::internal("a connection that was opened is missing"))?;
-        let is_current = |prepared: &&Prepared| {
-            prepared.revision == key_record.revision && now.since(prepared.since) < MAX_AGE
-        };
-        if let Some(prepared) = open.keys.get(key).filter(is_current) {
-            return Ok(prepared.key.clone());
-        }
-        if open.keys.len() >= MAX_KEYS {
-            open.keys.clear();
-        }
-        let parameters = checked(plugin.key_parameters(), &key_record.parameters)?;
-        let inner = open.connection.key(&parameters).map_err(Error::invalid)?;
-        let bounded: Arc<dyn ExternalKey> = Arc::new(BoundedKey { inner, in_flight: open.in_flight.clone() });
-        let prepared = Prepared { revision: key_record.revision.clone(), since: now, key: bounded.clone() };
-        open.keys.insert(key.clone(), prepared);
-        Ok(bounded)
+        let open = state.open.get_mut(&granted.config);
+        let open = open.ok_or_else(|| Error::internal("a connection that was opened is missing"))?;
+        open.key(plugin, granted, self.clock.now())
     }
 
     /// Closes the connection of a config.
     pub(super) fn close(&self, config: &str) {
-        let closed = self.open.lock().remove(config);
+        let mut state = self.state.lock();
+        state.epoch += 1;
+        let closed = state.open.remove(config);
+        drop(state);
         drop(closed);
     }
 
     /// Closes all connections.
     pub(super) fn close_all(&self) {
-        self.open.lock().clear();
+        let mut state = self.state.lock();
+        state.epoch += 1;
+        state.open.clear();
+    }
+}
+
+impl Open {
+    fn new(plugin: &dyn ExternalKeyPlugin, granted: &Granted) -> Result<Self> {
+        let parameters = checked(plugin.config_parameters(), &granted.config_record.parameters)?;
+        Ok(Open {
+            revision: granted.config_record.revision.clone(),
+            connection: plugin.connect(&parameters).map_err(Error::invalid)?,
+            in_flight: Arc::new(Semaphore::new(IN_FLIGHT)),
+            keys: HashMap::new(),
+        })
+    }
+
+    /// The prepared key.
+    fn key(
+        &mut self,
+        plugin: &dyn ExternalKeyPlugin,
+        granted: &Granted,
+        now: Timestamp,
+    ) -> Result<Arc<dyn ExternalKey>> {
+        let Granted { key, key_record, .. } = granted;
+        let is_current =
+            |prepared: &&Prepared| prepared.revision == key_record.revision && now.since(prepared.since) < MAX_AGE;
+        if let Some(prepared) = self.keys.get(key).filter(is_current) {
+            return Ok(prepared.key.clone());
+        }
+        if self.keys.len() >= MAX_KEYS {
+            self.keys.clear();
+        }
+        let parameters = checked(plugin.key_parameters(), &key_record.parameters)?;
+        let inner = self.connection.key(&parameters).map_err(Error::invalid)?;
+        let in_flight = self.in_flight.clone();
+        let bounded: Arc<dyn ExternalKey> = Arc::new(BoundedKey { inner, in_flight, deadline: DEADLINE });
+        let prepared = Prepared { revision: key_record.revision.clone(), since: now, key: bounded.clone() };
+        self.keys.insert(key.clone(), prepared);
+        Ok(bounded)
     }
 }
 
@@ -111,6 +155,7 @@ impl Connections {
 struct BoundedKey {
     inner: Arc<dyn ExternalKey>,
     in_flight: Arc<Semaphore>,
+    deadline: Duration,
 }
 
 impl BoundedKey {
@@ -123,7 +168,7 @@ impl BoundedKey {
             return Err(ExternalKeyError::refused("the input is too long for an external key: at most 1 MiB"));
         }
         let unavailable = |class, cause: &str| ExternalKeyError::from(SealError::new(class, cause));
-        let limited = tokio::time::timeout(DEADLINE, async {
+        let limited = tokio::time::timeout(self.deadline, async {
             let permit = self.in_flight.acquire().await;
             let _permit = permit.map_err(|_| unavailable(SealErrorClass::Unreachable, "the connection is closed"))?;
             call.await

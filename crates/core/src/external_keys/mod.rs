@@ -76,10 +76,11 @@ impl ExternalKeys {
     /// # Errors
     /// As for [`check`](Self::check); 400 when the stored parameters are invalid.
     pub(crate) async fn open(&self, mount: &MountInfo, reference: &str) -> Result<Arc<dyn ExternalKey>> {
+        let read_in = self.connections.epoch();
         // Not in the transaction of the request: the calls of the key take long.
         let granted = self.check(&mut self.barrier.begin_read(), mount, reference).await?;
         let plugin = self.plugin(&granted.config_record.plugin).map_err(Error::invalid)?;
-        self.connections.key(&*plugin, &granted)
+        self.connections.key(&*plugin, &granted, read_in)
     }
 }
 

@@ -154,15 +154,11 @@ mod tests {
             (r#"{"token":"t","version":0}"#, "missing required parameter 'version'".to_owned()),
             (
                 r#"{"token":"t","version":"hidden"}"#,
-                format!(
-                    "{decoding}'config.version' cannot parse value as 'uint64': strconv.ParseUint: invalid syntax"
-                ),
+                format!("{decoding}'config.version' cannot parse value as 'uint64': strconv.ParseUint: invalid syntax"),
             ),
             (
                 r#"{"token":"t","version":-1}"#,
-                format!(
-                    "{decoding}'config.version' cannot parse value as 'uint64': strconv.ParseUint: invalid syntax"
-                ),
+                format!("{decoding}'config.version' cannot parse value as 'uint64': strconv.ParseUint: invalid syntax"),
             ),
             (
                 r#"{"token":"t","skip":"hidden","version":1}"#,
@@ -172,10 +168,7 @@ mod tests {
                 r#"{"token":["hidden"],"version":1}"#,
                 format!("{decoding}'config.token' expected type 'string', got unconvertible type '[]interface {{}}'"),
             ),
-            (
-                r#"{"token":"t","foo":"hidden","version":1}"#,
-                format!("{decoding}'config' has invalid keys: foo"),
-            ),
+            (r#"{"token":"t","foo":"hidden","version":1}"#, format!("{decoding}'config' has invalid keys: foo")),
         ] {
             let error = read(text).err().unwrap();
             assert_eq!((error.status().0, error.public()), (400, &*expected), "{text}");
@@ -187,8 +180,7 @@ mod tests {
         let values = serde_json::from_str(r#"{"address":"a","token":"t","tokn":"t","skip":true,"version":null}"#);
         let shown = shown(KNOWN, &values.unwrap());
         let text = serde_json::to_string(&shown).unwrap();
-        let expected =
-            r#"{"address":"a","skip":true,"token":"(redacted)","tokn":"(redacted)","version":null}"#;
+        let expected = r#"{"address":"a","skip":true,"token":"(redacted)","tokn":"(redacted)","version":null}"#;
         assert_eq!(text, expected);
     }
 

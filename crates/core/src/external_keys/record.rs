@@ -73,10 +73,9 @@ pub(crate) enum StoredValue {
 }
 
 impl Values {
-    /// The members of an object.
-    pub(crate) fn of(body: &RawObject) -> Self {
-        // Every JSON value is one of the forms.
-        serde_json::from_str::<Option<Values>>(body.0.get()).ok().flatten().unwrap_or_default()
+    /// The members of an object; `None` for one with texts that are not Unicode or with endless nesting.
+    pub(crate) fn of(body: &RawObject) -> Option<Self> {
+        serde_json::from_str::<Option<Values>>(body.0.get()).ok().map(Option::unwrap_or_default)
     }
 
     /// Applies a JSON merge patch (RFC 7396): null removes.
@@ -169,6 +168,14 @@ mod tests {
         assert_eq!(serde_json::to_string(&values).unwrap(), text);
         values.patch(serde_json::from_str(r#"{"a":null,"b":"y","f":[1,{"g":2}],"h":{}}"#).unwrap());
         assert_eq!(serde_json::to_string(&values).unwrap(), r#"{"b":"y","c":7,"d":null,"e":-1.5,"f":[],"h":{}}"#);
+    }
+
+    #[test]
+    fn a_body_that_cannot_be_read_is_not_an_empty_one() {
+        let of = |text: String| Values::of(&serde_json::from_str(&text).unwrap()).map(|values| values.0.len());
+        assert_eq!(of("{}".to_owned()), Some(0));
+        assert_eq!(of(r#"{"a":[[1]],"b":2}"#.to_owned()), Some(2));
+        assert_eq!(of(r#"{"a":"\ud800"}"#.to_owned()), None);
     }
 
     #[test]

@@ -121,7 +121,7 @@ fn no_key(name: &str) -> Error {
 
 /// The parameters in a body, without the general ones.
 fn parameters(body: &RawObject, general: &[&str]) -> Result<Values> {
-    let mut values = Values::of(body);
+    let mut values = Values::of(body).ok_or_else(|| Error::invalid("the parameters cannot be read"))?;
     values.0.retain(|name, _| !general.contains(&name.as_str()));
     check_size(&values)?;
     Ok(values)

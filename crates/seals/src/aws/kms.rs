@@ -130,7 +130,11 @@ struct KmsError {
 
 impl KmsClient {
     /// Calls an action; when the credentials are denied, once more with new ones.
-    pub(crate) async fn call<T: DeserializeOwned>(&self, action: &str, request: &(impl Serialize + Sync)) -> Result<T, SealError> {
+    pub(crate) async fn call<T: DeserializeOwned>(
+        &self,
+        action: &str,
+        request: &(impl Serialize + Sync),
+    ) -> Result<T, SealError> {
         let body = json_body(request)?;
         let credentials = self.credentials.current().await?;
         let reply = match self.attempt(action, &body, &credentials).await {

@@ -123,7 +123,7 @@ struct DescribeResponse {
 struct Metadata {
     #[serde(default)]
     key_spec: String,
-    key_usage: String,
+    key_usage: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -197,7 +197,8 @@ impl KmsKey {
         let request = KeyRequest { key_id: &self.id };
         let DescribeResponse { key_metadata } = self.call("DescribeKey", &request).await?;
         let Metadata { key_spec, key_usage } = key_metadata;
-        match (key_usage.as_str(), key_spec.as_str()) {
+        // The usage of a symmetric key that another service manages may be missing.
+        match (key_usage.as_deref().unwrap_or("ENCRYPT_DECRYPT"), key_spec.as_str()) {
             ("ENCRYPT_DECRYPT", "SYMMETRIC_DEFAULT" | "") => Ok(KmsKind::Symmetric),
             ("ENCRYPT_DECRYPT", spec) if spec.starts_with("RSA_") => Ok(KmsKind::Encrypts(self.read_public().await?)),
             ("SIGN_VERIFY", _) => {

@@ -138,7 +138,7 @@ mod tests {
     fn sec_no_parameter_of_an_external_key_names_a_file_or_variable() {
         for (plugin, given, error) in [
             ("transit", &[("token", "t"), ("address", "file:///etc/passwd")][..], "address"),
-            ("transit", &[("token", "t"), ("tls_ca_cert_bytes", "/etc/ssl/certs/ca.pem")], "tls_ca_cert_bytes"),
+            ("transit", &[("token", "t"), ("tls_ca_cert_bytes", "/etc/ssl/certs/ca.pem")], "no CA certificate"),
             ("transit", &[("token", "t"), ("mount_path", "../sys")], "mount_path"),
             ("pkcs11", &[("lib", "/usr/lib/softhsm/libsofthsm2.so"), ("pin", "1"), ("slot", "0")], "lib"),
             ("pkcs11", &[("lib", "../hsm"), ("pin", "1"), ("slot", "0")], "lib"),

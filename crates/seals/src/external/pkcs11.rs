@@ -64,7 +64,8 @@ impl Pkcs11Plugin {
         clock: &Arc<dyn Clock>,
     ) -> Self {
         let libraries = libraries.iter().map(|(alias, library)| {
-            let variables = variables_of(library.variables.iter().map(String::as_str), |name| environment.variable(name));
+            let variables =
+                variables_of(library.variables.iter().map(String::as_str), |name| environment.variable(name));
             let path = library.helper_program.clone().map_or_else(own_program, Ok);
             let program = path.map(|path| HsmProgram { path, variables });
             (alias.clone(), Library { path: library.path.clone(), program })
@@ -182,7 +183,8 @@ impl HsmKey {
             Described::Rsa { modulus, exponent } => RsaKey::spki_from_numbers(&bytes(&modulus)?, &bytes(&exponent)?),
             Described::Ec { parameters, point } => {
                 let curve = Curve::from_oid(&bytes(&parameters)?);
-                let curve = curve.ok_or_else(|| misconfigured("the key of the HSM is on a curve that is not supported"))?;
+                let curve =
+                    curve.ok_or_else(|| misconfigured("the key of the HSM is on a curve that is not supported"))?;
                 curve.spki_of_point(&point_of(&point)?)
             }
             Described::Edwards { point } => {
@@ -311,8 +313,7 @@ impl ExternalKey for HsmKey {
             return Err(too_long());
         }
         let input = SecretString::new(STANDARD.encode(plaintext));
-        let Response::Bytes(ciphertext) =
-            self.call(&Request::Encrypt(self.name.clone(), with, input.expose())).await?
+        let Response::Bytes(ciphertext) = self.call(&Request::Encrypt(self.name.clone(), with, input.expose())).await?
         else {
             return Err(unexpected().into());
         };

@@ -71,12 +71,12 @@ impl ExternalKeyPlugin for TransitPlugin {
             settings.trust = Trust::Anything;
         }
         settings.server_name = config.text("tls_server_name");
-        settings.client_certificate = match (config.text("tls_client_cert_bytes"), config.secret("tls_client_key_bytes"))
-        {
-            (Some(chain), Some(key)) => Some(ClientCertificate::Text { chain, key }),
-            (None, None) => None,
-            _ => return Err("tls_client_cert_bytes and tls_client_key_bytes are set together".to_owned()),
-        };
+        settings.client_certificate =
+            match (config.text("tls_client_cert_bytes"), config.secret("tls_client_key_bytes")) {
+                (Some(chain), Some(key)) => Some(ClientCertificate::Text { chain, key }),
+                (None, None) => None,
+                _ => return Err("tls_client_cert_bytes and tls_client_key_bytes are set together".to_owned()),
+            };
         let token = config.secret("token").ok_or("token is required")?;
         let calls = Calls::within(TIMEOUT, &settings, clock).map_err(|error| error.to_string())?;
         let namespace = config.text("namespace");

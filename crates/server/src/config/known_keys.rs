@@ -30,7 +30,6 @@ pub(super) const TOP_LEVEL: &[&str] = &[
     "feature_flags",
     "imprecise_lease_role_tracking",
     "initialize",
-    "kms_library",
     "license",
     "license_path",
     "log_requests_level",

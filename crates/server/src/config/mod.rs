@@ -11,6 +11,7 @@ mod error;
 mod headers;
 mod interface_filters;
 mod interfaces;
+mod kms_libraries;
 mod known_keys;
 mod listener;
 #[cfg(test)]

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use keepfast_core::settings::{AuditSettings, LockoutSettings, SnapshotSettings, TelemetrySettings};
+use keepfast_framework::external_key::ExternalKeyPlugins;
 use keepfast_hcl::Suggestion;
 
 use super::address_template;
@@ -16,7 +18,7 @@ use super::raft::RaftConfig;
 use super::seals::{self, SealSettings};
 use super::stanza::{Labelled, Source, Stanza};
 use super::{Limits, ListenerConfig};
-use super::{audit, small_stanzas, snapshots};
+use super::{audit, kms_libraries, small_stanzas, snapshots};
 
 /// The checked configuration of the server.
 #[derive(Debug, Clone)]
@@ -73,6 +75,8 @@ pub struct Config {
     pub database_file_directories: Vec<PathBuf>,
     /// The automatic snapshots.
     pub snapshots: Option<SnapshotSettings>,
+    /// The plugins of external keys; always present in a configuration that was loaded.
+    pub external_keys: Option<Arc<dyn ExternalKeyPlugins>>,
 }
 
 /// The storage.
@@ -188,6 +192,7 @@ impl Default for Config {
             user_lockout: BTreeMap::new(),
             database_file_directories: Vec::new(),
             snapshots: None,
+            external_keys: None,
         }
     }
 }
@@ -214,6 +219,7 @@ pub(super) fn build(
         }
     }
     config.seals = seals::read(&mut roots, environment, warnings)?;
+    config.external_keys = Some(kms_libraries::read(&mut roots, environment, warnings)?);
     for mut root in roots {
         root.without_effect(known_keys::TOP_LEVEL, warnings);
         root.finish_root(warnings)?;
