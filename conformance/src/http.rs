@@ -62,6 +62,11 @@ impl Client {
         Ok(Self { authority, timeout: RESPONSE_TIMEOUT, connection: None })
     }
 
+    /// The URL of the server.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.authority)
+    }
+
     /// The client with another timeout of one response, after which its connection is closed.
     pub fn with_timeout(self, timeout: Duration) -> Self {
         Self { timeout, ..self }

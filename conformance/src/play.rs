@@ -64,7 +64,11 @@ impl<'a> Play<'a> {
         scenario: &'a Scenario,
         retries: bool,
     ) -> std::result::Result<Self, Refused> {
-        let variables = Variables::from([("id".to_owned(), fresh_id().into()), ("root".to_owned(), root.into())]);
+        let variables = Variables::from([
+            ("id".to_owned(), fresh_id().into()),
+            ("root".to_owned(), root.into()),
+            ("url".to_owned(), client.url().into()),
+        ]);
         let mut play = Self {
             client,
             root: root.to_owned(),

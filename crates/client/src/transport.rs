@@ -1,6 +1,8 @@
 //! Converts the configuration of a client to the settings of its calls.
 
-use keepfast_outbound::{Authorities, ClientCertificate, Proxies, Proxy, Settings, SettingsError, Trust};
+use keepfast_outbound::{
+    AllowedAddresses, Authorities, ClientCertificate, Proxies, Proxy, Settings, SettingsError, Trust,
+};
 
 use crate::{Address, Config, Error, environment};
 
@@ -29,6 +31,7 @@ pub(crate) fn settings(config: &Config) -> Result<Settings, Error> {
             Address::Unix(path) => Some(path.clone()),
             Address::Http(_) => None,
         },
+        addresses: AllowedAddresses::All,
     })
 }
 

@@ -13,6 +13,7 @@
 //! | `sys/policy/`, `identity/entity/` | `Policies`, `Stamps` | invalidates compiled policies and policies of entities |
 //! | `token/id/`, `token/` | `Tokens`, `Leases` | drops the token; updates the expiry queue, counts and quarantine |
 //! | `sys/lockout/`, `sys/lockout-unknown/` | `Lockout` | locks and unlocks |
+//! | `sys/external-key/config/` | `ExternalKeys` | closes the connection of the config |
 //! | `audit/device/` | `StoredDevices` | opens or removes the device before the next entry |
 //!
 //! An owner is registered before it reads the stored records, and reads again if a record changed in the meantime.

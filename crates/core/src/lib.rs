@@ -56,6 +56,7 @@ pub mod audit;
 mod background;
 pub mod cluster;
 mod dev;
+mod external_keys;
 #[cfg(feature = "test-support")]
 pub mod for_tests;
 mod identity;

@@ -6,10 +6,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use keepfast_crypto::secret::SecretString;
+use keepfast_framework::external_key::ExternalKey;
+use keepfast_framework::mount::MountInfo;
 use keepfast_framework::services::{Extract, Services};
 use keepfast_framework::{Error, Result};
 use keepfast_storage::{Page, Tx, View};
 
+use crate::external_keys::ExternalKeys;
 use crate::lease::record::LeaseId;
 use crate::lease::{Leases, index};
 use crate::mount::Mounts;
@@ -26,6 +29,8 @@ pub(crate) struct EngineServices {
     pub(crate) mounts: Arc<Mounts>,
     /// The configuration.
     pub(crate) settings: Arc<Settings>,
+    /// The external keys.
+    pub(crate) external_keys: Arc<ExternalKeys>,
 }
 
 #[async_trait]
@@ -56,6 +61,14 @@ impl Services for EngineServices {
 
     fn file_directories(&self) -> Vec<PathBuf> {
         self.settings.database_file_directories.clone()
+    }
+
+    async fn check_external_key(&self, tx: &mut Tx, mount: &MountInfo, reference: &str) -> Result<()> {
+        self.external_keys.check(tx, mount, reference).await.map(|_| ())
+    }
+
+    async fn external_key(&self, mount: &MountInfo, reference: &str) -> Result<Arc<dyn ExternalKey>> {
+        self.external_keys.open(mount, reference).await
     }
 }
 

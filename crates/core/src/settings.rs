@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keepfast_framework::engine::Gauge;
+use keepfast_framework::external_key::ExternalKeyPlugins;
 use keepfast_storage::Addresses;
 use serde::{Deserialize, Serialize};
 
@@ -60,6 +61,8 @@ pub struct Settings {
     pub log: Option<Arc<dyn LogLevels>>,
     /// The directories below which the settings of a database connection may name local files and sockets.
     pub database_file_directories: Vec<PathBuf>,
+    /// The plugins of external keys.
+    pub external_keys: Option<Arc<dyn ExternalKeyPlugins>>,
     /// The place of the storage of this node; `None` if it cannot be distinguished from a copy. See
     /// [`crate::lease::quarantine`].
     pub data_directory: Option<DataDirectory>,
@@ -276,6 +279,7 @@ impl Default for Settings {
             host_gauges: None,
             log: None,
             database_file_directories: Vec::new(),
+            external_keys: None,
             data_directory: None,
             cluster_port: None,
             disable_standby_reads: false,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use keepfast_framework::{Clock, Error, Result};
-use keepfast_storage::{Barrier, ReadTx};
+use keepfast_storage::{Barrier, ReadTx, View};
 
 use crate::admission::RulesSource;
 use crate::admission::stored::StoredRules;
@@ -12,6 +12,8 @@ use crate::audit::stored_devices::StoredDevices;
 use crate::audit::target::OpenedDevice;
 use crate::audit::{Broker, stored_devices};
 use crate::cluster::restored;
+use crate::external_keys::ExternalKeys;
+use crate::external_keys::record::CONFIG_FOLDER;
 use crate::identity::Identity;
 use crate::invalidation::{Invalidator, WatchedBarrier};
 use crate::layout::{
@@ -74,6 +76,8 @@ pub(crate) struct Engines {
     pub(crate) mounts: Arc<Mounts>,
     /// Mounts, unmounts, moves and tunes engines.
     pub(crate) changes: MountChanges,
+    /// The keys of other systems that mounts may use.
+    pub(crate) external_keys: Arc<ExternalKeys>,
 }
 
 /// Leases and the expiry of tokens.
@@ -163,8 +167,14 @@ impl Unsealed {
 
         let lockout = Lockout::new(&barrier, system.clone(), parts.membership.consensus().cloned());
         let lockout = register_lockout(lockout, &invalidator, tx, clock).await?;
-        let services =
-            EngineServices { system, leases: leases.clone(), mounts: mounts.clone(), settings: settings.clone() };
+        let external_keys = register_external_keys(&barrier, &system, settings, clock, &invalidator);
+        let services = EngineServices {
+            system,
+            leases: leases.clone(),
+            mounts: mounts.clone(),
+            settings: settings.clone(),
+            external_keys: external_keys.clone(),
+        };
         let host = Arc::new(EngineHost {
             barrier,
             clock: clock.clone(),
@@ -185,7 +195,7 @@ impl Unsealed {
             clock: clock.clone(),
             current_seal,
             access: Access { policies, tokens, identity, lockout, wrapper },
-            engines: Engines { host, mounts, changes },
+            engines: Engines { host, mounts, changes, external_keys },
             leases,
             observability: Observability {
                 audit: Arc::new(audit),
@@ -196,6 +206,20 @@ impl Unsealed {
             },
         }))
     }
+}
+
+/// Creates the external keys, whose connections follow commits from now on.
+fn register_external_keys(
+    barrier: &Arc<Barrier>,
+    system: &View,
+    settings: &Settings,
+    clock: &Arc<dyn Clock>,
+    invalidator: &Invalidator,
+) -> Arc<ExternalKeys> {
+    let plugins = settings.external_keys.clone();
+    let external_keys = Arc::new(ExternalKeys::new(barrier.clone(), system.clone(), plugins, clock.clone()));
+    invalidator.add(SYSTEM_STORAGE, CONFIG_FOLDER, external_keys.clone());
+    external_keys
 }
 
 /// Creates the services that renew and revoke leases.

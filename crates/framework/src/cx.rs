@@ -10,6 +10,7 @@ use keepfast_storage::{Barrier, Index, StorageError, Tries, Tx, View};
 
 use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, Result};
+use crate::external_key::ExternalKey;
 use crate::lease::{Intent, LeaseOffer, Lessor};
 use crate::mount::MountInfo;
 use crate::path::Operation;
@@ -174,6 +175,27 @@ impl Cx {
     pub fn file_directories(&self) -> Vec<std::path::PathBuf> {
         let Some(services) = &self.services else { return Vec::new() };
         services.file_directories()
+    }
+
+    /// Checks, as a part of this request's transaction, that the external key `CONFIG:KEY` exists and is granted to this
+    /// mount. Sends nothing.
+    ///
+    /// # Errors
+    /// 400 when this mount may not use the key.
+    pub async fn check_external_key(&mut self, reference: &str) -> Result<()> {
+        self.services()?.check_external_key(&mut self.tx, &self.mount, reference).await
+    }
+
+    /// The external key `CONFIG:KEY`, if it is granted to this mount. Its calls take long, so a handler with writes that
+    /// are not committed gets none.
+    ///
+    /// # Errors
+    /// 400 when this mount may not use the key; 500 after a write.
+    pub async fn external_key(&mut self, reference: &str) -> Result<Arc<dyn ExternalKey>> {
+        if self.tx.is_dirty() {
+            return Err(Error::internal("an external key is used in a transaction with writes"));
+        }
+        self.services()?.external_key(&self.mount, reference).await
     }
 
     fn services(&self) -> Result<Arc<dyn Services>> {

@@ -50,6 +50,7 @@ pub mod clock;
 pub mod cx;
 pub mod engine;
 pub mod error;
+pub mod external_key;
 mod field_value;
 pub mod fields;
 pub mod file_body;

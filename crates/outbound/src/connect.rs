@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use tower_service::Service;
 
 use crate::error::{ConnectTimeout, SettingsError};
 use crate::proxy::{Proxies, Proxy, without_brackets};
-use crate::{Settings, tls};
+use crate::{AllowedAddresses, Settings, tls};
 
 /// Establishes connections for hyper's pool.
 #[derive(Clone)]
@@ -34,6 +35,7 @@ pub(crate) struct Connector {
     /// The TLS settings for an `https://` proxy, which speaks HTTP/1.1.
     proxy_tls: TlsConnector,
     server_name: Option<ServerName<'static>>,
+    addresses: AllowedAddresses,
 }
 
 impl Connector {
@@ -49,6 +51,7 @@ impl Connector {
             tls: TlsConnector::from(Arc::new(tls)),
             proxy_tls: TlsConnector::from(Arc::new(proxy_tls)),
             server_name: server_name.map_err(|_| SettingsError("the TLS server name is not a host name".to_owned()))?,
+            addresses: settings.addresses,
         })
     }
 
@@ -69,7 +72,8 @@ impl Connector {
         let host = without_brackets(uri.host().unwrap_or_default());
         let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
         let stream: Plain = match self.proxies.for_address(&uri).cloned() {
-            None => Box::new(dial(&host, port).await?),
+            None => Box::new(dial(&host, port, self.addresses).await?),
+            Some(_) if !self.addresses.allows_host(&host) => return Err(refused(&host, port)),
             Some(proxy) if secure => self.tunnel(proxy, uri).await?,
             Some(proxy) => {
                 let stream = TokioIo::new(self.dial_proxy(&proxy).await?);
@@ -102,7 +106,8 @@ impl Connector {
     }
 
     async fn dial_proxy(&self, proxy: &Proxy) -> io::Result<Plain> {
-        let stream = dial(&proxy.host, proxy.port).await;
+        // The operator has configured the proxy.
+        let stream = dial(&proxy.host, proxy.port, AllowedAddresses::All).await;
         let stream = stream.map_err(|error| io::Error::new(error.kind(), format!("proxyconnect tcp: {error}")))?;
         if !proxy.secure {
             return Ok(Box::new(stream));
@@ -133,10 +138,27 @@ impl Service<Uri> for DialProxy {
     }
 }
 
-async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect((host, port)).await.map_err(|error| with_address(host, port, &error))?;
+async fn dial(host: &str, port: u16, allowed: AllowedAddresses) -> io::Result<TcpStream> {
+    let stream = match allowed {
+        AllowedAddresses::All => TcpStream::connect((host, port)).await,
+        // The address that is checked is the one that is connected: another response of DNS changes nothing.
+        AllowedAddresses::NoMetadata => {
+            let mut resolved: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
+            resolved.retain(|address| allowed.allows(address.ip()));
+            if resolved.is_empty() || !allowed.allows_host(host) {
+                return Err(refused(host, port));
+            }
+            TcpStream::connect(&*resolved).await
+        }
+    };
+    let stream = stream.map_err(|error| with_address(host, port, &error))?;
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+/// The error of an address that is not allowed.
+fn refused(host: &str, port: u16) -> io::Error {
+    with_address(host, port, &io::Error::other("the address is link-local or that of a metadata service"))
 }
 
 /// Adds the address to the error of a connection attempt.

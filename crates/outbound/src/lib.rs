@@ -16,6 +16,7 @@
 //! # }
 //! ```
 
+mod addresses;
 mod connect;
 mod error;
 mod outbound;
@@ -28,5 +29,5 @@ pub use error::{CallError, Failure, SettingsError};
 pub use outbound::Outbound;
 pub use payload::Payload;
 pub use proxy::{Proxies, Proxy};
-pub use settings::{Authorities, ClientCertificate, Settings, Trust};
+pub use settings::{AllowedAddresses, Authorities, ClientCertificate, Settings, Trust};
 pub use tls::tls_config;

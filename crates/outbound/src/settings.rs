@@ -30,6 +30,18 @@ pub struct Settings {
     pub server_name: Option<String>,
     /// The Unix socket of all calls, whatever host their URLs contain.
     pub socket: Option<PathBuf>,
+    /// The addresses to which connections are established.
+    pub addresses: AllowedAddresses,
+}
+
+/// The addresses to which connections are established, checked after the host name is resolved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AllowedAddresses {
+    /// Every address: the operator of the server has configured the host.
+    #[default]
+    All,
+    /// No link-local or multicast address, and none of a metadata service of a cloud: a caller has configured the host.
+    NoMetadata,
 }
 
 /// The trusted server certificates.
@@ -90,6 +102,7 @@ impl Default for Settings {
             client_certificate: None,
             server_name: None,
             socket: None,
+            addresses: AllowedAddresses::All,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One session with an HSM: finds keys, wraps and unwraps.
+//! One session with an HSM: finds keys, wraps and unwraps, and uses external keys (`external.rs`).
 //!
 //! Source: PKCS #11 Cryptographic Token Interface Base Specification, version 2.40, and Current Mechanisms.
 
@@ -18,15 +18,15 @@ use zeroize::Zeroizing;
 use crate::protocol::{Class, Mechanism, Open, Response, Stored};
 
 /// Bytes of a nonce of AES-GCM.
-const NONCE: u32 = 12;
+pub(crate) const NONCE: u32 = 12;
 /// Bits of a tag of AES-GCM.
-const TAG_BITS: u64 = 128;
+pub(crate) const TAG_BITS: u64 = 128;
 /// The longest wrapped key.
 const MAX_BLOB: usize = 2048;
 
 /// A session of a user who is logged in.
 pub(crate) struct Hsm {
-    session: Session,
+    pub(crate) session: Session,
     label: Option<String>,
     /// Hex.
     id: Option<String>,
@@ -88,11 +88,11 @@ fn class_of(rv: &RvError) -> Class {
 impl Hsm {
     /// Loads the library, finds the token and logs in.
     pub(crate) fn open(open: Open<String>) -> Result<Self, Failure> {
-        let Open { lib, slot, token_label, pin, key_label: label, key_id: id, mechanism } = open;
+        let Open { lib, slot, token_label, serial, pin, key_label: label, key_id: id, mechanism } = open;
         let pin = AuthPin::from(pin);
         let library = Pkcs11::new(lib)?;
         library.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))?;
-        let slot = find_slot(&library, slot, token_label.as_deref())?;
+        let slot = find_slot(&library, slot, token_label.as_deref(), serial.as_deref())?;
         let session = library.open_ro_session(slot)?;
         session.login(UserType::User, Some(&pin))?;
         Ok(Hsm { session, label, id, mechanism })
@@ -139,7 +139,12 @@ impl Hsm {
             return Err(wrong("the wrapped key has a wrong length"));
         }
         let opened = self.session.decrypt(&parameters(stored.mechanism, &mut iv)?, with, &blob);
-        opened.map(Zeroizing::new).map_err(|error| match error {
+        opened.map(Zeroizing::new).map_err(|error| self.decryption_failure(error))
+    }
+
+    /// The failure of a decryption.
+    pub(crate) fn decryption_failure(&self, error: Error) -> Failure {
+        match error {
             // These two also mean that the HSM is gone: then the session is, too.
             Error::Pkcs11(rv @ (RvError::GeneralError | RvError::FunctionFailed), _)
                 if self.session.get_session_info().is_err() =>
@@ -157,7 +162,7 @@ impl Hsm {
                 _,
             ) => wrong_of(&rv),
             other => Failure::from(other),
-        })
+        }
     }
 
     fn wrapping_class(&self) -> ObjectClass {
@@ -178,7 +183,7 @@ impl Hsm {
     }
 
     /// The only key of a template.
-    fn find(&self, template: &[Attribute]) -> Result<Option<ObjectHandle>, Failure> {
+    pub(crate) fn find(&self, template: &[Attribute]) -> Result<Option<ObjectHandle>, Failure> {
         let found = self.session.find_objects(template)?;
         match found[..] {
             [] => Ok(None),
@@ -206,16 +211,24 @@ fn wrong_of(rv: &RvError) -> Failure {
     Failure::new(Class::WrongKey, format!("{rv:?} in Decrypt"))
 }
 
-/// The slot of a token: by number, by label, or the only one.
-fn find_slot(library: &Pkcs11, number: Option<u64>, label: Option<&str>) -> Result<Slot, Failure> {
+/// The slot of a token: by number, label and serial number, or the only one.
+fn find_slot(
+    library: &Pkcs11,
+    number: Option<u64>,
+    label: Option<&str>,
+    serial: Option<&str>,
+) -> Result<Slot, Failure> {
     let mut slots = library.get_slots_with_token()?;
     slots.retain(|slot| number.is_none_or(|number| slot.id() == number));
     if let Some(label) = label {
         slots.retain(|slot| library.get_token_info(*slot).is_ok_and(|info| info.label().trim_end() == label));
     }
+    if let Some(serial) = serial {
+        slots.retain(|slot| library.get_token_info(*slot).is_ok_and(|info| info.serial_number().trim_end() == serial));
+    }
     match slots[..] {
         [only] => Ok(only),
-        [] => Err(Failure::new(Class::Unreachable, "the HSM has no token with this slot and label")),
+        [] => Err(Failure::new(Class::Unreachable, "the HSM has no token with this slot, label and serial number")),
         _ => Err(Failure::new(Class::Misconfigured, "the HSM has several tokens; set slot or token_label")),
     }
 }

@@ -1,8 +1,9 @@
-//! Loads the PKCS#11 library of an HSM for the seal pkcs11 of the server, as a process of its own: an error in the library
+//! Loads the PKCS#11 library of an HSM for the seal pkcs11 and the external keys of the server, as a process of its own: an error in the library
 //! ends this process and not the server. It serves the requests on standard input until that is closed.
 //!
 //! The server logs the exit status: 0 at the end of standard input, [`NO_OUTPUT`], [`NOT_WRITTEN`], 101 for a panic.
 
+mod external;
 mod hsm;
 #[path = "../../seals/src/pkcs11/protocol.rs"]
 mod protocol;
@@ -72,7 +73,7 @@ fn serve(mut output: File, frames: &Receiver<Zeroizing<Vec<u8>>>) -> ExitCode {
         // The buffer does not grow: growing would leave a copy.
         let mut written = Zeroizing::new(Vec::with_capacity(2 * MAX_FRAME));
         let is_written = serde_json::to_writer(&mut *written, &response).is_ok();
-        if let Response::Unwrapped(key) = response {
+        if let Response::Unwrapped(key) | Response::Decrypted(key) = response {
             drop(Zeroizing::new(key));
         }
         if !is_written || write_frame(&mut output, &written).is_err() {
@@ -100,7 +101,27 @@ fn respond(hsm: &mut Option<Hsm>, frame: &[u8]) -> Result<Response<String>, Fail
             Ok(Response::Unwrapped(STANDARD.encode(&*key)))
         }
         Request::CurrentKey => opened(hsm)?.current_key().map(Response::CurrentKey),
+        Request::Describe(name) => external::describe(opened(hsm)?, &name).map(Response::Described),
+        Request::Sign(name, with, input) => {
+            let signature = external::sign(opened(hsm)?, &name, with, &bytes_of(input)?)?;
+            Ok(Response::Bytes(STANDARD.encode(signature)))
+        }
+        Request::Encrypt(name, with, input) => {
+            let ciphertext = external::encrypt(opened(hsm)?, &name, &with, &bytes_of(input)?)?;
+            Ok(Response::Bytes(STANDARD.encode(ciphertext)))
+        }
+        Request::Decrypt(name, with, input) => {
+            let plaintext = external::decrypt(opened(hsm)?, &name, &with, &bytes_of(input)?)?;
+            Ok(Response::Decrypted(STANDARD.encode(&*plaintext)))
+        }
     }
+}
+
+/// The bytes of an input in base64.
+fn bytes_of(input: String) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let input: Zeroizing<String> = Zeroizing::new(input);
+    let bytes = STANDARD.decode(&*input).map(Zeroizing::new);
+    bytes.map_err(|_| Failure::new(Class::Misconfigured, "the input is not base64"))
 }
 
 fn opened(hsm: &Option<Hsm>) -> Result<&Hsm, Failure> {

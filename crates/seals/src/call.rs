@@ -10,7 +10,7 @@ use keepfast_crypto::secret::SecretBytes;
 use keepfast_crypto::{Zeroize, random};
 use keepfast_framework::Clock;
 use keepfast_framework::seal::{SealError, SealErrorClass};
-use keepfast_outbound::{CallError, Failure, Outbound, Settings};
+use keepfast_outbound::{CallError, Failure, Outbound, Settings, SettingsError};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::stanza::{SealConfigError, Stanza};
@@ -77,8 +77,16 @@ impl AsRef<[u8]> for Body {
 impl Calls {
     /// Calls with the timeout of a stanza.
     pub(crate) fn new(stanza: &Stanza<'_>, settings: &Settings) -> Result<Self, SealConfigError> {
-        let outbound = Outbound::new(settings).map_err(|error| stanza.refused(error.to_string()))?;
-        Ok(Calls { outbound, clock: stanza.clock(), timeout: stanza.timeout() })
+        let calls = Calls::within(stanza.timeout(), settings, stanza.clock());
+        calls.map_err(|error| stanza.refused(error.to_string()))
+    }
+
+    /// Calls with this timeout.
+    ///
+    /// # Errors
+    /// [`SettingsError`] when the settings cannot be used.
+    pub(crate) fn within(timeout: Duration, settings: &Settings, clock: Arc<dyn Clock>) -> Result<Self, SettingsError> {
+        Ok(Calls { outbound: Outbound::new(settings)?, clock, timeout })
     }
 
     /// Sends a request; repeats it when the connection fails, and for 429 and 5xx.
@@ -205,9 +213,27 @@ pub(crate) fn printable_code(code: &str) -> String {
 
 /// A request body of JSON, wiped when dropped.
 pub(crate) fn json_body(value: &impl serde::Serialize) -> Result<SecretBytes, SealError> {
-    let mut body = SecretBytes::new(Vec::with_capacity(8 * 1024));
-    serde_json::to_writer(body.expose_mut(), value).map_err(|_| misconfigured("the request is not JSON"))?;
+    let invalid = |_| misconfigured("the request is not JSON");
+    // Its length first: a buffer that grows leaves copies behind.
+    let mut length = Length(0);
+    serde_json::to_writer(&mut length, value).map_err(invalid)?;
+    let mut body = SecretBytes::new(Vec::with_capacity(length.0));
+    serde_json::to_writer(body.expose_mut(), value).map_err(invalid)?;
     Ok(body)
+}
+
+/// Counts the bytes that are written.
+struct Length(usize);
+
+impl std::io::Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// A request body of a form, wiped when dropped.

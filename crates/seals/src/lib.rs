@@ -1,5 +1,6 @@
 //! Seals whose key is outside of the server, one file or folder each, behind
-//! [`keepfast_framework::seal::Seal`]: a key in a file, another server, key management services.
+//! [`keepfast_framework::seal::Seal`]: a key in a file, another server, key management services. The clients of some
+//! also use external keys, behind [`keepfast_framework::external_key::ExternalKey`].
 //!
 //! [`from_stanza`] creates a seal from the keys of a `seal` stanza and the environment; it sends nothing. A seal keeps
 //! its connections and credentials, and no state of the storage. `docs/seals.md` has the keys and variables of each.
@@ -9,6 +10,7 @@
 //! | `stanza` | the keys of a stanza, the environment, `env://` and `file://` |
 //! | `call` | calls of services: repetition, classes of failures, wiped bodies |
 //! | `credentials` | credentials that expire: one renewal at a time, before the expiry |
+//! | `external` | the plugins of external keys: `transit`, `pkcs11`, `awskms` |
 //! | `aws`, `google`, `azure` | credentials of a cloud and the seals that use them |
 
 mod alicloud;
@@ -17,6 +19,7 @@ mod azure;
 mod bearer;
 mod call;
 mod credentials;
+mod external;
 mod google;
 mod kmip;
 mod oci;
@@ -35,6 +38,7 @@ use std::sync::Arc;
 use keepfast_framework::Clock;
 use keepfast_framework::seal::Seal;
 
+pub use external::{HsmLibrary, external_key_plugins};
 use stanza::Stanza;
 pub use stanza::{Environment, SealConfigError, SealStanza, variable_suffix};
 

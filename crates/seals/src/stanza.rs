@@ -237,25 +237,26 @@ impl<'a> Stanza<'a> {
 
     /// A URL of a service without its final slash: `https://` or `http://`, a host, no user.
     pub(crate) fn url(&self, key: &str, value: &str) -> Result<String, SealConfigError> {
-        let refused =
-            || self.refused(format!("{key} must be a URL with https:// or http:// and a host, without a user"));
-        let url: http::Uri = value.parse().map_err(|_| refused())?;
-        let has_user = url.authority().is_none_or(|authority| authority.as_str().contains('@'));
-        let host = url.host().unwrap_or_default();
-        if has_user || host.is_empty() || url.query().is_some() {
-            return Err(refused());
+        let url = service_url(key, value).map_err(|reason| self.refused(reason))?;
+        let parsed: Option<http::Uri> = url.parse().ok();
+        if parsed.is_some_and(|url| url.scheme_str() == Some("http") && !is_loopback(url.host().unwrap_or_default())) {
+            self.warn(format!("{key} is http://: keys and credentials are sent unencrypted"));
         }
-        match url.scheme_str() {
-            Some("https") => {}
-            Some("http") => {
-                if !is_loopback(host) {
-                    self.warn(format!("{key} is http://: keys and credentials are sent unencrypted"));
-                }
-            }
-            _ => return Err(refused()),
-        }
-        Ok(value.trim_end_matches('/').to_owned())
+        Ok(url)
     }
+}
+
+/// A URL of a service without its final slash: `https://` or `http://`, a host, no user.
+pub(crate) fn service_url(key: &str, value: &str) -> Result<String, String> {
+    let refused = || format!("{key} must be a URL with https:// or http:// and a host, without a user");
+    let url: http::Uri = value.parse().map_err(|_| refused())?;
+    let has_user = url.authority().is_none_or(|authority| authority.as_str().contains('@'));
+    let has_host = url.host().is_some_and(|host| !host.is_empty());
+    let is_http = matches!(url.scheme_str(), Some("https" | "http"));
+    if has_user || !has_host || !is_http || url.query().is_some() {
+        return Err(refused());
+    }
+    Ok(value.trim_end_matches('/').to_owned())
 }
 
 /// The suffix of the variables of a seal, after `_`.

@@ -51,25 +51,29 @@ const ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add
 
 /// The seal.
 struct TransitSeal {
-    server: Arc<Server>,
-    disable_renewal: bool,
-    /// The task that renews the token; started by the first call.
-    renewal: Mutex<Option<AbortHandle>>,
+    server: Renewed,
+    key_name: String,
 }
 
 /// The other server.
-struct Server {
-    calls: Calls,
-    address: String,
-    namespace: Option<String>,
+pub(crate) struct Server {
+    pub(crate) calls: Calls,
+    pub(crate) address: String,
+    pub(crate) namespace: Option<String>,
     /// The path of the mount, without slashes around it.
-    mount: String,
-    key_name: String,
-    token: Token,
+    pub(crate) mount: String,
+    pub(crate) token: Token,
+}
+
+/// The other server with the task that renews the token, which the first call starts.
+pub(crate) struct Renewed {
+    server: Arc<Server>,
+    disabled: bool,
+    task: Mutex<Option<AbortHandle>>,
 }
 
 /// Where the token is.
-enum Token {
+pub(crate) enum Token {
     Text(SecretString),
     /// A file, read at each call: another program may renew or replace the token.
     File(String),
@@ -91,13 +95,13 @@ pub(crate) fn create(stanza: &Stanza<'_>) -> Result<Arc<dyn Seal>, SealConfigErr
     let mut settings = stanza.call_settings()?;
     stanza.tls(&mut settings)?;
     let calls = Calls::new(stanza, &settings)?;
-    let server = Server { calls, address, namespace: stanza.text("namespace"), mount, key_name, token };
-    let disable_renewal = stanza.flag("disable_renewal")?;
-    Ok(Arc::new(TransitSeal { server: Arc::new(server), disable_renewal, renewal: Mutex::new(None) }))
+    let server = Server { calls, address, namespace: stanza.text("namespace"), mount, token };
+    let server = Renewed::new(server, stanza.flag("disable_renewal")?);
+    Ok(Arc::new(TransitSeal { server, key_name }))
 }
 
 /// Whether a text is one segment of a path.
-fn is_segment(text: &str) -> bool {
+pub(crate) fn is_segment(text: &str) -> bool {
     !text.is_empty() && text != "." && text != ".." && !text.contains('/')
 }
 
@@ -117,8 +121,8 @@ struct RenewRequest {
 }
 
 #[derive(Deserialize)]
-struct DataOf<T> {
-    data: T,
+pub(crate) struct DataOf<T> {
+    pub(crate) data: T,
 }
 
 #[derive(Deserialize)]
@@ -133,32 +137,32 @@ struct DecryptResponse {
 
 #[derive(Deserialize)]
 struct RenewResponse {
-    auth: Renewed,
+    auth: RenewedToken,
 }
 
 #[derive(Deserialize)]
-struct Renewed {
+struct RenewedToken {
     /// Seconds; 0 for a token without an expiry.
     lease_duration: u64,
     renewable: bool,
 }
 
 #[derive(Deserialize, Default)]
-struct Errors {
+pub(crate) struct Errors {
     #[serde(default)]
-    errors: Vec<String>,
+    pub(crate) errors: Vec<String>,
 }
 
 impl Server {
     /// Calls a path below `/v1/` with the token. Every status is a reply.
-    async fn send(&self, path: &str, body: SecretBytes) -> Result<Reply, SealError> {
+    pub(crate) async fn send(&self, method: Method, path: &str, body: SecretBytes) -> Result<Reply, SealError> {
         let token = match &self.token {
             Token::Text(token) => token.clone(),
             Token::File(path) => read_secret_text(path).map_err(denied)?,
         };
         let url = format!("{}/v1/{}", self.address, utf8_percent_encode(path, ENCODED));
         let mut request = Request::builder()
-            .method(Method::PUT)
+            .method(method)
             .uri(url)
             .header("x-vault-token", secret_header(token.expose())?)
             .header("x-vault-request", "true")
@@ -171,11 +175,11 @@ impl Server {
 
     /// Calls a path below `/v1/` with the token.
     async fn call(&self, path: &str, body: SecretBytes) -> Result<Reply, SealError> {
-        self.accepted(self.send(path, body).await?)
+        self.accepted(self.send(Method::PUT, path, body).await?)
     }
 
     /// The reply, or the error of its status.
-    fn accepted(&self, reply: Reply) -> Result<Reply, SealError> {
+    pub(crate) fn accepted(&self, reply: Reply) -> Result<Reply, SealError> {
         match reply.status.as_u16() {
             200 | 204 => Ok(reply),
             404 => Err(misconfigured(format!("status 404: no transit engine at {}/", self.mount))),
@@ -186,14 +190,14 @@ impl Server {
         }
     }
 
-    async fn encrypt(&self, key: &Key256) -> Result<WrappedKey, SealError> {
+    async fn encrypt(&self, key_name: &str, key: &Key256) -> Result<WrappedKey, SealError> {
         let plaintext = SecretString::new(STANDARD.encode(key.expose()));
         let body = json_body(&EncryptRequest { plaintext: plaintext.expose() })?;
-        let reply = self.call(&format!("{}/encrypt/{}", self.mount, self.key_name), body).await?;
+        let reply = self.call(&format!("{}/encrypt/{key_name}", self.mount), body).await?;
         let DataOf { data: EncryptResponse { ciphertext } } = reply.json()?;
         let version =
             version_of(&ciphertext).ok_or_else(|| unreachable_because("the ciphertext has an unknown form"))?;
-        let key_id = format!("{}:{version}", self.key_name);
+        let key_id = format!("{key_name}:{version}");
         Ok(WrappedKey { key_id, mechanism: String::new(), blob: Bytes::from(ciphertext), iv: None, tag: None })
     }
 
@@ -214,15 +218,15 @@ impl Server {
 
     /// Renews the token.
     async fn renew(&self) -> Result<Renewal, SealError> {
-        let reply = self.send("auth/token/renew-self", json_body(&RenewRequest { increment: 0 })?).await?;
+        let reply = self.send(Method::PUT, "auth/token/renew-self", json_body(&RenewRequest { increment: 0 })?).await?;
         if reply.status == StatusCode::BAD_REQUEST && is_not_renewable(&reply) {
             return Ok(Renewal::NotRenewable);
         }
         let RenewResponse { auth } = self.accepted(reply)?.json()?;
         Ok(match auth {
-            Renewed { lease_duration: 0, .. } => Renewal::NotNeeded,
-            Renewed { renewable: false, .. } => Renewal::NotRenewable,
-            Renewed { lease_duration, .. } => Renewal::Until(Duration::from_secs(lease_duration)),
+            RenewedToken { lease_duration: 0, .. } => Renewal::NotNeeded,
+            RenewedToken { renewable: false, .. } => Renewal::NotRenewable,
+            RenewedToken { lease_duration, .. } => Renewal::Until(Duration::from_secs(lease_duration)),
         })
     }
 
@@ -236,7 +240,9 @@ impl Server {
             let wait = match self.renew().await {
                 Ok(Renewal::NotNeeded) => return,
                 Ok(Renewal::NotRenewable) => {
-                    tracing::warn!("the token of a transit seal is not renewable: the seal fails when it expires");
+                    tracing::warn!(
+                        "the token of another server is not renewable: its transit engine fails when the token expires"
+                    );
                     return;
                 }
                 Ok(Renewal::Until(ttl)) => {
@@ -245,7 +251,7 @@ impl Server {
                 }
                 Err(error) => {
                     let expires = expires.map(Timestamp::rfc3339_seconds);
-                    tracing::warn!(%error, expires, "the token of a transit seal is not renewed");
+                    tracing::warn!(%error, expires, "the token of another server's transit engine is not renewed");
                     let next = LONGEST_PAUSE.min(pause * 2);
                     std::mem::replace(&mut pause, next)
                 }
@@ -287,29 +293,34 @@ fn refused(reply: &Reply) -> SealError {
 }
 
 /// The version in a ciphertext: `v1` of `vault:v1:…`.
-fn version_of(ciphertext: &str) -> Option<&str> {
+pub(crate) fn version_of(ciphertext: &str) -> Option<&str> {
     let (version, text) = ciphertext.strip_prefix("vault:")?.split_once(':')?;
     let digits = version.strip_prefix('v')?;
     let is_version = (1..=10).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
     (is_version && !text.is_empty()).then_some(version)
 }
 
-impl TransitSeal {
-    /// Starts the renewal of the token at the first call: there is a runtime now.
-    fn keep_token(&self) {
-        let mut renewal = self.renewal.lock();
+impl Renewed {
+    /// A server whose token is renewed, unless that is disabled.
+    pub(crate) fn new(server: Server, disabled: bool) -> Self {
+        Renewed { server: Arc::new(server), disabled, task: Mutex::new(None) }
+    }
+
+    /// The server. The first call starts the renewal of the token: there is a runtime now.
+    pub(crate) fn server(&self) -> &Server {
+        let mut task = self.task.lock();
         // The program that writes a file renews the token in it.
-        if self.disable_renewal || matches!(self.server.token, Token::File(_)) || renewal.is_some() {
-            return;
+        if !self.disabled && !matches!(self.server.token, Token::File(_)) && task.is_none() {
+            let server = self.server.clone();
+            *task = Some(tokio::spawn(async move { server.renew_repeatedly().await }).abort_handle());
         }
-        let server = self.server.clone();
-        *renewal = Some(tokio::spawn(async move { server.renew_repeatedly().await }).abort_handle());
+        &self.server
     }
 }
 
-impl Drop for TransitSeal {
+impl Drop for Renewed {
     fn drop(&mut self) {
-        if let Some(task) = self.renewal.get_mut().take() {
+        if let Some(task) = self.task.get_mut().take() {
             task.abort();
         }
     }
@@ -322,24 +333,22 @@ impl Seal for TransitSeal {
     }
 
     fn description(&self) -> Vec<(&'static str, String)> {
-        let server = &self.server;
+        let server = &self.server.server;
         let mut shown = vec![
             ("address", server.address.clone()),
             ("mount_path", format!("{}/", server.mount)),
-            ("key_name", server.key_name.clone()),
+            ("key_name", self.key_name.clone()),
         ];
         shown.extend(server.namespace.iter().map(|namespace| ("namespace", namespace.clone())));
         shown
     }
 
     async fn wrap(&self, key: &Key256) -> Result<WrappedKey, SealError> {
-        self.keep_token();
-        self.server.encrypt(key).await
+        self.server.server().encrypt(&self.key_name, key).await
     }
 
     async fn unwrap(&self, wrapped: &WrappedKey) -> Result<Key256, SealError> {
-        self.keep_token();
-        self.server.decrypt(wrapped).await
+        self.server.server().decrypt(wrapped).await
     }
 }
 

@@ -148,6 +148,7 @@ impl EffectiveConfig {
             log: None,
             host_gauges: None,
             database_file_directories: config.database_file_directories.clone(),
+            external_keys: config.external_keys.clone(),
             data_directory: None,
             cluster_port: None,
             disable_standby_reads: config.disable_standby_reads,

@@ -6,6 +6,7 @@ mod capabilities;
 mod config_state;
 mod cors;
 mod counters;
+mod external_keys;
 mod generate_root;
 mod ha_status;
 mod health;
@@ -89,6 +90,7 @@ impl Engine for System {
         unseal::routes(r);
         seal::routes(r);
         seals::routes(r);
+        external_keys::routes(r);
         health::routes(r);
         leader::routes(r);
         audit::routes(r);

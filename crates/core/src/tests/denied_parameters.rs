@@ -120,7 +120,8 @@ async fn sec_kf07_only_routes_that_store_their_body_compare_it_as_data() {
     }
     let folders = ["cubbyhole {path...}", "cubbyhole {path...}/", "kv {path...}", "kv {path...}/"];
     assert_eq!(stores, [&folders[..], &["system wrapping/wrap"]].concat());
-    assert_eq!(reads, ["database config/{name}"]);
+    let external_keys = ["system external-keys/configs/{config}", "system external-keys/configs/{config}/keys/{key}"];
+    assert_eq!(reads, [&["database config/{name}"], &external_keys[..]].concat());
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ mod denied_parameters;
 mod derived;
 mod dispatch;
 mod engine_records;
+mod external_keys;
 pub(crate) mod fixture;
 pub(crate) mod gate;
 #[path = "../../../pgp/src/gnupg.rs"]

@@ -57,6 +57,32 @@ impl Curve {
         }
     }
 
+    /// The curve of an OBJECT IDENTIFIER in DER.
+    #[must_use]
+    pub fn from_oid(der: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|curve| curve.oid() == der)
+    }
+
+    /// The SubjectPublicKeyInfo of an uncompressed point (SEC 1, 2.3.3).
+    #[must_use]
+    pub fn spki_of_point(self, point: &[u8]) -> Vec<u8> {
+        let algorithm = der::write(der::SEQUENCE, &[EC_PUBLIC_KEY, self.oid()].concat());
+        let key = der::write(0x03, &[&[0], point].concat());
+        der::write(der::SEQUENCE, &[algorithm, key].concat())
+    }
+
+    /// A signature on this curve in another encoding; `None` when it does not have the first one.
+    #[must_use]
+    pub fn remarshal(self, signature: &[u8], from: Marshaling, to: Marshaling) -> Option<Vec<u8>> {
+        match (from, to) {
+            (Marshaling::Asn1, Marshaling::Jws) => fixed_from_der(signature, self.size()),
+            (Marshaling::Jws, _) if signature.len() != 2 * self.size() => None,
+            (Marshaling::Jws, Marshaling::Asn1) => Some(der_from_fixed(signature)),
+            (Marshaling::Asn1, Marshaling::Asn1) => numbers(signature).map(|_| signature.to_vec()),
+            (Marshaling::Jws, Marshaling::Jws) => Some(signature.to_vec()),
+        }
+    }
+
     fn nid(self) -> std::ffi::c_int {
         match self {
             Self::P224 => evp::P224,

@@ -96,13 +96,18 @@ pub enum KeyKind {
     MlDsa(MlDsa),
     /// ML-KEM encryption.
     MlKem(MlKem),
+    /// A key of another system, which does all operations: there is no material here.
+    External,
 }
+
+/// The name of [`KeyKind::External`] in the API.
+pub const EXTERNAL: &str = "external-key";
 
 /// Minimum and maximum length of an HMAC key in bytes.
 pub const HMAC_KEY_SIZES: std::ops::RangeInclusive<usize> = 32..=512;
 
 impl KeyKind {
-    /// Every kind and its name in the API.
+    /// Every kind with material and its name in the API.
     pub const ALL: [(Self, &'static str); 19] = [
         (Self::Symmetric(Cipher::Aes128Gcm), "aes128-gcm96"),
         (Self::Symmetric(Cipher::Aes256Gcm), "aes256-gcm96"),
@@ -128,11 +133,14 @@ impl KeyKind {
     /// Its name in the API.
     #[must_use]
     pub fn name(self) -> &'static str {
+        if self == Self::External {
+            return EXTERNAL;
+        }
         let row = Self::ALL.into_iter().find(|(kind, _)| *kind == self);
         row.map_or("rsa", |(_, name)| name)
     }
 
-    /// The kind with that name.
+    /// The kind with material that has this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|(_, known)| *known == name).map(|(kind, _)| kind)
@@ -141,13 +149,13 @@ impl KeyKind {
     /// Whether it encrypts and decrypts.
     #[must_use]
     pub fn encrypts(self) -> bool {
-        matches!(self, Self::Symmetric(_) | Self::Rsa(_) | Self::MlKem(_))
+        matches!(self, Self::Symmetric(_) | Self::Rsa(_) | Self::MlKem(_) | Self::External)
     }
 
     /// Whether it signs and verifies.
     #[must_use]
     pub fn signs(self) -> bool {
-        matches!(self, Self::Ed25519 | Self::Ecdsa(_) | Self::Rsa(_) | Self::MlDsa(_))
+        matches!(self, Self::Ed25519 | Self::Ecdsa(_) | Self::Rsa(_) | Self::MlDsa(_) | Self::External)
     }
 
     /// Whether it supports key derivation from a context.
@@ -159,13 +167,13 @@ impl KeyKind {
     /// Whether its encryption binds associated data.
     #[must_use]
     pub fn binds_associated_data(self) -> bool {
-        matches!(self, Self::Symmetric(_) | Self::MlKem(_))
+        matches!(self, Self::Symmetric(_) | Self::MlKem(_) | Self::External)
     }
 
-    /// Whether it has a public half.
+    /// Whether its material has a public half.
     #[must_use]
     pub fn has_public_key(self) -> bool {
-        !matches!(self, Self::Symmetric(_) | Self::Hmac)
+        !matches!(self, Self::Symmetric(_) | Self::Hmac | Self::External)
     }
 
     /// Whether one operation takes milliseconds, so that a batch of them must yield to other tasks.
@@ -213,6 +221,7 @@ impl Key {
             KeyKind::Ed25519 | KeyKind::MlDsa(_) => 32,
             KeyKind::Hmac if HMAC_KEY_SIZES.contains(&hmac_size) => hmac_size,
             KeyKind::Hmac => return Err(KeyError::Malformed),
+            KeyKind::External => return Err(KeyError::Unsupported),
         };
         let mut material = SecretBytes::new(vec![0; size]);
         random::fill(material.expose_mut());
@@ -235,6 +244,7 @@ impl Key {
             KeyKind::Hmac => return Err(KeyError::Malformed),
             KeyKind::MlDsa(set) => Self::MlDsa(MlDsaKey::from_seed(set, material)?),
             KeyKind::MlKem(set) => Self::MlKem(MlKemKey::from_bytes(set, material)?),
+            KeyKind::External => return Err(KeyError::Unsupported),
         })
     }
 
@@ -249,6 +259,21 @@ impl Key {
             KeyKind::Rsa(bits) => Self::Rsa(sized(RsaKey::from_spki(spki)?, bits)?),
             _ => return Err(KeyError::Unsupported),
         })
+    }
+
+    /// Prepares a public key of RSA, of a NIST curve or of Ed25519 from a SubjectPublicKeyInfo, which says its kind.
+    ///
+    /// # Errors
+    /// When it is malformed, or a key of another kind.
+    pub fn from_spki(spki: &[u8]) -> Result<Self, KeyError> {
+        if let Ok(public) = Ed25519Key::public_from_spki(spki) {
+            return Ok(Self::Ed25519(Ed25519Key::from_public(&public)?));
+        }
+        let mut on_curves = Curve::ALL.into_iter().filter_map(|curve| EcKey::from_spki(curve, spki).ok());
+        if let Some(key) = on_curves.next() {
+            return Ok(Self::Ecdsa(key));
+        }
+        RsaKey::from_spki(spki).map(Self::Rsa)
     }
 
     /// The public key as DER of a SubjectPublicKeyInfo.

@@ -53,7 +53,7 @@ impl RsaKey {
     /// Encodes the numbers of an RSAPrivateKey (RFC 8017, A.1.2) as PKCS#8. They are big-endian and in the order of the
     /// RFC: n, e, d, p, q, d mod (p-1), d mod (q-1), 1/q mod p.
     ///
-    /// When they do not belong together.
+    /// # Errors
     /// When they do not belong together.
     pub fn pkcs8_from_numbers(numbers: [&[u8]; 8]) -> Result<SecretBytes, KeyError> {
         let mut pkcs1 = SecretBytes::new(der::write_number(&[0]));
@@ -78,6 +78,14 @@ impl RsaKey {
     /// As for [`from_pkcs8`](Self::from_pkcs8).
     pub fn from_spki(der: &[u8]) -> Result<Self, KeyError> {
         Self::checked(Pkey::from_spki(der)?, false)
+    }
+
+    /// The SubjectPublicKeyInfo of a modulus and a public exponent, big-endian.
+    #[must_use]
+    pub fn spki_from_numbers(modulus: &[u8], exponent: &[u8]) -> Vec<u8> {
+        let numbers = der::write(der::SEQUENCE, &[der::write_number(modulus), der::write_number(exponent)].concat());
+        let key = der::write(0x03, &[&[0], numbers.as_slice()].concat());
+        der::write(der::SEQUENCE, &[RSA_ENCRYPTION, &key].concat())
     }
 
     fn checked(key: Pkey, private: bool) -> Result<Self, KeyError> {

@@ -399,3 +399,39 @@ fn the_public_half_of_ed25519_verifies_and_does_not_sign() {
     assert!(public.verify(b"text", &key.sign(b"text").unwrap()));
     assert!(public.sign(b"text").is_err());
 }
+
+#[test]
+fn a_public_key_is_rebuilt_from_its_numbers_or_its_point() {
+    let rsa = RsaKey::from_pkcs8(RsaKey::generate(2048).unwrap().expose()).unwrap();
+    let spki = rsa.spki().unwrap();
+    let parts = |der: &[u8]| {
+        let whole = der::whole(der, der::SEQUENCE).unwrap().content.to_vec();
+        der::children(&whole).unwrap().iter().map(|part| part.content.to_vec()).collect::<Vec<_>>()
+    };
+    let numbers = parts(&parts(&spki)[1][1..]);
+    assert_eq!(RsaKey::spki_from_numbers(&numbers[0], &numbers[1]), spki);
+    assert!(matches!(Key::from_spki(&spki), Ok(Key::Rsa(_))));
+    for curve in Curve::ALL {
+        let key = EcKey::from_pkcs8(curve, EcKey::generate(curve).unwrap().expose()).unwrap();
+        let spki = key.spki().unwrap();
+        assert_eq!(curve.spki_of_point(&parts(&spki)[1][1..]), spki);
+        assert!(matches!(Key::from_spki(&spki), Ok(Key::Ecdsa(key)) if key.curve() == curve));
+        let (digest, asn1, jws) = ([7; 32], Marshaling::Asn1, Marshaling::Jws);
+        let signature = key.sign(&digest, asn1).unwrap();
+        let fixed = curve.remarshal(&signature, asn1, jws).unwrap();
+        assert!(key.verify(&digest, &fixed, jws).unwrap());
+        assert_eq!(curve.remarshal(&fixed, jws, asn1).unwrap(), signature);
+        assert_eq!(curve.remarshal(&fixed[1..], jws, asn1), None);
+        assert_eq!(curve.remarshal(&fixed, asn1, jws), None);
+    }
+    let ed = Ed25519Key::from_seed(&[7; 32]).unwrap();
+    assert!(matches!(Key::from_spki(&ed.spki()), Ok(Key::Ed25519(_))));
+    assert!(Key::from_spki(b"none").is_err());
+}
+
+#[test]
+fn an_external_key_has_a_name_and_no_material() {
+    assert_eq!(KeyKind::External.name(), "external-key");
+    assert_eq!(KeyKind::from_name("external-key"), None);
+    assert!(Key::generate(KeyKind::External, 0).is_err() && Key::load(KeyKind::External, &[0; 32]).is_err());
+}

@@ -34,32 +34,46 @@ pub(crate) const KEYS: &[Key] = &[
 ];
 
 /// The region where no setting names one, as in Vault.
-const REGION: &str = "us-east-1";
+pub(crate) const REGION: &str = "us-east-1";
 
 /// The seal.
 struct AwsKms {
-    calls: Calls,
-    credentials: Credentials<AwsCredentials>,
-    endpoint: String,
-    region: String,
+    client: KmsClient,
     key_id: String,
+}
+
+/// Calls KMS in one region.
+pub(crate) struct KmsClient {
+    pub(crate) calls: Calls,
+    pub(crate) credentials: Credentials<AwsCredentials>,
+    pub(crate) endpoint: String,
+    pub(crate) region: String,
 }
 
 /// Creates the seal of a stanza.
 pub(crate) fn create(stanza: &Stanza<'_>) -> Result<Arc<dyn Seal>, SealConfigError> {
     let key_id = stanza.required("kms_key_id")?;
     let region = stanza.region_or(REGION);
-    if !region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
-        return Err(stanza.refused("region must be the name of a region, such as us-east-1"));
-    }
+    check_region(&region).map_err(|reason| stanza.refused(reason))?;
     let endpoint = match stanza.text("endpoint") {
         Some(endpoint) => stanza.url("endpoint", &endpoint)?,
-        None => format!("https://kms.{region}.{}", domain_of(&region)),
+        None => endpoint_of(&region),
     };
     let sources = AwsSources::new(stanza, &region)?;
     let calls = Calls::new(stanza, &stanza.call_settings()?)?;
     let credentials = Credentials::new(Box::new(sources), stanza.clock());
-    Ok(Arc::new(AwsKms { calls, credentials, endpoint, region, key_id }))
+    Ok(Arc::new(AwsKms { client: KmsClient { calls, credentials, endpoint, region }, key_id }))
+}
+
+/// Refuses a text that is not the name of a region.
+pub(crate) fn check_region(region: &str) -> Result<(), &'static str> {
+    let is_name = region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if is_name { Ok(()) } else { Err("region must be the name of a region, such as us-east-1") }
+}
+
+/// The endpoint of KMS in a region.
+pub(crate) fn endpoint_of(region: &str) -> String {
+    format!("https://kms.{region}.{}", domain_of(region))
 }
 
 #[derive(Serialize)]
@@ -114,9 +128,13 @@ struct KmsError {
     kind: String,
 }
 
-impl AwsKms {
+impl KmsClient {
     /// Calls an action; when the credentials are denied, once more with new ones.
-    async fn call<T: DeserializeOwned>(&self, action: &str, request: &(impl Serialize + Sync)) -> Result<T, SealError> {
+    pub(crate) async fn call<T: DeserializeOwned>(
+        &self,
+        action: &str,
+        request: &(impl Serialize + Sync),
+    ) -> Result<T, SealError> {
         let body = json_body(request)?;
         let credentials = self.credentials.current().await?;
         let reply = match self.attempt(action, &body, &credentials).await {
@@ -183,13 +201,14 @@ impl Seal for AwsKms {
     }
 
     fn description(&self) -> Vec<(&'static str, String)> {
-        vec![("region", self.region.clone()), ("kms_key_id", self.key_id.clone()), ("endpoint", self.endpoint.clone())]
+        let KmsClient { region, endpoint, .. } = &self.client;
+        vec![("region", region.clone()), ("kms_key_id", self.key_id.clone()), ("endpoint", endpoint.clone())]
     }
 
     async fn wrap(&self, key: &Key256) -> Result<WrappedKey, SealError> {
         let plaintext = SecretString::new(STANDARD.encode(key.expose()));
         let request = EncryptRequest { key_id: &self.key_id, plaintext: plaintext.expose() };
-        let EncryptResponse { ciphertext_blob, key_id } = self.call("Encrypt", &request).await?;
+        let EncryptResponse { ciphertext_blob, key_id } = self.client.call("Encrypt", &request).await?;
         let blob = STANDARD.decode(ciphertext_blob).map(Bytes::from);
         let blob = blob.map_err(|_| unreachable_because("the response has an unknown form"))?;
         Ok(WrappedKey { key_id, mechanism: String::new(), blob, iv: None, tag: None })
@@ -198,7 +217,7 @@ impl Seal for AwsKms {
     async fn unwrap(&self, wrapped: &WrappedKey) -> Result<Key256, SealError> {
         let blob = STANDARD.encode(&wrapped.blob);
         let request = DecryptRequest { key_id: &wrapped.key_id, ciphertext_blob: &blob };
-        let DecryptResponse { plaintext } = self.call("Decrypt", &request).await?;
+        let DecryptResponse { plaintext } = self.client.call("Decrypt", &request).await?;
         let plaintext = SecretString::new(plaintext);
         let decoded = STANDARD.decode(plaintext.expose()).map(SecretBytes::new);
         let key = decoded.ok().and_then(|decoded| Key256::from_slice(decoded.expose()));
@@ -207,7 +226,7 @@ impl Seal for AwsKms {
 
     async fn current_key(&self) -> Result<Option<String>, SealError> {
         let request = DescribeKeyRequest { key_id: &self.key_id };
-        let DescribeKeyResponse { key_metadata } = self.call("DescribeKey", &request).await?;
+        let DescribeKeyResponse { key_metadata } = self.client.call("DescribeKey", &request).await?;
         Ok(Some(key_metadata.arn))
     }
 }

@@ -24,7 +24,7 @@ use tokio::sync::Mutex;
 use crate::call::{denied, json_body, misconfigured, unreachable_because, wrong_key};
 use crate::stanza::{Key, SealConfigError, Stanza};
 use program::{ExchangeError, Program, Threads};
-use protocol::{Class, Mechanism, Open, Request, Response, Stored};
+use protocol::{Class, KeyName, Mechanism, Open, Request, Response, Stored};
 
 /// The keys of the stanza.
 pub(crate) const KEYS: &[Key] = &[
@@ -55,28 +55,35 @@ const MAX_SILENT_LOGINS: u32 = 2;
 /// That wait.
 const LOGIN_PAUSE: Duration = Duration::from_secs(600);
 /// The longest text of the stanza that is sent to the program.
-const MAX_TEXT: usize = 512;
+pub(crate) const MAX_TEXT: usize = 512;
 
-/// The seal.
-struct Pkcs11 {
+/// The session with an HSM: the seal, and the connection of external keys.
+pub(crate) struct Pkcs11 {
     settings: HsmSettings,
-    program: PathBuf,
-    variables: Vec<(String, String)>,
+    program: HsmProgram,
     clock: Arc<dyn Clock>,
     timeout: Duration,
     state: Mutex<State>,
     threads: Threads,
 }
 
+/// The program that loads the library.
+#[derive(Clone)]
+pub(crate) struct HsmProgram {
+    pub(crate) path: PathBuf,
+    /// Its variables.
+    pub(crate) variables: Vec<(String, String)>,
+}
+
 /// What the first request contains.
-struct HsmSettings {
-    lib: String,
-    slot: Option<u64>,
-    token_label: Option<String>,
-    pin: SecretString,
-    key_label: Option<String>,
-    key_id: Option<String>,
-    mechanism: Mechanism,
+pub(crate) struct HsmSettings {
+    pub(crate) lib: String,
+    pub(crate) slot: Option<u64>,
+    pub(crate) token_label: Option<String>,
+    pub(crate) serial: Option<String>,
+    pub(crate) pin: SecretString,
+    pub(crate) key: KeyName,
+    pub(crate) mechanism: Mechanism,
 }
 
 #[derive(Default)]
@@ -98,21 +105,32 @@ pub(crate) fn create(stanza: &Stanza<'_>) -> Result<Arc<dyn Seal>, SealConfigErr
 
 fn read(stanza: &Stanza<'_>) -> Result<Pkcs11, SealConfigError> {
     let settings = read_settings(stanza)?;
-    let program = match stanza.text("helper_program") {
+    let path = match stanza.text("helper_program") {
         Some(path) => PathBuf::from(path),
-        None => {
-            let own = std::env::current_exe();
-            own.map_err(|error| stanza.refused(format!("the path of this program: {error}")))?.with_file_name(PROGRAM)
-        }
+        None => own_program().map_err(|error| stanza.refused(error))?,
     };
     let more = stanza.text("library_variables").unwrap_or_default();
-    let names = LIBRARY_VARIABLES.into_iter().chain(more.split(',').map(str::trim).filter(|name| !name.is_empty()));
-    let variables = names.filter_map(|name| Some((name.to_owned(), stanza.machine_variable(name)?))).collect();
+    let more = more.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let program = HsmProgram { path, variables: variables_of(more, |name| stanza.machine_variable(name)) };
     if stanza.text("default_key_label").is_some() {
         stanza.warn("default_key_label has no effect: the key of each wrapped key is stored");
     }
-    let (clock, timeout) = (stanza.clock(), stanza.timeout());
-    Ok(Pkcs11 { settings, program, variables, clock, timeout, state: Mutex::default(), threads: Threads::default() })
+    Ok(Pkcs11::new(settings, program, stanza.clock(), stanza.timeout()))
+}
+
+/// The program beside that of the server.
+pub(crate) fn own_program() -> Result<PathBuf, String> {
+    let own = std::env::current_exe().map_err(|error| format!("the path of this program: {error}"))?;
+    Ok(own.with_file_name(PROGRAM))
+}
+
+/// The variables of libraries and these.
+pub(crate) fn variables_of<'n>(
+    more: impl Iterator<Item = &'n str>,
+    find: impl Fn(&str) -> Option<String>,
+) -> Vec<(String, String)> {
+    let names = LIBRARY_VARIABLES.into_iter().chain(more);
+    names.filter_map(|name| Some((name.to_owned(), find(name)?))).collect()
 }
 
 fn read_settings(stanza: &Stanza<'_>) -> Result<HsmSettings, SealConfigError> {
@@ -136,7 +154,8 @@ fn read_settings(stanza: &Stanza<'_>) -> Result<HsmSettings, SealConfigError> {
         return Err(stanza.refused("key_label or key_id is required"));
     }
     let mechanism = mechanism(stanza)?;
-    Ok(HsmSettings { lib, slot, token_label: text("token_label")?, pin, key_label, key_id, mechanism })
+    let key = KeyName { label: key_label, id: key_id };
+    Ok(HsmSettings { lib, slot, token_label: text("token_label")?, serial: None, pin, key, mechanism })
 }
 
 fn mechanism(stanza: &Stanza<'_>) -> Result<Mechanism, SealConfigError> {
@@ -161,7 +180,7 @@ fn mechanism(stanza: &Stanza<'_>) -> Result<Mechanism, SealConfigError> {
 }
 
 /// A number, decimal or `0x…`.
-fn number(text: &str) -> Option<u64> {
+pub(crate) fn number(text: &str) -> Option<u64> {
     match text.strip_prefix("0x") {
         Some(hex) => u64::from_str_radix(hex, 16).ok(),
         None => text.parse().ok(),
@@ -169,10 +188,21 @@ fn number(text: &str) -> Option<u64> {
 }
 
 impl Pkcs11 {
+    /// A session that the first call opens.
+    pub(crate) fn new(settings: HsmSettings, program: HsmProgram, clock: Arc<dyn Clock>, timeout: Duration) -> Self {
+        Pkcs11 { settings, program, clock, timeout, state: Mutex::default(), threads: Threads::default() }
+    }
+
     /// Sends a request to the program, which is started first if it does not run.
     async fn call(&self, request: Request<&str>) -> Result<Response<SecretText>, SealError> {
-        let frame = json_body(&request)?;
-        let mut state = self.state.lock().await;
+        self.send(json_body(&request)?).await
+    }
+
+    /// Sends the frame of a request, one at a time.
+    pub(crate) async fn send(&self, frame: SecretBytes) -> Result<Response<SecretText>, SealError> {
+        let state = tokio::time::timeout(self.timeout, self.state.lock()).await;
+        let mut state =
+            state.map_err(|_| unreachable_because(format!("other calls keep the HSM for {:?}", self.timeout)))?;
         if state.pin_refused {
             return Err(denied(
                 "the HSM refused the PIN; it is tried again after a restart, so that the token is not locked",
@@ -205,19 +235,21 @@ impl Pkcs11 {
             let cause = format!("several processes of {PROGRAM} do not end: the HSM or its driver hangs");
             return Err(SealError::new(SealErrorClass::Crashed, cause));
         }
-        let started = Program::start(&self.program, &self.variables, &self.threads);
+        let HsmProgram { path, variables } = &self.program;
+        let started = Program::start(path, variables, &self.threads);
         let mut program = started.map_err(|error| {
             self.failed(state);
-            misconfigured(format!("cannot start {}: {error}", self.program.display()))
+            misconfigured(format!("cannot start {}: {error}", path.display()))
         })?;
-        let HsmSettings { lib, slot, token_label, pin, key_label, key_id, mechanism } = &self.settings;
+        let HsmSettings { lib, slot, token_label, serial, pin, key, mechanism } = &self.settings;
         let open = Request::Open(Open {
             lib: lib.clone(),
             slot: *slot,
             token_label: token_label.clone(),
+            serial: serial.clone(),
             pin: pin.expose().as_str(),
-            key_label: key_label.clone(),
-            key_id: key_id.clone(),
+            key_label: key.label.clone(),
+            key_id: key.id.clone(),
             mechanism: *mechanism,
         });
         let frame = json_body(&open)?;
@@ -266,7 +298,7 @@ impl Pkcs11 {
 /// A secret text in a response.
 #[derive(serde::Deserialize)]
 #[serde(from = "String")]
-pub(crate) struct SecretText(SecretString);
+pub(crate) struct SecretText(pub(crate) SecretString);
 
 impl From<String> for SecretText {
     fn from(text: String) -> Self {
@@ -290,7 +322,7 @@ fn answered(state: &mut State, response: Response<SecretText>) -> Result<Respons
     })
 }
 
-fn unexpected() -> SealError {
+pub(crate) fn unexpected() -> SealError {
     SealError::new(SealErrorClass::Crashed, format!("{PROGRAM} sent another response"))
 }
 
@@ -305,7 +337,7 @@ impl Seal for Pkcs11 {
         let mut shown = vec![("lib", settings.lib.clone())];
         shown.extend(settings.slot.map(|slot| ("slot", slot.to_string())));
         let texts =
-            [("token_label", &settings.token_label), ("key_label", &settings.key_label), ("key_id", &settings.key_id)];
+            [("token_label", &settings.token_label), ("key_label", &settings.key.label), ("key_id", &settings.key.id)];
         shown.extend(texts.into_iter().filter_map(|(key, value)| Some((key, value.clone()?))));
         shown
     }

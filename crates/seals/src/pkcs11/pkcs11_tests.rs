@@ -176,9 +176,9 @@ fn the_stanza_needs_library_pin_and_key() {
 
 #[test]
 fn frames_are_bounded() {
-    assert!(protocol::read_frame(&mut &[0, 0, 16, 1, 0][..]).is_err());
+    assert!(protocol::read_frame(&mut &[0, 1, 0, 1, 0][..]).is_err());
     assert!(protocol::read_frame(&mut &[0xff; 8][..]).is_err());
     assert!(protocol::read_frame(&mut &[0, 0, 0, 2, 1][..]).is_err());
     assert_eq!(protocol::read_frame(&mut &[0, 0, 0, 2, 1, 2, 3][..]).unwrap(), [1, 2]);
-    assert!(protocol::write_frame(&mut Vec::new(), &[0; 4097]).is_err());
+    assert!(protocol::write_frame(&mut Vec::new(), &[0; protocol::MAX_FRAME + 1]).is_err());
 }

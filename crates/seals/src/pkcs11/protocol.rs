@@ -1,12 +1,14 @@
-//! The messages between the seal pkcs11 and the program that loads the library of the HSM: frames of JSON, each after its
-//! length as 4 bytes, big endian. Both programs compile this file.
+//! The messages between the server and the program that loads the library of the HSM: frames of JSON, each after its length
+//! as 4 bytes, big endian. Both programs compile this file.
 
 use std::io::{self, Read, Write};
 
 use serde::{Deserialize, Serialize};
 
 /// The longest frame.
-pub(crate) const MAX_FRAME: usize = 4096;
+pub(crate) const MAX_FRAME: usize = 64 * 1024;
+/// The longest input of an external key: its base64 fits into a frame beside the associated data.
+pub(crate) const MAX_INPUT: usize = 16 * 1024;
 
 /// A request; `T` is a borrowed text where it is written, and an owned one where it is read.
 #[derive(Serialize, Deserialize)]
@@ -20,6 +22,79 @@ pub(crate) enum Request<T> {
     Unwrap(Stored),
     /// Finds the key that wraps.
     CurrentKey,
+    /// Finds a key, and returns its type and its public key.
+    Describe(KeyName),
+    /// Signs.
+    Sign(KeyName, SignWith, T),
+    /// Encrypts.
+    Encrypt(KeyName, EncryptWith, T),
+    /// Decrypts.
+    Decrypt(KeyName, EncryptWith, T),
+}
+
+/// The label and the id of a key, of which one is set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KeyName {
+    pub(crate) label: Option<String>,
+    /// Hex.
+    pub(crate) id: Option<String>,
+}
+
+/// The mechanism of a signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum SignWith {
+    /// PKCS#1 v1.5 of a DigestInfo.
+    RsaPkcs1,
+    /// PSS of a digest.
+    RsaPss { hash: HsmHash, salt: u16 },
+    /// ECDSA of a digest.
+    Ecdsa,
+    /// Ed25519 of a message.
+    Eddsa,
+}
+
+/// The mechanism of an encryption.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum EncryptWith {
+    /// AES-GCM; the ciphertext begins with the nonce. With associated data, base64.
+    AesGcm(String),
+    /// RSA-OAEP.
+    Oaep(HsmHash),
+}
+
+/// A hash function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum HsmHash {
+    Sha1,
+    Sha224,
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
+/// The type of a key, with its public key: base64.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Described {
+    Aes,
+    Rsa {
+        modulus: String,
+        exponent: String,
+    },
+    /// A key on a curve: CKA_EC_PARAMS and CKA_EC_POINT.
+    Ec {
+        parameters: String,
+        point: String,
+    },
+    /// A key on an Edwards curve: CKA_EC_POINT.
+    Edwards {
+        point: String,
+    },
+    /// Another type.
+    Other,
 }
 
 /// The settings of the HSM.
@@ -28,6 +103,7 @@ pub(crate) struct Open<T> {
     pub(crate) lib: String,
     pub(crate) slot: Option<u64>,
     pub(crate) token_label: Option<String>,
+    pub(crate) serial: Option<String>,
     pub(crate) pin: T,
     pub(crate) key_label: Option<String>,
     /// Hex.
@@ -73,6 +149,11 @@ pub(crate) enum Response<T> {
     /// The key, base64.
     Unwrapped(T),
     CurrentKey(String),
+    Described(Described),
+    /// A signature or a ciphertext, base64.
+    Bytes(String),
+    /// The decrypted text, base64.
+    Decrypted(T),
     Failed {
         class: Class,
         cause: String,

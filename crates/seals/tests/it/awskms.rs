@@ -9,14 +9,16 @@ use crate::program::{Running, program};
 use crate::{call, seal};
 
 /// The requests before moto checks signatures: two of IAM for the user, one for its key, two of KMS.
-const FREE_ACTIONS: &str = "5";
+const FREE_ACTIONS: usize = 5;
 
-struct Moto {
+pub(crate) struct Moto {
     _running: Running,
-    url: String,
-    access_key: String,
-    secret_key: String,
-    key_id: String,
+    pub(crate) url: String,
+    pub(crate) access_key: String,
+    pub(crate) secret_key: String,
+    pub(crate) key_id: String,
+    /// The further keys.
+    pub(crate) keys: Vec<String>,
 }
 
 fn element(xml: &str, name: &str) -> String {
@@ -26,9 +28,16 @@ fn element(xml: &str, name: &str) -> String {
 
 /// An emulator with a user that may use one key, whose alias is `alias/seal`; `None` where moto is not installed.
 async fn moto() -> Option<Moto> {
+    moto_with(&[]).await
+}
+
+/// The same with further keys of these specs, which sign.
+pub(crate) async fn moto_with(specs: &[&str]) -> Option<Moto> {
     let binary = program("MOTO_SERVER", &[".cache/venv/bin/moto_server"])?;
     let mut command = Command::new(binary);
-    command.args(["-H", "127.0.0.1", "-p", "0"]).env("INITIAL_NO_AUTH_ACTION_COUNT", FREE_ACTIONS);
+    command
+        .args(["-H", "127.0.0.1", "-p", "0"])
+        .env("INITIAL_NO_AUTH_ACTION_COUNT", (FREE_ACTIONS + specs.len()).to_string());
     let running = Running::start(command.env("PYTHONUNBUFFERED", "1"), true, "Running on http://");
     let url = running.line.rsplit(' ').next().unwrap().trim().to_owned();
     let scope = |service: &str| {
@@ -57,8 +66,14 @@ async fn moto() -> Option<Moto> {
     let created: serde_json::Value = serde_json::from_str(&kms("CreateKey", "{}").await).unwrap();
     let key_id = created["KeyMetadata"]["KeyId"].as_str().unwrap().to_owned();
     kms("CreateAlias", &format!(r#"{{"AliasName":"alias/seal","TargetKeyId":"{key_id}"}}"#)).await;
+    let mut keys = Vec::new();
+    for spec in specs {
+        let created = kms("CreateKey", &format!(r#"{{"KeySpec":"{spec}","KeyUsage":"SIGN_VERIFY"}}"#)).await;
+        let created: serde_json::Value = serde_json::from_str(&created).unwrap();
+        keys.push(created["KeyMetadata"]["KeyId"].as_str().unwrap().to_owned());
+    }
     let (access_key, secret_key) = (element(&key, "AccessKeyId"), element(&key, "SecretAccessKey"));
-    Some(Moto { _running: running, url, access_key, secret_key, key_id })
+    Some(Moto { _running: running, url, access_key, secret_key, key_id, keys })
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, clippy::disallowed_methods)]
 
 mod awskms;
+mod external_keys;
 mod kmip;
 mod pkcs11;
 mod program;
@@ -21,7 +22,7 @@ use keepfast_outbound::{Outbound, Settings};
 use keepfast_seals::{Environment, SealStanza, from_stanza};
 
 /// No variables but those of the machine that a seal's program needs.
-struct Variables(BTreeMap<String, String>);
+pub(crate) struct Variables(BTreeMap<String, String>);
 
 impl Environment for Variables {
     fn variable(&self, name: &str) -> Option<String> {
@@ -29,7 +30,7 @@ impl Environment for Variables {
     }
 }
 
-fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+pub(crate) fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 

@@ -9,13 +9,13 @@ use keepfast_framework::seal::SealErrorClass;
 use crate::program::program;
 use crate::seal;
 
-const LIBRARY: &str = "/usr/lib/softhsm/libsofthsm2.so";
+pub(crate) const LIBRARY: &str = "/usr/lib/softhsm/libsofthsm2.so";
 
-/// A token with AES keys `old` (id 01) and `new` (id 02), and an RSA key `rsa` (id 03).
-struct Token {
+/// A token with AES keys `old` (id 01) and `new` (id 02), an RSA key `rsa` (id 03) and a P-256 key `ec` (id 04).
+pub(crate) struct Token {
     directory: tempfile::TempDir,
-    configuration: String,
-    helper: String,
+    pub(crate) configuration: String,
+    pub(crate) helper: String,
 }
 
 fn run(command: &mut Command) {
@@ -23,7 +23,7 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn token() -> Option<Token> {
+pub(crate) fn token() -> Option<Token> {
     let tool = program("SOFTHSM2_UTIL", &["/usr/bin/softhsm2-util"])?;
     let helper = program("KEEPFAST_PKCS11", &["target/release/keepfast-pkcs11", "target/debug/keepfast-pkcs11"])?;
     let directory = tempfile::tempdir().unwrap();
@@ -53,6 +53,9 @@ fn token() -> Option<Token> {
     let pkcs8 = keepfast_crypto::keys::rsa::RsaKey::generate(2048).unwrap();
     std::fs::write(&key, keepfast_crypto::keys::pem::encode("PRIVATE KEY", pkcs8.expose())).unwrap();
     import(&key, "rsa", "03", &[]);
+    let pkcs8 = keepfast_crypto::keys::ecdsa::EcKey::generate(keepfast_crypto::keys::ecdsa::Curve::P256).unwrap();
+    std::fs::write(&key, keepfast_crypto::keys::pem::encode("PRIVATE KEY", pkcs8.expose())).unwrap();
+    import(&key, "ec", "04", &[]);
     Some(Token { directory, configuration, helper: helper.display().to_string() })
 }
 

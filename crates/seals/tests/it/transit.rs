@@ -11,10 +11,10 @@ use crate::program::{Running, free_port, program};
 use crate::{call, seal};
 
 /// A server with a transit engine at `seal/`, a key `k`, and a token that may use it.
-struct Transit {
-    _running: Running,
-    url: String,
-    token: String,
+pub(crate) struct Transit {
+    pub(crate) _running: Running,
+    pub(crate) url: String,
+    pub(crate) token: String,
 }
 
 /// Calls a server as `root`; returns status and body.
@@ -24,7 +24,7 @@ async fn api(method: &str, url: &str, path: &str, body: Value) -> (u16, Value) {
     (status, serde_json::from_str(&body).unwrap_or_default())
 }
 
-async fn done(method: &str, url: &str, path: &str, body: Value) -> Value {
+pub(crate) async fn done(method: &str, url: &str, path: &str, body: Value) -> Value {
     let (status, body) = api(method, url, path, body).await;
     assert!((200..300).contains(&status), "{method} {path}: {status} {body}");
     body
@@ -41,7 +41,7 @@ async fn with_engine(running: Running, url: String) -> Transit {
     Transit { _running: running, url, token }
 }
 
-async fn openbao() -> Option<Transit> {
+pub(crate) async fn openbao() -> Option<Transit> {
     let binary = program("BAO", &[".cache/venv/bin/bao"])?;
     let address = format!("127.0.0.1:{}", free_port());
     let mut command = Command::new(binary);
@@ -51,7 +51,7 @@ async fn openbao() -> Option<Transit> {
     Some(with_engine(running, format!("http://{address}")).await)
 }
 
-async fn keepfast() -> Option<Transit> {
+pub(crate) async fn keepfast() -> Option<Transit> {
     let binary = program("KEEPFAST", &["target/release/keepfast", "target/debug/keepfast"])?;
     let mut command = Command::new(binary);
     command.args(["server", "-dev", "-dev-json", "-dev-no-store-token", "-dev-root-token-id=root"]);

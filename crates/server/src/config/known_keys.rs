@@ -29,7 +29,6 @@ pub(super) const TOP_LEVEL: &[&str] = &[
     "experiments",
     "feature_flags",
     "imprecise_lease_role_tracking",
-    "kms_library",
     "license",
     "license_path",
     "log_requests_level",

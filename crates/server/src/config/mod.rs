@@ -12,6 +12,7 @@ mod headers;
 mod initialize;
 mod interface_filters;
 mod interfaces;
+mod kms_libraries;
 mod known_keys;
 mod listener;
 #[cfg(test)]

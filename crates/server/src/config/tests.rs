@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::*;
 
 /// Loads texts as files `0.hcl`, `1.hcl` … of a directory.
-fn load_texts(texts: &[&str], environment: &[(&str, &str)]) -> Result<(Config, Vec<String>), String> {
+pub(super) fn load_texts(texts: &[&str], environment: &[(&str, &str)]) -> Result<(Config, Vec<String>), String> {
     let dir = tempfile::tempdir().unwrap();
     for (at, text) in texts.iter().enumerate() {
         std::fs::write(dir.path().join(format!("{at}.hcl")), text).unwrap();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use keepfast_core::self_init::SelfInitPlan;
 use keepfast_core::settings::{AuditSettings, LockoutSettings, SnapshotSettings, TelemetrySettings};
+use keepfast_framework::external_key::ExternalKeyPlugins;
 use keepfast_hcl::Suggestion;
 
 use super::address_template;
@@ -18,7 +19,7 @@ use super::raft::RaftConfig;
 use super::seals::{self, SealSettings};
 use super::stanza::{Labelled, Source, Stanza};
 use super::{Limits, ListenerConfig};
-use super::{audit, initialize, small_stanzas, snapshots};
+use super::{audit, initialize, kms_libraries, small_stanzas, snapshots};
 
 /// The checked configuration of the server.
 #[derive(Debug, Clone)]
@@ -77,6 +78,8 @@ pub struct Config {
     pub snapshots: Option<SnapshotSettings>,
     /// The `initialize` stanzas.
     pub self_init: Arc<SelfInitPlan>,
+    /// The plugins of external keys; always present in a configuration that was loaded.
+    pub external_keys: Option<Arc<dyn ExternalKeyPlugins>>,
 }
 
 /// The storage.
@@ -193,6 +196,7 @@ impl Default for Config {
             database_file_directories: Vec::new(),
             snapshots: None,
             self_init: Arc::default(),
+            external_keys: None,
         }
     }
 }
@@ -220,6 +224,7 @@ pub(super) fn build(
     }
     config.seals = seals::read(&mut roots, environment, warnings)?;
     config.self_init = Arc::new(initialize::read(&mut roots, warnings)?);
+    config.external_keys = Some(kms_libraries::read(&mut roots, environment, warnings)?);
     for mut root in roots {
         root.without_effect(known_keys::TOP_LEVEL, warnings);
         root.finish_root(warnings)?;

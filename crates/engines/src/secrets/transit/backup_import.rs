@@ -186,7 +186,7 @@ impl Version {
         let material = material.map(|material| Material::new(material.expose()));
         let hmac = if kind == KeyKind::Hmac { material.clone() } else { self.hmac_key };
         let certificates = self.certificate_chain.unwrap_or_default();
-        Some(VersionRecord { created, material, public, hmac: hmac?, certificates })
+        Some(VersionRecord { created, material, public, external: None, hmac: hmac?, certificates })
     }
 }
 

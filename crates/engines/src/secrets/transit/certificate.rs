@@ -4,7 +4,7 @@ use keepfast_crypto::keys::der::{self, Element};
 use keepfast_crypto::keys::digest::Hash;
 use keepfast_crypto::keys::ecdsa::{Curve, Marshaling};
 use keepfast_crypto::keys::rsa::RsaScheme;
-use keepfast_crypto::keys::{Key, KeyError, pem};
+use keepfast_crypto::keys::{Key, KeyError, KeyKind, pem};
 use keepfast_framework::fields::{Int, Text, given};
 use keepfast_framework::{Cx, Data, Error, Result};
 use schemars::JsonSchema;
@@ -87,7 +87,7 @@ pub(super) async fn request(transit: &Transit, cx: &mut Cx, req: Request) -> Res
 }
 
 fn signing_only(key: &KeyRecord) -> Result<()> {
-    if !key.kind.signs() {
+    if !key.kind.signs() || key.kind == KeyKind::External {
         return Err(Error::invalid(format!("key type '{}' does not support signing", key.kind.name())));
     }
     if key.derived {

@@ -16,6 +16,7 @@ use serde_json::value::RawValue;
 use super::batch::{self, Item};
 use super::codec::{self, TagError};
 use super::config::SETTINGS;
+use super::external::Remote;
 use super::keys::check_name;
 use super::named_key::{KEYS, NamedKey, NewKey};
 use super::{Transit, usage};
@@ -162,14 +163,16 @@ pub(super) async fn encrypt(transit: &Transit, cx: &mut Cx, req: Encrypt) -> Res
     refuse_associated_data(named_key.record.kind, &items)?;
     usage::reserve_each(cx, name, &named_key, &items).await?;
     let mut failed = 0;
-    let mut results: Vec<Encrypted> = items
-        .into_iter()
-        .map(|item| {
-            let result = seal_item(&named_key, &item);
-            failed += usize::from(result.is_err());
-            encrypted(result, batched.then(|| item.reference.unwrap_or_default()))
-        })
-        .collect();
+    let mut results: Vec<Encrypted> = Vec::with_capacity(items.len());
+    let mut remote = Remote::of(cx, &named_key, items.len())?;
+    for item in items {
+        let result = match &mut remote {
+            Some(remote) => remote.seal_item(&item).await?,
+            None => seal_item(&named_key, &item),
+        };
+        failed += usize::from(result.is_err());
+        results.push(encrypted(result, batched.then(|| item.reference.unwrap_or_default())));
+    }
     match results.pop() {
         Some(Encrypted { error: Some(error), .. }) if !batched => Err(Error::invalid(error)),
         Some(only) if !batched => Data(only).into_outcome(),
@@ -239,12 +242,17 @@ fn refuse_associated_data(kind: KeyKind, items: &[Item]) -> Result<()> {
 /// Encrypts the plaintext of one item.
 fn seal_item(named_key: &NamedKey, item: &Item) -> Result<(u32, String), ItemError> {
     let context = context_of(named_key, item.context.as_deref())?;
-    let plaintext = item.plaintext.as_deref().unwrap_or_default();
-    let plaintext = Zeroizing::new(codec::decode(plaintext).map_err(|why| why.to_string())?);
+    let plaintext = plaintext_of(item)?;
     check_encrypts(named_key)?;
     let version = named_key.record.version_for(item.key_version.unwrap_or_default().0, "encryption")?;
     let aad = associated_data_of(item.associated_data.as_deref())?;
     seal(named_key, version, &context, &aad, &plaintext)
+}
+
+/// The decoded plaintext of an item.
+pub(super) fn plaintext_of(item: &Item) -> Result<Zeroizing<Vec<u8>>, ItemError> {
+    let plaintext = codec::decode(item.plaintext.as_deref().unwrap_or_default());
+    Ok(Zeroizing::new(plaintext.map_err(|why| why.to_string())?))
 }
 
 fn check_encrypts(named_key: &NamedKey) -> Result<(), ItemError> {
@@ -281,8 +289,7 @@ fn open(named_key: &NamedKey, ciphertext: &str, context: &[u8], aad: &[u8]) -> R
     if !named_key.record.kind.encrypts() {
         return Err(format!("message decryption not supported for key type {}", named_key.record.kind.name()).into());
     }
-    let (version, body) = parse(named_key, ciphertext)?;
-    let sealed = codec::decode(body).map_err(|_| "invalid ciphertext: could not decode base64")?;
+    let (version, sealed) = parse(named_key, ciphertext)?;
     let cipher = match named_key.record.kind {
         KeyKind::Symmetric(cipher) => Some(cipher),
         _ => None,
@@ -310,8 +317,8 @@ fn open(named_key: &NamedKey, ciphertext: &str, context: &[u8], aad: &[u8]) -> R
     opened.map(Zeroizing::new).map_err(|_| unauthentic().into())
 }
 
-/// The version and body of a ciphertext, if the key's settings allow that version.
-fn parse<'a>(named_key: &NamedKey, ciphertext: &'a str) -> Result<(u32, &'a str), ItemError> {
+/// The version and the bytes of a ciphertext, if the key's settings allow that version.
+pub(super) fn parse(named_key: &NamedKey, ciphertext: &str) -> Result<(u32, Vec<u8>), ItemError> {
     let (version, body) = codec::parse_tagged(ciphertext).map_err(|why| match why {
         TagError::NoPrefix => "invalid ciphertext: no prefix",
         TagError::WrongFields => "invalid ciphertext: wrong number of fields",
@@ -325,7 +332,9 @@ fn parse<'a>(named_key: &NamedKey, ciphertext: &'a str) -> Result<(u32, &'a str)
     if version < i64::from(named_key.record.min_decryption) {
         return Err("ciphertext or signature version is disallowed by policy (too old)".into());
     }
-    Ok((u32::try_from(version).map_err(|_| "invalid ciphertext: version is too new")?, body))
+    let version = u32::try_from(version).map_err(|_| "invalid ciphertext: version is too new")?;
+    let sealed = codec::decode(body).map_err(|_| "invalid ciphertext: could not decode base64")?;
+    Ok((version, sealed))
 }
 
 fn key(named_key: &NamedKey, version: u32) -> Result<&Arc<Key>, ItemError> {
@@ -355,7 +364,7 @@ fn context_of(named_key: &NamedKey, text: Option<&str>) -> Result<Vec<u8>, ItemE
     Ok(context)
 }
 
-fn associated_data_of(text: Option<&str>) -> Result<Vec<u8>, ItemError> {
+pub(super) fn associated_data_of(text: Option<&str>) -> Result<Vec<u8>, ItemError> {
     let decoded = codec::decode(text.unwrap_or_default());
     Ok(decoded.map_err(|why| format!("unable to get associated_data/additional_data from factory[0]: {why}"))?)
 }
@@ -380,9 +389,13 @@ pub(super) async fn decrypt(transit: &Transit, cx: &mut Cx, req: Decrypt) -> Res
     refuse_associated_data(named_key.record.kind, &items)?;
     let mut failures = 0;
     let mut results: Vec<Decrypted> = Vec::with_capacity(items.len());
+    let mut remote = Remote::of(cx, &named_key, items.len())?;
     for item in items {
         batch::yield_if_slow(named_key.record.kind).await;
-        let opened = open_item(&named_key, &item);
+        let opened = match &mut remote {
+            Some(remote) => remote.open_item(&item).await?,
+            None => open_item(&named_key, &item),
+        };
         let reference = batched.then(|| item.reference.unwrap_or_default());
         match opened {
             Ok(plaintext) => results.push(Decrypted { plaintext: codec::encode(&plaintext), error: None, reference }),
@@ -418,8 +431,13 @@ pub(super) async fn require_key(transit: &Transit, cx: &mut Cx, name: &str) -> R
 fn open_item(named_key: &NamedKey, item: &Item) -> Result<Zeroizing<Vec<u8>>, ItemError> {
     let context = context_of(named_key, item.context.as_deref())?;
     let aad = associated_data_of(item.associated_data.as_deref())?;
+    open(named_key, ciphertext_of(item)?, &context, &aad)
+}
+
+/// The ciphertext of an item.
+pub(super) fn ciphertext_of(item: &Item) -> Result<&str, ItemError> {
     let ciphertext = item.ciphertext.as_deref().filter(|text| !text.is_empty());
-    open(named_key, ciphertext.ok_or("missing ciphertext to decrypt")?, &context, &aad)
+    ciphertext.ok_or(ItemError::Borrowed("missing ciphertext to decrypt"))
 }
 
 pub(super) async fn rewrap(transit: &Transit, cx: &mut Cx, req: Rewrap) -> Result<Outcome> {
@@ -438,9 +456,13 @@ pub(super) async fn rewrap(transit: &Transit, cx: &mut Cx, req: Rewrap) -> Resul
     let named_key = require_key(transit, cx, name).await?;
     usage::reserve_each(cx, name, &named_key, &items).await?;
     let mut results = Vec::with_capacity(items.len());
+    let mut remote = Remote::of(cx, &named_key, items.len())?;
     for item in items {
         batch::yield_if_slow(named_key.record.kind).await;
-        let result = rewrap_item(&named_key, &item);
+        let result = match &mut remote {
+            Some(remote) => remote.rewrap_item(&item).await?,
+            None => rewrap_item(&named_key, &item),
+        };
         match result {
             Err(error) if !batched => return Err(Error::invalid(error)),
             result => results.push(encrypted(result, batched.then(|| item.reference.unwrap_or_default()))),
@@ -490,7 +512,11 @@ pub(super) async fn data_key(transit: &Transit, cx: &mut Cx, req: DataKey) -> Re
         return Err(Error::invalid(NO_CONTEXT));
     }
     usage::reserve(cx, name, &named_key, version, 1).await?;
-    let (version, ciphertext) = seal(&named_key, version, &context, &aad, &key).map_err(Error::invalid)?;
+    let sealed = match Remote::of(cx, &named_key, 1)? {
+        Some(mut remote) => remote.seal(version, &key, &aad).await?,
+        None => seal(&named_key, version, &context, &aad, &key),
+    };
+    let (version, ciphertext) = sealed.map_err(Error::invalid)?;
     let plaintext = shown.then(|| codec::encode(&key));
     Data(Encrypted { ciphertext: Some(ciphertext), key_version: Some(version), plaintext, ..Encrypted::default() })
         .into_outcome()

@@ -178,6 +178,9 @@ pub(super) async fn backup(_: &Transit, cx: &mut Cx, req: KeyPath) -> Result<Dat
     if !key.allow_plaintext_backup {
         return Err(internal_error("plaintext backup is disallowed on the policy"));
     }
+    if key.kind == KeyKind::External {
+        return Err(Error::invalid("a key of type external-key has no backup: its material is in another system"));
+    }
     key.backed_up = Some(Event { time: cx.now(), version: key.latest });
     KEYS.put(cx, name, &key)?;
     let json = match backup_export::openbao_backup(name, &key) {

@@ -55,6 +55,8 @@ pub(super) struct KeyResponse {
 enum VersionResponse {
     /// The creation time of a version of a symmetric key, in Unix seconds.
     Created(i64),
+    /// The external key of a version.
+    External(String),
     /// A version of a key pair.
     Pair { certificate_chain: String, creation_time: String, name: &'static str, public_key: String },
 }
@@ -97,6 +99,9 @@ impl KeyResponse {
 }
 
 fn version_view(key: &KeyRecord, stored: &VersionRecord, context: Option<&[u8]>) -> Result<VersionResponse> {
+    if let Some(reference) = &stored.external {
+        return Ok(VersionResponse::External(reference.clone()));
+    }
     if !key.kind.has_public_key() {
         return Ok(VersionResponse::Created(stored.created.unix()));
     }

@@ -1,6 +1,6 @@
 //! `keys/`: create, read, list, delete, configure, rotate and trim named keys.
 
-use keepfast_crypto::keys::{HMAC_KEY_SIZES, KeyKind};
+use keepfast_crypto::keys::{EXTERNAL, HMAC_KEY_SIZES, KeyKind};
 use keepfast_framework::fields::{Flag, Int, Seconds, Text, given};
 use keepfast_framework::{Cx, Data, Error, Keys, Outcome, Page, Reply, Result, Timestamp};
 use schemars::JsonSchema;
@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::key_response::KeyResponse;
 use super::named_key::{KEYS, KeyRecord, NewKey};
-use super::{Transit, codec, usage};
+use super::{Transit, codec, external, usage};
 
 /// The minimum period of automatic rotation, in seconds.
 const MIN_PERIOD: u64 = 3600;
@@ -49,6 +49,8 @@ pub(super) struct Create {
     auto_rotate_period: Option<Seconds>,
     /// Length of an HMAC key in bytes. Default: 32.
     key_size: Option<Int>,
+    /// The external key of a key of type external-key: `CONFIG:KEY`.
+    external_key_ref: Option<Text>,
     /// Ignored by writes; base64 context of a derived key for reads.
     #[serde(rename = "context")]
     _context: Option<Text>,
@@ -74,6 +76,14 @@ pub(super) struct Configure {
     /// Period of automatic rotation in seconds, at least an hour; 0 disables it. Default: 0.
     #[serde(default, deserialize_with = "given")]
     auto_rotate_period: Option<Seconds>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct Rotate {
+    /// Name of the key.
+    name: Text,
+    /// The external key of the new version of a key of type external-key: `CONFIG:KEY`.
+    external_key_ref: Option<Text>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -123,9 +133,24 @@ pub(super) async fn create(_: &Transit, cx: &mut Cx, req: Create) -> Result<Data
     }
     check_derivation(&new)?;
     let mut record = new.record();
-    record.generate_version(cx.now()).await?;
+    match reference(req.external_key_ref.as_ref()) {
+        Some(reference) => add_external(cx, &mut record, reference).await?,
+        None => record.generate_version(cx.now()).await?,
+    }
     KEYS.put(cx, &name, &record)?;
     KeyResponse::of(&name, &record, None).map(Data)
+}
+
+/// The reference to an external key, if there is one.
+fn reference(given: Option<&Text>) -> Option<&str> {
+    given.map(|text| &**text).filter(|text| !text.is_empty())
+}
+
+/// Adds a version that is an external key, if that is granted to this mount.
+async fn add_external(cx: &mut Cx, record: &mut KeyRecord, reference: &str) -> Result<()> {
+    cx.check_external_key(reference).await.map_err(external::fetch_error)?;
+    record.add_external(reference.to_owned(), cx.now());
+    Ok(())
 }
 
 /// The parameters of a new key, validated.
@@ -136,7 +161,10 @@ fn new_key(req: &Create) -> Result<NewKey> {
     if convergent && !derived {
         return Err(Error::invalid("convergent encryption requires derivation to be enabled"));
     }
-    let kind = KeyKind::from_name(kind_name).ok_or_else(|| Error::invalid(format!("unknown key type {kind_name}")))?;
+    let kind = kind_of(kind_name, reference(req.external_key_ref.as_ref()).is_some())?;
+    if kind == KeyKind::External && auto_rotate_period != 0 {
+        return Err(Error::invalid("cannot enable auto-rotation with external keys"));
+    }
     let key_size = match (kind, req.key_size.map(|size| size.0)) {
         (KeyKind::Hmac, size) => usize::try_from(size.filter(|size| *size != 0).unwrap_or(HMAC_SIZE))
             .ok()
@@ -147,6 +175,16 @@ fn new_key(req: &Create) -> Result<NewKey> {
     };
     let (exportable, allow_plaintext_backup) = (set(req.exportable), set(req.allow_plaintext_backup));
     Ok(NewKey { kind, derived, convergent, exportable, allow_plaintext_backup, auto_rotate_period, key_size })
+}
+
+/// The kind of a new key; only one of type external-key has a reference.
+fn kind_of(name: &str, has_reference: bool) -> Result<KeyKind> {
+    match (name == EXTERNAL, has_reference) {
+        (true, true) => Ok(KeyKind::External),
+        (true, false) => Err(Error::invalid("must provide external_key_ref to create policy of type external-key")),
+        (false, true) => Err(Error::invalid("must provide type=external-key to use external_key_ref")),
+        (false, false) => KeyKind::from_name(name).ok_or_else(|| Error::invalid(format!("unknown key type {name}"))),
+    }
 }
 
 /// Refuses derivation for a kind of key that does not support it; only checked for new keys.
@@ -222,6 +260,9 @@ pub(super) async fn configure(_: &Transit, cx: &mut Cx, req: Configure) -> Resul
         key.deletion_allowed = allowed.0;
     }
     if let Some(seconds) = period(req.auto_rotate_period)? {
+        if key.kind == KeyKind::External && seconds != 0 {
+            return Err(Error::invalid("auto rotate period must be disabled on external keys"));
+        }
         key.auto_rotate_period = seconds;
     }
     key.exportable |= set(req.exportable);
@@ -240,10 +281,22 @@ fn bound(given: Int, latest: u32, what: &str) -> Result<u32> {
     })
 }
 
-pub(super) async fn rotate(_: &Transit, cx: &mut Cx, req: KeyPath) -> Result<Data<KeyResponse>> {
+pub(super) async fn rotate(_: &Transit, cx: &mut Cx, req: Rotate) -> Result<Data<KeyResponse>> {
     let name = check_name(&req.name)?;
     let mut key = KEYS.get(cx, name).await?.ok_or_else(|| Error::invalid("key not found"))?;
-    rotate_record(name, &mut key, cx.now()).await?;
+    match (key.kind, reference(req.external_key_ref.as_ref())) {
+        (KeyKind::External, Some(reference)) => {
+            key.usable()?;
+            add_external(cx, &mut key, reference).await?;
+        }
+        (KeyKind::External, None) => {
+            return Err(Error::invalid("must provide external_key_ref to rotate policy of type external-key"));
+        }
+        (kind, Some(_)) => {
+            return Err(Error::invalid(format!("cannot use external_key_ref on key of type {}", kind.name())));
+        }
+        (_, None) => rotate_record(name, &mut key, cx.now()).await?,
+    }
     KEYS.put(cx, name, &key)?;
     KeyResponse::of(name, &key, None).map(Data)
 }

@@ -17,6 +17,7 @@
 //! | `import.rs` | `wrapping_key`, `keys/NAME/import`, `keys/NAME/import_version`, `byok-export/` |
 //! | `derive.rs` | `derive-key/` |
 //! | `certificate.rs` | `keys/NAME/csr`, `keys/NAME/set-certificate` |
+//! | `external.rs` | keys of type `external-key`: calls of the other system |
 //! | `random.rs` | `random`, `hash` |
 //! | `config.rs` | `config/keys`, `cache-config` |
 
@@ -29,6 +30,7 @@ mod config;
 mod derive;
 mod encrypt;
 mod export;
+mod external;
 mod hmac;
 mod import;
 mod key_cache;

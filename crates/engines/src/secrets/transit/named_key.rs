@@ -77,6 +77,9 @@ pub(super) struct VersionRecord {
     /// SubjectPublicKeyInfo, if only that was imported.
     #[serde(default, with = "der", skip_serializing_if = "Option::is_none")]
     pub public: Option<Vec<u8>>,
+    /// The external key `CONFIG:KEY` of a version of type `external-key`, which has no material.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<String>,
     /// The key of the `hmac` endpoint; that of an HMAC key is its material.
     pub hmac: Material,
     /// Certificates in DER, the leaf first.
@@ -150,8 +153,16 @@ impl KeyRecord {
         };
         self.latest += 1;
         let material = material.map(Material::new);
-        self.versions
-            .insert(self.latest, VersionRecord { created: now, material, public, hmac, certificates: Vec::new() });
+        let record = VersionRecord { created: now, material, public, external: None, hmac, certificates: Vec::new() };
+        self.versions.insert(self.latest, record);
+    }
+
+    /// Adds a version that is an external key.
+    pub(super) fn add_external(&mut self, reference: String, now: Timestamp) {
+        self.add(None, None, now);
+        if let Some(added) = self.versions.get_mut(&self.latest) {
+            added.external = Some(reference);
+        }
     }
 
     /// The versions from the minimum for decryption on.

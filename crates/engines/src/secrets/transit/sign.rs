@@ -6,7 +6,8 @@ use keepfast_crypto::keys::digest::Hash;
 use keepfast_crypto::keys::ecdsa::Marshaling;
 use keepfast_crypto::keys::ed25519::Ed25519Key;
 use keepfast_crypto::keys::rsa::RsaScheme;
-use keepfast_crypto::keys::{Key, KeyError, SaltLength};
+use keepfast_crypto::keys::{Key, KeyError, KeyKind, SaltLength};
+use keepfast_framework::external_key::{Signing, SigningHash};
 use keepfast_framework::fields::{Flag, Int, Quoted, Text, given};
 use keepfast_framework::{Cx, Data, Error, Outcome, Reply, Result};
 use schemars::JsonSchema;
@@ -16,6 +17,7 @@ use serde_json::value::RawValue;
 use super::batch::{self, Item};
 use super::codec::{self, TagError};
 use super::encrypt::{ItemError, NO_CONTEXT};
+use super::external::Remote;
 use super::keys::check_name;
 use super::named_key::NamedKey;
 use super::{Transit, hmac};
@@ -114,9 +116,11 @@ pub(super) struct VerifyResult {
 }
 
 /// The parameters of a signature, the same for all items of a request.
-struct SignMode {
+pub(super) struct SignMode {
     /// `None` signs RSA input without a hash.
     hash: Option<Hash>,
+    /// Whether the request names the hash function.
+    names_hash: bool,
     prehashed: bool,
     scheme: String,
     marshaling: Marshaling,
@@ -135,7 +139,8 @@ struct ModeParams<'a> {
 impl SignMode {
     /// Validates the parameters.
     fn new(requested: &ModeParams<'_>, named_key: &NamedKey) -> Result<Self> {
-        let name = requested.hash.map(|text| &**text).filter(|name| !name.is_empty()).unwrap_or("sha2-256");
+        let given = requested.hash.map(|text| &**text).filter(|name| !name.is_empty());
+        let name = given.unwrap_or("sha2-256");
         let scheme = requested.scheme.map(|text| text.to_string()).unwrap_or_default();
         let hash = match name {
             "none" => None,
@@ -144,8 +149,8 @@ impl SignMode {
                     .ok_or_else(|| Error::invalid(format!("invalid hash algorithm {}", Quoted(known))))?,
             ),
         };
-        let signs_bare =
-            named_key.record.kind.name().starts_with("ed25519") || named_key.record.kind.name().starts_with("ml-dsa");
+        // The other system of an external key checks it.
+        let signs_bare = matches!(named_key.record.kind, KeyKind::Ed25519 | KeyKind::MlDsa(_) | KeyKind::External);
         if hash.is_none() && !signs_bare && !(requested.prehashed && scheme == "pkcs1v15") {
             return Err(Error::invalid(
                 "hash_algorithm=none requires both prehashed=true and signature_algorithm=pkcs1v15",
@@ -153,6 +158,7 @@ impl SignMode {
         }
         Ok(SignMode {
             hash,
+            names_hash: given.is_some(),
             prehashed: requested.prehashed,
             scheme,
             marshaling: requested.marshaling,
@@ -176,7 +182,23 @@ impl SignMode {
         }
     }
 
-    fn tagged(&self, version: u32, signature: &[u8]) -> String {
+    /// The parameters for an external key.
+    pub(super) fn signing<'a>(&self, input: &'a [u8]) -> Result<Signing<'a>, ItemError> {
+        let pkcs1 = match &*self.scheme {
+            "" | "pss" => false,
+            "pkcs1v15" => true,
+            other => return Err(format!("unsupported rsa signature algorithm {other}").into()),
+        };
+        let hash = match self.hash {
+            _ if !self.names_hash => SigningHash::OfKey,
+            None => SigningHash::None,
+            Some(hash) => SigningHash::Of(hash),
+        };
+        let SignMode { prehashed, marshaling, salt, .. } = *self;
+        Ok(Signing { input, prehashed, hash, pkcs1, salt, marshaling })
+    }
+
+    pub(super) fn tagged(&self, version: u32, signature: &[u8]) -> String {
         match self.marshaling {
             Marshaling::Asn1 => codec::tagged(version, signature),
             Marshaling::Jws => codec::tagged_url(version, signature),
@@ -234,18 +256,20 @@ pub(super) async fn sign(transit: &Transit, cx: &mut Cx, req: Sign) -> Result<Ou
     )?;
     let requested = req.key_version.unwrap_or_default().0;
     let Some(raw) = &req.batch_input else {
+        let mut remote = Remote::of(cx, &named_key, 1)?;
         let context = req.context.map(String::from);
         let item = Item { input: Some(req.input.map(String::from).unwrap_or_default()), context, ..Item::default() };
-        let (version, signature, public_key) =
-            sign_item(&named_key, &mode, requested, &item).map_err(Error::invalid)?;
+        let signed = sign_any(&mut remote, &named_key, &mode, requested, &item).await?;
+        let (version, signature, public_key) = signed.map_err(Error::invalid)?;
         let signed =
             SignResult { signature: Some(signature), key_version: version, public_key, ..SignResult::default() };
         return Data(signed).into_outcome();
     };
     let items = batch::lenient_items(raw, false)?;
+    let mut remote = Remote::of(cx, &named_key, items.len())?;
     let mut signed = Vec::with_capacity(items.len());
     for item in items {
-        let result = sign_item(&named_key, &mode, requested, &item);
+        let result = sign_any(&mut remote, &named_key, &mode, requested, &item).await?;
         let reference = Some(item.reference.unwrap_or_default());
         signed.push(match result {
             Ok((key_version, signature, public_key_in_batch)) => SignResult {
@@ -262,15 +286,26 @@ pub(super) async fn sign(transit: &Transit, cx: &mut Cx, req: Sign) -> Result<Ou
     batch::respond(signed)
 }
 
-/// Signs one item; returns the version, the signature, and the public key of a derived key.
-fn sign_item(
+/// The version, the signature, and the public key of a derived key.
+type SignedItem = (u32, String, Option<String>);
+
+/// Signs one item here, or with the external key.
+async fn sign_any(
+    remote: &mut Option<Remote<'_>>,
     named_key: &NamedKey,
     mode: &SignMode,
     requested: i64,
     item: &Item,
-) -> Result<(u32, String, Option<String>), ItemError> {
-    let input = item.input.as_deref().ok_or("missing input")?;
-    let input = codec::decode(input).map_err(|why| format!("unable to decode input as base64: {why}"))?;
+) -> Result<Result<SignedItem, ItemError>> {
+    match remote {
+        Some(remote) => remote.sign(mode, requested, item).await,
+        None => Ok(sign_item(named_key, mode, requested, item)),
+    }
+}
+
+/// Signs one item.
+fn sign_item(named_key: &NamedKey, mode: &SignMode, requested: i64, item: &Item) -> Result<SignedItem, ItemError> {
+    let input = input_of(item)?;
     let context = context_of(item)?;
     let version = named_key.record.version_for(requested, "signing")?;
     let key = prepared(named_key, version)?;
@@ -304,6 +339,12 @@ fn signing_error(why: KeyError, mode: &SignMode) -> ItemError {
 
 fn failed(why: KeyError) -> ItemError {
     why.to_string().into()
+}
+
+/// The decoded input of an item.
+pub(super) fn input_of(item: &Item) -> Result<Vec<u8>, ItemError> {
+    let input = item.input.as_deref().ok_or("missing input")?;
+    Ok(codec::decode(input).map_err(|why| format!("unable to decode input as base64: {why}"))?)
 }
 
 fn context_of(item: &Item) -> Result<Vec<u8>, ItemError> {
@@ -361,7 +402,16 @@ pub(super) async fn verify(transit: &Transit, cx: &mut Cx, req: Verify) -> Resul
         let prehashed = req.prehashed.is_some_and(|flag| flag.0);
         let scheme = req.signature_algorithm.as_ref();
         let mode = SignMode::new(&ModeParams { hash, scheme, marshaling, salt, prehashed }, &named_key)?;
-        items.iter().map(|item| verify_item(&named_key, &mode, item)).collect()
+        match Remote::of(cx, &named_key, items.len())? {
+            Some(mut remote) => {
+                let mut verified = Vec::with_capacity(items.len());
+                for item in &items {
+                    verified.push(remote.verify(&mode, item).await?);
+                }
+                verified
+            }
+            None => items.iter().map(|item| verify_item(&named_key, &mode, item)).collect(),
+        }
     };
     if !batched {
         let valid = results.into_iter().next().unwrap_or(Ok(false)).map_err(Error::invalid)?;
@@ -395,27 +445,9 @@ fn is_by_hmac(items: &[Item], batched: bool) -> Result<bool> {
 }
 
 fn verify_item(named_key: &NamedKey, mode: &SignMode, item: &Item) -> Result<bool, ItemError> {
-    let input = item.input.as_deref().ok_or("missing input")?;
-    let input = codec::decode(input).map_err(|why| format!("unable to decode input as base64: {why}"))?;
+    let input = input_of(item)?;
     let context = context_of(item)?;
-    let text = item.signature.as_deref().unwrap_or_default();
-    let (version, body) = codec::parse_tagged(text).map_err(|why| match why {
-        TagError::NoPrefix => "invalid signature: no prefix",
-        TagError::WrongFields => "invalid signature: wrong number of fields",
-        TagError::NoVersion => "invalid signature: version number could not be decoded",
-    })?;
-    if version > i64::from(named_key.record.latest) {
-        return Err("invalid signature: version is too new".into());
-    }
-    if version < i64::from(named_key.record.min_decryption) {
-        return Err("ciphertext or signature version is disallowed by policy (too old)".into());
-    }
-    let version = u32::try_from(version).map_err(|_| "invalid signature: version is too new")?;
-    let signature = match mode.marshaling {
-        Marshaling::Asn1 => codec::decode(body).ok(),
-        Marshaling::Jws => codec::decode_url(body),
-    };
-    let signature = signature.ok_or("invalid base64 signature value")?;
+    let (version, signature) = signature_of(named_key, mode, item)?;
     if named_key.record.derived {
         return Ok(derive(named_key, version, &context)?.verify(&input, &signature));
     }
@@ -433,4 +465,26 @@ fn verify_item(named_key: &NamedKey, mode: &SignMode, item: &Item) -> Result<boo
         Err(KeyError::WrongDigestSize | KeyError::WrongSaltLength) => Ok(false),
         Err(why) => Err(failed(why)),
     }
+}
+
+/// The version and the bytes of the signature of an item, if the key's settings allow that version.
+pub(super) fn signature_of(named_key: &NamedKey, mode: &SignMode, item: &Item) -> Result<(u32, Vec<u8>), ItemError> {
+    let text = item.signature.as_deref().unwrap_or_default();
+    let (version, body) = codec::parse_tagged(text).map_err(|why| match why {
+        TagError::NoPrefix => "invalid signature: no prefix",
+        TagError::WrongFields => "invalid signature: wrong number of fields",
+        TagError::NoVersion => "invalid signature: version number could not be decoded",
+    })?;
+    if version > i64::from(named_key.record.latest) {
+        return Err("invalid signature: version is too new".into());
+    }
+    if version < i64::from(named_key.record.min_decryption) {
+        return Err("ciphertext or signature version is disallowed by policy (too old)".into());
+    }
+    let version = u32::try_from(version).map_err(|_| "invalid signature: version is too new")?;
+    let signature = match mode.marshaling {
+        Marshaling::Asn1 => codec::decode(body).ok(),
+        Marshaling::Jws => codec::decode_url(body),
+    };
+    Ok((version, signature.ok_or("invalid base64 signature value")?))
 }

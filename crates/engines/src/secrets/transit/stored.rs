@@ -1,7 +1,7 @@
 //! The encoding of secret bytes and key kinds in stored records: base64 and names.
 
 use keepfast_crypto::Zeroize;
-use keepfast_crypto::keys::KeyKind;
+use keepfast_crypto::keys::{EXTERNAL, KeyKind};
 use keepfast_crypto::locked::LockedBytes;
 use keepfast_framework::Timestamp;
 use serde::de::{Deserialize, Deserializer, Error as _, Visitor};
@@ -64,7 +64,8 @@ pub(super) mod by_name {
 
     pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<KeyKind, D::Error> {
         let name = String::deserialize(deserializer)?;
-        KeyKind::from_name(&name).ok_or_else(|| D::Error::custom("unknown kind of key"))
+        let external = (name == EXTERNAL).then_some(KeyKind::External);
+        external.or(KeyKind::from_name(&name)).ok_or_else(|| D::Error::custom("unknown kind of key"))
     }
 }
 

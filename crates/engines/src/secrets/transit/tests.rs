@@ -401,3 +401,12 @@ async fn sec_kf18_a_generated_key_accepts_no_derived_version() {
         assert_eq!(bench.read("keys/derived").await.unwrap().data()["latest_version"], latest);
     }
 }
+
+#[tokio::test]
+async fn an_external_key_is_not_used_in_a_transaction_with_writes() {
+    let bench = Bench::new::<Transit>().await.unwrap();
+    let (_, mut cx) = bench.engine_and_cx();
+    assert_eq!(cx.external_key("c:k").await.err().unwrap().status().0, 400, "the bench has no external keys");
+    super::config::SETTINGS.put(&mut cx, "", &super::config::Settings::default()).unwrap();
+    assert_eq!(cx.external_key("c:k").await.err().unwrap().status().0, 500);
+}
