@@ -82,7 +82,7 @@ enum Task {
         #[arg(long, value_enum, default_value = "keepfast")]
         on: Make,
     },
-    /// Long runs: abuse, cluster, consensus, disk, due, http, kill, leases, tokens
+    /// Long runs: abuse, cluster, consensus, disk, due, http, kill, leases, nodes, tokens
     #[command(subcommand)]
     Campaign(campaign::Campaign),
     /// Play scenarios on two servers and print the differences

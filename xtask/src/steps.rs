@@ -22,7 +22,7 @@ const fn step(name: &'static str, at_least: usize, run: fn(&Shell) -> Result<Out
     Step { name, at_least, run }
 }
 
-const ALL: [Step; 26] = [
+const ALL: [Step; 27] = [
     step("install", 1, |shell| install::prepare(shell).map(|()| one(true))),
     step("fmt", 1, |shell| Ok(one(shell.run("cargo", &["fmt", "--all", "--check"])?.ok))),
     step("clippy", 1, clippy),
@@ -44,6 +44,7 @@ const ALL: [Step; 26] = [
     step("kill", 300, |shell| campaign(shell, &["kill", "--count", "5"])),
     step("disk", 2000, |shell| campaign(shell, &["disk", "--count", "8"])),
     step("consensus", 500, |shell| campaign(shell, &["consensus", "--count", "500"])),
+    step("nodes", 400, |shell| campaign(shell, &["nodes", "--count", "400"])),
     step("cluster", 20_000, |shell| campaign(shell, &CLUSTER)),
     step("leases", 21, |shell| campaign(shell, &["leases", "--count", "21"])),
     step("due", 20_000, due),

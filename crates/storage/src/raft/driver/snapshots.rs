@@ -3,11 +3,10 @@
 use std::borrow::Cow;
 
 use keepfast_consensus::{Body, Input, LogId, Message, RaftId, Steps, Vote};
-use tokio::task::spawn_blocking;
 
 use super::{Driver, NO_ROLE};
 use crate::{
-    StorageError,
+    StorageError, blocking,
     raft::{
         apply_thread::{ApplyJob, NewState},
         clock,
@@ -32,7 +31,7 @@ impl Driver {
         runtime.spawn(async move {
             let sent = async {
                 // It reads the tree.
-                let image = spawn_blocking(move || node.image()).await;
+                let image = blocking::run(move || node.image()).await;
                 let (head, parts) = image.unwrap_or(Err(StorageError::Closed))?;
                 let last = LogId { term: head.term, index: head.index.0 };
                 let body = Body::Snapshot { last, members: head.members };
