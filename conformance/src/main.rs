@@ -82,7 +82,7 @@ enum Task {
         #[arg(long, value_enum, default_value = "keepfast")]
         on: Make,
     },
-    /// Long runs: abuse, cluster, consensus, disk, due, http, kill, leases, snapshots, tokens
+    /// Long runs: abuse, cluster, consensus, disk, due, http, kill, leases, nodes, snapshots, tokens
     #[command(subcommand)]
     Campaign(campaign::Campaign),
     /// Play scenarios on two servers and print the differences

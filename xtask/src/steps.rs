@@ -45,6 +45,7 @@ const ALL: [Step; 27] = [
     step("kill", 300, |shell| campaign(shell, &["kill", "--count", "5"])),
     step("disk", 2000, |shell| campaign(shell, &["disk", "--count", "8"])),
     step("consensus", 500, |shell| campaign(shell, &["consensus", "--count", "500"])),
+    step("nodes", 400, |shell| campaign(shell, &["nodes", "--count", "400"])),
     step("cluster", 140_000, |shell| campaign(shell, &CLUSTER)),
     step("leases", 21, |shell| campaign(shell, &["leases", "--count", "21"])),
     step("due", 20_000, due),

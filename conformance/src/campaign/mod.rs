@@ -10,6 +10,7 @@ mod http;
 mod kill;
 mod leases;
 mod mutation;
+mod nodes;
 mod snapshots;
 mod tokens;
 mod write_log;
@@ -44,6 +45,9 @@ pub enum Campaign {
     Kill(Options),
     /// Leases of a database under kill -9 and stops of the database: its users are exactly the live leases
     Leases(Options),
+    /// Simulated nodes on failing disks, clocks and links: every read is linearizable, no acknowledged write is lost, all
+    /// nodes apply the same, and they serve again afterwards
+    Nodes(Options),
     /// A large snapshot on request: saved and restored whole, while the memory of the server does not grow with it
     Snapshots(Options),
     /// Many live tokens: memory, unseal time, look-ups
@@ -109,6 +113,7 @@ pub fn run(campaign: &Campaign) -> Result<bool> {
         Campaign::Http(options) => ("http", options, http::run(options)?),
         Campaign::Kill(options) => ("kill", options, kill::run(options)?),
         Campaign::Leases(options) => ("leases", options, leases::run(options)?),
+        Campaign::Nodes(options) => ("nodes", options, nodes::run(options)),
         Campaign::Snapshots(options) => ("snapshots", options, snapshots::run(options)?),
         Campaign::Tokens(options) => ("tokens", options, tokens::run(options)?),
     };

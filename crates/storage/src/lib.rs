@@ -3,9 +3,13 @@
 //! A [`Backend`] is a durable ordered map whose only write operation is an atomic, checked [`Batch`]. A [`Barrier`]
 //! encrypts its records and returns [`View`]s; a [`Tx`] reads and writes through views and commits once.
 
+#[macro_use]
+mod simulated;
+
 mod backend;
 mod barrier;
 mod batch;
+mod blocking;
 mod cache;
 mod consensus;
 mod error;
@@ -18,6 +22,8 @@ mod memory;
 mod page;
 mod raft;
 mod role;
+#[cfg(any(test, feature = "suite"))]
+pub mod sim;
 #[cfg(any(test, feature = "suite"))]
 pub mod suite;
 mod transact;

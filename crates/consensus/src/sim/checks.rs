@@ -11,14 +11,8 @@ use crate::payload::Payload;
 type Map<K, V> = HashMap<K, V, BuildHasherDefault<Fast>>;
 
 /// The hash of the trace, for maps.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(super) struct Fast(Trace);
-
-impl Default for Fast {
-    fn default() -> Self {
-        Self(Trace::new())
-    }
-}
 
 impl Hasher for Fast {
     fn finish(&self) -> u64 {

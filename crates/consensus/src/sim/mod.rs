@@ -18,8 +18,7 @@ mod weather;
 mod world;
 
 use crate::planted::Bug;
-#[cfg(test)]
-pub(crate) use rng::Rng;
+pub use rng::{Rng, Trace};
 use world::World;
 
 /// Which faults are drawn.

@@ -6,14 +6,17 @@ use crate::steps::Chance;
 
 /// A seeded generator.
 #[derive(Clone)]
-pub(crate) struct Rng(u64);
+pub struct Rng(u64);
 
 impl Rng {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// The generator of a seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
         Self(seed ^ 0x5851_f42d_4c95_7f2d)
     }
 
-    pub(super) fn draw(&mut self) -> u64 {
+    /// The next 64 bits.
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -21,17 +24,17 @@ impl Rng {
     }
 
     /// A number in `from..to`.
-    pub(super) fn range(&mut self, from: u64, to: u64) -> u64 {
+    pub fn range(&mut self, from: u64, to: u64) -> u64 {
         from + self.below(to - from)
     }
 
     /// Whether something happens that happens this often in 10,000 times.
-    pub(super) fn hits(&mut self, per_10_000: u64) -> bool {
+    pub fn hits(&mut self, per_10_000: u64) -> bool {
         self.below(10_000) < per_10_000
     }
 
     /// One of some.
-    pub(super) fn pick<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
+    pub fn pick<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
         if of.is_empty() { None } else { of.get(self.below(of.len() as u64) as usize) }
     }
 }
@@ -45,13 +48,15 @@ impl Chance for Rng {
 
 /// A hash of everything that happened, the same on each platform and for each run of a seed.
 #[derive(Clone, Copy)]
-pub(super) struct Trace(u64);
+pub struct Trace(u64);
 
-impl Trace {
-    pub(super) fn new() -> Self {
+impl Default for Trace {
+    fn default() -> Self {
         Self(0xcbf2_9ce4_8422_2325)
     }
+}
 
+impl Trace {
     fn add(&mut self, number: u64) {
         self.0 = (self.0.rotate_left(5) ^ number).wrapping_mul(0x517c_c1b7_2722_0a95);
     }

@@ -131,7 +131,7 @@ impl World {
             queue: BinaryHeap::new(),
             nodes,
             checks: Checks::default(),
-            trace: Trace::new(),
+            trace: Trace::default(),
             report: Report::default(),
             next_call: 0,
             is_calm: false,

@@ -42,6 +42,9 @@ pub(crate) struct Applier {
     pub(crate) applied: watch::Sender<Index>,
     /// Why no more is applied.
     pub(crate) stopped: OnceLock<Arc<str>>,
+    /// What a planted bug has kept from the watchers.
+    #[cfg(any(test, feature = "suite"))]
+    late: parking_lot::Mutex<Vec<(Index, Notice)>>,
 }
 
 /// The result of applying an entry. It is the same on each replica.
@@ -76,7 +79,14 @@ impl Applier {
     /// What follows `state`.
     pub(crate) fn new(state: State) -> Self {
         let (applied, _) = watch::channel(Index(state.position().id.index));
-        Self { state: ArcSwap::from_pointee(state), watchers: Watchers::default(), applied, stopped: OnceLock::new() }
+        Self {
+            state: ArcSwap::from_pointee(state),
+            watchers: Watchers::default(),
+            applied,
+            stopped: OnceLock::new(),
+            #[cfg(any(test, feature = "suite"))]
+            late: parking_lot::Mutex::default(),
+        }
     }
 
     /// The current state. A snapshot replaces it.
@@ -88,7 +98,9 @@ impl Applier {
     pub(crate) fn replace(&self, state: State) {
         let index = Index(state.position().id.index);
         self.state.store(Arc::new(state));
-        self.watchers.notify_replaced(index);
+        if !planted!(ReplacedUnnoticed) {
+            self.watchers.notify_replaced(index);
+        }
         self.applied.send_replace(index);
     }
 
@@ -128,15 +140,24 @@ impl Applier {
             notices.extend(change.map(|change| (index, change)));
         }
         let position = group.end()?;
-        self.publish(change, position, |applier| {
-            for (index, notice) in &notices {
-                match notice {
-                    Notice::Writes(writes) => applier.watchers.notify(*index, writes),
-                    Notice::Replaced => applier.watchers.notify_replaced(*index),
-                }
-            }
-        })?;
+        #[cfg(any(test, feature = "suite"))]
+        if planted!(AppliedBeforeWatchers) {
+            // In one thread nothing else runs between the two: the watchers receive the group before the next one.
+            self.notify(&std::mem::replace(&mut *self.late.lock(), notices));
+            self.publish(change, position, |_| {})?;
+            return Ok(verdicts);
+        }
+        self.publish(change, position, |applier| applier.notify(&notices))?;
         Ok(verdicts)
+    }
+
+    fn notify(&self, notices: &[(Index, Notice)]) {
+        for (index, notice) in notices {
+            match notice {
+                Notice::Writes(writes) => self.watchers.notify(*index, writes),
+                Notice::Replaced => self.watchers.notify_replaced(*index),
+            }
+        }
     }
 
     /// Applies the entries of a log after the position of the state, and makes the state durable.
@@ -231,7 +252,7 @@ impl<'c> Group<'c> {
     }
 
     fn batch(&mut self, id: LogId, batch: Batch) -> Result<(Verdict, Option<Notice>), StorageError> {
-        if self.holds(&batch.reads)? {
+        if self.holds(&batch.reads)? || planted!(ReadsDropped) {
             self.write(id, &batch.writes)?;
             return Ok((Verdict::Passed, Some(Notice::Writes(batch.writes))));
         }

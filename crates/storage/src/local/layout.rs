@@ -21,7 +21,7 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::disk::{self, Disk};
-use crate::{Digest, Incarnation, NodeId, Origin, StorageError};
+use crate::{Digest, Incarnation, NodeId, Origin, StorageError, simulated};
 
 /// The format version of the whole directory.
 const FORMAT: u32 = 2;
@@ -123,7 +123,7 @@ impl Layout {
         let layout = Self {
             format: FORMAT,
             node_id: node_id.map(str::to_owned),
-            incarnation: random::uuid(),
+            incarnation: simulated::uuid().unwrap_or_else(random::uuid),
             cluster_id: None,
             home: None,
             joining: false,

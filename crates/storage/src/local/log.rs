@@ -8,7 +8,7 @@ use super::{
     entry::{Entry, HardState, LogId},
     segment::Frame,
 };
-use crate::{StorageError, raft::boot::WINDOW};
+use crate::{StorageError, raft::boot::WINDOW, simulated};
 
 /// A durable sequence of entries with consecutive indexes, and the hard state.
 ///
@@ -103,6 +103,12 @@ impl Keep {
     /// For a node of a cluster. A leader reads for followers what it has not in memory any more, and sends a snapshot to one
     /// that is further behind. The places of the trailing entries take about 2 MiB of memory.
     pub(crate) const FOR_FOLLOWERS: Self = Self { trailing: 50_000, bytes: 8 * WINDOW };
+
+    /// [`FOR_FOLLOWERS`](Self::FOR_FOLLOWERS), except in the simulation of nodes.
+    pub(crate) fn for_followers() -> Self {
+        let kept = |window| Self { trailing: window / 256, bytes: 2 * window };
+        simulated::window().map_or(Self::FOR_FOLLOWERS, kept)
+    }
 
     /// For a node without followers.
     pub(crate) const NOTHING: Self = Self { trailing: 0, bytes: 0 };

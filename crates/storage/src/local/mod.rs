@@ -11,7 +11,7 @@ pub(crate) mod fuzzing;
 pub(crate) mod image;
 pub(crate) mod layout;
 pub(crate) mod log;
-mod log_index;
+pub(crate) mod log_index;
 #[cfg(test)]
 mod log_model;
 #[cfg(test)]
@@ -20,18 +20,18 @@ pub(crate) mod open_layout;
 mod recovery;
 mod restore;
 mod scan;
-mod scanned;
+pub(crate) mod scanned;
 pub(crate) mod segment;
-mod segment_files;
+pub(crate) mod segment_files;
 pub(crate) mod segmented_log;
-#[cfg(test)]
+#[cfg(any(test, feature = "suite"))]
 pub(crate) mod sim_disk;
 pub(crate) mod state;
 #[cfg(test)]
 mod tests;
 mod upgrade;
 mod v1;
-mod writer;
+pub(crate) mod writer;
 
 use std::{
     path::Path,
@@ -168,6 +168,17 @@ impl LocalBackend {
         options: LocalOptions,
         lock: Option<DirectoryLock>,
     ) -> Result<Self, StorageError> {
+        let (node, process) = Self::prepare(disk, options)?;
+        let of_thread = node.clone();
+        let thread = std::thread::Builder::new()
+            .name("storage".into())
+            .spawn(move || run(&of_thread, process))
+            .map_err(|error| StorageError::io("start the storage thread", error))?;
+        Ok(Self { node, thread: Mutex::new(Some(thread)), _lock: lock })
+    }
+
+    /// Opens the directory, and returns what its thread runs.
+    pub(crate) fn prepare(disk: Arc<dyn Disk>, options: LocalOptions) -> Result<(Arc<Node>, Process), StorageError> {
         let mut layout = Layout::open(&*disk, options.node_id.as_deref())?;
         if layout.needs_upgrade() {
             upgrade::run(&disk, &mut layout, &options)?;
@@ -187,17 +198,12 @@ impl LocalBackend {
         let mut log = SegmentedLog::open(segments, state.position().id)?;
         let applier = Arc::new(Applier::new(state));
         let is_lone = replay(&applier, &log, &layout)?;
-        let keep = if is_lone { Keep::NOTHING } else { Keep::FOR_FOLLOWERS };
+        let keep = if is_lone { Keep::NOTHING } else { Keep::for_followers() };
         log.purge(applier.state().position().id.index, keep)?;
         let (sender, events) = mpsc::channel();
         let term = log.reader().hard_state().vote.term;
         let node = Arc::new(Node::new(applier, disk, options, layout, sender.clone(), is_lone, term)?);
-        let of_thread = node.clone();
-        let thread = std::thread::Builder::new()
-            .name("storage".into())
-            .spawn(move || run(&of_thread, log, is_lone, &sender, &events))
-            .map_err(|error| StorageError::io("start the storage thread", error))?;
-        Ok(Self { node, thread: Mutex::new(Some(thread)), _lock: lock })
+        Ok((node, Process { log, is_lone, sender, events }))
     }
 
     /// The id of the node that the directory belongs to, if one was ever set.
@@ -218,6 +224,29 @@ impl LocalBackend {
         {
             tracing::error!("the storage thread has panicked");
         }
+    }
+}
+
+#[cfg(any(test, feature = "suite"))]
+impl LocalBackend {
+    /// A store without a thread: the caller runs its [`Process`].
+    pub(crate) fn without_thread(node: Arc<Node>) -> Self {
+        Self { node, thread: Mutex::new(None), _lock: None }
+    }
+
+    /// The index of the last entry that is applied.
+    pub(crate) fn applied(&self) -> u64 {
+        self.node.applier.applied.borrow().0
+    }
+
+    /// The state.
+    pub(crate) fn image(&self) -> Result<image::Image, StorageError> {
+        self.node.applier.state().image()
+    }
+
+    /// Why nothing is written any more.
+    pub(crate) fn stopped(&self) -> Option<StorageError> {
+        self.node.applier.stopped()
     }
 }
 
@@ -252,37 +281,61 @@ fn replay(applier: &Applier, log: &SegmentedLog, layout: &Layout) -> Result<bool
     Ok(is_lone()? && log.reader().last() == applier.state().position().id)
 }
 
-/// The thread that writes: alone, and as the driver of a member once there are others.
-fn run(node: &Arc<Node>, log: SegmentedLog, is_lone: bool, sender: &Sender<Event>, events: &Receiver<Event>) {
-    let _guard = PanicGuard::of(node, sender);
-    let (mut log, mut first, mut is_founding) = (log, None, false);
-    if is_lone {
-        let mut hard = log.reader().hard_state();
-        let candidate = node.published.view().id.unwrap_or(FOUNDER);
-        if hard.vote.candidate != candidate {
-            // Another node may have led this term, and written other entries in it.
-            hard.vote = Vote { term: hard.vote.term + 1, candidate };
-        }
-        let mut writer = Writer {
-            applier: node.applier.clone(),
-            hard,
-            log,
-            frame: Frame::new(),
-            flush_interval: node.options.flush_interval,
-            flush_bytes: node.options.flush_bytes,
-            reserve_bytes: node.options.reserve_bytes,
-            unflushed: 0,
-        };
-        let Some(next) = writer.run(node, events) else { return };
-        log = writer.log;
-        node.published.end_lone();
-        match next {
-            Next::Founded(event) => (first, is_founding) = (Some(event), true),
-            Next::Joins => node.publish_joining(),
+/// What the thread of a store runs, beside the [`Node`].
+pub(crate) struct Process {
+    pub(crate) log: SegmentedLog,
+    pub(crate) is_lone: bool,
+    /// Sends to `events`.
+    pub(crate) sender: Sender<Event>,
+    pub(crate) events: Receiver<Event>,
+}
+
+/// The writer of a node without other members.
+pub(crate) fn lone_writer(node: &Node, log: SegmentedLog) -> Writer<SegmentedLog> {
+    let mut hard = log.reader().hard_state();
+    let candidate = node.published.view().id.unwrap_or(FOUNDER);
+    if hard.vote.candidate != candidate {
+        // Another node may have led this term, and written other entries in it.
+        hard.vote = Vote { term: hard.vote.term + 1, candidate };
+    }
+    Writer {
+        applier: node.applier.clone(),
+        hard,
+        log,
+        frame: Frame::new(),
+        flush_interval: node.options.flush_interval,
+        flush_bytes: node.options.flush_bytes,
+        reserve_bytes: node.options.reserve_bytes,
+        unflushed: 0,
+        next: None,
+    }
+}
+
+/// Ends the time of a node without other members. Returns the first event of its driver, and whether it founds a cluster.
+pub(crate) fn end_lone(node: &Node, next: Next) -> (Option<Event>, bool) {
+    node.published.end_lone();
+    match next {
+        Next::Founded(event) => (Some(event), true),
+        Next::Joins => {
+            node.publish_joining();
+            (None, false)
         }
     }
-    match Threads::start(node, log, sender) {
-        Ok(threads) => Driver::new(node.clone(), threads, sender.clone(), is_founding).run(first, events),
+}
+
+/// The thread that writes: alone, and as the driver of a member once there are others.
+fn run(node: &Arc<Node>, process: Process) {
+    let Process { mut log, is_lone, sender, events } = process;
+    let _guard = PanicGuard::of(node, &sender);
+    let (mut first, mut is_founding) = (None, false);
+    if is_lone {
+        let mut writer = lone_writer(node, log);
+        let Some(next) = writer.run(node, &events) else { return };
+        log = writer.log;
+        (first, is_founding) = end_lone(node, next);
+    }
+    match Threads::start(node, log, &sender) {
+        Ok(threads) => Driver::new(node.clone(), threads, sender, is_founding).run(first, &events),
         Err(error) => drop(node.applier.stop(&error)),
     }
 }

@@ -18,7 +18,7 @@ pub(crate) struct Scanned {
     /// Index of the first entry of the current segment.
     pub(crate) first: u64,
     /// Where the last frame, or else the header, begins and ends in the current segment.
-    last_frame: u64,
+    pub(crate) last_frame: u64,
     pub(crate) end: u64,
     /// Earlier segments, and their sizes in bytes.
     pub(crate) old: Vec<(u64, u64)>,
@@ -108,6 +108,10 @@ impl Scanned {
         let is_admitted = first >= head.first && self.index.admits(first, count);
         let terms = frame.terms(payload).filter(|_| is_admitted).ok_or_else(|| reader.damaged(self.end))?;
         let (segment, offset, length) = (self.current.clone(), self.end, payload.len());
+        if planted!(TruncationLost) && count > 0 && first <= self.index.last().index {
+            (self.last_frame, self.end) = (self.end, reader.offset);
+            return Ok(());
+        }
         self.index.append(FrameRef { first, count, segment, offset, length }, &terms, frame.hard);
         (self.last_frame, self.end) = (self.end, reader.offset);
         Ok(())

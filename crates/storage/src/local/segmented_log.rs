@@ -104,7 +104,9 @@ impl Log for SegmentedLog {
         if let Err(error) = self.current.file.write_at(self.end, bytes) {
             return Err(self.undo(error));
         }
-        self.current.file.sync().map_err(|error| broken("sync the log", error))?;
+        if !planted!(AckBeforeSync) {
+            self.current.file.sync().map_err(|error| broken("sync the log", error))?;
+        }
         self.note(frame, length);
         Ok(length as u64)
     }
@@ -169,7 +171,10 @@ impl SegmentedLog {
     /// Begins a segment; stays in the current one when that fails.
     fn roll(&mut self) -> Result<(), StorageError> {
         let first = self.index.read().last().index + 1;
-        let (before, hard) = self.before(first);
+        let (before, mut hard) = self.before(first);
+        if planted!(VoteLostAtRoll) {
+            hard = HardState::default();
+        }
         match begin(&*self.segments.disk, self.current.number + 1, before, hard) {
             Ok(segment) => self.enter(segment, first, HEADER as u64),
             Err(_) => self.remove_unentered().map_err(|error| StorageError::io_kept(REMOVE, error))?,

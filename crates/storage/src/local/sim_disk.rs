@@ -1,10 +1,6 @@
 //! A simulated disk that loses unsynced data, tears writes, and injects faults.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    fmt, io,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt, io, sync::Arc};
 
 use parking_lot::Mutex;
 
@@ -38,11 +34,13 @@ struct Inner {
     names: BTreeMap<String, u64>,
     durable_names: BTreeMap<String, u64>,
     name_changes: Vec<NameChange>,
-    files: HashMap<u64, Content>,
+    files: BTreeMap<u64, Content>,
     next_file: u64,
     operations: usize,
     fault: Option<(usize, Fault)>,
-    random: u64,
+    seed: u64,
+    /// Counts what was left to chance.
+    chances: u64,
     /// Free bytes, if limited.
     free: Option<u64>,
 }
@@ -73,7 +71,7 @@ struct SimFile {
 impl SimDisk {
     pub(crate) fn new(seed: u64) -> Self {
         let disk = Self::default();
-        disk.0.lock().random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        disk.0.lock().seed = seed;
         disk
     }
 
@@ -83,6 +81,7 @@ impl SimDisk {
     }
 
     /// Sets the free space that [`Disk::room`] returns.
+    #[cfg(test)]
     pub(crate) fn set_free(&self, free: u64) {
         self.0.lock().free = Some(free);
     }
@@ -96,14 +95,14 @@ impl SimDisk {
     pub(crate) fn lose_power(&self) {
         let inner = &mut *self.0.lock();
         inner.fault = None;
-        let random = &mut inner.random;
-        let kept = next(random) as usize % (inner.name_changes.len() + 1);
+        let chance = inner.chance();
+        let kept = chance.of(0, 0) as usize % (inner.name_changes.len() + 1);
         for change in inner.name_changes.drain(..).take(kept) {
             apply_name(&mut inner.durable_names, change);
         }
         inner.names = inner.durable_names.clone();
-        for content in inner.files.values_mut() {
-            content.keep_some(random);
+        for (id, content) in &mut inner.files {
+            content.keep_some(Chance(chance.of(1, *id)));
             content.seen = content.durable.clone();
         }
     }
@@ -114,12 +113,25 @@ impl SimDisk {
     }
 
     /// The bytes of a file.
+    #[cfg(test)]
     pub(crate) fn content(&self, name: &str) -> Vec<u8> {
         let inner = self.0.lock();
         inner.files[&inner.names[name]].seen.clone()
     }
 
+    /// Changes a bit of a file, as a device may.
+    pub(crate) fn flip(&self, name: &str, bit: u64) {
+        let inner = &mut *self.0.lock();
+        let Some(content) = inner.names.get(name).and_then(|id| inner.files.get_mut(id)) else { return };
+        for bytes in [&mut content.seen, &mut content.durable] {
+            if let Some(byte) = bytes.get_mut((bit / 8) as usize) {
+                *byte ^= 1 << (bit % 8);
+            }
+        }
+    }
+
     /// Replaces the bytes of a file, durably.
+    #[cfg(test)]
     pub(crate) fn set_content(&self, name: &str, bytes: Vec<u8>) {
         let inner = &mut *self.0.lock();
         let id = inner.names[name];
@@ -127,9 +139,10 @@ impl SimDisk {
     }
 
     /// Returns a disk with the content that the operating system sees.
+    #[cfg(test)]
     pub(crate) fn copy(&self) -> Self {
         let inner = self.0.lock();
-        let copy = Self::new(inner.random);
+        let copy = Self::new(inner.seed ^ inner.chances);
         {
             let mut to = copy.0.lock();
             to.names = inner.names.clone();
@@ -158,6 +171,12 @@ impl Inner {
         hit.then_some(fault)
     }
 
+    /// What the next thing that is left to chance draws from.
+    fn chance(&mut self) -> Chance {
+        self.chances += 1;
+        Chance(Chance(self.seed).of(2, self.chances))
+    }
+
     fn change_name(&mut self, change: NameChange) -> io::Result<()> {
         if let Some(fault) = self.fault(matches!(change, NameChange::Set(..))) {
             return Err(error(fault));
@@ -181,14 +200,15 @@ impl Content {
     }
 
     /// Makes a random part of the pending changes durable and drops the rest.
-    fn keep_some(&mut self, random: &mut u64) {
-        for change in std::mem::take(&mut self.pending) {
+    fn keep_some(&mut self, chance: Chance) {
+        for (number, change) in std::mem::take(&mut self.pending).into_iter().enumerate() {
+            let keeps = |place: usize| chance.of(number as u64, place as u64).is_multiple_of(2);
             match change {
-                Change::Length(_) if next(random).is_multiple_of(2) => apply(&mut self.durable, &change),
+                Change::Length(_) if keeps(0) => apply(&mut self.durable, &change),
                 Change::Length(_) => {}
                 Change::Write(offset, data) => {
                     for (place, sector) in data.chunks(SECTOR).enumerate() {
-                        if next(random).is_multiple_of(2) {
+                        if keeps(place) {
                             apply(&mut self.durable, &Change::Write(offset + (place * SECTOR) as u64, sector.to_vec()));
                         }
                     }
@@ -278,7 +298,7 @@ impl DiskFile for SimFile {
         let written = match fault {
             None => data.len(),
             Some(Fault::Error) => 0,
-            Some(_) => next(&mut inner.random) as usize % (data.len() + 1),
+            Some(_) => inner.chance().of(0, 0) as usize % (data.len() + 1),
         };
         if let Some(content) = inner.files.get_mut(&self.id).filter(|_| written > 0) {
             content.change(Change::Write(offset, data[..written].to_vec()));
@@ -301,11 +321,12 @@ impl DiskFile for SimFile {
     fn sync(&self) -> io::Result<()> {
         let inner = &mut *self.disk.0.lock();
         let fault = inner.fault(false);
+        let chance = inner.chance();
         if let Some(content) = inner.files.get_mut(&self.id) {
             match fault {
                 None => content.sync(),
                 Some(Fault::Crash) => {}
-                Some(_) => content.keep_some(&mut inner.random),
+                Some(_) => content.keep_some(chance),
             }
         }
         fault.map_or(Ok(()), |fault| Err(error(fault)))
@@ -347,10 +368,18 @@ fn error(fault: Fault) -> io::Error {
     }
 }
 
-/// xorshift64: faults must be the same in each run of a seed.
-fn next(random: &mut u64) -> u64 {
-    *random ^= *random << 13;
-    *random ^= *random >> 7;
-    *random ^= *random << 17;
-    *random >> 8
+/// Numbers that follow from a seed and from what they are for, so that a longer file changes no other decision.
+#[derive(Clone, Copy)]
+struct Chance(u64);
+
+impl Chance {
+    /// SplitMix64 over both.
+    fn of(self, one: u64, two: u64) -> u64 {
+        let mix = |z: u64| {
+            let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ (z >> 31)
+        };
+        mix(mix(mix(self.0.wrapping_add(0x9e37_79b9_7f4a_7c15)) ^ one).wrapping_add(two)) >> 8
+    }
 }

@@ -6,6 +6,7 @@
 //! permanently: nothing is acknowledged afterwards.
 
 use std::{
+    ops::ControlFlow,
     sync::{
         Arc,
         mpsc::{Receiver, RecvTimeoutError},
@@ -47,6 +48,8 @@ pub(crate) struct Writer<L> {
     pub(crate) reserve_bytes: u64,
     /// Bytes logged since the last flush.
     pub(crate) unflushed: u64,
+    /// An event of another kind behind the last group.
+    pub(crate) next: Option<Event>,
 }
 
 /// Why a node is lone no more.
@@ -76,39 +79,52 @@ impl<L: Log> Writer<L> {
     /// durable.
     pub(crate) fn run(&mut self, node: &Node, events: &Receiver<Event>) -> Option<Next> {
         self.abort_restore();
-        let mut next = None;
         loop {
             // An idle store waits without a timer.
-            let received = match (next.take(), self.unflushed) {
+            let received = match (self.next.take(), self.unflushed) {
                 (Some(event), _) => Ok(event),
                 (None, 0) => events.recv().map_err(RecvTimeoutError::from),
                 (None, _) => events.recv_timeout(self.flush_interval),
             };
-            match received {
-                Ok(Event::Commit(first)) => {
-                    let (group, other) = gather(first, events);
-                    self.commit(group);
-                    next = other;
-                }
-                Ok(Event::Close) | Err(RecvTimeoutError::Disconnected) => break,
-                Ok(event) => {
-                    if let Some(next) = self.other(node, event) {
-                        self.flush();
-                        return Some(next);
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => self.flush(),
-            }
-            if self.unflushed >= self.flush_bytes {
-                self.flush();
+            if let ControlFlow::Break(next) = self.turn(node, received, events) {
+                return next;
             }
         }
-        self.flush();
-        None
+    }
+
+    /// Handles an event with the commits that wait behind it, or what follows from none.
+    pub(crate) fn turn(
+        &mut self,
+        node: &Node,
+        received: Result<Event, RecvTimeoutError>,
+        events: &Receiver<Event>,
+    ) -> ControlFlow<Option<Next>> {
+        match received {
+            Ok(Event::Commit(first)) => {
+                let (group, other) = gather(first, events);
+                self.commit(group);
+                self.next = other;
+            }
+            Ok(Event::Close) | Err(RecvTimeoutError::Disconnected) => {
+                self.flush();
+                return ControlFlow::Break(None);
+            }
+            Ok(event) => {
+                if let Some(next) = self.other(node, event) {
+                    self.flush();
+                    return ControlFlow::Break(Some(next));
+                }
+            }
+            Err(RecvTimeoutError::Timeout) => self.flush(),
+        }
+        if self.unflushed >= self.flush_bytes {
+            self.flush();
+        }
+        ControlFlow::Continue(())
     }
 
     /// Drops the restore that a process before this one has begun: no batch could pass.
-    fn abort_restore(&mut self) {
+    pub(crate) fn abort_restore(&mut self) {
         if self.applier.state().is_restoring() {
             let (result, _) = tokio::sync::oneshot::channel();
             self.commit(vec![Request { proposal: Proposal::other(&Payload::RestoreAbort), result }]);

@@ -30,7 +30,7 @@ const GROUP_BYTES: usize = 4 << 20;
 const GROUP_ENTRIES: usize = 256;
 
 /// What the thread does, in order.
-pub(super) enum ApplyJob {
+pub(crate) enum ApplyJob {
     /// Applies entries, and returns the results to the calls that wait here, by their indexes.
     Entries(Vec<Entry>, Vec<(u64, Reply<Index>)>),
     /// Replaces the state by one that is durable beside it.
@@ -44,13 +44,13 @@ pub(super) enum ApplyJob {
 }
 
 /// A state that has been received.
-pub(super) struct NewState {
+pub(crate) struct NewState {
     pub(super) state: State,
     pub(super) vote: Vote,
     pub(super) last: LogId,
 }
 
-pub(super) struct ApplyThread {
+pub(crate) struct ApplyThread {
     pub(super) applier: Arc<Applier>,
     pub(super) layout: Arc<OpenLayout>,
     pub(super) disk: Arc<dyn Disk>,
@@ -59,49 +59,71 @@ pub(super) struct ApplyThread {
     pub(super) flush_interval: Duration,
     pub(super) flush_bytes: u64,
     /// Bytes applied since the last flush.
-    pub(super) unflushed: u64,
+    pub(crate) unflushed: u64,
+    /// A job of another kind behind the last group.
+    pub(crate) next: Option<ApplyJob>,
+    /// A state that the thread of the disk puts in its place.
+    pub(crate) installing: Option<Installing>,
+}
+
+/// A state that is durable, until its place is, too.
+pub(crate) struct Installing {
+    pub(crate) state: State,
+    pub(crate) result: Receiver<Result<(), StorageError>>,
 }
 
 impl ApplyThread {
     /// Runs until the sender is dropped, then makes the state durable.
     pub(super) fn run(mut self, jobs: &Receiver<ApplyJob>) {
-        let mut next = None;
         loop {
-            let job = match (next.take(), self.unflushed) {
+            let job = match (self.next.take(), self.unflushed) {
                 (Some(job), _) => Ok(job),
                 (None, 0) => jobs.recv().map_err(RecvTimeoutError::from),
                 (None, _) => jobs.recv_timeout(self.flush_interval),
             };
             let is_end = matches!(job, Err(RecvTimeoutError::Disconnected));
-            let done = match job {
-                Ok(ApplyJob::Entries(entries, waiting)) => {
-                    next = self.entries(entries, waiting, jobs);
-                    if self.unflushed >= self.flush_bytes { self.flush() } else { Ok(()) }
-                }
-                Ok(ApplyJob::Install(new)) => self.install(*new),
-                Ok(ApplyJob::Discard(received, result)) => {
-                    received.discard(&*self.disk, result);
-                    Ok(())
-                }
-                Ok(ApplyJob::LowerTimeout(election_ms)) => {
-                    self.lower_timeout(election_ms);
-                    Ok(())
-                }
-                Ok(ApplyJob::NoteRemoved(removed)) => {
-                    if let Err(error) = self.layout.change(|layout| layout.note_removed(&*self.disk, removed)) {
-                        // After a restart they are unknown, and may send messages of Raft.
-                        tracing::warn!(%error, "the removed members are not stored");
-                    }
-                    Ok(())
-                }
-                Err(_) => self.flush(),
-            };
-            if let Err(error) = done {
-                self.fail(&error);
+            self.turn(job, jobs);
+            if let Some(installing) = self.installing.take() {
+                let result = installing.result.recv();
+                self.installed(installing.state, result.ok());
             }
             if is_end {
                 return;
             }
+        }
+    }
+
+    /// Does a job, or what follows from none. If it leaves `installing`, the next job follows after
+    /// [`installed`](Self::installed).
+    pub(crate) fn turn(&mut self, job: Result<ApplyJob, RecvTimeoutError>, jobs: &Receiver<ApplyJob>) {
+        let done = match job {
+            Ok(ApplyJob::Entries(entries, waiting)) => {
+                self.next = self.entries(entries, waiting, jobs);
+                if self.unflushed >= self.flush_bytes { self.flush() } else { Ok(()) }
+            }
+            Ok(ApplyJob::Install(new)) => {
+                self.install(*new);
+                Ok(())
+            }
+            Ok(ApplyJob::Discard(received, result)) => {
+                received.discard(&*self.disk, result);
+                Ok(())
+            }
+            Ok(ApplyJob::LowerTimeout(election_ms)) => {
+                self.lower_timeout(election_ms);
+                Ok(())
+            }
+            Ok(ApplyJob::NoteRemoved(removed)) => {
+                if let Err(error) = self.layout.change(|layout| layout.note_removed(&*self.disk, removed)) {
+                    // After a restart they are unknown, and may send messages of Raft.
+                    tracing::warn!(%error, "the removed members are not stored");
+                }
+                Ok(())
+            }
+            Err(_) => self.flush(),
+        };
+        if let Err(error) = done {
+            self.fail(&error);
         }
     }
 
@@ -175,23 +197,36 @@ impl ApplyThread {
         let state = self.applier.state();
         // What is applied while it flushes may not be durable.
         let flushed = state.position().id.index;
-        state.flush()?;
+        if !planted!(PurgeBeforeFlush) {
+            state.flush()?;
+        }
         self.unflushed = 0;
         let _ = self.jobs_of_disk.send(DiskJob::Purge(flushed));
         Ok(())
     }
 
-    fn install(&mut self, new: NewState) -> Result<(), StorageError> {
+    fn install(&mut self, new: NewState) {
         let (done, result) = channel();
         let _ = self.jobs_of_disk.send(DiskJob::Install(Install { vote: new.vote, last: new.last, done }));
-        result.recv().unwrap_or_else(|_| Err(self.applier.stopped().unwrap_or(StorageError::Closed)))?;
+        self.installing = Some(Installing { state: new.state, result });
+    }
+
+    /// Enters a state, with the result of the thread of the disk; `None` when that has ended.
+    pub(crate) fn installed(&mut self, state: State, result: Option<Result<(), StorageError>>) {
+        let result = result.unwrap_or_else(|| Err(self.applier.stopped().unwrap_or(StorageError::Closed)));
+        if let Err(error) = result.and_then(|()| self.enter(state)) {
+            self.fail(&error);
+        }
+    }
+
+    fn enter(&mut self, state: State) -> Result<(), StorageError> {
         self.unflushed = 0;
         if self.layout.read(|layout| layout.joining) {
             // A caller that waits for the end of the joining opens the records then, and must not receive the replacement
             // of what it has opened.
-            self.layout.change_and(|layout| layout.complete(&*self.disk), || self.applier.replace(new.state))?;
+            self.layout.change_and(|layout| layout.complete(&*self.disk), || self.applier.replace(state))?;
         } else {
-            self.applier.replace(new.state);
+            self.applier.replace(state);
         }
         let _ = self.events.send(Event::Installed);
         Ok(())

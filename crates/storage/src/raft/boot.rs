@@ -15,10 +15,16 @@ use crate::{
         segmented_log::LogReader,
         state::State,
     },
+    simulated,
 };
 
 /// The bytes of entries in memory, for followers that are behind.
 pub(crate) const WINDOW: u64 = 16 << 20;
+
+/// The bytes of entries in memory: [`WINDOW`], except in the simulation of nodes.
+pub(crate) fn window() -> u64 {
+    simulated::window().unwrap_or(WINDOW)
+}
 /// Ticks of the shortest election timeout.
 const ELECTION_TICKS: u32 = 30;
 
@@ -97,7 +103,7 @@ pub(super) fn member_of(layout: &Layout, log: &LogReader, state: &State) -> Resu
             bytes += entry.payload.len() as u64;
             entries.push_back(entry);
         }
-        while bytes > WINDOW
+        while bytes > window()
             && let Some(entry) = entries.pop_front_if(|entry| entry.id.index <= applied.index)
         {
             bytes -= entry.payload.len() as u64;

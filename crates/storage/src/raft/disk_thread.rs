@@ -23,13 +23,14 @@ use crate::{
         segmented_log::SegmentedLog,
         state::State,
     },
+    simulated,
 };
 
 /// The time after which a frame is written again for which the device had no room.
 const RETRY: Duration = Duration::from_millis(500);
 
 /// What the thread does, in order.
-pub(super) enum DiskJob {
+pub(crate) enum DiskJob {
     /// Writes a frame.
     Write(Frame),
     /// Deletes entries up to this one, up to which the state is durable.
@@ -39,14 +40,14 @@ pub(super) enum DiskJob {
 }
 
 /// The new state is durable beside the current one.
-pub(super) struct Install {
+pub(crate) struct Install {
     pub(super) vote: Vote,
     pub(super) last: LogId,
     /// Gets the result.
     pub(super) done: Sender<Result<(), StorageError>>,
 }
 
-pub(super) struct DiskThread {
+pub(crate) struct DiskThread {
     pub(super) applier: Arc<Applier>,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) log: SegmentedLog,
@@ -55,7 +56,9 @@ pub(super) struct DiskThread {
     pub(super) hard: HardState,
     pub(super) events: Sender<Event>,
     /// What the device had no room for. Later frames are merged into it, and none of them is acknowledged.
-    pub(super) pending: Option<Frame>,
+    pub(crate) pending: Option<Frame>,
+    /// Jobs behind the frames that were merged.
+    pub(crate) later: VecDeque<DiskJob>,
     /// Its sender is dropped when the node ends: nobody waits for the pending frame any more.
     pub(super) ending: Receiver<()>,
 }
@@ -63,52 +66,59 @@ pub(super) struct DiskThread {
 impl DiskThread {
     /// Runs until the senders are dropped.
     pub(super) fn run(mut self, jobs: &Receiver<DiskJob>) {
-        let mut later = VecDeque::new();
         loop {
-            let job = match (later.pop_front(), &self.pending) {
+            let job = match (self.later.pop_front(), &self.pending) {
                 (Some(job), _) => Ok(job),
                 (None, None) => jobs.recv().map_err(RecvTimeoutError::from),
                 (None, Some(_)) => jobs.recv_timeout(RETRY),
             };
-            if self.applier.stopped.get().is_some() && !matches!(job, Err(RecvTimeoutError::Disconnected)) {
-                self.pending = None;
-                // An `Install` fails as its sender is dropped.
-                continue;
-            }
-            let done = match job {
-                Ok(DiskJob::Write(frame)) => {
-                    self.merge(frame);
-                    while let Ok(job) = jobs.try_recv() {
-                        match job {
-                            DiskJob::Write(frame) => self.merge(frame),
-                            other => {
-                                later.push_back(other);
-                                break;
-                            }
-                        }
-                    }
-                    self.write()
-                }
-                Ok(DiskJob::Purge(flushed)) => self.log.purge(flushed, Keep::FOR_FOLLOWERS),
-                Ok(DiskJob::Install(install)) => {
-                    let result = self.install(&install);
-                    let _ = install.done.send(result.clone());
-                    result
-                }
-                Err(RecvTimeoutError::Timeout) => self.write(),
-                Err(RecvTimeoutError::Disconnected) => {
-                    if self.pending.is_some() && self.applier.stopped.get().is_none() {
-                        // The last try; what is not written was never acknowledged.
-                        let _ = self.write();
-                    }
-                    return;
-                }
-            };
-            if let Err(error) = done {
-                self.applier.stop(&error);
-                let _ = self.events.send(Event::Failed);
+            if !self.turn(job, jobs) {
+                return;
             }
         }
+    }
+
+    /// Does a job with the frames that wait behind it, or what follows from none. Returns false at the end.
+    pub(crate) fn turn(&mut self, job: Result<DiskJob, RecvTimeoutError>, jobs: &Receiver<DiskJob>) -> bool {
+        if self.applier.stopped.get().is_some() && !matches!(job, Err(RecvTimeoutError::Disconnected)) {
+            self.pending = None;
+            // An `Install` fails as its sender is dropped.
+            return true;
+        }
+        let done = match job {
+            Ok(DiskJob::Write(frame)) => {
+                self.merge(frame);
+                while let Ok(job) = jobs.try_recv() {
+                    match job {
+                        DiskJob::Write(frame) => self.merge(frame),
+                        other => {
+                            self.later.push_back(other);
+                            break;
+                        }
+                    }
+                }
+                self.write()
+            }
+            Ok(DiskJob::Purge(flushed)) => self.log.purge(flushed, Keep::for_followers()),
+            Ok(DiskJob::Install(install)) => {
+                let result = self.install(&install);
+                let _ = install.done.send(result.clone());
+                result
+            }
+            Err(RecvTimeoutError::Timeout) => self.write(),
+            Err(RecvTimeoutError::Disconnected) => {
+                if self.pending.is_some() && self.applier.stopped.get().is_none() {
+                    // The last try; what is not written was never acknowledged.
+                    let _ = self.write();
+                }
+                return false;
+            }
+        };
+        if let Err(error) = done {
+            self.applier.stop(&error);
+            let _ = self.events.send(Event::Failed);
+        }
+        true
     }
 
     fn merge(&mut self, frame: Frame) {
@@ -121,7 +131,9 @@ impl DiskThread {
     /// Writes the pending frame. Without room it stays pending.
     fn write(&mut self) -> Result<(), StorageError> {
         let Some(frame) = self.pending.take() else { return Ok(()) };
-        self.hard.vote = frame.vote.unwrap_or(self.hard.vote);
+        if !planted!(VoteNotStored) {
+            self.hard.vote = frame.vote.unwrap_or(self.hard.vote);
+        }
         self.hard.committed = self.hard.committed.max(frame.committed);
         let first = frame.entries.first().map(|entry| entry.id.index);
         self.frame.begin(first.unwrap_or(self.log.reader().last().index + 1), self.hard);
@@ -151,7 +163,8 @@ impl DiskThread {
         mut step: impl FnMut(&mut Self) -> Result<bool, StorageError>,
     ) -> Result<(), StorageError> {
         while !step(self)? {
-            if !matches!(self.ending.recv_timeout(RETRY), Err(RecvTimeoutError::Timeout)) {
+            // A simulated thread cannot wait: the node stops.
+            if simulated::is_on() || !matches!(self.ending.recv_timeout(RETRY), Err(RecvTimeoutError::Timeout)) {
                 return Err(StorageError::Full);
             }
         }

@@ -20,7 +20,7 @@ use keepfast_crypto::random;
 
 use super::{
     apply_thread::ApplyJob,
-    boot::{self, WINDOW},
+    boot,
     clock::{self, Clocks},
     event::{Event, Request},
     node::{Inbox, Node},
@@ -33,6 +33,7 @@ use super::{
 use crate::{
     Index, Member, Origin, StorageError,
     local::{disk::has_room, log::ReadLog},
+    simulated,
 };
 
 /// Events that are processed before the next proposal.
@@ -131,39 +132,53 @@ impl Driver {
 
     /// Runs to the end, beginning with this event.
     pub(crate) fn run(mut self, first: Option<Event>, events: &Receiver<Event>) {
-        if self.founding.is_some()
-            && let Err(error) = self.start()
-        {
-            self.fail(&error);
-        }
+        self.found();
         let mut next = first;
         loop {
-            let received = match next.take() {
-                Some(event) => Ok(event),
-                None if self.is_running => events.recv_timeout(self.until_tick()),
-                None => events.recv().map_err(RecvTimeoutError::from),
+            let received = match (next.take(), self.until_tick()) {
+                (Some(event), _) => Ok(event),
+                (None, Some(time)) => events.recv_timeout(time),
+                (None, None) => events.recv().map_err(RecvTimeoutError::from),
             };
-            let mut is_end = matches!(received, Err(RecvTimeoutError::Disconnected));
-            let mut event = received.ok();
-            for _ in 0..BURST {
-                let Some(current) = event.take().or_else(|| events.try_recv().ok()) else { break };
-                is_end |= matches!(current, Event::Close);
-                self.event(current);
-                self.follow_up();
-            }
-            if is_end {
+            let is_end = matches!(received, Err(RecvTimeoutError::Disconnected));
+            if self.turn(received.ok(), events) || is_end {
                 break;
             }
-            self.tick();
-            self.follow_up();
-            self.propose_queue();
         }
         self.end(&StorageError::Closed);
         self.threads.end();
     }
 
-    fn until_tick(&self) -> Duration {
-        Duration::from_micros(self.progress.tick.since(clock::now()).min(self.settings.tick))
+    /// Begins the first election of a node that founds its cluster.
+    pub(crate) fn found(&mut self) {
+        if self.founding.is_some()
+            && let Err(error) = self.start()
+        {
+            self.fail(&error);
+        }
+    }
+
+    /// Processes this event and those that wait, and what the time requires. Returns whether this was the end.
+    pub(crate) fn turn(&mut self, mut first: Option<Event>, events: &Receiver<Event>) -> bool {
+        let mut is_end = false;
+        for _ in 0..BURST {
+            let Some(current) = first.take().or_else(|| events.try_recv().ok()) else { break };
+            is_end |= matches!(current, Event::Close);
+            self.event(current);
+            self.follow_up();
+        }
+        if !is_end {
+            self.tick();
+            self.follow_up();
+            self.propose_queue();
+        }
+        is_end
+    }
+
+    /// The time until the next tick; `None` while the node exchanges no messages.
+    pub(crate) fn until_tick(&self) -> Option<Duration> {
+        let tick = || Duration::from_micros(self.progress.tick.since(clock::now()).min(self.settings.tick));
+        self.is_running.then(tick)
     }
 
     fn tick(&mut self) {
@@ -310,7 +325,7 @@ impl Driver {
         self.progress.backlog = self.progress.backlog.saturating_sub(bytes);
         self.pass(Input::Applied(index));
         if let Some(steps) = &mut self.steps {
-            steps.trim_log(WINDOW);
+            steps.trim_log(boot::window());
             steps.purge_stored(self.threads.log.base().index);
             if steps.members() != &*self.node.published.view.borrow().members {
                 self.note_members();
@@ -381,6 +396,9 @@ impl Driver {
     /// Drops a restore that this node does not run: one of an earlier leader, or one whose beginning was committed after
     /// its caller had given it up. No batch could pass.
     fn abort_restore(&mut self) {
+        if planted!(AbortMissing) {
+            return;
+        }
         let is_foreign = !self.node.is_restoring() && self.node.applier.state().is_restoring();
         let applied = self.steps.as_ref().map_or(0, |steps| steps.status().applied);
         if is_foreign
@@ -506,6 +524,9 @@ struct SystemChance;
 
 impl Chance for SystemChance {
     fn below(&mut self, bound: u64) -> u64 {
+        if let Some(number) = simulated::below(bound) {
+            return number;
+        }
         random::below(usize::try_from(bound).unwrap_or(usize::MAX)) as u64
     }
 }

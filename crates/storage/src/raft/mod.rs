@@ -1,11 +1,11 @@
 //! A member of a cluster: the thread that drives the state machine of `keepfast-consensus`, the threads of its disk and
 //! its state, snapshots, and the interface [`Consensus`](crate::Consensus).
 
-mod apply_thread;
+pub(crate) mod apply_thread;
 pub(crate) mod boot;
 mod clock;
 mod consensus;
-mod disk_thread;
+pub(crate) mod disk_thread;
 pub(crate) mod driver;
 pub(crate) mod event;
 pub(crate) mod node;

@@ -346,7 +346,7 @@ mod tests {
         let until = Some(clock::now() + 3_600_000_000);
         published.set_lease(until, 5, clock::offset());
         assert!(!matches!(published.lease(), Lease::None));
-        for apart in [-1_000_000, 1_000_000] {
+        for apart in [-1_000_000, -20_000, 20_000, 1_000_000] {
             published.set_lease(until, 5, clock::offset() + apart);
             assert!(matches!(published.lease(), Lease::None), "{apart}");
         }

@@ -6,14 +6,13 @@ use std::sync::{
 };
 
 use keepfast_consensus::{Body, LogId, Message};
-use tokio::task::spawn_blocking;
 
 use super::{
     event::Reply,
     snapshot::{Decoder, damaged},
 };
 use crate::{
-    Member, Origin, SnapshotParts, StorageError,
+    Member, Origin, SnapshotParts, StorageError, blocking,
     local::{
         disk::{Disk, has_room},
         image::{NewState, Row},
@@ -100,7 +99,7 @@ pub(super) async fn store(
     partial.is_over = true;
     if stored.is_err() {
         // Before the turn ends.
-        let _ = blocking(turn, partial.deletion()).await;
+        let _ = work(turn, partial.deletion()).await;
     }
     stored
 }
@@ -125,7 +124,7 @@ impl Partial<'_> {
         let (last, members) = head(message).ok_or_else(damaged)?;
         let members = members.to_vec();
         let disk = self.disk.clone();
-        self.state = Some(blocking(self.turn, move || NewState::begin(&*disk, cache_bytes)).await?);
+        self.state = Some(work(self.turn, move || NewState::begin(&*disk, cache_bytes)).await?);
         let mut decoder = Decoder::new();
         let (mut rows, mut bytes) = (Vec::new(), 0);
         while let Some(part) = parts.next().await? {
@@ -143,12 +142,12 @@ impl Partial<'_> {
         self.add(rows).await?;
         let state = self.state.take().ok_or_else(damaged)?;
         let position = Position { id: last, key_term: counts.key_term, encryptions: counts.encryptions };
-        blocking(self.turn, move || state.finish(position, &members)).await
+        work(self.turn, move || state.finish(position, &members)).await
     }
 
     async fn add(&mut self, rows: Vec<Row>) -> Result<(), StorageError> {
         let state = self.state.take().ok_or_else(damaged)?;
-        self.state = Some(blocking(self.turn, move || state.add(&rows).map(|()| state)).await?);
+        self.state = Some(work(self.turn, move || state.add(&rows).map(|()| state)).await?);
         Ok(())
     }
 
@@ -169,18 +168,16 @@ impl Drop for Partial<'_> {
         }
         let (deletion, turn) = (self.deletion(), self.turn.clone());
         // Also the one that still runs when the future is dropped has the turn.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn_blocking(move || (deletion(), turn));
-        }
+        blocking::detach(move || (deletion(), turn));
     }
 }
 
-async fn blocking<T: Send + 'static>(
+async fn work<T: Send + 'static>(
     turn: &Arc<Turn>,
-    work: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
+    act: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
 ) -> Result<T, StorageError> {
     let turn = turn.clone();
     // If nobody waits any more, the turn ends after what the work has returned.
-    let done = spawn_blocking(move || (work(), turn)).await.map(|(done, _)| done);
+    let done = blocking::run(move || (act(), turn)).await.map(|(done, _)| done);
     done.unwrap_or_else(|_| Err(StorageError::corrupt("storing a snapshot has panicked")))
 }

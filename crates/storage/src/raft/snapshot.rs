@@ -14,10 +14,9 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use keepfast_crypto::hash::sha256;
-use tokio::task::spawn_blocking;
 
 use crate::{
-    Key, MAX_SNAPSHOT_PART, SnapshotParts, StorageError,
+    Key, MAX_SNAPSHOT_PART, SnapshotParts, StorageError, blocking,
     local::image::{Image, Row, Rows},
 };
 
@@ -104,7 +103,8 @@ struct Reader {
 
 impl StateParts {
     pub(super) fn of(image: &Image) -> Result<Self, StorageError> {
-        let counts = Counts { key_term: image.position.key_term, encryptions: image.position.encryptions };
+        let encryptions = if planted!(CountNotCarriedOver) { 0 } else { image.position.encryptions };
+        let counts = Counts { key_term: image.position.key_term, encryptions };
         Ok(Self(Some(Box::new(Reader { rows: Some(image.rows()?), counts, encoder: Encoder::new() }))))
     }
 }
@@ -114,7 +114,7 @@ impl SnapshotParts for StateParts {
     async fn next(&mut self) -> Result<Option<Bytes>, StorageError> {
         let lost = || StorageError::corrupt("reading a snapshot has panicked or was dropped");
         let mut reader = self.0.take().ok_or_else(lost)?;
-        let read = spawn_blocking(move || (reader.part(), reader)).await;
+        let read = blocking::run(move || (reader.part(), reader)).await;
         let (part, reader) = read.map_err(|_| lost())?;
         self.0 = Some(reader);
         part
@@ -182,7 +182,7 @@ impl Decoder {
 
     fn end(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
         let (mut fields, digest) = bytes.split_at(END_LENGTH - 32);
-        if sha256(&[&self.digest[..], fields].concat()) != digest {
+        if sha256(&[&self.digest[..], fields].concat()) != digest && !planted!(DigestUnchecked) {
             return Err(damaged());
         }
         fields.advance(1);

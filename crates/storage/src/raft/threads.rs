@@ -1,9 +1,10 @@
 //! The threads of a member beside its driver.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
-        mpsc::{Sender, channel},
+        mpsc::{Receiver, Sender, channel},
     },
     thread::JoinHandle,
 };
@@ -52,6 +53,14 @@ impl Drop for PanicGuard {
     }
 }
 
+/// What runs on the threads of the disk and the state, with the jobs of each.
+pub(crate) struct Workers {
+    pub(crate) disk: DiskThread,
+    pub(crate) disk_jobs: Receiver<DiskJob>,
+    pub(crate) apply: ApplyThread,
+    pub(crate) apply_jobs: Receiver<ApplyJob>,
+}
+
 pub(crate) struct Threads {
     /// Reads what is durable.
     pub(super) log: LogReader,
@@ -67,6 +76,15 @@ pub(crate) struct Threads {
 impl Threads {
     /// Starts them. They report to `events`.
     pub(crate) fn start(node: &Arc<Node>, log: SegmentedLog, events: &Sender<Event>) -> Result<Self, StorageError> {
+        let (mut threads, Workers { disk, disk_jobs, apply, apply_jobs }) = Self::prepare(node, log, events);
+        let of_state = spawn("storage-apply", PanicGuard::of(node, events), move || apply.run(&apply_jobs))?;
+        let of_disk = spawn("storage-sync", PanicGuard::of(node, events), move || disk.run(&disk_jobs))?;
+        threads.handles = vec![of_state, of_disk];
+        Ok(threads)
+    }
+
+    /// What runs on them.
+    pub(crate) fn prepare(node: &Arc<Node>, log: SegmentedLog, events: &Sender<Event>) -> (Self, Workers) {
         let reader = log.reader();
         let (disk, disk_jobs) = channel();
         let (running, ending) = channel();
@@ -79,6 +97,7 @@ impl Threads {
             frame: segment::Frame::new(),
             events: events.clone(),
             pending: None,
+            later: VecDeque::new(),
             ending,
         };
         let of_state = ApplyThread {
@@ -90,11 +109,13 @@ impl Threads {
             flush_interval: node.options.flush_interval,
             flush_bytes: node.options.flush_bytes,
             unflushed: 0,
+            next: None,
+            installing: None,
         };
-        let apply_handle = spawn("storage-apply", PanicGuard::of(node, events), move || of_state.run(&apply_jobs))?;
-        let disk_handle = spawn("storage-sync", PanicGuard::of(node, events), move || of_disk.run(&disk_jobs))?;
-        let (handles, events) = (vec![apply_handle, disk_handle], events.clone());
-        Ok(Self { log: reader, disk: Some(disk), apply: Some(apply), handles, events, running: Some(running) })
+        let (handles, events) = (Vec::new(), events.clone());
+        let threads =
+            Self { log: reader, disk: Some(disk), apply: Some(apply), handles, events, running: Some(running) };
+        (threads, Workers { disk: of_disk, disk_jobs, apply: of_state, apply_jobs })
     }
 
     pub(super) fn write(&self, frame: Frame) {

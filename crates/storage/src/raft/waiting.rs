@@ -1,6 +1,6 @@
 //! Calls that wait for entries, reads and transfers.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use keepfast_consensus::{Entry, LogId, Mono};
 
@@ -37,7 +37,7 @@ pub(super) struct Waiting {
     next_expiry: Mono,
     /// Changes that are committed.
     changes: Vec<(u64, Reply<Index>)>,
-    reads: HashMap<u64, Option<Reply<Index>>>,
+    reads: BTreeMap<u64, Option<Reply<Index>>>,
     next_read: u64,
     transfers: Vec<(Mono, Reply<()>)>,
     leaving: Vec<(Mono, Reply<()>)>,
@@ -80,8 +80,9 @@ impl Waiting {
 
     pub(super) fn lose_until(&mut self, index: u64) {
         let later = self.proposed.split_off(&(index + 1));
+        let error = if planted!(OutcomeGuessed) { StorageError::NotCommitted } else { StorageError::Unknown };
         for proposed in std::mem::replace(&mut self.proposed, later).into_values() {
-            let _ = proposed.reply.send(Err(StorageError::Unknown));
+            let _ = proposed.reply.send(Err(error.clone()));
         }
     }
 
@@ -149,7 +150,7 @@ impl Waiting {
         for (_, reply) in self.changes.drain(..) {
             let _ = reply.send(Err(StorageError::Unknown));
         }
-        for reply in self.reads.drain().filter_map(|(_, reply)| reply) {
+        for reply in std::mem::take(&mut self.reads).into_values().flatten() {
             let _ = reply.send(Err(error.clone()));
         }
         for (_, reply) in self.transfers.drain(..) {

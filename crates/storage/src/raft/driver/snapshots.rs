@@ -4,11 +4,10 @@
 use std::{borrow::Cow, ops::Range};
 
 use keepfast_consensus::{Body, Input, LogId, Message, RaftId, Steps, Vote};
-use tokio::task::spawn_blocking;
 
 use super::{Driver, NO_ROLE};
 use crate::{
-    StorageError,
+    StorageError, blocking,
     local::log::ReadLog,
     raft::{
         apply_thread::{ApplyJob, NewState},
@@ -16,6 +15,7 @@ use crate::{
         event::Event,
         receive::Received,
     },
+    simulated,
 };
 
 impl Driver {
@@ -30,7 +30,7 @@ impl Driver {
             });
             let _ = events.send(Event::LogRead { first, entries });
         };
-        match self.node.published.network() {
+        match self.node.published.network().filter(|_| !simulated::is_on()) {
             Some(network) => drop(network.runtime.spawn_blocking(read)),
             None => read(),
         }
@@ -51,7 +51,7 @@ impl Driver {
         runtime.spawn(async move {
             let sent = async {
                 // It reads the tree.
-                let image = spawn_blocking(move || node.image()).await;
+                let image = blocking::run(move || node.image()).await;
                 let (head, parts) = image.unwrap_or(Err(StorageError::Closed))?;
                 let last = LogId { term: head.term, index: head.index.0 };
                 let body = Body::Snapshot { last, members: head.members };
