@@ -75,6 +75,7 @@ mod parts;
 mod policy;
 mod preliminaries;
 mod request;
+mod rewrap;
 mod seal;
 mod services;
 pub mod settings;

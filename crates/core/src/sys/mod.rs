@@ -38,6 +38,7 @@ mod seal;
 mod seal_status;
 pub(crate) mod sealed;
 mod seals;
+mod sealwrap;
 mod system;
 mod tools;
 mod tune;
@@ -86,6 +87,7 @@ impl Engine for System {
         unseal::routes(r);
         seal::routes(r);
         seals::routes(r);
+        sealwrap::routes(r);
         health::routes(r);
         leader::routes(r);
         audit::routes(r);

@@ -37,6 +37,7 @@ mod rekey;
 mod replaced;
 mod seal;
 mod seal_rules;
+mod seal_wrap;
 mod seals;
 mod shares;
 mod snapshots;
