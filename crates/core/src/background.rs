@@ -14,6 +14,7 @@ use crate::keyring_rotation::rotate_worn_key;
 use crate::layout::SYSTEM_STORAGE;
 use crate::lockout::Lockout;
 use crate::mount::permit::TickPermit;
+use crate::rewrap;
 use crate::unreadable::confined;
 use crate::unsealed::Unsealed;
 
@@ -30,19 +31,20 @@ const REMINDER: Duration = Duration::from_secs(600);
 
 /// The background tasks of the leader; they stop when this is dropped.
 pub(crate) struct BackgroundTasks {
-    task: tokio::task::JoinHandle<()>,
+    tasks: [tokio::task::JoinHandle<()>; 2],
 }
 
 impl Drop for BackgroundTasks {
     fn drop(&mut self) {
-        self.task.abort();
+        self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
     }
 }
 
 impl BackgroundTasks {
     /// Starts the tasks.
     pub(crate) fn start(unsealed: Arc<Unsealed>, clocks: Arc<Clocks>) -> Self {
-        BackgroundTasks { task: tokio::spawn(run(unsealed, clocks)) }
+        let rewrap = tokio::spawn(rewrap::run(unsealed.clone()));
+        BackgroundTasks { tasks: [tokio::spawn(run(unsealed, clocks)), rewrap] }
     }
 }
 

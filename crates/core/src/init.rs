@@ -6,7 +6,7 @@ use keepfast_crypto::locked::Key256;
 use keepfast_crypto::random;
 use keepfast_crypto::secret::{SecretBytes, SecretString};
 use keepfast_framework::{Engine as _, Error, Result, Status};
-use keepfast_storage::{Barrier, MemoryBackend, StorageError};
+use keepfast_storage::{Barrier, MemoryBackend, StorageError, WrapKeys};
 
 use crate::admission::Admission;
 use crate::audit::{self, DeviceOptions};
@@ -107,19 +107,24 @@ async fn initialize_once<T>(
     };
     let seals = working_seals(server).await?;
     let kek = seals.first().map(|seal| seal.kek.kek().clone());
-    let config = slots::first(Initial {
+    // Later the recovery keys are not at hand, whose slot must have the wrap keys.
+    let wraps = !seals.is_empty() && !server.parts.settings.disable_sealwrap;
+    let wrap_keys = if wraps { WrapKeys::first() } else { WrapKeys::default() };
+    let initial = Initial {
         cluster_name: name,
         cluster_id: random::uuid(),
         root: &root,
         seals,
         shares,
         forbids_break_glass: server.parts.settings.disable_break_glass,
-    })?;
+    };
+    let config = slots::first_with(initial, wrap_keys)?;
     let first = config.seal_slots().next().map(|slot| slot.id);
     let opens = first.zip(kek).map(|(id, kek)| WayIn::Slot(id, kek));
     let staged = Arc::new(MemoryBackend::new());
     Barrier::create(staged.clone(), &root, config.to_bytes()?, server.parts.clock.now().unix()).await?;
-    let response = respond(fill(&server.parts, staged.clone(), &root, &config, first_token).await?)?;
+    let by = (&config, opens.as_ref());
+    let response = respond(fill(&server.parts, staged.clone(), &root, by, first_token).await?)?;
     match Barrier::publish(&staged, &*server.parts.backend).await {
         Ok(()) => Ok((response, opens)),
         Err(StorageError::Conflict) => Err(initialized()),
@@ -147,7 +152,7 @@ async fn fill(
     parts: &ServerParts,
     staged: Arc<MemoryBackend>,
     root: &Key256,
-    config: &SealConfig,
+    (config, way): (&SealConfig, Option<&WayIn>),
     first_token: FirstToken<'_>,
 ) -> Result<Initialized> {
     // The devices are opened at unseal; here they only get their salts.
@@ -158,7 +163,7 @@ async fn fill(
     // No rules apply to a storage that no server serves yet.
     let rules = Arc::new(Admission::without_rules(parts.clock.clone())).source();
     let nothing = WayIn::Known(Default::default());
-    let current_seal = CurrentSeal::new(config, &nothing, staged, None, &barrier);
+    let current_seal = CurrentSeal::new(config, way.unwrap_or(&nothing), staged, None, &barrier, parts.clock.clone());
     let unsealed = Unsealed::open(parts, OpenInputs { barrier, current_seal, devices, rules }).await?;
     let mut tx = unsealed.barrier.begin();
     // A chosen token has the path of a token that another token created, as in OpenBao.

@@ -76,6 +76,7 @@ mod parts;
 mod policy;
 mod preliminaries;
 mod request;
+mod rewrap;
 mod seal;
 pub mod self_init;
 mod services;

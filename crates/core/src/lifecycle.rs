@@ -371,6 +371,7 @@ async fn open(
     let parts = &lifecycle.parts;
     let devices = parts.open_devices()?;
     let barrier = parts.open_barrier(parts.backend.clone(), root).await?;
+    config.unlock_wrapped_values(way, &barrier)?;
     lifecycle.self_init.observe(&barrier).await?;
     let connection = match kept.take() {
         Some(connection) => Some(connection.reopen(&barrier, parts.clock.clone()).await?),
@@ -577,7 +578,8 @@ async fn open_services(
     (config, way): (&SealConfig, &WayIn),
 ) -> Result<Arc<Unsealed>> {
     let others = Announcer::of(&parts.membership);
-    let current_seal = CurrentSeal::new(config, way, parts.backend.clone(), others, &barrier);
+    let clock = parts.clock.clone();
+    let current_seal = CurrentSeal::new(config, way, parts.backend.clone(), others, &barrier, clock);
     current_seal.follow_stored().await?;
     let rules = parts.admission.source();
     let opened = Unsealed::open(parts, OpenInputs { barrier, current_seal, devices, rules }).await;

@@ -31,6 +31,8 @@ pub struct Settings {
     pub storage_type: String,
     /// Whether recovery keys never unseal, also when no seal works (`disable_break_glass`).
     pub disable_break_glass: bool,
+    /// Whether no value is wrapped (`disable_sealwrap`).
+    pub disable_sealwrap: bool,
     /// The declared audit devices (invariant 12 of `docs/invariants.md`).
     pub audit: Vec<AuditSettings>,
     /// The files that no audit device may write to.
@@ -264,6 +266,7 @@ impl Default for Settings {
             cluster_name: String::new(),
             storage_type: "inmem".into(),
             disable_break_glass: false,
+            disable_sealwrap: false,
             audit: Vec::new(),
             own_files: Arc::default(),
             allow_api_audit_creation: false,

@@ -47,7 +47,7 @@ pub struct BuiltIn {
     pub storage: Option<&'static str>,
     /// Reported as not replicated.
     pub local: bool,
-    /// Reported as seal-wrapped.
+    /// Reported as seal-wrapped, although only [`Engine::WRAPPED`] is wrapped.
     pub seal_wrap: bool,
     /// Request headers that are reported as passed to the engine.
     pub passthrough_request_headers: &'static [&'static str],
@@ -85,6 +85,8 @@ pub struct Traits {
     pub per_token: bool,
     /// See [`Engine::LOCKS_OUT`].
     pub locks_out: bool,
+    /// See [`Engine::WRAPPED`].
+    pub wrapped: &'static [&'static str],
 }
 
 impl Traits {
@@ -96,6 +98,7 @@ impl Traits {
             in_core: E::IN_CORE,
             per_token: E::PER_TOKEN,
             locks_out: E::LOCKS_OUT,
+            wrapped: E::WRAPPED,
         }
     }
 }
@@ -132,6 +135,9 @@ pub trait Engine: Sized + Send + Sync + 'static {
     const PER_TOKEN: bool = false;
     /// Whether failed logins lock a user out (`user_lockout`).
     const LOCKS_OUT: bool = false;
+    /// The prefixes of the records of a mount that are wrapped (seal wrap), as their values open other systems or protect
+    /// other data: folders with their final slash, or whole keys.
+    const WRAPPED: &'static [&'static str] = &[];
 
     /// Declares the routing table with all paths.
     fn routes(routes: &mut Routes<Self>);

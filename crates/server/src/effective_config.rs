@@ -153,6 +153,7 @@ impl EffectiveConfig {
             cluster_port: None,
             disable_standby_reads: config.disable_standby_reads,
             disable_break_glass: config.disable_break_glass,
+            disable_sealwrap: config.disable_sealwrap,
             join: JoinSettings {
                 client: Some(Arc::new(HttpJoinClient)),
                 retry: config.raft.retry_join.clone(),

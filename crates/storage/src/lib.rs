@@ -33,8 +33,8 @@ mod watch;
 
 pub use backend::{Backend, Index};
 pub use barrier::{
-    Barrier, BarrierError, BarrierOptions, KeyStatus, MAX_ENCRYPTIONS, OperationCounts, RestoreMark, RootKey,
-    SealChange, SealRecord, derive_key,
+    Barrier, BarrierError, BarrierOptions, KeyStatus, MAX_ENCRYPTIONS, OperationCounts, RestoreMark, Rewrap, Rewrapped,
+    RootKey, SealChange, SealRecord, WrapKeySource, WrapKeys, Wraps, derive_key,
 };
 pub use batch::{Batch, Digest, Read, Write};
 pub use consensus::{
@@ -50,5 +50,5 @@ pub use raft::SnapshotRecords;
 pub use role::{Leader, Role};
 pub use transact::{Tries, TxError};
 pub use tx::{OwnedReadTx, ReadTx, Tx};
-pub use view::View;
+pub use view::{View, Wrapping};
 pub use watch::Watch;

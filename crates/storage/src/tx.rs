@@ -83,6 +83,8 @@ impl DerefMut for OwnedReadTx {
 pub struct Tx {
     reading: OwnedReadTx,
     accepts_writes: bool,
+    /// The written values that are wrapped.
+    wrapped: BTreeSet<Key>,
     /// Why the transaction can no longer be committed.
     refused: Option<StorageError>,
 }
@@ -116,7 +118,7 @@ impl OwnedReadTx {
 
     /// A read-only [`Tx`] for code that takes a [`Tx`]: a commit with writes fails with [`StorageError::ReadOnly`].
     pub fn refusing_writes(self) -> Tx {
-        Tx { reading: self, accepts_writes: false, refused: None }
+        Tx { reading: self, accepts_writes: false, wrapped: BTreeSet::new(), refused: None }
     }
 }
 
@@ -257,7 +259,8 @@ impl ReadTx {
 
 impl Tx {
     pub(crate) fn new(barrier: Arc<Barrier>) -> Self {
-        Self { reading: OwnedReadTx::new(barrier, true), accepts_writes: true, refused: None }
+        let reading = OwnedReadTx::new(barrier, true);
+        Self { reading, accepts_writes: true, wrapped: BTreeSet::new(), refused: None }
     }
 
     /// Creates or replaces a record at commit. An invalid path makes the commit fail.
@@ -296,7 +299,7 @@ impl Tx {
         }
         let mut reads = listings;
         reads.extend(read_set.into_iter().map(|(key, seen)| Read::Value { key, seen }));
-        Box::pin(barrier.commit(reads, writes.into_iter())).await.map(Some)
+        Box::pin(barrier.commit(reads, writes.into_iter(), &self.wrapped)).await.map(Some)
     }
 
     fn write(&mut self, view: &View, key: &str, value: Option<Bytes>) {
@@ -304,7 +307,14 @@ impl Tx {
         let key = reading.set_path(view, key).and_then(|()| Key::new(&reading.path));
         match key {
             _ if !self.accepts_writes => self.refused = Some(StorageError::ReadOnly),
-            Ok(key) => drop(reading.writes.insert(key, value)),
+            Ok(key) => {
+                if value.is_some() && view.wraps(key.as_str()) {
+                    self.wrapped.insert(key.clone());
+                } else if !self.wrapped.is_empty() {
+                    self.wrapped.remove(&key);
+                }
+                reading.writes.insert(key, value);
+            }
             Err(error) => self.refused = Some(error),
         }
     }

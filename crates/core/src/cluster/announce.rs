@@ -22,7 +22,7 @@ impl Announcer {
         Some(Announcer { consensus: consensus.clone(), port: port.clone() })
     }
 
-    /// Sends a root key to all other members.
+    /// Sends a root key, or wrap keys, to all other members.
     ///
     /// # Errors
     /// 503 when it did not reach a quorum of the voters: those that it did not reach seal with the change.
@@ -31,14 +31,15 @@ impl Announcer {
         let reached = join_all(members.iter().map(|member| self.reach(&own, member, coming))).await;
         let voters = || members.iter().zip(&reached).filter(|(member, _)| member.voter);
         let (all, with_root) = (voters().count(), voters().filter(|(_, is_reached)| **is_reached).count());
+        let what = if coming.wrap_keys().is_some() { "wrap keys" } else { "root key" };
         for (member, _) in members.iter().zip(&reached).filter(|(_, is_reached)| !**is_reached) {
-            tracing::warn!(node = %member.node, "a member did not get the new root key, and needs the current shares");
+            tracing::warn!(node = %member.node, "a member did not get the new {what}, and may need the current shares");
         }
         if with_root > all / 2 {
             return Ok(());
         }
         let text = format!(
-            "the new root key reached {with_root} of {all} voters, which is no quorum; nothing was changed: send the request \
+            "the new {what} reached {with_root} of {all} voters, which is no quorum; nothing was changed: send the request \
              again when more members are unsealed and in contact"
         );
         Err(Error::new(Status::UNAVAILABLE, text))

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use keepfast_crypto::locked::Key256;
 use keepfast_crypto::secret::SecretBytes;
 use keepfast_framework::{Incoming, Result, Timestamp};
-use keepfast_storage::{Backend, Member, Origin, PeerKind, Transport};
+use keepfast_storage::{Backend, Member, Origin, PeerKind, Transport, WrapKeys};
 
 use crate::Response;
 
@@ -29,15 +29,31 @@ pub(crate) const AUTHORITY: &str = "certificate authority of the cluster port";
 /// The longest [`ComingRoot::seal`], in bytes.
 pub const MAX_SEAL_KEY: usize = 1024;
 
-/// A root key that is about to encrypt the keyring.
+/// The beginning of [`ComingRoot::seal`] with wrap keys.
+const WRAP_KEYS: &[u8] = b"kf wrap keys 2 ";
+
+/// A root key that is about to encrypt the keyring, or wrap keys that are about to be in the seal record.
 pub struct ComingRoot {
     /// The SHA-256 of the seal record that is committed with the keyring.
     pub record: [u8; 32],
     /// The root key.
     pub root: Key256,
     /// Empty: the record has the keys of its slots under the root key. Earlier versions send the unseal key, and refuse a
-    /// root key without it. At most [`MAX_SEAL_KEY`] bytes.
+    /// root key without it. Otherwise the wrap keys of the record, whose root key is the current one. At most
+    /// [`MAX_SEAL_KEY`] bytes.
     pub seal: SecretBytes,
+}
+
+impl ComingRoot {
+    /// [`seal`](Self::seal) with these wrap keys.
+    pub(crate) fn of_wrap_keys(keys: &WrapKeys) -> SecretBytes {
+        SecretBytes::new([WRAP_KEYS, keys.to_bytes().expose()].concat())
+    }
+
+    /// The wrap keys; `None` for a root key.
+    pub(crate) fn wrap_keys(&self) -> Option<WrapKeys> {
+        WrapKeys::from_bytes(self.seal.expose().strip_prefix(WRAP_KEYS)?)
+    }
 }
 
 /// The cluster port of a process.

@@ -325,7 +325,7 @@ async fn opened(node: &Arc<Node>, share: &keepfast_crypto::secret::SecretBytes) 
     let root = config.open(&way).unwrap().unwrap();
     let barrier = parts.open_barrier(parts.backend.clone(), &root).await.unwrap();
     parts.take_over(&barrier).await.unwrap();
-    let current_seal = CurrentSeal::new(&config, &way, parts.backend.clone(), None, &barrier);
+    let current_seal = CurrentSeal::new(&config, &way, parts.backend.clone(), None, &barrier, parts.clock.clone());
     let rules = parts.admission.source();
     Unsealed::open(parts, OpenInputs { barrier, current_seal, devices: Vec::new(), rules }).await.unwrap()
 }

@@ -39,7 +39,7 @@ pub(crate) struct MountEntry {
     /// Stored and returned, without effect.
     #[serde(default)]
     pub(crate) local: bool,
-    /// Stored and returned, without effect: the barrier encrypts every value.
+    /// Whether all its values are wrapped; otherwise those that its engine declares are.
     #[serde(default)]
     pub(crate) seal_wrap: bool,
     /// Stored and returned, without effect.

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use keepfast_crypto::random;
-use keepfast_framework::engine::{BuiltIn, Registered, Registry};
+use keepfast_framework::engine::{BuiltIn, Registered, Registry, Traits};
 use keepfast_framework::mount::MountInfo;
 use keepfast_framework::{Error, Kind, Records, Result, Status};
-use keepfast_storage::{Page, ReadTx, Tx, View};
+use keepfast_storage::{Page, ReadTx, Tx, View, Wrapping};
 
 use super::entry::{MountConfig, MountEntry};
 use super::router::{Mounted, Router, storage_prefix};
 use crate::invalidation::{CacheOwner, CommittedChange, Followed};
-use crate::layout::MOUNT_ENTRIES;
+use crate::layout::{ENGINE_STORAGE, MOUNT_ENTRIES};
 use crate::namespace::NamespaceId;
 use crate::settings::Settings;
 use crate::unreadable;
@@ -120,7 +120,26 @@ impl Mounts {
             ttl: entry.ttl(&self.settings),
         };
         let view = self.storage.sub(&storage_prefix(&entry, &registered.traits));
+        let view = view.wrapping(self.wrapping(&entry, &registered.traits));
         Some(Mounted::new(entry, info, view, registered))
+    }
+
+    /// Which values of a mount are wrapped.
+    fn wrapping(&self, entry: &MountEntry, traits: &Traits) -> Wrapping {
+        match (self.settings.disable_sealwrap, entry.seal_wrap && traits.built_in.is_none()) {
+            (true, _) => Wrapping::Never,
+            (false, true) => Wrapping::Always,
+            (false, false) => Wrapping::Below(traits.wrapped),
+        }
+    }
+
+    /// Whether the value at a storage path must be wrapped; `None` outside of the storage of mounts, and for a mount that
+    /// cannot be read.
+    pub(crate) fn wraps(&self, path: &str) -> Option<bool> {
+        let below = ENGINE_STORAGE.iter().find_map(|storage| path.strip_prefix(storage))?;
+        let (uuid, _) = below.split_once('/')?;
+        let mounted = self.with_leaving(uuid)?;
+        path.starts_with(mounted.view.prefix()).then(|| mounted.view.wraps(path))
     }
 
     /// Writes an entry; the router follows the commit.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use keepfast_crypto::hash::sha256;
+use keepfast_crypto::locked::Key256;
 use keepfast_crypto::secret::SecretBytes;
 use keepfast_framework::{Clock, Error, Result, Status};
 use keepfast_storage::{Backend, Barrier, SealChange, SealRecord, StorageError};
@@ -16,6 +17,8 @@ use super::record::{KnownKeys, SealConfig, WayIn};
 use super::rekey::Rekey;
 use super::shares::Unsealing;
 use super::slots::{Change, Changed, apply, current_root};
+use super::wrap_rotation::WrapRotation;
+use super::wrapped_slot::OpenedSlot;
 use crate::cluster::announce::Announcer;
 use crate::cluster::port::ComingRoot;
 
@@ -28,8 +31,8 @@ pub(crate) struct CurrentSeal {
     known: Arc<FollowedKeys>,
     /// The storage of the seal record.
     backend: Arc<dyn Backend>,
-    /// The other members, which get a new root key before its record; `None` without a cluster.
-    others: Option<Announcer>,
+    /// Changes the wrap keys. The other members get a new root key as they get those.
+    pub(crate) wrap: Arc<WrapRotation>,
     /// The rotation of the root key and the unseal keys in progress, at most one.
     pub(crate) rekey: Arc<tokio::sync::Mutex<Option<Rekey>>>,
     /// The rotation of the recovery keys in progress, at most one.
@@ -38,8 +41,6 @@ pub(crate) struct CurrentSeal {
     pub(crate) root_generation: Arc<tokio::sync::Mutex<Option<RootGeneration>>>,
     /// The recovery keys that were submitted to let them unseal.
     pub(crate) break_glass: Arc<tokio::sync::Mutex<Unsealing>>,
-    /// Held while the seal record changes.
-    changing: tokio::sync::Mutex<()>,
 }
 
 impl CurrentSeal {
@@ -50,16 +51,18 @@ impl CurrentSeal {
         backend: Arc<dyn Backend>,
         others: Option<Announcer>,
         barrier: &Arc<Barrier>,
+        clock: Arc<dyn Clock>,
     ) -> Self {
+        let known = FollowedKeys::new(config, way, barrier);
+        let wrap = WrapRotation::new(&known, backend.clone(), others, barrier, clock);
         CurrentSeal {
-            known: FollowedKeys::new(config, way, barrier),
+            known,
             backend,
-            others,
+            wrap,
             rekey: Arc::default(),
             recovery_rekey: Arc::default(),
             root_generation: Arc::default(),
             break_glass: Arc::default(),
-            changing: tokio::sync::Mutex::default(),
         }
     }
 
@@ -100,7 +103,7 @@ impl CurrentSeal {
         mut change: Change,
         is_due: impl FnOnce(&SealConfig) -> Result<bool>,
     ) -> Result<bool> {
-        let _changing = self.changing.lock().await;
+        let _changing = self.wrap.changing.lock().await;
         let from = SealRecord::load(&*self.backend).await?.ok_or_else(Error::sealed)?;
         let (config, known) = (SealConfig::from_bytes(&from)?, self.known.get());
         if !is_due(&config)? {
@@ -111,15 +114,19 @@ impl CurrentSeal {
             _ => (false, None),
         };
         let root = current_root(&config, barrier, &known)?;
-        let Changed { config, root } = apply(&config, change, &root, &known)?;
+        let Changed { config, root, opened } = apply(&config, change, &root, &known)?;
         let to = config.to_bytes()?;
         match root {
             Some(root) => {
                 let coming = ComingRoot { record: sha256(&to), root, seal: SecretBytes::default() };
-                self.replace(barrier, &coming, SealChange { from, to, with }).await?;
+                if let Some(others) = &self.wrap.others {
+                    others.announce(&coming).await?;
+                }
+                settled(barrier.rewrap_root(&coming.root, Some(SealChange { from, to, with })).await)?;
             }
             None => settled(SealRecord::replace(&*self.backend, &from, to).await)?,
         }
+        self.known.add_opened(opened);
         if has_new_shares {
             reset(&self.break_glass, Unsealing::reset);
         }
@@ -135,36 +142,41 @@ impl CurrentSeal {
     }
 
     /// The slot key of a slot, by the escrow of the record.
-    pub(crate) fn knows(&self, slot: u32) -> Option<keepfast_crypto::locked::Key256> {
+    pub(crate) fn knows(&self, slot: u32) -> Option<Key256> {
         self.known.get().slots.into_iter().find(|(id, _)| *id == slot).map(|(_, key)| key)
     }
 
-    /// Commits a root key and the seal record that holds it, after the other members have got it.
-    async fn replace(&self, barrier: &Barrier, coming: &ComingRoot, change: SealChange) -> Result<()> {
-        if let Some(others) = &self.others {
-            others.announce(coming).await?;
-        }
-        settled(barrier.rewrap_root(&coming.root, Some(change)).await)
+    /// Keeps the keys of a slot whose KEK its seal has unwrapped.
+    pub(crate) fn learn(&self, slot: u32, kek: &Key256) {
+        self.known.add_opened([OpenedSlot::new(slot, kek)]);
     }
 
-    /// Expects that another node commits this root key, for 30 seconds. Returns false when it cannot be used.
+    /// Expects that another node commits this root key, or these wrap keys, for 30 seconds. Returns false when it cannot be
+    /// used.
     pub(crate) fn expect(&self, barrier: &Arc<Barrier>, coming: &ComingRoot, clock: Arc<dyn Clock>) -> bool {
         let record = coming.record;
-        if !barrier.expect_root(record, &coming.root) {
+        let is_expected = match coming.wrap_keys() {
+            Some(keys) => self.known.expect(record, keys),
+            None => barrier.expect_root(record, &coming.root),
+        };
+        if !is_expected {
             return false;
         }
-        let barrier = Arc::downgrade(barrier);
+        let (barrier, known) = (Arc::downgrade(barrier), Arc::downgrade(&self.known));
         tokio::spawn(async move {
             clock.sleep_until(clock.now().after(EXPECTED_FOR)).await;
             if let Some(barrier) = barrier.upgrade() {
                 barrier.forget_root(&record);
+            }
+            if let Some(known) = known.upgrade() {
+                known.forget(&record);
             }
         });
         true
     }
 }
 
-fn settled(result: Result<(), StorageError>) -> Result<()> {
+pub(super) fn settled(result: Result<(), StorageError>) -> Result<()> {
     match result {
         Ok(()) => Ok(()),
         Err(StorageError::Conflict) => {

@@ -18,6 +18,8 @@ pub(crate) mod shares;
 pub(crate) mod slots;
 #[cfg(test)]
 pub(crate) mod test_seal;
+pub(crate) mod wrap_rotation;
+pub(crate) mod wrapped_slot;
 
 pub(crate) use access::{SealAccess, Seals};
 pub(crate) use current::CurrentSeal;

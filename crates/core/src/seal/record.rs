@@ -3,7 +3,8 @@
 //! Each slot has a random key of its own, the KEK. The KEK of a seal is stored as the seal wrapped it; that of the shares
 //! is the key that the shares combine to. The slot key `Kr = HKDF(KEK, "root")` encrypts the root key, and the root key
 //! encrypts `Kr` (the escrow), so that an unsealed server can put another root key into every slot without the seals and
-//! the shares. An HMAC under the root key covers the record.
+//! the shares. An HMAC under the root key covers the record. The wrap keys are in every slot in the same way, see
+//! [`wrapped_slot`](super::wrapped_slot).
 
 use std::collections::BTreeSet;
 
@@ -24,6 +25,7 @@ use super::record_v1::{self, RecordV1};
 use super::set::MAX_SEALS;
 use super::shape::SealShape;
 use super::share_key;
+use super::wrapped_slot::OpenedSlot;
 
 /// The longest record in bytes: a node that joins accepts no longer one.
 pub(super) const MAX_RECORD: usize = 64 << 10;
@@ -46,6 +48,9 @@ pub(crate) struct SealConfig {
     pub(crate) break_glass: BreakGlass,
     /// Counts the root keys, from 1.
     pub(crate) generation: u64,
+    /// The generation of the newest wrap key; 0, and then not stored, if there is none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) wrap_generation: u32,
     /// The id of the next slot: an id is never used twice.
     pub(crate) next_slot: u32,
     /// The ways to the root key.
@@ -88,6 +93,12 @@ pub(crate) struct Slot {
     pub(crate) root: String,
     /// The slot key under the root key, base64.
     pub(crate) escrow: String,
+    /// The wrap keys under the KEK, base64; `None` if there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) wrap: Option<String>,
+    /// The key of `wrap` under the newest wrap key, base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) wrap_escrow: Option<String>,
 }
 
 /// A [`WrappedKey`] as stored, with its bytes in base64.
@@ -141,6 +152,8 @@ pub(crate) struct KnownKeys {
     pub(crate) slots: Vec<(u32, Key256)>,
     /// The unseal key, of a record of the first version only.
     pub(crate) v1: Option<Key256>,
+    /// The keys of slots whose KEK this server has seen, for the wrap keys.
+    pub(crate) opened: Vec<OpenedSlot>,
 }
 
 impl SealConfig {
@@ -162,7 +175,8 @@ impl SealConfig {
             1 => Ok(serde_json::from_slice::<RecordV1>(bytes)?.into()),
             2 => {
                 let config: Self = serde_json::from_slice(bytes)?;
-                if config.to_bytes()? != bytes || config.slots.len() > MAX_SEALS + 1 || config.has_repeated_slots() {
+                let is_whole = config.has_wrap_keys_in_all_slots_or_none() && !config.has_repeated_slots();
+                if config.to_bytes()? != bytes || config.slots.len() > MAX_SEALS + 1 || !is_whole {
                     return Err(Error::internal("the record of the seal is damaged"));
                 }
                 Ok(config)
@@ -248,10 +262,14 @@ impl SealConfig {
             WayIn::Known(known) if self.version == 1 => known.v1.as_ref().and_then(|key| self.open_v1(key)),
             WayIn::Known(known) => known.slots.iter().find_map(|(id, key)| self.open_slot(*id, key)),
         };
-        if let Some(root) = &root {
-            self.check_mac(root)?;
+        let Some(root) = root else { return Ok(None) };
+        self.check_mac(&root)?;
+        // Without the wrap keys the server would lose the wrapped values.
+        match (self.wrap_keys(way), way) {
+            (Some(_), _) => Ok(Some(root)),
+            (None, WayIn::Known(_)) => Ok(None),
+            (None, _) => Err(Error::internal("the seal record is damaged: its wrap keys do not open")),
         }
-        Ok(root)
     }
 
     fn open_v1(&self, unseal_key: &Key256) -> Option<Key256> {
@@ -333,6 +351,10 @@ impl StoredKey {
             tag: optional(&self.tag)?,
         })
     }
+}
+
+fn is_zero(generation: &u32) -> bool {
+    *generation == 0
 }
 
 /// The key of a slot, which encrypts the root key.

@@ -52,6 +52,8 @@ impl From<RecordV1> for SealConfig {
             kek_generation: 1,
             root: record.sealed_root,
             escrow: String::new(),
+            wrap: None,
+            wrap_escrow: None,
         };
         let shares = Shares { role: ShareRole::Unseal, shape: record.shape, slot: Some(SLOT), check: String::new() };
         SealConfig {
@@ -60,6 +62,7 @@ impl From<RecordV1> for SealConfig {
             cluster_id: record.cluster_id,
             break_glass: BreakGlass::On,
             generation: 1,
+            wrap_generation: 0,
             next_slot: SLOT + 1,
             slots: vec![slot],
             shares: Some(shares),

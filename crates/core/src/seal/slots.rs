@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use keepfast_crypto::locked::Key256;
 use keepfast_framework::{Error, Result, Status};
-use keepfast_storage::{Barrier, Key as StorageKey, derive_key};
+use keepfast_storage::{Barrier, Key as StorageKey, WrapKeys, derive_key};
 
 use super::proven::ProvenKek;
 use super::record::{
@@ -16,6 +16,7 @@ use super::record::{
 use super::set::MAX_SEALS;
 use super::shape::SealShape;
 use super::share_key;
+use super::wrapped_slot::OpenedSlot;
 
 /// A seal that gets a slot.
 pub(crate) struct NewSlot {
@@ -55,6 +56,8 @@ pub(crate) enum Change {
     BreakGlass { to: BreakGlass, quorum: Option<Key256>, root: Key256 },
     /// Seals take over from others, or from shares, or shares take over from seals.
     Migrate(Migration),
+    /// Other wrap keys, in all slots.
+    WrapKeys(WrapKeys),
 }
 
 /// A migration, which a quorum of the shares has authorized. The shares keep their values.
@@ -74,6 +77,8 @@ pub(crate) struct Changed {
     pub(crate) config: SealConfig,
     /// The root key, if it changes.
     pub(crate) root: Option<Key256>,
+    /// The keys of the slots whose KEK the change has.
+    pub(crate) opened: Vec<OpenedSlot>,
 }
 
 /// What a record is created from.
@@ -89,8 +94,14 @@ pub(crate) struct Initial<'a> {
     pub(crate) forbids_break_glass: bool,
 }
 
-/// The first record of a storage.
+/// The first record of a storage, without wrap keys.
+#[cfg(test)]
 pub(crate) fn first(initial: Initial<'_>) -> Result<SealConfig> {
+    first_with(initial, WrapKeys::default())
+}
+
+/// The first record of a storage.
+pub(crate) fn first_with(initial: Initial<'_>, wrap_keys: WrapKeys) -> Result<SealConfig> {
     let role = if initial.seals.is_empty() { ShareRole::Unseal } else { ShareRole::Recovery };
     let config = SealConfig {
         version: 2,
@@ -98,6 +109,7 @@ pub(crate) fn first(initial: Initial<'_>) -> Result<SealConfig> {
         cluster_id: initial.cluster_id,
         break_glass: if initial.forbids_break_glass { BreakGlass::Forbidden } else { BreakGlass::On },
         generation: 1,
+        wrap_generation: wrap_keys.generation(),
         next_slot: 1,
         slots: Vec::new(),
         shares: initial.shares.map(|(shape, key)| Shares {
@@ -108,7 +120,7 @@ pub(crate) fn first(initial: Initial<'_>) -> Result<SealConfig> {
         }),
         mac: String::new(),
     };
-    let mut draft = Draft { config, keys: Vec::new() };
+    let mut draft = Draft { config, keys: Vec::new(), opened: Vec::new(), wrap_keys: Some(wrap_keys) };
     for slot in initial.seals {
         draft.add(slot)?;
     }
@@ -162,13 +174,15 @@ pub(crate) fn apply(config: &SealConfig, change: Change, root: &Key256, known: &
         Change::Remove { name, root } => draft.remove(&name).map(|()| Some(root))?,
         Change::Reorder(names) => draft.reorder(&names).map(|()| None)?,
         Change::NewKek(name, kek) => draft.replace_kek(&name, kek).map(|()| None)?,
+        Change::WrapKeys(keys) => draft.replace_wrap_keys(keys, known).map(|()| None)?,
         Change::BreakGlass { to, quorum, root } => draft.set_break_glass(to, quorum.as_ref()).map(|()| Some(root))?,
     };
     if next.is_some() {
         draft.next_generation()?;
     }
+    let opened = draft.opened.clone();
     let config = draft.finish(next.as_ref().unwrap_or(root))?;
-    Ok(Changed { config, root: next })
+    Ok(Changed { config, root: next, opened })
 }
 
 /// The keys of all slots of a record.
@@ -184,6 +198,10 @@ pub(crate) fn slot_keys(config: &SealConfig, root: &Key256, known: &KnownKeys) -
 struct Draft {
     config: SealConfig,
     keys: Vec<(u32, Key256)>,
+    /// The keys of the slots whose KEK is known.
+    opened: Vec<OpenedSlot>,
+    /// The wrap keys, if they are known.
+    wrap_keys: Option<WrapKeys>,
 }
 
 impl Draft {
@@ -198,7 +216,8 @@ impl Draft {
             let check = known.v1.as_ref().map(share_key::check_value).unwrap_or_default();
             config.shares = config.shares.map(|shares| Shares { check, ..shares });
         }
-        Ok(Draft { config, keys })
+        let wrap_keys = config.wrap_keys_by(&known.opened);
+        Ok(Draft { config, keys, opened: Vec::new(), wrap_keys })
     }
 
     fn new_id(&mut self) -> Result<u32> {
@@ -226,28 +245,38 @@ impl Draft {
         }
         let id = self.new_id()?;
         let (kek, wrapped) = new.kek.into_parts();
-        self.push(id, &new.name, new.kind, new.priority, Some(wrapped.into()), slot_key(&kek));
+        self.push(id, &new.name, new.kind, new.priority, Some(wrapped.into()), &kek);
         Ok(())
     }
 
     /// Adds a slot, whose ciphertexts are created at the end.
-    fn push(&mut self, id: u32, name: &str, kind: &str, priority: u16, kek: Option<StoredKey>, key: Key256) {
+    fn push(&mut self, id: u32, name: &str, kind: &str, priority: u16, stored: Option<StoredKey>, kek: &Key256) {
         self.config.slots.push(Slot {
             id,
             name: name.to_owned(),
             kind: kind.to_owned(),
             priority,
-            kek,
+            kek: stored,
             kek_generation: self.config.generation,
             root: String::new(),
             escrow: String::new(),
+            wrap: None,
+            wrap_escrow: None,
         });
-        self.keys.push((id, key));
+        self.keys.push((id, slot_key(kek)));
+        self.opened.push(OpenedSlot::new(id, kek));
     }
 
     fn drop_slot(&mut self, id: u32) {
         self.config.slots.retain(|slot| slot.id != id);
         self.keys.retain(|(known, _)| *known != id);
+        self.opened.retain(|opened| opened.id != id);
+    }
+
+    /// Notes the keys of the slot of shares, which it may keep.
+    fn note_shares(&mut self, key: &Key256) {
+        let slot = self.config.shares.as_ref().and_then(|shares| shares.slot);
+        self.opened.extend(slot.map(|id| OpenedSlot::new(id, key)));
     }
 
     fn id_of(&self, name: &str) -> Result<u32> {
@@ -301,9 +330,11 @@ impl Draft {
         for slot in self.config.slots.iter_mut().filter(|slot| slot.id == id) {
             slot.kek = Some(wrapped.clone().into());
             slot.kek_generation = generation;
+            (slot.wrap, slot.wrap_escrow) = (None, None);
         }
         self.keys.retain(|(known, _)| *known != id);
         self.keys.push((id, slot_key(&kek)));
+        self.opened.push(OpenedSlot::new(id, &kek));
         Ok(())
     }
 
@@ -329,7 +360,7 @@ impl Draft {
             (None, Some(Some(key))) => {
                 let id = self.config.next_slot;
                 self.config.next_slot = id.saturating_add(1);
-                self.push(id, SHARES, SHARES, 0, None, slot_key(key));
+                self.push(id, SHARES, SHARES, 0, None, key);
                 Some(id)
             }
             (Some(id), None) => {
@@ -350,6 +381,7 @@ impl Draft {
         match (to, shares, quorum) {
             (BreakGlass::On, Some(shares), Some(key)) if share_key::has_check_value(key, &shares.check) => {
                 self.fit_share_slot(Some(key));
+                self.note_shares(key);
                 Ok(())
             }
             (BreakGlass::On, Some(Shares { slot: Some(_), .. }) | None, _) => Ok(()),
@@ -373,15 +405,39 @@ impl Draft {
             self.add(slot)?;
         }
         match &self.config.shares {
-            Some(shares) if share_key::has_check_value(&quorum, &shares.check) => self.fit_shares(Some(&quorum)),
+            Some(shares) if share_key::has_check_value(&quorum, &shares.check) => {
+                self.fit_shares(Some(&quorum));
+                self.note_shares(&quorum);
+            }
             _ => return Err(Error::invalid("a migration needs a quorum of the shares")),
         }
         Ok(root)
     }
 
+    /// Replaces the wrap keys, by the escrow or by the KEKs that this server has seen.
+    fn replace_wrap_keys(&mut self, keys: WrapKeys, known: &KnownKeys) -> Result<()> {
+        let former = self.wrap_keys.take().unwrap_or_default();
+        self.opened = self.config.opened_by(&former, &self.keys);
+        self.opened.extend(known.opened.iter().filter(|opened| opened.is_of(&self.keys)).cloned());
+        let is_opened = |slot: &&Slot| self.opened.iter().any(|opened| opened.id == slot.id);
+        if let Some(slot) = self.config.slots.iter().find(|slot| !is_opened(slot)) {
+            let text = match slot.kek {
+                None => "values are wrapped once a quorum of the recovery keys was sent to sys/seals/break-glass",
+                Some(_) => "values are wrapped once every seal has opened its slot",
+            };
+            return Err(Error::new(Status::UNAVAILABLE, text));
+        }
+        self.config.wrap_generation = keys.generation();
+        for slot in &mut self.config.slots {
+            (slot.wrap, slot.wrap_escrow) = (None, None);
+        }
+        self.wrap_keys = Some(keys);
+        Ok(())
+    }
+
     /// Encrypts the root key in all slots and authenticates the record.
     fn finish(self, root: &Key256) -> Result<SealConfig> {
-        let Draft { mut config, keys } = self;
+        let Draft { mut config, keys, opened, wrap_keys } = self;
         if config.slots.is_empty() {
             return Err(Error::invalid("nothing would open the root key"));
         }
@@ -390,6 +446,12 @@ impl Draft {
             let key = keys.iter().find(|(id, _)| *id == slot.id);
             let (_, key) = key.ok_or_else(|| Error::internal("a slot without a key"))?;
             config.seal_slot(slot, key, root);
+            if config.wrap_generation > 0 && slot.wrap.is_none() {
+                let text = "this node does not have the wrap keys; seal it and unseal it again";
+                let missing = || Error::new(Status::INTERNAL, text);
+                let opened = opened.iter().find(|opened| opened.id == slot.id).ok_or_else(missing)?;
+                config.seal_wrap_keys(slot, opened, wrap_keys.as_ref().ok_or_else(missing)?);
+            }
         }
         config.slots = slots;
         config.authenticate(root)?;

@@ -206,7 +206,7 @@ async fn what_alone_opens_the_root_key_is_not_removed() {
 async fn break_glass_is_turned_on_by_a_quorum_only() {
     let (root, key, known) = (random::key(), random::key(), KnownKeys::default());
     let config = initial(&root, vec![slot("a").await], Some(&key));
-    let Changed { config: off, root } = apply(&config, break_glass(BreakGlass::Off, None), &root, &known).unwrap();
+    let Changed { config: off, root, .. } = apply(&config, break_glass(BreakGlass::Off, None), &root, &known).unwrap();
     let root = root.unwrap();
     assert!(!off.opens_by_shares() && off.slots.len() == 1 && off.generation == 2);
     for wrong in [None, Some(random::key())] {
@@ -315,4 +315,138 @@ fn a_record_of_version_1_becomes_one_of_version_2_with_the_next_root_key() {
     assert!(opened.expose() == next.expose() && changed.is_share_key(&key));
     let changed = apply(&config, new_shares(Some(&key)), &root, &known).unwrap().config;
     assert!(changed.version == 2 && changed.open(&WayIn::Shares(key)).unwrap().is_none());
+}
+
+/// What this server knows of a record by its wrap keys, as it follows the records.
+fn followed(config: &SealConfig, root: &Key256, keys: &WrapKeys) -> KnownKeys {
+    let slots = slot_keys(config, root, &KnownKeys::default());
+    KnownKeys { opened: config.opened_by(keys, &slots), slots, v1: None }
+}
+
+#[tokio::test]
+async fn sec_cs05_every_slot_has_the_wrap_keys_after_any_change() {
+    let (mut root, key, keys) = (random::key(), random::key(), WrapKeys::first());
+    let (a, b, c) = (slot("a").await, slot("b").await, slot("c").await);
+    let mut keks: Vec<(&str, Key256)> =
+        [("a", &a), ("b", &b), ("c", &c)].map(|(name, slot)| (name, slot.kek.kek().clone())).to_vec();
+    let initial = Initial {
+        cluster_name: "c".to_owned(),
+        cluster_id: "i".to_owned(),
+        root: &root,
+        seals: vec![a, b],
+        shares: Some((SHAPE, &key)),
+        forbids_break_glass: false,
+    };
+    let mut config = first_with(initial, keys.clone()).unwrap();
+    let (d, kek) = (slot("a").await, proven().await);
+    let (new_key, new_kek) = (random::key(), kek.kek().clone());
+    let with_key = Change::NewShares {
+        shape: SHAPE,
+        key: new_key.clone(),
+        replaces: Some(share_key::check_value(&key)),
+        root: random::key(),
+    };
+    let migration = |to| {
+        let (quorum, root) = (new_key.clone(), random::key());
+        Change::Migrate(Migration { to, quorum, forbids_break_glass: false, root })
+    };
+    let to_seals_kek = d.kek.kek().clone();
+    let changes = [
+        Change::Enroll(c),
+        Change::NewRoot(random::key()),
+        Change::NewKek("b".to_owned(), kek),
+        Change::Reorder(["c", "a", "b"].map(str::to_owned).to_vec()),
+        remove("a"),
+        with_key,
+        break_glass(BreakGlass::Off, None),
+        break_glass(BreakGlass::On, Some(new_key.clone())),
+        migration(Vec::new()),
+        migration(vec![d]),
+    ];
+    for (at, change) in changes.into_iter().enumerate() {
+        let old = config.clone();
+        let known = followed(&config, &root, &keys);
+        assert_eq!(known.opened.len(), config.slots.len(), "{at}");
+        let changed = apply(&config, change, &root, &known).unwrap();
+        (config, root) = (changed.config, changed.root.unwrap_or(root));
+        if at == 2 {
+            keks.retain(|(name, _)| *name != "b");
+            keks.push(("b", new_kek.clone()));
+        }
+        if at == 9 {
+            keks = vec![("a", to_seals_kek.clone())];
+        }
+        assert_eq!(config.wrap_generation, 1);
+        assert_eq!(&SealConfig::from_bytes(&config.to_bytes().unwrap()).unwrap(), &config, "{at}");
+        for slot in config.seal_slots() {
+            let (_, kek) = keks.iter().find(|(name, _)| *name == slot.name).unwrap();
+            let way = WayIn::Slot(slot.id, kek.clone());
+            assert_eq!(config.open(&way).unwrap().unwrap().expose(), root.expose(), "{at} {}", slot.name);
+            assert_eq!(config.wrap_keys(&way).unwrap().to_bytes().expose(), keys.to_bytes().expose());
+        }
+        if config.opens_by_shares() {
+            let way = WayIn::Shares(if at < 5 { key.clone() } else { new_key.clone() });
+            assert!(config.open(&way).unwrap().is_some() && config.wrap_keys(&way).is_some(), "{at}");
+        }
+        // The slots of before, by what the server has followed, lead to no key that is new.
+        if matches!(at, 5) {
+            assert!(config.wrap_keys(&WayIn::Shares(key.clone())).is_none() && old.opens_by_shares());
+        }
+    }
+}
+
+#[tokio::test]
+async fn wrap_keys_are_replaced_by_the_escrow_and_the_former_one_ends() {
+    let (root, key, first_keys) = (random::key(), random::key(), WrapKeys::first());
+    let seal = slot("a").await;
+    let kek = seal.kek.kek().clone();
+    let initial = Initial {
+        cluster_name: "c".to_owned(),
+        cluster_id: "i".to_owned(),
+        root: &root,
+        seals: vec![seal],
+        shares: Some((SHAPE, &key)),
+        forbids_break_glass: false,
+    };
+    let config = first_with(initial, first_keys.clone()).unwrap();
+    let id = config.slot_named("a").unwrap().id;
+    let both = first_keys.rotated().unwrap();
+    let known = followed(&config, &root, &first_keys);
+    let rotated = apply(&config, Change::WrapKeys(both.clone()), &root, &known).unwrap();
+    assert!(rotated.root.is_none() && rotated.config.wrap_generation == 2);
+    let known = followed(&rotated.config, &root, &both);
+    let ended = apply(&rotated.config, Change::WrapKeys(both.newest_only()), &root, &known).unwrap().config;
+    for way in [WayIn::Slot(id, kek), WayIn::Shares(key)] {
+        assert!(rotated.config.wrap_keys(&way).unwrap().has_former());
+        let keys = ended.wrap_keys(&way).unwrap();
+        assert_eq!((keys.generation(), keys.has_former()), (2, false));
+        assert_eq!(ended.open(&way).unwrap().unwrap().expose(), root.expose());
+    }
+    // The wrap keys of before open no escrow, and neither does the root key alone.
+    assert!(ended.opened_by(&first_keys, &slot_keys(&ended, &root, &KnownKeys::default())).is_empty());
+    let without = KnownKeys { slots: slot_keys(&ended, &root, &KnownKeys::default()), ..KnownKeys::default() };
+    assert!(ended.open(&WayIn::Known(without.clone())).unwrap().is_none(), "the wrapped values would be lost");
+    let refused = apply(&ended, Change::Enroll(slot("b").await), &root, &without).err().unwrap();
+    assert!(refused.public().contains("does not have the wrap keys"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_wrap_key_is_not_created_while_a_slot_would_lack_it() {
+    let (root, key) = (random::key(), random::key());
+    let config = initial(&root, vec![slot("a").await], Some(&key));
+    let (id, shares) = (config.slot_named("a").unwrap().id, config.shares.as_ref().unwrap().slot.unwrap());
+    let create = |known: &KnownKeys| apply(&config, Change::WrapKeys(WrapKeys::first()), &root, known);
+    let mut known = KnownKeys::default();
+    assert_eq!(create(&known).err().unwrap().status(), Status::UNAVAILABLE);
+    known.add_opened(OpenedSlot::new(shares, &key));
+    assert!(create(&known).err().unwrap().public().contains("every seal"));
+    let kek = proven().await;
+    known.add_opened(OpenedSlot::new(id, kek.kek()));
+    assert!(create(&known).is_err(), "it is the KEK of no slot");
+    let changed = apply(&config, Change::NewKek("a".to_owned(), kek), &root, &known).unwrap();
+    let [opened] = changed.opened.as_slice() else { panic!() };
+    known.add_opened(opened.clone());
+    assert!(create(&known).is_err(), "that of another record");
+    let created = apply(&changed.config, Change::WrapKeys(WrapKeys::first()), &root, &known).unwrap().config;
+    assert!(created.wrap_generation == 1 && created.open(&WayIn::Shares(key)).unwrap().is_some());
 }

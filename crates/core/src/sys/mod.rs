@@ -41,6 +41,7 @@ mod seal;
 mod seal_status;
 pub(crate) mod sealed;
 mod seals;
+mod sealwrap;
 mod system;
 mod tools;
 mod tune;
@@ -91,6 +92,7 @@ impl Engine for System {
         seal::routes(r);
         seals::routes(r);
         external_keys::routes(r);
+        sealwrap::routes(r);
         health::routes(r);
         leader::routes(r);
         audit::routes(r);

@@ -63,7 +63,7 @@ struct Enable {
     options: Option<Option<Pairs>>,
     /// Whether the mount is local to this cluster. Default: false.
     local: Option<Flag>,
-    /// Stored without an effect: the barrier encrypts every record. Default: false.
+    /// Whether a wrap key encrypts all its values as well. Default: false.
     seal_wrap: Option<Flag>,
     /// Stored without an effect. Default: false.
     external_entropy_access: Option<Flag>,

@@ -41,6 +41,7 @@ mod rekey;
 mod replaced;
 mod seal;
 mod seal_rules;
+mod seal_wrap;
 mod seals;
 mod shares;
 mod snapshot_files;

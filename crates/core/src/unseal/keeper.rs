@@ -225,6 +225,7 @@ async fn next_kek(
     {
         return Err(SealError::new(SealErrorClass::WrongKey, "the seal unwraps another key than that of the slot"));
     }
+    unsealed.current_seal.learn(slot.id, &kek);
     if !leads || access.configured.disabled {
         return Ok(None);
     }

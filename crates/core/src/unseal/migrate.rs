@@ -11,7 +11,8 @@ use crate::lifecycle::Lifecycle;
 use crate::seal::access::{SealAccess, Seals};
 use crate::seal::current::stored;
 use crate::seal::record::{KnownKeys, SHAMIR, SealConfig, WayIn};
-use crate::seal::slots::{self, Change, Migration, NewSlot, apply};
+use crate::seal::slots::{self, Change, Changed, Migration, NewSlot, apply};
+use crate::seal::wrapped_slot::OpenedSlot;
 
 /// A migration that the configuration requests.
 pub(crate) struct PendingMigration {
@@ -60,14 +61,15 @@ pub(crate) async fn complete(server: &Lifecycle, quorum: Key256) -> Result<bool>
     let (from, config) = stored(&*server.parts.backend).await?;
     let Some(migration) = pending(server, &config) else { return Err(none()) };
     let kind = migration.target();
-    let root = open_root(server, &config, &quorum).await?;
-    let known = KnownKeys { v1: (config.version == 1).then(|| quorum.clone()), ..KnownKeys::default() };
+    let (root, opened) = open_root(server, &config, &quorum).await?;
+    let v1 = (config.version == 1).then(|| quorum.clone());
+    let known = KnownKeys { v1, opened, ..KnownKeys::default() };
     let to = new_slots(server, &migration.to).await?;
     let next_root = random::key();
     let forbids_break_glass = server.parts.settings.disable_break_glass;
     let change = Migration { to, quorum, forbids_break_glass, root: next_root.clone() };
-    let next = apply(&config, Change::Migrate(change), &root, &known)?.config;
-    let opens = KnownKeys { slots: slots::slot_keys(&next, &next_root, &KnownKeys::default()), v1: None };
+    let Changed { config: next, opened, .. } = apply(&config, Change::Migrate(change), &root, &known)?;
+    let opens = KnownKeys { slots: slots::slot_keys(&next, &next_root, &KnownKeys::default()), v1: None, opened };
     let barrier = server.parts.open_barrier(server.parts.backend.clone(), &root).await?;
     barrier.rewrap_root(&next_root, Some(SealChange { from, to: next.to_bytes()?, with: None })).await?;
     barrier.close();
@@ -80,18 +82,20 @@ pub(crate) fn none() -> Error {
     Error::invalid("can't perform a seal migration, no migration seal found")
 }
 
-/// The root key, by the shares if they open it, otherwise by a seal of the record.
-async fn open_root(server: &Lifecycle, config: &SealConfig, quorum: &Key256) -> Result<Key256> {
-    if let Some(root) = config.open(&WayIn::Shares(quorum.clone()))? {
-        return Ok(root);
+/// The root key and the keys of the slot that has it: of the shares if they open it, otherwise of a seal of the record.
+async fn open_root(server: &Lifecycle, config: &SealConfig, quorum: &Key256) -> Result<(Key256, Vec<OpenedSlot>)> {
+    let way = WayIn::Shares(quorum.clone());
+    if let Some(root) = config.open(&way)? {
+        return Ok((root, config.opened(&way)));
     }
     let clock = &*server.parts.clock;
     for slot in config.seal_slots() {
         let Some(access) = server.seals.of_slot(slot) else { continue };
         match access.unwrap(slot, clock).await {
             Ok(kek) => {
-                if let Some(root) = config.open(&WayIn::Slot(slot.id, kek))? {
-                    return Ok(root);
+                let way = WayIn::Slot(slot.id, kek);
+                if let Some(root) = config.open(&way)? {
+                    return Ok((root, config.opened(&way)));
                 }
             }
             Err(error) => access.failed(&error, clock.now()),

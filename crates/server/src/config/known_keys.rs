@@ -17,7 +17,6 @@ pub(super) const TOP_LEVEL: &[&str] = &[
     "disable_indexing",
     "disable_performance_standby",
     "disable_printable_check",
-    "disable_sealwrap",
     "disable_sentinel_trace",
     "disable_ssct_tokens",
     "enable_multiseal",

@@ -32,6 +32,8 @@ pub struct Config {
     pub disable_standby_reads: bool,
     /// Whether recovery keys never unseal.
     pub disable_break_glass: bool,
+    /// Whether no value is wrapped.
+    pub disable_sealwrap: bool,
     /// The listeners, in order.
     pub listeners: Vec<ListenerConfig>,
     /// The `cluster_address` of each listener, in the same order.
@@ -173,6 +175,7 @@ impl Default for Config {
             raft: RaftConfig::default(),
             disable_standby_reads: false,
             disable_break_glass: false,
+            disable_sealwrap: false,
             listeners: Vec::new(),
             cluster_addresses: Vec::new(),
             api_addr: String::new(),
@@ -265,6 +268,7 @@ fn apply(
     flag(root.flag("introspection_endpoint")?, &mut config.introspection_endpoint);
     flag(root.flag("disable_standby_reads")?, &mut config.disable_standby_reads);
     flag(root.flag("disable_break_glass")?, &mut config.disable_break_glass);
+    flag(root.flag("disable_sealwrap")?, &mut config.disable_sealwrap);
     refuse_hsm(root)?;
     if let Some(stanza) = root.object("telemetry")? {
         config.telemetry = small_stanzas::telemetry(stanza, warnings)?;

@@ -2,7 +2,7 @@
 
 use keepfast_crypto::secret::{Secret, SecretBytes};
 
-use super::{Barrier, KEYRING, RESTORED, SEAL, damaged, keyring::Keyring, record_format};
+use super::{Barrier, KEYRING, RESTORED, SEAL, WrapKeys, damaged, keyring::Keyring, record_format, unknown_key};
 use crate::{Key, StorageError};
 
 impl Barrier {
@@ -11,6 +11,14 @@ impl Barrier {
     /// # Errors
     /// [`StorageError::Corrupt`] when they do not, [`StorageError::Closed`].
     pub fn check_record(&self, key: &Key, value: &[u8]) -> Result<(), StorageError> {
+        self.check_record_with(key, value, None)
+    }
+
+    /// The same for a record of another seal record, with its wrap keys; `None` for those of this barrier.
+    ///
+    /// # Errors
+    /// See [`check_record`](Self::check_record).
+    pub fn check_record_with(&self, key: &Key, value: &[u8], wrap_keys: Option<&WrapKeys>) -> Result<(), StorageError> {
         let (path, keyring) = (key.as_str(), self.keyring.load());
         keyring.active().ok_or(StorageError::Closed)?;
         match path {
@@ -23,9 +31,14 @@ impl Barrier {
         }
         let term = record_format::term(value).and_then(|term| keyring.term(term)).ok_or_else(|| damaged(path))?;
         let plain = record_format::open(&term.key, path, value).map_err(|_| damaged(path))?;
-        let wiped: SecretBytes = Secret::new(plain);
-        drop(wiped);
-        Ok(())
+        let plain: SecretBytes = Secret::new(plain);
+        let Some(generation) = record_format::wrap_generation(value) else { return Ok(()) };
+        let of = (term.number, generation);
+        let opened = match wrap_keys {
+            Some(keys) => keys.open(of, path, plain.expose()),
+            None => self.wrap_keys.open(of, path, plain.expose())?.map(Vec::from),
+        };
+        opened.map(|plain| drop(SecretBytes::new(plain))).ok_or_else(|| unknown_key(path, value))
     }
 }
 

@@ -7,12 +7,17 @@ mod derive;
 mod keyring;
 mod record_format;
 mod restore_mark;
+mod rewrap;
 mod seal_record;
 #[cfg(test)]
 mod tests;
 mod usage;
+mod wrap_keys;
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+};
 
 use bytes::Bytes;
 
@@ -22,7 +27,10 @@ use self::current_keyring::CurrentKeyring;
 pub use self::derive::derive_key;
 use self::keyring::{Keyring, Unusable};
 pub use self::restore_mark::RestoreMark;
+pub use self::rewrap::{Rewrap, Rewrapped, Wraps};
 pub use self::seal_record::{SealChange, SealRecord};
+use self::wrap_keys::CurrentWrapKeys;
+pub use self::wrap_keys::{WrapKeySource, WrapKeys};
 use crate::{
     Backend, Batch, Digest, Index, Key, MemoryBackend, OwnedReadTx, Page, Read, StorageError, Tries, Tx, View, Watch,
     Write, cache::Cache,
@@ -45,6 +53,7 @@ const RESTORED: &str = "barrier/restored";
 pub struct Barrier {
     backend: Arc<dyn Backend>,
     keyring: Arc<CurrentKeyring>,
+    wrap_keys: CurrentWrapKeys,
     cache: Arc<Cache>,
     counts: Counts,
     /// Held while the keyring changes.
@@ -147,8 +156,8 @@ impl Barrier {
         for watcher in &watchers {
             backend.watch(Arc::downgrade(watcher));
         }
-        let barrier =
-            Self { backend, keyring, cache, counts: Counts::default(), keyring_lock: tokio::sync::Mutex::new(()) };
+        let (wrap_keys, counts, keyring_lock) = Default::default();
+        let barrier = Self { backend, keyring, wrap_keys, cache, counts, keyring_lock };
         // Reads the keyring again: no watcher saw a change between the first read and the registration.
         barrier.refresh().await?;
         barrier.load_usage().await?;
@@ -214,6 +223,7 @@ impl Barrier {
     /// storage.
     pub fn fail_closed(&self) {
         self.keyring.fail_closed();
+        self.wrap_keys.drop_keys();
         self.cache.clear();
     }
 
@@ -275,6 +285,7 @@ impl Barrier {
     /// Drops the keys and the cache. Open transactions and views fail from then on.
     pub fn close(&self) {
         self.keyring.close();
+        self.wrap_keys.drop_keys();
         self.cache.clear();
     }
 
@@ -294,7 +305,7 @@ impl Barrier {
             return Err(StorageError::InvalidKey("reserved for the barrier"));
         }
         let term = record_format::term(value).ok_or_else(|| damaged(path))?;
-        decrypt(&self.keyring.load(), term, path, value)?.ok_or_else(|| damaged(path))
+        self.decrypt(term, path, value)?.ok_or_else(|| unknown_key(path, value))
     }
 
     /// Registers a watcher of every batch that the backend applies (keys in plaintext, values encrypted). The barrier's
@@ -384,12 +395,29 @@ impl Barrier {
     /// Decrypts the record at `path`.
     pub(crate) async fn open_record(&self, path: &str, record: &[u8]) -> Result<Bytes, StorageError> {
         let term = record_format::term(record).ok_or_else(|| damaged(path))?;
-        if let Some(plain) = decrypt(&self.keyring.load(), term, path, record)? {
+        if let Some(plain) = self.decrypt(term, path, record)? {
             return Ok(plain);
         }
         // Another node has just rotated the key.
         Box::pin(self.refresh()).await?;
-        decrypt(&self.keyring.load(), term, path, record)?.ok_or_else(|| damaged(path))
+        if record_format::wrap_generation(record).is_some() {
+            self.wrap_keys.refresh().await;
+        }
+        self.decrypt(term, path, record)?.ok_or_else(|| unknown_key(path, record))
+    }
+
+    /// Decrypts a record; `None` when the term or the generation of its wrap key is unknown.
+    fn decrypt(&self, term: u32, path: &str, record: &[u8]) -> Result<Option<Bytes>, StorageError> {
+        let keyring = self.keyring.load();
+        keyring.active().ok_or(StorageError::Closed)?;
+        let Some(term) = keyring.term(term) else {
+            return Ok(None);
+        };
+        let plain = record_format::open(&term.key, path, record).map_err(|_| damaged(path))?;
+        match record_format::wrap_generation(record) {
+            None => Ok(Some(plain.into())),
+            Some(generation) => self.wrap_keys.open((term.number, generation), path, &plain),
+        }
     }
 
     /// Lists the names below a prefix.
@@ -398,18 +426,27 @@ impl Barrier {
         self.backend.list(prefix, page).await
     }
 
-    /// Encrypts all writes under one term and commits them. In a cluster they conflict with a change of the keyring.
+    /// Encrypts all writes under one term and commits them, those of `wrapped` under a wrap key as well. In a cluster they
+    /// conflict with a change of the keyring, and wrapped ones with a change of the seal record.
     pub(crate) async fn commit(
         &self,
         reads: Vec<Read>,
         writes: impl ExactSizeIterator<Item = (Key, Option<Bytes>)>,
+        wrapped: &BTreeSet<Key>,
     ) -> Result<Index, StorageError> {
+        if !wrapped.is_empty() {
+            Box::pin(self.wrap_keys.ensure()).await;
+        }
+        let wrap = if wrapped.is_empty() { None } else { self.wrap_keys.load() };
         let keyring = self.keyring.load_full();
         let term = keyring.active().ok_or(StorageError::Closed)?.clone();
         let seal = |(key, plain): (Key, Option<Bytes>)| match plain {
             Some(plain) => {
-                let value = record_format::seal(&term.key, term.number, key.as_str(), &plain).into();
-                Write::Put { key, value }
+                let value = match &wrap {
+                    Some(wrap) if wrapped.contains(&key) => wrap.seal(&term, key.as_str(), &plain),
+                    _ => record_format::seal(&term.key, term.number, key.as_str(), &plain),
+                };
+                Write::Put { key, value: value.into() }
             }
             None => Write::Delete { key },
         };
@@ -418,6 +455,9 @@ impl Barrier {
         // On its way to the leader a batch can cross a restore, after which no keyring may have its key.
         if puts > 0 && self.backend.consensus().is_some_and(|node| !node.is_alone()) {
             batch.reads.push(Read::Value { key: Key::new(KEYRING)?, seen: Some(keyring.stored()) });
+        }
+        if let Some(wrap) = &wrap {
+            batch.reads.push(Read::Content { key: Key::new(SEAL)?, seen: wrap.seal });
         }
         Counts::add(&self.counts.puts, puts);
         Counts::add(&self.counts.deletes, batch.writes.len() - puts);
@@ -442,17 +482,18 @@ async fn load(backend: &dyn Backend, root: &RootKey) -> Result<Keyring, BarrierE
     })
 }
 
-/// Decrypts a record; `None` when the term is unknown.
-fn decrypt(keyring: &Keyring, term: u32, path: &str, record: &[u8]) -> Result<Option<Bytes>, StorageError> {
-    keyring.active().ok_or(StorageError::Closed)?;
-    let Some(term) = keyring.term(term) else {
-        return Ok(None);
-    };
-    record_format::open(&term.key, path, record).map(|plain| Some(plain.into())).map_err(|_| damaged(path))
-}
-
 fn damaged(path: &str) -> StorageError {
     StorageError::corrupt(format!("the record at '{path}' does not authenticate"))
+}
+
+/// The error for a record whose key is unknown.
+fn unknown_key(path: &str, record: &[u8]) -> StorageError {
+    match record_format::wrap_generation(record) {
+        None => damaged(path),
+        Some(generation) => StorageError::corrupt(format!(
+            "the record at '{path}' is under the wrap key of generation {generation}, which this node does not have"
+        )),
+    }
 }
 
 /// The term of the key that encrypted a stored value; `None` for the keyring and for plaintext.

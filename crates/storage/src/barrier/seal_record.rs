@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::SEAL;
+use super::{Barrier, KEYRING, RESTORED, SEAL};
 use crate::{Backend, Batch, Digest, Key, Read, StorageError, Write};
 
 /// A change of the record.
@@ -47,6 +47,25 @@ impl SealRecord {
             Write::Put { key, value } if key.as_str() == SEAL => Some(value),
             _ => None,
         })
+    }
+}
+
+impl Barrier {
+    /// Replaces the record, if neither it nor the keyring has changed and no restore is to be completed: the records that
+    /// the change depends on are still those of this barrier.
+    ///
+    /// # Errors
+    /// [`StorageError::Conflict`] otherwise; [`StorageError::Closed`]; those of the backend.
+    pub async fn replace_seal(&self, from: &Bytes, to: Bytes) -> Result<(), StorageError> {
+        let (key, keyring) = (Key::new(SEAL)?, self.keyring.load_full());
+        keyring.active().ok_or(StorageError::Closed)?;
+        let reads = vec![
+            Read::Content { key: key.clone(), seen: Digest::of_content(from) },
+            Read::Value { key: Key::new(KEYRING)?, seen: Some(keyring.stored()) },
+            Read::Value { key: Key::new(RESTORED)?, seen: None },
+        ];
+        let writes = vec![Write::Put { key, value: to }];
+        self.backend.commit(Batch { reads, writes }).await.map(drop)
     }
 }
 

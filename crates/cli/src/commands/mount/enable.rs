@@ -48,7 +48,7 @@ pub(crate) const AUTH: Command = Command {
 
 const PATH: Flag = Flag::new("path", args::Kind::Text, "The mount path. Default: its type.");
 const LOCAL: Flag = Flag::new("local", args::Kind::Bool, "Do not replicate the mount.");
-const SEAL_WRAP: Flag = Flag::new("seal-wrap", args::Kind::Bool, "Also encrypt its critical values with the seal.");
+const SEAL_WRAP: Flag = Flag::new("seal-wrap", args::Kind::Bool, "Encrypt all its values under the wrap key as well.");
 const EXTERNAL_ENTROPY: Flag =
     Flag::new("external-entropy-access", args::Kind::Bool, "Permit the use of an external source of randomness.");
 const FORCE_NO_CACHE: Flag = Flag::new("force-no-cache", args::Kind::Bool, "Do not cache its data.");

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use keepfast_storage::{Barrier, Key, SnapshotParts, SnapshotRecords, StorageError};
+use keepfast_storage::{Barrier, Key, SnapshotParts, SnapshotRecords, StorageError, WrapKeys};
 
 /// The key of the seal record.
 const SEAL: &str = "barrier/seal";
@@ -26,14 +26,17 @@ pub(crate) struct Comparison {
     pub(crate) has_seal: bool,
 }
 
-/// Compares a snapshot with the current records. Also returns the seal record of the snapshot.
+/// Compares a snapshot with the current records. Also returns the seal record of the snapshot, of which `wrap_keys` returns
+/// the wrap keys.
 pub(crate) async fn compare(
     snapshot: &mut dyn SnapshotParts,
     current: &mut dyn SnapshotParts,
     barrier: &Barrier,
+    wrap_keys: impl Fn(&[u8]) -> Option<WrapKeys>,
 ) -> Result<(Comparison, Option<Bytes>), StorageError> {
     let (mut new, mut old) = (Records::new(snapshot), Records::new(current));
     let (mut found, mut seal) = (Comparison::default(), None);
+    let mut wrapped_by = WrapKeys::default();
     let (mut next, mut before) = (new.next().await?, old.next().await?);
     loop {
         let order = match (&next, &before) {
@@ -50,10 +53,11 @@ pub(crate) async fn compare(
             Ordering::Equal => found.changed += 1,
         }
         if let Some((key, value)) = next.as_ref().filter(|_| order != Ordering::Greater) {
-            let opens = barrier.check_record(key, value);
+            let opens = barrier.check_record_with(key, value, Some(&wrapped_by));
             match (&opens, key.as_str()) {
                 (_, SEAL) => {
                     found.has_seal = stays;
+                    wrapped_by = wrap_keys(value).unwrap_or_default();
                     seal = Some(value.clone());
                 }
                 (Err(StorageError::Corrupt(_)), _) => found.unreadable += 1,
@@ -148,7 +152,7 @@ mod tests {
     }
 
     async fn compared(new: &[(Key, Bytes)], old: &[(Key, Bytes)], barrier: &Barrier) -> Comparison {
-        compare(&mut parts(new), &mut parts(old), barrier).await.unwrap().0
+        compare(&mut parts(new), &mut parts(old), barrier, |_| None).await.unwrap().0
     }
 
     #[tokio::test]
@@ -189,9 +193,9 @@ mod tests {
         let mut records = backend.records();
         records.swap(1, 2);
         for (new, old) in [(&records, &backend.records()), (&backend.records(), &records)] {
-            assert!(compare(&mut parts(new), &mut parts(old), &barrier).await.is_err());
+            assert!(compare(&mut parts(new), &mut parts(old), &barrier, |_| None).await.is_err());
         }
         let twice = [&records[..1], &records[..1]].concat();
-        assert!(compare(&mut parts(&twice), &mut parts(&[]), &barrier).await.is_err());
+        assert!(compare(&mut parts(&twice), &mut parts(&[]), &barrier, |_| None).await.is_err());
     }
 }

@@ -89,8 +89,10 @@ impl SealedContents {
         }
         let wrong = || Error::invalid("Unsealing failed, invalid key");
         let key = self.seal.quorum(&shares).ok_or_else(wrong)?;
-        let root = self.seal.open(&WayIn::Shares(key))?.ok_or_else(wrong)?;
+        let way = WayIn::Shares(key);
+        let root = self.seal.open(&way)?.ok_or_else(wrong)?;
         let barrier = Barrier::open(self.records, &root).await.map_err(Error::internal)?;
+        self.seal.unlock_wrapped_values(&way, &barrier)?;
         let key = barrier.derive(self.snapshot.details.key_term, SNAPSHOTS)?;
         if !self.snapshot.is_sealed_by(&key) {
             return Err(Error::invalid("the keyring of the snapshot has not authenticated it"));

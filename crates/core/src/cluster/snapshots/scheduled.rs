@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use keepfast_framework::{Error, Result, Status, Timestamp};
-use keepfast_storage::{Barrier, SnapshotParts, SnapshotRecords, StorageError};
+use keepfast_storage::{Barrier, SnapshotParts, SnapshotRecords, StorageError, WrapKeys};
 use tokio::runtime::Handle;
 use tokio::sync::OwnedMutexGuard;
 use tokio::task::spawn_blocking;
@@ -133,9 +133,11 @@ async fn save(server: &dyn SnapshotServer, directory: &SnapshotDirectory, now: T
     let turn = server.history().turn.clone().lock_owned().await;
     let unsealed = server.services().ok_or_else(Error::sealed)?;
     let consensus = server.parts().membership.consensus().ok_or_else(Error::unsupported_path)?;
+    let wrap_keys = unsealed.barrier.wrap_keys();
     let open = OpenSnapshot::new(&**consensus, &unsealed, now).await?;
     let (canceled, runtime) = (Canceled::default(), Handle::current());
-    let job = Job { open, barrier: unsealed.barrier.clone(), directory: directory.clone(), now, _turn: turn };
+    let (barrier, directory) = (unsealed.barrier.clone(), directory.clone());
+    let job = Job { open, barrier, wrap_keys, directory, now, _turn: turn };
     let flag = canceled.0.clone();
     let saved = spawn_blocking(move || job.run(&runtime, flag)).await;
     drop(canceled);
@@ -156,6 +158,8 @@ impl Drop for Canceled {
 struct Job {
     open: OpenSnapshot,
     barrier: Arc<Barrier>,
+    /// The wrap keys before the snapshot: one may have ended since.
+    wrap_keys: WrapKeys,
     directory: SnapshotDirectory,
     now: Timestamp,
     /// One snapshot at a time, also when nobody waits for it any more.
@@ -164,7 +168,7 @@ struct Job {
 
 impl Job {
     fn run(self, runtime: &Handle, canceled: Arc<AtomicBool>) -> Result<StoredSnapshot> {
-        let Job { open: OpenSnapshot { details, parts, key }, barrier, directory, now, _turn } = self;
+        let Job { open: OpenSnapshot { details, parts, key }, barrier, wrap_keys, directory, now, _turn } = self;
         let (incomplete, file) = directory.begin(now).map_err(|error| unusable(&error))?;
         let mut parts = CancelableParts { parts, canceled: canceled.clone() };
         let written = runtime.block_on(write(&details, &mut parts, &key, BufWriter::new(file), u64::MAX));
@@ -175,7 +179,7 @@ impl Job {
         });
         let size = synced.map_err(failed)?;
         let file = incomplete.read_back().map_err(|error| unusable(&error))?;
-        verify(file, &details, &barrier, &canceled).map_err(failed)?;
+        verify(file, &details, (&barrier, &wrap_keys), &canceled).map_err(failed)?;
         incomplete.complete(size).map_err(|error| unusable(&error))
     }
 }
@@ -207,7 +211,7 @@ impl SnapshotParts for CancelableParts {
 fn verify(
     file: File,
     details: &SnapshotDetails,
-    barrier: &Barrier,
+    (barrier, wrap_keys): (&Barrier, &WrapKeys),
     canceled: &AtomicBool,
 ) -> std::result::Result<(), SnapshotFileError> {
     let mut records = SnapshotRecords::default();
@@ -216,7 +220,8 @@ fn verify(
             return Err(StorageError::Closed.into());
         }
         for (key, value) in records.part(part)? {
-            barrier.check_record(&key, &value)?;
+            let checked = barrier.check_record_with(&key, &value, Some(wrap_keys));
+            checked.or_else(|_| barrier.check_record(&key, &value))?;
         }
         Ok(())
     })?;

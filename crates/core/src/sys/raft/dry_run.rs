@@ -65,12 +65,14 @@ pub(super) async fn dry_run(
     let key = unsealed.barrier.derive(verified.snapshot.details.key_term, SNAPSHOTS);
     let authenticated = key.is_ok_and(|key| verified.snapshot.is_sealed_by(&key));
     let (barrier, runtime) = (unsealed.barrier.clone(), Handle::current());
+    let known = WayIn::Known(unsealed.current_seal.known_keys());
+    let wrap_keys = move |seal: &[u8]| SealConfig::from_bytes(seal).ok()?.wrap_keys(&known);
     let compared = spawn_blocking(move || {
         let Verified { snapshot, mut source, turn: _turn } = verified;
         source.rewind().map_err(|error| StorageError::io("read a snapshot", error))?;
         let mut parts = FileParts::of(&snapshot, source)?;
         let (_, mut current) = consensus.snapshot()?;
-        let found = runtime.block_on(compare(&mut parts, &mut *current, &barrier))?;
+        let found = runtime.block_on(compare(&mut parts, &mut *current, &barrier, wrap_keys))?;
         Ok((snapshot, found))
     });
     let compared = compared.await.map_err(Error::internal)?;

@@ -14,6 +14,7 @@ use crate::seal::Seals;
 use crate::seal::slots::Change;
 use crate::seal::test_seal::{Behaviour, TestSeal, set_of};
 use crate::tests::fixture::{ROOT, TestServer};
+use crate::tests::seals::until;
 use crate::unseal::keeper;
 
 /// Replaces the share by two new ones of a quorum of two.
@@ -179,4 +180,54 @@ async fn only_the_leader_heals_the_slot_of_a_seal() {
     let config = stored().await;
     assert_eq!(config.slot_named("a").unwrap().kek_generation, config.generation);
     assert!(opens(third, &leader.shares).await, "the shares open as well");
+}
+
+#[tokio::test]
+async fn every_member_gets_the_wrap_keys_before_the_values_under_them() {
+    let cluster = Cluster::new().await;
+    let [leader, standby, third] = cluster.nodes();
+    let keys = async |server: &TestServer| {
+        let key = server.get("transit/keys/k", ROOT).await.ok();
+        assert_eq!(key.data()["name"], "k");
+        let keys = server.unsealed().barrier.wrap_keys();
+        (keys.generation(), keys.has_former())
+    };
+    standby.post("sys/mounts/transit", ROOT, json!({ "type": "transit" })).await.is(204);
+    third.post("transit/keys/k", ROOT, json!({})).await.ok();
+    for server in cluster.nodes() {
+        assert_eq!(keys(server).await, (1, false));
+    }
+    // Another leader rewraps, and changes the root key and the shares.
+    cluster.elect(Some("b"));
+    leader.post("sys/sealwrap/rewrap", ROOT, Value::Null).await.is(204);
+    until(standby, async || standby.get("sys/sealwrap/rewrap", ROOT).await.ok().data()["is_running"] == false).await;
+    leader.post("sys/rotate/root", ROOT, Value::Null).await.is(204);
+    let new = rekeyed(standby, &leader.shares[0]).await;
+    for server in cluster.nodes() {
+        assert_eq!(keys(server).await, (2, false));
+    }
+    for server in cluster.nodes() {
+        assert!(opens(server, &new[..2]).await);
+        assert_eq!(keys(server).await, (2, false));
+    }
+}
+
+#[tokio::test]
+async fn a_wrap_key_that_reaches_no_quorum_is_not_created() {
+    let cluster = Cluster::new().await;
+    let [leader, standby, third] = cluster.nodes();
+    cluster.keep_roots_from(&["b", "c"]);
+    leader.post("sys/mounts/transit", ROOT, json!({ "type": "transit" })).await.is(204);
+    leader.post("transit/keys/k", ROOT, json!({})).await.ok();
+    assert!(leader.unsealed().barrier.wrap_keys().is_empty());
+    let refused = leader.post("sys/sealwrap/rewrap", ROOT, Value::Null).await.is(503);
+    assert!(refused.error().contains("wrap keys reached 1 of 3 voters"), "{refused:?}");
+    // A member that is not reached has unsealed by the slot that has the keys.
+    cluster.keep_roots_from(&["c"]);
+    leader.post("sys/sealwrap/rewrap", ROOT, Value::Null).await.is(204);
+    until(leader, async || leader.get("sys/sealwrap/rewrap", ROOT).await.ok().data()["is_running"] == false).await;
+    for server in [leader, standby, third] {
+        server.get("transit/keys/k", ROOT).await.ok();
+        assert_eq!(server.unsealed().barrier.wrap_keys().generation(), 1);
+    }
 }

@@ -11,7 +11,10 @@ use serde::{Deserialize, Serialize};
 struct StoredKey {
     key: String,
 }
-const KEY: Records<StoredKey> = Records::at("hmac-key");
+
+/// The record of the key.
+pub(super) const KEY_NAME: &str = "hmac-key";
+const KEY: Records<StoredKey> = Records::at(KEY_NAME);
 
 /// Names of records for role ids and secret ids.
 pub(super) struct IdHasher {

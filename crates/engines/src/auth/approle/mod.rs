@@ -54,6 +54,7 @@ impl Engine for AppRole {
     const TYPE: &'static str = "approle";
     const KIND: Kind = Kind::Auth;
     const LOCKS_OUT: bool = true;
+    const WRAPPED: &'static [&'static str] = &[id_hash::KEY_NAME];
 
     fn routes(r: &mut Routes<Self>) {
         r.path("login", LOGIN).update(login::login).login();

@@ -63,6 +63,7 @@ impl Engine for DatabaseEngine {
     const TYPE: &'static str = "database";
     const KIND: Kind = Kind::Secrets;
     const TICKS_OFTEN: bool = true;
+    const WRAPPED: &'static [&'static str] = &[config::FOLDER, static_roles::FOLDER, rotation::PENDING_FOLDER];
 
     fn routes(r: &mut Routes<Self>) {
         r.path("config/", CONFIGS).list(config::list);

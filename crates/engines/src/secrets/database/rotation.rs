@@ -18,8 +18,10 @@ use super::connection::{ChangePasswordError, Database, DatabaseError};
 use super::details::text;
 use super::{DatabaseEngine, username};
 
+/// The folder of [`PENDING`].
+pub(super) const PENDING_FOLDER: &str = "rotating/";
 /// The second passwords of administrators, by connection.
-pub(super) const PENDING: Records<Pending> = Records::at("rotating/");
+pub(super) const PENDING: Records<Pending> = Records::at(PENDING_FOLDER);
 /// The maximum attempts of a commit that conflicts.
 const MAX_ATTEMPTS: usize = 64;
 

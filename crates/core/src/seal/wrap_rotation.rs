@@ -1,0 +1,106 @@
+//! Changes of the wrap keys: the first one, another one, and the end of the one before it. The other members get them before
+//! the record does, as they get a root key.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use keepfast_crypto::hash::sha256;
+use keepfast_crypto::locked::Key256;
+use keepfast_framework::{Clock, Error, Result, Timestamp};
+use keepfast_storage::{Backend, Barrier, SealRecord, WrapKeySource, WrapKeys};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::current::settled;
+use super::known_keys::FollowedKeys;
+use super::record::SealConfig;
+use super::slots::{Change, apply, current_root};
+use crate::cluster::announce::Announcer;
+use crate::cluster::port::ComingRoot;
+
+/// The pause between two attempts to create the first wrap key.
+const RETRY: Duration = Duration::from_secs(60);
+
+/// Changes the wrap keys of an unsealed server.
+pub(crate) struct WrapRotation {
+    known: Arc<FollowedKeys>,
+    /// The storage of the seal record.
+    backend: Arc<dyn Backend>,
+    /// The other members; `None` without a cluster.
+    pub(super) others: Option<Announcer>,
+    barrier: Weak<Barrier>,
+    clock: Arc<dyn Clock>,
+    /// Held while the seal record changes.
+    pub(super) changing: tokio::sync::Mutex<()>,
+    /// Notified when a rewrap begins.
+    pub(crate) started: Notify,
+    /// When the first wrap key could not be created.
+    failed: Mutex<Option<Timestamp>>,
+}
+
+impl WrapRotation {
+    /// For a server whose barrier gets its first wrap key by this.
+    pub(super) fn new(
+        known: &Arc<FollowedKeys>,
+        backend: Arc<dyn Backend>,
+        others: Option<Announcer>,
+        barrier: &Arc<Barrier>,
+        clock: Arc<dyn Clock>,
+    ) -> Arc<Self> {
+        let (known, weak) = (known.clone(), Arc::downgrade(barrier));
+        let (changing, started, failed) = Default::default();
+        let rotation =
+            Arc::new(WrapRotation { known, backend, others, barrier: weak, clock, changing, started, failed });
+        let source: Weak<dyn WrapKeySource> = Arc::<Self>::downgrade(&rotation);
+        barrier.follow_wrap_keys(source);
+        rotation
+    }
+
+    /// Changes the wrap keys to those that `next` returns for the current ones, if it returns some. Returns whether it did.
+    ///
+    /// # Errors
+    /// With 503 when a slot cannot get them now, when they do not reach a quorum of the voters, and when the seal record or
+    /// the keyring has changed; those of the storage.
+    pub(crate) async fn change(&self, next: impl FnOnce(&WrapKeys) -> Option<WrapKeys> + Send) -> Result<bool> {
+        let barrier = self.barrier.upgrade().ok_or_else(Error::sealed)?;
+        let _changing = self.changing.lock().await;
+        let from = SealRecord::load(&*self.backend).await?.ok_or_else(Error::sealed)?;
+        let (config, known) = (SealConfig::from_bytes(&from)?, self.known.get());
+        let Some(keys) = next(&barrier.wrap_keys()) else { return Ok(false) };
+        let root = current_root(&config, &barrier, &known)?;
+        let to = apply(&config, Change::WrapKeys(keys.clone()), &root, &known)?.config.to_bytes()?;
+        if let Some(others) = &self.others {
+            let (record, root) = (sha256(&to), Key256::zeroed());
+            others.announce(&ComingRoot { record, root, seal: ComingRoot::of_wrap_keys(&keys) }).await?;
+        }
+        settled(barrier.replace_seal(&from, to).await)?;
+        Ok(true)
+    }
+}
+
+#[async_trait]
+impl WrapKeySource for WrapRotation {
+    async fn create(&self) {
+        let now = self.clock.now();
+        if self.failed.lock().is_some_and(|failed| now.since(failed) < RETRY) {
+            return;
+        }
+        match self.change(|keys| keys.is_empty().then(WrapKeys::first)).await {
+            Ok(true) => tracing::info!("the first wrap key is created: values that are wrapped need it from now on"),
+            Ok(false) => {}
+            Err(error) => {
+                *self.failed.lock() = Some(now);
+                let cause = error.cause().map(ToString::to_string).unwrap_or_default();
+                tracing::warn!(%error, cause, "there is no wrap key yet: values are not wrapped");
+            }
+        }
+    }
+
+    async fn refresh(&self) {
+        if let Err(error) = self.known.follow_stored(&*self.backend).await {
+            let cause = error.cause().map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(%error, cause, "the wrap keys cannot be read");
+        }
+    }
+}
