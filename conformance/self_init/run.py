@@ -49,6 +49,9 @@ def free_ports(count: int) -> list[int]:
 class Server:
     """A server with a static seal and storage on disk."""
 
+    # Those that a part has started, which end with it.
+    started: list["Server"] = []
+
     def __init__(self, binary: str, directory: Path, stanzas: str, key: bytes, seal: bool = True, join: int | None = None):
         directory.mkdir(parents=True, exist_ok=True)
         self.binary, self.directory, self.stanzas, self.key = binary, directory, stanzas, key
@@ -84,6 +87,7 @@ disable_mlock = true
     def start(self) -> "Server":
         path = self.configure()
         self.starts += 1
+        Server.started.append(self)
         names = ("VAULT_", "BAO_", "KEEPFAST_")
         environment = {name: value for name, value in os.environ.items() if not name.startswith(names)}
         with open(self.directory / f"log{self.starts}", "w") as log:
@@ -143,6 +147,31 @@ class Tally:
         self.passed, self.failed = self.passed + bool(holds), self.failed + (not holds)
         if not holds:
             print(f"FAIL {what}: {detail}")
+
+
+class Pgp:
+    """Keys of GnuPG in a directory, without passphrases."""
+
+    def __init__(self, home: Path, count: int):
+        self.home = home
+        home.mkdir(mode=0o700)
+        self.files = []
+        for at in range(count):
+            self.run("--passphrase", "", "--quick-gen-key", f"k{at}@example.com", "default", "default", "never")
+            # Alternately binary and in base64.
+            exported = self.run("--export", f"k{at}@example.com")
+            self.files.append(home / f"k{at}.key")
+            self.files[-1].write_bytes(exported if at % 2 else base64.b64encode(exported))
+
+    def run(self, *arguments: str, stdin: bytes = b"") -> bytes:
+        command = ["gpg", "--homedir", str(self.home), "--batch", "--quiet", "--pinentry-mode", "loopback", *arguments]
+        return subprocess.run(command, input=stdin, capture_output=True, check=True, timeout=120).stdout
+
+    def decrypted(self, message: str) -> str:
+        return self.run("--decrypt", stdin=base64.b64decode(message)).decode()
+
+    def end(self) -> None:
+        subprocess.run(["gpgconf", "--homedir", str(self.home), "--kill", "gpg-agent"], check=False, timeout=60)
 
 
 def state(server: Server, token: str) -> dict:
@@ -297,6 +326,26 @@ def recovery(tally: Tally, directory: Path, binary: str) -> None:
     server.kill()
 
 
+def encrypted_recovery(tally: Tally, directory: Path, binary: str) -> None:
+    pgp, output = Pgp(directory / "gnupg", 3), directory / "encrypted.json"
+    try:
+        files = ", ".join(f'"{path}"' for path in pgp.files)
+        block = f'initialize "keys" {{ recovery {{ shares = 3 threshold = 2 pgp_keys = [{files}] output = "{output}" }} }}\n'
+        server = Server(binary, directory / "encrypted", block + example(directory), secrets.token_bytes(32)).start()
+        token = server.ready()
+        keys = json.loads(output.read_text())
+        shares = [pgp.decrypted(message) for message in keys["recovery_keys_b64"]]
+        tally.check("GnuPG decrypts the keys", all(re.fullmatch("[0-9a-f]{66}", share) for share in shares))
+        tally.check("the file has the fingerprints", [len(found) for found in keys["pgp_fingerprints"]] == [40] * 3, keys["pgp_fingerprints"])
+        server.call("PUT", "sys/seal", None, token)
+        for share in shares[1:]:
+            server.call("PUT", "sys/unseal", {"key": share})
+        tally.check("a quorum of the decrypted keys unseals", server.call("GET", "sys/seal-status")[1].get("sealed") is False)
+        server.kill()
+    finally:
+        pgp.end()
+
+
 def refused(tally: Tally, directory: Path, binaries: dict[str, str]) -> None:
     for name, binary in binaries.items():
         server = Server(binary, directory / f"noseal-{name}", example(directory), bytes(32), seal=False).start()
@@ -354,13 +403,17 @@ def main() -> int:
             lambda: failure(tally, directory, keepfast, True),
             lambda: failure(tally, directory, keepfast, False),
             lambda: recovery(tally, directory, keepfast),
+            lambda: encrypted_recovery(tally, directory, keepfast),
             lambda: cluster(tally, directory, keepfast),
         ]
         for part in parts:
             try:
                 part()
-            except (AssertionError, KeyError, ValueError, OSError, subprocess.TimeoutExpired) as why:
+            except (AssertionError, KeyError, ValueError, OSError, subprocess.SubprocessError) as why:
                 tally.check("a part ends", False, repr(why)[-4000:])
+            for server in Server.started:
+                server.kill()
+            Server.started.clear()
     print(f"{tally.passed} passed, {tally.failed} failed")
     return 0 if tally.failed == 0 else 1
 

@@ -35,7 +35,7 @@ const ALL: [Step; 27] = [
     step("surface", 312, surface),
     step("hvac", 500, hvac),
     step("cross", 1800, cross),
-    step("self-init", 58, self_init),
+    step("self-init", 61, self_init),
     step("generated", 2500, generated),
     step("seed", 50, seed),
     step("balanced", 4650, balanced),

@@ -10,7 +10,7 @@ use crate::packet::{MAX_BYTES, Packet, packets, tag};
 use crate::signature::{Properties, Signature, Unread};
 
 /// The most signatures that are verified.
-const MAX_VERIFIED: usize = 256;
+const MAX_VERIFIED: usize = 64;
 /// The longest user id in bytes, as in GnuPG.
 const MAX_USER_ID: usize = 2048;
 
@@ -198,21 +198,19 @@ impl Check<'_> {
         is_of_kind: impl Fn(u8) -> bool,
         signed: &[&[u8]],
     ) -> Result<Option<Properties>, CertificateError> {
-        let mut newest: Option<&Properties> = None;
-        for signature in &part.signatures {
+        let is_candidate = |signature: &&Signature<'_>| {
             let properties = &signature.properties;
-            let is_candidate = is_of_kind(signature.kind)
-                && properties.may_be_of(&self.fingerprint)
-                && properties.is_current(self.now)
-                && newest.is_none_or(|newest| newest.created <= properties.created);
-            if !is_candidate {
-                continue;
-            }
+            is_of_kind(signature.kind) && properties.may_be_of(&self.fingerprint) && properties.is_current(self.now)
+        };
+        // Of two that are as new, the later one in the certificate counts.
+        let mut candidates: Vec<_> = part.signatures.iter().rev().filter(is_candidate).collect();
+        candidates.sort_by_key(|signature| std::cmp::Reverse(signature.properties.created));
+        for signature in candidates {
             if self.is_valid(signature, signed)? {
-                newest = Some(properties);
+                return Ok(Some(signature.properties.clone()));
             }
         }
-        Ok(newest.cloned())
+        Ok(None)
     }
 
     /// Whether a part has a revocation of this type that cannot be verified and may be by the primary key.

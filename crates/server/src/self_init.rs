@@ -267,6 +267,6 @@ mod tests {
             let error = ProcessSources.file(&at(name)).err().unwrap();
             assert!(error.contains(why), "{error}");
         }
-        assert!(ProcessSources.variable("KEEPFAST_NO_SUCH_VARIABLE").unwrap().is_none());
+        assert!(ProcessSources.variable("NO_SUCH_VARIABLE_OF_A_TEST").unwrap().is_none());
     }
 }

@@ -60,10 +60,10 @@ fn gnupg_decrypts_what_the_commands_print() {
     let missing = server.run_with(&["operator", "rotate-keys", "-backup-retrieve"], &own, "");
     assert!(missing.code == 2 && missing.stderr.contains("no backed-up keys found"), "{missing:?}");
     let keys = format!("-pgp-keys={curve_key},{rsa_key}");
-    let begun = run(&["rotate-keys", "-init", "-n=2", "-t=2", &keys, "-backup", "-verify"]);
+    let started = run(&["rotate-keys", "-init", "-n=2", "-t=2", &keys, "-backup", "-verify"]);
     let fingerprints = [curve.fingerprint(), rsa.fingerprint()];
-    assert!(begun.contains(&format!("PGP Fingerprints         [{}]\n", fingerprints.join(" "))), "{begun}");
-    assert!(begun.contains("Backup                   true\n"), "{begun}");
+    assert!(started.contains(&format!("PGP Fingerprints         [{}]\n", fingerprints.join(" "))), "{started}");
+    assert!(started.contains("Backup                   true\n"), "{started}");
     run(&["rotate-keys", &old[0]]);
     let shown = run(&["rekey", &old[1]]);
     let [first, second] = [1, 2].map(|number| {
@@ -81,10 +81,10 @@ fn gnupg_decrypts_what_the_commands_print() {
 
     let both = ["operator", "generate-root", "-init", "-otp=x", "-pgp-key", curve_key];
     assert_eq!(server.run_with(&both, &own, "").code, 1);
-    let begun = run(&["generate-root", "-init", "-pgp-key", curve_key]);
+    let started = run(&["generate-root", "-init", "-pgp-key", curve_key]);
     assert!(
-        begun.contains(&format!("PGP Fingerprint    {}\n", fingerprints[0])) && !begun.contains("OTP  "),
-        "{begun}"
+        started.contains(&format!("PGP Fingerprint    {}\n", fingerprints[0])) && !started.contains("OTP  "),
+        "{started}"
     );
     run(&["generate-root", &new[0]]);
     let done = run(&["generate-root", &new[1]]);

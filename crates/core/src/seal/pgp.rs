@@ -28,12 +28,13 @@ impl Recipients {
         if keys.len() != shares {
             return Err("count mismatch between number of provided PGP keys and number of shares".to_owned());
         }
-        let mut certificates = Vec::with_capacity(keys.len());
-        for (at, key) in keys.iter().enumerate() {
+        let certificate = |(at, key): (usize, &String)| {
             let refused = |error| format!("error parsing given PGP key {}: {error}", at + 1);
-            certificates.push(certificate(key, now).await.map_err(refused)?);
-        }
-        Ok(Some(Recipients(certificates)))
+            Certificate::from_base64(key, seconds(now)).map_err(refused)
+        };
+        let length = keys.iter().map(String::len).sum();
+        let read = || keys.iter().enumerate().map(certificate).collect::<Result<Vec<_>, String>>();
+        Ok(Some(Recipients(offload::run(length, read).await?)))
     }
 
     /// Their fingerprints.
@@ -47,8 +48,12 @@ impl Recipients {
 /// # Errors
 /// [`CertificateError`] with the check that failed.
 pub(crate) async fn certificate(key: &str, now: Timestamp) -> Result<Certificate, CertificateError> {
-    let now = u64::try_from(now.unix()).unwrap_or_default();
-    offload::run(key.len(), || Certificate::from_base64(key, now)).await
+    offload::run(key.len(), || Certificate::from_base64(key, seconds(now))).await
+}
+
+/// Seconds since the epoch.
+fn seconds(time: Timestamp) -> u64 {
+    u64::try_from(time.unix()).unwrap_or_default()
 }
 
 /// Encrypts a text to a certificate: a binary message.
@@ -119,7 +124,7 @@ impl Backup {
     /// # Errors
     /// When it cannot be serialized.
     pub(crate) fn record(&self, name: &str) -> Result<(Key, Bytes)> {
-        let key = Key::new(&format!("{SYSTEM_STORAGE}{SHARE_BACKUPS}{name}"))?;
+        let key = Key::new(format!("{SYSTEM_STORAGE}{SHARE_BACKUPS}{name}"))?;
         Ok((key, serde_json::to_vec(self)?.into()))
     }
 }

@@ -300,6 +300,43 @@ async fn a_failed_request_stops_and_corrected_stanzas_go_on() {
 }
 
 #[tokio::test]
+async fn corrected_stanzas_resume_after_a_kill_at_every_commit() {
+    let corrected = || {
+        let mut requests = failing();
+        requests[5].path = text("sys/mounts/other");
+        plan(requests)
+    };
+    for commits in 0.. {
+        let (seal, memory) = (TestSeal::new(), Arc::<MemoryBackend>::default());
+        assert_eq!(Server::on(memory.clone(), &seal, plan(failing())).attempt().await.unwrap(), Attempt::Failed);
+        let limited = Arc::new(Limited { memory: memory.clone(), left: AtomicUsize::new(usize::MAX) });
+        let killed = Server::on(limited.clone(), &seal, corrected()).unsealed().await;
+        limited.left.store(commits, Ordering::SeqCst);
+        let is_done = matches!(killed.attempt().await, Ok(Attempt::Finished));
+        drop(killed);
+        let server = Server::on(memory, &seal, corrected()).unsealed().await;
+        let expected = if is_done { Attempt::Idle } else { Attempt::Finished };
+        assert_eq!(server.attempt().await.unwrap(), expected, "killed after {commits} commits");
+        assert_configured(&server).await;
+        if is_done {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_node_lets_requests_through_when_another_one_has_finished() {
+    let (seal, memory) = (TestSeal::new(), Arc::<MemoryBackend>::default());
+    let standby = Server::on(memory.clone(), &seal, plan(failing()));
+    assert_eq!(standby.attempt().await.unwrap(), Attempt::Failed);
+    assert_eq!(standby.send("GET", "sys/mounts", "x", None).await.0, 503);
+    let leader = Server::on(memory, &seal, plan(requests())).unsealed().await;
+    assert_eq!(leader.attempt().await.unwrap(), Attempt::Finished);
+    assert_configured(&standby).await;
+    assert_eq!(standby.node.lifecycle.self_init.phase(), Phase::Off);
+}
+
+#[tokio::test]
 async fn an_allowed_failure_does_not_stop_and_has_no_response() {
     let seal = TestSeal::new();
     let mut requests = failing();

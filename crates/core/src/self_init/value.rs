@@ -129,8 +129,10 @@ impl PlannedValue {
             PlannedValue::Source(source) => out.push(source.evaluate(inputs)?),
             PlannedValue::List(values) => {
                 out.punctuation("[");
-                for (at, value) in values.iter().enumerate() {
-                    out.punctuation(if at > 0 { "," } else { "" });
+                let mut separator = "";
+                for value in values {
+                    out.punctuation(separator);
+                    separator = ",";
                     value.write(inputs, out)?;
                 }
                 out.punctuation("]");

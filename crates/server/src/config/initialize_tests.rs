@@ -1,3 +1,5 @@
+//! The `initialize` stanzas.
+
 #![allow(clippy::unwrap_used)]
 
 use crate::config::{Config, ConfigError, Environment, load};

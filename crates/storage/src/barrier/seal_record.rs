@@ -71,8 +71,12 @@ impl Barrier {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use keepfast_crypto::random;
+
     use super::*;
-    use crate::MemoryBackend;
+    use crate::{Barrier, MemoryBackend};
 
     #[tokio::test]
     async fn a_seal_record_replaces_only_the_one_that_was_read() {
@@ -84,5 +88,28 @@ mod tests {
         let stale = SealRecord::replace(&backend, &"1".into(), "3".into()).await;
         assert!(matches!(stale, Err(StorageError::Conflict)));
         assert_eq!(SealRecord::load(&backend).await.unwrap().unwrap(), "2");
+    }
+
+    #[tokio::test]
+    async fn a_record_of_a_seal_change_is_written_with_it_or_not_at_all() {
+        let (backend, [old, new]) = (Arc::new(MemoryBackend::new()), [(); 2].map(|()| random::key()));
+        Barrier::create(backend.clone(), &old, "1".into(), 0).await.unwrap();
+        let barrier = Barrier::open(backend.clone(), &old).await.unwrap();
+        let change = |to: &'static str, path: &str, value: &'static str| SealChange {
+            from: "1".into(),
+            to: to.into(),
+            with: Some((Key::new(path).unwrap(), value.into())),
+        };
+        barrier.rewrap_root(&new, Some(change("2", "t/k", "v"))).await.unwrap();
+        let stale = barrier.rewrap_root(&old, Some(change("3", "t/k", "w"))).await;
+        assert!(matches!(stale, Err(StorageError::Conflict)));
+        let stored = backend.get(&Key::new("t/k").unwrap()).await.unwrap().unwrap();
+        assert_ne!(stored, "v", "encrypted");
+        assert!(barrier.key_status().unwrap().encryptions >= 1);
+        for barrier in [barrier, Barrier::open(backend, &new).await.unwrap()] {
+            assert_eq!(barrier.begin_read().get(&barrier.view("t"), "k").await.unwrap().unwrap(), "v");
+            let own = SealChange { from: "2".into(), ..change("3", super::super::KEYRING, "x") };
+            assert!(matches!(barrier.rewrap_root(&old, Some(own)).await, Err(StorageError::InvalidKey(_))));
+        }
     }
 }

@@ -312,29 +312,6 @@ async fn rewrapping_leaves_exactly_one_root_key_that_opens() {
     assert_eq!(Barrier::open(backend, &next).await.unwrap().key_status().unwrap().term, 3);
 }
 
-#[tokio::test]
-async fn a_record_of_a_seal_change_is_written_with_it_or_not_at_all() {
-    let (backend, root, barrier) = created().await;
-    let change = |to: &'static str, value: &'static str| SealChange {
-        from: "seal".into(),
-        to: to.into(),
-        with: Some((Key::new("t/k").unwrap(), value.into())),
-    };
-    let new = random::key();
-    barrier.rewrap_root(&new, Some(change("new seal", "v"))).await.unwrap();
-    assert_eq!(read(&barrier, "k").await.unwrap().unwrap(), "v");
-    assert_ne!(raw(&backend, "t/k").await, "v", "encrypted");
-    assert!(barrier.key_status().unwrap().encryptions >= 1);
-    let outdated = barrier.rewrap_root(&root, Some(change("other seal", "w"))).await;
-    assert!(matches!(outdated, Err(StorageError::Conflict)));
-    assert_eq!(read(&barrier, "k").await.unwrap().unwrap(), "v");
-    let again = Barrier::open(backend, &new).await.unwrap();
-    assert_eq!(read(&again, "k").await.unwrap().unwrap(), "v");
-    let own =
-        SealChange { from: "new seal".into(), to: "x".into(), with: Some((Key::new(KEYRING).unwrap(), "y".into())) };
-    assert!(matches!(barrier.rewrap_root(&root, Some(own)).await, Err(StorageError::InvalidKey(_))));
-}
-
 /// Records of the seal that end alike, as those of one cluster do.
 fn seal_record(number: u8) -> Bytes {
     format!(r#"{{"wrapped":{number},"cluster_id":"4f1c9c8e-3f0e-4a5c-9c66-0f6f1d6a4e11"}}"#).into()
