@@ -162,8 +162,12 @@ impl Node {
         self.lifecycle.seal().await;
     }
 
-    /// Reopens the targets of the audit devices, and tries the seals again: their credentials may have changed.
-    pub fn reload(&self) {
+    /// Reopens the targets of the audit devices, replaces the seals by those of the configuration, if it was read again,
+    /// and tries them: their credentials may have changed.
+    pub fn reload(&self, seals: Option<SealSet>) {
+        if let Some(seals) = seals {
+            self.lifecycle.seals.replace(seals);
+        }
         self.lifecycle.seals.begin_round();
         self.lifecycle.seals.check_slots();
         if let Some(unsealed) = self.lifecycle.unsealed() {

@@ -82,6 +82,16 @@ impl CurrentSeal {
         SealConfig::load(&*self.backend).await?.ok_or_else(Error::sealed)
     }
 
+    /// The stored seal record, and its bytes.
+    pub(crate) async fn stored(&self) -> Result<(Bytes, SealConfig)> {
+        stored(&*self.backend).await
+    }
+
+    /// Whether there are other members.
+    pub(crate) fn has_others(&self) -> bool {
+        self.others.as_ref().is_some_and(Announcer::has_others)
+    }
+
     /// Applies a change to the seal record; a new root key encrypts the keyring in the same commit.
     ///
     /// # Errors
