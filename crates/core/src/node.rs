@@ -19,6 +19,7 @@ use crate::monitoring::Monitoring;
 use crate::parts::ServerParts;
 use crate::preliminaries::Preliminaries;
 use crate::request::{Pipeline, Response};
+use crate::seal::access::replace;
 use crate::seal::{SealSet, Seals};
 use crate::settings::Settings;
 use crate::sys::{System, sealed};
@@ -166,7 +167,7 @@ impl Node {
     /// and tries them: their credentials may have changed.
     pub fn reload(&self, seals: Option<SealSet>) {
         if let Some(seals) = seals {
-            self.lifecycle.seals.replace(seals);
+            replace(&self.lifecycle.seals, seals);
         }
         self.lifecycle.seals.begin_round();
         self.lifecycle.seals.check_slots();

@@ -219,3 +219,28 @@ fn a_cluster_of_processes_migrates_while_its_leader_is_killed() {
     }
     until("a secret is written", || nodes[2].run(&["secrets", "enable", "-path=done", "kv"]).0 == 0);
 }
+
+#[test]
+fn a_diagnosis_has_an_exit_code_for_each_outcome() {
+    let node = Node::new("");
+    let file = node.home.path().join("one");
+    node.configure(&keyed("one", &file, ""));
+    let config = format!("-config={}", node.config().display());
+    let diagnose = |more: &[&str]| {
+        let all: Vec<&str> = ["operator", "diagnose"].into_iter().chain(more.iter().copied()).collect();
+        node.run(&all)
+    };
+    assert_eq!(diagnose(&[]).0, 3);
+    assert_eq!(diagnose(&[&config, "-skip=nothing"]).0, 1);
+    let (code, text) = diagnose(&[&config]);
+    assert!(code == 2 && text.contains("TLS is disabled"), "{text}");
+    assert!(text.contains("[ success ] Check Seal \"one\" (static): it wraps under 1"), "{text}");
+    let (_, text) = diagnose(&[&config, "-skip=listener,storage", "-skip=autounseal"]);
+    assert_eq!(text.matches("[ skipped ]").count(), 3, "{text}");
+    std::fs::remove_file(&file).unwrap();
+    let (code, text) = diagnose(&[&config]);
+    assert!(code == 1 && text.contains("unreachable: current_key: cannot read"), "{text}");
+    assert_eq!(node.json(&["operator", "diagnose", &config])["status"], "fail");
+    std::fs::write(node.config(), "storage \"raft\" {").unwrap();
+    assert_eq!(diagnose(&[&config]).0, 4);
+}

@@ -13,6 +13,7 @@ use super::place::Site;
 use super::port::{ComingRoot, PeerService};
 use crate::lifecycle::Lifecycle;
 use crate::request::Response;
+use crate::seal::current::stored_record;
 use crate::seal::rolling::open_slots;
 
 /// The time in which the leader must confirm that it leads.
@@ -60,7 +61,7 @@ impl PeerService for ServedPeers {
 
     async fn open_slots(&self, from: &Origin, record: &[u8; 32]) -> Option<u64> {
         let lifecycle = self.lifecycle.upgrade().filter(|_| self.is_leader(from))?;
-        let (stored, config) = lifecycle.unsealed()?.current_seal.stored().await.ok()?;
+        let (stored, config) = stored_record(&lifecycle.unsealed()?.current_seal).await.ok()?;
         (sha256(&stored) == *record).then(|| open_slots(&lifecycle.seals, &config))
     }
 

@@ -27,7 +27,7 @@ const REMINDER: Duration = Duration::from_secs(600);
 pub(crate) struct Seals {
     all: RwLock<Arc<[Arc<SealAccess>]>>,
     /// Notified when they were replaced.
-    replaced: watch::Sender<()>,
+    pub(crate) replaced: watch::Sender<()>,
     /// Set while the server stays sealed on request.
     is_manual: AtomicBool,
     /// Begins a round of the seals.
@@ -67,30 +67,8 @@ impl Seals {
     /// The seals of this configuration.
     pub(crate) fn new(set: SealSet) -> Self {
         let seals = Seals::default();
-        seals.replace(set);
+        replace(&seals, set);
         seals
-    }
-
-    /// Replaces the seals by those of another configuration. A seal whose name and type stay keeps its health and its
-    /// counts.
-    pub(crate) fn replace(&self, set: SealSet) {
-        let old = self.all();
-        let access = |configured: ConfiguredSeal| {
-            let is_same =
-                |old: &&Arc<SealAccess>| old.configured.name == configured.name && old.kind() == configured.seal.kind();
-            let old = old.iter().find(is_same);
-            let health = old.map(|old| old.health()).unwrap_or_default();
-            let counts = old.map(|old| old.counts.clone()).unwrap_or_default();
-            let (calls, opened, check) = Default::default();
-            Arc::new(SealAccess { configured, calls, health: Mutex::new(health), opened, check, counts })
-        };
-        *self.all.write() = set.into_seals().into_iter().map(access).collect();
-        self.replaced.send_replace(());
-    }
-
-    /// Notified when the seals are replaced.
-    pub(crate) fn replacements(&self) -> watch::Receiver<()> {
-        self.replaced.subscribe()
     }
 
     /// All, by priority.
@@ -153,6 +131,22 @@ impl Seals {
         }
         (slots, failures.join(", "))
     }
+}
+
+/// Replaces the seals by those of another configuration. A seal whose name and type stay keeps its health and its counts.
+pub(crate) fn replace(seals: &Seals, set: SealSet) {
+    let old = seals.all();
+    let access = |configured: ConfiguredSeal| {
+        let is_same =
+            |old: &&Arc<SealAccess>| old.configured.name == configured.name && old.kind() == configured.seal.kind();
+        let old = old.iter().find(is_same);
+        let health = old.map(|old| old.health()).unwrap_or_default();
+        let counts = old.map(|old| old.counts.clone()).unwrap_or_default();
+        let (calls, opened, check) = Default::default();
+        Arc::new(SealAccess { configured, calls, health: Mutex::new(health), opened, check, counts })
+    };
+    *seals.all.write() = set.into_seals().into_iter().map(access).collect();
+    seals.replaced.send_replace(());
 }
 
 /// Why a server with this record is sealed, for `sys/seal-status`.

@@ -82,16 +82,6 @@ impl CurrentSeal {
         SealConfig::load(&*self.backend).await?.ok_or_else(Error::sealed)
     }
 
-    /// The stored seal record, and its bytes.
-    pub(crate) async fn stored(&self) -> Result<(Bytes, SealConfig)> {
-        stored(&*self.backend).await
-    }
-
-    /// Whether there are other members.
-    pub(crate) fn has_others(&self) -> bool {
-        self.others.as_ref().is_some_and(Announcer::has_others)
-    }
-
     /// Applies a change to the seal record; a new root key encrypts the keyring in the same commit.
     ///
     /// # Errors
@@ -179,6 +169,16 @@ fn settled(result: Result<(), StorageError>) -> Result<()> {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// The record of an unsealed server as it is stored, and its bytes.
+pub(crate) async fn stored_record(current: &CurrentSeal) -> Result<(Bytes, SealConfig)> {
+    stored(&*current.backend).await
+}
+
+/// Whether an unsealed server has other members.
+pub(crate) fn has_others(current: &CurrentSeal) -> bool {
+    current.others.as_ref().is_some_and(Announcer::has_others)
 }
 
 /// Reads the record that is stored, for changes without a barrier.

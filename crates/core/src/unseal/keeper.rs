@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use super::opener::jittered;
 use crate::seal::access::{SealAccess, Seals};
+use crate::seal::current::has_others;
 use crate::seal::proven::ProvenKek;
 use crate::seal::record::{BreakGlass, SealConfig, Slot, WayIn, slot_key};
 use crate::seal::rolling::Goal;
@@ -44,7 +45,7 @@ impl Keeper {
 }
 
 async fn run_all(seals: Arc<Seals>, unsealed: Weak<Unsealed>, leads: Leads, clock: Arc<dyn Clock>) {
-    let mut replacements = seals.replacements();
+    let mut replacements = seals.replaced.subscribe();
     loop {
         let has_seals = !seals.all().is_empty();
         // They stop with the set.
@@ -115,7 +116,7 @@ pub(crate) async fn check(unsealed: &Unsealed, access: &SealAccess, leads: bool)
             let is_opened = heal(unsealed, access, (&config, slot), leads).await?;
             // Not before a seal has opened its slot: nothing else opens the storage then.
             // In a cluster, not before every member can do without the shares: see `rolling.rs`.
-            let forbids = unsealed.settings.disable_break_glass && !unsealed.current_seal.has_others();
+            let forbids = unsealed.settings.disable_break_glass && !has_others(&unsealed.current_seal);
             if is_opened && leads && forbids {
                 turn_off_break_glass(unsealed, slot.id, BreakGlass::Forbidden).await?;
             }
@@ -198,7 +199,7 @@ pub(crate) async fn enroll(unsealed: &Unsealed, access: &SealAccess) -> Result<s
     };
     access.succeeded(clock.now());
     let (slot, current) = (access.new_slot(kek), &unsealed.current_seal);
-    let change = if current.has_others() { Change::EnrollBesideShares(slot) } else { Change::Enroll(slot) };
+    let change = if has_others(current) { Change::EnrollBesideShares(slot) } else { Change::Enroll(slot) };
     current.change(&unsealed.barrier, change).await?;
     // The first slot of a seal may be the one without which `disable_break_glass` could not apply.
     access.check.notify_one();

@@ -13,6 +13,7 @@ use keepfast_storage::{Consensus, Member};
 use super::keeper::{enroll, turn_off_break_glass};
 use crate::cluster::membership::Membership;
 use crate::cluster::port::ClusterPort;
+use crate::seal::current::stored_record;
 use crate::seal::rolling::{Goal, Report, Step, open_slots, opened_by};
 use crate::seal::slots::Change;
 use crate::seal::{BreakGlass, SealConfig, Seals};
@@ -72,21 +73,19 @@ async fn run(leader: Leader) {
     let (mut pause, mut waits) = (SHORTEST, SHORTEST);
     let mut logged = Timestamp::default();
     loop {
-        let mut is_woken = false;
         tokio::select! {
-            () = leader.seals.rolling.wake.notified() => is_woken = true,
+            () = leader.seals.rolling.wake.notified() => waits = SHORTEST,
             () = clock.sleep_until(clock.now().after(pause)) => {}
         }
-        if is_woken {
-            waits = SHORTEST;
-        }
         pause = match leader.advance(&mut logged).await {
-            Ok(Progress::Done) => IDLE,
-            Ok(Progress::Advanced) => SHORTEST,
             Ok(Progress::Waits) => {
                 let now = waits;
                 waits = waits.saturating_mul(2).min(LONGEST);
                 now
+            }
+            Ok(done) => {
+                waits = SHORTEST;
+                if matches!(done, Progress::Done) { IDLE } else { SHORTEST }
             }
             Err(error) => {
                 let cause = error.cause().map(ToString::to_string).unwrap_or_default();
@@ -94,9 +93,6 @@ async fn run(leader: Leader) {
                 LONGEST
             }
         };
-        if pause == IDLE || pause == SHORTEST {
-            waits = SHORTEST;
-        }
     }
 }
 
@@ -107,7 +103,7 @@ impl Leader {
         if self.consensus.is_alone() {
             return Ok(self.done());
         }
-        let (record, config) = current.stored().await?;
+        let (record, config) = stored_record(current).await?;
         let Some(goal) = Goal::of(&config, seals, self.unsealed.settings.disable_break_glass) else {
             return Ok(self.done());
         };
@@ -190,7 +186,7 @@ impl Leader {
         let is_own = |member: &&Member| member.node == own.node && member.incarnation == own.incarnation;
         let version = status.members.iter().find(is_own).map(|member| member.version.clone());
         let counted = status.members.iter().filter(|member| member.voter || member.wants_vote);
-        let asked = counted.map(async |member| {
+        let reports = counted.map(async |member| {
             let slots = if is_own(&member) {
                 Ok(open_slots(&self.seals, config))
             } else if Some(&member.version) != version.as_ref() {
@@ -202,6 +198,6 @@ impl Leader {
             };
             Report { member: member.node.clone(), slots }
         });
-        join_all(asked).await
+        join_all(reports).await
     }
 }

@@ -79,6 +79,7 @@ fn run(cx: &Cx) -> Outcome {
     })
 }
 
+// recursion: bounded by the checks, which are of three levels.
 fn show(check: &Check, depth: usize, has_details: bool) {
     let status = match check.status {
         Status::Ok => "success",

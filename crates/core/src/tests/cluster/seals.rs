@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use keepfast_crypto::random;
 use keepfast_framework::seal::SealErrorClass;
+use proptest::prelude::Rng as _;
+use proptest::test_runner::{RngAlgorithm, TestRng};
 use serde_json::{Value, json};
 
 use super::fake::Cluster;
@@ -297,4 +300,57 @@ async fn a_member_that_restarts_after_a_rotation_waits_for_its_dead_seal() {
     cluster.restart("c", set(&[("one", &seal)]), |_| {}).await;
     assert!(unseals(&cluster.nodes()[2]).await);
     cluster.nodes()[2].get("secret/data/a", ROOT).await.ok();
+}
+
+/// Members get the new configuration in any order, leaders change, and seals fail: every member always unseals by the
+/// configuration that it has, and in the end the new seal alone has a slot.
+#[tokio::test]
+async fn rl23_no_order_of_restarts_failovers_and_failures_locks_a_member_out() {
+    let seed = match std::env::var("KEEPFAST_TEST_SEED") {
+        Ok(text) => hex::decode(text).unwrap(),
+        Err(_) => random::bytes::<32>().to_vec(),
+    };
+    println!("repeat with KEEPFAST_TEST_SEED={}", hex::encode(&seed));
+    let mut rng = TestRng::from_seed(RngAlgorithm::ChaCha, &seed);
+    let mut below = move |bound: u32| (rng.next_u32() % bound) as usize;
+    for _ in 0..3 {
+        let (one, two) = (TestSeal::new(), TestSeal::of_kind("transit"));
+        let old = || set(&[("one", &one)]);
+        let next = || set(&[("-one", &one), ("two", &two)]);
+        let mut cluster = under(&one).await;
+        let (mut is_next, mut trace) = ([false; 3], Vec::new());
+        for _ in 0..12 {
+            let at = below(3);
+            let op = below(5);
+            trace.push((op, at));
+            match op {
+                0 | 1 => {
+                    is_next[at] |= op == 1;
+                    cluster.restart(NAMES[at], if is_next[at] { next() } else { old() }, |_| {}).await;
+                }
+                2 => cluster.elect(cluster.nodes().iter().position(|s| !s.node.state().is_sealed).map(|at| NAMES[at])),
+                3 => two.fails(SealErrorClass::Unreachable),
+                _ => two.set(Behaviour::Well),
+            }
+            for server in cluster.nodes().iter().filter(|server| server.node.state().is_sealed) {
+                round(&server.node.lifecycle).await.unwrap();
+            }
+            if !cluster.nodes()[at].node.state().is_sealed {
+                cluster.elect(Some(NAMES[at]));
+            }
+            pass(&cluster, 1 + below(40)).await;
+            let enrolled = enrolled(&cluster).await;
+            for is_next in is_next {
+                let opens = enrolled.iter().any(|name| name == "one" || (is_next && name == "two"));
+                assert!(opens, "{enrolled:?} {trace:?}");
+            }
+        }
+        two.set(Behaviour::Well);
+        for (at, name) in NAMES.into_iter().enumerate() {
+            cluster.restart(name, next(), |_| {}).await;
+            assert!(unseals(&cluster.nodes()[at]).await, "{name} {trace:?}");
+        }
+        cluster.elect(Some(NAMES[below(3)]));
+        until(&cluster, async || enrolled(&cluster).await == ["two"]).await;
+    }
 }
