@@ -138,7 +138,7 @@ async fn initialize_once<T>(
 
 /// Slots for the seals that work; a seal that does not is enrolled later. Without any, nothing is initialised.
 async fn working_seals(server: &Lifecycle) -> Result<Vec<NewSlot>> {
-    let enabled: Vec<_> = server.seals.enabled().cloned().collect();
+    let enabled: Vec<_> = server.seals.enabled().collect();
     let (slots, failures) = server.seals.prove_all(&*server.parts.clock, &enabled).await;
     if slots.is_empty() && !enabled.is_empty() {
         let text = format!("no seal works, so nothing was initialized: {failures}");

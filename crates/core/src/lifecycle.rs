@@ -28,6 +28,7 @@ use crate::request::Pipeline;
 use crate::seal::{CurrentSeal, SealConfig, Seals, Unsealing, WayIn, share_key};
 use crate::self_init::gate::SelfInit;
 use crate::unseal::keeper::{Keeper, Leads};
+use crate::unseal::rolling::RollingMigration;
 use crate::unsealed::{OpenInputs, Unsealed};
 
 /// How long a request waits for a server that opens its services again.
@@ -275,6 +276,7 @@ async fn unseal_locked(lifecycle: &Lifecycle, way: &WayIn, kept: &mut Option<Con
 /// end, another node gets the leadership, and the keys are erased.
 async fn seal_locked(lifecycle: &Lifecycle) {
     let started = lifecycle.parts.clock.now();
+    lifecycle.seals.rolling.forget();
     let Some(stopped) = stop(lifecycle) else { return };
     let Stopped { pipeline, connection } = stopped;
     if let Some(connection) = connection {
@@ -504,13 +506,14 @@ struct WorkOfLeader {
     autopilot: Mutex<Option<AutopilotTask>>,
     snapshots: Mutex<Option<SnapshotTask>>,
     clocks: Mutex<Option<ClockTask>>,
+    migration: Mutex<Option<RollingMigration>>,
 }
 
 impl WorkOfLeader {
     fn new(lifecycle: Weak<Lifecycle>, unsealed: Arc<Unsealed>) -> Self {
         let (background, autopilot) = (Mutex::default(), Mutex::default());
-        let (snapshots, clocks) = (Mutex::default(), Mutex::default());
-        WorkOfLeader { lifecycle, unsealed, background, autopilot, snapshots, clocks }
+        let (snapshots, clocks, migration) = (Mutex::default(), Mutex::default(), Mutex::default());
+        WorkOfLeader { lifecycle, unsealed, background, autopilot, snapshots, clocks, migration }
     }
 
     fn set_taken_over(&self, has_taken_over: bool) {
@@ -543,6 +546,7 @@ impl LeaderWork for WorkOfLeader {
         *self.autopilot.lock() = Some(AutopilotTask::start(self.lifecycle.clone()));
         *self.snapshots.lock() = SnapshotTask::start(self.lifecycle.clone());
         lifecycle.self_init.wake.notify_one();
+        *self.migration.lock() = RollingMigration::start(&parts.membership, &lifecycle.seals, &self.unsealed);
     }
 
     fn stop(&self) {
@@ -551,6 +555,7 @@ impl LeaderWork for WorkOfLeader {
         *self.autopilot.lock() = None;
         *self.snapshots.lock() = None;
         *self.clocks.lock() = None;
+        *self.migration.lock() = None;
         self.unsealed.current_seal.drop_ceremonies();
     }
 

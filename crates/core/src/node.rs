@@ -19,6 +19,7 @@ use crate::monitoring::Monitoring;
 use crate::parts::ServerParts;
 use crate::preliminaries::Preliminaries;
 use crate::request::{Pipeline, Response};
+use crate::seal::access::replace;
 use crate::seal::{SealSet, Seals};
 use crate::self_init::gate::{Phase, SelfInit};
 use crate::self_init::{SelfInitPlan, run};
@@ -180,9 +181,13 @@ impl Node {
         self.lifecycle.seal().await;
     }
 
-    /// Reopens the targets of the audit devices, and tries the seals again: their credentials may have changed. A
-    /// self-initialization that failed goes on, with these stanzas if there are any.
-    pub fn reload(&self, self_init: Option<Arc<SelfInitPlan>>) {
+    /// Reopens the targets of the audit devices, replaces the seals by those of the configuration, if it was read again,
+    /// and tries them: their credentials may have changed. A self-initialization that failed goes on, with these stanzas if
+    /// there are any.
+    pub fn reload(&self, seals: Option<SealSet>, self_init: Option<Arc<SelfInitPlan>>) {
+        if let Some(seals) = seals {
+            replace(&self.lifecycle.seals, seals);
+        }
         self.lifecycle.self_init.begin_attempt(self_init);
         self.lifecycle.seals.begin_round();
         self.lifecycle.seals.check_slots();

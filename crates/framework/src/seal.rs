@@ -27,6 +27,18 @@ pub trait Seal: Send + Sync + 'static {
     async fn current_key(&self) -> Result<Option<String>, SealError> {
         Ok(None)
     }
+
+    /// Whether a key was wrapped under the configured key, in any version, by the id that [`wrap`](Seal::wrap) has
+    /// returned with it. [`unwrap`](Seal::unwrap) may use another key. True when the seal cannot tell it.
+    async fn is_configured_key(&self, key_id: &str) -> Result<bool, SealError> {
+        Ok(self.current_key().await?.is_none_or(|current| current == key_id))
+    }
+
+    /// Whether the seal counts its attempts with a credential, which is locked after a few wrong ones. Another seal of
+    /// the same stanza then does not replace it.
+    fn counts_attempts(&self) -> bool {
+        false
+    }
 }
 
 /// A key wrapped by a seal.

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `stanza` | the keys of a stanza, the environment, `env://` and `file://` |
 //! | `call` | calls of services: repetition, classes of failures, wiped bodies |
+//! | `waiting` | a seal whose secret is in a file that is not there yet |
 //! | `credentials` | credentials that expire: one renewal at a time, before the expiry |
 //! | `external` | the plugins of external keys: `transit`, `pkcs11`, `awskms` |
 //! | `aws`, `google`, `azure` | credentials of a cloud and the seals that use them |
@@ -32,6 +33,7 @@ mod static_key;
 #[cfg(test)]
 mod suite;
 mod transit;
+mod waiting;
 
 use std::sync::Arc;
 
@@ -41,12 +43,16 @@ use keepfast_framework::seal::Seal;
 pub use external::{HsmLibrary, external_key_plugins};
 use stanza::Stanza;
 pub use stanza::{Environment, SealConfigError, SealStanza, variable_suffix};
+use waiting::Waiting;
+
+/// A type of seals: the label of the stanza, its keys, its constructor.
+type Type = (&'static str, &'static [stanza::Key], Create);
 
 /// Creates the seal of a stanza.
 type Create = fn(&Stanza<'_>) -> Result<Arc<dyn Seal>, SealConfigError>;
 
-/// The types of seals: the label of the stanza, its keys, its constructor.
-const KINDS: &[(&str, &[stanza::Key], Create)] = &[
+/// The types of seals.
+const KINDS: &[Type] = &[
     ("static", static_key::KEYS, static_key::create),
     ("transit", transit::KEYS, transit::create),
     ("awskms", aws::kms::KEYS, aws::kms::create),
@@ -62,8 +68,12 @@ const KINDS: &[(&str, &[stanza::Key], Create)] = &[
 pub struct CreatedSeal {
     /// The seal.
     pub seal: Arc<dyn Seal>,
-    /// Unknown keys, and settings that weaken the seal.
+    /// Unknown keys, settings that weaken the seal, and what it waits for.
     pub warnings: Vec<String>,
+    /// What it waits for: the file of a secret that cannot be read, or has no valid content.
+    pub waits_for: Option<String>,
+    /// A digest of the stanza and the files of its secrets, for a seal that counts its attempts.
+    pub origin: Option<[u8; 32]>,
 }
 
 /// The types of seals that [`from_stanza`] creates.
@@ -71,7 +81,8 @@ pub fn kinds() -> impl Iterator<Item = &'static str> {
     KINDS.iter().map(|(kind, ..)| *kind)
 }
 
-/// Creates the seal of a stanza without sending anything. Files that the stanza names are read.
+/// Creates the seal of a stanza without sending anything. Files that the stanza names are read. A seal whose secret is in a
+/// file that cannot be read, or has no valid content, reads it again at each call until it is valid.
 ///
 /// # Errors
 /// [`SealConfigError`] for an unknown type, and for keys that are missing or invalid. The text contains no values.
@@ -81,16 +92,25 @@ pub fn from_stanza(
     clock: &Arc<dyn Clock>,
 ) -> Result<CreatedSeal, SealConfigError> {
     let found = KINDS.iter().find(|(kind, ..)| *kind == stanza.kind);
-    let Some((_, keys, create)) = found else {
+    let Some((kind, keys, create)) = found else {
         let all: Vec<&str> = kinds().collect();
         return Err(SealConfigError::new(
             stanza.name,
             format!("type {:?} is not one of {}", stanza.kind, all.join(", ")),
         ));
     };
-    let stanza = Stanza::new(stanza, keys, environment, clock);
-    let seal = create(&stanza)?;
-    Ok(CreatedSeal { seal, warnings: stanza.warnings() })
+    let read = Stanza::new(stanza, keys, environment, clock);
+    let (seal, waits_for) = match create(&read) {
+        Ok(seal) => (seal, None),
+        Err(error) if error.is_of_file => {
+            read.warn(format!("{}; the seal waits for it", error.reason));
+            let waiting = Waiting::new((kind, keys, *create), stanza, environment, clock);
+            (Arc::new(waiting) as Arc<dyn Seal>, Some(error.reason))
+        }
+        Err(error) => return Err(error),
+    };
+    let origin = seal.counts_attempts().then(|| read.origin());
+    Ok(CreatedSeal { seal, warnings: read.warnings(), waits_for, origin })
 }
 
 #[cfg(test)]

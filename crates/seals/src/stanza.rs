@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keepfast_crypto::Zeroize;
+use keepfast_crypto::hash::sha256;
 use keepfast_crypto::secret::{SecretBytes, SecretString};
 use keepfast_framework::Clock;
 use keepfast_outbound::{Authorities, ClientCertificate, Proxies, Settings, Trust};
@@ -17,6 +18,8 @@ const PREFIXES: [&str; 3] = ["KEEPFAST_", "BAO_", "VAULT_"];
 const MAX_FILE: u64 = 64 * 1024;
 /// The timeout of a call where the stanza has none.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// What is before the path of a file.
+pub(crate) const FILE: &str = "file://";
 /// The timeout of a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest response of a service.
@@ -26,9 +29,12 @@ const MAX_RESPONSE: usize = 64 * 1024;
 pub(crate) type Key = (&'static str, &'static [&'static str]);
 
 /// The variables of the process.
-pub trait Environment {
+pub trait Environment: Send + Sync {
     /// The variable of this full name; an empty one counts as unset.
     fn variable(&self, name: &str) -> Option<String>;
+
+    /// The same variables, for a seal that is created later.
+    fn owned(&self) -> Arc<dyn Environment>;
 }
 
 /// A `seal` stanza of the configuration, without the keys that all seals have (`name`, `priority`, `disabled`,
@@ -61,11 +67,13 @@ pub struct SealConfigError {
     pub name: String,
     /// What is invalid.
     pub reason: String,
+    /// Whether the stanza is valid, and the file of a secret is not: it may be written later.
+    pub(crate) is_of_file: bool,
 }
 
 impl SealConfigError {
     pub(crate) fn new(name: &str, reason: impl Into<String>) -> Self {
-        SealConfigError { name: name.to_owned(), reason: reason.into() }
+        SealConfigError { name: name.to_owned(), reason: reason.into(), is_of_file: false }
     }
 }
 
@@ -103,6 +111,12 @@ impl<'a> Stanza<'a> {
         SealConfigError::new(self.stanza.name, reason)
     }
 
+    /// An error of the file of a secret: of its content, when `key` refers to a file, else of this stanza.
+    pub(crate) fn refused_content(&self, key: &str, reason: impl Into<String>) -> SealConfigError {
+        let is_of_file = self.text(key).is_some_and(|value| value.starts_with(FILE));
+        SealConfigError { is_of_file, ..self.refused(reason) }
+    }
+
     /// Adds a warning.
     pub(crate) fn warn(&self, text: impl Into<String>) {
         self.warnings.borrow_mut().push(format!("seal {:?}: {}", self.stanza.name, text.into()));
@@ -113,6 +127,22 @@ impl<'a> Stanza<'a> {
         let unknown = self.stanza.options.keys().filter(|key| !self.keys.iter().any(|(known, _)| known == key));
         unknown.for_each(|key| self.warn(format!("unknown key {key} has no effect")));
         self.warnings.into_inner()
+    }
+
+    /// A digest of the stanza with the content of the files of its secrets.
+    pub(crate) fn origin(&self) -> [u8; 32] {
+        let mut digest = sha256(self.stanza.kind.as_bytes());
+        let mut add = |part: &[u8]| digest = sha256(&[&digest[..], &sha256(part)].concat());
+        add(self.stanza.name.as_bytes());
+        add(&self.timeout().as_nanos().to_le_bytes());
+        for (key, _) in self.keys {
+            let value = SecretString::new(self.text(key).unwrap_or_default());
+            add(value.expose().as_bytes());
+            if let Some(Ok(content)) = value.expose().strip_prefix(FILE).map(read_secret) {
+                add(content.expose());
+            }
+        }
+        digest
     }
 
     /// The value of a key: of its first variable that is set, else of the file.
@@ -163,8 +193,8 @@ impl<'a> Stanza<'a> {
             let found = found.ok_or_else(|| self.refused(format!("{key}: the variable {name} is not set")))?;
             return Ok(Some(SecretBytes::new(found.into_bytes())));
         }
-        if let Some(path) = value.expose().strip_prefix("file://") {
-            let content = read_secret(path).map_err(|error| self.refused(format!("{key}: {error}")))?;
+        if let Some(path) = value.expose().strip_prefix(FILE) {
+            let content = read_secret(path).map_err(|error| self.refused_content(key, format!("{key}: {error}")))?;
             return Ok(Some(content));
         }
         Ok(Some(SecretBytes::new(value.expose().as_bytes().to_vec())))
@@ -296,7 +326,7 @@ pub(crate) mod tests {
     use super::*;
 
     /// The variables of a test.
-    #[derive(Default)]
+    #[derive(Clone, Default)]
     pub(crate) struct Variables(pub(crate) BTreeMap<String, String>);
 
     impl Variables {
@@ -308,6 +338,10 @@ pub(crate) mod tests {
     impl Environment for Variables {
         fn variable(&self, name: &str) -> Option<String> {
             self.0.get(name).cloned()
+        }
+
+        fn owned(&self) -> Arc<dyn Environment> {
+            Arc::new(self.clone())
         }
     }
 

@@ -73,8 +73,8 @@ fn read(stanza: &Stanza<'_>, key: &str, id: &str) -> Result<Option<Identified>, 
             Err(stanza.refused(format!("{id} is longer than {MAX_ID} bytes")))
         }
         (Some(bytes), Some(id)) => {
-            let bytes =
-                key_of(&bytes).ok_or_else(|| stanza.refused(format!("{key} is not 32 bytes, raw, hex or base64")))?;
+            let invalid = || stanza.refused_content(key, format!("{key} is not 32 bytes, raw, hex or base64"));
+            let bytes = key_of(&bytes).ok_or_else(invalid)?;
             Ok(Some(Identified { id, key: AeadKey::new(&bytes) }))
         }
     }
@@ -129,6 +129,10 @@ impl Seal for StaticSeal {
 
     async fn current_key(&self) -> Result<Option<String>, SealError> {
         Ok(Some(self.current.id.clone()))
+    }
+
+    async fn is_configured_key(&self, key_id: &str) -> Result<bool, SealError> {
+        Ok(std::iter::once(&self.current).chain(&self.previous).any(|key| key.id == key_id))
     }
 }
 

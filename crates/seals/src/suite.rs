@@ -68,7 +68,7 @@ macro_rules! seal_suite {
             use super::*;
             $crate::suite::seal_suite!(@cases $make, $other;
                 unwraps_what_it_wrapped, wraps_one_key_differently_each_time, refuses_what_another_key_wrapped,
-                refuses_a_damaged_wrapping, serves_concurrent_callers, shows_no_key);
+                refuses_a_damaged_wrapping, serves_concurrent_callers, shows_no_key, knows_the_ids_of_its_key);
         }
     };
     (@cases $make:expr, $other:expr; $($case:ident),*) => {$(
@@ -130,6 +130,14 @@ pub(crate) async fn serves_concurrent_callers(seal: &dyn Seal, _: &dyn Seal) {
         assert_eq!(seal.unwrap(&wrapped).await.unwrap().expose(), key.expose());
     });
     futures_util::future::join_all(callers).await;
+}
+
+pub(crate) async fn knows_the_ids_of_its_key(seal: &dyn Seal, _: &dyn Seal) {
+    let wrapped = seal.wrap(&random::key()).await.unwrap();
+    assert!(seal.is_configured_key(&wrapped.key_id).await.unwrap(), "{}", wrapped.key_id);
+    // The key of `alicloudkms` may be an alias, of which only `wrap` tells the key.
+    let can_tell = seal.kind() != "alicloudkms";
+    assert_eq!(seal.is_configured_key("another:v1").await.unwrap(), !can_tell);
 }
 
 pub(crate) async fn shows_no_key(seal: &dyn Seal, _: &dyn Seal) {

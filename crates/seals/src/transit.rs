@@ -105,6 +105,11 @@ pub(crate) fn is_segment(text: &str) -> bool {
     !text.is_empty() && text != "." && text != ".." && !text.contains('/')
 }
 
+/// The name of the key in the id of its version, `NAME:VERSION`.
+fn name_of(key_id: &str) -> Option<&str> {
+    key_id.rsplit_once(':').map(|(name, _)| name).filter(|name| is_segment(name))
+}
+
 #[derive(Serialize)]
 struct EncryptRequest<'a> {
     plaintext: &'a str,
@@ -205,8 +210,8 @@ impl Server {
         let ciphertext = std::str::from_utf8(&wrapped.blob).ok().filter(|text| version_of(text).is_some());
         let ciphertext = ciphertext.ok_or_else(|| wrong_key("the wrapped key is not a ciphertext of transit"))?;
         // The configured key may be another one now.
-        let name = wrapped.key_id.rsplit_once(':').map(|(name, _)| name).filter(|name| is_segment(name));
-        let name = name.ok_or_else(|| wrong_key("the stored id is not that of a version of a key"))?;
+        let name =
+            name_of(&wrapped.key_id).ok_or_else(|| wrong_key("the stored id is not that of a version of a key"))?;
         let body = json_body(&DecryptRequest { ciphertext })?;
         let reply = self.call(&format!("{}/decrypt/{name}", self.mount), body).await?;
         let DataOf { data: DecryptResponse { plaintext } } = reply.json()?;
@@ -349,6 +354,10 @@ impl Seal for TransitSeal {
 
     async fn unwrap(&self, wrapped: &WrappedKey) -> Result<Key256, SealError> {
         self.server.server().decrypt(wrapped).await
+    }
+
+    async fn is_configured_key(&self, key_id: &str) -> Result<bool, SealError> {
+        Ok(name_of(key_id) == Some(self.server.key_name.as_str()))
     }
 }
 

@@ -7,6 +7,7 @@ mod args;
 mod banner;
 mod cluster;
 pub mod config;
+pub mod diagnose;
 mod effective_config;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;

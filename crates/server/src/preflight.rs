@@ -41,6 +41,14 @@ impl Findings {
 /// Checks everything, so that one run reports all errors.
 pub(crate) fn check(config: &Config, own_files: OwnFiles, now: Timestamp) -> Findings {
     let mut findings = Findings::default();
+    check_listeners(config, now, &mut findings);
+    check_storage(config, &mut findings);
+    check_files(config, own_files, &mut findings);
+    findings
+}
+
+/// Checks addresses, sockets and certificates.
+pub(crate) fn check_listeners(config: &Config, now: Timestamp, findings: &mut Findings) {
     let mut seen = HashSet::new();
     for listener in &config.listeners {
         let address = listener.address();
@@ -49,24 +57,31 @@ pub(crate) fn check(config: &Config, own_files: OwnFiles, now: Timestamp) -> Fin
             findings.errors.push(format!("{what}: another listener has the same address"));
         }
         match &listener.bind {
-            Bind::Tcp(address) => check_tcp(&what, address, &mut findings),
+            Bind::Tcp(address) => check_tcp(&what, address, findings),
             Bind::Unix { path, user, group, .. } => {
                 findings.note(&what, check_unix(path, user.as_deref(), group.as_deref()));
             }
         }
-        check_certificate(&what, listener, now, &mut findings);
+        check_certificate(&what, listener, now, findings);
     }
     for address in config.cluster_bind_addresses() {
         let what = format!("cluster_address {address:?}");
         if !seen.insert(address.clone()) && !address.ends_with(":0") {
             findings.errors.push(format!("{what}: a listener has the same address"));
         }
-        check_tcp(&what, &address, &mut findings);
+        check_tcp(&what, &address, findings);
     }
-    check_self_init(config, &mut findings);
+}
+
+/// Checks that the directory of the data can be used or created.
+pub(crate) fn check_storage(config: &Config, findings: &mut Findings) {
     if let Some(path) = config.storage.path() {
         findings.note("storage path", is_creatable_directory(path));
     }
+}
+
+/// Checks the other files and directories, the audit devices, and what the `initialize` stanzas need.
+pub(crate) fn check_files(config: &Config, own_files: OwnFiles, findings: &mut Findings) {
     if let Some(snapshots) = &config.snapshots {
         findings.note("snapshots directory", is_creatable_directory(&snapshots.directory));
     }
@@ -80,7 +95,7 @@ pub(crate) fn check(config: &Config, own_files: OwnFiles, now: Timestamp) -> Fin
     for device in &config.audit {
         findings.errors.extend(audit::target::check(device, &allowed).err().map(|error| error.to_string()));
     }
-    findings
+    check_self_init(config, findings);
 }
 
 /// What the `initialize` stanzas need. It is needed at the first start only, so nothing of it is an error.

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use keepfast_core::Node;
+use keepfast_core::{Node, SealSet};
 use keepfast_edge::{Connections, Tls};
 use keepfast_framework::Timestamp;
 use keepfast_framework::clock::{Clock, SystemClock};
+use parking_lot::Mutex;
 
-use crate::config::{self, Config, Environment, Storage};
+use crate::config::{self, Config, Environment, SealSettings, Storage};
 use crate::logging::{Level, Log};
 
 /// The inputs of a reload: the sources of the configuration, and the parts that follow it.
@@ -23,6 +24,8 @@ pub(crate) struct Running<'a> {
     /// Whether `-log-level` was set: it takes precedence over the configuration.
     pub(crate) has_level_flag: bool,
     pub(crate) started: Timestamp,
+    /// The seals in use.
+    pub(crate) seals: Mutex<Vec<SealSettings>>,
 }
 
 /// The metrics of `sys/metrics` in a state dump.
@@ -37,7 +40,7 @@ const DUMPED_METRICS: &[&str] = &[
 ];
 
 impl Running<'_> {
-    /// Reloads certificates, audit logs, the log file and the log level. A part that is invalid stays as it was.
+    /// Reloads certificates, audit logs, the log file, the log level and the seals. A part that is invalid stays as it was.
     pub(crate) fn reload_all(&self) {
         tracing::info!("reload triggered");
         for tls in &self.certificates {
@@ -49,27 +52,40 @@ impl Running<'_> {
         if let Err(error) = self.log.reopen() {
             tracing::error!(%error, "the log file cannot be reopened");
         }
-        let config = self.reload_config();
-        self.node.reload(config.map(|config| config.self_init));
+        let config = self.configuration();
+        let seals = config.as_ref().and_then(|config| self.next_seals(config));
+        self.node.reload(seals, config.as_ref().map(|config| config.self_init.clone()));
+        let level = config.filter(|_| !self.has_level_flag).and_then(|config| Level::parse(&config.log_level));
+        if let Some(level) = level {
+            self.log.set_level(level);
+        }
     }
 
-    /// Reads the configuration and applies its log level. `None` without a configuration that is valid.
-    fn reload_config(&self) -> Option<Config> {
+    /// The configuration as it is now; `None` without files, and when it is invalid.
+    fn configuration(&self) -> Option<Config> {
         if self.paths.is_empty() {
             return None;
         }
-        match config::load_over(self.paths, self.environment, Some(Storage::InMemory)) {
-            Ok((config, _)) => {
-                if let Some(level) = Level::parse(&config.log_level).filter(|_| !self.has_level_flag) {
-                    self.log.set_level(level);
-                }
-                Some(config)
-            }
-            Err(error) => {
-                tracing::error!(%error, "the configuration in use is kept");
-                None
-            }
+        let loaded = config::load_over(self.paths, self.environment, Some(Storage::InMemory));
+        loaded
+            .map(|(config, _)| config)
+            .inspect_err(|error| tracing::error!(%error, "the configuration in use is kept"))
+            .ok()
+    }
+
+    /// The seals of a configuration; `None` when those in use stay.
+    fn next_seals(&self, config: &Config) -> Option<SealSet> {
+        let mut running = self.seals.lock();
+        let next = config::replacing(config.seals.clone(), &running);
+        let next = next.inspect_err(|error| tracing::error!(error, "the seals in use are kept")).ok()?;
+        let set =
+            config::seal_set(&next).inspect_err(|error| tracing::error!(%error, "the seals in use are kept")).ok()?;
+        let names = |seals: &[SealSettings]| seals.iter().map(ToString::to_string).collect::<Vec<_>>();
+        if names(&next) != names(&running) {
+            next.iter().for_each(|seal| tracing::info!(%seal, "seal of the configuration"));
         }
+        *running = next;
+        Some(set)
     }
 
     /// Logs counts and versions; no names, paths or values of stored data.

@@ -19,6 +19,7 @@ use keepfast_crypto::secret::SecretString;
 use keepfast_edge::{BodyMemory, Connections, Edge, Limits, Listener, Socket, Tls, TlsError};
 use keepfast_framework::clock::{Clock, SystemClock};
 use keepfast_storage::{LocalBackend, StorageError};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::args::ServerArgs;
@@ -228,7 +229,8 @@ async fn serve(
     print(banner::STARTED.into());
     service_manager::ready();
     let has_level_flag = effective.has_level_flag;
-    let running = Running { node, certificates, connections, log, paths, environment, has_level_flag, started };
+    let seals = Mutex::new(effective.config.seals.clone());
+    let running = Running { node, certificates, connections, log, paths, environment, has_level_flag, started, seals };
     handle_signals(&mut signals, &running).await;
     service_manager::stopping();
     print(banner::STOPPING.into());

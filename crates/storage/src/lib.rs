@@ -43,6 +43,7 @@ pub use consensus::{
 };
 pub use error::StorageError;
 pub use key::Key;
+pub use local::examine::{Examined, examine};
 pub use local::{LocalBackend, LocalOptions};
 pub use memory::MemoryBackend;
 pub use page::Page;

@@ -19,6 +19,7 @@ mod policies;
 mod process;
 mod raft;
 mod refusals;
+mod seals;
 mod server;
 mod terminal;
 mod token_helper;

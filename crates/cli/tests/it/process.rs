@@ -12,20 +12,20 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_keepfast");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_keepfast");
 
 /// The timeout of every wait of a test.
-const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// A server that is killed when dropped.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     /// The lines of its log.
     log: Receiver<String>,
 }
 
 impl Process {
-    fn start(home: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+    pub(crate) fn start(home: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut child = Command::new(PROGRAM)
             .args(arguments)
             .env_clear()
@@ -41,12 +41,12 @@ impl Process {
         Process { child, log }
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// The next line of the log that contains `text`.
-    fn logged(&self, text: &str) -> String {
+    pub(crate) fn logged(&self, text: &str) -> String {
         let end = Instant::now() + LIMIT;
         loop {
             let left = end.saturating_duration_since(Instant::now());
@@ -57,7 +57,7 @@ impl Process {
         }
     }
 
-    fn end(&mut self) -> ExitStatus {
+    pub(crate) fn end(&mut self) -> ExitStatus {
         let end = Instant::now() + LIMIT;
         loop {
             match self.child.try_wait().unwrap() {

@@ -22,6 +22,11 @@ impl Announcer {
         Some(Announcer { consensus: consensus.clone(), port: port.clone() })
     }
 
+    /// Whether there are any.
+    pub(crate) fn has_others(&self) -> bool {
+        !self.consensus.is_alone()
+    }
+
     /// Sends a root key, or wrap keys, to all other members.
     ///
     /// # Errors

@@ -87,6 +87,12 @@ pub trait ClusterPort: std::fmt::Debug + Send + Sync + 'static {
         None
     }
 
+    /// Asks another member which slots of the seal record with this SHA-256 it opens; see [`PeerService::open_slots`].
+    /// `None` without a response within a few seconds.
+    async fn open_slots(&self, _to: &Member, _record: &[u8; 32]) -> Option<u64> {
+        None
+    }
+
     /// Ends the connections that nodes may no longer have after a change of the members.
     fn members_changed(&self);
 }
@@ -139,6 +145,13 @@ pub trait PeerService: Send + Sync + 'static {
 
     /// Takes the clock of this node's leader, and returns that of this node; `None` for another member.
     fn exchange_clock(&self, _from: &Origin, _leader: Timestamp) -> Option<Timestamp> {
+        None
+    }
+
+    /// Which slots of the seal record with this SHA-256 this node opens by its seals, for its leader: bit `n` for the slot
+    /// at `n`. The last bit is set when no seal of its configuration is enabled. `None` when this node is sealed, has
+    /// another record or another leader.
+    async fn open_slots(&self, _from: &Origin, _record: &[u8; 32]) -> Option<u64> {
         None
     }
 

@@ -4,6 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use keepfast_crypto::hash::sha256;
 use keepfast_framework::{ClusterPart, Incoming, Timestamp};
 use keepfast_storage::{Backend, Consensus, Origin, PeerKind};
 
@@ -12,6 +13,8 @@ use super::place::Site;
 use super::port::{ComingRoot, PeerService};
 use crate::lifecycle::Lifecycle;
 use crate::request::Response;
+use crate::seal::current::stored_record;
+use crate::seal::rolling::open_slots;
 use crate::self_init::gate::Phase;
 
 /// The time in which the leader must confirm that it leads.
@@ -55,6 +58,12 @@ impl PeerService for ServedPeers {
         let Some(lifecycle) = self.lifecycle.upgrade().filter(|_| self.is_leader(from)) else { return false };
         let clock = lifecycle.parts.clock.clone();
         lifecycle.unsealed().is_some_and(|unsealed| unsealed.current_seal.expect(&unsealed.barrier, &coming, clock))
+    }
+
+    async fn open_slots(&self, from: &Origin, record: &[u8; 32]) -> Option<u64> {
+        let lifecycle = self.lifecycle.upgrade().filter(|_| self.is_leader(from))?;
+        let (stored, config) = stored_record(&lifecycle.unsealed()?.current_seal).await.ok()?;
+        (sha256(&stored) == *record).then(|| open_slots(&lifecycle.seals, &config))
     }
 
     /// Runs the stages as for a request of this node's own listeners. What is judged where a request arrives, such as

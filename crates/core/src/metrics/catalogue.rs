@@ -82,10 +82,21 @@ pub(crate) const METRICS: &[Metric] = &[
     ),
     summary("core.seal", "sealing"),
     gauge("seal.healthy", &["seal"], "1 while the last call of a seal of the configuration has succeeded"),
+    metric(
+        "seal.operation",
+        Kind::Summary,
+        &["op", "seal"],
+        "calls of a seal that have ended: `wrap`, `unwrap` or `current_key`",
+    ),
     counter(
         "seal.errors",
-        &["class", "seal"],
+        &["class", "op", "seal"],
         "calls of a seal that failed: `unreachable`, `throttled`, `denied`, `wrong_key`, `misconfigured` or `crashed`",
+    ),
+    gauge(
+        "seal.kek_generation_lag",
+        &["seal"],
+        "root keys that were made since the key of the slot of a seal was, at its last check; 0 when the slot is current",
     ),
     counter(
         "seal.renewals",
@@ -93,6 +104,7 @@ pub(crate) const METRICS: &[Metric] = &[
         "new keys of the slot of a seal, after a rotation of its key or of the root key",
     ),
     counter("seal.unseals", &["seal"], "unseals of the server by a seal"),
+    counter("unseal.rounds", &[], "rounds in which the seals were tried to unseal the server"),
     summary(
         "route.<operation>.<mount>",
         "the engine of a mount with the commit of its transaction, by `create`, `read`, `update`, `patch`, `delete`, `list`, `scan`, `renew` or `revoke`; slashes of the mount's path become dashes. `create` is a write whose engine checked that the object did not exist",

@@ -58,6 +58,7 @@ pub(crate) fn turn(server: &Lifecycle) {
         unsealed.observability.audit.turn();
     }
     server.parts.metrics.turn_all();
+    seals::turn(&server.seals);
     let mut items = items(server);
     label(server, &mut items);
     server.parts.metrics.turns.lock().turn(&items, server.parts.clock.now());

@@ -7,14 +7,17 @@ use std::time::Duration;
 use keepfast_crypto::locked::Key256;
 use keepfast_framework::seal::{SealError, SealErrorClass, WrappedKey};
 use keepfast_framework::{Clock, Timestamp};
-use parking_lot::Mutex;
-use tokio::sync::Notify;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, watch};
 
-use super::counts::SealCounts;
+use super::counts::{Operation, SealCounts};
+use super::metered::Metered;
 use super::proven::ProvenKek;
 use super::record::{SealConfig, Slot, StoredKey};
+use super::rolling::Rolling;
 use super::set::{ConfiguredSeal, SealSet};
 use super::slots::NewSlot;
+use crate::metrics::Counter;
 
 /// The interval in which a failure that lasts is logged.
 const REMINDER: Duration = Duration::from_secs(600);
@@ -22,11 +25,17 @@ const REMINDER: Duration = Duration::from_secs(600);
 /// The configured seals of a process.
 #[derive(Default)]
 pub(crate) struct Seals {
-    all: Vec<Arc<SealAccess>>,
+    all: RwLock<Arc<[Arc<SealAccess>]>>,
+    /// Notified when they were replaced.
+    pub(crate) replaced: watch::Sender<()>,
     /// Set while the server stays sealed on request.
     is_manual: AtomicBool,
     /// Begins a round of the seals.
     pub(crate) wake: Notify,
+    /// The rounds.
+    pub(crate) rounds: Counter,
+    /// The migration of a cluster.
+    pub(crate) rolling: Rolling,
 }
 
 /// One configured seal.
@@ -35,10 +44,12 @@ pub(crate) struct SealAccess {
     /// Held during a call.
     calls: tokio::sync::Mutex<()>,
     health: Mutex<SealHealth>,
+    /// The slot that the seal has opened in its last call, with its KEK as it was then.
+    opened: Mutex<Option<(u32, StoredKey)>>,
     /// Begins a check.
     pub(crate) check: Notify,
     /// For the metrics.
-    pub(crate) counts: SealCounts,
+    pub(crate) counts: Arc<SealCounts>,
 }
 
 /// What is known of a seal.
@@ -55,30 +66,29 @@ pub(crate) struct SealHealth {
 impl Seals {
     /// The seals of this configuration.
     pub(crate) fn new(set: SealSet) -> Self {
-        let access = |configured| {
-            let (calls, health, check, counts) = Default::default();
-            Arc::new(SealAccess { configured, calls, health, check, counts })
-        };
-        Seals { all: set.into_seals().into_iter().map(access).collect(), ..Seals::default() }
+        let seals = Seals::default();
+        replace(&seals, set);
+        seals
     }
 
     /// All, by priority.
-    pub(crate) fn all(&self) -> &[Arc<SealAccess>] {
-        &self.all
+    pub(crate) fn all(&self) -> Arc<[Arc<SealAccess>]> {
+        self.all.read().clone()
     }
 
     /// Those that wrap keys.
-    pub(crate) fn enabled(&self) -> impl Iterator<Item = &Arc<SealAccess>> {
-        self.all.iter().filter(|access| !access.configured.disabled)
+    pub(crate) fn enabled(&self) -> impl Iterator<Item = Arc<SealAccess>> + use<> {
+        let enabled: Vec<_> = self.all().iter().filter(|access| !access.configured.disabled).cloned().collect();
+        enabled.into_iter()
     }
 
     /// The seal of this name.
-    pub(crate) fn named(&self, name: &str) -> Option<&Arc<SealAccess>> {
-        self.all.iter().find(|access| access.configured.name == name)
+    pub(crate) fn named(&self, name: &str) -> Option<Arc<SealAccess>> {
+        self.all().iter().find(|access| access.configured.name == name).cloned()
     }
 
     /// The seal of a slot: its name and its type are the same.
-    pub(crate) fn of_slot(&self, slot: &Slot) -> Option<&Arc<SealAccess>> {
+    pub(crate) fn of_slot(&self, slot: &Slot) -> Option<Arc<SealAccess>> {
         self.named(&slot.name).filter(|access| access.kind() == slot.kind)
     }
 
@@ -99,7 +109,8 @@ impl Seals {
 
     /// Checks all slots now.
     pub(crate) fn check_slots(&self) {
-        self.all.iter().for_each(|access| access.check.notify_one());
+        self.all().iter().for_each(|access| access.check.notify_one());
+        self.rolling.wake.notify_one();
     }
 
     /// Creates slots for these seals; also returns a text with the names and the classes of those that fail.
@@ -122,6 +133,22 @@ impl Seals {
     }
 }
 
+/// Replaces the seals by those of another configuration. A seal whose name and type stay keeps its health and its counts.
+pub(crate) fn replace(seals: &Seals, set: SealSet) {
+    let old = seals.all();
+    let access = |configured: ConfiguredSeal| {
+        let is_same =
+            |old: &&Arc<SealAccess>| old.configured.name == configured.name && old.kind() == configured.seal.kind();
+        let old = old.iter().find(is_same);
+        let health = old.map(|old| old.health()).unwrap_or_default();
+        let counts = old.map(|old| old.counts.clone()).unwrap_or_default();
+        let (calls, opened, check) = Default::default();
+        Arc::new(SealAccess { configured, calls, health: Mutex::new(health), opened, check, counts })
+    };
+    *seals.all.write() = set.into_seals().into_iter().map(access).collect();
+    seals.replaced.send_replace(());
+}
+
 /// Why a server with this record is sealed, for `sys/seal-status`.
 pub(crate) fn sealed_reason(seals: &Seals, config: Option<&SealConfig>) -> &'static str {
     let Some(config) = config else { return "uninitialized" };
@@ -136,30 +163,6 @@ pub(crate) fn sealed_reason(seals: &Seals, config: Option<&SealConfig>) -> &'sta
     match failures.next() {
         None => SealErrorClass::Misconfigured.name(),
         Some(first) => first.map_or("unsealing", SealErrorClass::name),
-    }
-}
-
-/// Checks that the KEK of a slot was wrapped under the configured key, in any version, where the seal can tell its key.
-/// Services unwrap by the stored id, which may be that of another one's key.
-pub(crate) async fn check_key(access: &SealAccess, slot: &Slot, clock: &dyn Clock) -> Result<(), SealError> {
-    let kind = access.kind();
-    // This type unwraps by the ids of its configuration only.
-    if kind == "static" {
-        return Ok(());
-    }
-    let current = access.current_key(clock).await?;
-    let (Some(stored), Some(current)) = (&slot.kek, current) else { return Ok(()) };
-    match without_version(kind, &stored.key_id) == without_version(kind, &current) {
-        true => Ok(()),
-        false => Err(SealError::new(SealErrorClass::WrongKey, "the slot is of another key than the configured one")),
-    }
-}
-
-/// The part of the id of a key that all its versions have.
-fn without_version<'a>(kind: &str, id: &'a str) -> &'a str {
-    match kind {
-        "azurekeyvault" | "ocikms" => id.rsplit_once('/').map_or(id, |(key, _)| key),
-        _ => id,
     }
 }
 
@@ -189,7 +192,13 @@ impl SealAccess {
     }
 
     async fn unwrap_key(&self, wrapped: &WrappedKey, clock: &dyn Clock) -> Result<Key256, SealError> {
-        self.within(self.configured.timing.timeout, clock, self.configured.seal.unwrap(wrapped)).await
+        let within = self.configured.timing.timeout;
+        self.within(Operation::Unwrap, within, clock, self.metered(clock).unwrap(wrapped)).await
+    }
+
+    /// The seal, whose calls are timed and whose failures are counted.
+    fn metered<'a>(&'a self, clock: &'a dyn Clock) -> Metered<'a> {
+        Metered { seal: &*self.configured.seal, counts: &self.counts, clock }
     }
 
     /// Creates a KEK that the seal has wrapped and unwrapped.
@@ -199,17 +208,32 @@ impl SealAccess {
         }
         // Two calls.
         let within = self.configured.timing.timeout.saturating_mul(2);
-        self.within(within, clock, ProvenKek::create(&*self.configured.seal)).await
+        self.within(Operation::Wrap, within, clock, ProvenKek::by(&self.metered(clock))).await
     }
 
     /// The version of the key that wraps now, if the seal can tell it.
     pub(crate) async fn current_key(&self, clock: &dyn Clock) -> Result<Option<String>, SealError> {
-        self.within(self.configured.timing.timeout, clock, self.configured.seal.current_key()).await
+        let within = self.configured.timing.timeout;
+        self.within(Operation::CurrentKey, within, clock, self.metered(clock).current_key()).await
+    }
+
+    /// Checks that the KEK of a slot was wrapped under the configured key, where the seal can tell it.
+    pub(crate) async fn check_key(&self, slot: &Slot, clock: &dyn Clock) -> Result<(), SealError> {
+        let Some(stored) = &slot.kek else { return Ok(()) };
+        let (within, metered) = (self.configured.timing.timeout, self.metered(clock));
+        let called = metered.is_configured_key(&stored.key_id);
+        match self.within(Operation::CurrentKey, within, clock, called).await? {
+            true => Ok(()),
+            false => {
+                Err(SealError::new(SealErrorClass::WrongKey, "the slot is of another key than the configured one"))
+            }
+        }
     }
 
     /// Runs one call, after the one before it. Both waits are within the deadline.
     async fn within<T>(
         &self,
+        operation: Operation,
         within: Duration,
         clock: &dyn Clock,
         call: impl Future<Output = Result<T, SealError>>,
@@ -222,9 +246,21 @@ impl SealAccess {
             biased;
             result = called => result,
             () = clock.sleep_until(clock.now().after(within)) => {
+                self.counts.failed(operation, SealErrorClass::Unreachable);
                 Err(SealError::new(SealErrorClass::Unreachable, format!("no response within {} s", within.as_secs())))
             }
         }
+    }
+
+    /// Records that the seal has opened this slot.
+    pub(crate) fn has_opened(&self, slot: &Slot, now: Timestamp) {
+        *self.opened.lock() = slot.kek.clone().map(|kek| (slot.id, kek));
+        self.succeeded(now);
+    }
+
+    /// Whether the seal has opened this slot, with the KEK that it has, in its last call.
+    pub(crate) fn opens(&self, slot: &Slot) -> bool {
+        self.opened.lock().as_ref().is_some_and(|(id, kek)| *id == slot.id && Some(kek) == slot.kek.as_ref())
     }
 
     /// Records a call that succeeded.
@@ -240,7 +276,7 @@ impl SealAccess {
     /// Records a call that failed. The first failure and each other class are logged as errors, a failure that lasts
     /// every ten minutes.
     pub(crate) fn failed(&self, error: &SealError, now: Timestamp) {
-        self.counts.failed(error.class);
+        *self.opened.lock() = None;
         let mut health = self.health.lock();
         let (seal, class) = (&self.configured.name, error.class.name());
         let known = health.failure;

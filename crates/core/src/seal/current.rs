@@ -186,6 +186,16 @@ pub(super) fn settled(result: Result<(), StorageError>) -> Result<()> {
     }
 }
 
+/// The record of an unsealed server as it is stored, and its bytes.
+pub(crate) async fn stored_record(current: &CurrentSeal) -> Result<(Bytes, SealConfig)> {
+    stored(&*current.backend).await
+}
+
+/// Whether an unsealed server has other members.
+pub(crate) fn has_others(current: &CurrentSeal) -> bool {
+    current.others.as_ref().is_some_and(Announcer::has_others)
+}
+
 /// Reads the record that is stored, for changes without a barrier.
 pub(crate) async fn stored(backend: &dyn Backend) -> Result<(Bytes, SealConfig)> {
     let record = SealRecord::load(backend).await?.ok_or_else(Error::sealed)?;

@@ -2,15 +2,17 @@
 //! [`access`]), and how shares are collected, kept, replaced and encrypted ([`current`], [`shares`], [`rekey`], [`pgp`]).
 
 pub(crate) mod access;
-mod counts;
+pub(crate) mod counts;
 pub(crate) mod current;
 pub(crate) mod generate_root;
 mod known_keys;
+mod metered;
 pub(crate) mod pgp;
 pub(crate) mod proven;
 pub(crate) mod record;
 mod record_v1;
 pub(crate) mod rekey;
+pub(crate) mod rolling;
 mod set;
 mod shape;
 pub(crate) mod share_key;

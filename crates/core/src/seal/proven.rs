@@ -3,7 +3,9 @@
 use keepfast_crypto::compare;
 use keepfast_crypto::locked::Key256;
 use keepfast_crypto::random;
-use keepfast_framework::seal::{Seal, SealError, SealErrorClass, WrappedKey};
+use keepfast_framework::seal::{SealError, SealErrorClass, WrappedKey};
+
+use super::metered::Metered;
 
 /// The longest name of a key in bytes.
 const MAX_KEY_ID: usize = 1024;
@@ -20,7 +22,7 @@ pub(crate) struct ProvenKek {
 
 impl ProvenKek {
     /// Creates a KEK, lets the seal wrap it, and reads it back through the seal.
-    pub(crate) async fn create(seal: &dyn Seal) -> Result<Self, SealError> {
+    pub(super) async fn by(seal: &Metered<'_>) -> Result<Self, SealError> {
         let kek = random::key();
         let wrapped = seal.wrap(&kek).await?;
         let part = |bytes: &Option<bytes::Bytes>| bytes.as_ref().map_or(0, bytes::Bytes::len) <= MAX_PART;
@@ -37,6 +39,13 @@ impl ProvenKek {
             return Err(SealError::new(SealErrorClass::WrongKey, "the wrapped key does not unwrap to the same key"));
         }
         Ok(ProvenKek { kek, wrapped })
+    }
+
+    /// As [`by`](Self::by), without counts.
+    #[cfg(test)]
+    pub(crate) async fn create(seal: &dyn keepfast_framework::seal::Seal) -> Result<Self, SealError> {
+        let (counts, clock) = (Default::default(), keepfast_framework::clock::TestClock::default());
+        Self::by(&Metered { seal, counts: &counts, clock: &clock }).await
     }
 
     /// The version of the seal's key that wraps it.

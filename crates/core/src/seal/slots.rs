@@ -34,6 +34,8 @@ pub(crate) struct NewSlot {
 pub(crate) enum Change {
     /// A seal gets a slot. With the first one, the unseal keys become recovery keys.
     Enroll(NewSlot),
+    /// The same, and shares that unseal go on unsealing: members of a cluster that cannot use the seal yet need them.
+    EnrollBesideShares(NewSlot),
     /// A seal loses its slot, and the root key changes. Without the last one, the recovery keys become unseal keys.
     Remove { name: String, root: Key256 },
     /// The seals are tried in this order.
@@ -171,6 +173,12 @@ pub(crate) fn apply(config: &SealConfig, change: Change, root: &Key256, known: &
         Change::Migrate(migration) => Some(draft.migrate(migration)?),
         _ if config.version == 1 => return Err(Error::invalid("rotate the root key first (sys/rotate/root)")),
         Change::Enroll(slot) => draft.enroll(slot).map(|()| None)?,
+        Change::EnrollBesideShares(slot) => {
+            if draft.config.opens_by_shares() {
+                draft.config.break_glass = BreakGlass::On;
+            }
+            draft.enroll(slot).map(|()| None)?
+        }
         Change::Remove { name, root } => draft.remove(&name).map(|()| Some(root))?,
         Change::Reorder(names) => draft.reorder(&names).map(|()| None)?,
         Change::NewKek(name, kek) => draft.replace_kek(&name, kek).map(|()| None)?,

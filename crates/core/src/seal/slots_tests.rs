@@ -171,6 +171,24 @@ async fn sec_cs05_each_listed_slot_opens_and_no_other_after_any_change() {
 }
 
 #[tokio::test]
+async fn the_first_seal_of_a_cluster_leaves_the_shares_their_slot() {
+    let (root, key) = (random::key(), random::key());
+    let mut config = initial(&root, Vec::new(), Some(&key));
+    config.break_glass = BreakGlass::Forbidden;
+    config.authenticate(&root).unwrap();
+    for (change, opens) in
+        [(Change::Enroll(slot("a").await), false), (Change::EnrollBesideShares(slot("a").await), true)]
+    {
+        let next = apply(&config, change, &root, &KnownKeys::default()).unwrap().config;
+        assert_eq!((next.opens_by_shares(), next.seal_slots().count()), (opens, 1));
+    }
+    // Later ones do not let shares unseal that do not.
+    let with_seal = apply(&config, Change::Enroll(slot("a").await), &root, &KnownKeys::default()).unwrap().config;
+    let change = Change::EnrollBesideShares(slot("b").await);
+    assert!(!apply(&with_seal, change, &root, &KnownKeys::default()).unwrap().config.opens_by_shares());
+}
+
+#[tokio::test]
 async fn sec_cs05_a_new_root_leaves_no_old_blob() {
     let (root, key, next) = (random::key(), random::key(), random::key());
     let config = initial(&root, vec![slot("a").await, slot("b").await], Some(&key));

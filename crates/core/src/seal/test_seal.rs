@@ -141,4 +141,9 @@ impl Seal for TestSeal {
         self.call().await?;
         Ok(Some(Self::id(self.versions.lock().len() - 1)))
     }
+
+    /// As the types themselves: `static` calls nothing for it.
+    async fn is_configured_key(&self, key_id: &str) -> Result<bool, SealError> {
+        Ok(self.kind == "static" || self.current_key().await?.as_deref() == Some(key_id))
+    }
 }

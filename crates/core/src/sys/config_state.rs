@@ -28,7 +28,7 @@ fn seals(seals: &Seals) -> Vec<Value> {
         let configured = &access.configured;
         json!({ "type": access.kind(), "name": configured.name, "disabled": configured.disabled, "priority": configured.priority })
     };
-    match seals.all() {
+    match &*seals.all() {
         [] => vec![json!({ "type": SHAMIR, "disabled": false })],
         all => all.iter().map(shown).collect(),
     }

@@ -65,7 +65,7 @@ impl SealStatus {
         let SealShape { shares: n, threshold: t } =
             config.as_ref().map_or(SealShape { shares: 0, threshold: 0 }, SealConfig::shape);
         let seals = &server.seals;
-        let migration = config.as_ref().and_then(|config| migrate::pending(server, config));
+        let migration = config.as_ref().filter(|_| sealed).and_then(|config| migrate::pending(server, config));
         let kind = match (&migration, &config) {
             (Some(migration), _) => migration.target().to_owned(),
             (None, Some(config)) => config.kind().to_owned(),
@@ -75,8 +75,8 @@ impl SealStatus {
         let recovery_seal = kind != SHAMIR;
         let has_reason = sealed && !seals.all().is_empty();
         let sealed_reason = has_reason.then(|| match &migration {
-            Some(_) => "migration",
-            None => sealed_reason(seals, config.as_ref()),
+            Some(migration) if migration.needs_quorum() => "migration",
+            _ => sealed_reason(seals, config.as_ref()),
         });
         let (cluster_name, cluster_id) = config.filter(|_| !sealed).map(|c| (c.cluster_name, c.cluster_id)).unzip();
         SealStatus {

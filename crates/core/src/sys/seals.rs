@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{System, unsealed};
 use crate::cluster::join::joiner::known_seal;
+use crate::lifecycle::Lifecycle;
 use crate::seal::record::Slot;
+use crate::seal::rolling::Goal;
 use crate::seal::shares::{check_share, decode_share};
 use crate::seal::slots::Change;
 use crate::seal::{BreakGlass, SealAccess, SealConfig, Seals, rekey};
@@ -74,6 +76,18 @@ struct SealsResponse {
     recovery_shares: u8,
     recovery_threshold: u8,
     seals: Vec<SealResponse>,
+    /// Only there while seals or shares of a cluster take over from others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    migration: Option<MigrationResponse>,
+}
+
+/// What the configuration of this node requests of the leader.
+#[derive(Serialize)]
+struct MigrationResponse {
+    /// `seal`: seals take over from shares; `shares`: the reverse; `retire`: from disabled seals; `forbid_break_glass`.
+    goal: &'static str,
+    /// What the leader waits for.
+    awaits: Vec<String>,
 }
 
 /// A seal of the configuration or of the storage.
@@ -123,16 +137,14 @@ struct Backend {
 }
 
 /// A seal of the configuration, with its slot; or a slot without a seal.
-fn joined<'a>(
-    seals: &'a Seals,
-    config: Option<&'a SealConfig>,
-) -> Vec<(Option<&'a Arc<SealAccess>>, Option<&'a Slot>)> {
+fn joined<'a>(seals: &Seals, config: Option<&'a SealConfig>) -> Vec<(Option<Arc<SealAccess>>, Option<&'a Slot>)> {
     let slots: Vec<&Slot> = config.into_iter().flat_map(SealConfig::seal_slots).collect();
-    let of =
-        |slot: &&&Slot, access: &Arc<SealAccess>| access.configured.name == slot.name && access.kind() == slot.kind;
-    let of_slot = |slot: &&'a Slot| (seals.of_slot(slot), Some(*slot));
-    let without = seals.all().iter().filter(|access| !slots.iter().any(|slot| of(&slot, access)));
-    slots.iter().map(of_slot).chain(without.map(|access| (Some(access), None))).collect()
+    let all = seals.all();
+    let is_of =
+        |slot: &Slot, access: &Arc<SealAccess>| access.configured.name == slot.name && access.kind() == slot.kind;
+    let of_slot = |slot: &&'a Slot| (all.iter().find(|access| is_of(slot, access)).cloned(), Some(*slot));
+    let without = all.iter().filter(|access| !slots.iter().any(|slot| is_of(slot, access)));
+    slots.iter().map(of_slot).chain(without.map(|access| (Some(access.clone()), None))).collect()
 }
 
 fn failing_since(access: Option<&Arc<SealAccess>>) -> Option<Timestamp> {
@@ -143,21 +155,23 @@ async fn status(sys: &System, _: Nothing) -> Result<SealedResponse<BackendStatus
     let server = sys.lifecycle()?;
     let config = known_seal(&server).await?;
     let all = joined(&server.seals, config.as_ref());
-    let is_wrapped = |(access, slot): &(Option<&Arc<SealAccess>>, Option<&Slot>)| match (access, slot) {
+    let is_wrapped = |(access, slot): &(Option<Arc<SealAccess>>, Option<&Slot>)| match (access, slot) {
         (Some(access), None) => access.configured.disabled,
+        // A disabled seal wraps nothing.
+        (Some(access), Some(_)) if access.configured.disabled => true,
         (Some(_), Some(slot)) => config.as_ref().is_none_or(|config| slot.kek_generation >= config.generation),
         (None, _) => true,
     };
     let fully_wrapped = all.iter().all(is_wrapped);
-    let first_failure = all.iter().filter_map(|(access, _)| failing_since(*access)).min();
+    let first_failure = all.iter().filter_map(|(access, _)| failing_since(access.as_ref())).min();
     let backends = all.iter().map(|(access, slot)| {
-        let since = failing_since(*access);
-        let name = access.map(|access| &access.configured.name).or(slot.map(|slot| &slot.name));
+        let since = failing_since(access.as_ref());
+        let name = access.as_ref().map(|access| &access.configured.name).or(slot.map(|slot| &slot.name));
         Backend {
             name: name.cloned().unwrap_or_default(),
             healthy: access.is_some() && since.is_none(),
             configured: access.is_some(),
-            disabled: access.is_some_and(|access| access.configured.disabled),
+            disabled: access.as_ref().is_some_and(|access| access.configured.disabled),
             unhealthy_since: since.map(Timestamp::rfc3339_seconds),
         }
     });
@@ -172,14 +186,26 @@ async fn status(sys: &System, _: Nothing) -> Result<SealedResponse<BackendStatus
 async fn list(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Data<SealsResponse>> {
     let server = sys.lifecycle()?;
     let config = unsealed(cx)?.current_seal.seal_config().await?;
-    let seals = joined(&server.seals, Some(&config)).into_iter().map(|(access, slot)| shown(access, slot)).collect();
+    let joined = joined(&server.seals, Some(&config));
+    let seals = joined.iter().map(|(access, slot)| shown(access.as_ref(), *slot)).collect();
+    let migration = migration(&server, &config);
     let shape = config.shape();
     let (recovery_shares, recovery_threshold) = match config.has_seals() {
         true => (shape.shares, shape.threshold),
         false => (0, 0),
     };
     let (break_glass, generation) = (config.break_glass, config.generation);
-    Ok(Data(SealsResponse { break_glass, generation, recovery_shares, recovery_threshold, seals }))
+    Ok(Data(SealsResponse { break_glass, generation, recovery_shares, recovery_threshold, seals, migration }))
+}
+
+fn migration(server: &Lifecycle, config: &SealConfig) -> Option<MigrationResponse> {
+    server.parts.membership.with_others()?;
+    let goal = Goal::of(config, &server.seals, server.parts.settings.disable_break_glass)?;
+    let awaits = match server.parts.is_active() {
+        true => server.seals.rolling.awaited(),
+        false => vec!["the leader, if its configuration requests it, too".to_owned()],
+    };
+    Some(MigrationResponse { goal: goal.name(), awaits })
 }
 
 fn shown(access: Option<&Arc<SealAccess>>, slot: Option<&Slot>) -> SealResponse {
@@ -206,7 +232,7 @@ fn shown(access: Option<&Arc<SealAccess>>, slot: Option<&Slot>) -> SealResponse 
 }
 
 /// The seal of the configuration with this name.
-fn configured<'a>(seals: &'a Seals, name: &str) -> Result<&'a Arc<SealAccess>> {
+fn configured(seals: &Seals, name: &str) -> Result<Arc<SealAccess>> {
     let unknown = || Error::invalid(format!("the configuration of this node has no seal {name:?}"));
     seals.named(name).ok_or_else(unknown)
 }
@@ -220,7 +246,7 @@ async fn add(sys: &System, cx: &mut Cx, req: SealPath) -> Result<()> {
     if unsealed.current_seal.seal_config().await?.slot_named(&req.name).is_some() {
         return Err(Error::invalid("the seal is enrolled already"));
     }
-    keeper::enroll(&unsealed, access).await?.map_err(|error| keeper::unusable(access, &error))?;
+    keeper::enroll(&unsealed, &access).await?.map_err(|error| keeper::unusable(&access, &error))?;
     server.seals.check_slots();
     Ok(())
 }
@@ -253,7 +279,7 @@ async fn remove(sys: &System, cx: &mut Cx, req: SealPath) -> Result<()> {
 
 /// Refuses to remove a seal that the leader would enroll again.
 fn check_stays_removed(seals: &Seals, name: &str) -> Result<()> {
-    let is_automatic = |access: &&Arc<SealAccess>| !access.configured.disabled && !access.configured.enroll_manually;
+    let is_automatic = |access: &Arc<SealAccess>| !access.configured.disabled && !access.configured.enroll_manually;
     if seals.named(name).filter(is_automatic).is_none() {
         return Ok(());
     }
@@ -264,9 +290,9 @@ fn check_stays_removed(seals: &Seals, name: &str) -> Result<()> {
 async fn check(sys: &System, cx: &mut Cx, req: SealPath) -> Result<Data<SealResponse>> {
     let (server, unsealed) = (sys.lifecycle()?, unsealed(cx)?);
     let access = configured(&server.seals, &req.name)?;
-    keeper::check(&unsealed, access, server.parts.is_active()).await?;
+    keeper::check(&unsealed, &access, server.parts.is_active()).await?;
     let config = unsealed.current_seal.seal_config().await?;
-    Ok(Data(shown(Some(access), config.slot_named(&req.name))))
+    Ok(Data(shown(Some(&access), config.slot_named(&req.name))))
 }
 
 async fn order(_: &System, cx: &mut Cx, req: OrderRequest) -> Result<()> {

@@ -72,7 +72,7 @@ async fn unseal(sys: &System, req: UnsealRequest) -> Result<SealedResponse<SealS
     let Some(config) = stored.or_else(|| server.administration.joining.seal_config()) else {
         return Err(Error::invalid("Vault is not initialized"));
     };
-    check_migration(&server, &config, req.migrate.0)?;
+    let is_rolling = check_migration(&server, &config, req.migrate.0)?;
     // Its shares were accepted, and the records of the cluster are on their way.
     if joins && server.administration.joining.is_completing() {
         return status(&server).await;
@@ -83,6 +83,15 @@ async fn unseal(sys: &System, req: UnsealRequest) -> Result<SealedResponse<SealS
     check_share(&share)?;
     let Some((attempt, shares)) = enough(&server, &config, &share) else { return status(&server).await };
     let outcome = match config.quorum(&shares) {
+        Some(key) if req.migrate.0 && is_rolling => {
+            let unsealed = unseal_by_quorum(&server, &config, key.clone(), joins).await;
+            // The migration follows when this member leads.
+            unsealed.inspect(|unsealed| {
+                if *unsealed {
+                    server.seals.rolling.authorize(key)
+                }
+            })
+        }
         Some(key) if req.migrate.0 => migrate::complete(&server, key).await,
         Some(key) => unseal_by_quorum(&server, &config, key, joins).await,
         None => Ok(false),
@@ -104,12 +113,15 @@ async fn unseal(sys: &System, req: UnsealRequest) -> Result<SealedResponse<SealS
     }
 }
 
-/// Refuses a share that does not migrate while a migration is pending, and the reverse.
-fn check_migration(server: &Lifecycle, config: &SealConfig, migrates: bool) -> Result<()> {
-    match (migrate::pending(server, config).is_some(), migrates) {
-        (true, false) => Err(Error::invalid("migrate option not provided and seal migration is pending")),
-        (false, true) => Err(migrate::none()),
-        _ => Ok(()),
+/// Refuses a share that does not migrate while a migration is pending that needs a quorum, and a share that migrates without
+/// any. Returns whether the leader of the cluster migrates.
+fn check_migration(server: &Lifecycle, config: &SealConfig, migrates: bool) -> Result<bool> {
+    match (migrate::pending(server, config), migrates) {
+        (Some(pending), false) if pending.needs_quorum() => {
+            Err(Error::invalid("migrate option not provided and seal migration is pending"))
+        }
+        (None, true) => Err(migrate::none()),
+        (pending, _) => Ok(pending.is_some_and(|pending| pending.is_rolling)),
     }
 }
 

@@ -102,7 +102,7 @@ async fn sec_kf42_a_created_device_records_survives_and_is_removed() {
     server.restarted().await;
     server.get("sys/mounts", ROOT).await.ok();
     std::fs::remove_file(server.dir.path().join("logs")).unwrap();
-    server.node.reload(None);
+    server.node.reload(None, None);
     server.get("sys/mounts", ROOT).await.ok();
     assert_eq!(server.audit("logs/second").lines().count(), 2, "after a reopen");
     server.delete("sys/audit/deep/second", ROOT).await.is(204);

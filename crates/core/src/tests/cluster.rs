@@ -8,6 +8,7 @@ mod freshness;
 mod keys;
 mod replaced;
 mod revocations;
+mod seals;
 
 use std::sync::Arc;
 use std::time::Duration;

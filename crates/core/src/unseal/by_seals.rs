@@ -13,7 +13,8 @@ use super::migrate;
 use super::opener::{Action, Round, pause};
 use crate::cluster::join::{joiner, retry};
 use crate::lifecycle::{Lifecycle, unseal_by_seal};
-use crate::seal::access::{SealAccess, check_key};
+use crate::seal::access::SealAccess;
+use crate::seal::counts::Operation;
 use crate::seal::record::{SealConfig, Slot, WayIn};
 
 /// How long the records of a cluster may take before the next round.
@@ -32,11 +33,9 @@ pub(crate) enum RoundOutcome {
     Failed(Vec<SealErrorClass>),
 }
 
-/// Starts to unseal, now and whenever the server has sealed itself. Does nothing without seals.
+/// Starts to unseal, now and whenever the server has sealed itself or has other seals.
 pub(crate) fn start(lifecycle: &Arc<Lifecycle>) {
-    if !lifecycle.seals.all().is_empty() {
-        tokio::spawn(run(Arc::downgrade(lifecycle)));
-    }
+    tokio::spawn(run(Arc::downgrade(lifecycle)));
 }
 
 async fn run(lifecycle: Weak<Lifecycle>) {
@@ -80,16 +79,20 @@ async fn run(lifecycle: Weak<Lifecycle>) {
     }
 }
 
-/// Tries the seals once, unless the server is sealed on request.
+/// Tries the seals once, unless the server is sealed on request or waits for a quorum that authorizes a migration.
 pub(crate) async fn round(server: &Arc<Lifecycle>) -> Result<RoundOutcome> {
-    if server.seals.is_manual() {
+    if server.seals.is_manual() || server.seals.all().is_empty() {
         return Ok(RoundOutcome::Idle);
     }
-    round_now(server).await
+    try_seals(server, |config| migrate::pending(server, config).is_none_or(|pending| !pending.needs_quorum())).await
 }
 
-/// Tries the seals once.
+/// Tries the seals once, as a quorum permits it.
 pub(crate) async fn round_now(server: &Arc<Lifecycle>) -> Result<RoundOutcome> {
+    try_seals(server, |_| true).await
+}
+
+async fn try_seals(server: &Arc<Lifecycle>, may: impl FnOnce(&SealConfig) -> bool) -> Result<RoundOutcome> {
     if !server.is_sealed() {
         return Ok(RoundOutcome::Idle);
     }
@@ -98,12 +101,13 @@ pub(crate) async fn round_now(server: &Arc<Lifecycle>) -> Result<RoundOutcome> {
     let Some(config) = stored.or_else(|| server.administration.joining.seal_config()) else {
         return Ok(RoundOutcome::Idle);
     };
-    if !config.has_seals() || migrate::pending(server, &config).is_some() {
+    if !config.has_seals() || !may(&config) {
         return Ok(RoundOutcome::Idle);
     }
     if joins && server.administration.joining.is_completing() {
         return Ok(RoundOutcome::Idle);
     }
+    server.seals.rounds.add();
     let (way, by) = match kek(server, &config, joins).await {
         Ok(found) => found,
         Err(failures) => return Ok(RoundOutcome::Failed(failures)),
@@ -123,7 +127,7 @@ pub(crate) async fn round_now(server: &Arc<Lifecycle>) -> Result<RoundOutcome> {
         return Ok(RoundOutcome::Failed(vec![SealErrorClass::WrongKey]));
     }
     if let Some(access) = server.seals.named(&by) {
-        access.counts.unsealed();
+        access.counts.unseals.add();
     }
     tracing::info!(seal = by, "unsealed by a seal");
     warn_without_shares(&config);
@@ -144,7 +148,7 @@ pub(crate) fn warn_without_shares(config: &SealConfig) {
 /// a leader has sent (`joins`) opens only by the configured keys.
 async fn kek(server: &Lifecycle, config: &SealConfig, joins: bool) -> Result<(WayIn, String), Vec<SealErrorClass>> {
     let clock = &*server.parts.clock;
-    let slots: Vec<(&Slot, &Arc<SealAccess>)> =
+    let slots: Vec<(&Slot, Arc<SealAccess>)> =
         config.seal_slots().filter_map(|slot| Some((slot, server.seals.of_slot(slot)?))).collect();
     if slots.is_empty() {
         tracing::error!(
@@ -180,10 +184,13 @@ async fn kek(server: &Lifecycle, config: &SealConfig, joins: bool) -> Result<(Wa
                         return Err(vec![SealErrorClass::WrongKey]);
                     }
                     Ok(Some(_)) => {
-                        access.succeeded(clock.now());
+                        access.has_opened(slot, clock.now());
                         return Ok((way, slot.name.clone()));
                     }
-                    Ok(None) => SealError::new(SealErrorClass::WrongKey, "the key does not open the root key"),
+                    Ok(None) => {
+                        access.counts.failed(Operation::Unwrap, SealErrorClass::WrongKey);
+                        SealError::new(SealErrorClass::WrongKey, "the key does not open the root key")
+                    }
                 }
             }
             Err(error) => error,
@@ -200,7 +207,7 @@ async fn call<'a>(
     joins: bool,
 ) -> (&'a Slot, &'a Arc<SealAccess>, Result<Key256, SealError>) {
     let checked = match joins {
-        true => check_key(access, slot, clock).await,
+        true => access.check_key(slot, clock).await,
         false => Ok(()),
     };
     let result = match checked {

@@ -9,23 +9,28 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use keepfast_crypto::{compare, random};
 use keepfast_framework::seal::{SealError, SealErrorClass};
 use keepfast_framework::{Clock, Error, Result, Status};
+use tokio::task::JoinSet;
 
 use super::opener::jittered;
 use crate::seal::access::{SealAccess, Seals};
+use crate::seal::current::has_others;
 use crate::seal::proven::ProvenKek;
 use crate::seal::record::{BreakGlass, SealConfig, Slot, WayIn, slot_key};
+use crate::seal::rolling::Goal;
 use crate::seal::slots::Change;
 use crate::unsealed::Unsealed;
 
+/// The interval in which a node looks whether the migration that a quorum has authorized is complete.
+const AUTHORIZATION_CHECK: Duration = Duration::from_secs(60);
 /// The pause between the unseal and the first check.
 const FIRST: Duration = Duration::from_secs(1);
 
-/// The tasks that check the seals; they stop when this is dropped.
-pub(crate) struct Keeper(Vec<tokio::task::JoinHandle<()>>);
+/// Checks the seals; the tasks stop when this is dropped.
+pub(crate) struct Keeper(tokio::task::JoinHandle<()>);
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        self.0.iter().for_each(tokio::task::JoinHandle::abort);
+        self.0.abort();
     }
 }
 
@@ -33,13 +38,44 @@ impl Drop for Keeper {
 pub(crate) type Leads = Arc<dyn Fn() -> bool + Send + Sync>;
 
 impl Keeper {
-    /// Starts a task for each seal.
-    pub(crate) fn start(seals: &Seals, unsealed: &Arc<Unsealed>, leads: &Leads) -> Self {
-        let check = |access: &Arc<SealAccess>| {
-            let clock = unsealed.clock.clone();
-            tokio::spawn(run(Arc::downgrade(unsealed), access.clone(), leads.clone(), clock))
-        };
-        Keeper(seals.all().iter().map(check).collect())
+    /// Starts a task for each seal, and others when the seals of the configuration are replaced.
+    pub(crate) fn start(seals: &Arc<Seals>, unsealed: &Arc<Unsealed>, leads: &Leads) -> Self {
+        Keeper(tokio::spawn(run_all(seals.clone(), Arc::downgrade(unsealed), leads.clone(), unsealed.clock.clone())))
+    }
+}
+
+async fn run_all(seals: Arc<Seals>, unsealed: Weak<Unsealed>, leads: Leads, clock: Arc<dyn Clock>) {
+    let mut replacements = seals.replaced.subscribe();
+    loop {
+        let has_seals = !seals.all().is_empty();
+        // They stop with the set.
+        let mut tasks = JoinSet::new();
+        for access in &*seals.all() {
+            tasks.spawn(run(unsealed.clone(), access.clone(), leads.clone(), clock.clone()));
+        }
+        loop {
+            tokio::select! {
+                replaced = replacements.changed() => match replaced {
+                    Ok(()) => break,
+                    Err(_) => return,
+                },
+                () = clock.sleep_until(clock.now().after(AUTHORIZATION_CHECK)), if has_seals => {
+                    let Some(unsealed) = unsealed.upgrade() else { return };
+                    forget_quorum(&seals, &unsealed).await;
+                }
+            }
+        }
+    }
+}
+
+/// Wipes the key of a quorum that has authorized a migration, once it is complete: another node may have led.
+async fn forget_quorum(seals: &Seals, unsealed: &Unsealed) {
+    if !seals.rolling.is_authorized() {
+        return;
+    }
+    let config = unsealed.current_seal.seal_config().await;
+    if config.is_ok_and(|config| Goal::of(&config, seals, unsealed.settings.disable_break_glass).is_none()) {
+        seals.rolling.forget();
     }
 }
 
@@ -76,9 +112,12 @@ pub(crate) async fn check(unsealed: &Unsealed, access: &SealAccess, leads: bool)
     let configured = &access.configured;
     match config.slot_named(&configured.name) {
         Some(slot) => {
+            access.counts.set_lag(config.generation.saturating_sub(slot.kek_generation));
             let is_opened = heal(unsealed, access, (&config, slot), leads).await?;
             // Not before a seal has opened its slot: nothing else opens the storage then.
-            if is_opened && leads && unsealed.settings.disable_break_glass {
+            // In a cluster, not before every member can do without the shares: see `rolling.rs`.
+            let forbids = unsealed.settings.disable_break_glass && !has_others(&unsealed.current_seal);
+            if is_opened && leads && forbids {
                 turn_off_break_glass(unsealed, slot.id, BreakGlass::Forbidden).await?;
             }
             Ok(())
@@ -133,13 +172,13 @@ pub(crate) async fn opened_slot(
 }
 
 /// The id of the slot, if its seal opens it.
-async fn opens(config: &SealConfig, slot: &Slot, access: &SealAccess, clock: &dyn Clock) -> Option<u32> {
+async fn opens(config: &SealConfig, slot: &Slot, access: Arc<SealAccess>, clock: &dyn Clock) -> Option<u32> {
     let opened = access.unwrap(slot, clock).await.and_then(|kek| match config.open(&WayIn::Slot(slot.id, kek)) {
         Ok(Some(_)) => Ok(slot.id),
         _ => Err(SealError::new(SealErrorClass::WrongKey, "the key does not open the root key")),
     });
     match &opened {
-        Ok(_) => access.succeeded(clock.now()),
+        Ok(_) => access.has_opened(slot, clock.now()),
         Err(error) => access.failed(error, clock.now()),
     }
     opened.ok()
@@ -159,7 +198,9 @@ pub(crate) async fn enroll(unsealed: &Unsealed, access: &SealAccess) -> Result<s
         }
     };
     access.succeeded(clock.now());
-    unsealed.current_seal.change(&unsealed.barrier, Change::Enroll(access.new_slot(kek))).await?;
+    let (slot, current) = (access.new_slot(kek), &unsealed.current_seal);
+    let change = if has_others(current) { Change::EnrollBesideShares(slot) } else { Change::Enroll(slot) };
+    current.change(&unsealed.barrier, change).await?;
     // The first slot of a seal may be the one without which `disable_break_glass` could not apply.
     access.check.notify_one();
     tracing::info!(seal = access.configured.name, kind = access.kind(), "the seal is enrolled: it unseals from now on");
@@ -195,12 +236,13 @@ async fn heal(
             return Ok(false);
         }
     };
-    access.succeeded(clock.now());
+    access.has_opened(slot, clock.now());
     if let Some(kek) = renewed {
         let (seal, key) = (&access.configured.name, kek.key_id().to_owned());
         let change = Change::NewKek(seal.clone(), kek);
         unsealed.current_seal.change(&unsealed.barrier, change).await?;
-        access.counts.renewed();
+        access.counts.renewals.add();
+        access.counts.set_lag(0);
         tracing::info!(seal, key, "the slot of the seal has a new key");
     }
     Ok(true)

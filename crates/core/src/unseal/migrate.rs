@@ -18,6 +18,8 @@ use crate::seal::wrapped_slot::OpenedSlot;
 pub(crate) struct PendingMigration {
     /// The seals that are to unseal; none: the shares are.
     to: Vec<Arc<SealAccess>>,
+    /// Whether this is a member of a cluster, whose leader migrates: see `rolling.rs`.
+    pub(crate) is_rolling: bool,
 }
 
 impl PendingMigration {
@@ -25,22 +27,28 @@ impl PendingMigration {
     pub(crate) fn target(&self) -> &'static str {
         self.to.first().map_or(SHAMIR, |access| access.kind())
     }
+
+    /// Whether only a quorum that authorizes it unseals. A member unseals by the seals of the record meanwhile, unless
+    /// shares are to take over: that somebody has them must be proved.
+    pub(crate) fn needs_quorum(&self) -> bool {
+        !self.is_rolling || self.to.is_empty()
+    }
 }
 
-/// The migration that waits for a quorum on this server; `None` when configuration and record agree. The members of a
-/// cluster, and a node that joins one, unseal by what the record has: the unsealed leader gives new seals their slots.
+/// The migration that is pending on this sealed server; `None` when configuration and record agree. A node that joins a
+/// cluster unseals by what the record has.
 pub(crate) fn pending(server: &Lifecycle, config: &SealConfig) -> Option<PendingMigration> {
-    let is_member = server.parts.membership.with_others().is_some();
-    if is_member || server.administration.joining.seal_config().is_some() {
+    if server.administration.joining.seal_config().is_some() {
         return None;
     }
-    requested(config, &server.seals)
+    let to = requested(config, &server.seals)?;
+    Some(PendingMigration { to, is_rolling: server.parts.membership.with_others().is_some() })
 }
 
-/// The migration that the configuration requests for this record. As on Vault: seals appear and the record has none; all
+/// The seals to which the configuration requests to migrate this record. As on Vault: seals appear and the record has none; all
 /// seals are disabled; or those of the record are disabled and others appear.
-fn requested(config: &SealConfig, seals: &Seals) -> Option<PendingMigration> {
-    let enabled: Vec<Arc<SealAccess>> = seals.enabled().cloned().collect();
+fn requested(config: &SealConfig, seals: &Seals) -> Option<Vec<Arc<SealAccess>>> {
+    let enabled: Vec<Arc<SealAccess>> = seals.enabled().collect();
     let is_enrolled = |access: &Arc<SealAccess>| {
         config.slot_named(&access.configured.name).is_some_and(|slot| slot.kind == access.kind())
     };
@@ -50,7 +58,7 @@ fn requested(config: &SealConfig, seals: &Seals) -> Option<PendingMigration> {
         (true, true) => leaves,
         (true, false) => leaves && !enabled.iter().any(is_enrolled),
     };
-    is_requested.then_some(PendingMigration { to: enabled })
+    is_requested.then_some(enabled)
 }
 
 /// Migrates a sealed server and unseals it. `quorum` is the key of a quorum of the shares.

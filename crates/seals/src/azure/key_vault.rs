@@ -218,4 +218,10 @@ impl Seal for KeyVault {
     async fn current_key(&self) -> Result<Option<String>, SealError> {
         self.current().await.map(Some)
     }
+
+    async fn is_configured_key(&self, key_id: &str) -> Result<bool, SealError> {
+        let current = self.current().await?;
+        let without_version = |id: &str| id.rsplit_once('/').map(|(key, _)| key.to_owned());
+        Ok(without_version(&current).is_some_and(|key| without_version(key_id) == Some(key)))
+    }
 }

@@ -200,6 +200,10 @@ impl Seal for GcpKms {
         }
         Key256::from_slice(decoded.expose()).ok_or_else(|| wrong_key("the unwrapped key does not have 32 bytes"))
     }
+
+    async fn is_configured_key(&self, key_id: &str) -> Result<bool, SealError> {
+        Ok(key_of_version(key_id) == Some(self.key.as_str()))
+    }
 }
 
 /// CRC-32C (RFC 3720, appendix B.4), which KMS uses against damage of requests and responses.

@@ -179,4 +179,8 @@ impl Seal for OciKms {
         let KeyResponse { id, current_key_version } = self.call(&url, None).await?;
         Ok(Some(format!("{id}/{current_key_version}")))
     }
+
+    async fn is_configured_key(&self, key_id: &str) -> Result<bool, SealError> {
+        Ok(key_id.split_once('/').is_some_and(|(key, _)| key == self.key_id))
+    }
 }

@@ -378,6 +378,11 @@ impl Seal for Pkcs11 {
             _ => Err(unexpected()),
         }
     }
+
+    /// The attempts with its PIN.
+    fn counts_attempts(&self) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]

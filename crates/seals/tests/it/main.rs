@@ -22,11 +22,16 @@ use keepfast_outbound::{Outbound, Settings};
 use keepfast_seals::{Environment, SealStanza, from_stanza};
 
 /// No variables but those of the machine that a seal's program needs.
+#[derive(Clone)]
 pub(crate) struct Variables(BTreeMap<String, String>);
 
 impl Environment for Variables {
     fn variable(&self, name: &str) -> Option<String> {
         self.0.get(name).cloned()
+    }
+
+    fn owned(&self) -> Arc<dyn Environment> {
+        Arc::new(self.clone())
     }
 }
 

@@ -26,6 +26,7 @@
 //! 13    requests   acceptor id:u64                      nothing was done
 //! 14    calls      dialler  id:u64 root                 keep a coming root key, see `coming_root.rs`
 //! 15    calls      dialler  id:u64 time:i64             the clock of the leader; the index of the answer is that of the member
+//! 16    calls      dialler  id:u64 record:32            which slots of the seal record the member opens, as the bits of the index
 //!
 //! error = code:u8 first:u64 second:u64                  see `failure.rs`
 //! ```
@@ -114,6 +115,7 @@ pub(super) mod tag {
     pub(in super::super) const ELSEWHERE: u8 = 13;
     pub(in super::super) const ROOT: u8 = 14;
     pub(in super::super) const CLOCK: u8 = 15;
+    pub(in super::super) const SLOTS: u8 = 16;
 }
 
 /// The first bytes of the node that dials.

@@ -34,7 +34,7 @@ const COMMIT: Duration = Duration::from_secs(30);
 const READ_INDEX: Duration = Duration::from_secs(5);
 /// The most time to give a coming root key to a member.
 const ROOT: Duration = Duration::from_secs(2);
-/// The most time for the clock of a member: an answer that takes long shows little.
+/// The most time for the clock of a member, and for its slots: an answer that takes long shows little.
 const CLOCK: Duration = Duration::from_secs(2);
 /// The bytes of a request beside its body: token, headers and certificates of the client.
 const HEADS: usize = 1 << 20;
@@ -171,6 +171,16 @@ impl ClusterPort for Port {
         let frame = |id| call(tag::CLOCK, id, Bytes::copy_from_slice(&own.nanos().to_le_bytes()));
         match member.calls.call(&port, &member, frame, CLOCK).await {
             Ok(CallResponse::Done(theirs)) => Some(Timestamp::from_nanos(theirs.cast_signed())),
+            _ => None,
+        }
+    }
+
+    async fn open_slots(&self, to: &Member, record: &[u8; 32]) -> Option<u64> {
+        let port = self.current()?;
+        let member = port.members.get(to)?;
+        let frame = |id| call(tag::SLOTS, id, Bytes::copy_from_slice(record));
+        match member.calls.call(&port, &member, frame, CLOCK).await {
+            Ok(CallResponse::Done(slots)) => Some(slots),
             _ => None,
         }
     }

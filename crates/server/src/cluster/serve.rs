@@ -196,7 +196,7 @@ async fn calls(
             Err(error) => return error,
         };
         let is_of_kind = match frame.tag {
-            tag::COMMIT | tag::READ_INDEX | tag::ROOT | tag::CLOCK => kind == Kind::Calls,
+            tag::COMMIT | tag::READ_INDEX | tag::ROOT | tag::CLOCK | tag::SLOTS => kind == Kind::Calls,
             tag::REQUEST => kind == Kind::Requests,
             _ => false,
         };
@@ -222,6 +222,7 @@ async fn calls(
                 tag::COMMIT => done(id, commit(&*service, frame.body).await),
                 tag::READ_INDEX => done(id, read_index(&*service).await),
                 tag::CLOCK => done(id, exchange_clock(&*service, &from, frame.body)),
+                tag::SLOTS => done(id, open_slots(&*service, &from, &frame.body).await),
                 tag::ROOT => done(id, expect_root(&*service, &from, frame.body)),
                 _ => handle(id, &*service, &from, frame.body).await,
             };
@@ -273,6 +274,12 @@ fn exchange_clock(service: &dyn PeerService, from: &Origin, mut frame: Bytes) ->
     let leader = frame.try_get_i64_le().map_err(|_| StorageError::Unknown)?;
     let own = service.exchange_clock(from, Timestamp::from_nanos(leader)).ok_or(StorageError::NotLeader)?;
     Ok(Index(own.nanos().cast_unsigned()))
+}
+
+/// The bits are sent as those of an index.
+async fn open_slots(service: &dyn PeerService, from: &Origin, frame: &[u8]) -> Result<Index, StorageError> {
+    let record = frame.try_into().map_err(|_| StorageError::Unknown)?;
+    service.open_slots(from, record).await.map(Index).ok_or(StorageError::NotLeader)
 }
 
 fn expect_root(service: &dyn PeerService, from: &Origin, frame: Bytes) -> Result<Index, StorageError> {

@@ -37,6 +37,7 @@ pub use keepfast_edge::{
 };
 pub use raft::RaftConfig;
 pub use seals::SealSettings;
+pub(crate) use seals::{replacing, seal_set};
 pub use top_level::{Config, LogFormat, LogRotation, Storage};
 
 /// Loads files and directories (their `*.hcl` and `*.json`, in the order of their names), then the environment. The

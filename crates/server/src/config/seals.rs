@@ -56,6 +56,10 @@ pub struct SealSettings {
     pub seal: Arc<dyn Seal>,
     /// The file of the stanza; `the environment` for a seal of `VAULT_SEAL_TYPE`.
     pub source: String,
+    /// The file of a secret that the seal waits for.
+    pub waits_for: Option<String>,
+    /// A digest of the stanza, for a seal that counts its attempts.
+    origin: Option<[u8; 32]>,
 }
 
 impl SealSettings {
@@ -82,7 +86,30 @@ impl super::Config {
     }
 }
 
-fn seal_set(seals: &[SealSettings]) -> Result<SealSet, ConfigError> {
+/// The seals that replace the running ones after a reload.
+///
+/// # Errors
+/// Names the seal that waits for a file, unless the running one does, too.
+pub(crate) fn replacing(mut new: Vec<SealSettings>, running: &[SealSettings]) -> Result<Vec<SealSettings>, String> {
+    for seal in &mut new {
+        let is_same = |old: &&SealSettings| old.name == seal.name && old.seal.kind() == seal.seal.kind();
+        let old = running.iter().find(is_same);
+        if let Some(reason) = seal.waits_for.as_ref().filter(|_| old.is_none_or(|old| old.waits_for.is_none())) {
+            return Err(format!("seal {:?}: {reason}", seal.name));
+        }
+        // Its attempts with a PIN go on being counted.
+        if let Some(old) = old.filter(|old| old.origin.is_some() && old.origin == seal.origin) {
+            seal.seal = old.seal.clone();
+        }
+    }
+    Ok(new)
+}
+
+/// These seals as core takes them.
+///
+/// # Errors
+/// [`ConfigError`] when they cannot be configured together.
+pub(crate) fn seal_set(seals: &[SealSettings]) -> Result<SealSet, ConfigError> {
     let set = SealSet::new(seals.iter().map(SealSettings::configured).collect());
     set.map_err(|error| ConfigError::Whole(error.to_string()))
 }
@@ -321,6 +348,8 @@ fn create(
         timing: *timing,
         seal: created.seal,
         source: source.clone(),
+        waits_for: created.waits_for,
+        origin: created.origin,
     })
 }
 

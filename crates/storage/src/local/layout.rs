@@ -99,11 +99,7 @@ impl Layout {
             Some(layout) => layout,
             None => return Self::create(disk, node_id),
         };
-        if let (Some(stored), Some(given)) = (&layout.node_id, node_id)
-            && stored != given
-        {
-            return Err(StorageError::Layout(format!("it belongs to node '{stored}', not to '{given}'").into()));
-        }
+        layout.check_node_id(node_id)?;
         let is_named_now = layout.node_id.is_none() && node_id.is_some();
         layout.node_id = layout.node_id.or_else(|| node_id.map(str::to_owned));
         if layout.incarnation.is_empty() {
@@ -113,6 +109,16 @@ impl Layout {
             layout.write(disk)?;
         }
         Ok(layout)
+    }
+
+    /// Checks that a node id in the configuration equals the stored one, if there is one.
+    pub(super) fn check_node_id(&self, given: Option<&str>) -> Result<(), StorageError> {
+        if let (Some(stored), Some(given)) = (&self.node_id, given)
+            && stored != given
+        {
+            return Err(StorageError::Layout(format!("it belongs to node '{stored}', not to '{given}'").into()));
+        }
+        Ok(())
     }
 
     fn create(disk: &dyn Disk, node_id: Option<&str>) -> Result<Self, StorageError> {
@@ -221,18 +227,23 @@ fn read(disk: &dyn Disk) -> Result<Option<Layout>, StorageError> {
     };
     let mut text = vec![0; file.len().map_err(failed)? as usize];
     file.read_at(0, &mut text).map_err(failed)?;
+    parse(&text).map(Some)
+}
+
+/// Reads the content of `meta.json`.
+pub(super) fn parse(text: &[u8]) -> Result<Layout, StorageError> {
     #[derive(Deserialize)]
     struct Version {
         format: u32,
     }
     let unreadable = |error: serde_json::Error| StorageError::corrupt(format!("meta.json: {error}"));
-    let version: Version = serde_json::from_slice(&text).map_err(unreadable)?;
+    let version: Version = serde_json::from_slice(text).map_err(unreadable)?;
     if ![FORMAT_BEFORE, FORMAT].contains(&version.format) {
         let found = version.format;
         let text = format!("it has format {found}; this program reads format {FORMAT} and upgrades {FORMAT_BEFORE}");
         return Err(StorageError::Layout(text.into()));
     }
-    serde_json::from_slice(&text).map(Some).map_err(unreadable)
+    serde_json::from_slice(text).map_err(unreadable)
 }
 
 /// Writes a new file and renames it over the old one, so that a complete file always exists.

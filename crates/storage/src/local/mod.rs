@@ -6,6 +6,7 @@
 pub(crate) mod apply;
 pub(crate) mod disk;
 pub(crate) mod entry;
+pub(crate) mod examine;
 #[cfg(any(test, feature = "suite"))]
 pub(crate) mod fuzzing;
 pub(crate) mod image;

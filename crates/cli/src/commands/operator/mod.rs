@@ -1,6 +1,7 @@
 //! `operator …`: commands to set up and maintain a server.
 
 mod config_files;
+mod diagnose;
 mod generate_root;
 mod init;
 mod key_status;
@@ -20,6 +21,7 @@ mod validate_config;
 use crate::args::{Group, Node};
 
 pub(super) const COMMANDS: &[Node] = &[
+    Node::Leaf(&diagnose::COMMAND),
     Node::Leaf(&generate_root::COMMAND),
     Node::Leaf(&init::COMMAND),
     Node::Leaf(&key_status::COMMAND),

@@ -44,8 +44,8 @@ const ADD: Command = Command {
     usage: "NAME",
     about: "Enroll a seal of the configuration: it unseals from now on.",
     details: "
-Add its stanza to the configuration of every node and restart them first. With the
-first seal, the unseal keys become recovery keys.
+Add its stanza to the configuration of every node and send them SIGHUP first. With
+the first seal, the unseal keys become recovery keys.
 
     keepfast operator seals add kms-eu
 ",
@@ -63,7 +63,9 @@ const REMOVE: Command = Command {
     about: "Remove a seal: it does not unseal any more. The root key is rotated.",
     details: "
 Set disabled = \"true\" or enroll = \"manual\" in its stanza before: the leader would
-enroll it again. Remove the stanza afterwards.
+enroll it again. Remove the stanza afterwards. In a cluster the leader removes a
+disabled seal by itself as soon as every member can do without; this command does
+not wait for that.
 Without the last seal, the recovery keys become unseal keys.
 
     keepfast operator seals remove kms-us
@@ -176,7 +178,18 @@ fn list(cx: &Cx) -> Outcome {
     }
     let rows: Vec<Vec<String>> = seals.iter().map(row).collect();
     terminal::line(&with_header(&COLUMNS.map(|(title, _)| title), &rows));
+    if let Some(migration) = data.get("migration") {
+        show_migration(migration);
+    }
     Ok(0)
+}
+
+fn show_migration(migration: &Value) {
+    let goal = migration.get("goal").and_then(Value::as_str).unwrap_or_default();
+    terminal::line(&format!("\nThe migration ({goal}) awaits:"));
+    for awaited in migration.get("awaits").and_then(Value::as_array).into_iter().flatten() {
+        terminal::line(&format!("  {}", plain(awaited)));
+    }
 }
 
 fn check(cx: &Cx) -> Outcome {

@@ -1,6 +1,7 @@
 //! Three nodes in memory.
 
 mod join;
+mod restart;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -395,6 +396,11 @@ impl ClusterPort for Replica {
     async fn exchange_clock(&self, to: &Member, own: Timestamp) -> Option<Timestamp> {
         let service = self.shared.ports.lock().get(to.node.as_str()).map(|port| port.service.clone())?;
         service.exchange_clock(&self.identity(), own)
+    }
+
+    async fn open_slots(&self, to: &Member, record: &[u8; 32]) -> Option<u64> {
+        let service = self.shared.ports.lock().get(to.node.as_str()).map(|port| port.service.clone())?;
+        service.open_slots(&self.identity(), record).await
     }
 
     fn members_changed(&self) {

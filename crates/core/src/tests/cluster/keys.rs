@@ -152,7 +152,7 @@ async fn only_the_leader_heals_the_slot_of_a_seal() {
     let [leader, standby, third] = cluster.nodes();
     let seal = TestSeal::new();
     let seals = Seals::new(set_of(&[("a", &seal)]));
-    let access = seals.named("a").unwrap();
+    let access = &*seals.named("a").unwrap();
     let unsealed = leader.unsealed();
     assert!(keeper::enroll(&unsealed, access).await.unwrap().is_ok());
     let stored = async || standby.unsealed().current_seal.seal_config().await.unwrap();

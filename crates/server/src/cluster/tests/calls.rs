@@ -99,6 +99,15 @@ async fn the_clock_of_a_member_is_the_answer_to_that_of_the_leader() {
 }
 
 #[tokio::test]
+async fn a_member_tells_its_leader_which_slots_it_opens() {
+    let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
+    assert_eq!(a.port.open_slots(&b.member, &[1; 32]).await, Some(1 << 63 | 5));
+    assert_eq!(a.port.open_slots(&b.member, &[2; 32]).await, None, "of another record");
+    b.port.close().await;
+    assert_eq!(soon(a.port.open_slots(&b.member, &[1; 32])).await, None);
+}
+
+#[tokio::test]
 async fn a_node_that_is_removed_is_cut_off_at_once() {
     let (a, b) = (TestNode::start("a").await, TestNode::start("bb").await);
     assert!(a.transport.read_index(&b.member).await.is_ok());

@@ -112,6 +112,11 @@ impl PeerService for FakeService {
         Some(leader.before(Duration::from_secs(1)))
     }
 
+    /// It has a record of ones.
+    async fn open_slots(&self, _: &Origin, record: &[u8; 32]) -> Option<u64> {
+        (*record == [1; 32]).then_some(1 << 63 | 5)
+    }
+
     fn expect_root(&self, from: &Origin, coming: ComingRoot) -> bool {
         let mut roots = self.roots.lock();
         let takes = roots.len() < 2;
