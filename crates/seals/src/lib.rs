@@ -7,6 +7,7 @@
 //! | file | contents |
 //! |---|---|
 //! | `stanza` | the keys of a stanza, the environment, `env://` and `file://` |
+//! | `deferred` | seals with a file that cannot be read yet |
 //! | `call` | calls of services: repetition, classes of failures, wiped bodies |
 //! | `credentials` | credentials that expire: one renewal at a time, before the expiry |
 //! | `aws`, `google`, `azure` | credentials of a cloud and the seals that use them |
@@ -17,6 +18,7 @@ mod azure;
 mod bearer;
 mod call;
 mod credentials;
+mod deferred;
 mod google;
 mod kmip;
 mod oci;
@@ -35,14 +37,18 @@ use std::sync::Arc;
 use keepfast_framework::Clock;
 use keepfast_framework::seal::Seal;
 
+use deferred::Deferred;
 use stanza::Stanza;
 pub use stanza::{Environment, SealConfigError, SealStanza, variable_suffix};
 
 /// Creates the seal of a stanza.
 type Create = fn(&Stanza<'_>) -> Result<Arc<dyn Seal>, SealConfigError>;
 
-/// The types of seals: the label of the stanza, its keys, its constructor.
-const KINDS: &[(&str, &[stanza::Key], Create)] = &[
+/// A type of seals: the label of the stanza, its keys, its constructor.
+type Kind = (&'static str, &'static [stanza::Key], Create);
+
+/// The types of seals.
+const KINDS: &[Kind] = &[
     ("static", static_key::KEYS, static_key::create),
     ("transit", transit::KEYS, transit::create),
     ("awskms", aws::kms::KEYS, aws::kms::create),
@@ -67,7 +73,8 @@ pub fn kinds() -> impl Iterator<Item = &'static str> {
     KINDS.iter().map(|(kind, ..)| *kind)
 }
 
-/// Creates the seal of a stanza without sending anything. Files that the stanza names are read.
+/// Creates the seal of a stanza without sending anything. Files that the stanza names are read; where that of a secret
+/// cannot be, the seal reads it at its calls, and there is a warning.
 ///
 /// # Errors
 /// [`SealConfigError`] for an unknown type, and for keys that are missing or invalid. The text contains no values.
@@ -77,16 +84,23 @@ pub fn from_stanza(
     clock: &Arc<dyn Clock>,
 ) -> Result<CreatedSeal, SealConfigError> {
     let found = KINDS.iter().find(|(kind, ..)| *kind == stanza.kind);
-    let Some((_, keys, create)) = found else {
+    let Some(kind) = found else {
         let all: Vec<&str> = kinds().collect();
         return Err(SealConfigError::new(
             stanza.name,
             format!("type {:?} is not one of {}", stanza.kind, all.join(", ")),
         ));
     };
-    let stanza = Stanza::new(stanza, keys, environment, clock);
-    let seal = create(&stanza)?;
-    Ok(CreatedSeal { seal, warnings: stanza.warnings() })
+    let (_, keys, create) = kind;
+    let read = Stanza::new(stanza, keys, environment, clock);
+    let seal = match create(&read) {
+        Err(error) if error.is_of_file => {
+            read.warn(format!("{}; it is read again at each call", error.reason));
+            Arc::new(Deferred::new(kind, stanza, environment.kept(), clock.clone()))
+        }
+        created => created?,
+    };
+    Ok(CreatedSeal { seal, warnings: read.warnings() })
 }
 
 #[cfg(test)]

@@ -26,9 +26,12 @@ const MAX_RESPONSE: usize = 64 * 1024;
 pub(crate) type Key = (&'static str, &'static [&'static str]);
 
 /// The variables of the process.
-pub trait Environment {
+pub trait Environment: Send + Sync {
     /// The variable of this full name; an empty one counts as unset.
     fn variable(&self, name: &str) -> Option<String>;
+
+    /// The same variables, for a seal that reads a file later.
+    fn kept(&self) -> Arc<dyn Environment>;
 }
 
 /// A `seal` stanza of the configuration, without the keys that all seals have (`name`, `priority`, `disabled`,
@@ -61,11 +64,13 @@ pub struct SealConfigError {
     pub name: String,
     /// What is invalid.
     pub reason: String,
+    /// Whether it is the content of a file (`file:///path`), which may change.
+    pub is_of_file: bool,
 }
 
 impl SealConfigError {
     pub(crate) fn new(name: &str, reason: impl Into<String>) -> Self {
-        SealConfigError { name: name.to_owned(), reason: reason.into() }
+        SealConfigError { name: name.to_owned(), reason: reason.into(), is_of_file: false }
     }
 }
 
@@ -101,6 +106,12 @@ impl<'a> Stanza<'a> {
     /// An error of this stanza.
     pub(crate) fn refused(&self, reason: impl Into<String>) -> SealConfigError {
         SealConfigError::new(self.stanza.name, reason)
+    }
+
+    /// An error of the value of a key, which may be the content of a file.
+    pub(crate) fn refused_value(&self, key: &str, reason: impl Into<String>) -> SealConfigError {
+        let is_of_file = self.text(key).is_some_and(|value| value.starts_with("file://"));
+        SealConfigError { is_of_file, ..self.refused(reason) }
     }
 
     /// Adds a warning.
@@ -147,7 +158,7 @@ impl<'a> Stanza<'a> {
         let text = String::from_utf8(std::mem::take(bytes.expose_mut()));
         let text = text.map_err(|error| {
             error.into_bytes().zeroize();
-            self.refused(format!("{key} is not text"))
+            self.refused_value(key, format!("{key} is not text"))
         });
         let mut text = SecretString::new(text?);
         let end = text.expose().trim_end_matches(['\n', '\r']).len();
@@ -164,7 +175,7 @@ impl<'a> Stanza<'a> {
             return Ok(Some(SecretBytes::new(found.into_bytes())));
         }
         if let Some(path) = value.expose().strip_prefix("file://") {
-            let content = read_secret(path).map_err(|error| self.refused(format!("{key}: {error}")))?;
+            let content = read_secret(path).map_err(|error| self.refused_value(key, format!("{key}: {error}")))?;
             return Ok(Some(content));
         }
         Ok(Some(SecretBytes::new(value.expose().as_bytes().to_vec())))
@@ -307,6 +318,10 @@ pub(crate) mod tests {
     impl Environment for Variables {
         fn variable(&self, name: &str) -> Option<String> {
             self.0.get(name).cloned()
+        }
+
+        fn kept(&self) -> Arc<dyn Environment> {
+            Arc::new(Variables(self.0.clone()))
         }
     }
 

@@ -73,8 +73,8 @@ fn read(stanza: &Stanza<'_>, key: &str, id: &str) -> Result<Option<Identified>, 
             Err(stanza.refused(format!("{id} is longer than {MAX_ID} bytes")))
         }
         (Some(bytes), Some(id)) => {
-            let bytes =
-                key_of(&bytes).ok_or_else(|| stanza.refused(format!("{key} is not 32 bytes, raw, hex or base64")))?;
+            let bytes = key_of(&bytes)
+                .ok_or_else(|| stanza.refused_value(key, format!("{key} is not 32 bytes, raw, hex or base64")))?;
             Ok(Some(Identified { id, key: AeadKey::new(&bytes) }))
         }
     }

@@ -27,6 +27,10 @@ impl Environment for Variables {
     fn variable(&self, name: &str) -> Option<String> {
         self.0.get(name).cloned()
     }
+
+    fn kept(&self) -> Arc<dyn Environment> {
+        Arc::new(Variables(self.0.clone()))
+    }
 }
 
 fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {

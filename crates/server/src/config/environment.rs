@@ -1,8 +1,10 @@
 //! Environment variables: one setting with up to three names.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The environment of the process, or the variables of a test.
+#[derive(Clone)]
 pub struct Environment {
     variables: BTreeMap<String, String>,
     /// Whether the other variables of the process are read, too, when a seal names them.
@@ -43,5 +45,9 @@ impl keepfast_seals::Environment for Environment {
         known
             .or_else(|| if self.is_process { std::env::var(name).ok() } else { None })
             .filter(|value| !value.is_empty())
+    }
+
+    fn kept(&self) -> Arc<dyn keepfast_seals::Environment> {
+        Arc::new(self.clone())
     }
 }
