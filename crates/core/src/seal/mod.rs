@@ -6,6 +6,7 @@ mod counts;
 pub(crate) mod current;
 pub(crate) mod generate_root;
 mod known_keys;
+pub(crate) mod planted;
 pub(crate) mod proven;
 pub(crate) mod record;
 mod record_v1;
@@ -15,6 +16,8 @@ mod shape;
 pub(crate) mod share_key;
 pub(crate) mod shares;
 pub(crate) mod slots;
+#[cfg(test)]
+pub(crate) mod slots_model;
 #[cfg(test)]
 pub(crate) mod test_seal;
 

@@ -26,6 +26,7 @@ mod mounts;
 mod namespaces;
 mod panics;
 mod pipeline;
+mod planted_seals;
 mod policies;
 mod policy_paths;
 mod raft;

@@ -5,3 +5,5 @@ pub(crate) mod by_seals;
 pub(crate) mod keeper;
 pub(crate) mod migrate;
 mod opener;
+#[cfg(test)]
+pub(crate) mod opener_model;
