@@ -1,5 +1,5 @@
-//! Long runs against our own server: malformed HTTP, floods, kill -9 under writes, failing disks and databases, a
-//! million leases and tokens. A seed determines each run, and its result is entered in `ledger.md`.
+//! Long runs against our own server: malformed HTTP, floods, kill -9 under writes, failing disks, databases
+//! and seals, a million leases and tokens. A seed determines each run, and its result is entered in `ledger.md`.
 
 mod abuse;
 mod cluster;
@@ -10,6 +10,7 @@ mod http;
 mod kill;
 mod leases;
 mod mutation;
+pub(crate) mod seals;
 mod tokens;
 mod write_log;
 
@@ -43,6 +44,9 @@ pub enum Campaign {
     Kill(Options),
     /// Leases of a database under kill -9 and stops of the database: its users are exactly the live leases
     Leases(Options),
+    /// kill -9 during changes of the seals, and seals that fail under load: exactly the listed slots open, nothing is lost,
+    /// no request waits for a seal
+    Seals(Options),
     /// Many live tokens: memory, unseal time, look-ups
     Tokens(Options),
 }
@@ -68,7 +72,8 @@ pub struct Options {
     /// The number of leases that expire within a minute; default: a tenth of all (`due`)
     #[arg(long)]
     pub due: Option<u64>,
-    /// Go on with faults until this number of operations was checked, for at most `seconds` (`cluster`)
+    /// Go on with faults until this number of operations was checked, for at most `seconds` (`cluster`); the least number of
+    /// requests while seals fail (`seals`)
     #[arg(long, default_value_t = 0)]
     pub operations: u64,
     /// See `operations`
@@ -103,6 +108,7 @@ pub fn run(campaign: &Campaign) -> Result<bool> {
         Campaign::Http(options) => ("http", options, http::run(options)?),
         Campaign::Kill(options) => ("kill", options, kill::run(options)?),
         Campaign::Leases(options) => ("leases", options, leases::run(options)?),
+        Campaign::Seals(options) => ("seals", options, seals::run(options)?),
         Campaign::Tokens(options) => ("tokens", options, tokens::run(options)?),
     };
     for failure in found.failures.iter().take(20) {
