@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::faults::Fault;
 use super::load::Load;
-use super::ways::{settled, submit};
+use super::ways::{all_failed, settled, submit};
 use crate::campaign::{Findings, Options};
 use crate::rng::Rng;
 use crate::seals::{SealKind, SealServices, done, permit_transit, random_key};
@@ -204,7 +204,7 @@ impl Stage {
         require(found, !is_open, || format!("it opens without a seal: {status}"));
         let health = self.server.client()?.call(None, "GET", "sys/health", None)?;
         require(found, health.status == 503, || format!("health is {}", health.status));
-        self.wait_until_all_failed(found)?;
+        require(found, all_failed(&self.server, SEEN_WITHIN)?, || "a dead seal counts as healthy".to_owned());
         let wrong = vec!["ab".repeat(33), "cd".repeat(33)];
         require(found, !submit(&self.server, &wrong, false)?, || "wrong shares open".to_owned());
         require(found, submit(&self.server, &self.server.keys, false)?, || "the shares do not open".to_owned());
@@ -224,24 +224,6 @@ impl Stage {
             require(found, self.wait_until_wrapped()?, || "a seal whose file is back stays unhealthy".to_owned());
         }
         Ok(())
-    }
-
-    /// Each seal fails, and the sealed server states it.
-    fn wait_until_all_failed(&self, found: &mut Findings) -> Result<()> {
-        let end = Instant::now() + SEEN_WITHIN;
-        loop {
-            let status = done(&mut self.server.client()?, "", "GET", "sys/seal-backend-status", &Value::Null)?;
-            let backends = status["backends"].as_array().cloned().unwrap_or_default();
-            if backends.len() == SealKind::ALL.len() && backends.iter().all(|backend| backend["healthy"] == false) {
-                found.passed += 1;
-                return Ok(());
-            }
-            if Instant::now() > end {
-                found.failures.push(format!("a dead seal counts as healthy: {status}"));
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
     }
 
     fn check_written(&self, load: &Load, found: &mut Findings) -> Result<()> {

@@ -110,7 +110,7 @@ pub(crate) fn submit(server: &Server, shares: &[String], migrate: bool) -> Resul
 }
 
 /// Whether the seals have unsealed the server, once they have or cannot; and the status.
-pub(crate) fn settled(server: &Server) -> Result<(bool, Value)> {
+pub(super) fn settled(server: &Server) -> Result<(bool, Value)> {
     let mut client = server.client()?;
     let end = Instant::now() + TIMEOUT;
     loop {
@@ -125,6 +125,22 @@ pub(crate) fn settled(server: &Server) -> Result<(bool, Value)> {
             bail!("the seals neither open nor refuse: {status}; the log: {}", server.log());
         }
         std::thread::sleep(Duration::from_millis(3));
+    }
+}
+
+/// Whether a server shows within this time that each of its seals fails.
+pub(crate) fn all_failed(server: &Server, within: Duration) -> Result<bool> {
+    let end = Instant::now() + within;
+    loop {
+        let status = done(&mut server.client()?, "", "GET", "sys/seal-backend-status", &Value::Null)?;
+        let backends = status["backends"].as_array().cloned().unwrap_or_default();
+        if backends.len() == SealKind::ALL.len() && backends.iter().all(|backend| backend["healthy"] == false) {
+            return Ok(true);
+        }
+        if Instant::now() > end {
+            return Ok(false);
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
