@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use crate::play::Play;
 use crate::scenario::{Loaded, Needs};
+use crate::seal_canary::sec_canary_seals;
 use crate::servers::{Make, Server, Storage};
 
 /// Plays the scenarios and searches; returns whether nothing was found.
@@ -52,27 +53,38 @@ pub fn run(make: Make, scenarios: &[Loaded]) -> Result<bool> {
         }
     }
     println!("{} secrets searched in {} files, {} KB", secrets.len(), files.len(), bytes / 1024);
-    println!("{} passed, {found} failed", secrets.len() - found.min(secrets.len()));
+    let mut passed = secrets.len() - found.min(secrets.len());
+    if make == Make::Keepfast {
+        let of_seals = sec_canary_seals()?;
+        of_seals.failures.iter().for_each(|failure| println!("FAIL seals: {failure}"));
+        passed += of_seals.passed;
+        found += of_seals.failures.len();
+    }
+    println!("{passed} passed, {found} failed");
     Ok(found == 0 && bytes > 0)
 }
 
 /// The secrets that a content contains: raw, in hexadecimal, or in base64.
 fn leaked<'a>(content: &[u8], secrets: &'a [String]) -> Vec<&'a str> {
-    // One search for the first bytes of all secrets; a file is read once per encoding.
-    let forms: Vec<(Vec<u8>, &str)> =
-        secrets.iter().flat_map(|secret| forms(secret).into_iter().map(move |form| (form, secret.as_str()))).collect();
+    let all = secrets.iter().flat_map(|secret| forms(secret.as_bytes()).map(move |form| (form, secret.as_str())));
+    contained(content, &all.collect::<Vec<_>>())
+}
+
+/// The names of the forms that a content contains. A name that is the form itself is a word: a longer one with this prefix
+/// is another one.
+pub(crate) fn contained<'a>(content: &[u8], forms: &[(Vec<u8>, &'a str)]) -> Vec<&'a str> {
+    // One search for the first bytes of all forms.
     let mut by_start: std::collections::HashMap<[u8; 8], Vec<usize>> = std::collections::HashMap::new();
     for (index, (form, _)) in forms.iter().enumerate() {
         if let Some(start) = form.first_chunk::<8>() {
             by_start.entry(*start).or_default().push(index);
         }
     }
-    let mut found: Vec<&str> = Vec::new();
+    let mut found: Vec<&'a str> = Vec::new();
     for (at, window) in content.windows(8).enumerate() {
         let Some(start) = window.first_chunk::<8>() else { continue };
         for index in by_start.get(start).into_iter().flatten() {
             let (form, secret) = &forms[*index];
-            // A longer word with this prefix is another word.
             let next = content.get(at + form.len()).is_some_and(u8::is_ascii_alphanumeric);
             if content[at..].starts_with(form) && !(next && form == secret.as_bytes()) {
                 found.push(secret);
@@ -90,9 +102,10 @@ fn context(content: &[u8], secret: &str) -> String {
     String::from_utf8_lossy(&content[at.saturating_sub(120)..(at + secret.len() + 20).min(content.len())]).into_owned()
 }
 
-fn forms(secret: &str) -> [Vec<u8>; 3] {
-    let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
-    [secret.as_bytes().to_vec(), hex.into_bytes(), base64(secret.as_bytes())]
+/// A secret raw, in hexadecimal and in base64.
+pub(crate) fn forms(secret: &[u8]) -> [Vec<u8>; 3] {
+    let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    [secret.to_vec(), hex.into_bytes(), base64(secret)]
 }
 
 /// Base64 of the complete groups of three bytes, so that the bytes after the secret do not change it.
@@ -102,7 +115,11 @@ fn base64(bytes: &[u8]) -> Vec<u8> {
     groups.flat_map(|group| [18, 12, 6, 0].map(|shift| ALPHABET[(group >> shift & 63) as usize])).collect()
 }
 
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+/// All files below a folder.
+///
+/// # Errors
+/// When a folder cannot be read.
+pub(crate) fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
         if path.is_dir() { collect(&path, files)? } else { files.push(path) }

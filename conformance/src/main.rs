@@ -43,6 +43,9 @@ enum Task {
         /// Run on a cluster of Keepfast behind a load balancer
         #[arg(long, conflicts_with_all = ["url", "on", "storage"])]
         balanced: bool,
+        /// Run the scenarios of a shared server on a Keepfast that two seals unseal
+        #[arg(long, conflicts_with_all = ["url", "on", "storage", "balanced"])]
+        sealed: bool,
         /// Kill the leader of the cluster each time this number of seconds has passed, and send requests again as clients
         /// of Vault do; only scenarios of the shared cluster run
         #[arg(long, requires = "balanced")]
@@ -82,7 +85,7 @@ enum Task {
         #[arg(long, value_enum, default_value = "keepfast")]
         on: Make,
     },
-    /// Long runs: abuse, cluster, consensus, disk, due, http, kill, leases, nodes, snapshots, tokens
+    /// Long runs: abuse, cluster, consensus, disk, due, http, kill, leases, nodes, seals, snapshots, tokens
     #[command(subcommand)]
     Campaign(campaign::Campaign),
     /// Play scenarios on two servers and print the differences
@@ -124,12 +127,15 @@ fn perform(arguments: &Arguments) -> Result<bool> {
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
     let folder = arguments.scenarios.as_deref().unwrap_or(&default);
     match &arguments.command {
-        Task::Run { only, url, token, on, storage, balanced, kill_leader_every, verbose } => {
+        Task::Run { only, url, token, on, storage, balanced, sealed, kill_leader_every, verbose } => {
             let scenarios = scenario::load(folder, only)?;
             let pending = scenario::pending(&Path::new(env!("CARGO_MANIFEST_DIR")).join("pending.txt"))?;
             let matches = |part: &&String| scenarios.iter().any(|loaded| loaded.name.contains(part.as_str()));
             if let Some(stale) = pending.iter().find(|part| only.is_empty() && !matches(part)) {
                 bail!("pending.txt: no scenario is called {stale}");
+            }
+            if *sealed {
+                return run_sealed(&scenarios, &pending, *verbose);
             }
             if *balanced {
                 return run_balanced(&scenarios, &pending, only.is_empty(), *kill_leader_every, *verbose);
@@ -188,6 +194,13 @@ fn run_task(
     }
     println!("{} passed, {} failed", total.passed, total.failed);
     Ok(total.failed == 0 && total.passed > 0)
+}
+
+fn run_sealed(scenarios: &[scenario::Loaded], pending: &[String], verbose: bool) -> Result<bool> {
+    let Counts { passed, failed, skipped, .. } = run::run_all(&Target::start_sealed()?, scenarios, pending, verbose)?;
+    println!("scenarios on a server with two seals: {skipped} need another server");
+    println!("{passed} passed, {failed} failed");
+    Ok(failed == 0 && passed > 0)
 }
 
 /// The kills of the leader during which scenarios run again and again.

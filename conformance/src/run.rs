@@ -8,6 +8,7 @@ use crate::matching::differences;
 use crate::one_node::OneNodeOnly;
 use crate::play::{Play, Refused, fill_expect};
 use crate::scenario::{Expect, Loaded, Needs, Step};
+use crate::seals::{SealKind, SealServices};
 use crate::servers::{Make, Server, Storage};
 
 /// The numbers of passed and failed steps.
@@ -54,6 +55,13 @@ pub enum Target {
         /// The shared server.
         shared: Server,
     },
+    /// A Keepfast that two seals unseal, for scenarios of a shared server.
+    Sealed {
+        /// The server.
+        shared: Server,
+        /// The services of its seals.
+        services: Box<SealServices>,
+    },
     /// Clusters of Keepfast behind a load balancer: a shared one, and one for each scenario that needs its own.
     Balanced {
         /// The shared cluster.
@@ -71,11 +79,24 @@ impl Target {
         Ok(Self::Started { make, storage, shared: Server::start_unsealed(make, storage)? })
     }
 
+    /// Starts a server, initializes it with the seals `static` and `transit`, and restarts it, so that they unseal it.
+    pub fn start_sealed() -> Result<Self> {
+        let services = Box::new(SealServices::start()?);
+        let kinds = [SealKind::Static, SealKind::Transit];
+        let stanzas: String = kinds.iter().map(|kind| services.stanza(*kind, "")).collect();
+        let mut shared = services.serve(None, &stanzas, Vec::new())?;
+        shared.init_with_seals(3, 2)?;
+        shared.terminate()?;
+        shared.restart()?;
+        shared.wait_until_serving()?;
+        Ok(Self::Sealed { shared, services })
+    }
+
     /// The kind of the server.
     pub fn make(&self) -> Make {
         match self {
             Self::Running { make, .. } | Self::Started { make, .. } => *make,
-            Self::Balanced { .. } => Make::Keepfast,
+            Self::Balanced { .. } | Self::Sealed { .. } => Make::Keepfast,
         }
     }
 
@@ -100,13 +121,15 @@ impl Target {
                 return Ok(Some(then(&mut own.client()?, own.root())));
             }
             // A node that is not initialized has no cluster; and only nodes of the shared cluster are killed.
-            (Self::Running { .. } | Self::Balanced { .. }, _) => return Ok(None),
+            (Self::Sealed { shared, .. }, Needs::Shared) => return Ok(Some(then(&mut shared.client()?, &shared.root))),
+            (Self::Running { .. } | Self::Balanced { .. } | Self::Sealed { .. }, _) => return Ok(None),
             (Self::Started { shared, .. }, Needs::Shared) => {
                 return Ok(Some(then(&mut shared.client()?, &shared.root)));
             }
             (Self::Started { make, storage, .. }, Needs::Own) => Server::start_unsealed(*make, *storage)?,
             (Self::Started { make, storage, .. }, Needs::Uninitialized) => Server::start(*make, *storage)?,
             (Self::Started { make, storage, .. }, Needs::Open) => Server::start_open(*make, *storage)?,
+            (Self::Started { make, storage, .. }, Needs::Static) => Server::start_with_static_seal(*make, *storage)?,
         };
         Ok(Some(then(&mut own.client()?, &own.root)))
     }

@@ -52,6 +52,8 @@ pub enum Needs {
     /// The same with a configuration that permits `sys/rekey`, `sys/generate-root` and `sys/in-flight-req` without a
     /// token, and with `introspection_endpoint`.
     Open,
+    /// The same with a `static` seal.
+    Static,
 }
 
 /// The database that a scenario needs.

@@ -113,11 +113,13 @@ struct Settings<'a> {
     is_open: bool,
     descriptors: Option<u64>,
     node: Option<&'a NodeSettings>,
+    /// The `seal` stanzas.
+    seals: &'a str,
 }
 
 impl Settings<'_> {
     fn of(storage: Storage) -> Self {
-        Self { storage, is_open: false, descriptors: None, node: None }
+        Self { storage, is_open: false, descriptors: None, node: None, seals: "" }
     }
 }
 
@@ -137,6 +139,13 @@ impl Server {
     /// without a token.
     pub fn start_open(make: Make, storage: Storage) -> Result<Self> {
         Self::start_with(make, Settings { is_open: true, ..Settings::of(storage) }, |_| Ok(Vec::new()))
+    }
+
+    /// As [`Server::start_open`], with a `static` seal.
+    pub fn start_with_static_seal(make: Make, storage: Storage) -> Result<Self> {
+        Self::start_with(make, Settings { is_open: true, seals: STATIC_SEAL, ..Settings::of(storage) }, |_| {
+            Ok(Vec::new())
+        })
     }
 
     /// As [`Server::start`], with environment variables, which may name files in its directory.
@@ -210,6 +219,21 @@ impl Server {
     /// Submits its shares and waits until the server responds.
     pub fn unseal(&mut self) -> Result<()> {
         self.submit_shares(&self.keys)?;
+        self.wait_until_serving()
+    }
+
+    /// Initializes a server with seals, with this number of recovery keys and threshold, and waits until it has unsealed itself.
+    pub fn init_with_seals(&mut self, shares: usize, threshold: usize) -> Result<()> {
+        let body = json!({"recovery_shares": shares, "recovery_threshold": threshold});
+        let response = expect_ok(self.client()?.call(None, "PUT", "sys/init", Some(&body))?)?;
+        let keys = response["recovery_keys_base64"].as_array().context("no recovery_keys_base64")?;
+        self.keys = keys.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        self.root = response["root_token"].as_str().context("no root_token")?.to_owned();
+        self.wait_until_serving()
+    }
+
+    /// Waits until the server is unsealed and responds to its root token.
+    pub fn wait_until_serving(&self) -> Result<()> {
         let mut client = self.client()?;
         let end = Instant::now() + START_TIMEOUT;
         // OpenBao serves some requests before its node is active.
@@ -341,6 +365,10 @@ fn spawn(make: Make, directory: &Path, environment: &[(String, String)], descrip
 const OPEN_LISTENER: &str = "  disable_unauthed_rekey_endpoints = false\n  disable_unauthed_generate_root_endpoints = false\n  \
                              inflight_requests_logging {\n    unauthenticated_in_flight_requests_access = true\n  }\n";
 
+/// A seal that needs no service.
+const STATIC_SEAL: &str = "seal \"static\" {\n  current_key_id = \"2026-1\"\n  current_key = \
+                           \"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"\n}\n";
+
 /// The configuration that both servers read.
 fn configuration(directory: &Path, port: u16, settings: Settings<'_>) -> Result<String> {
     let (mut listener, top) = match settings.is_open {
@@ -366,7 +394,8 @@ fn configuration(directory: &Path, port: u16, settings: Settings<'_>) -> Result<
         "{storage}listener \"tcp\" {{\n  address = \"127.0.0.1:{port}\"\n  tls_disable = true\n{listener}}}\n\
          audit \"file\" \"conformance\" {{\n  options {{\n    file_path = \"{at}/audit.log\"\n  }}\n}}\n\
          disable_mlock = true\napi_addr = \"http://127.0.0.1:{port}\"\ncluster_addr = \"https://{cluster}\"\n\
-         ui = false\nlog_level = \"warn\"\n{top}"
+         ui = false\nlog_level = \"warn\"\n{top}{}",
+        settings.seals
     ))
 }
 

@@ -21,7 +21,7 @@ cargo xtask verify                  what every commit needs: fmt, clippy, tidy, 
 cargo xtask fix                     fixes what tools can fix: fmt, clippy --fix
 cargo xtask test [--only A,B] [--skip A,B]
                                     everything; installs what it needs; the last line is `N passed, N failed`
-cargo xtask campaign NAME [options] a long run, entered in conformance/ledger.md: abuse, cluster, consensus, disk, due, http, kill, leases, nodes, snapshots, tokens, fuzz, mutants, vaultrs
+cargo xtask campaign NAME [options] a long run, entered in conformance/ledger.md: abuse, cluster, consensus, disk, due, http, kill, leases, nodes, seals, snapshots, tokens, fuzz, mutants, vaultrs
 cargo xtask campaign failover [SECONDS]
                                     scenarios, applications with hvac, and hvac's own tests, while the leader of a cluster is killed every ten seconds
 cargo xtask bench [options]         bench/compare.py on OpenBao and Keepfast
@@ -154,7 +154,7 @@ fn campaign(rest: &[String]) -> Result<bool> {
         _ => {}
     }
     install::prepare(&Shell::for_step("install")?)?;
-    shell::visible("cargo", &["build", "--release", "-p", "keepfast-cli"])?;
+    shell::visible("cargo", &["build", "--release", "-p", "keepfast-cli", "-p", "keepfast-pkcs11"])?;
     if rest.first().is_some_and(|name| name == "fuzz") {
         let mut arguments = vec![
             "run",

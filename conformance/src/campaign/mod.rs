@@ -1,5 +1,5 @@
-//! Long runs against our own server: malformed HTTP, floods, kill -9 under writes, failing disks and databases, a
-//! million leases and tokens. A seed determines each run, and its result is entered in `ledger.md`.
+//! Long runs against our own server: malformed HTTP, floods, kill -9 under writes, failing disks, databases
+//! and seals, a million leases and tokens. A seed determines each run, and its result is entered in `ledger.md`.
 
 mod abuse;
 mod cluster;
@@ -11,6 +11,7 @@ mod kill;
 mod leases;
 mod mutation;
 mod nodes;
+pub(crate) mod seals;
 mod snapshots;
 mod tokens;
 mod write_log;
@@ -48,6 +49,9 @@ pub enum Campaign {
     /// Simulated nodes on failing disks, clocks and links: every read is linearizable, no acknowledged write is lost, all
     /// nodes apply the same, and they serve again afterwards
     Nodes(Options),
+    /// kill -9 during changes of the seals, and seals that fail under load: exactly the listed slots open, nothing is lost,
+    /// no request waits for a seal
+    Seals(Options),
     /// A large snapshot on request: saved and restored whole, while the memory of the server does not grow with it
     Snapshots(Options),
     /// Many live tokens: memory, unseal time, look-ups
@@ -75,7 +79,8 @@ pub struct Options {
     /// The number of leases that expire within a minute; default: a tenth of all (`due`)
     #[arg(long)]
     pub due: Option<u64>,
-    /// Go on with faults until this number of operations was checked, for at most `seconds` (`cluster`)
+    /// Go on with faults until this number of operations was checked, for at most `seconds` (`cluster`); the least number of
+    /// requests while seals fail (`seals`)
     #[arg(long, default_value_t = 0)]
     pub operations: u64,
     /// Go on as for `operations` until this number of uses of revoked tokens was refused, and fail with fewer (`cluster`)
@@ -114,6 +119,7 @@ pub fn run(campaign: &Campaign) -> Result<bool> {
         Campaign::Kill(options) => ("kill", options, kill::run(options)?),
         Campaign::Leases(options) => ("leases", options, leases::run(options)?),
         Campaign::Nodes(options) => ("nodes", options, nodes::run(options)),
+        Campaign::Seals(options) => ("seals", options, seals::run(options)?),
         Campaign::Snapshots(options) => ("snapshots", options, snapshots::run(options)?),
         Campaign::Tokens(options) => ("tokens", options, tokens::run(options)?),
     };

@@ -8,6 +8,7 @@ pub(crate) mod generate_root;
 mod known_keys;
 mod metered;
 pub(crate) mod pgp;
+pub(crate) mod planted;
 pub(crate) mod proven;
 pub(crate) mod record;
 mod record_v1;
@@ -18,6 +19,8 @@ mod shape;
 pub(crate) mod share_key;
 pub(crate) mod shares;
 pub(crate) mod slots;
+#[cfg(test)]
+pub(crate) mod slots_model;
 #[cfg(test)]
 pub(crate) mod test_seal;
 pub(crate) mod wrap_rotation;

@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use keepfast_crypto::locked::Key256;
+use keepfast_crypto::random;
 use keepfast_framework::{Error, Result, Status};
 use keepfast_storage::{Barrier, Key as StorageKey, WrapKeys, derive_key};
 
+use super::planted::planted;
 use super::proven::ProvenKek;
 use super::record::{
     BreakGlass, KnownKeys, MAX_RECORD, SHARES, SealConfig, ShareRole, Shares, Slot, StoredKey, WayIn, escrow_purpose,
@@ -32,7 +34,8 @@ pub(crate) struct NewSlot {
 
 /// One change.
 pub(crate) enum Change {
-    /// A seal gets a slot. With the first one, the unseal keys become recovery keys.
+    /// A seal gets a slot. With the first one, the unseal keys become recovery keys; without break-glass the root key
+    /// changes.
     Enroll(NewSlot),
     /// The same, and shares that unseal go on unsealing: members of a cluster that cannot use the seal yet need them.
     EnrollBesideShares(NewSlot),
@@ -172,12 +175,12 @@ pub(crate) fn apply(config: &SealConfig, change: Change, root: &Key256, known: &
         }
         Change::Migrate(migration) => Some(draft.migrate(migration)?),
         _ if config.version == 1 => return Err(Error::invalid("rotate the root key first (sys/rotate/root)")),
-        Change::Enroll(slot) => draft.enroll(slot).map(|()| None)?,
+        Change::Enroll(slot) => draft.enroll(slot)?,
         Change::EnrollBesideShares(slot) => {
             if draft.config.opens_by_shares() {
                 draft.config.break_glass = BreakGlass::On;
             }
-            draft.enroll(slot).map(|()| None)?
+            draft.enroll(slot)?
         }
         Change::Remove { name, root } => draft.remove(&name).map(|()| Some(root))?,
         Change::Reorder(names) => draft.reorder(&names).map(|()| None)?,
@@ -230,12 +233,14 @@ impl Draft {
 
     fn new_id(&mut self) -> Result<u32> {
         let id = self.config.next_slot;
-        self.config.next_slot = id.checked_add(1).ok_or_else(|| Error::internal("no more slots"))?;
+        let next = id.checked_add(1).ok_or_else(|| Error::internal("no more slots"))?;
+        self.config.next_slot = if planted!(SlotIdReused) { id } else { next };
         Ok(id)
     }
 
     fn next_generation(&mut self) -> Result<()> {
         let next = self.config.generation.checked_add(1).ok_or_else(|| Error::internal("no more root keys"))?;
+        let next = if planted!(GenerationKept) { self.config.generation } else { next };
         // A KEK that is created with the root key belongs to it.
         for slot in self.config.slots.iter_mut().filter(|slot| slot.root.is_empty()) {
             slot.kek_generation = next;
@@ -245,7 +250,7 @@ impl Draft {
     }
 
     fn add(&mut self, new: NewSlot) -> Result<()> {
-        if self.config.slot_named(&new.name).is_some() {
+        if self.config.slot_named(&new.name).is_some() && !planted!(SealEnrolledTwice) {
             return Err(Error::invalid(format!("the seal {:?} is enrolled already", new.name)));
         }
         if self.config.seal_slots().count() >= MAX_SEALS {
@@ -292,15 +297,18 @@ impl Draft {
         slot.map(|slot| slot.id).ok_or_else(|| Error::invalid(format!("the seal {name:?} is not enrolled")))
     }
 
-    fn enroll(&mut self, new: NewSlot) -> Result<()> {
+    /// Returns another root key if the shares do not open any more: with the record of before they would open this one.
+    fn enroll(&mut self, new: NewSlot) -> Result<Option<Key256>> {
+        let has_opened = self.config.opens_by_shares();
         self.add(new)?;
         self.fit_shares(None);
-        Ok(())
+        Ok((has_opened && !self.config.opens_by_shares()).then(random::key))
     }
 
     fn remove(&mut self, name: &str) -> Result<()> {
         let id = self.id_of(name)?;
-        if self.config.seal_slots().count() < 2 && !self.config.opens_by_shares() {
+        let is_last = self.config.seal_slots().count() < 2 && !self.config.opens_by_shares();
+        if is_last && !planted!(LastSlotRemoved) {
             let text = "the last seal cannot be removed: nothing else opens the root key";
             return Err(Error::invalid(text));
         }
@@ -321,7 +329,7 @@ impl Draft {
             names.iter().map(String::as_str).collect(),
             self.config.seal_slots().map(|slot| slot.name.as_str()).collect(),
         );
-        if given.len() != names.len() || given != enrolled {
+        if (given.len() != names.len() || given != enrolled) && !planted!(PartOfTheOrder) {
             return Err(Error::invalid("the order must have the name of every enrolled seal once"));
         }
         for slot in self.config.slots.iter_mut().filter(|slot| slot.kek.is_some()) {
@@ -337,21 +345,24 @@ impl Draft {
         let generation = self.config.generation;
         for slot in self.config.slots.iter_mut().filter(|slot| slot.id == id) {
             slot.kek = Some(wrapped.clone().into());
-            slot.kek_generation = generation;
+            slot.kek_generation = if planted!(KekGenerationKept) { slot.kek_generation } else { generation };
             (slot.wrap, slot.wrap_escrow) = (None, None);
         }
-        self.keys.retain(|(known, _)| *known != id);
-        self.keys.push((id, slot_key(&kek)));
+        if !planted!(OldKekKept) {
+            self.keys.retain(|(known, _)| *known != id);
+            self.keys.push((id, slot_key(&kek)));
+        }
         self.opened.push(OpenedSlot::new(id, &kek));
         Ok(())
     }
 
     fn replace_shares(&mut self, shape: SealShape, key: &Key256, replaces: Option<&str>) -> Result<()> {
-        if self.config.shares.as_ref().map(|shares| shares.check.as_str()) != replaces {
+        let current = self.config.shares.as_ref().map(|shares| shares.check.as_str());
+        if current != replaces && !planted!(StaleSharesReplaced) {
             return Err(Error::invalid("the shares have changed since; begin again"));
         }
         let old = self.config.shares.take();
-        if let Some(id) = old.as_ref().and_then(|old| old.slot) {
+        if let Some(id) = old.as_ref().and_then(|old| old.slot).filter(|_| !planted!(OldSharesKept)) {
             self.drop_slot(id);
         }
         let check = share_key::check_value(key);
@@ -387,13 +398,16 @@ impl Draft {
         self.config.break_glass = to;
         let shares = self.config.shares.clone();
         match (to, shares, quorum) {
-            (BreakGlass::On, Some(shares), Some(key)) if share_key::has_check_value(key, &shares.check) => {
+            (BreakGlass::On, Some(shares), Some(key))
+                if share_key::has_check_value(key, &shares.check) || planted!(BreakGlassByAnyShares) =>
+            {
                 self.fit_share_slot(Some(key));
                 self.note_shares(key);
                 Ok(())
             }
             (BreakGlass::On, Some(Shares { slot: Some(_), .. }) | None, _) => Ok(()),
             (BreakGlass::On, ..) => Err(Error::invalid("a quorum of the recovery keys is needed")),
+            _ if planted!(BreakGlassSlotKept) => Ok(()),
             _ => {
                 self.fit_share_slot(None);
                 Ok(())
@@ -406,14 +420,15 @@ impl Draft {
         if forbids_break_glass && !to.is_empty() {
             self.config.break_glass = BreakGlass::Forbidden;
         }
-        for id in self.config.seal_slots().map(|slot| slot.id).collect::<Vec<_>>() {
+        let source = self.config.seal_slots().map(|slot| slot.id).filter(|_| !planted!(SourceKeptByMigration));
+        for id in source.collect::<Vec<_>>() {
             self.drop_slot(id);
         }
         for slot in to {
             self.add(slot)?;
         }
         match &self.config.shares {
-            Some(shares) if share_key::has_check_value(&quorum, &shares.check) => {
+            Some(shares) if share_key::has_check_value(&quorum, &shares.check) || planted!(MigrationByAnyShares) => {
                 self.fit_shares(Some(&quorum));
                 self.note_shares(&quorum);
             }
@@ -446,11 +461,14 @@ impl Draft {
     /// Encrypts the root key in all slots and authenticates the record.
     fn finish(self, root: &Key256) -> Result<SealConfig> {
         let Draft { mut config, keys, opened, wrap_keys } = self;
-        if config.slots.is_empty() {
+        if config.slots.is_empty() && !planted!(LastSlotRemoved) {
             return Err(Error::invalid("nothing would open the root key"));
         }
         let mut slots = std::mem::take(&mut config.slots);
-        for slot in &mut slots {
+        for (at, slot) in slots.iter_mut().enumerate() {
+            if planted!(OldBlobKept) && at == 0 && !slot.root.is_empty() {
+                continue;
+            }
             let key = keys.iter().find(|(id, _)| *id == slot.id);
             let (_, key) = key.ok_or_else(|| Error::internal("a slot without a key"))?;
             config.seal_slot(slot, key, root);

@@ -25,6 +25,8 @@ pub(crate) enum Behaviour {
     WrapsGarbage,
     /// Wraps, and does not unwrap.
     OnlyWraps,
+    /// Unwraps to another key.
+    UnwrapsAnother,
 }
 
 pub(crate) struct TestSeal {
@@ -128,8 +130,10 @@ impl Seal for TestSeal {
 
     async fn unwrap(&self, wrapped: &WrappedKey) -> Result<Key256, SealError> {
         let wrong = || SealError::new(SealErrorClass::WrongKey, "not wrapped here");
-        if self.call().await? == Behaviour::OnlyWraps {
-            return Err(SealError::new(SealErrorClass::Denied, "decrypt is denied"));
+        match self.call().await? {
+            Behaviour::OnlyWraps => return Err(SealError::new(SealErrorClass::Denied, "decrypt is denied")),
+            Behaviour::UnwrapsAnother => return Ok(random::key()),
+            _ => {}
         }
         let versions = self.versions.lock();
         let at = (0..versions.len()).find(|at| Self::id(*at) == wrapped.key_id).ok_or_else(wrong)?;

@@ -30,6 +30,7 @@ mod namespaces;
 mod panics;
 mod pgp;
 mod pipeline;
+mod planted_seals;
 mod policies;
 mod policy_paths;
 mod raft;

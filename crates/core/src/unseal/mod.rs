@@ -5,4 +5,6 @@ pub(crate) mod by_seals;
 pub(crate) mod keeper;
 pub(crate) mod migrate;
 mod opener;
+#[cfg(test)]
+pub(crate) mod opener_model;
 pub(crate) mod rolling;

@@ -5,6 +5,8 @@ use std::time::Duration;
 use keepfast_framework::Timestamp;
 use keepfast_framework::seal::SealErrorClass;
 
+use crate::seal::planted::planted;
+
 /// How long a seal may take before the next one is tried beside it.
 const HEDGE: Duration = Duration::from_secs(1);
 /// The longest pause between rounds.
@@ -42,10 +44,13 @@ impl Round {
 
     /// The next action.
     pub(super) fn next(&mut self, now: Timestamp) -> Action {
+        if planted!(RoundEndsAtFailure) && !self.failures.is_empty() {
+            return Action::Failed;
+        }
         let may_call = self.running == 0 || self.hedge.is_some_and(|hedge| now >= hedge);
         if may_call && let Some(slot) = self.slots.next() {
             self.running += 1;
-            self.hedge = Some(now.after(HEDGE));
+            self.hedge = (!planted!(NoHedge)).then(|| now.after(HEDGE));
             return Action::Call(slot);
         }
         match self.running {
@@ -70,17 +75,19 @@ impl Round {
 /// The pause after the `round`th failed round, from 1: 1, 2, 4 … 60 seconds, ±20 % by `jitter`; at least 15 seconds when
 /// no seal could be helped by a retry, and as long as a service demands.
 pub(super) fn pause(round: u32, failures: &[SealErrorClass], jitter: u32) -> Duration {
-    let doubled = Duration::from_secs(1 << round.saturating_sub(1).min(6));
+    let most = if planted!(PauseWithoutBound) { Duration::MAX } else { MAX_PAUSE };
+    let doubled = Duration::from_secs(1 << round.saturating_sub(1).min(10)).min(most);
     let is_refused = |class: &SealErrorClass| {
         matches!(class, SealErrorClass::Denied | SealErrorClass::WrongKey | SealErrorClass::Misconfigured)
     };
-    let least = if failures.iter().all(is_refused) { MIN_PAUSE_REFUSED } else { Duration::ZERO };
+    let is_hopeless = failures.iter().all(is_refused) && !planted!(RefusalsRepeatedAtOnce);
+    let least = if is_hopeless { MIN_PAUSE_REFUSED } else { Duration::ZERO };
     let demanded = failures.iter().filter_map(|class| match class {
-        SealErrorClass::Throttled(demanded) => *demanded,
+        SealErrorClass::Throttled(demanded) if !planted!(DemandIgnored) => *demanded,
         _ => None,
     });
     let demanded = demanded.max().unwrap_or_default().min(MAX_THROTTLED);
-    jittered(doubled.min(MAX_PAUSE).max(least), jitter).max(demanded)
+    jittered(doubled.max(least), jitter).max(demanded)
 }
 
 /// A span ±20 %.
