@@ -61,9 +61,10 @@ fn read(flag: &str, key: &str) -> Result<String, CommandError> {
     key_of(&content).map_err(|why| invalid(format!("{path}: {why}")))
 }
 
-/// Whether a text is base64 of bytes that begin as a packet does (RFC 4880, section 4.2).
+/// Whether a text is base64 of bytes that begin as the packet of a public key does (RFC 4880, section 4.2), and no path.
 fn is_base64_of_a_key(text: &str) -> bool {
-    STANDARD.decode(text).is_ok_and(|bytes| bytes.first().is_some_and(|first| first & 0x80 != 0))
+    let is_key = |first: u8| first & 0xfc == 0x98 || first == 0xc6;
+    STANDARD.decode(text).is_ok_and(|bytes| bytes.len() > 50 && bytes.first().is_some_and(|first| is_key(*first)))
 }
 
 /// The key in a file, which is armored, in base64, or binary.
@@ -120,7 +121,11 @@ mod tests {
     use super::*;
 
     /// Bytes that begin as a key does.
-    const KEY: &[u8] = &[0x98, 0x33, 4, 1, 2, 3, 0xff];
+    const KEY: &[u8] = &{
+        let mut key = [0xff; 53];
+        key[0] = 0x98;
+        key
+    };
 
     fn armored(headers: &str, sum: &str) -> String {
         format!("{ARMOR}\n{headers}\n{}\n{sum}{ARMOR_END}\n", STANDARD.encode(KEY))
@@ -175,6 +180,7 @@ mod tests {
             ("", "empty path"),
             ("@", "empty path"),
             ("keybase:someone", "names of keybase are not looked up"),
+            // Also base64.
             ("/nonexistent/key", "open /nonexistent/key: no such file or directory"),
             ("AAAA", "open AAAA: no such file or directory"),
         ] {
