@@ -65,6 +65,7 @@ mod invalidation;
 mod keyring_rotation;
 mod layout;
 mod lease;
+mod leader_work;
 mod lifecycle;
 mod lockout;
 pub mod metrics;

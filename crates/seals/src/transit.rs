@@ -357,7 +357,7 @@ impl Seal for TransitSeal {
     }
 
     async fn is_configured_key(&self, key_id: &str) -> Result<bool, SealError> {
-        Ok(name_of(key_id) == Some(self.server.key_name.as_str()))
+        Ok(name_of(key_id) == Some(self.key_name.as_str()))
     }
 }
 

@@ -193,7 +193,7 @@ pub(crate) async fn stored_record(current: &CurrentSeal) -> Result<(Bytes, SealC
 
 /// Whether an unsealed server has other members.
 pub(crate) fn has_others(current: &CurrentSeal) -> bool {
-    current.others.as_ref().is_some_and(Announcer::has_others)
+    current.wrap.others.as_ref().is_some_and(Announcer::has_others)
 }
 
 /// Reads the record that is stored, for changes without a barrier.

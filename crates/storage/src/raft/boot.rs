@@ -93,7 +93,7 @@ pub(super) fn joining(layout: &Layout, log: &LogReader) -> Result<Boot, StorageE
 pub(super) fn member_of(layout: &Layout, log: &LogReader, state: &State) -> Result<Boot, StorageError> {
     let members = state.members()?.map(|members| members.list).unwrap_or_default();
     let (applied, last, hard) = (state.position().id, log.last(), log.hard_state());
-    let mut next = log.first_of_last(WINDOW).min(applied.index + 1).max(log.base().index + 1);
+    let mut next = log.first_of_last(window()).min(applied.index + 1).max(log.base().index + 1);
     let mut before = LogId { index: next - 1, term: log.term(next - 1).unwrap_or_default() };
     let (mut entries, mut bytes) = (VecDeque::new(), 0);
     while next <= last.index {
