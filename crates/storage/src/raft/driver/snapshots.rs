@@ -15,25 +15,25 @@ use crate::{
         event::Event,
         receive::Received,
     },
-    simulated,
 };
 
 impl Driver {
     /// Reads entries of the log. A member that needs them gets a snapshot if the log does not have them any more.
     pub(super) fn read_log(&self, range: Range<u64>, bytes: u64) {
         let (events, log, first) = (self.events.clone(), self.threads.log.clone(), range.start);
-        let read = move || {
+        let Some(network) = self.node.published.network() else {
+            let _ = events.send(Event::LogRead { first, entries: Vec::new() });
+            return;
+        };
+        network.runtime.spawn(async move {
             let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-            let entries = log.entries(range, bytes).unwrap_or_else(|error| {
+            let read = blocking::run(move || log.entries(range, bytes)).await;
+            let entries = read.unwrap_or(Err(StorageError::Closed)).unwrap_or_else(|error| {
                 tracing::warn!(first, %error, "entries for a member that is behind cannot be read");
                 Vec::new()
             });
             let _ = events.send(Event::LogRead { first, entries });
-        };
-        match self.node.published.network().filter(|_| !simulated::is_on()) {
-            Some(network) => drop(network.runtime.spawn_blocking(read)),
-            None => read(),
-        }
+        });
     }
 
     /// Streams the applied state. Each requested snapshot is reported, also when there is nowhere to send it.
