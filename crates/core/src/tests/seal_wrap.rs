@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::rewrap;
 use crate::seal::test_seal::TestSeal;
 use crate::tests::fixture::{ROOT, TestServer};
+use crate::tests::raft::Pair;
 use crate::tests::seals::{SHAPE, config, initialized, manual, server, set, unseal, until};
 use crate::unseal::by_seals::{RoundOutcome, round};
 
@@ -27,7 +28,7 @@ fn forms(server: &TestServer, mount: &str) -> BTreeMap<String, Option<u32>> {
 }
 
 /// Mounts transit with a key, and returns a ciphertext.
-async fn with_transit(server: &TestServer) -> Value {
+pub(super) async fn with_transit(server: &TestServer) -> Value {
     server.post("sys/mounts/transit", ROOT, json!({ "type": "transit" })).await.is(204);
     server.post("transit/keys/k", ROOT, json!({})).await.ok();
     let sealed = server.post("transit/encrypt/k", ROOT, json!({ "plaintext": "YWJj" })).await.ok();
@@ -45,7 +46,7 @@ async fn state(server: &TestServer) -> (bool, [u64; 3]) {
     (state.data()["is_running"].as_bool().unwrap(), counts)
 }
 
-async fn rewrapped(server: &TestServer) -> [u64; 3] {
+pub(super) async fn rewrapped(server: &TestServer) -> [u64; 3] {
     server.post("sys/sealwrap/rewrap", ROOT, Value::Null).await.is(204);
     until(server, async || !state(server).await.0).await;
     state(server).await.1
@@ -378,6 +379,18 @@ async fn sec_canary_no_record_and_no_audit_entry_has_a_wrap_key() {
             assert!(memchr::memmem::find(&stored, &form[..16]).is_none());
         }
     }
+}
+
+#[tokio::test]
+async fn a_node_that_joins_gets_the_wrap_key_with_the_root_key() {
+    let pair = Pair::new().await;
+    with_transit(&pair.leader).await;
+    assert_eq!(forms(&pair.leader, "transit/")["key/k"], Some(1));
+    pair.will_receive();
+    pair.join().await;
+    assert_eq!(pair.unseal().await.ok().body["sealed"], json!(false));
+    assert_eq!(pair.node.unsealed().barrier.wrap_keys().generation(), 1);
+    pair.node.get("transit/keys/k", ROOT).await.ok();
 }
 
 #[tokio::test]

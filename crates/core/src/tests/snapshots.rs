@@ -15,6 +15,7 @@ use crate::cluster::fake::{FakeConsensus, parts_of, status};
 use crate::cluster::snapshots::{ContainedMount, SealedContents, UnsealedContents};
 use crate::tests::fixture::{ROOT, RequestOptions, TestServer, incoming};
 use crate::tests::raft::{RAFT, leader, upload};
+use crate::tests::seal_wrap::{rewrapped, with_transit};
 
 /// The file of a snapshot that the server saves.
 async fn saved(server: &TestServer) -> Bytes {
@@ -68,6 +69,22 @@ async fn a_dry_run_tells_what_would_change_and_changes_nothing() {
     assert!(data["unchanged"].as_u64().unwrap() > 5);
     assert!(consensus.restored.lock().is_empty());
     assert_eq!(server.get("secret/data/a", ROOT).await.ok().data()["data"], json!({ "n": 2 }));
+}
+
+#[tokio::test]
+async fn a_dry_run_reads_values_under_the_wrap_keys_of_the_snapshot() {
+    let (server, consensus) = leader(status(&[1])).await;
+    with_transit(&server).await;
+    let file = current(&server, &consensus).await;
+    assert_eq!(rewrapped(&server).await, [1, 1, 0]);
+    *consensus.parts.lock() = parts_of(&server.backend.memory().records());
+    let (code, text) = dry_run(&server, &file).await;
+    assert_eq!(code, 200, "{text}");
+    let data = serde_json::from_str::<Value>(&text).unwrap()["data"].clone();
+    assert_eq!(
+        [&data["unreadable"], &data["needs_unseal"], &data["same_seal"]],
+        [&json!(0), &json!(false), &json!(false)]
+    );
 }
 
 #[tokio::test]

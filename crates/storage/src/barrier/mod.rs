@@ -443,7 +443,7 @@ impl Barrier {
         let seal = |(key, plain): (Key, Option<Bytes>)| match plain {
             Some(plain) => {
                 let value = match &wrap {
-                    Some(wrap) if wrapped.contains(&key) => wrap.seal(&term, key.as_str(), &plain),
+                    Some(wrap) if wrapped.contains(&key) => wrap.wrap(&term, key.as_str(), &plain),
                     _ => record_format::seal(&term.key, term.number, key.as_str(), &plain),
                 };
                 Write::Put { key, value: value.into() }

@@ -142,6 +142,7 @@ impl Barrier {
     }
 
     /// Brings these values into the form that they must have. After a conflict each is written on its own.
+    // recursion: bounded by one level, as a single key is not divided
     async fn rewrap(&self, keys: &[Key], wraps: &Wraps<'_>) -> Result<Rewrapped, StorageError> {
         let mut tries = Tries::default();
         loop {

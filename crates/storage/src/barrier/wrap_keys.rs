@@ -176,7 +176,7 @@ impl Ciphers {
 
 impl Current {
     /// Encrypts a value under the newest wrap key, then under the key of the term.
-    pub(super) fn seal(&self, term: &Term, path: &str, plaintext: &[u8]) -> Vec<u8> {
+    pub(super) fn wrap(&self, term: &Term, path: &str, plaintext: &[u8]) -> Vec<u8> {
         let Some(newest) = self.ciphers.last() else {
             return record_format::seal(&term.key, term.number, path, plaintext);
         };
