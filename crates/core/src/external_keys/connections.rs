@@ -74,7 +74,7 @@ impl Connections {
 
     /// The key, with a connection of the config as it was read in this epoch. A connection that a change may have outdated
     /// is not kept: that of a deleted config would never be closed.
-    pub(super) fn key(
+    pub(super) fn open_key(
         &self,
         plugin: &dyn ExternalKeyPlugin,
         granted: &Granted,
@@ -85,7 +85,7 @@ impl Connections {
         if !state.open.get(&granted.config).is_some_and(is_open) {
             let mut opened = Open::new(plugin, granted)?;
             if state.epoch != read_in {
-                return opened.key(plugin, granted, self.clock.now());
+                return opened.prepare(plugin, granted, self.clock.now());
             }
             if state.open.len() >= MAX_CONNECTIONS {
                 state.open.clear();
@@ -94,7 +94,7 @@ impl Connections {
         }
         let open = state.open.get_mut(&granted.config);
         let open = open.ok_or_else(|| Error::internal("a connection that was opened is missing"))?;
-        open.key(plugin, granted, self.clock.now())
+        open.prepare(plugin, granted, self.clock.now())
     }
 
     /// Closes the connection of a config.
@@ -126,7 +126,7 @@ impl Open {
     }
 
     /// The prepared key.
-    fn key(
+    fn prepare(
         &mut self,
         plugin: &dyn ExternalKeyPlugin,
         granted: &Granted,

@@ -80,7 +80,7 @@ impl ExternalKeys {
         // Not in the transaction of the request: the calls of the key take long.
         let granted = self.check(&mut self.barrier.begin_read(), mount, reference).await?;
         let plugin = self.plugin(&granted.config_record.plugin).map_err(Error::invalid)?;
-        self.connections.key(&*plugin, &granted, read_in)
+        self.connections.open_key(&*plugin, &granted, read_in)
     }
 }
 

@@ -242,8 +242,9 @@ fn each_kind_has_the_capabilities_of_its_algorithm() {
         KeyKind::Hmac => "-------",
         KeyKind::MlDsa(_) => "-s--pu-",
         KeyKind::MlKem(_) => "e--bp--",
+        KeyKind::External => "es-b---",
     };
-    for (kind, name) in KeyKind::ALL {
+    for (kind, name) in KeyKind::ALL.into_iter().chain([(KeyKind::External, EXTERNAL)]) {
         let flags = [
             (kind.encrypts(), 'e'),
             (kind.signs(), 's'),
