@@ -458,3 +458,15 @@ async fn a_view_narrows_what_it_wraps_by_the_whole_path() {
     assert!(view.sub("key").wraps("logical/u/key/a"));
     assert!(!store.barrier.view("logical/u").wraps("logical/u/key/a"));
 }
+
+/// A wrapped record of the term 7 and the generation 3; the key of the term is 32 times 1, the wrap key 32 times 2.
+const GOLDEN: &str = "0207000000030000000708e0539c2fb9e375a84511a73d69cbb97b7eb49ded1ac16d0a6b465c2be3fcecb0cf0b1f6cc2741fbab64512f6b2ba2f70bd905a70f172dcb23e501d";
+
+#[test]
+fn a_stored_wrapped_record_stays_readable() {
+    let keys = WrapKeys::from_bytes(&[&[1, 3, 0, 0, 0][..], &[2; 32]].concat()).unwrap();
+    let record = hex::decode(GOLDEN).unwrap();
+    assert_eq!((record_format::term(&record), record_format::wrap_generation(&record)), (Some(7), Some(3)));
+    let wrapped = record_format::open(&AeadKey::from_bytes(&[1; 32]), "w/a", &record).unwrap();
+    assert_eq!(keys.open((7, 3), "w/a", &wrapped).unwrap(), b"value");
+}
