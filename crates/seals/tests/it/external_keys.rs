@@ -90,6 +90,11 @@ async fn encrypts_each(key: &dyn ExternalKey, plaintexts: &[&[u8]], associated_d
 
 /// A key signs as its public key says, in each form.
 async fn signs(key: &dyn ExternalKey) {
+    signs_hashed(key, false).await;
+}
+
+/// The same; moto hashes a digest again, and its salts have the maximum length.
+async fn signs_hashed(key: &dyn ExternalKey, again: bool) {
     let public = Key::from_spki(&key.public_key().await.unwrap()).unwrap();
     let message = b"message";
     let digest = Hash::Sha256.digest(message);
@@ -110,6 +115,14 @@ async fn signs(key: &dyn ExternalKey) {
         let signature = key.sign(&form).await.unwrap();
         let hash = if form.hash == SigningHash::Of(Hash::Sha512) { Hash::Sha512 } else { Hash::Sha256 };
         let signed = hash.digest(message);
+        if again {
+            let twice = hash.digest(&signed);
+            let hash = SigningHash::Of(hash);
+            let expected = Signing { input: &twice, prehashed: true, hash, salt: SaltLength::Auto, ..form };
+            assert!(key.verify(&expected, &signature).await.unwrap());
+            assert!(!key.verify(&form, &signature).await.unwrap());
+            continue;
+        }
         let valid = match &public {
             Key::Rsa(rsa) if form.pkcs1 => rsa.verify(RsaScheme::Pkcs1(Some(hash)), &signed, &signature),
             Key::Rsa(rsa) => rsa.verify(RsaScheme::Pss(hash, form.salt), &signed, &signature),
@@ -260,8 +273,8 @@ async fn external_keys_of_an_emulator_of_aws() {
     let key = |id: &str| connection.key(&parameters(&[("kms_key_id", id)])).unwrap();
     encrypts_each(&*key(&moto.key_id), &[b"hello"], b"").await;
     assert!(refusal(key(&moto.key_id).encrypt(b"", b"").await).contains("KMS refused the input"));
-    signs(&*key(&moto.keys[0])).await;
-    signs(&*key(&moto.keys[1])).await;
+    signs_hashed(&*key(&moto.keys[0]), true).await;
+    signs_hashed(&*key(&moto.keys[1]), true).await;
     assert!(refusal(key(&moto.key_id).encrypt(b"x", b"aad").await).contains("associated data"));
     assert_eq!(refusal(key(&moto.key_id).sign(&signing(b"x")).await), "the external key does not support signing");
     assert_eq!(refusal(key(&moto.keys[1]).encrypt(b"x", b"").await), "the external key does not support encryption");
