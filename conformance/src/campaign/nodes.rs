@@ -9,6 +9,8 @@ use super::{Findings, Options};
 const SECONDS: u64 = 8;
 /// The least number of faults of a cluster, on average: with fewer, the simulation shows nothing.
 const FAULTS: u64 = 50;
+/// The least number of clusters for which that is checked.
+const LEAST: u64 = 100;
 /// Seeds of one run, which begin at a multiple of this. From here on, `--seed` is the first seed itself.
 const SEEDS: u64 = 1_000_000_000;
 /// The threads. A simulation has one.
@@ -37,7 +39,7 @@ pub(super) fn run(options: &Options) -> Findings {
     }
     let sum = |number: fn(&Report) -> u64| reports.iter().map(|(_, report)| number(report)).sum::<u64>();
     let faults = sum(|report| report.faults);
-    if faults < options.count * FAULTS {
+    if options.count >= LEAST && faults < options.count * FAULTS {
         found.failures.push(format!("{faults} faults are too few"));
     }
     found.numbers = format!(

@@ -168,8 +168,10 @@ impl ApplyThread {
         let verdicts = match verdicts {
             Ok(verdicts) => verdicts,
             Err(error) => {
+                // They are committed: without room for the state they take effect at the next start.
+                let outcome = if matches!(error, StorageError::Full) { StorageError::Unknown } else { error.clone() };
                 for (_, reply) in waiting {
-                    let _ = reply.send(Err(error.clone()));
+                    let _ = reply.send(Err(outcome.clone()));
                 }
                 return Err(error);
             }

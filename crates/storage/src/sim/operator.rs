@@ -170,7 +170,11 @@ impl World {
 
     /// Whether the other voters can remove a node that is lost.
     pub(super) fn can_lose(&mut self, number: usize) -> bool {
-        let Some((_, status)) = self.leader() else { return false };
+        let Some((leader, status)) = self.leader() else { return false };
+        // A change that is under way may leave fewer voters.
+        if self.with(leader, |process| process.does(Work::Operate)) != Some(false) {
+            return false;
+        }
         let (up, others) = self.other_voters(number, &status);
         up * 2 > others + 1
     }
