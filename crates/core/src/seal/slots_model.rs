@@ -174,7 +174,8 @@ impl Model {
 
     /// The root key yields the key of each slot; the root key before it yields none.
     fn check_escrow(&self, config: &SealConfig) -> Result<(), Broken> {
-        let known = KnownKeys { slots: slots::slot_keys(config, &self.root, &KnownKeys::default()), v1: None };
+        let known =
+            KnownKeys { slots: slots::slot_keys(config, &self.root, &KnownKeys::default()), ..KnownKeys::default() };
         hold(known.slots.len() == config.slots.len(), || "the escrow of a slot is missing".into())?;
         self.opens(config, WayIn::Known(known), "the escrow")?;
         let Some(former) = &self.former_root else { return Ok(()) };
@@ -352,7 +353,7 @@ fn draw_shares(model: &Model, dice: &mut Dice) -> Drawn {
     let authorized_by = if dice.one_in(3) { stale } else { model.shares.clone() };
     let is_allowed = is_same(&authorized_by, &model.shares);
     let replaces = authorized_by.as_ref().map(share_key::check_value);
-    let change = Change::NewShares { shape: SHAPE, key: key.clone(), replaces, root: random::key() };
+    let change = Change::NewShares { shape: SHAPE, key: key.clone(), replaces, root: random::key(), backup: None };
     let effect = move |model: &mut Model| model.former.extend(model.shares.replace(key));
     Drawn { what: "new shares".to_owned(), change, is_allowed, renews_root: true, effect: Box::new(effect) }
 }

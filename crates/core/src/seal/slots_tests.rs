@@ -227,6 +227,7 @@ async fn sec_cs05_every_slot_has_the_wrap_keys_after_any_change() {
         key: new_key.clone(),
         replaces: Some(share_key::check_value(&key)),
         root: random::key(),
+        backup: None,
     };
     let migration = |to| {
         let (quorum, root) = (new_key.clone(), random::key());

@@ -294,7 +294,7 @@ async fn a_failed_request_stops_and_corrected_stanzas_go_on() {
     drop(server);
     let server = Server::on(memory, &seal, plan(failing())).unsealed().await;
     assert_eq!(server.attempt().await.unwrap(), Attempt::Failed);
-    server.node.reload(Some(Arc::new(plan(requests()))));
+    server.node.reload(None, Some(Arc::new(plan(requests()))));
     assert_eq!(server.attempt().await.unwrap(), Attempt::Finished);
     assert_configured(&server).await;
 }
@@ -372,7 +372,7 @@ async fn nothing_is_initialized_without_the_sources_or_a_seal() {
     let server = Server::on(memory.clone(), &seal, missing);
     assert_eq!(server.attempt().await.unwrap(), Attempt::Failed);
     assert!(!server.node.is_initialized().await.unwrap());
-    server.node.reload(Some(Arc::new(plan(super::tests::requests()))));
+    server.node.reload(None, Some(Arc::new(plan(super::tests::requests()))));
     seal.fails(SealErrorClass::Unreachable);
     assert_eq!(server.attempt().await.unwrap_err().status().0, 503);
     assert!(!server.node.is_initialized().await.unwrap());
@@ -404,7 +404,7 @@ async fn a_server_without_stanzas_stays_as_it_is() {
     let (status, _) = server.send("POST", "sys/init", "", Some(json!({}))).await;
     assert_eq!(status, 200);
     assert_eq!(server.node.lifecycle.self_init.phase(), Phase::Off);
-    server.node.reload(Some(Arc::new(plan(requests()))));
+    server.node.reload(None, Some(Arc::new(plan(requests()))));
     assert_eq!(server.attempt().await.unwrap(), Attempt::Idle);
     assert!(server.has_warned.load(Ordering::Relaxed));
 }

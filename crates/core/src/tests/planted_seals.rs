@@ -49,7 +49,7 @@ async fn find(bug: Bug, by: Search) {
     }
 }
 
-fn access<'a>(server: &'a TestServer, name: &str) -> &'a Arc<SealAccess> {
+fn access(server: &TestServer, name: &str) -> Arc<SealAccess> {
     server.node.lifecycle.seals.named(name).unwrap()
 }
 
@@ -83,7 +83,7 @@ async fn a_standby_writes_nothing() -> Result<(), Broken> {
     let server = server(&[&seal]).await;
     seal.rotate();
     let before = config(&server).await;
-    keeper::check(&server.unsealed(), access(&server, "a"), false).await.map_err(|error| error.to_string())?;
+    keeper::check(&server.unsealed(), &access(&server, "a"), false).await.map_err(|error| error.to_string())?;
     hold(config(&server).await == before, || "a standby changes the record".into())
 }
 
@@ -91,7 +91,7 @@ async fn a_seal_with_another_key_is_not_healthy() -> Result<(), Broken> {
     let seal = TestSeal::new();
     let server = server(&[&seal]).await;
     seal.set(Behaviour::UnwrapsAnother);
-    keeper::check(&server.unsealed(), access(&server, "a"), true).await.map_err(|error| error.to_string())?;
+    keeper::check(&server.unsealed(), &access(&server, "a"), true).await.map_err(|error| error.to_string())?;
     let failure = access(&server, "a").health().failure.map(|(class, _)| class);
     hold(failure == Some(SealErrorClass::WrongKey), || format!("{failure:?}"))
 }

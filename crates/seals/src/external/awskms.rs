@@ -101,7 +101,7 @@ enum KmsKind {
     /// A key pair that encrypts.
     Encrypts(Vec<u8>),
     /// A key pair that signs: its SubjectPublicKeyInfo, parsed.
-    Signs(Vec<u8>, Key),
+    Signs(Vec<u8>, Box<Key>),
     /// A key of another use.
     Other,
 }
@@ -204,7 +204,9 @@ impl KmsKey {
             ("SIGN_VERIFY", _) => {
                 let spki = self.read_public().await?;
                 match Key::from_spki(&spki) {
-                    Ok(public @ (Key::Rsa(_) | Key::Ecdsa(_) | Key::Ed25519(_))) => Ok(KmsKind::Signs(spki, public)),
+                    Ok(public @ (Key::Rsa(_) | Key::Ecdsa(_) | Key::Ed25519(_))) => {
+                        Ok(KmsKind::Signs(spki, Box::new(public)))
+                    }
                     _ => Ok(KmsKind::Other),
                 }
             }

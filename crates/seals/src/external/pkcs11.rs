@@ -156,7 +156,7 @@ struct HsmKey {
 enum HsmKind {
     Aes,
     /// A key pair: its SubjectPublicKeyInfo, parsed.
-    Pair(Vec<u8>, Key),
+    Pair(Vec<u8>, Box<Key>),
     Other,
 }
 
@@ -193,7 +193,7 @@ impl HsmKey {
             }
         };
         let public = Key::from_spki(&spki).map_err(|_| misconfigured("the public key of the HSM is not valid"))?;
-        Ok(HsmKind::Pair(spki, public))
+        Ok(HsmKind::Pair(spki, Box::new(public)))
     }
 
     async fn public(&self) -> Result<&Key, ExternalKeyError> {
@@ -208,11 +208,10 @@ impl HsmKey {
         match self.kind().await? {
             HsmKind::Aes if associated_data.len() > MAX_INPUT => Err(too_long()),
             HsmKind::Aes => Ok(EncryptWith::AesGcm(STANDARD.encode(associated_data))),
-            HsmKind::Pair(_, Key::Rsa(_)) if associated_data.is_empty() => Ok(EncryptWith::Oaep(self.oaep)),
-            HsmKind::Pair(_, Key::Rsa(_)) => {
-                Err(ExternalKeyError::refused("the external key does not support associated data"))
-            }
-            HsmKind::Pair(..) | HsmKind::Other => Err(no_encryption()),
+            HsmKind::Pair(_, key) if !matches!(**key, Key::Rsa(_)) => Err(no_encryption()),
+            HsmKind::Pair(..) if associated_data.is_empty() => Ok(EncryptWith::Oaep(self.oaep)),
+            HsmKind::Pair(..) => Err(ExternalKeyError::refused("the external key does not support associated data")),
+            HsmKind::Other => Err(no_encryption()),
         }
     }
 }

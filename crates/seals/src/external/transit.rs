@@ -15,7 +15,6 @@ use keepfast_framework::external_key::{
     ExternalKey, ExternalKeyConnection, ExternalKeyError, ExternalKeyPlugin, Parameter, Parameters, Signing,
     SigningHash,
 };
-use keepfast_framework::seal::SealError;
 use keepfast_outbound::{Authorities, ClientCertificate, Trust};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -159,8 +158,11 @@ struct KeyResponse {
     keys: serde_json::Map<String, Value>,
 }
 
+/// An error text of transit and its meaning.
+type Refusal = (&'static str, fn() -> ExternalKeyError);
+
 /// The meanings of error texts of transit. The text itself is not returned: the server is of the caller's choice.
-const REFUSALS: &[(&str, fn() -> ExternalKeyError)] = &[
+const REFUSALS: &[Refusal] = &[
     ("does not support signing", no_signatures),
     ("does not support verification", no_signatures),
     ("encryption not supported", no_encryption),
@@ -328,6 +330,6 @@ impl ExternalKey for TransitKey {
         let DecryptResponse { plaintext } = self.call("decrypt", &request).await?;
         let plaintext = SecretString::new(plaintext);
         let decoded = STANDARD.decode(plaintext.expose()).map(SecretBytes::new);
-        decoded.map_err(|_| SealError::from(unreachable_because("the response has an unknown form")).into())
+        decoded.map_err(|_| unreachable_because("the response has an unknown form").into())
     }
 }

@@ -5,7 +5,7 @@ use parking_lot::Mutex;
 
 use super::*;
 use crate::{
-    Backend as _, Key, MemoryBackend, Rewrap, Rewrapped, SealChange, View, Wrapping, Write,
+    Backend as _, Key, MemoryBackend, Rewrap, Rewrapped, View, Wrapping, Write,
     barrier::{KEYRING, SEAL},
     tx::tests::write,
 };
@@ -305,21 +305,20 @@ async fn sec_no_value_appears_under_a_key_after_the_record_has_lost_it() {
 #[tokio::test]
 async fn a_seal_record_is_not_replaced_over_another_keyring_or_a_restore() {
     let store = store(&WrapKeys::default()).await;
-    let change = |from: &Bytes| SealChange { from: from.clone(), to: "next".into(), with: None };
     let from = store.raw(SEAL).await;
     let keyring = store.raw(KEYRING).await;
     let restored = Key::new("barrier/restored").unwrap();
     store.backend.commit(crate::Batch::put(restored.clone(), "1")).await.unwrap();
-    assert!(matches!(store.barrier.replace_seal(change(&from)).await, Err(StorageError::Conflict)));
+    assert!(matches!(store.barrier.replace_seal(&from, "next".into()).await, Err(StorageError::Conflict)));
     let delete = crate::Batch { reads: vec![], writes: vec![Write::Delete { key: restored }] };
     store.backend.commit(delete).await.unwrap();
     // Another keyring, whose watcher this barrier's is not.
     let other = Barrier::open(store.backend.clone(), &store.root).await.unwrap();
     other.rotate(0).await.unwrap();
     store.backend.commit(crate::Batch::put(Key::new(KEYRING).unwrap(), keyring)).await.unwrap();
-    store.barrier.replace_seal(change(&from)).await.unwrap();
+    store.barrier.replace_seal(&from, "next".into()).await.unwrap();
     store.barrier.close();
-    assert!(matches!(store.barrier.replace_seal(change(&from)).await, Err(StorageError::Closed)));
+    assert!(matches!(store.barrier.replace_seal(&from, "next".into()).await, Err(StorageError::Closed)));
 }
 
 /// Runs a pass from a cursor, and stops after this many pages. Returns the cursor and what was done.
