@@ -3,6 +3,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use keepfast_crypto::locked::Key256;
 use keepfast_crypto::secret::SecretBytes;
 use keepfast_framework::{Error, Result, Status, Timestamp};
@@ -11,20 +12,24 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
 use crate::audit::target::OpenedDevice;
+use crate::background::BackgroundTasks;
 use crate::cluster::administration::Administration;
 use crate::cluster::announce::Announcer;
+use crate::cluster::autopilot_task::AutopilotTask;
+use crate::cluster::clock_task::ClockTask;
 use crate::cluster::join::rejoin::Rejoin;
 use crate::cluster::keys::{Connection, ConnectionParts};
-use crate::cluster::lead::Leadership;
+use crate::cluster::lead::{LeaderWork, Leadership};
 use crate::cluster::service::ServedPeers;
 use crate::cluster::snapshots::history::SnapshotHistory;
-use crate::cluster::snapshots::scheduled::SnapshotServer;
-use crate::leader_work::WorkOfLeader;
+use crate::cluster::snapshots::scheduled::{SnapshotServer, SnapshotTask};
+use crate::operator_error::explained;
 use crate::parts::ServerParts;
 use crate::request::Pipeline;
 use crate::seal::{CurrentSeal, SealConfig, Seals, Unsealing, WayIn, share_key};
 use crate::self_init::gate::SelfInit;
 use crate::unseal::keeper::{Keeper, Leads};
+use crate::unseal::rolling::RollingMigration;
 use crate::unsealed::{OpenInputs, Unsealed};
 
 /// How long a request waits for a server that opens its services again.
@@ -451,7 +456,7 @@ async fn open_by_role(
 }
 
 /// The term of the log; 0 on a storage that is not replicated.
-pub(crate) fn term(parts: &ServerParts) -> u64 {
+fn term(parts: &ServerParts) -> u64 {
     parts.membership.cluster_status().map_or(0, |status| status.term)
 }
 
@@ -494,6 +499,83 @@ impl SnapshotServer for Lifecycle {
     }
 }
 
+/// The work of the leader of this server.
+struct WorkOfLeader {
+    lifecycle: Weak<Lifecycle>,
+    unsealed: Arc<Unsealed>,
+    background: Mutex<Option<BackgroundTasks>>,
+    autopilot: Mutex<Option<AutopilotTask>>,
+    snapshots: Mutex<Option<SnapshotTask>>,
+    clocks: Mutex<Option<ClockTask>>,
+    migration: Mutex<Option<RollingMigration>>,
+}
+
+impl WorkOfLeader {
+    fn new(lifecycle: Weak<Lifecycle>, unsealed: Arc<Unsealed>) -> Self {
+        let (background, autopilot) = (Mutex::default(), Mutex::default());
+        let (snapshots, clocks, migration) = (Mutex::default(), Mutex::default(), Mutex::default());
+        WorkOfLeader { lifecycle, unsealed, background, autopilot, snapshots, clocks, migration }
+    }
+
+    fn set_taken_over(&self, has_taken_over: bool) {
+        if let Some(lifecycle) = self.lifecycle.upgrade() {
+            lifecycle.parts.membership.taken_over.set(has_taken_over);
+            lifecycle.parts.membership.clocks.change_role();
+        }
+    }
+}
+
+#[async_trait]
+impl LeaderWork for WorkOfLeader {
+    fn term(&self) -> u64 {
+        self.lifecycle.upgrade().map_or(0, |lifecycle| term(&lifecycle.parts))
+    }
+
+    async fn take_over(&self) -> Result<()> {
+        let lifecycle = self.lifecycle.upgrade().ok_or_else(Error::sealed)?;
+        lifecycle.parts.take_over(&self.unsealed.barrier).await
+    }
+
+    fn start(&self) {
+        let Some(lifecycle) = self.lifecycle.upgrade() else { return };
+        lifecycle.administration.autopilot.reset();
+        self.set_taken_over(true);
+        let parts = &lifecycle.parts;
+        *self.clocks.lock() = ClockTask::start(&parts.membership, parts.clock.clone());
+        let clocks = parts.membership.clocks.clone();
+        *self.background.lock() = Some(BackgroundTasks::start(self.unsealed.clone(), clocks));
+        *self.autopilot.lock() = Some(AutopilotTask::start(self.lifecycle.clone()));
+        *self.snapshots.lock() = SnapshotTask::start(self.lifecycle.clone());
+        lifecycle.self_init.wake.notify_one();
+        *self.migration.lock() = RollingMigration::start(&parts.membership, &lifecycle.seals, &self.unsealed);
+    }
+
+    fn stop(&self) {
+        self.set_taken_over(false);
+        *self.background.lock() = None;
+        *self.autopilot.lock() = None;
+        *self.snapshots.lock() = None;
+        *self.clocks.lock() = None;
+        *self.migration.lock() = None;
+        self.unsealed.current_seal.drop_ceremonies();
+    }
+
+    fn is_removed(&self) -> bool {
+        let Some(lifecycle) = self.lifecycle.upgrade() else { return false };
+        lifecycle.parts.membership.consensus().is_some_and(|consensus| consensus.is_removed())
+    }
+
+    fn seal(&self) {
+        let lifecycle = self.lifecycle.clone();
+        // In its own task: the seal ends the one that follows the role.
+        tokio::spawn(async move {
+            if let Some(lifecycle) = lifecycle.upgrade() {
+                lifecycle.seal().await;
+            }
+        });
+    }
+}
+
 /// Opens all services over an open barrier. Their rules of admission are cleared after an error.
 async fn open_services(
     parts: &ServerParts,
@@ -511,15 +593,4 @@ async fn open_services(
         parts.admission.clear();
     }
     opened
-}
-
-/// The same error with its cause in its text. Only the operator who initialises or unseals sees it.
-pub(crate) fn explained(what: &str, error: Error) -> Error {
-    match error.cause() {
-        Some(cause) if error.status() == Status::INTERNAL => {
-            let text = format!("{what} failed: {cause}");
-            Error::new(Status::INTERNAL, text)
-        }
-        _ => error,
-    }
 }
