@@ -23,7 +23,7 @@ cargo xtask test [--only A,B] [--skip A,B]
                                     everything; installs what it needs; the last line is `N passed, N failed`
 cargo xtask campaign NAME [options] a long run, entered in conformance/ledger.md: abuse, cluster, consensus, disk, due, http, kill, leases, nodes, seals, snapshots, tokens, fuzz, mutants, vaultrs
 cargo xtask campaign failover [SECONDS]
-                                    scenarios, applications with hvac, and hvac's own tests, while the leader of a cluster is killed every ten seconds
+                                    scenarios and applications with hvac while the leader of a cluster is killed every ten seconds, and hvac's own tests with a kill every three
 cargo xtask bench [options]         bench/compare.py on OpenBao and Keepfast
 cargo xtask bench creds [options]   bench/creds.py: credentials of a PostgreSQL a second, on both
 cargo xtask openapi                 the OpenAPI document of Keepfast, to target/openapi.json

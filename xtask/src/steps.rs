@@ -101,7 +101,7 @@ fn scenarios(shell: &Shell) -> Result<Outcome> {
     last_line(&shell.run("cargo", &["run", "-q", "-p", "conformance", "--", "run"])?)
 }
 
-/// A third of the scenarios on a server that two seals unseal.
+/// The scenarios of [`UNDER_KILLS`] on a server that two seals unseal.
 fn sealed(shell: &Shell) -> Result<Outcome> {
     let mut arguments = vec!["run", "-q", "-p", "conformance", "--", "run", "--sealed"];
     arguments.extend(UNDER_KILLS);
@@ -228,7 +228,7 @@ const CLUSTER: [&str; 11] = [
     "120",
 ];
 
-/// The scenarios that run while the leader is killed, again and again on the same cluster.
+/// The scenarios that run while the leader is killed, again and again on the same cluster, and on a server with two seals.
 pub(crate) const UNDER_KILLS: [&str; 7] = ["approle/", "kv1/", "kv2/", "policy/", "token/re", "token/uses", "transit/"];
 
 /// The commands of the guides.

@@ -8,7 +8,7 @@ use raft::eraftpb::Entry as RaftEntry;
 use crate::convert;
 use crate::entry::{Entry, LogId};
 
-/// The most reads under way. A member whose read has no place asks again with its next response.
+/// The most reads under way. A member whose read has no place causes another one with its next response.
 const MAX_READS: usize = 4;
 
 /// A read of the log that the driver has to do.

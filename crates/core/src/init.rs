@@ -64,7 +64,8 @@ async fn initialize_with<T>(
     let keys = shape.zip(key.as_ref());
     let first = FirstToken { id: root_token, plan, shares: shares.unwrap_or_default() };
     let initialized = initialize_once(server, keys, first, respond).await;
-    let (response, opens) = initialized.map_err(|e| explained("init", e))?;
+    let (response, opens) =
+        initialized.map_err(|error| if may_take_effect(&error) { error } else { explained("init", error) })?;
     drop(changing);
     let shape = shape.unwrap_or(SealShape { shares: 0, threshold: 0 });
     tracing::info!(shares = shape.shares, threshold = shape.threshold, "security barrier initialized");
@@ -76,6 +77,16 @@ async fn initialize_with<T>(
         server.seals.begin_round();
     }
     Ok(response)
+}
+
+/// The commit of the init has failed, and may take effect after a restart or later.
+#[derive(Debug, thiserror::Error)]
+#[error("the outcome of the init is not known: {0}")]
+struct MayTakeEffect(#[source] StorageError);
+
+/// Whether an init with this error may take effect later.
+pub(crate) fn may_take_effect(error: &Error) -> bool {
+    error.cause().is_some_and(|cause| cause.is::<MayTakeEffect>())
 }
 
 /// How the first root token is created.
@@ -125,14 +136,21 @@ async fn initialize_once<T>(
     let staged = Arc::new(MemoryBackend::new());
     Barrier::create(staged.clone(), &root, config.to_bytes()?, server.parts.clock.now().unix()).await?;
     let by = (&config, opens.as_ref());
+    let shares_are_in = match first_token.plan.and_then(|plan| plan.recovery_file()) {
+        Some(output) => format!("its recovery keys are in a file {}.pending-*: restart the server", output.display()),
+        None if first_token.plan.is_some() => "it goes on: restart it".to_owned(),
+        None => "its shares are lost: empty the storage, in which there is nothing yet, and initialize again".to_owned(),
+    };
     let response = respond(fill(&server.parts, staged.clone(), &root, by, first_token).await?)?;
     match Barrier::publish(&staged, &*server.parts.backend).await {
         Ok(()) => Ok((response, opens)),
         Err(StorageError::Conflict) => Err(initialized()),
-        Err(error @ (StorageError::Stopped(_) | StorageError::Io { .. })) => Err(Error::internal(format!(
-            "{error}; if the server says after a restart that it is initialized, its shares are lost: empty the \
-             storage, in which there is nothing yet, and initialize again"
-        ))),
+        Err(error @ (StorageError::Stopped(_) | StorageError::Unknown | StorageError::Io { .. })) => {
+            let text = format!(
+                "init failed: {error}; if the server says after a restart that it is initialized, {shares_are_in}"
+            );
+            Err(Error::new(Status::INTERNAL, text).caused_by(MayTakeEffect(error)))
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -18,7 +18,7 @@ pub struct BodyPlace {
     /// The directory, and the longest body.
     pub files: SnapshotFiles,
     /// Held until the request is handled.
-    pub turn: OwnedMutexGuard<()>,
+    pub guard: OwnedMutexGuard<()>,
 }
 
 /// The checks before a request is read.
@@ -86,9 +86,9 @@ impl<'a> Preliminaries<'a> {
                 }
             };
         }
-        let turn = administration.upload.clone().try_lock_owned();
-        let turn = turn.map_err(|_| Error::new(Status::UNAVAILABLE, "another snapshot is being uploaded"))?;
-        Ok(Some(BodyPlace { files, turn }))
+        let guard = administration.upload.clone().try_lock_owned();
+        let guard = guard.map_err(|_| Error::new(Status::UNAVAILABLE, "another snapshot is being uploaded"))?;
+        Ok(Some(BodyPlace { files, guard }))
     }
 
     /// Whether the policies of the caller allow an update of the path. The stages check it again.

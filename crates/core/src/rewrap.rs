@@ -37,8 +37,10 @@ pub(crate) struct RewrapState {
     pub(crate) processed: u64,
     /// Those of them that are as they must be now.
     pub(crate) succeeded: u64,
-    /// Those that cannot be decrypted.
+    /// Those that cannot be decrypted, or not be written.
     pub(crate) failed: u64,
+    /// Those of the failed ones that can be decrypted, so that the wrap key before the newest stays.
+    kept: u64,
 }
 
 impl RewrapState {
@@ -68,6 +70,7 @@ impl RewrapState {
         self.processed += done.processed;
         self.succeeded += done.succeeded;
         self.failed += done.failed;
+        self.kept += done.kept;
         cursor.clone_into(&mut self.cursor);
     }
 }
@@ -125,11 +128,13 @@ pub(crate) async fn resume(unsealed: &Unsealed) -> Result<()> {
     // No value can appear under the former key any more: a commit of one conflicts with the record that has the newest.
     let end =
         |keys: &WrapKeys| (keys.has_former() && keys.generation() == state.generation).then(|| keys.newest_only());
-    unsealed.current_seal.wrap.change(end).await?;
+    if state.kept == 0 {
+        unsealed.current_seal.wrap.change(end).await?;
+    }
     (state.is_running, state.cursor) = (false, String::new());
     state.store(unsealed).await?;
-    let RewrapState { processed, failed, .. } = state;
-    tracing::info!(generation = state.generation, processed, failed, "the rewrap of wrapped values is complete");
+    let RewrapState { processed, failed, kept, .. } = state;
+    tracing::info!(generation = state.generation, processed, failed, kept, "the rewrap of wrapped values is complete");
     Ok(())
 }
 

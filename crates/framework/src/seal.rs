@@ -39,6 +39,11 @@ pub trait Seal: Send + Sync + 'static {
     fn counts_attempts(&self) -> bool {
         false
     }
+
+    /// Whether the seal waits for the file of a secret.
+    fn waits(&self) -> bool {
+        false
+    }
 }
 
 /// A key wrapped by a seal.

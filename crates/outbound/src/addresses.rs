@@ -9,9 +9,18 @@ use crate::AllowedAddresses;
 const METADATA_V4: [Ipv4Addr; 3] =
     [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16), Ipv4Addr::new(192, 0, 0, 192)];
 /// The network of the metadata services of AWS: `fd00:ec2::/32`.
-const METADATA_V6: [u16; 2] = [0xfd00, 0x0ec2];
+const METADATA_AWS: [u16; 2] = [0xfd00, 0x0ec2];
+/// Metadata services of Google Cloud, Oracle Cloud and Scaleway.
+const METADATA_V6: [Ipv6Addr; 3] = [
+    Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe),
+    Ipv6Addr::new(0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42),
+];
 /// The prefix of IPv4 addresses behind NAT64: `64:ff9b::/96` (RFC 6052).
 const NAT64: [u16; 6] = [0x64, 0xff9b, 0, 0, 0, 0];
+/// The prefix of IPv4 addresses behind a NAT64 of the local network: `64:ff9b:1::/48` (RFC 8215). Where in it the IPv4
+/// address is, only that network knows.
+const LOCAL_NAT64: [u16; 3] = [0x64, 0xff9b, 1];
 /// Names of metadata services, which a proxy would resolve.
 const METADATA_NAMES: [&str; 3] = ["metadata", "metadata.google.internal", "instance-data"];
 
@@ -68,7 +77,15 @@ fn allows_v6(address: Ipv6Addr) -> bool {
         let [first, second] = [segments[1].to_be_bytes(), segments[2].to_be_bytes()];
         return allows_v4(Ipv4Addr::new(first[0], first[1], second[0], second[1]));
     }
-    !(address.is_unicast_link_local() || address.is_multicast() || segments[..2] == METADATA_V6)
+    // Site-local addresses, `fec0::/10`, are obsolete (RFC 3879).
+    let is_site_local = segments[0] & 0xffc0 == 0xfec0;
+    let refused = address.is_unicast_link_local()
+        || is_site_local
+        || address.is_multicast()
+        || segments[..2] == METADATA_AWS
+        || segments[..3] == LOCAL_NAT64
+        || METADATA_V6.contains(&address);
+    !refused
 }
 
 #[cfg(test)]
@@ -93,6 +110,13 @@ mod tests {
             ("fe80::1", false),
             ("fd00:ec2::254", false),
             ("fd00:ec2::23", false),
+            ("fd20:ce::254", false),
+            ("fd00:c1::a9fe:a9fe", false),
+            ("fd00:42::42", false),
+            ("64:ff9b:1::a9fe:a9fe", false),
+            ("64:ff9b:1:a9fe:a9:fe00::", false),
+            ("fec0::1", false),
+            ("feff::1", false),
             ("ff02::1", false),
             ("::", false),
             ("127.0.0.1", true),

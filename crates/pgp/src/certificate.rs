@@ -67,11 +67,15 @@ impl Certificate {
         if rest.iter().any(|packet| packet.tag == tag::PUBLIC_KEY) {
             return Err(CertificateError::Malformed);
         }
+        // Before anything is copied: no signature of such a key can be verified.
+        if !primary.can_verify() {
+            return Err(CertificateError::Unbound);
+        }
         let mut check = Check { fingerprint: primary.fingerprint(), primary: &primary, now, verified: 0 };
         let parts = parts(rest);
         let described = check.primary(&parts)?;
         let mut best: Option<PublicKey<'_>> = None;
-        for part in parts.iter().filter(|part| part.tag == tag::PUBLIC_SUBKEY) {
+        for part in parts.iter().filter(|part| part.tag == tag::PUBLIC_SUBKEY && !part.signatures.is_empty()) {
             let Some(subkey) = check.subkey(part)? else { continue };
             if best.as_ref().is_none_or(|best| subkey.created >= best.created) {
                 best = Some(subkey);
@@ -154,7 +158,7 @@ impl Check<'_> {
         for part in parts {
             let (signed, is_own): (Vec<u8>, fn(u8) -> bool) = match part.tag {
                 tag::PUBLIC_KEY => (hashed.clone(), |kind| kind == DIRECT),
-                tag::USER_ID if part.body.len() <= MAX_USER_ID => {
+                tag::USER_ID if part.body.len() <= MAX_USER_ID && !part.signatures.is_empty() => {
                     (user_id(&hashed, part.body), |kind| CERTIFICATIONS.contains(&kind))
                 }
                 _ => continue,

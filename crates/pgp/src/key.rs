@@ -99,6 +99,11 @@ impl<'a> PublicKey<'a> {
         }
     }
 
+    /// Whether signatures of the key can be verified.
+    pub(crate) fn can_verify(&self) -> bool {
+        matches!(self.material, Material::Rsa { may_sign: true, .. } | Material::Ed25519(_))
+    }
+
     /// Whether something can be encrypted to the numbers of the key.
     pub(crate) fn can_encrypt(&self) -> bool {
         matches!(self.material, Material::Rsa { may_encrypt: true, .. } | Material::X25519 { .. })

@@ -73,7 +73,7 @@ pub(crate) fn sign(hsm: &Hsm, name: &KeyName, with: SignWith, input: &[u8]) -> R
         SignWith::Ecdsa => Mechanism::Ecdsa,
         SignWith::Eddsa => Mechanism::Eddsa(EddsaParams::new(EddsaSignatureScheme::Ed25519)),
     };
-    Ok(hsm.session.sign(&mechanism, key, input)?)
+    hsm.session.sign(&mechanism, key, input).map_err(|error| hsm.input_failure(error))
 }
 
 /// Encrypts; a ciphertext of AES-GCM begins with its nonce.
@@ -85,13 +85,14 @@ pub(crate) fn encrypt(hsm: &Hsm, name: &KeyName, with: &EncryptWith, input: &[u8
             let associated_data = associated_data_of(associated_data)?;
             let mut nonce = hsm.session.generate_random_vec(NONCE)?;
             let params = GcmParams::new(&mut nonce, &associated_data, TAG_BITS.into())?;
-            let sealed = hsm.session.encrypt(&Mechanism::AesGcm(params), key, input)?;
+            let sealed = hsm.session.encrypt(&Mechanism::AesGcm(params), key, input);
+            let sealed = sealed.map_err(|error| hsm.input_failure(error))?;
             // The HSM may have replaced the nonce.
             Ok([nonce, sealed].concat())
         }
         EncryptWith::Oaep(hash) => {
             let key = required(hsm, name, ObjectClass::PUBLIC_KEY)?;
-            Ok(hsm.session.encrypt(&oaep(*hash), key, input)?)
+            hsm.session.encrypt(&oaep(*hash), key, input).map_err(|error| hsm.input_failure(error))
         }
     }
 }

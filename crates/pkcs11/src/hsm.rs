@@ -80,6 +80,7 @@ fn class_of(rv: &RvError) -> Class {
         | RvError::ArgumentsBad
         | RvError::FunctionNotSupported
         | RvError::KeySizeRange
+        | RvError::DataInvalid
         | RvError::DataLenRange => Class::Misconfigured,
         _ => Class::Unreachable,
     }
@@ -140,6 +141,24 @@ impl Hsm {
         }
         let opened = self.session.decrypt(&parameters(stored.mechanism, &mut iv)?, with, &blob);
         opened.map(Zeroizing::new).map_err(|error| self.decryption_failure(error))
+    }
+
+    /// The failure of a signature or an encryption of an external key. Libraries differ in the code for an input that is too
+    /// long, so that any one is a refusal of the input while the session lives: a caller must not end it.
+    pub(crate) fn input_failure(&self, error: Error) -> Failure {
+        let (rv, function) = match error {
+            Error::Pkcs11(rv, function) => (rv, function),
+            other => return Failure::from(other),
+        };
+        let is_of_input = match (&rv, class_of(&rv)) {
+            (RvError::DataInvalid | RvError::DataLenRange, _) => true,
+            (_, Class::Unreachable) => self.session.get_session_info().is_ok(),
+            _ => false,
+        };
+        match is_of_input {
+            true => Failure::new(Class::WrongKey, format!("{rv:?} in {function:?}")),
+            false => Failure::from(Error::Pkcs11(rv, function)),
+        }
     }
 
     /// The failure of a decryption.

@@ -276,14 +276,16 @@ impl<'a> Stanza<'a> {
     }
 }
 
-/// A URL of a service without its final slash: `https://` or `http://`, a host, no user.
+/// A URL of a service without its final slash: `https://` or `http://`, a host, no user, query or fragment.
 pub(crate) fn service_url(key: &str, value: &str) -> Result<String, String> {
-    let refused = || format!("{key} must be a URL with https:// or http:// and a host, without a user");
+    let refused =
+        || format!("{key} must be a URL with https:// or http:// and a host, without a user, query and fragment");
     let url: http::Uri = value.parse().map_err(|_| refused())?;
     let has_user = url.authority().is_none_or(|authority| authority.as_str().contains('@'));
     let has_host = url.host().is_some_and(|host| !host.is_empty());
     let is_http = matches!(url.scheme_str(), Some("https" | "http"));
-    if has_user || !has_host || !is_http || url.query().is_some() {
+    // The parser drops a fragment: paths would be appended to it.
+    if has_user || !has_host || !is_http || value.contains(['#', '?']) {
         return Err(refused());
     }
     Ok(value.trim_end_matches('/').to_owned())
@@ -423,6 +425,9 @@ pub(crate) mod tests {
             ("ftp://v", None),
             ("https://u:hidden@v", None),
             ("https://v?a=hidden", None),
+            ("https://v?", None),
+            ("https://v/v1/sys/x#", None),
+            ("https://v#@w", None),
             ("https://", None),
         ] {
             let (url, warnings) =

@@ -124,6 +124,10 @@ impl Seal for Waiting {
     fn counts_attempts(&self) -> bool {
         self.known().is_some_and(|seal| seal.counts_attempts())
     }
+
+    fn waits(&self) -> bool {
+        self.known().is_none()
+    }
 }
 
 #[cfg(test)]

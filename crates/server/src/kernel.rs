@@ -75,7 +75,7 @@ impl Kernel for Served {
         Ok(place.map(|place| Upload {
             directory: place.files.directory,
             longest: place.files.longest,
-            turn: place.turn,
+            turn: place.guard,
         }))
     }
 

@@ -7,7 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// The action of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// SIGHUP: reload certificates, the log level and log files.
+    /// SIGHUP: reload certificates, the log level, the seals and the initialize stanzas, and reopen log files and audit logs.
     Reload,
     /// SIGUSR2: log the state of the server.
     LogState,

@@ -64,7 +64,7 @@ impl ExternalKeys {
         let missing = || Error::invalid(format!("key {} does not exist", Quoted(reference)));
         let config_record = CONFIGS.get_in(tx, &self.system, config).await?.ok_or_else(missing)?;
         let key_record = KEYS.get_in(tx, &self.system, &key_name(config, key)).await?.ok_or_else(missing)?;
-        if !key_record.grants.contains(&mount.path) {
+        if !key_record.is_granted(&mount.path, &mount.uuid) {
             let (mount, key) = (Quoted(&mount.path), Quoted(reference));
             return Err(Error::invalid(format!("mount {mount} is missing grant for key {key}")));
         }

@@ -16,6 +16,8 @@ const MAX_PARAMETERS: usize = 64;
 const MAX_NAME: usize = 128;
 /// The longest value of a parameter, in bytes: a chain of certificates.
 const MAX_VALUE: usize = 64 * 1024;
+/// Beside those that begin with `tls_`, the parameters that decide to whom a secret is sent.
+const TARGETS: [&str; 4] = ["address", "endpoint", "lib", "namespace"];
 /// The text in place of a secret.
 const REDACTED: &str = "(redacted)";
 
@@ -95,6 +97,32 @@ fn converted(kind: ParameterKind, value: &StoredValue) -> Result<SecretString, S
         }
     };
     Ok(SecretString::new(text))
+}
+
+/// Refuses a patch that would send a stored secret to another system: a caller that cannot read it would learn it. `known`
+/// is `None` where the plugin is unknown: then every stored parameter may be a secret.
+pub(crate) fn check_patch(
+    known: Option<&'static [Parameter]>,
+    stored: &Values,
+    patch: &Values,
+    changes_plugin: bool,
+) -> Result<()> {
+    let is_secret =
+        |name: &str| !known.unwrap_or_default().iter().any(|parameter| parameter.name == name && !parameter.secret);
+    let is_target = |name: &str| TARGETS.contains(&name) || name.starts_with("tls_");
+    let differs = |name: &str, value: &StoredValue| match stored.0.get(name) {
+        None => *value != StoredValue::Null,
+        Some(stored) => stored != value,
+    };
+    let changed = patch.0.iter().find(|(name, value)| is_target(name) && differs(name, value));
+    let changed = if changes_plugin { Some("plugin") } else { changed.map(|(name, _)| name.as_str()) };
+    let kept = stored.0.keys().find(|name| is_secret(name) && !patch.0.contains_key(*name));
+    match (changed, kept) {
+        (Some(changed), Some(kept)) => Err(Error::invalid(format!(
+            "a change of {changed} needs {kept} again: the stored value is not sent to another system"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 fn unconvertible(expected: &str, found: &str) -> String {
@@ -182,6 +210,38 @@ mod tests {
         let text = serde_json::to_string(&shown).unwrap();
         let expected = r#"{"address":"a","skip":true,"token":"(redacted)","tokn":"(redacted)","version":null}"#;
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn sec_a_stored_secret_is_not_sent_to_another_system() {
+        const KNOWN: &[Parameter] = &[
+            Parameter::text("address"),
+            Parameter::secret("token"),
+            Parameter::flag("tls_skip_verify"),
+            Parameter::number("version"),
+        ];
+        let values = |text: &str| serde_json::from_str::<Values>(text).unwrap();
+        let stored = values(r#"{"address":"a","token":"t","tls_skip_verify":false,"version":1}"#);
+        for (patch, changes_plugin, fits) in [
+            (r#"{"address":"b"}"#, false, false),
+            (r#"{"address":null}"#, false, false),
+            (r#"{"namespace":"n"}"#, false, false),
+            (r#"{"tls_skip_verify":true}"#, false, false),
+            (r#"{"tls_server_name":"s"}"#, false, false),
+            ("{}", true, false),
+            (r#"{"address":"b","token":"u"}"#, false, true),
+            (r#"{"address":"b","token":null}"#, false, true),
+            (r#"{"token":"u"}"#, true, true),
+            (r#"{"address":"a","tls_skip_verify":false}"#, false, true),
+            (r#"{"version":2,"namespace":null}"#, false, true),
+        ] {
+            let checked = check_patch(Some(KNOWN), &stored, &values(patch), changes_plugin);
+            assert_eq!(checked.is_ok(), fits, "{patch}");
+        }
+        let error = check_patch(Some(KNOWN), &stored, &values(r#"{"address":"b"}"#), false).err().unwrap();
+        let text = "a change of address needs token again: the stored value is not sent to another system";
+        assert_eq!((error.status().0, error.public()), (400, text));
+        assert!(check_patch(None, &stored, &Values::default(), true).is_err(), "any may be a secret");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The stored configs and keys.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use keepfast_crypto::random;
@@ -43,14 +43,20 @@ pub(crate) struct KeyRecord {
     /// A random id that every change of the parameters replaces.
     pub(crate) revision: String,
     pub(crate) parameters: Values,
-    /// The paths of mounts, each with its final slash.
+    /// The uuids of mounts by their paths, each with its final slash. `None`, where no mount had the path when the grant was
+    /// written, permits nothing.
     #[serde(default)]
-    pub(crate) grants: BTreeSet<String>,
+    pub(crate) grants: BTreeMap<String, Option<String>>,
 }
 
 impl KeyRecord {
     pub(crate) fn new(parameters: Values) -> Self {
-        KeyRecord { revision: random::uuid(), parameters, grants: BTreeSet::new() }
+        KeyRecord { revision: random::uuid(), parameters, grants: BTreeMap::new() }
+    }
+
+    /// Whether the key is granted to this mount, and not to another one that had its path before.
+    pub(crate) fn is_granted(&self, path: &str, uuid: &str) -> bool {
+        self.grants.get(path).is_some_and(|granted| granted.as_deref() == Some(uuid))
     }
 }
 
@@ -85,6 +91,19 @@ impl Values {
                 StoredValue::Null => drop(self.0.remove(&name)),
                 value => drop(self.0.insert(name, value)),
             }
+        }
+    }
+}
+
+/// Compares secrets, too: those of a patch with those that are stored. Its time depends on the values.
+impl PartialEq for StoredValue {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (StoredValue::Null, StoredValue::Null) => true,
+            (StoredValue::Flag(one), StoredValue::Flag(two)) => one == two,
+            (StoredValue::Number(one), StoredValue::Number(two)) => one == two,
+            (StoredValue::Text(one), StoredValue::Text(two)) => one.expose() == two.expose(),
+            _ => false,
         }
     }
 }

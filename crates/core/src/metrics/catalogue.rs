@@ -96,7 +96,7 @@ pub(crate) const METRICS: &[Metric] = &[
     gauge(
         "seal.kek_generation_lag",
         &["seal"],
-        "root keys that were made since the key of the slot of a seal was, at its last check; 0 when the slot is current",
+        "root keys that are newer than the key in the slot of a seal, at its last check; 0 when the slot is current",
     ),
     counter(
         "seal.renewals",

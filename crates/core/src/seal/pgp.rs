@@ -10,6 +10,7 @@ use keepfast_framework::{Error, Records, Result, Timestamp, offload};
 use keepfast_pgp::{Certificate, CertificateError};
 use keepfast_storage::Key;
 use serde::{Deserialize, Serialize};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::layout::{SHARE_BACKUPS, SYSTEM_STORAGE};
 
@@ -82,7 +83,10 @@ impl IssuedShares {
         let message = |(share, certificate): (&SecretBytes, &Certificate)| {
             encrypt(certificate, &SecretString::new(hex::encode(share.expose()))).map(SecretBytes::new)
         };
-        let contents = shares.iter().zip(&recipients.0).map(message).collect::<Result<_>>()?;
+        let work = || shares.iter().zip(&recipients.0).map(message).collect::<Result<_>>();
+        // There may be 255 of them, and a worker serves other requests meanwhile.
+        let has_workers = Handle::try_current().is_ok_and(|at| at.runtime_flavor() == RuntimeFlavor::MultiThread);
+        let contents = if has_workers { tokio::task::block_in_place(work)? } else { work()? };
         Ok(IssuedShares { contents, fingerprints: Some(recipients.fingerprints()) })
     }
 

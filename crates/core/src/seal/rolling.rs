@@ -14,6 +14,9 @@ use super::record::{BreakGlass, SealConfig, Slot};
 /// The bit of a member whose configuration has no enabled seal: shares unseal it. Bit `n` is that of the slot at `n`, which
 /// the member opens by its seal.
 const BY_SHARES: u64 = 1 << 63;
+/// The place of the bit of the first slot whose seal is enabled in the configuration of the member, which would give the seal
+/// a slot again.
+const ENABLED: usize = 32;
 
 /// What a process knows of the migration.
 #[derive(Default)]
@@ -146,6 +149,8 @@ impl Goal {
     /// The step that needs all members, or those that are awaited.
     pub(crate) fn complete(self, config: &SealConfig, seals: &Seals, reports: &[Report]) -> Step {
         let stays: Vec<(usize, &Slot)> = staying(config, seals);
+        let all = config.slots.iter().enumerate();
+        let retiring: Vec<(usize, &Slot)> = all.filter(|(_, slot)| is_retiring(seals, slot)).collect();
         let names = || stays.iter().map(|(_, slot)| slot.name.as_str()).collect::<Vec<_>>().join(", ");
         let awaited = reports.iter().filter_map(|report| {
             let member = &report.member;
@@ -153,9 +158,12 @@ impl Goal {
                 (Err(reason), _) => Some(format!("member {member:?}: {reason}")),
                 (Ok(slots), Goal::Shares) => (slots & BY_SHARES == 0)
                     .then(|| format!("member {member:?}: its configuration has an enabled seal")),
+                (Ok(slots), _) if stays.iter().all(|(at, _)| slots & bit(*at) == 0) => {
+                    Some(format!("member {member:?}: does not unseal by: {}", names()))
+                }
                 (Ok(slots), _) => {
-                    let opens = stays.iter().any(|(at, _)| slots & bit(*at) != 0);
-                    (!opens).then(|| format!("member {member:?}: does not unseal by: {}", names()))
+                    let keeps = retiring.iter().find(|(at, _)| slots & bit(ENABLED + at) != 0);
+                    keeps.map(|(_, slot)| format!("member {member:?}: its configuration has {:?} enabled", slot.name))
                 }
             }
         });
@@ -200,10 +208,14 @@ fn bit(at: usize) -> u64 {
 pub(crate) fn open_slots(seals: &Seals, config: &SealConfig) -> u64 {
     let mut bits = if seals.enabled().next().is_none() { BY_SHARES } else { 0 };
     for (at, slot) in config.slots.iter().enumerate().filter(|(_, slot)| slot.kek.is_some()) {
-        match seals.of_slot(slot) {
-            Some(access) if access.opens(slot) => bits |= bit(at),
-            Some(access) if !access.configured.disabled => access.check.notify_one(),
-            _ => {}
+        let Some(access) = seals.of_slot(slot) else { continue };
+        if !access.configured.disabled {
+            bits |= bit(ENABLED + at);
+        }
+        if access.opens(slot) {
+            bits |= bit(at);
+        } else if !access.configured.disabled {
+            access.check.notify_one();
         }
     }
     bits

@@ -47,7 +47,8 @@ async fn the_first_seal_of_a_cluster_leaves_the_shares_their_slot() {
         assert_eq!((next.opens_by_shares(), next.seal_slots().count()), (opens, 1));
     }
     // Later ones do not let shares unseal that do not.
-    let with_seal = apply(&config, Change::Enroll(slot("a").await), &root, &KnownKeys::default()).unwrap().config;
+    let with_seal = apply(&config, Change::Enroll(slot("a").await), &root, &KnownKeys::default()).unwrap();
+    let (with_seal, root) = (with_seal.config, with_seal.root.unwrap());
     let change = Change::EnrollBesideShares(slot("b").await);
     assert!(!apply(&with_seal, change, &root, &KnownKeys::default()).unwrap().config.opens_by_shares());
 }

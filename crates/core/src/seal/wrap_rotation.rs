@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use keepfast_crypto::hash::sha256;
-use keepfast_crypto::locked::Key256;
+use keepfast_crypto::random;
 use keepfast_framework::{Clock, Error, Result, Timestamp};
 use keepfast_storage::{Backend, Barrier, SealRecord, WrapKeySource, WrapKeys};
-use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 
 use super::current::settled;
 use super::known_keys::FollowedKeys;
@@ -32,10 +31,10 @@ pub(crate) struct WrapRotation {
     barrier: Weak<Barrier>,
     clock: Arc<dyn Clock>,
     /// Held while the seal record changes.
-    pub(super) changing: tokio::sync::Mutex<()>,
+    pub(super) changing: Mutex<()>,
     /// Notified when a rewrap begins.
     pub(crate) started: Notify,
-    /// When the first wrap key could not be created.
+    /// When the first wrap key could not be created; held while one is created.
     failed: Mutex<Option<Timestamp>>,
 }
 
@@ -71,7 +70,8 @@ impl WrapRotation {
         let root = current_root(&config, &barrier, &known)?;
         let to = apply(&config, Change::WrapKeys(keys.clone()), &root, &known)?.config.to_bytes()?;
         if let Some(others) = &self.others {
-            let (record, root) = (sha256(&to), Key256::zeroed());
+            // A member that does not know wrap keys expects a root key that nobody has.
+            let (record, root) = (sha256(&to), random::key());
             others.announce(&ComingRoot { record, root, seal: ComingRoot::of_wrap_keys(&keys) }).await?;
         }
         settled(barrier.replace_seal(&from, to).await)?;
@@ -83,14 +83,15 @@ impl WrapRotation {
 impl WrapKeySource for WrapRotation {
     async fn create(&self) {
         let now = self.clock.now();
-        if self.failed.lock().is_some_and(|failed| now.since(failed) < RETRY) {
+        let mut failed = self.failed.lock().await;
+        if failed.is_some_and(|failed| now.since(failed) < RETRY) {
             return;
         }
         match self.change(|keys| keys.is_empty().then(WrapKeys::first)).await {
             Ok(true) => tracing::info!("the first wrap key is created: values that are wrapped need it from now on"),
             Ok(false) => {}
             Err(error) => {
-                *self.failed.lock() = Some(now);
+                *failed = Some(now);
                 let cause = error.cause().map(ToString::to_string).unwrap_or_default();
                 tracing::warn!(%error, cause, "there is no wrap key yet: values are not wrapped");
             }

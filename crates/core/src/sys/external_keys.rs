@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{System, unsealed};
-use crate::external_keys::parameters::{check_size, checked, shown};
+use crate::external_keys::parameters::{check_patch, check_size, checked, shown};
 use crate::external_keys::record::{CONFIGS, ConfigRecord, KEYS, KeyRecord, Values, key_name};
 use crate::mount::Mounts;
 
@@ -37,6 +37,8 @@ const GRANT: Help = Help { synopsis: "Lets a mount use a key, or not any more.",
 const PAGE: usize = 500;
 /// The most mounts that may use a key.
 const MAX_GRANTS: usize = 1024;
+/// The longest name of a plugin, in bytes.
+const MAX_PLUGIN: usize = 128;
 /// The longest path of a mount in a grant, in bytes.
 const MAX_MOUNT: usize = 1024;
 
@@ -127,6 +129,16 @@ fn parameters(body: &RawObject, general: &[&str]) -> Result<Values> {
     Ok(values)
 }
 
+fn plugin_name(given: Option<Text>) -> Result<Option<String>> {
+    let name = given.map(String::from).filter(|name| !name.is_empty());
+    match name {
+        Some(name) if name.len() > MAX_PLUGIN => {
+            Err(Error::invalid(format!("the name of the plugin is longer than {MAX_PLUGIN} bytes")))
+        }
+        name => Ok(name),
+    }
+}
+
 fn is_verified(verify: Option<Flag>) -> bool {
     verify.is_none_or(|flag| flag.0)
 }
@@ -155,7 +167,7 @@ async fn read_config(_: &System, cx: &mut Cx, req: ConfigPath) -> Result<Data<BT
 }
 
 async fn write_config(_: &System, cx: &mut Cx, req: WriteConfig) -> Result<()> {
-    let plugin = req.plugin.map(String::from).filter(|plugin| !plugin.is_empty());
+    let plugin = plugin_name(req.plugin)?;
     let plugin = plugin.ok_or_else(|| Error::invalid("missing required field \"plugin\""))?;
     let record = ConfigRecord::new(plugin, parameters(&req.body, &["plugin", "verify"])?);
     put_config(cx, &req.config, &record, req.verify)
@@ -163,11 +175,14 @@ async fn write_config(_: &System, cx: &mut Cx, req: WriteConfig) -> Result<()> {
 
 async fn patch_config(_: &System, cx: &mut Cx, req: WriteConfig) -> Result<()> {
     let old = CONFIGS.get(cx, &req.config).await?.ok_or_else(|| no_config(&req.config))?;
-    let plugin = req.plugin.map(String::from).filter(|plugin| !plugin.is_empty()).unwrap_or(old.plugin);
+    let name = plugin_name(req.plugin)?.unwrap_or_else(|| old.plugin.clone());
     let mut values = old.parameters;
-    values.patch(parameters(&req.body, &["plugin", "verify"])?);
+    let patch = parameters(&req.body, &["plugin", "verify"])?;
+    let known = plugin(cx, &old.plugin).ok().map(|plugin| plugin.config_parameters());
+    check_patch(known, &values, &patch, name != old.plugin)?;
+    values.patch(patch);
     check_size(&values)?;
-    put_config(cx, &req.config, &ConfigRecord::new(plugin, values), req.verify)
+    put_config(cx, &req.config, &ConfigRecord::new(name, values), req.verify)
 }
 
 fn put_config(cx: &mut Cx, name: &str, record: &ConfigRecord, verify: Option<Flag>) -> Result<()> {
@@ -257,23 +272,26 @@ async fn remove_key(cx: &mut Cx, config: &str, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// The grants of a key to mounts that exist.
+/// The grants of a key that permit something: those to mounts that exist.
 fn mounted(mounts: &Mounts, key: &KeyRecord) -> Vec<String> {
     let router = mounts.router();
-    key.grants.iter().filter(|mount| router.at(mount).is_some()).cloned().collect()
+    let is_mounted = |path: &&String| router.at(path).is_some_and(|mount| key.is_granted(path, &mount.entry.uuid));
+    key.grants.keys().filter(is_mounted).cloned().collect()
 }
 
 async fn list_grants(_: &System, cx: &mut Cx, req: KeyPath) -> Result<Keys> {
     config(cx, &req.config).await?;
     let record = key(cx, &req.config, &req.key).await?;
-    Ok(Keys::of(record.grants.into_iter().collect()))
+    Ok(Keys::of(record.grants.into_keys().collect()))
 }
 
 async fn write_grant(_: &System, cx: &mut Cx, req: GrantPath) -> Result<()> {
     let mount = check_grant(&req)?;
     config(cx, &req.config).await?;
     let mut record = key(cx, &req.config, &req.key).await?;
-    if record.grants.insert(mount) {
+    let uuid = unsealed(cx)?.engines.mounts.router().at(&mount).map(|mounted| mounted.entry.uuid.clone());
+    if record.grants.get(&mount) != Some(&uuid) {
+        record.grants.insert(mount, uuid);
         if record.grants.len() > MAX_GRANTS {
             return Err(Error::invalid(format!("a key is granted to at most {MAX_GRANTS} mounts")));
         }
@@ -286,7 +304,7 @@ async fn delete_grant(_: &System, cx: &mut Cx, req: GrantPath) -> Result<()> {
     let mount = check_grant(&req)?;
     let name = key_name(&req.config, &req.key);
     let Some(mut record) = KEYS.get(cx, &name).await? else { return Ok(()) };
-    if record.grants.remove(&mount) {
+    if record.grants.remove(&mount).is_some() {
         KEYS.put(cx, &name, &record)?;
     }
     Ok(())

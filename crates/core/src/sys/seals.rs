@@ -301,13 +301,13 @@ async fn order(_: &System, cx: &mut Cx, req: OrderRequest) -> Result<()> {
 }
 
 /// Takes a recovery key; the last one of a quorum lets recovery keys unseal.
-async fn enable_break_glass(_: &System, cx: &mut Cx, req: BreakGlassRequest) -> Result<Data<BreakGlassResponse>> {
+async fn enable_break_glass(sys: &System, cx: &mut Cx, req: BreakGlassRequest) -> Result<Data<BreakGlassResponse>> {
     let Some(key) = req.key.filter(|key| !key.expose().is_empty()) else {
         return Err(Error::invalid("missing required field 'key'"));
     };
     let share = decode_share(key.expose())?;
     check_share(&share)?;
-    let unsealed = unsealed(cx)?;
+    let (server, unsealed) = (sys.lifecycle()?, unsealed(cx)?);
     if unsealed.settings.disable_break_glass {
         return Err(Error::invalid("the configuration forbids that recovery keys unseal (disable_break_glass)"));
     }
@@ -328,6 +328,7 @@ async fn enable_break_glass(_: &System, cx: &mut Cx, req: BreakGlassRequest) -> 
     cx.after_record(move || async move {
         let change = Change::BreakGlass { to: BreakGlass::On, quorum: Some(quorum), root: random::key() };
         unsealed.current_seal.change(&unsealed.barrier, change).await?;
+        server.seals.check_slots();
         tracing::warn!("recovery keys unseal from now on");
         Ok(())
     });

@@ -179,6 +179,7 @@ async fn configs_and_keys_are_refused_with_the_texts_of_openbao() {
     for (path, body, text) in [
         ("n", json!({}), "missing required field \"plugin\""),
         ("n", json!({ "plugin": "nope" }), "unknown plugin: nope"),
+        ("n", json!({ "plugin": "p".repeat(129), "verify": false }), "the name of the plugin is longer than 128 bytes"),
         ("n", json!({ "plugin": "gcpckms" }), "plugin \"gcpckms\" does not support external keys"),
         ("n", json!({ "plugin": "transit" }), "missing required parameter 'token'"),
         ("n", json!({ "plugin": "transit", "token": "t", "address": "a b" }), "address must be a URL"),
@@ -214,7 +215,12 @@ async fn a_patch_keeps_what_it_does_not_name() {
     let patch = async |path: &str, body: Value| {
         server.call("PATCH", &format!("sys/external-keys/configs/{path}"), ROOT, body).await
     };
-    patch("c", json!({ "address": null, "tls_skip_verify": true })).await.is(204);
+    let change = json!({ "address": null, "tls_skip_verify": true });
+    let text = "a change of address needs token again: the stored value is not sent to another system";
+    assert_eq!(patch("c", change).await.is(400).error(), text);
+    let text = "a change of plugin needs token again: the stored value is not sent to another system";
+    assert_eq!(patch("c", json!({ "plugin": "awskms", "verify": false })).await.is(400).error(), text);
+    patch("c", json!({ "address": null, "tls_skip_verify": true, "token": CANARY })).await.is(204);
     let config = read(&server, "c").await.ok();
     assert_eq!(*config.data(), json!({ "plugin": "transit", "token": "(redacted)", "tls_skip_verify": true }));
     assert_eq!(patch("c", json!({ "token": null })).await.is(400).error(), "missing required parameter 'token'");
@@ -267,6 +273,30 @@ async fn sec_a_mount_without_a_grant_cannot_use_a_key() {
         assert!(refused.error().contains("is missing grant"), "{path}: {refused:?}");
     }
     assert_eq!(memory.calls.load(Ordering::SeqCst), calls + 1, "only the call with a grant reached the system");
+}
+
+#[tokio::test]
+async fn sec_a_grant_does_not_pass_to_the_next_mount_of_its_path() {
+    let (server, _) = server().await;
+    let create = async |mount: &str| {
+        let body = json!({ "type": "external-key", "external_key_ref": "c:a" });
+        server.post(&format!("{mount}/keys/k"), ROOT, body).await
+    };
+    let mount = async |mount: &str| {
+        server.post(&format!("sys/mounts/{mount}"), ROOT, json!({ "type": "transit" })).await.ok();
+    };
+    create("t").await.ok();
+    server.delete("sys/mounts/t", ROOT).await.is(204);
+    mount("t").await;
+    assert!(create("t").await.is(400).error().contains("is missing grant"));
+    // Nor does one for a path without a mount.
+    write(&server, "c/keys/a/grants/later", json!({})).await.is(204);
+    mount("later").await;
+    assert!(create("later").await.is(400).error().contains("is missing grant"));
+    for path in ["t", "later"] {
+        write(&server, &format!("c/keys/a/grants/{path}"), json!({})).await.is(204);
+        create(path).await.ok();
+    }
 }
 
 #[tokio::test]

@@ -72,12 +72,12 @@ async fn a_snapshot_above_max_snapshot_size_is_not_saved() {
 }
 
 #[tokio::test]
-async fn sec_a_body_in_a_file_needs_a_policy_and_a_turn() {
+async fn sec_only_one_permitted_body_at_a_time_is_in_a_file() {
     let (server, _) = server(2000).await;
     let path = format!("{RAFT}/snapshot");
     let place = async |token: &str| {
         let head = incoming("POST", &path, options(token));
-        server.node.preliminaries().upload(&head, false).await.map(|place| place.map(|place| place.turn))
+        server.node.preliminaries().upload(&head, false).await.map(|place| place.map(|place| place.guard))
     };
     let held = place(ROOT).await.unwrap();
     assert!(held.is_some());
@@ -89,5 +89,5 @@ async fn sec_a_body_in_a_file_needs_a_policy_and_a_turn() {
     server.post("sys/policies/acl/restorers", ROOT, policy).await.is(204);
     let allowed = server.token(json!({ "policies": ["restorers"] })).await;
     assert!(place(&allowed).await.unwrap().is_some());
-    assert!(place(ROOT).await.unwrap().is_some(), "the turn ends with its request");
+    assert!(place(ROOT).await.unwrap().is_some(), "the guard ends with its request");
 }

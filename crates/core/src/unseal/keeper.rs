@@ -60,7 +60,7 @@ async fn run_all(seals: Arc<Seals>, unsealed: Weak<Unsealed>, leads: Leads, cloc
                     Ok(()) => break,
                     Err(_) => return,
                 },
-                () = clock.sleep_until(clock.now().after(AUTHORIZATION_CHECK)), if has_seals => {
+                () = clock.sleep_until(clock.now().after(AUTHORIZATION_CHECK)), if has_seals || seals.rolling.is_authorized() => {
                     let Some(unsealed) = unsealed.upgrade() else { return };
                     forget_quorum(&seals, &unsealed).await;
                 }
@@ -120,6 +120,8 @@ pub(crate) async fn check(unsealed: &Unsealed, access: &SealAccess, leads: bool)
             let forbids = unsealed.settings.disable_break_glass && !has_others(&unsealed.current_seal);
             if is_opened && leads && forbids {
                 turn_off_break_glass(unsealed, slot.id, BreakGlass::Forbidden).await?;
+                // The root key may be another one, for which the slot gets another KEK.
+                access.check.notify_one();
             }
             Ok(())
         }

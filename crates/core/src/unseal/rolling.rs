@@ -139,6 +139,8 @@ impl Leader {
                 turn_off_break_glass(&self.unsealed, opened, BreakGlass::Forbidden).await?;
             }
         }
+        // The root key is another one: the slots get other KEKs, and an old record opens it no more.
+        seals.check_slots();
         seals.rolling.set_awaited(Vec::new());
         Ok(Progress::Advanced)
     }
@@ -190,11 +192,11 @@ impl Leader {
             let slots = if is_own(&member) {
                 Ok(open_slots(&self.seals, config))
             } else if Some(&member.version) != version.as_ref() {
-                // Earlier versions do not know the question.
+                // Another version may not have this request.
                 Err(format!("runs version {}", member.version))
             } else {
-                let answered = self.port.open_slots(member, &record).await;
-                answered.ok_or_else(|| "is sealed, has not the current seal record, or is not in contact".to_owned())
+                let opened = self.port.open_slots(member, &record).await;
+                opened.ok_or_else(|| "is sealed, has not the current seal record, or is not in contact".to_owned())
             };
             Report { member: member.node.clone(), slots }
         });

@@ -43,10 +43,14 @@ const FORM_PARAMETERS: usize = 10_000;
 /// more: its name, its entry, and its entries in the sets that find repeated names.
 pub(super) const PARAMETER: usize = 192;
 
+/// The most responses from files at a time: a file is on the disk until its client has received it.
+const DOWNLOADS: usize = 2;
+
 /// The memory for large bodies that are received or processed, shared by all listeners. A permit is a byte.
 pub struct BodyMemory {
     left: Arc<Semaphore>,
     left_for_unauthenticated: Arc<Semaphore>,
+    downloads: Arc<Semaphore>,
 }
 
 /// The part of the server's memory that a body holds, released when dropped.
@@ -77,7 +81,13 @@ impl BodyMemory {
         Arc::new(BodyMemory {
             left: Arc::new(Semaphore::new(bytes)),
             left_for_unauthenticated: Arc::new(Semaphore::new(bytes / UNAUTHENTICATED_PART)),
+            downloads: Arc::new(Semaphore::new(DOWNLOADS)),
         })
+    }
+
+    /// The permit of a response from a file, to be held until it is sent; `None` when all are taken.
+    pub(super) fn download(&self) -> Option<OwnedSemaphorePermit> {
+        self.downloads.clone().try_acquire_owned().ok()
     }
 
     fn of(&self, sender: &Sender) -> &Arc<Semaphore> {

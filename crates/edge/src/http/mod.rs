@@ -21,6 +21,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
 use keepfast_framework::{CanonicalPath, Incoming, Operation, QueryValue};
+use tokio::sync::OwnedSemaphorePermit;
 
 use self::body::BodyMemory;
 use self::edge_response::{EdgeResponse, ResponseExtras};
@@ -92,8 +93,9 @@ impl<K: Kernel> Edge<K> {
         if peer.is_closing() {
             // No client reads a response any more, and the memory of the request is needed.
             let refusal = EdgeResponse::error(StatusCode::SERVICE_UNAVAILABLE, "the connection is being closed");
-            return response::to_http(refusal, extras.headers, &self.headers, held);
+            return response::to_http(refusal, extras.headers, &self.headers, held, None);
         }
+        let mut download = None;
         let (response, held) = match self.admit(request, peer, &mut held, &mut extras).await {
             Ok(admitted) if self.open_metrics && is_metrics_request(&admitted.incoming) => {
                 let format = admitted.incoming.input.query.get("format").map_or("", QueryValue::first);
@@ -105,11 +107,29 @@ impl<K: Kernel> Edge<K> {
                     _ => (EdgeResponse::bare(StatusCode::METHOD_NOT_ALLOWED), held),
                 }
             }
-            Ok(admitted) => self.run(admitted, held, peer).await,
+            Ok(admitted) => match self.download(&admitted.incoming).await {
+                Ok(permit) => {
+                    let (response, held, permit) = self.run(admitted, (held, permit), peer).await;
+                    download = permit;
+                    (response, held)
+                }
+                Err(refusal) => (refusal, held),
+            },
             Err(refusal) => (refusal, held),
         };
         self.kernel.count_response(response.decided);
-        response::to_http(response, extras.headers, &self.headers, held)
+        response::to_http(response, extras.headers, &self.headers, held, download)
+    }
+
+    /// The permit of a request whose response is a file. A caller without a live token, whom the kernel refuses, takes none.
+    async fn download(&self, incoming: &Incoming) -> Result<Option<OwnedSemaphorePermit>, EdgeResponse> {
+        let Some(token) = incoming.token.as_ref().filter(|_| is_snapshot_request(incoming)) else { return Ok(None) };
+        if !self.kernel.is_live_token(token, incoming.remote.map(|address| address.ip())).await {
+            return Ok(None);
+        }
+        let text = "other snapshots are being downloaded";
+        let permit = self.memory.download();
+        permit.map(Some).ok_or_else(|| EdgeResponse::error(StatusCode::SERVICE_UNAVAILABLE, text))
     }
 
     async fn admit(
@@ -128,9 +148,14 @@ impl<K: Kernel> Edge<K> {
         admitted
     }
 
-    /// Returns the kernel's response and the memory that it holds. A request continues, and counts, when its client
-    /// disconnects.
-    async fn run(&self, admitted: Admitted, held: Charge, peer: &Arc<Peer>) -> (EdgeResponse, Charge) {
+    /// Returns the kernel's response and what it holds: memory, and the permit of a file. A request continues, and counts,
+    /// when its client disconnects.
+    async fn run(
+        &self,
+        admitted: Admitted,
+        (held, permit): (Charge, Option<OwnedSemaphorePermit>),
+        peer: &Arc<Peer>,
+    ) -> (EdgeResponse, Charge, Option<OwnedSemaphorePermit>) {
         let kernel = self.kernel.clone();
         let Admitted { incoming, share, upload } = admitted;
         let work = FinishOnDrop::new(async move {
@@ -140,13 +165,13 @@ impl<K: Kernel> Edge<K> {
             drop((share, upload));
             let response =
                 outcome.unwrap_or_else(|_| EdgeResponse::error(StatusCode::INTERNAL_SERVER_ERROR, "internal error"));
-            (response, held)
+            (response, held, permit)
         });
         match peer.timer.limit(self.rules.limits.duration, work).await {
             Some(outcome) => outcome,
             None => {
                 let text = "the request took longer than max_request_duration";
-                (EdgeResponse::error(StatusCode::SERVICE_UNAVAILABLE, text), Charge::new(peer, DISCARD_MEMORY))
+                (EdgeResponse::error(StatusCode::SERVICE_UNAVAILABLE, text), Charge::new(peer, DISCARD_MEMORY), None)
             }
         }
     }
@@ -154,6 +179,11 @@ impl<K: Kernel> Edge<K> {
 
 fn is_metrics_request(incoming: &Incoming) -> bool {
     incoming.operation == Operation::Read && is_metrics_path(&incoming.path)
+}
+
+/// Whether the response may be a file.
+fn is_snapshot_request(incoming: &Incoming) -> bool {
+    incoming.operation == Operation::Read && incoming.path.as_str().trim_end_matches('/') == "sys/storage/raft/snapshot"
 }
 
 fn is_metrics_path(path: &CanonicalPath) -> bool {

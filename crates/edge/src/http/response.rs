@@ -11,6 +11,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, STRICT_TRANSPORT_SECURITY, X_CON
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use hyper::body::{Body, Frame, SizeHint};
 use keepfast_framework::FileBody;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::edge_response::EdgeResponse;
@@ -41,6 +42,8 @@ pub(crate) struct FileParts {
     at: u64,
     reading: Option<JoinHandle<io::Result<Bytes>>>,
     _held: Charge,
+    /// The permit of the file: its bytes stay on the disk until they are sent.
+    _download: Option<OwnedSemaphorePermit>,
 }
 
 impl FileParts {
@@ -73,9 +76,9 @@ impl ResponseBody {
         ResponseBody::Bytes((!bytes.is_empty()).then_some(Data { bytes, _held: Some(held) }))
     }
 
-    fn of_file(file: FileBody, mut held: Charge) -> Self {
+    fn of_file(file: FileBody, mut held: Charge, download: Option<OwnedSemaphorePermit>) -> Self {
         held.add(FILE_PART);
-        ResponseBody::File(FileParts { file, at: 0, reading: None, _held: held })
+        ResponseBody::File(FileParts { file, at: 0, reading: None, _held: held, _download: download })
     }
 }
 
@@ -133,6 +136,7 @@ pub(crate) fn to_http(
     extras: Vec<(HeaderName, HeaderValue)>,
     custom: &[CustomHeader],
     held: Charge,
+    download: Option<OwnedSemaphorePermit>,
 ) -> Response<ResponseBody> {
     let status = response.status;
     // Responses with these statuses have no content (RFC 9110 section 6.4.1), also where a caller chose the status. As on
@@ -165,7 +169,7 @@ pub(crate) fn to_http(
     }
     let body = match file {
         None => ResponseBody::new(body, held),
-        Some(file) => ResponseBody::of_file(file, held),
+        Some(file) => ResponseBody::of_file(file, held, download),
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
@@ -176,8 +180,32 @@ pub(crate) fn to_http(
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use std::io::Write as _;
+
+    use keepfast_framework::file_body::FileBodyWriter;
+
     use super::*;
     use crate::connections::{Connections, Source};
+    use crate::http::body::BodyMemory;
+
+    /// A client that does not receive a file keeps it on the disk.
+    #[test]
+    fn sec_the_permit_of_a_file_is_held_until_it_is_sent() {
+        let (memory, place) = (BodyMemory::new(1), Connections::new(1).admit(Source::default()).unwrap());
+        let send = |is_file: bool| {
+            let mut writer = FileBodyWriter::new(&std::env::temp_dir(), 1).unwrap();
+            writer.write_all(b"x").unwrap();
+            let file = is_file.then(|| writer.finish().unwrap());
+            let response = EdgeResponse { file, ..EdgeResponse::bare(StatusCode::OK) };
+            let permit = memory.download();
+            permit.map(|permit| to_http(response, Vec::new(), &[], Charge::new(place.peer(), 0), Some(permit)))
+        };
+        let stalled = [send(true).unwrap(), send(true).unwrap()];
+        assert!(send(true).is_none());
+        drop(stalled);
+        let refusals = [send(false), send(false), send(false)];
+        assert!(refusals.iter().all(Option::is_some), "a response in memory holds none");
+    }
 
     #[test]
     fn a_status_without_content_sends_no_content() {
@@ -188,7 +216,7 @@ mod tests {
                 status: StatusCode::from_u16(status).unwrap(),
                 ..EdgeResponse::bare(StatusCode::BAD_REQUEST)
             };
-            let response = to_http(response, Vec::new(), &[], Charge::new(place.peer(), 0));
+            let response = to_http(response, Vec::new(), &[], Charge::new(place.peer(), 0), None);
             let typed = response.headers().contains_key(CONTENT_TYPE);
             assert_eq!((response.body().is_end_stream(), typed), (is_empty, has_type), "{status}");
         }

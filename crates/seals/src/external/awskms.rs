@@ -21,12 +21,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 
 use super::signing::{self, ToSign, no_encryption, no_signatures, remarshaled, wrong_ciphertext};
-use super::{CallSettings, TIMEOUT};
+use super::{CallSettings, TIMEOUT, external_url};
 use crate::aws::AwsCredentials;
 use crate::aws::kms::{KmsClient, REGION, check_region, endpoint_of};
 use crate::call::{Calls, unreachable_because};
 use crate::credentials::{Credentials, Fresh, Source};
-use crate::stanza::service_url;
 
 const CONFIG: &[Parameter] = &[
     Parameter::text("region"),
@@ -54,7 +53,7 @@ impl ExternalKeyPlugin for AwsKmsPlugin {
         let region = config.text("region").unwrap_or_else(|| REGION.to_owned());
         check_region(&region)?;
         let endpoint = match config.text("endpoint") {
-            Some(endpoint) => service_url("endpoint", &endpoint)?,
+            Some(endpoint) => external_url("endpoint", &endpoint)?,
             None => endpoint_of(&region),
         };
         let credentials = AwsCredentials {

@@ -20,7 +20,7 @@ use keepfast_framework::external_key::{ExternalKeyPlugin, ExternalKeyPlugins, Fo
 use keepfast_outbound::{AllowedAddresses, Proxies, Settings, SettingsError};
 
 use crate::kinds;
-use crate::stanza::Environment;
+use crate::stanza::{Environment, is_loopback, service_url};
 
 /// The timeout of one call of another system.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -72,6 +72,18 @@ pub fn external_key_plugins(
 struct CallSettings {
     settings: Settings,
     clock: Arc<dyn Clock>,
+}
+
+/// The URL of a service. Only this machine is called without TLS: the call has credentials.
+fn external_url(name: &str, value: &str) -> Result<String, String> {
+    let url = service_url(name, value)?;
+    let parsed: Option<http::Uri> = url.parse().ok();
+    match parsed {
+        Some(url) if url.scheme_str() == Some("http") && !is_loopback(url.host().unwrap_or_default()) => {
+            Err(format!("{name} must be a URL with https:// for another host than this one"))
+        }
+        _ => Ok(url),
+    }
 }
 
 struct Plugins {
@@ -138,6 +150,9 @@ mod tests {
     fn sec_no_parameter_of_an_external_key_names_a_file_or_variable() {
         for (plugin, given, error) in [
             ("transit", &[("token", "t"), ("address", "file:///etc/passwd")][..], "address"),
+            ("transit", &[("token", "t"), ("address", "https://v/v1/sys/x#")], "address"),
+            ("transit", &[("token", "t"), ("address", "http://10.0.0.1:8200")], "address must be a URL with https://"),
+            ("awskms", &[("access_key", "a"), ("secret_key", "s"), ("endpoint", "http://kms")], "endpoint"),
             ("transit", &[("token", "t"), ("tls_ca_cert_bytes", "/etc/ssl/certs/ca.pem")], "no CA certificate"),
             ("transit", &[("token", "t"), ("mount_path", "../sys")], "mount_path"),
             ("pkcs11", &[("lib", "/usr/lib/softhsm/libsofthsm2.so"), ("pin", "1"), ("slot", "0")], "lib"),
@@ -149,6 +164,7 @@ mod tests {
             assert!(refused.contains(error) && !refused.contains("passwd"), "{plugin}: {refused}");
         }
         assert!(connect("pkcs11", &[("lib", "hsm"), ("pin", "1"), ("slot", "0x1")]).is_ok());
+        assert!(connect("transit", &[("token", "t"), ("address", "http://[::1]:8200")]).is_ok());
         assert!(connect("awskms", &[("access_key", "a"), ("secret_key", "env://HOME")]).is_ok(), "the text itself");
     }
 }

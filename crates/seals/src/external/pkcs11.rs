@@ -41,8 +41,13 @@ const CONFIG: &[Parameter] = &[
 ];
 const KEY: &[Parameter] = &[Parameter::text("label"), Parameter::text("id"), Parameter::text("rsa_oaep_hash")];
 
+/// The start of the associated data of AES-GCM. That of a seal is empty: without it, a caller could decrypt the wrapped key
+/// of a seal with the same key of the HSM.
+const DOMAIN: &[u8] = b"keepfast-external-key\0";
 /// Bytes of the nonce and the tag of a ciphertext of AES-GCM.
 const GCM_OVERHEAD: usize = 28;
+/// The bytes of the padding of a signature by PKCS#1 v1.5.
+const PKCS1_OVERHEAD: usize = 11;
 
 /// A library that the configuration of the server declares.
 #[derive(Clone)]
@@ -86,7 +91,7 @@ impl ExternalKeyPlugin for Pkcs11Plugin {
     fn connect(&self, config: &Parameters) -> Result<Arc<dyn ExternalKeyConnection>, String> {
         let lib = config.text("lib").unwrap_or_default();
         let library = self.libraries.get(&lib).ok_or(
-            "lib is not the alias of a library: the configuration of the server declares them as pkcs11_library",
+            "lib is not the alias of a library: the configuration of the server declares them by kms_library \"pkcs11\"",
         )?;
         let text = |name: &str| short(config, name);
         let slot = text("slot")?.map(|slot| number(&slot).ok_or("slot must be a number")).transpose()?;
@@ -207,12 +212,49 @@ impl HsmKey {
     async fn encryption(&self, associated_data: &[u8]) -> Result<EncryptWith, ExternalKeyError> {
         match self.kind().await? {
             HsmKind::Aes if associated_data.len() > MAX_INPUT => Err(too_long()),
-            HsmKind::Aes => Ok(EncryptWith::AesGcm(STANDARD.encode(associated_data))),
+            HsmKind::Aes => Ok(EncryptWith::AesGcm(STANDARD.encode([DOMAIN, associated_data].concat()))),
             HsmKind::Pair(_, key) if !matches!(**key, Key::Rsa(_)) => Err(no_encryption()),
             HsmKind::Pair(..) if associated_data.is_empty() => Ok(EncryptWith::Oaep(self.oaep)),
             HsmKind::Pair(..) => Err(ExternalKeyError::refused("the external key does not support associated data")),
             HsmKind::Other => Err(no_encryption()),
         }
+    }
+}
+
+/// The longest input of RSA (RFC 8017): `overhead` is what the padding needs of the modulus. `None` for other keys.
+fn longest_of_rsa(public: &Key, overhead: usize) -> Option<usize> {
+    let Key::Rsa(key) = public else { return None };
+    Some((key.bits() as usize).div_ceil(8).saturating_sub(overhead))
+}
+
+/// The bytes of the padding of OAEP.
+fn oaep_overhead(hash: HsmHash) -> usize {
+    let hash = match hash {
+        HsmHash::Sha1 => Hash::Sha1,
+        HsmHash::Sha224 => Hash::Sha224,
+        HsmHash::Sha256 => Hash::Sha256,
+        HsmHash::Sha384 => Hash::Sha384,
+        HsmHash::Sha512 => Hash::Sha512,
+    };
+    2 * hash.size() + 2
+}
+
+fn check_rsa_length(input: &[u8], longest: Option<usize>) -> Result<(), ExternalKeyError> {
+    match longest {
+        Some(longest) if input.len() > longest => Err(ExternalKeyError::refused(format!(
+            "the input is too long for the external key: at most {longest} bytes"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The refusal of an input, where the HSM says that it is wrong. The key was found before.
+fn refused_input(error: ExternalKeyError) -> ExternalKeyError {
+    match error {
+        ExternalKeyError::Unavailable(SealError { class: SealErrorClass::WrongKey, .. }) => {
+            ExternalKeyError::refused("the HSM refused the input for this key")
+        }
+        other => other,
     }
 }
 
@@ -292,8 +334,12 @@ impl ExternalKey for HsmKey {
         if input.len() > MAX_INPUT {
             return Err(too_long());
         }
+        if with == SignWith::RsaPkcs1 {
+            check_rsa_length(&input, longest_of_rsa(public, PKCS1_OVERHEAD))?;
+        }
         let input = STANDARD.encode(input);
-        let Response::Bytes(signature) = self.call(&Request::Sign(self.name.clone(), with, &input)).await? else {
+        let signed = self.call(&Request::Sign(self.name.clone(), with, &input)).await;
+        let Response::Bytes(signature) = signed.map_err(refused_input)? else {
             return Err(unexpected().into());
         };
         let signature = bytes(&signature)?;
@@ -311,9 +357,12 @@ impl ExternalKey for HsmKey {
         if plaintext.len() > MAX_INPUT {
             return Err(too_long());
         }
+        if let (EncryptWith::Oaep(hash), HsmKind::Pair(_, public)) = (&with, self.kind().await?) {
+            check_rsa_length(plaintext, longest_of_rsa(public, oaep_overhead(*hash)))?;
+        }
         let input = SecretString::new(STANDARD.encode(plaintext));
-        let Response::Bytes(ciphertext) = self.call(&Request::Encrypt(self.name.clone(), with, input.expose())).await?
-        else {
+        let called = self.call(&Request::Encrypt(self.name.clone(), with, input.expose())).await;
+        let Response::Bytes(ciphertext) = called.map_err(refused_input)? else {
             return Err(unexpected().into());
         };
         Ok(bytes(&ciphertext)?)

@@ -21,9 +21,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::signing::{no_encryption, no_signatures, wrong_ciphertext};
-use super::{CallSettings, TIMEOUT};
+use super::{CallSettings, TIMEOUT, external_url};
 use crate::call::{Calls, Reply, json_body, misconfigured, unreachable_because};
-use crate::stanza::service_url;
 use crate::transit::{DataOf, Errors, Renewed, Server, Token, is_segment, version_of};
 
 const CONFIG: &[Parameter] = &[
@@ -58,7 +57,7 @@ impl ExternalKeyPlugin for TransitPlugin {
 
     fn connect(&self, config: &Parameters) -> Result<Arc<dyn ExternalKeyConnection>, String> {
         let CallSettings { mut settings, clock } = self.0.clone();
-        let address = service_url("address", &config.text("address").unwrap_or_else(|| ADDRESS.to_owned()))?;
+        let address = external_url("address", &config.text("address").unwrap_or_else(|| ADDRESS.to_owned()))?;
         let mount = config.text("mount_path").unwrap_or_else(|| MOUNT.to_owned()).trim_matches('/').to_owned();
         if !mount.split('/').all(is_segment) {
             return Err("mount_path must be the path of a mount".to_owned());

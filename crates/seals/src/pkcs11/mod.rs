@@ -205,7 +205,8 @@ impl Pkcs11 {
             state.map_err(|_| unreachable_because(format!("other calls keep the HSM for {:?}", self.timeout)))?;
         if state.pin_refused {
             return Err(denied(
-                "the HSM refused the PIN; it is tried again after a restart, so that the token is not locked",
+                "the HSM refused the PIN; it is not tried again before another PIN, another configuration or a restart, so \
+                 that the token is not locked",
             ));
         }
         let mut program = match state.running.take() {

@@ -204,12 +204,12 @@ async fn sec_an_external_key_does_not_lead_to_a_metadata_service() {
     };
     let proxy = format!("http://127.0.0.1:{}", free_port());
     for (address, variables) in [
-        ("http://169.254.169.254", &[][..]),
-        ("http://[::ffff:169.254.169.254]", &[]),
-        ("http://[fd00:ec2::254]", &[]),
-        ("http://2852039166", &[]),
+        ("https://169.254.169.254", &[][..]),
+        ("https://[::ffff:169.254.169.254]", &[]),
+        ("https://[fd00:ec2::254]", &[]),
+        ("https://2852039166", &[]),
         ("https://metadata.google.internal", &[("HTTPS_PROXY", proxy.as_str())]),
-        ("http://169.254.169.254", &[("HTTP_PROXY", proxy.as_str())]),
+        ("https://169.254.169.254", &[("HTTPS_PROXY", proxy.as_str())]),
     ] {
         let outcome = key(address, variables).encrypt(b"x", b"").await;
         let Err(ExternalKeyError::Unavailable(error)) = outcome else { panic!("{address}") };
@@ -243,6 +243,24 @@ async fn external_keys_of_softhsm() {
     let sealed = aes.encrypt(&longest, b"").await.unwrap();
     assert_eq!(aes.decrypt(&sealed, b"").await.unwrap().expose(), &longest);
     assert!(refusal(aes.encrypt(&[longest, vec![7]].concat(), b"").await).contains("at most 16 KiB"));
+    // The same key of the HSM does not decrypt what a seal has wrapped.
+    let helper = ("helper_program", token.helper.as_str());
+    let keys = [("lib", LIBRARY), helper, ("token_label", "kf"), ("pin", "1234"), ("key_label", "old")];
+    let seal = crate::seal("pkcs11", &keys, &[("SOFTHSM2_CONF", token.configuration.as_str())]);
+    let wrapped = seal.wrap(&keepfast_crypto::random::key()).await.unwrap();
+    let sealed = [wrapped.iv.as_deref().unwrap_or_default(), &wrapped.blob].concat();
+    assert!(refusal(aes.decrypt(&sealed, b"").await).contains("did not create this ciphertext"));
+    // An input that is too long for RSA is refused, and the session lives.
+    let rsa = key(&[("label", "rsa"), ("rsa_oaep_hash", "sha1")]);
+    let Key::Rsa(public) = Key::from_spki(&rsa.public_key().await.unwrap()).unwrap() else { panic!("another kind") };
+    let modulus = public.bits() as usize / 8;
+    encrypts_each(&*rsa, &[&vec![7; modulus - 42]], b"").await;
+    assert!(refusal(rsa.encrypt(&vec![7; modulus - 41], b"").await).contains("too long"));
+    let input = vec![7; modulus];
+    let unhashed = Signing { prehashed: true, hash: SigningHash::None, pkcs1: true, ..signing(&input) };
+    rsa.sign(&Signing { input: &input[11..], ..unhashed }).await.unwrap();
+    assert!(refusal(rsa.sign(&Signing { input: &input[10..], ..unhashed }).await).contains("too long"));
+    encrypts(&*aes, b"aad").await;
     assert_eq!(refusal(aes.sign(&signing(b"x")).await), "the external key does not support signing");
     assert_eq!(
         refusal(key(&[("label", "ec")]).encrypt(b"x", b"").await),

@@ -94,7 +94,7 @@ pub(crate) fn replacing(mut new: Vec<SealSettings>, running: &[SealSettings]) ->
     for seal in &mut new {
         let is_same = |old: &&SealSettings| old.name == seal.name && old.seal.kind() == seal.seal.kind();
         let old = running.iter().find(is_same);
-        if let Some(reason) = seal.waits_for.as_ref().filter(|_| old.is_none_or(|old| old.waits_for.is_none())) {
+        if let Some(reason) = seal.waits_for.as_ref().filter(|_| old.is_none_or(|old| !old.seal.waits())) {
             return Err(format!("seal {:?}: {reason}", seal.name));
         }
         // Its attempts with a PIN go on being counted.

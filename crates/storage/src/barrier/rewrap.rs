@@ -48,6 +48,8 @@ pub struct Rewrapped {
     pub succeeded: u64,
     /// Those that cannot be decrypted, or not be written.
     pub failed: u64,
+    /// Those of the failed ones that can be decrypted: the key that encrypts them is still needed.
+    pub kept: u64,
 }
 
 impl Rewrapped {
@@ -55,6 +57,7 @@ impl Rewrapped {
         self.processed += more.processed;
         self.succeeded += more.succeeded;
         self.failed += more.failed;
+        self.kept += more.kept;
     }
 }
 
@@ -158,7 +161,7 @@ impl Barrier {
                 }
                 Err(error @ StorageError::TooLarge { .. }) => {
                     tracing::error!(path = ?keys, %error, "a value cannot be rewrapped");
-                    return Ok(Rewrapped { processed: 1, succeeded: 0, failed: 1 });
+                    return Ok(Rewrapped { processed: 1, succeeded: 0, failed: 1, kept: 1 });
                 }
                 outcome => {
                     if let Some(done) = tries.settle(outcome)? {

@@ -136,12 +136,14 @@ impl Published {
         if self.is_lone() {
             return Lease::Holds;
         }
+        // In the reverse order of `set_lease`: an old lease never has a newer offset.
+        let offset = self.offset.load(Ordering::Acquire);
         let until = self.lease_until.load(Ordering::Acquire);
         if until == 0 {
             return Lease::None;
         }
         let now = clock::now().0;
-        if now >= until || clock::have_parted_since(self.offset.load(Ordering::Relaxed)) {
+        if now >= until || clock::have_parted_since(offset) {
             return Lease::None;
         }
         // One read requests the renewal.
@@ -154,9 +156,9 @@ impl Published {
     /// Publishes the lease and the committed index. Before anything leaves the node that ends the lease.
     pub(super) fn set_lease(&self, until: Option<Mono>, committed: u64, offset: i64) {
         self.committed.store(committed, Ordering::Release);
-        self.offset.store(offset, Ordering::Relaxed);
         let until = until.map_or(0, |until| until.0);
-        let before = self.lease_until.swap(until, Ordering::Release);
+        let before = self.lease_until.swap(until, Ordering::AcqRel);
+        self.offset.store(offset, Ordering::Release);
         if until != 0 && until != before {
             let now = clock::now().0;
             self.renew_from.store(now + until.saturating_sub(now) / 2, Ordering::Relaxed);

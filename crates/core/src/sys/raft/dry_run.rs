@@ -68,7 +68,7 @@ pub(super) async fn dry_run(
     let known = WayIn::Known(unsealed.current_seal.known_keys());
     let wrap_keys = move |seal: &[u8]| SealConfig::from_bytes(seal).ok()?.wrap_keys(&known);
     let compared = spawn_blocking(move || {
-        let Verified { snapshot, mut source, turn: _turn } = verified;
+        let Verified { snapshot, mut source, guard: _guard } = verified;
         source.rewind().map_err(|error| StorageError::io("read a snapshot", error))?;
         let mut parts = FileParts::of(&snapshot, source)?;
         let (_, mut current) = consensus.snapshot()?;

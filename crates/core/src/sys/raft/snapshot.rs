@@ -63,11 +63,11 @@ pub(super) fn routes(r: &mut Routes<System>) {
 }
 
 /// Allows one snapshot on request at a time: it may be in memory.
-async fn turn(sys: &System) -> Result<OwnedMutexGuard<()>> {
+async fn lock_snapshots(sys: &System) -> Result<OwnedMutexGuard<()>> {
     let server = sys.lifecycle()?;
     let clock = &server.parts.clock;
     tokio::select! {
-        turn = server.administration.snapshot.clone().lock_owned() => Ok(turn),
+        guard = server.administration.snapshot.clone().lock_owned() => Ok(guard),
         () = clock.sleep_until(clock.now().after(PATIENCE)) => {
             Err(Error::new(Status::UNAVAILABLE, "another snapshot is being saved or restored"))
         }
@@ -94,11 +94,11 @@ impl Reply for SavedSnapshot {
 
 async fn save(sys: &System, cx: &mut Cx, _: Nothing) -> Result<SavedSnapshot> {
     let consensus = consensus(sys)?;
-    let turn = turn(sys).await?;
+    let guard = lock_snapshots(sys).await?;
     let open = OpenSnapshot::new(&*consensus, &*unsealed(cx)?, cx.now()).await?;
     if let Some(files) = sys.lifecycle()?.parts.settings.snapshot_files.clone() {
         let runtime = Handle::current();
-        let written = spawn_blocking(move || write_on_disk(open, &files, turn, &runtime)).await;
+        let written = spawn_blocking(move || write_on_disk(open, &files, guard, &runtime)).await;
         let file = written.map_err(Error::internal)?.map_err(|error| match error {
             SnapshotFileError::TooLarge(_) => Error::invalid(format!("{error} (max_snapshot_size)")),
             SnapshotFileError::Write(error) if error.kind() == io::ErrorKind::StorageFull => {
@@ -120,7 +120,7 @@ async fn save(sys: &System, cx: &mut Cx, _: Nothing) -> Result<SavedSnapshot> {
 fn write_on_disk(
     open: OpenSnapshot,
     files: &SnapshotFiles,
-    _turn: OwnedMutexGuard<()>,
+    _guard: OwnedMutexGuard<()>,
     runtime: &Handle,
 ) -> std::result::Result<FileBody, SnapshotFileError> {
     let OpenSnapshot { details, mut parts, key } = open;
@@ -204,16 +204,16 @@ fn stored(sys: &System, name: &str) -> Result<SnapshotSource> {
 pub(super) struct Verified {
     pub(super) snapshot: VerifiedSnapshot,
     pub(super) source: SnapshotSource,
-    pub(super) turn: OwnedMutexGuard<()>,
+    pub(super) guard: OwnedMutexGuard<()>,
 }
 
 /// Verifies the whole file.
 async fn verified(sys: &System, mut source: SnapshotSource) -> Result<Verified> {
     consensus(sys)?;
-    let turn = turn(sys).await?;
+    let guard = lock_snapshots(sys).await?;
     let read = spawn_blocking(move || {
         let limit = source.limit();
-        VerifiedSnapshot::read(&mut source, limit).map(|snapshot| Verified { snapshot, source, turn })
+        VerifiedSnapshot::read(&mut source, limit).map(|snapshot| Verified { snapshot, source, guard })
     });
     read.await.map_err(Error::internal)?.map_err(refusal)
 }
@@ -243,12 +243,12 @@ async fn begin_restore(sys: &System, cx: &mut Cx, mut verified: Verified, is_for
 async fn check_seal(unsealed: &Unsealed, verified: Verified) -> Result<Verified> {
     let runtime = Handle::current();
     let read = spawn_blocking(move || {
-        let Verified { snapshot, mut source, turn } = verified;
+        let Verified { snapshot, mut source, guard } = verified;
         source.rewind()?;
         let parts = FileParts::of(&snapshot, &mut source);
         // The restore itself refuses damaged parts.
         let seal = parts.ok().and_then(|mut parts| runtime.block_on(seal_record(&mut parts)).ok().flatten());
-        Ok::<_, io::Error>((Verified { snapshot, source, turn }, seal))
+        Ok::<_, io::Error>((Verified { snapshot, source, guard }, seal))
     });
     let (verified, seal) = read.await.map_err(Error::internal)?.map_err(Error::internal)?;
     let checked = seal.map_or(Ok(false), |seal| opens(unsealed, &seal));
@@ -257,7 +257,7 @@ async fn check_seal(unsealed: &Unsealed, verified: Verified) -> Result<Verified>
 }
 
 async fn replace(consensus: Arc<dyn Consensus>, verified: Verified, mark: Bytes) -> Result<()> {
-    let Verified { snapshot, mut source, turn: _turn } = verified;
+    let Verified { snapshot, mut source, guard: _guard } = verified;
     let details = &snapshot.details;
     tracing::warn!(index = details.index, created = details.created, "all records are replaced by those of a snapshot");
     source.rewind().map_err(Error::internal)?;
