@@ -136,19 +136,17 @@ async fn initialize_once<T>(
     let staged = Arc::new(MemoryBackend::new());
     Barrier::create(staged.clone(), &root, config.to_bytes()?, server.parts.clock.now().unix()).await?;
     let by = (&config, opens.as_ref());
-    let shares_are_in = match first_token.plan.and_then(|plan| plan.recovery_file()) {
-        Some(output) => format!("its recovery keys are in a file {}.pending-*: restart the server", output.display()),
-        None if first_token.plan.is_some() => "it goes on: restart it".to_owned(),
-        None => "its shares are lost: empty the storage, in which there is nothing yet, and initialize again".to_owned(),
+    let then = match first_token.plan {
+        Some(_) => "it goes on with the recovery keys of this attempt: restart it",
+        None => "its shares are lost: empty the storage, in which there is nothing yet, and initialize again",
     };
     let response = respond(fill(&server.parts, staged.clone(), &root, by, first_token).await?)?;
     match Barrier::publish(&staged, &*server.parts.backend).await {
         Ok(()) => Ok((response, opens)),
         Err(StorageError::Conflict) => Err(initialized()),
         Err(error @ (StorageError::Stopped(_) | StorageError::Unknown | StorageError::Io { .. })) => {
-            let text = format!(
-                "init failed: {error}; if the server says after a restart that it is initialized, {shares_are_in}"
-            );
+            let text =
+                format!("init failed: {error}; if the server says after a restart that it is initialized, {then}");
             Err(Error::new(Status::INTERNAL, text).caused_by(MayTakeEffect(error)))
         }
         Err(error) => Err(error.into()),

@@ -175,7 +175,7 @@ fn the_work_of_a_certificate_is_bounded() {
 }
 
 #[test]
-fn a_primary_key_of_an_unknown_algorithm_is_refused_before_its_parts_are_read() {
+fn a_primary_key_of_an_unknown_algorithm_is_refused_at_once() {
     let framed = |tag: u8, body: &[u8]| [crate::packet::header(tag, body.len()), body.to_vec()].concat();
     let key = [&[4, 0x69, 0x55, 0xb9, 0, 17][..], &[7; 20_000]].concat();
     let user = framed(tag::USER_ID, b"a@example.com").repeat(4000);

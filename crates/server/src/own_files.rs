@@ -6,6 +6,7 @@ use keepfast_core::audit::OwnFiles;
 
 use crate::config::{self, Bind, ClientCertificates, Config};
 use crate::log_file::LogFile;
+use crate::self_init::pending_files;
 
 /// The files of a configuration that was read from these paths.
 pub(crate) fn own_files(config: &Config, paths: &[PathBuf]) -> OwnFiles {
@@ -35,8 +36,10 @@ pub(crate) fn own_files(config: &Config, paths: &[PathBuf]) -> OwnFiles {
         own.files.push(("log_file", log.clone()));
         own.rotated.push(log);
     }
-    let recovery = config.self_init.recovery_file().map(|file| ("recovery keys", file.to_owned()));
-    own.files.extend(recovery);
+    if let Some(output) = config.self_init.recovery_file() {
+        let files = pending_files(output).into_iter().chain([output.to_owned()]);
+        own.files.extend(files.map(|file| ("recovery keys", file)));
+    }
     own.files.extend(std::env::current_exe().ok().map(|file| ("program", file)));
     own
 }

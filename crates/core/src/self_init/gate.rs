@@ -1,14 +1,14 @@
 //! What the process knows of the self-initialization. Until it is finished, all other requests are refused.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use keepfast_framework::{Error, Result, Status};
 use keepfast_storage::Barrier;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::plan::SelfInitPlan;
+use super::plan::{ReadOnce, SelfInitPlan};
 use super::state::SelfInitState;
 
 /// The phase of the self-initialization of this storage.
@@ -31,13 +31,18 @@ pub(crate) struct SelfInit {
     pub(crate) wake: Notify,
     /// Begins an attempt although the last one failed.
     pub(crate) retry: Notify,
+    /// What was read from pipes, until the end.
+    pub(super) read_once: Mutex<ReadOnce>,
+    /// Whether the init of this process has failed and may take effect later: it does no other one.
+    pub(super) may_take_effect: AtomicBool,
 }
 
 impl SelfInit {
     /// With the stanzas of the configuration.
     pub(crate) fn new(plan: Arc<SelfInitPlan>) -> Arc<Self> {
         let (plan, phase) = (Mutex::new(plan), AtomicU8::new(Phase::Off as u8));
-        Arc::new(SelfInit { plan, phase, wake: Notify::new(), retry: Notify::new() })
+        let (wake, retry, read_once, may_take_effect) = Default::default();
+        Arc::new(SelfInit { plan, phase, wake, retry, read_once, may_take_effect })
     }
 
     /// The stanzas.

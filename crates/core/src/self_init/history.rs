@@ -7,7 +7,7 @@ use bytes::Bytes;
 use keepfast_crypto::secret::SecretString;
 use serde_json::value::RawValue;
 
-use super::text::quoted;
+use super::text::{quoted, unquoted};
 
 /// A request as it was sent.
 pub(super) struct SentRequest {
@@ -32,6 +32,15 @@ impl History {
 
     pub(super) fn add_response(&mut self, name: &str, body: Bytes) {
         self.responses.insert(name.to_owned(), body);
+    }
+
+    /// Whether the response has a token or a lease, which end with the token of the request.
+    pub(super) fn has_token_or_lease(&self, name: &str) -> bool {
+        let text = |names: &[&str]| {
+            let field: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            unquoted(self.of_response(name, &field).ok()?.expose()).filter(|text| !text.expose().is_empty())
+        };
+        text(&["lease_id"]).is_some() || text(&["auth", "client_token"]).is_some()
     }
 
     /// The JSON text of a field of a request: `path`, `operation`, or `data` with the names of a field in it. `map` is
@@ -99,5 +108,9 @@ mod tests {
         assert_eq!(response("a.login", &["data", "x"]).unwrap_err(), "the selector \"x\" at depth 1 needs an object");
         assert_eq!(response("a.user", &["data"]).unwrap_err(), "field \"data\" at depth 0 is missing");
         assert!(response("a.none", &["data"]).is_err());
+        history.add_response("a.lease", Bytes::from_static(br#"{"lease_id":"l","auth":null}"#));
+        history.add_response("a.read", Bytes::from_static(br#"{"lease_id":"","auth":null,"data":{}}"#));
+        let found = ["a.login", "a.lease", "a.read", "a.user", "a.none"].map(|name| history.has_token_or_lease(name));
+        assert_eq!(found, [true, true, false, false, false]);
     }
 }

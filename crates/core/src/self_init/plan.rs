@@ -51,7 +51,13 @@ pub trait Sources: Send + Sync {
     /// # Errors
     /// When it cannot be read, is too long or is not UTF-8.
     fn file(&self, path: &str) -> Result<SecretString, String>;
+
+    /// Whether the content of a file is gone when it was read, as that of a pipe.
+    fn is_read_once(&self, path: &str) -> bool;
 }
+
+/// The contents of files that can be read once, for the attempts of this process. Wiped when dropped.
+pub(super) type ReadOnce = BTreeMap<String, SecretString>;
 
 /// Writes the recovery keys to a file, which exists under its name only when they count.
 pub trait RecoveryOutput: Send + Sync {
@@ -64,17 +70,19 @@ pub trait RecoveryOutput: Send + Sync {
     /// With the reason.
     fn check(&self, shares: u8) -> Result<(), String>;
 
-    /// Writes the keys to a file with a temporary name, in place of an older one. Returns the digest of the file. Blocks.
+    /// Writes the keys to a new file with a temporary name; the files of earlier attempts stay, which may still come to
+    /// count. Returns the digest of the file. Blocks.
     ///
     /// # Errors
     /// With the reason.
     fn write(&self, keys: &[SecretBytes], threshold: u8) -> Result<String, String>;
 
-    /// Gives the file with this digest its name. Does nothing when it has it. Blocks.
+    /// Gives the file with this digest its name, then deletes those of other attempts. Does nothing when it has it. False
+    /// when there is no such file. Blocks.
     ///
     /// # Errors
     /// With the reason.
-    fn publish(&self, digest: &str) -> Result<(), String>;
+    fn publish(&self, digest: &str) -> Result<bool, String>;
 }
 
 /// The `recovery` block: recovery keys that are written to a file.
@@ -182,6 +190,28 @@ impl SelfInitPlan {
         keeps
     }
 
+    /// Removes from `done` what must be sent again: requests whose response has what was revoked with the root token, when
+    /// one that is to be sent refers to it. Returns their names.
+    pub(super) fn undo(&self, done: &mut BTreeSet<String>, is_revoked: impl Fn(&str) -> bool) -> BTreeSet<String> {
+        let (mut undone, mut wanted) = (BTreeSet::new(), BTreeSet::new());
+        for request in self.requests.iter().rev() {
+            let name = request.name.as_str();
+            // One that is not done, and has such a response, an earlier attempt has undone.
+            if (wanted.contains(name) || !done.contains(name)) && is_revoked(name) {
+                done.remove(name);
+                undone.insert(request.name.clone());
+            }
+            if !done.contains(name) {
+                request.visit_sources(&mut |source| {
+                    if let SourceKind::Response { of, .. } = &source.kind {
+                        wanted.insert(of.as_str());
+                    }
+                });
+            }
+        }
+        undone
+    }
+
     /// The requests that are evaluated when those of `done` are not sent again: the others, and those that they refer to.
     pub(super) fn needed(&self, done: &BTreeSet<String>) -> BTreeSet<&str> {
         let mut needed = BTreeSet::new();
@@ -199,16 +229,20 @@ impl SelfInitPlan {
         needed
     }
 
-    /// Reads the variables and files of these requests, each once. Blocks.
+    /// Reads the variables and files of these requests, each once; a file of `once` is not read again. Blocks.
     ///
     /// # Errors
     /// All that cannot be read, by request.
-    pub(super) fn read_sources(&self, needed: &BTreeSet<&str>) -> Result<SourceValues, Vec<String>> {
+    pub(super) fn read_sources(
+        &self,
+        needed: &BTreeSet<&str>,
+        once: &mut ReadOnce,
+    ) -> Result<SourceValues, Vec<String>> {
         let (mut values, mut errors) = (SourceValues::default(), Vec::new());
         for request in self.requests.iter().filter(|request| needed.contains(request.name.as_str())) {
             request.visit_sources(&mut |source| {
                 let sources = self.sources.as_deref();
-                if let Some(Err(why)) = sources.map(|sources| values.read(&source.kind, sources)) {
+                if let Some(Err(why)) = sources.map(|sources| values.read(&source.kind, sources, once)) {
                     errors.push(format!("{}: {why}", request.name));
                 }
             });
@@ -225,7 +259,7 @@ impl SelfInitPlan {
                 let found = match (&source.kind, self.sources.as_deref()) {
                     // A file may be a pipe, which is read once.
                     (SourceKind::File { path }, Some(sources)) => sources.check_file(path),
-                    (kind, Some(sources)) => SourceValues::default().read(kind, sources),
+                    (kind, Some(sources)) => SourceValues::default().read(kind, sources, &mut ReadOnce::new()),
                     (_, None) => Ok(()),
                 };
                 missing.extend(found.err().map(|why| format!("{}: {why}", request.name)));
@@ -308,7 +342,7 @@ impl SourceValues {
         self.files.get(path).map(|content| content.expose().as_str())
     }
 
-    fn read(&mut self, source: &SourceKind, from: &dyn Sources) -> Result<(), String> {
+    fn read(&mut self, source: &SourceKind, from: &dyn Sources, once: &mut ReadOnce) -> Result<(), String> {
         match source {
             SourceKind::Env { variable, required } => match from.variable(variable)? {
                 Some(value) => drop(self.variables.insert(variable.clone(), value)),
@@ -317,7 +351,14 @@ impl SourceValues {
             },
             // Each file is read once: it may be a pipe.
             SourceKind::File { path } if !self.files.contains_key(path) => {
-                self.files.insert(path.clone(), from.file(path)?);
+                let content = match once.get(path) {
+                    Some(content) => content.clone(),
+                    None => from.file(path)?,
+                };
+                if from.is_read_once(path) {
+                    once.insert(path.clone(), content.clone());
+                }
+                self.files.insert(path.clone(), content);
             }
             SourceKind::File { .. } | SourceKind::Request { .. } | SourceKind::Response { .. } => {}
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::{Error, Result};
+use keepfast_framework::{Error, Result, Status};
 
 use super::gate::{Phase, SelfInit};
 use super::history::History;
@@ -96,6 +96,10 @@ async fn run(lifecycle: Weak<Lifecycle>) {
 pub(super) async fn attempt(server: &Arc<Lifecycle>, has_warned: &AtomicBool) -> Result<Attempt> {
     let plan = server.self_init.plan();
     if server.parts.seal_config().await?.is_none() {
+        if server.self_init.may_take_effect.load(Ordering::Relaxed) {
+            tracing::error!("self-initialization: the server must be restarted, and goes on then");
+            return Ok(Attempt::Failed);
+        }
         return match initializes(server) {
             true => initialize(server, &plan).await,
             false => Ok(Attempt::Idle),
@@ -110,6 +114,7 @@ pub(super) async fn attempt(server: &Arc<Lifecycle>, has_warned: &AtomicBool) ->
     match SelfInitState::load(&unsealed.barrier).await? {
         None => warns("the initialize stanzas have no effect: the server is initialized without them"),
         Some(state) if !state.is_unfinished() => {
+            publish_recovery(&plan, &state).await;
             if state.stanzas != plan.digest() {
                 warns("the initialize stanzas have changed since the self-initialization: they have no effect");
             }
@@ -128,9 +133,18 @@ fn leading(server: &Lifecycle) -> Option<Arc<Unsealed>> {
 
 /// Initializes the storage, and sends the requests.
 async fn initialize(server: &Arc<Lifecycle>, plan: &Arc<SelfInitPlan>) -> Result<Attempt> {
-    let Some(sources) = checked(plan, None).await else { return Ok(Attempt::Failed) };
+    let Some(sources) = checked(server, plan, None).await else { return Ok(Attempt::Failed) };
     tracing::info!(requests = plan.requests.len(), "self-initialization begins");
-    let Initialized { root_token, .. } = init::initialize_by(server, plan).await?;
+    let root_token = match init::initialize_by(server, plan).await {
+        Ok(Initialized { root_token, .. }) => root_token,
+        Err(error) if init::may_take_effect(&error) => {
+            server.self_init.may_take_effect.store(true, Ordering::Relaxed);
+            let cause = error.cause().map(ToString::to_string).unwrap_or_default();
+            tracing::error!(%error, cause, "self-initialization has ended: restart the server");
+            return Ok(Attempt::Failed);
+        }
+        Err(error) => return Err(error),
+    };
     if let Some(config) = server.parts.seal_config().await? {
         by_seals::warn_without_shares(&config);
     }
@@ -138,8 +152,8 @@ async fn initialize(server: &Arc<Lifecycle>, plan: &Arc<SelfInitPlan>) -> Result
     let Some(state) = SelfInitState::load(&unsealed.barrier).await? else { return Ok(Attempt::Idle) };
     publish_recovery(plan, &state).await;
     let history = History::default();
-    let (token, may_be_sent) = (root_token, false);
-    SelfInitRun { server, unsealed, plan, sources, history, state, token, may_be_sent }.complete().await
+    let (token, may_be_sent, undone) = (root_token, false, BTreeSet::new());
+    SelfInitRun { server, unsealed, plan, sources, history, state, token, may_be_sent, undone }.complete().await
 }
 
 /// Goes on after an attempt that did not finish, with a new root token.
@@ -154,34 +168,51 @@ async fn resume(
         tracing::error!(
             "the self-initialization is not finished, and the configuration has no initialize stanzas: the server handles no requests"
         );
-        self_init.set_phase(Phase::Failed);
-        return Ok(Attempt::Failed);
+        return end_early(server, unsealed, state).await;
     }
     publish_recovery(plan, &state).await;
-    let Some(sources) = checked(plan, Some(&state.done)).await else {
-        self_init.set_phase(Phase::Failed);
-        return Ok(Attempt::Failed);
+    let mut history = History::default();
+    load_responses(&unsealed.barrier, &mut history).await?;
+    // Their tokens and leases were revoked with the root token, or are now.
+    let mut done = state.done.clone();
+    let undone = plan.undo(&mut done, |name| history.has_token_or_lease(name));
+    let Some(sources) = checked(server, plan, Some(&done)).await else {
+        return end_early(server, unsealed, state).await;
     };
+    state.done = done;
     if let Some(failed) = &state.failed {
         tracing::info!(request = failed.name, status = failed.status, "the last attempt ended with this request");
     }
     // A kill of this attempt leaves no failure behind.
     let may_be_sent = state.failed.take().is_none();
     self_init.set_phase(Phase::InProgress);
-    let mut history = History::default();
-    load_responses(&unsealed.barrier, &mut history).await?;
     let token = new_root_token(unsealed, &mut state, plan.digest()).await?;
     tracing::info!(requests = plan.requests.len(), done = state.done.len(), "self-initialization goes on");
     let unsealed = unsealed.clone();
-    SelfInitRun { server, unsealed, plan, sources, history, state, token, may_be_sent }.complete().await
+    SelfInitRun { server, unsealed, plan, sources, history, state, token, may_be_sent, undone }.complete().await
+}
+
+/// Ends an attempt that cannot begin. The root tokens of earlier ones are revoked nevertheless.
+async fn end_early(server: &Lifecycle, unsealed: &Unsealed, mut state: SelfInitState) -> Result<Attempt> {
+    server.self_init.set_phase(Phase::Failed);
+    if !state.tokens.is_empty() {
+        revoke_tokens(unsealed, &mut state).await?;
+        state.commit(&unsealed.barrier, None).await?;
+    }
+    Ok(Attempt::Failed)
 }
 
 /// The values of the sources of the requests that are not done, all at the first attempt; `None` when one cannot be read,
 /// which is logged.
-async fn checked(plan: &Arc<SelfInitPlan>, done: Option<&BTreeSet<String>>) -> Option<SourceValues> {
-    let (plan, is_first, done) = (plan.clone(), done.is_none(), done.cloned().unwrap_or_default());
+async fn checked(
+    server: &Lifecycle,
+    plan: &Arc<SelfInitPlan>,
+    done: Option<&BTreeSet<String>>,
+) -> Option<SourceValues> {
+    let (self_init, plan) = (server.self_init.clone(), plan.clone());
+    let (is_first, done) = (done.is_none(), done.cloned().unwrap_or_default());
     let read = tokio::task::spawn_blocking(move || {
-        let values = plan.read_sources(&plan.needed(&done))?;
+        let values = plan.read_sources(&plan.needed(&done), &mut self_init.read_once.lock())?;
         if is_first {
             plan.check_recovery().map_err(|why| vec![why])?;
         }
@@ -202,12 +233,14 @@ async fn checked(plan: &Arc<SelfInitPlan>, done: Option<&BTreeSet<String>>) -> O
     }
 }
 
-/// Gives the file with the recovery keys its name.
+/// Gives the file with the recovery keys its name. After the end its owners may have moved it.
 pub(super) async fn publish_recovery(plan: &Arc<SelfInitPlan>, state: &SelfInitState) {
     let (Some(recovery), Some(digest)) = (plan.recovery.clone(), state.recovery.clone()) else { return };
     let published = tokio::task::spawn_blocking(move || recovery.output.publish(&digest)).await;
-    if let Ok(Err(why)) = published {
-        tracing::error!("the file with the recovery keys does not have its name: {why}");
+    match published {
+        Ok(Err(why)) => tracing::error!("the file with the recovery keys does not have its name: {why}"),
+        Ok(Ok(false)) if state.is_unfinished() => tracing::error!("the file with the recovery keys is not here"),
+        _ => {}
     }
 }
 
@@ -250,6 +283,8 @@ struct SelfInitRun<'a> {
     token: SecretString,
     /// Whether an earlier attempt may have sent the next request and ended before it stored that.
     may_be_sent: bool,
+    /// Requests that are sent again because later ones need their tokens or leases.
+    undone: BTreeSet<String>,
 }
 
 /// Why a run ended before the end.
@@ -310,9 +345,20 @@ impl SelfInitRun<'_> {
         let pipeline = self.server.pipeline().ok_or_else(Error::sealed)?;
         let incoming = built.incoming(&self.token).map_err(|reason| unsent(request, &reason))?;
         let sent = send::send(&pipeline, incoming).await?;
-        let may_be_sent = std::mem::take(&mut self.may_be_sent);
         let name = &request.name;
+        let may_be_sent = !self.undone.contains(name) && std::mem::take(&mut self.may_be_sent);
         let mut kept = None;
+        if let Sent::Refused { status, errors } = &sent {
+            // A server that was sealed meanwhile refuses the request as well.
+            if leading(self.server).is_none() {
+                return Err(Error::sealed().into());
+            }
+            // It is not final: there is no leader for a moment, or something else is not reached.
+            if *status == Status::UNAVAILABLE.0 {
+                tracing::warn!(request = name, path, status, errors, "self-initialization: the request is sent again");
+                return Err(Error::new(Status::UNAVAILABLE, format!("{name} is not done: {errors}")).into());
+            }
+        }
         match sent {
             Sent::Done { status, body } => {
                 tracing::info!(request = name, path, status, "self-initialization: the request is done");
@@ -340,10 +386,6 @@ impl SelfInitRun<'_> {
                 );
             }
             Sent::Refused { status, errors } => {
-                // A server that was sealed meanwhile refuses the request as well.
-                if leading(self.server).is_none() {
-                    return Err(Error::sealed().into());
-                }
                 tracing::error!(request = name, path, status, errors, "self-initialization: the request failed");
                 return Err(Stopped::Failed(FailedRequest { name: name.clone(), status }));
             }
@@ -360,6 +402,7 @@ impl SelfInitRun<'_> {
         self.state.stanzas = self.plan.digest();
         self.state.commit_finished(&self.unsealed.barrier).await?;
         self.server.self_init.set_phase(Phase::Off);
+        self.server.self_init.read_once.lock().clear();
         tracing::info!("self-initialization is finished, and its root token is revoked");
         Ok(Attempt::Finished)
     }

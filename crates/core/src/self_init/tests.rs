@@ -41,6 +41,10 @@ impl Sources for Fixed {
     fn file(&self, path: &str) -> Result<SecretString, String> {
         self.variable(path)?.ok_or_else(|| format!("{path}: not found"))
     }
+
+    fn is_read_once(&self, path: &str) -> bool {
+        path == "/pipe"
+    }
 }
 
 /// A storage that takes a limited number of commits, as if the process was killed after them.
@@ -416,6 +420,14 @@ async fn an_unfinished_server_without_stanzas_handles_no_requests() {
     let server = Server::on(memory, &seal, SelfInitPlan::default()).unsealed().await;
     assert_eq!(server.attempt().await.unwrap(), Attempt::Failed);
     assert_eq!(server.send("GET", "sys/mounts", "x", None).await.0, 503);
+    // Nor is the root token of an attempt left that was killed.
+    let memory = Arc::<MemoryBackend>::default();
+    let limited = Arc::new(Limited { memory: memory.clone(), left: AtomicUsize::new(3) });
+    assert!(Server::on(limited, &seal, plan(requests())).attempt().await.is_err());
+    let server = Server::on(memory, &seal, SelfInitPlan::default()).unsealed().await;
+    assert!(server.has_root_token().await);
+    assert_eq!(server.attempt().await.unwrap(), Attempt::Failed);
+    assert!(!server.has_root_token().await && server.state().await.tokens.is_empty());
 }
 
 /// The file of the recovery keys in memory.
@@ -440,9 +452,9 @@ impl RecoveryOutput for Output {
         Ok(format!("attempt {}", written.len()))
     }
 
-    fn publish(&self, digest: &str) -> Result<(), String> {
+    fn publish(&self, digest: &str) -> Result<bool, String> {
         self.published.lock().push(digest.to_owned());
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -482,6 +494,35 @@ fn requests_that_are_done_are_evaluated_only_when_others_refer_to_them() {
     let needed = plan.needed(&done(&["policy", "userpass", "kv", "user", "login"]));
     assert_eq!(needed, BTreeSet::from(["one.secret"]), "the response is kept");
     assert!(plan.keeps_response("one.login") && !plan.keeps_response("one.user"));
+}
+
+#[test]
+fn what_was_revoked_with_the_root_token_is_sent_again_when_it_is_needed() {
+    let plan = plan(requests());
+    let done = |names: &[&str]| names.iter().map(|name| format!("one.{name}")).collect::<BTreeSet<_>>();
+    let all = ["policy", "userpass", "kv", "user", "login", "secret"];
+    let mut left = done(&all[..5]);
+    assert_eq!(plan.undo(&mut left, |name| name == "one.login" || name == "one.user"), done(&["login"]));
+    assert_eq!(left, done(&all[..4]));
+    // Also after another kill before it was sent again.
+    assert_eq!(plan.undo(&mut left, |name| name == "one.login"), done(&["login"]));
+    assert!(plan.undo(&mut done(&all), |_| true).is_empty(), "no request refers to it any more");
+    assert!(plan.undo(&mut done(&all[..5]), |_| false).is_empty());
+}
+
+#[test]
+fn a_pipe_is_read_once_in_all_attempts() {
+    let with = |content: Option<&'static str>| {
+        let request = update("a", "kv/a", &[("x", from(SourceKind::File { path: "/pipe".to_owned() }))]);
+        let sources = Fixed(content.map(|content| ("/pipe", content)).into_iter().collect());
+        SelfInitPlan::new(vec![request], None, Arc::new(sources)).unwrap()
+    };
+    let (needed, mut once) = (BTreeSet::from(["one.a"]), BTreeMap::new());
+    assert!(with(None).read_sources(&needed, &mut once).is_err() && once.is_empty());
+    for plan in [with(Some("value")), with(None)] {
+        let values = plan.read_sources(&needed, &mut once).unwrap();
+        assert_eq!(values.file("/pipe"), Some("value"));
+    }
 }
 
 #[test]
