@@ -9,7 +9,6 @@ const OF_OTHERS: &[&str] = &[
     "hcp",
     "monitor",
     "namespace",
-    "operator diagnose",
     "operator import",
     "operator migrate",
     "operator usage",

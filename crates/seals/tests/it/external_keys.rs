@@ -183,14 +183,14 @@ async fn transit_has_external_keys(server: Transit) {
 }
 
 #[tokio::test]
-async fn external_keys_of_openbao() {
+async fn keys_of_openbao_encrypt_and_sign_as_their_public_keys_say() {
     if let Some(server) = openbao().await {
         transit_has_external_keys(server).await;
     }
 }
 
 #[tokio::test]
-async fn external_keys_of_another_keepfast() {
+async fn keys_of_another_keepfast_encrypt_and_sign_as_those_of_openbao() {
     if let Some(server) = keepfast().await {
         transit_has_external_keys(server).await;
     }
@@ -218,7 +218,7 @@ async fn sec_an_external_key_does_not_lead_to_a_metadata_service() {
 }
 
 #[tokio::test]
-async fn external_keys_of_softhsm() {
+async fn keys_of_softhsm_encrypt_and_sign_as_their_public_keys_say() {
     let Some(token) = token() else { return };
     let library = HsmLibrary {
         path: LIBRARY.to_owned(),
@@ -276,7 +276,7 @@ async fn external_keys_of_softhsm() {
 }
 
 #[tokio::test]
-async fn external_keys_of_an_emulator_of_aws() {
+async fn keys_of_an_emulator_of_aws_encrypt_and_sign_a_digest() {
     let Some(moto) = moto_with(&["RSA_2048", "ECC_NIST_P256"]).await else { return };
     let of = |secret: &str| {
         let config = [
