@@ -8,7 +8,7 @@ use std::sync::Arc;
 use keepfast_crypto::random;
 use keepfast_framework::external_key::ExternalKeyPlugin;
 use keepfast_framework::fields::{Flag, Quoted, RawObject, Text};
-use keepfast_framework::routes::{Help, Nothing};
+use keepfast_framework::routes::{Help, Paged};
 use keepfast_framework::rows::is_name;
 use keepfast_framework::{Cx, Data, Error, Keys, Page, Result, Routes};
 use schemars::JsonSchema;
@@ -59,6 +59,7 @@ pub(super) fn routes(r: &mut Routes<System>) {
         .delete(delete_key);
     r.path("external-keys/configs/{config}/keys/{key}/grants/", LIST_GRANTS).names_only().list(list_grants);
     r.path("external-keys/configs/{config}/keys/{key}/grants/{mount...}", GRANT)
+        .name_may_end_in_slash()
         .update(write_grant)
         .delete(delete_grant);
 }
@@ -80,6 +81,14 @@ struct WriteConfig {
     /// The parameters of the plugin, beside `plugin` and `verify`.
     #[serde(rename = "$body")]
     body: RawObject,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct ListKeys {
+    /// Name of the config.
+    config: Text,
+    #[serde(flatten)]
+    paged: Paged,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -154,8 +163,8 @@ fn plugin_of(cx: &Cx, name: &str) -> Result<Arc<dyn ExternalKeyPlugin>> {
     })
 }
 
-async fn list_configs(_: &System, cx: &mut Cx, _: Nothing) -> Result<Keys> {
-    Ok(Keys::of(CONFIGS.list(cx, "", &Page::all()).await?))
+async fn list_configs(_: &System, cx: &mut Cx, req: Paged) -> Result<Keys> {
+    Ok(Keys::of(CONFIGS.list(cx, "", &req.page()).await?))
 }
 
 async fn read_config(_: &System, cx: &mut Cx, req: ConfigPath) -> Result<Data<BTreeMap<String, Value>>> {
@@ -211,8 +220,8 @@ async fn delete_config(_: &System, cx: &mut Cx, req: ConfigPath) -> Result<()> {
     Ok(())
 }
 
-async fn list_keys(_: &System, cx: &mut Cx, req: ConfigPath) -> Result<Keys> {
-    Ok(Keys::of(KEYS.list(cx, &key_name(&req.config, ""), &Page::all()).await?))
+async fn list_keys(_: &System, cx: &mut Cx, req: ListKeys) -> Result<Keys> {
+    Ok(Keys::of(KEYS.list(cx, &key_name(&req.config, ""), &req.paged.page()).await?))
 }
 
 async fn read_key(_: &System, cx: &mut Cx, req: KeyPath) -> Result<Data<BTreeMap<String, Value>>> {
