@@ -72,6 +72,11 @@ pub struct Paged {
 }
 
 impl Paged {
+    /// A page of these parameters.
+    pub fn new(after: Option<Text>, limit: Option<Int>) -> Self {
+        Paged { after, limit }
+    }
+
     /// Converts to the page type of storage.
     pub fn page(self) -> Page {
         let limit = self.limit.and_then(|Int(limit)| usize::try_from(limit).ok()).filter(|limit| *limit > 0);

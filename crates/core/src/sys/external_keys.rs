@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use keepfast_crypto::random;
 use keepfast_framework::external_key::ExternalKeyPlugin;
-use keepfast_framework::fields::{Flag, Quoted, RawObject, Text};
+use keepfast_framework::fields::{Flag, Int, Quoted, RawObject, Text};
 use keepfast_framework::routes::{Help, Paged};
 use keepfast_framework::rows::is_name;
 use keepfast_framework::{Cx, Data, Error, Keys, Page, Result, Routes};
@@ -87,8 +87,10 @@ struct WriteConfig {
 struct ListKeys {
     /// Name of the config.
     config: Text,
-    #[serde(flatten)]
-    paged: Paged,
+    /// Returns only names after this one, which need not exist.
+    after: Option<Text>,
+    /// Maximum number of names; no limit if it is not positive.
+    limit: Option<Int>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -221,7 +223,7 @@ async fn delete_config(_: &System, cx: &mut Cx, req: ConfigPath) -> Result<()> {
 }
 
 async fn list_keys(_: &System, cx: &mut Cx, req: ListKeys) -> Result<Keys> {
-    Ok(Keys::of(KEYS.list(cx, &key_name(&req.config, ""), &req.paged.page()).await?))
+    Ok(Keys::of(KEYS.list(cx, &key_name(&req.config, ""), &Paged::new(req.after, req.limit).page()).await?))
 }
 
 async fn read_key(_: &System, cx: &mut Cx, req: KeyPath) -> Result<Data<BTreeMap<String, Value>>> {
