@@ -103,8 +103,8 @@ pub(super) async fn issue(
         num_uses: u64::try_from(req.num_uses.unwrap_or_default().0)
             .map_err(|_| Error::invalid("number of uses cannot be negative"))?,
         renewable: req.renewable.is_none_or(|r| r.0) && role.as_ref().is_none_or(|r| r.renewable) && !batch,
-        entity_id: login_identity.entity,
-        alias: login_identity.alias,
+        entity_id: login_identity.entity.clone(),
+        alias: login_identity.alias.clone(),
         role: role.as_ref().map(|r| r.name.clone()).unwrap_or_default(),
         bound_cidrs: bound_cidrs(&parent.record, role.as_ref(), orphan),
         batch,
@@ -125,7 +125,8 @@ pub(super) async fn issue(
     let (tx, _) = cx.store();
     let made = unsealed.access.tokens.create(tx, spec, now).await?;
     made.record.count(&unsealed.observability.metrics, TokenAuth::TYPE, TOKEN_MOUNT);
-    Ok(made.auth_block(Vec::new()))
+    let identity_policies = unsealed.access.identity.policies_of_login(cx.store().0, &login_identity).await?;
+    Ok(made.auth_block(identity_policies))
 }
 
 /// The networks from which the new token may be used: those of its role; without a role a child has those of its
@@ -279,7 +280,7 @@ async fn entity(
     let own = || LoginIdentity {
         entity: parent.record.entity_id.clone(),
         alias: parent.record.alias.clone(),
-        created: false,
+        ..LoginIdentity::default()
     };
     let Some(alias) = req.entity_alias.as_ref().filter(|a| !a.is_empty()) else { return Ok(own()) };
     let alias = alias.to_lowercase();

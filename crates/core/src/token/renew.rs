@@ -60,7 +60,8 @@ async fn renewed(
     record.last_renewal = Some(now);
     let (tx, _) = cx.store();
     unsealed.access.tokens.extend(tx, key, &mut record, now.after(effective.ttl))?;
-    let identity_policies = token.acl.load().as_ref().map(|c| c.identity_policies.clone()).unwrap_or_default();
+    let mut identity_policies = unsealed.access.identity.policies_of(&record.entity_id).await?;
+    identity_policies.sort();
     let id = SecretString::new(id.unwrap_or("").to_owned());
     let auth = record.into_auth_block(id, ttl::shown(effective.ttl), identity_policies);
     Ok(Outcome::Auth(Box::new(auth)))

@@ -1,0 +1,8 @@
+//! The OIDC provider at `identity/oidc/`.
+
+use keepfast_framework::Routes;
+
+use super::handlers::IdentityEngine;
+
+/// Adds the paths of the provider.
+pub(super) fn routes(_: &mut Routes<IdentityEngine>) {}
