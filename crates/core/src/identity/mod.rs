@@ -35,4 +35,6 @@ mod store;
 pub(crate) use effective::{Changes, Effective};
 pub(crate) use handlers::IdentityEngine;
 pub(crate) use login::LoginIdentity;
+#[cfg(test)]
+pub(crate) use names::unfolded_alias_key as old_alias_key;
 pub(crate) use store::Identity;

@@ -21,6 +21,8 @@ pub(crate) mod fixture;
 pub(crate) mod gate;
 #[path = "../../../pgp/src/gnupg.rs"]
 mod gnupg;
+mod identity;
+mod identity_logins;
 mod init;
 mod inspect;
 mod lockout;
