@@ -145,7 +145,6 @@ async fn set_member_groups(identity: &Identity, tx: &mut Tx, group: &Group, want
     if wanted.len() > MOST {
         return Err(Error::invalid(format!("a group has at most {MOST} groups as members")));
     }
-    // The former members go first, so that an exchange of two groups is no cycle.
     let current: BTreeSet<String> =
         membership::members(tx, &identity.view, Member::Group, &group.id).await?.into_iter().collect();
     for id in wanted.difference(&current) {
