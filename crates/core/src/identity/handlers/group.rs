@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::to_raw_value;
 
 use super::response::{GroupResponse, ListedGroup};
-use super::{ById, ByName, IdentityEngine, checked_length, identity, named, page_of, sorted_page, unsealed};
+use crate::identity::engine::{
+    ById, ByName, IdentityEngine, checked_length, identity, named, page_of, sorted_page, unsealed,
+};
 use crate::identity::membership::{self, MOST_CHANGES, Member};
 use crate::identity::metadata::{checked, checked_policies};
 use crate::identity::record::{GROUP_NAMES, GROUPS, Group, GroupKind};
