@@ -146,10 +146,7 @@ impl Unsealed {
 
         let policies = Policies::new(&barrier, system.clone(), clock.clone(), metrics.clone());
         invalidator.add(SYSTEM_STORAGE, POLICIES, policies.clone());
-        let changes = Arc::<Changes>::default();
-        invalidator.add(IDENTITY_STORAGE, "", changes.clone());
-        let identity = Identity::new(barrier.clone(), barrier.view(IDENTITY_STORAGE), metrics.clone(), changes);
-        let identity = Arc::new(identity);
+        let identity = register_identity(&barrier, metrics, &invalidator);
 
         let directory = parts.node_directory().map(|own| own.directory);
         let leases = Leases::new(&barrier, token_view.clone(), directory, clock.clone(), metrics.clone());
@@ -206,6 +203,13 @@ impl Unsealed {
             },
         }))
     }
+}
+
+/// Creates the records of identity, whose cache follows commits from now on.
+fn register_identity(barrier: &Arc<Barrier>, metrics: &Arc<Metrics>, invalidator: &Invalidator) -> Arc<Identity> {
+    let changes = Arc::<Changes>::default();
+    invalidator.add(IDENTITY_STORAGE, "", changes.clone());
+    Arc::new(Identity::new(barrier.clone(), barrier.view(IDENTITY_STORAGE), metrics.clone(), changes))
 }
 
 /// Creates the external keys, whose connections follow commits from now on.

@@ -39,7 +39,7 @@ pub(crate) struct Effective {
 
 impl Effective {
     /// Whether no commit has changed it since it was read.
-    pub(crate) fn is_current(&self) -> bool {
+    pub(crate) fn is_unchanged(&self) -> bool {
         self.freshness.is_current(&self.direct)
     }
 
@@ -141,7 +141,7 @@ impl Identity {
         if id.is_empty() {
             return Ok(None);
         }
-        if let Some(known) = self.cache.entries.get(id).filter(|known| known.is_current()) {
+        if let Some(known) = self.cache.entries.get(id).filter(|known| known.is_unchanged()) {
             return Ok(Some(known));
         }
         let read = Box::pin(self.read_effective(&mut self.barrier.begin_read(), id)).await?.map(Arc::new);

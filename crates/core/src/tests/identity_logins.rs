@@ -51,7 +51,7 @@ async fn logins_at_the_same_time_make_one_entity() {
     assert_eq!(server.list("identity/entity/id", ROOT).await.ok().data()["keys"], json!(entities));
 }
 
-/// An auth method with groups: whoever names a user is logged in, with the groups that are stored for it.
+/// An auth method with groups: a login needs only the name of a user, and reports the groups that are stored for it.
 struct Grouped;
 
 const GROUPS: Records<Vec<String>> = Records::at("groups/");

@@ -49,14 +49,15 @@ impl Backend for ReadOnly {
     }
 }
 
-struct Pair {
-    leader: TestServer,
-    standby: TestServer,
+/// A leader and a standby.
+pub(crate) struct Pair {
+    pub(crate) leader: TestServer,
+    pub(crate) standby: TestServer,
     storage: Arc<ReadOnly>,
 }
 
 impl Pair {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::beside(TestServer::new().await).await
     }
 
@@ -79,16 +80,16 @@ impl Pair {
         Pair { leader, standby, storage }
     }
 
-    async fn write(&self, path: &str, body: Value) {
+    pub(crate) async fn write(&self, path: &str, body: Value) {
         self.leader.post(path, ROOT, body).await.ok();
     }
 
-    async fn delete(&self, path: &str) {
+    pub(crate) async fn delete(&self, path: &str) {
         self.leader.delete(path, ROOT).await.ok();
     }
 
     /// The response of the standby, which must equal that of the leader.
-    async fn read(&self, path: &str) -> TestResponse {
+    pub(crate) async fn read(&self, path: &str) -> TestResponse {
         self.call("GET", path).await
     }
 
@@ -99,7 +100,7 @@ impl Pair {
         here
     }
 
-    fn check(&self) {
+    pub(crate) fn check(&self) {
         assert_eq!(self.storage.refused.load(Ordering::Relaxed), 0, "the standby has tried to write");
     }
 }
@@ -583,44 +584,4 @@ async fn a_server_without_a_cluster_has_no_role() {
     assert_eq!(server.get("sys/health", "").await.is(200).body["replication_performance_mode"], "disabled");
     assert!(server.get("sys/ha-status", ROOT).await.ok().body["nodes"][0].get("upgrade_version").is_none());
     server.post("sys/step-down", "", Value::Null).await.is(204);
-}
-
-#[tokio::test]
-async fn sec_id01_membership_now_on_the_other_node() {
-    let pair = Pair::new().await;
-    pair.write("secret/data/a", json!({ "data": {} })).await;
-    pair.write("sys/policies/acl/reads", json!({ "policy": r#"path "secret/data/a" { capabilities = ["read"] }"# }))
-        .await;
-    pair.write("sys/auth/up", json!({ "type": "userpass" })).await;
-    pair.write("auth/up/users/anna", json!({ "password": "p" })).await;
-    let login = pair.leader.post("auth/up/login/anna", "", json!({ "password": "p" })).await.ok();
-    let (token, entity) = (login.token(), login.body["auth"]["entity_id"].clone());
-    let reads = async || pair.standby.get("secret/data/a", &token).await.status;
-    assert_eq!(reads().await, 403);
-    pair.write("identity/group/name/inner", json!({ "member_entity_ids": [entity] })).await;
-    let inner = pair.read("identity/group/name/inner").await.ok().data()["id"].clone();
-    pair.write("identity/group/name/outer", json!({ "policies": ["reads"], "member_group_ids": [inner] })).await;
-    assert_eq!(reads().await, 200);
-    for (removed, added) in [
-        (("identity/group/name/inner", json!({ "member_entity_ids": [] })), json!({ "member_entity_ids": [entity] })),
-        (("identity/group/name/outer", json!({ "member_group_ids": [] })), json!({ "member_group_ids": [inner] })),
-        (("identity/group/name/outer", json!({ "policies": [] })), json!({ "policies": ["reads"] })),
-    ] {
-        pair.write(removed.0, removed.1).await;
-        assert_eq!(reads().await, 403, "the next request on the other node, after {}", removed.0);
-        pair.write(removed.0, added).await;
-        assert_eq!(reads().await, 200);
-    }
-    let path = format!("identity/entity/id/{}", entity.as_str().unwrap());
-    pair.write(&path, json!({ "disabled": true })).await;
-    assert_eq!(reads().await, 403);
-    pair.write(&path, json!({ "disabled": false })).await;
-    assert_eq!(reads().await, 200);
-    pair.delete("identity/group/name/outer").await;
-    assert_eq!(reads().await, 403);
-    pair.write("identity/group/name/inner", json!({ "policies": ["reads"] })).await;
-    assert_eq!(reads().await, 200);
-    pair.delete(&path).await;
-    assert_eq!(reads().await, 403);
-    pair.check();
 }

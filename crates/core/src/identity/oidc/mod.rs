@@ -2,7 +2,7 @@
 
 use keepfast_framework::Routes;
 
-use super::handlers::IdentityEngine;
+use super::engine::IdentityEngine;
 
 /// Adds the paths of the provider.
 pub(super) fn routes(_: &mut Routes<IdentityEngine>) {}
