@@ -144,7 +144,9 @@ impl Identity {
         if let Some(known) = self.cache.entries.get(id).filter(|known| known.is_unchanged()) {
             return Ok(Some(known));
         }
-        let read = Box::pin(self.read_effective(&mut self.barrier.begin_read(), id)).await?.map(Arc::new);
+        // Boxed with its transaction: the future of every request has room for this one.
+        let read = Box::pin(async { self.read_effective(&mut self.barrier.begin_read(), id).await }).await?;
+        let read = read.map(Arc::new);
         match &read {
             Some(effective) => self.cache.entries.insert(id.to_owned(), effective.clone()),
             None => drop(self.cache.entries.remove(id)),
