@@ -23,6 +23,11 @@ const FORWARD: HeaderName = HeaderName::from_static("x-vault-forward");
 const NO_FORWARDING: HeaderName = HeaderName::from_static("x-vault-no-request-forwarding");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
+/// The number of external keys above a request of another server.
+const EXTERNAL_KEY_DEPTH: HeaderName = HeaderName::from_static("x-keepfast-external-key-depth");
+/// The longest such number.
+const MAX_DEPTH_LENGTH: usize = 3;
+
 /// The most header fields of a request.
 const MAX_FIELDS: usize = 100;
 
@@ -152,7 +157,7 @@ pub(crate) fn namespace(headers: &HeaderMap) -> String {
     if name == "root" { String::new() } else { name.to_owned() }
 }
 
-/// The headers that audit devices record. Bytes that are not UTF-8 are replaced.
+/// The headers that audit devices record, and the depth of external keys; that has no value where it is not one number. Bytes that are not UTF-8 are replaced.
 pub(crate) fn audited(headers: &HeaderMap, wanted: &BTreeMap<String, bool>) -> Vec<AuditedHeader> {
     let mut out = Vec::new();
     for (name, &hmac) in wanted {
@@ -161,6 +166,16 @@ pub(crate) fn audited(headers: &HeaderMap, wanted: &BTreeMap<String, bool>) -> V
         if values.peek().is_some() {
             out.push(AuditedHeader { name: name.clone(), values: values.collect(), hmac });
         }
+    }
+    // The server follows it; it is audited as it is.
+    if headers.contains_key(EXTERNAL_KEY_DEPTH) {
+        let mut values = headers.get_all(EXTERNAL_KEY_DEPTH).iter();
+        let is_short = |value: &&HeaderValue| value.len() <= MAX_DEPTH_LENGTH;
+        let value =
+            values.next().filter(is_short).and_then(|value| value.to_str().ok()).filter(|_| values.next().is_none());
+        let values = value.map(str::to_owned).into_iter().collect();
+        out.retain(|header| header.name != EXTERNAL_KEY_DEPTH.as_str());
+        out.push(AuditedHeader { name: EXTERNAL_KEY_DEPTH.as_str().to_owned(), values, hmac: false });
     }
     out
 }
@@ -297,6 +312,20 @@ mod tests {
 
     fn token_of(pairs: &[(&'static str, &str)]) -> Result<Option<String>, u16> {
         token(&headers(pairs), 8192).map(|t| t.map(|t| t.expose().clone())).map_err(|a| a.status.as_u16())
+    }
+
+    #[test]
+    fn the_depth_of_external_keys_is_kept_without_a_setting() {
+        let depth = |fields: &[(&'static str, &str)]| {
+            let kept = audited(&headers(fields), &BTreeMap::new());
+            kept.into_iter().next().map(|header| (header.name, header.values))
+        };
+        let name = "x-keepfast-external-key-depth";
+        let kept = |values: &[&str]| Some((name.to_owned(), values.iter().map(|it| (*it).to_owned()).collect()));
+        assert_eq!(depth(&[]), None);
+        assert_eq!(depth(&[(name, "2")]), kept(&["2"]));
+        assert_eq!(depth(&[(name, "2"), (name, "0")]), kept(&[]));
+        assert_eq!(depth(&[(name, "0002")]), kept(&[]));
     }
 
     #[test]
