@@ -253,21 +253,9 @@ fn due(shell: &Shell) -> Result<Outcome> {
     Ok(sum(&[one, campaign(shell, &["due", "--count", "300", "--nodes", "3"])?]))
 }
 
+/// The fuzz targets, in the build of the step `unit`.
 fn fuzz(shell: &Shell) -> Result<Outcome> {
-    let arguments = [
-        "run",
-        "-q",
-        "--manifest-path",
-        "fuzz/Cargo.toml",
-        "--target-dir",
-        "target",
-        "--bin",
-        "short",
-        "--",
-        "--seconds",
-        "3",
-    ];
-    last_line(&shell.run("cargo", &arguments)?)
+    last_line(&shell.run("cargo", &["test", "--workspace", "--test", "short", "--", "--seconds", "3"])?)
 }
 
 #[cfg(test)]

@@ -64,6 +64,7 @@ pub(super) fn routes(r: &mut Routes<System>) {
         .delete(delete_key);
     r.path("external-keys/configs/{config}/keys/{key}/grants/", LIST_GRANTS).names_only().list(list_grants);
     r.path("external-keys/configs/{config}/keys/{key}/grants/{mount...}", GRANT)
+        .names_only()
         .name_may_end_in_slash()
         .update(write_grant)
         .delete(delete_grant);
@@ -310,7 +311,6 @@ fn mounted(mounts: &Mounts, key: &KeyRecord) -> Vec<String> {
 }
 
 async fn list_grants(_: &System, cx: &mut Cx, req: KeyPath) -> Result<Keys> {
-    config(cx, &req.config).await?;
     let record = key(cx, &req.config, &req.key).await?;
     Ok(Keys::of(record.grants.into_keys().collect()))
 }
@@ -332,10 +332,10 @@ async fn write_grant(_: &System, cx: &mut Cx, req: GrantPath) -> Result<()> {
 
 async fn delete_grant(_: &System, cx: &mut Cx, req: GrantPath) -> Result<()> {
     let mount = check_grant(&req)?;
-    let name = key_name(&req.config, &req.key);
-    let Some(mut record) = KEYS.get(cx, &name).await? else { return Ok(()) };
+    config(cx, &req.config).await?;
+    let mut record = key(cx, &req.config, &req.key).await?;
     if record.grants.remove(&mount).is_some() {
-        KEYS.put(cx, &name, &record)?;
+        KEYS.put(cx, &key_name(&req.config, &req.key), &record)?;
     }
     Ok(())
 }

@@ -40,6 +40,7 @@ mod raft_restore;
 mod recovery;
 mod rekey;
 mod replaced;
+mod responses;
 mod seal;
 mod seal_rules;
 mod seal_wrap;
