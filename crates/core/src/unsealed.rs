@@ -14,11 +14,11 @@ use crate::audit::{Broker, stored_devices};
 use crate::cluster::restored;
 use crate::external_keys::ExternalKeys;
 use crate::external_keys::record::CONFIG_FOLDER;
-use crate::identity::{Changes, Identity};
+use crate::identity::{Changes, Identity, OidcState};
 use crate::invalidation::{Invalidator, WatchedBarrier};
 use crate::layout::{
-    AUDIT_DEVICES, AUDIT_STORAGE, ENGINE_STORAGE, IDENTITY_STORAGE, LOCKS, MOUNT_ENTRIES, POLICIES, SYSTEM_STORAGE,
-    TOKEN_STORAGE, TOKENS, UNKNOWN_LOCKS,
+    AUDIT_DEVICES, AUDIT_STORAGE, ENGINE_STORAGE, IDENTITY_STORAGE, LOCKS, MOUNT_ENTRIES, OIDC, POLICIES,
+    SYSTEM_STORAGE, TOKEN_STORAGE, TOKENS, UNKNOWN_LOCKS,
 };
 use crate::lease::{DeletedMounts, ExpiryWorker, IndexTidier, LeaseRevoker, Leases, PathRevoker, Renewer};
 use crate::lockout::{Lockout, UnknownNames};
@@ -149,7 +149,8 @@ impl Unsealed {
         let changes = Arc::<Changes>::default();
         invalidator.add(IDENTITY_STORAGE, "", changes.clone());
         let identity = Identity::new(barrier.clone(), barrier.view(IDENTITY_STORAGE), metrics.clone(), changes);
-        let identity = Arc::new(identity);
+        let identity = Arc::new(identity.on_node_with(OidcState::new(parts.membership.roles())));
+        invalidator.add(IDENTITY_STORAGE, OIDC, identity.oidc.clone());
 
         let directory = parts.node_directory().map(|own| own.directory);
         let leases = Leases::new(&barrier, token_view.clone(), directory, clock.clone(), metrics.clone());

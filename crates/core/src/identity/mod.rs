@@ -35,4 +35,5 @@ mod store;
 pub(crate) use effective::{Changes, Effective};
 pub(crate) use handlers::IdentityEngine;
 pub(crate) use login::LoginIdentity;
+pub(crate) use oidc::{OidcState, delete_expired_codes, rotate_due_keys};
 pub(crate) use store::Identity;

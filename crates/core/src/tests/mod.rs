@@ -27,6 +27,7 @@ mod lockout;
 mod metrics;
 mod mounts;
 mod namespaces;
+mod oidc;
 mod panics;
 mod pgp;
 mod pipeline;
