@@ -146,11 +146,7 @@ impl Unsealed {
 
         let policies = Policies::new(&barrier, system.clone(), clock.clone(), metrics.clone());
         invalidator.add(SYSTEM_STORAGE, POLICIES, policies.clone());
-        let changes = Arc::<Changes>::default();
-        invalidator.add(IDENTITY_STORAGE, "", changes.clone());
-        let identity = Identity::new(barrier.clone(), barrier.view(IDENTITY_STORAGE), metrics.clone(), changes);
-        let identity = Arc::new(identity.on_node_with(OidcState::new(parts.membership.roles())));
-        invalidator.add(IDENTITY_STORAGE, OIDC, identity.oidc.clone());
+        let identity = register_identity(&barrier, parts, &invalidator);
 
         let directory = parts.node_directory().map(|own| own.directory);
         let leases = Leases::new(&barrier, token_view.clone(), directory, clock.clone(), metrics.clone());
@@ -207,6 +203,16 @@ impl Unsealed {
             },
         }))
     }
+}
+
+/// Creates the records of identity, whose cache follows commits from now on.
+fn register_identity(barrier: &Arc<Barrier>, parts: &ServerParts, invalidator: &Invalidator) -> Arc<Identity> {
+    let changes = Arc::<Changes>::default();
+    invalidator.add(IDENTITY_STORAGE, "", changes.clone());
+    let identity = Identity::new(barrier.clone(), barrier.view(IDENTITY_STORAGE), parts.metrics.clone(), changes);
+    let identity = identity.on_node_with(OidcState::new(parts.membership.roles()));
+    invalidator.add(IDENTITY_STORAGE, OIDC, identity.oidc.clone());
+    Arc::new(identity)
 }
 
 /// Creates the external keys, whose connections follow commits from now on.

@@ -420,9 +420,6 @@ pub struct Login {
     pub alias: Option<Alias>,
     /// The display name in audit entries and `lookup`, without the mount's prefix.
     pub display_name: String,
-    /// The names of the caller's groups in the auth method; `None` for a method without groups. The entity becomes a
-    /// member of the external groups with these aliases, and of no others of this mount.
-    pub groups: Option<Vec<String>>,
     /// The token's policies, before `default` is added.
     pub policies: Vec<String>,
     /// Metadata of the token for audit entries and templates.

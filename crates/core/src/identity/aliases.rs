@@ -7,7 +7,8 @@ use keepfast_framework::{Error, Result, Timestamp};
 use keepfast_storage::Tx;
 
 use super::metadata::checked_name;
-use super::record::{Entity, EntityAlias};
+use super::names::alias_key;
+use super::record::{ALIASES, Entity, EntityAlias};
 use super::store::Identity;
 
 /// A written alias. Absent parts of an existing alias stay.
@@ -47,18 +48,18 @@ impl Identity {
     /// 400 when a part of the change is missing or names nothing, and when the alias or the mount is taken.
     pub(super) async fn plan_alias(&self, tx: &mut Tx, change: AliasChange, now: Timestamp) -> Result<PlannedAlias> {
         let AliasChange { id, name, mount_accessor, entity, custom_metadata } = change;
-        let owner = match (&id, &name, &mount_accessor) {
+        let (owner, known) = match (&id, &name, &mount_accessor) {
             (Some(id), ..) => {
                 let owner = self.entity_of_alias_id(tx, id).await?;
-                Some(owner.ok_or_else(|| Error::invalid("invalid alias ID provided"))?)
+                (Some(owner.ok_or_else(|| Error::invalid("invalid alias ID provided"))?), id.clone())
             }
-            (None, Some(name), Some(accessor)) => self.entity_of_alias(tx, accessor, name).await?,
+            (None, Some(name), Some(accessor)) => match self.alias_at(tx, accessor, name).await? {
+                Some((_, key)) => (self.entity(tx, &key.entity).await?, key.id),
+                None => (None, String::new()),
+            },
             _ => return Err(Error::invalid("'id' or 'mount_accessor' and 'name' must be provided")),
         };
-        let known = owner.as_ref().and_then(|owner| match (&id, &mount_accessor) {
-            (Some(id), _) => owner.alias(id),
-            (None, accessor) => owner.alias_at(accessor.as_deref().unwrap_or_default()),
-        });
+        let known = owner.as_ref().and_then(|owner| owner.alias(&known));
         let mut alias = known.cloned().unwrap_or_else(|| EntityAlias::new(now));
         if alias.id.is_empty() {
             alias.id = random::uuid();
@@ -74,8 +75,12 @@ impl Identity {
             None => {}
         }
         checked_name(&alias.name)?;
-        let holder = self.alias_at(tx, &alias.mount_accessor, &alias.name).await?;
-        if holder.is_some_and(|(_, key)| key.id != alias.id) {
+        let place = alias_key(&alias.mount_accessor, &alias.name);
+        let holders = [
+            self.alias_at(tx, &alias.mount_accessor, &alias.name).await?.map(|(_, key)| key),
+            self.read(&ALIASES, tx, &place).await?,
+        ];
+        if holders.into_iter().flatten().any(|key| key.id != alias.id) {
             return Err(Error::invalid("alias with combination of mount accessor and name already exists"));
         }
         let target = match &entity {
@@ -129,7 +134,7 @@ impl Identity {
             }
         };
         self.put_entity(tx, &entity)?;
-        self.put_alias_keys(tx, &entity, at)?;
+        self.put_alias_keys(tx, &entity, at).await?;
         Ok((id, entity))
     }
 

@@ -3,12 +3,13 @@
 //! It is computed at the first use and cached per entity. A commit on any node that could change it makes the cached one
 //! stale before the commit is acknowledged, so a removed member loses access at its next request.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use keepfast_framework::Result;
 use keepfast_storage::ReadTx;
-use quick_cache::UnitWeighter;
+use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::membership::{self, CHILD_OF, MEMBER_OF, Member};
@@ -18,7 +19,7 @@ use crate::invalidation::{CacheOwner, CommittedChange};
 use crate::layout;
 use crate::stamps::{Stamp, Stamps};
 
-/// The number of entities in the cache. One takes about 1 kB.
+/// The most memory of the cache, in KiB. An entity takes about one.
 const CAPACITY: u64 = 16_384;
 /// The number of entities for which the cache allocates room at first.
 const FIRST_ROOM: usize = 64;
@@ -38,7 +39,7 @@ pub(crate) struct Effective {
 
 impl Effective {
     /// Whether no commit has changed it since it was read.
-    pub(crate) fn is_current(&self) -> bool {
+    pub(crate) fn is_unchanged(&self) -> bool {
         self.freshness.is_current(&self.direct)
     }
 
@@ -100,16 +101,34 @@ impl CacheOwner for Changes {
     }
 }
 
+/// The weight of an entry, in KiB.
+#[derive(Clone)]
+struct BySize;
+
+impl Weighter<String, Arc<Effective>> for BySize {
+    fn weight(&self, _: &String, effective: &Arc<Effective>) -> u64 {
+        let pairs = |pairs: &BTreeMap<String, String>| pairs.iter().map(|(k, v)| 64 + k.len() + v.len()).sum::<usize>();
+        let texts = |texts: &[String]| texts.iter().map(|text| 32 + text.len()).sum::<usize>();
+        let entity = &effective.entity;
+        let aliases =
+            entity.aliases.iter().map(|a| 300 + a.name.len() + pairs(&a.metadata) + pairs(&a.custom_metadata));
+        let groups = effective.groups().map(|g| 400 + g.name.len() + pairs(&g.metadata) + texts(&g.policies));
+        let own = entity.name.len() + pairs(&entity.metadata) + texts(&entity.policies) + texts(&entity.merged);
+        let bytes = 500 + own + texts(&effective.policies) + aliases.sum::<usize>() + groups.sum::<usize>();
+        (bytes / 1024 + 1) as u64
+    }
+}
+
 /// Effective identities by the id of the entity, or of one that was merged into it.
 pub(super) struct EffectiveCache {
-    entries: Cache<String, Arc<Effective>>,
+    entries: Cache<String, Arc<Effective>, BySize>,
     changes: Arc<Changes>,
 }
 
 impl EffectiveCache {
     /// An empty cache, which follows `changes`.
     pub(super) fn new(changes: Arc<Changes>) -> Self {
-        EffectiveCache { entries: Cache::with_weighter(FIRST_ROOM, CAPACITY, UnitWeighter), changes }
+        EffectiveCache { entries: Cache::with_weighter(FIRST_ROOM, CAPACITY, BySize), changes }
     }
 }
 
@@ -122,10 +141,12 @@ impl Identity {
         if id.is_empty() {
             return Ok(None);
         }
-        if let Some(known) = self.cache.entries.get(id).filter(|known| known.is_current()) {
+        if let Some(known) = self.cache.entries.get(id).filter(|known| known.is_unchanged()) {
             return Ok(Some(known));
         }
-        let read = Box::pin(self.read_effective(&mut self.barrier.begin_read(), id)).await?.map(Arc::new);
+        // Boxed with its transaction: the future of every request has room for this one.
+        let read = Box::pin(async { self.read_effective(&mut self.barrier.begin_read(), id).await }).await?;
+        let read = read.map(Arc::new);
         match &read {
             Some(effective) => self.cache.entries.insert(id.to_owned(), effective.clone()),
             None => drop(self.cache.entries.remove(id)),

@@ -77,7 +77,7 @@ impl Identity {
     }
 
     /// Writes the keys of one alias of an entity.
-    pub(super) fn put_alias_keys(&self, tx: &mut Tx, entity: &Entity, at: usize) -> Result<()> {
+    pub(super) async fn put_alias_keys(&self, tx: &mut Tx, entity: &Entity, at: usize) -> Result<()> {
         let Some(alias) = entity.aliases.get(at) else { return Ok(()) };
         let key = AliasKey {
             namespace: self.namespace.clone(),
@@ -85,7 +85,11 @@ impl Identity {
             id: alias.id.clone(),
             metadata: alias.metadata.clone(),
         };
-        ALIASES.put_in(tx, &self.view, &alias_key(&alias.mount_accessor, &alias.name), &key)?;
+        // Another spelling of an earlier version may have the place.
+        let folded = alias_key(&alias.mount_accessor, &alias.name);
+        let is_taken = self.read(&ALIASES, tx, &folded).await?.is_some_and(|other| other.id != alias.id);
+        let place = if is_taken { unfolded_alias_key(&alias.mount_accessor, &alias.name) } else { folded };
+        ALIASES.put_in(tx, &self.view, &place, &key)?;
         let reference = Reference { id: entity.id.clone(), name: String::new(), namespace: self.namespace.clone() };
         ALIAS_IDS.put_in(tx, &self.view, &alias.id, &reference)
     }

@@ -76,7 +76,7 @@ impl Identity {
             ..EntityAlias::new(now)
         });
         self.put_entity(tx, &entity)?;
-        self.put_alias_keys(tx, &entity, entity.aliases.len() - 1)?;
+        self.put_alias_keys(tx, &entity, 0).await?;
         Ok(LoginIdentity { entity: entity.id, alias: id, created: true, regrouped: false })
     }
 

@@ -149,7 +149,7 @@ pub(super) async fn containing(tx: &mut ReadTx, view: &View, direct: &[String]) 
     Err(Error::internal("groups nest too deep"))
 }
 
-/// Whether `group` lies in `other` or is that group, and how deep groups would nest with `group` in it.
+/// The groups above or below a group, itself included, and the number of their levels.
 async fn heights(tx: &mut ReadTx, view: &View, start: &str, up: bool) -> Result<(BTreeSet<String>, usize)> {
     let mut seen = BTreeSet::from([start.to_owned()]);
     let (mut level, mut height) = (vec![start.to_owned()], 0);

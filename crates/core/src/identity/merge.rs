@@ -74,7 +74,10 @@ impl Identity {
             self.absorb(tx, &mut target, source, &dropped).await?;
         }
         self.put_entity(tx, &target)?;
-        (0..target.aliases.len()).try_for_each(|at| self.put_alias_keys(tx, &target, at))
+        for at in 0..target.aliases.len() {
+            self.put_alias_keys(tx, &target, at).await?;
+        }
+        Ok(())
     }
 
     async fn absorb(&self, tx: &mut Tx, target: &mut Entity, source: Entity, dropped: &BTreeSet<String>) -> Result<()> {
@@ -163,4 +166,64 @@ fn describe(clashes: &[Clash<'_>]) -> String {
     }
     text.push('\n');
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::namespace::NamespaceId;
+    use keepfast_framework::Timestamp;
+
+    /// An entity with aliases `<entity>-<mount>`.
+    fn entity(id: &str, mounts: &[&str]) -> Entity {
+        let alias = |mount: &&str| EntityAlias {
+            id: format!("{id}-{mount}"),
+            mount_accessor: (*mount).to_owned(),
+            ..EntityAlias::new(Timestamp::EPOCH)
+        };
+        Entity {
+            id: id.to_owned(),
+            name: id.to_owned(),
+            metadata: Default::default(),
+            policies: Vec::new(),
+            aliases: mounts.iter().map(alias).collect(),
+            disabled: false,
+            merged: Vec::new(),
+            namespace: NamespaceId::root(),
+            created: Timestamp::EPOCH,
+            modified: None,
+        }
+    }
+
+    fn dropped(target: &[&str], sources: &[(&str, &[&str])], keep: &[&str]) -> Result<Vec<String>, String> {
+        let sources: Vec<Entity> = sources.iter().map(|(id, mounts)| entity(id, mounts)).collect();
+        let keep: Vec<String> = keep.iter().map(|id| (*id).to_owned()).collect();
+        let dropped = dropped_aliases(&entity("to", target), &sources, &keep);
+        dropped.map(|ids| ids.into_iter().collect()).map_err(|error| error.public().to_owned())
+    }
+
+    #[test]
+    fn a_merge_drops_only_aliases_that_the_caller_did_not_keep() {
+        assert_eq!(dropped(&["a"], &[("x", &["b"]), ("y", &["c"])], &[]).unwrap(), [""; 0]);
+        assert_eq!(dropped(&["a", "b"], &[("x", &["b"])], &["x-b"]).unwrap(), ["to-b"]);
+        assert_eq!(dropped(&["a", "b"], &[("x", &["b"])], &["to-b"]).unwrap(), ["x-b"]);
+        let two = dropped(&["a", "b"], &[("x", &["a", "b"])], &["to-a", "x-b"]).unwrap();
+        assert_eq!(two, ["to-b", "x-a"]);
+    }
+
+    #[test]
+    fn a_merge_with_undecided_clashes_is_refused() {
+        let clash = dropped(&["a"], &[("x", &["a"])], &[]).unwrap_err();
+        assert!(
+            clash.starts_with("2 errors occurred:") && clash.contains("toEntity ID: to, fromEntity ID: x,"),
+            "{clash}"
+        );
+        let undecided = dropped(&["a"], &[("x", &["a"])], &["other"]).unwrap_err();
+        assert!(undecided.ends_with("conflicting_alias_ids_to_keep: x-a, to-a"), "{undecided}");
+        assert!(dropped(&["a"], &[("x", &["a"])], &["x-a", "to-a"]).is_err(), "both");
+        // Several sources are never decided by the list, also if they clash only with each other.
+        assert!(dropped(&["a"], &[("x", &["a"]), ("y", &["b"])], &["x-a"]).is_err());
+        let among = dropped(&["c"], &[("x", &["a"]), ("y", &["a"])], &["x-a"]).unwrap_err();
+        assert!(among.contains("toEntity ID: x, fromEntity ID: y,"), "{among}");
+    }
 }

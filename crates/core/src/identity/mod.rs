@@ -20,6 +20,7 @@
 mod aliases;
 pub(crate) mod convert;
 mod effective;
+mod engine;
 mod entities;
 mod groups;
 mod handlers;
@@ -33,7 +34,9 @@ mod record;
 mod store;
 
 pub(crate) use effective::{Changes, Effective};
-pub(crate) use handlers::IdentityEngine;
+pub(crate) use engine::IdentityEngine;
 pub(crate) use login::LoginIdentity;
+#[cfg(test)]
+pub(crate) use names::unfolded_alias_key as old_alias_key;
 pub(crate) use oidc::{OidcState, delete_expired_codes, rotate_due_keys};
 pub(crate) use store::Identity;

@@ -22,7 +22,7 @@ pub(super) fn alias_key(mount_accessor: &str, name: &str) -> String {
 }
 
 /// The key of an alias in records of earlier versions, which did not fold the name.
-pub(super) fn unfolded_alias_key(mount_accessor: &str, name: &str) -> String {
+pub(crate) fn unfolded_alias_key(mount_accessor: &str, name: &str) -> String {
     format!("{mount_accessor}/{}", key_of_exact(name))
 }
 

@@ -78,7 +78,7 @@ pub(crate) struct CompiledAcl {
 
 impl CompiledAcl {
     fn is_current(&self, generation: u64) -> bool {
-        self.generation == generation && self.entity.as_ref().is_none_or(|entity| entity.is_current())
+        self.generation == generation && self.entity.as_ref().is_none_or(|entity| entity.is_unchanged())
     }
 }
 

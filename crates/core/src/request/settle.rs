@@ -166,7 +166,7 @@ impl Settler {
             None => LoginIdentity::default(),
             Some(alias) => self.identity.entity_of(tx, &mounted.info, alias, now).await?,
         };
-        if let (Some(groups), false) = (&login.groups, login_identity.entity.is_empty()) {
+        if let (Some(groups), false) = (&login.terms.groups, login_identity.entity.is_empty()) {
             let (entity, accessor) = (&login_identity.entity, &mounted.entry.accessor);
             login_identity.regrouped =
                 Box::pin(self.identity.set_external_groups(tx, entity, accessor, groups)).await?;

@@ -456,6 +456,8 @@ const RUN_AT_A_STANDBY: &[&str] = &[
     "auth/token/ lookup",
     "auth/token/ lookup-accessor",
     "auth/token/ lookup-self",
+    "identity/ lookup/entity",
+    "identity/ lookup/group",
     "sys/ audit-hash/{path...}",
     "sys/ capabilities",
     "sys/ capabilities-accessor",

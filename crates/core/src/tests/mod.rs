@@ -21,6 +21,9 @@ pub(crate) mod fixture;
 pub(crate) mod gate;
 #[path = "../../../pgp/src/gnupg.rs"]
 mod gnupg;
+mod identity;
+mod identity_logins;
+mod identity_nodes;
 mod init;
 mod inspect;
 mod lockout;
@@ -51,6 +54,6 @@ mod snapshots;
 mod tls_session;
 mod token_roles;
 pub(crate) mod tokens;
-mod two_nodes;
+pub(crate) mod two_nodes;
 mod unreadable_records;
 mod wrapping;

@@ -8,7 +8,7 @@ use keepfast_framework::duration::parse_nanos;
 use keepfast_framework::fields::{Flag, Int, Pairs, Quoted, Strings, Text, unless_null};
 use keepfast_framework::reply::AuthBlock;
 use keepfast_framework::token_params::{TokenKind, canonical_policies};
-use keepfast_framework::{Cx, Engine as _, Error, Result};
+use keepfast_framework::{Cx, Engine as _, Error, Result, Status};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -283,15 +283,17 @@ async fn entity(
         ..LoginIdentity::default()
     };
     let Some(alias) = req.entity_alias.as_ref().filter(|a| !a.is_empty()) else { return Ok(own()) };
-    let alias = alias.to_lowercase();
-    if !role.is_some_and(|r| r.allows_alias(&alias)) {
+    if !role.is_some_and(|r| r.allows_alias(&alias.to_lowercase())) {
         return Err(Error::invalid("invalid 'entity_alias' value"));
     }
     let mount = cx.mount().clone();
     let now = cx.now();
     let (tx, _) = cx.store();
-    let alias = keepfast_framework::reply::Alias { name: alias, metadata: BTreeMap::new() };
-    unsealed.access.identity.entity_of(tx, &mount, &alias, now).await
+    let alias = keepfast_framework::reply::Alias { name: alias.0.clone(), metadata: BTreeMap::new() };
+    unsealed.access.identity.entity_of(tx, &mount, &alias, now).await.map_err(|error| match error.status() {
+        Status::FORBIDDEN => Error::new(Status::FORBIDDEN, "entity from given entity alias is disabled"),
+        _ => error,
+    })
 }
 
 fn token_path(cx: &Cx, role: Option<&Role>) -> String {

@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::merge::refuse_denied;
 use super::response::{AliasResponse, ListedAlias};
-use super::{ById, IdentityEngine, checked_accessor, checked_length, identity, named, page_of, unsealed};
 use crate::identity::aliases::AliasChange;
+use crate::identity::engine::{
+    ById, IdentityEngine, checked_accessor, checked_length, identity, named, page_of, unsealed,
+};
 use crate::identity::metadata::checked_custom;
 use crate::identity::record::ALIAS_IDS;
 

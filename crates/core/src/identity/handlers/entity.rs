@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::to_raw_value;
 
 use super::response::{EntityResponse, ListedEntity};
-use super::{ById, ByName, IdentityEngine, checked_length, identity, named, page_of, sorted_page, unsealed};
+use crate::identity::engine::{
+    ById, ByName, IdentityEngine, checked_length, identity, named, page_of, sorted_page, unsealed,
+};
 use crate::identity::metadata::{checked, checked_policies};
 use crate::identity::record::{ENTITIES, ENTITY_NAMES};
 

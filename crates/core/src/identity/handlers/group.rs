@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::to_raw_value;
 
 use super::response::{GroupResponse, ListedGroup};
-use super::{ById, ByName, IdentityEngine, checked_length, identity, named, page_of, sorted_page, unsealed};
+use crate::identity::engine::{
+    ById, ByName, IdentityEngine, checked_length, identity, named, page_of, sorted_page, unsealed,
+};
 use crate::identity::membership::{self, MOST_CHANGES, Member};
 use crate::identity::metadata::{checked, checked_policies};
 use crate::identity::record::{GROUP_NAMES, GROUPS, Group, GroupKind};
@@ -145,7 +147,6 @@ async fn set_member_groups(identity: &Identity, tx: &mut Tx, group: &Group, want
     if wanted.len() > MOST {
         return Err(Error::invalid(format!("a group has at most {MOST} groups as members")));
     }
-    // The former members go first, so that an exchange of two groups is no cycle.
     let current: BTreeSet<String> =
         membership::members(tx, &identity.view, Member::Group, &group.id).await?.into_iter().collect();
     for id in wanted.difference(&current) {

@@ -12,7 +12,9 @@ use serde::Deserialize;
 
 use super::alias::Written;
 use super::response::{AliasResponse, ListedAlias};
-use super::{ById, IdentityEngine, checked_accessor, checked_length, identity, named, page_of, unsealed};
+use crate::identity::engine::{
+    ById, IdentityEngine, checked_accessor, checked_length, identity, named, page_of, unsealed,
+};
 use crate::identity::metadata::checked_name;
 use crate::identity::names::fold;
 use crate::identity::record::{GROUP_ALIAS_IDS, Group, GroupAlias, GroupKind};

@@ -7,7 +7,8 @@ use keepfast_framework::{Cx, Error, Result, Routes};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{IdentityEngine, entity, group, identity, named};
+use super::{entity, group};
+use crate::identity::engine::{IdentityEngine, identity, named};
 
 const ENTITY: Help = Help {
     synopsis: "Finds an entity by its id, its name, or the id or the name of an alias.",

@@ -6,7 +6,7 @@ use keepfast_framework::{Cx, Error, Result, Routes};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{IdentityEngine, call, identity, named};
+use crate::identity::engine::{IdentityEngine, call, identity, named};
 use crate::layout::IDENTITY_MOUNT;
 
 const MERGE: Help = Help {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::records::{ALLOW_ALL, ASSIGNMENTS, Assignment, CLIENTS_OF_ASSIGNMENT, assignment, bounded, references};
 use super::{ByName, names};
 use crate::identity::effective::Effective;
-use crate::identity::handlers::IdentityEngine;
+use crate::identity::engine::IdentityEngine;
 
 const ASSIGNMENT: Help = Help { synopsis: "Reads, creates, changes and deletes an assignment.", description: "" };
 const LIST: Help = Help { synopsis: "Lists the assignments.", description: "" };

@@ -11,7 +11,7 @@ use super::oauth_error::{self, OAuthError};
 use super::pkce::Challenge;
 use super::records::{Client, ClientType, Code, LONGEST_TEXT, client_of_id, provider};
 use super::{assignment, codes, redirect, scope};
-use crate::identity::handlers::{IdentityEngine, call};
+use crate::identity::engine::{IdentityEngine, call};
 
 const HELP: Help = Help {
     synopsis: "Returns an authorization code for a client.",

@@ -18,7 +18,7 @@ use super::records::{
 use super::ring::DEFAULT_KEY;
 use super::stored::secret_text;
 use super::{ByName, names, with_info};
-use crate::identity::handlers::IdentityEngine;
+use crate::identity::engine::IdentityEngine;
 
 const CLIENT: Help = Help { synopsis: "Reads, creates, changes and deletes a client.", description: "" };
 const LIST: Help = Help { synopsis: "Lists the clients.", description: "" };

@@ -16,7 +16,7 @@ use super::records::{CLIENTS_OF_KEY, CONFIG, Config, Provider, ROLES_OF_KEY, cli
 use super::ring::KEYS;
 use super::state::KeySet;
 use super::{ByName, algorithm, issuer, oauth_error};
-use crate::identity::handlers::{IdentityEngine, identity};
+use crate::identity::engine::{IdentityEngine, identity};
 
 const CONFIGURE: Help = Help { synopsis: "Reads and writes the issuer of identity tokens.", description: "" };
 const DISCOVERY: Help = Help { synopsis: "Returns the discovery document.", description: "" };

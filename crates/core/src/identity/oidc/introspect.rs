@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::jws::{Claims, Unverified};
 use super::ring::KEYS;
 use super::{issuer, oauth_error};
-use crate::identity::handlers::{IdentityEngine, identity, named};
+use crate::identity::engine::{IdentityEngine, identity, named};
 
 const HELP: Help = Help { synopsis: "Verifies an identity token.", description: "" };
 const INVALID: &str = "error validating claims: go-jose/go-jose/jwt: validation failed,";

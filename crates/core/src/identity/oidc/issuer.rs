@@ -4,7 +4,7 @@ use keepfast_framework::{Cx, Error, Result};
 
 use super::records::CONFIG;
 use super::redirect::is_issuer;
-use crate::identity::handlers::unsealed;
+use crate::identity::engine::unsealed;
 
 /// The warning of a write of an issuer.
 const WARNING: &str = "If \"issuer\" is set explicitly, all tokens must be validated against that address, including \

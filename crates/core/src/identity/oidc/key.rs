@@ -13,7 +13,7 @@ use super::records::{
 };
 use super::ring::{DEFAULT_KEY, KEYS, KeyRecord, KeySettings, SigningKey};
 use super::{ByName, names};
-use crate::identity::handlers::IdentityEngine;
+use crate::identity::engine::IdentityEngine;
 
 const KEY: Help = Help { synopsis: "Reads, creates, changes and deletes a key of identity tokens.", description: "" };
 const LIST: Help = Help { synopsis: "Lists the keys of identity tokens.", description: "" };

@@ -49,7 +49,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use codes::delete_expired as delete_expired_codes;
 pub(crate) use state::{OidcState, rotate_due_keys};
 
-use super::handlers::IdentityEngine;
+use super::engine::IdentityEngine;
 
 /// The prefixes of records with private keys and client secrets, which seal wrap encrypts.
 pub(super) const WRAPPED: [&str; 2] = [ring::KEY_FOLDER, "oidc/client/"];

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::records::{DEFAULT_PROVIDER, PROVIDERS, PROVIDERS_OF_SCOPE, Provider, SCOPES, bounded, provider, refer};
 use super::{ByName, claims, issuer, names, with_info};
-use crate::identity::handlers::{IdentityEngine, named};
+use crate::identity::engine::{IdentityEngine, named};
 
 const PROVIDER: Help = Help { synopsis: "Reads, creates, changes and deletes a provider.", description: "" };
 const LIST: Help = Help { synopsis: "Lists the providers.", description: "" };

@@ -12,7 +12,7 @@ use super::id_token::{self, IdToken};
 use super::records::{LONGEST_TEXT, ROLES, ROLES_OF_KEY, Role, ensure_ring, key_settings, refer, ring};
 use super::ring::KeySettings;
 use super::{ByName, claims, issuer, names};
-use crate::identity::handlers::{IdentityEngine, identity, named};
+use crate::identity::engine::{IdentityEngine, identity, named};
 
 const ROLE: Help = Help { synopsis: "Reads, creates, changes and deletes a role of identity tokens.", description: "" };
 const LIST: Help = Help { synopsis: "Lists the roles of identity tokens.", description: "" };

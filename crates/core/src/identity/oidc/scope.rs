@@ -11,7 +11,7 @@ use super::claims::Source;
 use super::jws::Claims;
 use super::records::{LONGEST_TEXT, PROVIDERS_OF_SCOPE, Provider, SCOPES, Scope, references};
 use super::{ByName, claims, names};
-use crate::identity::handlers::IdentityEngine;
+use crate::identity::engine::IdentityEngine;
 
 const SCOPE: Help = Help { synopsis: "Reads, creates, changes and deletes a scope.", description: "" };
 const LIST: Help = Help { synopsis: "Lists the scopes.", description: "" };

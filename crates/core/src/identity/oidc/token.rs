@@ -22,7 +22,7 @@ use super::records::{Client, ClientType, Code, Provider, client_of_id, provider,
 use super::ring::KeyRecord;
 use super::stored::secret_text;
 use super::{assignment, codes, issuer, scope};
-use crate::identity::handlers::{IdentityEngine, call};
+use crate::identity::engine::{IdentityEngine, call};
 use crate::token::create::Spec;
 use crate::token::{Authority, UserinfoGrant};
 

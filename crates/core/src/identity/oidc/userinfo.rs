@@ -10,7 +10,7 @@ use super::jws::Claims;
 use super::oauth_error::{self, OAuthError, UNAUTHORIZED};
 use super::records::{client_of_id, provider};
 use super::{ByName, assignment, scope};
-use crate::identity::handlers::{IdentityEngine, call};
+use crate::identity::engine::{IdentityEngine, call};
 
 const HELP: Help = Help {
     synopsis: "Returns the claims of the entity of an access token.",
