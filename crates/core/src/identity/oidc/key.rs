@@ -19,8 +19,8 @@ const KEY: Help = Help { synopsis: "Reads, creates, changes and deletes a key of
 const LIST: Help = Help { synopsis: "Lists the keys of identity tokens.", description: "" };
 const ROTATE: Help = Help {
     synopsis: "Rotates a key of identity tokens.",
-    description: "The next key, which is already published, becomes the signing key. The former one stays published for \
-        the verification_ttl.",
+    description: "The next key, which is already published, becomes the signing key. The former one stays published \
+        for the verification_ttl.",
 };
 
 /// The maximum number of client ids that may use a key.
@@ -41,7 +41,7 @@ struct Write {
     /// Seconds between rotations, at least 60. Default: 24 hours.
     #[serde(default, deserialize_with = "unless_null")]
     rotation_period: Option<Seconds>,
-    /// Seconds for which a key stays published after its rotation, at most ten times the rotation_period. Default: 24 hours.
+    /// Seconds for which a key stays published after its rotation, at most ten rotation periods. Default: 24 hours.
     #[serde(default, deserialize_with = "unless_null")]
     verification_ttl: Option<Seconds>,
     /// Comma-separated ids of the clients that may use the key, `*` for all. Default: none.
@@ -93,7 +93,8 @@ async fn write(_: &IdentityEngine, cx: &mut Cx, req: Write) -> Result<()> {
 async fn check_referring_ttls(cx: &mut Cx, name: &str, ttl: u64) -> Result<()> {
     let refused = |by: &str| {
         let text = format!(
-            "unable to update key {name:?} because it is currently referenced by one or more {by} greater than {ttl} seconds"
+            "unable to update key {name:?} because it is currently referenced by one or more {by} greater than {ttl} \
+             seconds"
         );
         Err(Error::invalid(text))
     };

@@ -2,7 +2,7 @@
 //!
 //! | key, below `identity/oidc/` | record |
 //! |---|---|
-//! | `key/<name>` | a [`ring::KeyRecord`]: settings, the signing key, the next one, and retired public keys |
+//! | `key/<name>` | a [`ring::KeyRecord`]: the signing key, the next one, and retired public keys |
 //! | `role/<name>`, `scope/<name>`, `assignment/<name>`, `provider/<name>`, `client/<name>` | see [`records`] |
 //! | `client-id/<id>` | the name of the client |
 //! | `code/<keyed hash>` | an authorization code, for five minutes or until its first exchange |

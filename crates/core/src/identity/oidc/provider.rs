@@ -88,7 +88,8 @@ async fn check_scopes(cx: &mut Cx, scopes: &[String]) -> Result<()> {
             if let Some(other) = by.insert(claim.clone(), name) {
                 cx.warn(format!(
                     "Found scope templates with conflicting top-level keys: conflict {claim:?} in scopes {other:?}, \
-                     {name:?}. This may result in an error if the scopes are requested in an OIDC Authentication Request."
+                     {name:?}. This may result in an error if the scopes are requested in an OIDC Authentication \
+                     Request."
                 ));
             }
         }

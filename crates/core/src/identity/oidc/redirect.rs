@@ -1,7 +1,7 @@
 //! The rules for redirect URIs and issuers.
 
-/// Whether the redirect URI of a request is one that the client has registered: the same text, or for a loopback address
-/// the same with another port (RFC 8252, 7.3).
+/// Whether the redirect URI of a request is one that the client has registered: the same text, or for a loopback
+/// address the same with another port (RFC 8252, 7.3).
 pub(super) fn is_allowed(registered: &[String], requested: &str) -> bool {
     let loopback = Loopback::parse(requested);
     let same_but_port = |known: &str| loopback.is_some() && Loopback::parse(known) == loopback;

@@ -145,8 +145,8 @@ async fn grantor(cx: &mut Cx, req: &Exchange) -> Checked<Grantor> {
     Ok(Ok(Grantor { provider, client, key, now: cx.now() }))
 }
 
-/// The id and the secret in `Authorization: Basic`. Ids and secrets have no characters that the form encoding of RFC 6749
-/// changes.
+/// The id and the secret in `Authorization: Basic`. Ids and secrets have no characters that the form encoding of RFC
+/// 6749 changes.
 fn basic_credentials(text: &str) -> Option<(String, SecretText)> {
     let decoded = SecretBytes::new(STANDARD.decode(text).ok()?);
     let (id, secret) = std::str::from_utf8(decoded.expose()).ok()?.split_once(':')?;
