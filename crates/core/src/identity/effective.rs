@@ -203,12 +203,4 @@ impl Identity {
     pub(crate) async fn allows_tokens_of(&self, entity: &str) -> Result<bool> {
         Ok(entity.is_empty() || self.effective(entity).await?.is_some_and(|effective| !effective.entity.disabled))
     }
-
-    /// The policies that an entity adds to its tokens now: first those of the entity, then those of its groups.
-    ///
-    /// # Errors
-    /// As [`Identity::effective`].
-    pub(crate) async fn policies_of(&self, entity: &str) -> Result<Vec<String>> {
-        Ok(self.effective(entity).await?.map(|effective| effective.policies.clone()).unwrap_or_default())
-    }
 }
