@@ -114,19 +114,23 @@ fn edge_response(response: Response) -> EdgeResponse {
         decided: code(response.decided()),
         // As on OpenBao a redirect has no body and no type of it.
         content_type: headers.location.is_none().then(|| response.content_type().clone()),
-        headers: of_cluster(headers),
+        headers: further_headers(headers),
         file: response.file().cloned(),
         body: response.into_body(),
     }
 }
 
-/// The headers of a node of a cluster.
-fn of_cluster(headers: &ResponseHeaders) -> Vec<(HeaderName, HeaderValue)> {
+/// The headers of a node of a cluster and of the handler.
+fn further_headers(headers: &ResponseHeaders) -> Vec<(HeaderName, HeaderValue)> {
     let text = |name, text: Option<&str>| Some((name, HeaderValue::from_str(text?).ok()?));
     let index = text(HeaderName::from_static("x-vault-index"), headers.index.as_deref());
     let location = text(LOCATION, headers.location.as_deref());
     let retry_after = headers.retry_after.map(|seconds| (RETRY_AFTER, HeaderValue::from(seconds)));
-    [index, location, retry_after].into_iter().flatten().collect()
+    let further = headers
+        .further
+        .iter()
+        .filter_map(|(name, value)| Some((HeaderName::from_static(name), HeaderValue::from_str(value).ok()?)));
+    [index, location, retry_after].into_iter().flatten().chain(further).collect()
 }
 
 /// The turn of an upload.

@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::fields::go_duration;
-use keepfast_framework::{AuditedHeader, ClusterPart, StateIndex};
+use keepfast_framework::{AuditedHeader, Authorization, ClusterPart, StateIndex};
 
 use super::edge_response::EdgeResponse;
 use crate::config::Forwarded;
@@ -126,6 +126,22 @@ pub(crate) fn token(headers: &HeaderMap, longest: usize) -> Result<Option<Secret
     }
     let text = std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes).into_owned(), str::to_owned);
     Ok(Some(SecretString::new(text)))
+}
+
+/// The `Authorization` header apart from the token; credentials that are longer than a token may be are ignored.
+pub(crate) fn authorization(headers: &HeaderMap, longest: usize) -> Authorization {
+    let Some(value) = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes) else { return Authorization::None };
+    if value.starts_with(b"Bearer ") {
+        let has_own = headers.get(TOKEN).is_some_and(|own| !own.as_bytes().trim_ascii().is_empty());
+        return if has_own { Authorization::None } else { Authorization::Bearer };
+    }
+    match value.split_at_checked(6) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case(b"Basic ") && rest.len() <= longest => {
+            let text = std::str::from_utf8(rest.trim_ascii()).map(str::to_owned);
+            text.map_or(Authorization::None, |text| Authorization::Basic(SecretString::new(text)))
+        }
+        _ => Authorization::None,
+    }
 }
 
 /// An upper bound of the bytes of the header values that a request keeps: in memory or in its response, and again where
