@@ -12,6 +12,7 @@
 //! | `sys/config/`, `sys/quotas/` | `StoredRules` | applies the rules of admission |
 //! | `sys/policy/` | `Policies` | invalidates compiled policies |
 //! | `identity/` | `Changes` | invalidates the effective identity of entities: of one, or at a change of a group of all in groups |
+//! | `identity/oidc/` | `OidcState` | drops the key sets and the time of the next rotation of a key |
 //! | `token/id/`, `token/` | `Tokens`, `Leases` | drops the token; updates the expiry queue, counts and quarantine |
 //! | `sys/lockout/`, `sys/lockout-unknown/` | `Lockout` | locks and unlocks |
 //! | `sys/external-key/config/` | `ExternalKeys` | closes the connection of the config |

@@ -21,6 +21,8 @@ pub(crate) const SYSTEM_STORAGE: &str = "sys/";
 pub(crate) const TOKEN_STORAGE: &str = "token/";
 /// Entities, aliases and groups.
 pub(crate) const IDENTITY_STORAGE: &str = "identity/";
+/// The records of the OIDC provider, below [`IDENTITY_STORAGE`].
+pub(crate) const OIDC: &str = "oidc/";
 /// Salts and audit devices that the API has created.
 pub(crate) const AUDIT_STORAGE: &str = "audit/";
 

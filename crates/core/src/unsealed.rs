@@ -14,11 +14,11 @@ use crate::audit::{Broker, stored_devices};
 use crate::cluster::restored;
 use crate::external_keys::ExternalKeys;
 use crate::external_keys::record::CONFIG_FOLDER;
-use crate::identity::{Changes, Identity};
+use crate::identity::{Changes, Identity, OidcState};
 use crate::invalidation::{Invalidator, WatchedBarrier};
 use crate::layout::{
-    AUDIT_DEVICES, AUDIT_STORAGE, ENGINE_STORAGE, IDENTITY_STORAGE, LOCKS, MOUNT_ENTRIES, POLICIES, SYSTEM_STORAGE,
-    TOKEN_STORAGE, TOKENS, UNKNOWN_LOCKS,
+    AUDIT_DEVICES, AUDIT_STORAGE, ENGINE_STORAGE, IDENTITY_STORAGE, LOCKS, MOUNT_ENTRIES, OIDC, POLICIES,
+    SYSTEM_STORAGE, TOKEN_STORAGE, TOKENS, UNKNOWN_LOCKS,
 };
 use crate::lease::{DeletedMounts, ExpiryWorker, IndexTidier, LeaseRevoker, Leases, PathRevoker, Renewer};
 use crate::lockout::{Lockout, UnknownNames};
@@ -146,7 +146,7 @@ impl Unsealed {
 
         let policies = Policies::new(&barrier, system.clone(), clock.clone(), metrics.clone());
         invalidator.add(SYSTEM_STORAGE, POLICIES, policies.clone());
-        let identity = register_identity(&barrier, metrics, &invalidator);
+        let identity = register_identity(&barrier, parts, &invalidator);
 
         let directory = parts.node_directory().map(|own| own.directory);
         let leases = Leases::new(&barrier, token_view.clone(), directory, clock.clone(), metrics.clone());
@@ -206,10 +206,13 @@ impl Unsealed {
 }
 
 /// Creates the records of identity, whose cache follows commits from now on.
-fn register_identity(barrier: &Arc<Barrier>, metrics: &Arc<Metrics>, invalidator: &Invalidator) -> Arc<Identity> {
+fn register_identity(barrier: &Arc<Barrier>, parts: &ServerParts, invalidator: &Invalidator) -> Arc<Identity> {
     let changes = Arc::<Changes>::default();
     invalidator.add(IDENTITY_STORAGE, "", changes.clone());
-    Arc::new(Identity::new(barrier.clone(), barrier.view(IDENTITY_STORAGE), metrics.clone(), changes))
+    let identity = Identity::new(barrier.clone(), barrier.view(IDENTITY_STORAGE), parts.metrics.clone(), changes);
+    let identity = identity.on_node_with(OidcState::new(parts.membership.roles()));
+    invalidator.add(IDENTITY_STORAGE, OIDC, identity.oidc.clone());
+    Arc::new(identity)
 }
 
 /// Creates the external keys, whose connections follow commits from now on.

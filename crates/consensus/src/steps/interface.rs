@@ -61,12 +61,13 @@ pub enum Input {
         /// Whether it has the snapshot.
         ok: bool,
     },
-    /// What [`Effect::ReadLog`] has found. Without entries, the log on the disk does not have them.
+    /// What [`Effect::ReadLog`] has found.
     LogRead {
         /// The first entry that was to be read.
         first: u64,
-        /// The entries from there on.
-        entries: Vec<Entry>,
+        /// The entries from there on. Empty: the log on the disk does not have them, or has damaged ones. `None`: it could not
+        /// be read, and may be readable again.
+        entries: Option<Vec<Entry>>,
     },
     /// A snapshot of the leader is complete, verified and synced beside the current state; the message is its head. If
     /// the effects contain `Install`, it takes the place of the current state, otherwise it is discarded.

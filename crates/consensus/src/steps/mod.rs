@@ -140,7 +140,7 @@ impl Steps {
                 self.node.report_snapshot(to.0, if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure });
             }
             Input::Snapshot { origin, message } => self.snapshot(&origin, message),
-            Input::LogRead { first, entries } => self.log_read(first, &entries),
+            Input::LogRead { first, entries } => self.log_read(first, entries.as_deref()),
             Input::Installed => {}
         }
     }

@@ -38,4 +38,5 @@ pub(crate) use engine::IdentityEngine;
 pub(crate) use login::LoginIdentity;
 #[cfg(test)]
 pub(crate) use names::unfolded_alias_key as old_alias_key;
+pub(crate) use oidc::{OidcState, delete_expired_codes, rotate_due_keys};
 pub(crate) use store::Identity;

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 
 use super::effective::{Changes, EffectiveCache};
 use super::names::{alias_key, name_key, unfolded_alias_key};
+use super::oidc::OidcState;
 use super::record::{
     ALIAS_IDS, ALIASES, AliasKey, ENTITIES, ENTITY_NAMES, Entity, GROUP_ALIAS_IDS, GROUP_ALIASES, GROUP_NAMES, GROUPS,
     Group, MERGED, Namespaced,
@@ -26,6 +27,8 @@ pub(crate) struct Identity {
     pub(super) view: View,
     pub(super) metrics: Arc<Metrics>,
     pub(super) cache: EffectiveCache,
+    /// The state of the OIDC provider in memory.
+    pub(crate) oidc: Arc<OidcState>,
 }
 
 /// The number of names per read of a count.
@@ -34,7 +37,13 @@ const PAGE: usize = 1000;
 impl Identity {
     /// The identity below `view`. `changes` follows its records.
     pub(crate) fn new(barrier: Arc<Barrier>, view: View, metrics: Arc<Metrics>, changes: Arc<Changes>) -> Self {
-        Identity { namespace: NamespaceId::root(), barrier, view, metrics, cache: EffectiveCache::new(changes) }
+        let (namespace, cache) = (NamespaceId::root(), EffectiveCache::new(changes));
+        Identity { namespace, barrier, view, metrics, cache, oidc: Arc::default() }
+    }
+
+    /// The same on a node with this role.
+    pub(crate) fn on_node_with(self, oidc: OidcState) -> Self {
+        Identity { oidc: Arc::new(oidc), ..self }
     }
 
     /// A record of this namespace.

@@ -202,6 +202,9 @@ impl Policies {
             // Authentication refuses such a token; here it has no rights either.
             _ if is_refused => (Arc::new(Acl::compile([], &Subject::default())), Vec::new()),
             Authority::Root => (Arc::new(Acl::Root), Vec::new()),
+            Authority::Policies(_) if record.userinfo.is_some() => {
+                (Arc::new(Acl::compile([], &Subject::default())), Vec::new())
+            }
             Authority::Policies(names) => Box::pin(self.compile(token, names, entity.as_deref(), generation)).await?,
         };
         let caller = Arc::new(Caller {

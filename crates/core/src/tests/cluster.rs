@@ -458,6 +458,8 @@ const RUN_AT_A_STANDBY: &[&str] = &[
     "auth/token/ lookup-self",
     "identity/ lookup/entity",
     "identity/ lookup/group",
+    "identity/ oidc/introspect",
+    "identity/ oidc/provider/{name}/userinfo",
     "sys/ audit-hash/{path...}",
     "sys/ capabilities",
     "sys/ capabilities-accessor",

@@ -43,12 +43,12 @@ pub(crate) enum Event {
         /// Whether it has arrived.
         ok: bool,
     },
-    /// What the log has for a member that is behind, from the entry `first` on; nothing, if it has not that entry.
+    /// What the log has for a member that is behind, from the entry `first` on.
     LogRead {
         /// The first entry that was to be read.
         first: u64,
-        /// The entries.
-        entries: Vec<Entry>,
+        /// The entries; empty if it has not the first one, `None` if it could not be read.
+        entries: Option<Vec<Entry>>,
     },
     /// All frames up to this number are synced.
     Persisted(u64),
