@@ -39,6 +39,8 @@ pub enum Input {
     /// A caller, here or at a follower that calls this node, needs an index at which all commits acknowledged so far are
     /// visible. The id differs for each call. The response is `ReadReady` or `ReadLost`.
     ReadIndex(u64),
+    /// A member waits for what is committed: send it, unless entries have had it.
+    SendCommit,
     /// All frames up to this number are synced.
     Persisted(u64),
     /// The state machine contains all entries up to this index.

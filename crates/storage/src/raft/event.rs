@@ -18,6 +18,8 @@ pub(crate) enum Event {
     Read(Reply<Index>),
     /// The lease is to be renewed before it ends.
     Renew,
+    /// A member waits for what is committed.
+    SendCommit,
     /// A change of the members.
     Change(Box<Change>, Reply<Index>),
     /// A call of [`Consensus::departed`](crate::Consensus::departed).
@@ -52,13 +54,8 @@ pub(crate) enum Event {
     },
     /// All frames up to this number are synced.
     Persisted(u64),
-    /// Entries up to `index` are applied, of this many bytes.
-    Applied {
-        /// The last of them.
-        index: u64,
-        /// Their size.
-        bytes: u64,
-    },
+    /// Entries are applied, among them others than batches, or many of them.
+    Applied,
     /// A snapshot has replaced the state and the log.
     Installed,
     /// A write, a sync or an application of entries failed; the applier knows the reason.
