@@ -107,6 +107,16 @@ pub struct Findings {
     pub numbers: String,
 }
 
+impl Findings {
+    /// Counts a check that holds, or notes what does not.
+    fn require(&mut self, holds: bool, what: impl FnOnce() -> String) {
+        match holds {
+            true => self.passed += 1,
+            false => self.failures.push(what()),
+        }
+    }
+}
+
 /// Runs a campaign, prints what it found and enters it in the ledger.
 pub fn run(campaign: &Campaign) -> Result<bool> {
     let (name, options, found) = match campaign {
