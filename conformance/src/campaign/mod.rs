@@ -49,8 +49,8 @@ pub enum Campaign {
     /// Simulated nodes on failing disks, clocks and links: every read is linearizable, no acknowledged write is lost, all
     /// nodes apply the same, and they serve again afterwards
     Nodes(Options),
-    /// kill -9 during changes of the seals, and seals that fail under load: exactly the listed slots open, nothing is lost,
-    /// no request waits for a seal
+    /// kill -9 during changes of the seals and migrations of a cluster, and seals that fail under load: exactly the listed
+    /// slots open, nothing is lost, no request waits for a seal
     Seals(Options),
     /// A large snapshot on request: saved and restored whole, while the memory of the server does not grow with it
     Snapshots(Options),
