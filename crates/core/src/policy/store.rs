@@ -83,6 +83,25 @@ impl CompiledAcl {
     }
 }
 
+/// The policies that decide for a token, an entity or a list of names.
+pub(crate) struct PolicySubject {
+    /// The names of all policies, stored or not.
+    pub(crate) names: Vec<String>,
+    /// The stored policies.
+    pub(crate) policies: Vec<Arc<Policy>>,
+    /// The values of templates.
+    pub(crate) values: Subject,
+    /// The ACL of all of them.
+    pub(crate) acl: Acl,
+}
+
+impl Default for PolicySubject {
+    fn default() -> Self {
+        let acl = Acl::compile([], &Subject::default());
+        PolicySubject { names: Vec::new(), policies: Vec::new(), values: Subject::default(), acl }
+    }
+}
+
 /// The capabilities of a token, for engines that check other paths.
 struct TokenGrants {
     acl: Arc<Acl>,
@@ -260,6 +279,54 @@ impl Policies {
             shared.insert(all, (generation, acl.clone()));
         }
         Ok((acl, identity_policies))
+    }
+
+    /// The policies of a token, of its entity included.
+    ///
+    /// # Errors
+    /// When storage fails; 403 when a policy of it cannot be read.
+    pub(crate) async fn of_token(&self, token: &Token, identity: &Identity) -> Result<PolicySubject> {
+        let compiled = self.acl_of(token, identity).await?;
+        let Authority::Policies(names) = &token.record.authority else {
+            return Ok(PolicySubject { acl: Acl::Root, ..PolicySubject::default() });
+        };
+        let names = names.iter().chain(&compiled.identity_policies).cloned().collect();
+        let entity = identity.entity(&mut self.barrier.begin_read(), &token.record.entity_id).await?;
+        self.compiled_subject(names, subject(entity.as_ref(), token)).await
+    }
+
+    /// The policies of an entity itself.
+    ///
+    /// # Errors
+    /// When storage fails; 403 when a policy of it cannot be read.
+    pub(crate) async fn of_entity(&self, id: &str, identity: &Identity) -> Result<Option<PolicySubject>> {
+        let Some(entity) = identity.entity(&mut self.barrier.begin_read(), id).await? else { return Ok(None) };
+        let identity::Entity { id, name, metadata, policies, .. } = entity;
+        let values = Subject { entity: Some(Entity { id, name, metadata }), ..Subject::default() };
+        self.compiled_subject(policies, values).await.map(Some)
+    }
+
+    /// The policies of these names, without an identity; none when one is missing.
+    ///
+    /// # Errors
+    /// When storage fails; 403 when a policy cannot be read.
+    pub(crate) async fn of_names(&self, names: Vec<String>) -> Result<Option<PolicySubject>> {
+        let subject = self.compiled_subject(names, Subject::default()).await?;
+        Ok(Some(subject).filter(|subject| subject.policies.len() == subject.names.len()))
+    }
+
+    async fn compiled_subject(&self, mut names: Vec<String>, values: Subject) -> Result<PolicySubject> {
+        names.sort();
+        names.dedup();
+        let mut policies = Vec::with_capacity(names.len());
+        for name in &names {
+            policies.extend(self.parsed(name).await?);
+        }
+        if policies.iter().any(|policy| policy.unreadable) {
+            return Err(Error::denied().because("a stored policy of the subject cannot be read"));
+        }
+        let acl = Acl::compile(policies.iter().map(Arc::as_ref), &values);
+        Ok(PolicySubject { names, policies, values, acl })
     }
 
     /// Logs the stored policies that exceed newer limits or cannot be read.
