@@ -27,11 +27,6 @@ path "sys/capabilities-self" {
     capabilities = ["update"]
 }
 
-# Explain why the policies of this token allow or deny a request.
-path "sys/policies/explain" {
-    capabilities = ["update"]
-}
-
 # Read the entity of this token.
 path "identity/entity/id/{{identity.entity.id}}" {
     capabilities = ["read"]

@@ -450,7 +450,7 @@ mod tests {
     #[test]
     fn each_mistake_is_found_at_its_place() {
         for (text, mounts, expected) in [
-            ("path \"a\" {", false, vec![("syntax", 1, 11)]),
+            ("path \"a\" {", false, vec![("syntax", 1, 12)]),
             (&rule("secret/app", "\"read\""), true, vec![("kv_data_prefix", 1, 6)]),
             (&rule("secret/data*", "\"read\""), true, vec![]),
             (&rule("secret/+/app", "\"read\""), true, vec![]),
