@@ -402,7 +402,8 @@ impl Rows<'_> {
         let folder = format!("{plain}/");
         let spellings = [self.within, plain, folder.as_str()];
         let rows = spellings.iter().filter_map(|path| self.row(operation, path));
-        rows.filter(|row| row.operation(operation).is_some()).map(|row| row.access).next()
+        // A fallback row only describes the other paths of the mount.
+        rows.filter(|row| !row.fallback && row.operation(operation).is_some()).map(|row| row.access).next()
     }
 
     /// Whether an operation of the path has a parameter of this name.
