@@ -177,6 +177,7 @@ impl<E: Send + Sync + 'static> Routes<E> {
                 fallback: false,
                 names_only: false,
                 stores_body: false,
+                nested: None,
                 final_slash: false,
                 name_may_end_in_slash: false,
                 found_by_lists: false,
@@ -351,6 +352,12 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
         self
     }
 
+    /// Lets policies constrain the fields of the object in `parameter` by `parameter.field`; see [`RowInfo::nested`].
+    pub fn nested(self, parameter: &'static str) -> Self {
+        self.row.info.nested = Some(parameter);
+        self
+    }
+
     /// Only for paths whose captures, except `urlalgorithm`, `version` and the rest of a path, are names ([`is_name`]):
     /// any other path is unsupported.
     pub fn names_only(self) -> Self {
@@ -463,6 +470,7 @@ impl Table {
         for row in &mut rows {
             for operation in &mut row.operations {
                 operation.stores_body = row.stores_body;
+                operation.nested = row.nested;
             }
         }
         let mut order: Vec<(usize, Pattern)> =

@@ -82,6 +82,25 @@ impl CompiledAcl {
     }
 }
 
+/// The policies that decide for a token, an entity or a list of names.
+pub(crate) struct PolicySubject {
+    /// The names of all policies, stored or not.
+    pub(crate) names: Vec<String>,
+    /// The stored policies.
+    pub(crate) policies: Vec<Arc<Policy>>,
+    /// The values of templates.
+    pub(crate) values: Subject,
+    /// The ACL of all of them.
+    pub(crate) acl: Acl,
+}
+
+impl Default for PolicySubject {
+    fn default() -> Self {
+        let acl = Acl::compile([], &Subject::default());
+        PolicySubject { names: Vec::new(), policies: Vec::new(), values: Subject::default(), acl }
+    }
+}
+
 /// The capabilities of a token, for engines that check other paths.
 struct TokenGrants {
     acl: Arc<Acl>,
@@ -255,6 +274,57 @@ impl Policies {
         Ok((acl, identity_policies))
     }
 
+    /// The policies of a token, of its entity included.
+    ///
+    /// # Errors
+    /// When storage fails; 403 when a policy of it cannot be read.
+    pub(crate) async fn of_token(&self, token: &Token, identity: &Identity) -> Result<PolicySubject> {
+        let compiled = self.acl_of(token, identity).await?;
+        let Authority::Policies(names) = &token.record.authority else {
+            return Ok(PolicySubject { acl: Acl::Root, ..PolicySubject::default() });
+        };
+        let entity = compiled.entity.as_deref();
+        let is_refused = !token.record.entity_id.is_empty() && entity.is_none_or(|entity| entity.entity.disabled);
+        if is_refused || token.record.userinfo.is_some() {
+            return self.compiled_subject(Vec::new(), Subject::default()).await;
+        }
+        let names = names.iter().chain(&compiled.identity_policies).cloned().collect();
+        self.compiled_subject(names, subject(entity, token)).await
+    }
+
+    /// The policies of an entity and of its groups; none while it is disabled.
+    ///
+    /// # Errors
+    /// When storage fails; 403 when a policy of it cannot be read.
+    pub(crate) async fn of_entity(&self, id: &str, identity: &Identity) -> Result<Option<PolicySubject>> {
+        let Some(effective) = identity.effective(id).await? else { return Ok(None) };
+        let policies = if effective.entity.disabled { Vec::new() } else { effective.policies.clone() };
+        self.compiled_subject(policies, subject_of_entity(&effective)).await.map(Some)
+    }
+
+    /// The policies of these names, without an identity; none when one is missing.
+    ///
+    /// # Errors
+    /// When storage fails; 403 when a policy cannot be read.
+    pub(crate) async fn of_names(&self, names: Vec<String>) -> Result<Option<PolicySubject>> {
+        let subject = self.compiled_subject(names, Subject::default()).await?;
+        Ok(Some(subject).filter(|subject| subject.policies.len() == subject.names.len()))
+    }
+
+    async fn compiled_subject(&self, mut names: Vec<String>, values: Subject) -> Result<PolicySubject> {
+        names.sort();
+        names.dedup();
+        let mut policies = Vec::with_capacity(names.len());
+        for name in &names {
+            policies.extend(self.parsed(name).await?);
+        }
+        if policies.iter().any(|policy| policy.unreadable) {
+            return Err(Error::denied().because("a stored policy of the subject cannot be read"));
+        }
+        let acl = Acl::compile(policies.iter().map(Arc::as_ref), &values);
+        Ok(PolicySubject { names, policies, values, acl })
+    }
+
     /// Logs the stored policies that exceed newer limits or cannot be read.
     pub(crate) async fn log_limits(&self) -> Result<()> {
         let mut tx = self.barrier.begin_read();
@@ -335,6 +405,17 @@ impl CacheOwner for Policies {
 /// it.
 fn subject(effective: Option<&Effective>, token: &Token) -> Subject {
     let Some(effective) = effective else { return Subject::default() };
+    let alias = effective.entity.alias(&token.record.alias).map(|a| Alias {
+        mount_accessor: a.mount_accessor.clone(),
+        id: a.id.clone(),
+        name: a.name.clone(),
+        metadata: a.metadata.clone(),
+        custom_metadata: a.custom_metadata.clone(),
+    });
+    Subject { alias, ..subject_of_entity(effective) }
+}
+
+fn subject_of_entity(effective: &Effective) -> Subject {
     let entity = &effective.entity;
     let groups = effective.groups().map(|group| Group {
         id: group.id.clone(),
@@ -343,13 +424,7 @@ fn subject(effective: Option<&Effective>, token: &Token) -> Subject {
     });
     Subject {
         entity: Some(Entity { id: entity.id.clone(), name: entity.name.clone(), metadata: entity.metadata.clone() }),
-        alias: entity.alias(&token.record.alias).map(|a| Alias {
-            mount_accessor: a.mount_accessor.clone(),
-            id: a.id.clone(),
-            name: a.name.clone(),
-            metadata: a.metadata.clone(),
-            custom_metadata: a.custom_metadata.clone(),
-        }),
+        alias: None,
         groups: groups.collect(),
     }
 }
