@@ -185,6 +185,7 @@ impl<E: Send + Sync + 'static> Routes<E> {
                 takes_wrapping_token: false,
                 token_in_body: false,
                 raw_body: false,
+                takes_authorization: false,
                 without_leader: false,
                 sealed: false,
                 runs: None,
@@ -297,6 +298,13 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
     /// The body of an update is bytes and no JSON ([`crate::Body::bytes`]); only core's own engines read them.
     pub fn raw_body(self) -> Self {
         self.row.info.raw_body = true;
+        self
+    }
+
+    /// Reads the scheme and the credentials of the `Authorization` header ([`crate::Authorization`]). For other rows the
+    /// members of a cluster do not pass them on.
+    pub fn takes_authorization(self) -> Self {
+        self.row.info.takes_authorization = true;
         self
     }
 

@@ -168,6 +168,8 @@ pub struct RowInfo {
     pub token_in_body: bool,
     /// Whether the body of an update is bytes and no JSON.
     pub raw_body: bool,
+    /// Whether it reads the scheme and the credentials of the `Authorization` header.
+    pub takes_authorization: bool,
     /// Whether a node without a leader runs it on its own state.
     pub without_leader: bool,
     /// Whether it has a handler for a sealed server, without audit.

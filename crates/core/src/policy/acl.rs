@@ -155,7 +155,7 @@ impl Acl {
         }
     }
 
-    /// Whether a rule denies every operation on a path, and not merely no rule allows one.
+    /// Whether a rule denies every operation on a path in any letter case, and not merely no rule allows one.
     pub(crate) fn denies(&self, path: &str, now: Timestamp) -> bool {
         match self {
             Self::Root => false,
@@ -235,8 +235,15 @@ impl Rules {
     }
 
     fn denies(&self, path: &str, now: Timestamp) -> bool {
-        let has_rule = self.grants.find(path, true, |entry| entry.holds(now)).is_some();
-        has_rule && self.grant(path, true, now).is_none()
+        match self.grants.find(path, true, |entry| entry.holds(now)) {
+            Some(_) => self.grant(path, true, now).is_none(),
+            // A denial of another spelling of the path.
+            None => {
+                let folded = fold(path);
+                let holds = |until: &Expiry| until.is_none_or(|until| now < until);
+                self.denials.find(&folded, true, holds).is_some()
+            }
+        }
     }
 
     /// Whether a denial more specific than `rank` covers the path in any letter case.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use keepfast_framework::engine::{Registered, Registry};
 use keepfast_framework::{Kind, Table};
 
-use crate::identity::engine::IdentityEngine;
+use crate::identity::IdentityEngine;
 use crate::sys::System;
 use crate::token::TokenAuth;
 

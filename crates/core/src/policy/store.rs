@@ -1,6 +1,7 @@
 //! Stored policies, and the compiled ACLs of tokens.
 
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -71,9 +72,22 @@ pub(crate) struct CompiledAcl {
     /// The ACL of the token.
     pub(crate) acl: Arc<Acl>,
     /// Policies of its entity and of the groups of that.
-    pub(crate) identity_policies: Vec<String>,
+    pub(crate) identity_policies: IdentityPolicies,
     /// The token as engines see it.
     pub(crate) caller: Arc<Caller>,
+}
+
+/// The policies that an entity gives to a token. All tokens of the entity share them.
+#[derive(Default)]
+pub(crate) struct IdentityPolicies(Option<Arc<Effective>>);
+
+impl Deref for IdentityPolicies {
+    type Target = Vec<String>;
+
+    fn deref(&self) -> &Vec<String> {
+        static NONE: Vec<String> = Vec::new();
+        self.0.as_ref().map_or(&NONE, |effective| &effective.policies)
+    }
 }
 
 impl CompiledAcl {
@@ -219,13 +233,18 @@ impl Policies {
         let is_refused = !record.entity_id.is_empty() && entity.as_ref().is_none_or(|e| e.entity.disabled);
         let (acl, identity_policies) = match &record.authority {
             // Authentication refuses such a token; here it has no rights either.
-            _ if is_refused => (Arc::new(Acl::compile([], &Subject::default())), Vec::new()),
-            Authority::Root => (Arc::new(Acl::Root), Vec::new()),
+            _ if is_refused => (Arc::new(Acl::compile([], &Subject::default())), None),
+            Authority::Root => (Arc::new(Acl::Root), None),
             Authority::Policies(_) if record.userinfo.is_some() => {
-                (Arc::new(Acl::compile([], &Subject::default())), Vec::new())
+                (Arc::new(Acl::compile([], &Subject::default())), None)
             }
-            Authority::Policies(names) => Box::pin(self.compile(token, names, entity.as_deref(), generation)).await?,
+            Authority::Policies(names) => {
+                (Box::pin(self.compile(token, names, entity.as_deref(), generation)).await?, entity.clone())
+            }
         };
+        let identity_policies = IdentityPolicies(identity_policies);
+        // Without the entity no change of it is noticed.
+        let is_kept = record.entity_id.is_empty() || entity.is_some();
         let caller = Arc::new(Caller {
             display_name: record.display_name.clone(),
             entity_id: record.entity_id.clone(),
@@ -235,7 +254,9 @@ impl Policies {
             is_root: record.authority.is_root(),
         });
         let compiled = Arc::new(CompiledAcl { generation, entity, acl, identity_policies, caller });
-        token.acl.store(Some(compiled.clone()));
+        if is_kept {
+            token.acl.store(Some(compiled.clone()));
+        }
         Ok(compiled)
     }
 
@@ -245,9 +266,9 @@ impl Policies {
         names: &[String],
         entity: Option<&Effective>,
         generation: u64,
-    ) -> Result<(Arc<Acl>, Vec<String>)> {
-        let identity_policies = entity.map(|entity| entity.policies.clone()).unwrap_or_default();
-        let mut all: Vec<String> = names.iter().chain(&identity_policies).cloned().collect();
+    ) -> Result<Arc<Acl>> {
+        let of_identity = entity.into_iter().flat_map(|entity| &entity.policies);
+        let mut all: Vec<String> = names.iter().chain(of_identity).cloned().collect();
         all.sort();
         all.dedup();
         let mut policies = Vec::with_capacity(all.len());
@@ -260,7 +281,7 @@ impl Policies {
         }
         let templated = policies.iter().any(|p| p.is_templated());
         if !templated && let Some((_, acl)) = self.shared.read().get(&all).filter(|(g, _)| *g == generation) {
-            return Ok((acl.clone(), identity_policies));
+            return Ok(acl.clone());
         }
         let subject = subject(entity, token);
         let acl = Arc::new(Acl::compile(policies.iter().map(Arc::as_ref), &subject));
@@ -271,7 +292,7 @@ impl Policies {
             }
             shared.insert(all, (generation, acl.clone()));
         }
-        Ok((acl, identity_policies))
+        Ok(acl)
     }
 
     /// The policies of a token, of its entity included.
@@ -288,7 +309,7 @@ impl Policies {
         if is_refused || token.record.userinfo.is_some() {
             return self.compiled_subject(Vec::new(), Subject::default()).await;
         }
-        let names = names.iter().chain(&compiled.identity_policies).cloned().collect();
+        let names = names.iter().chain(compiled.identity_policies.iter()).cloned().collect();
         self.compiled_subject(names, subject(entity, token)).await
     }
 

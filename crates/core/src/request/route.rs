@@ -237,6 +237,13 @@ pub(super) fn is_unauthenticated(mounts: &Mounts, incoming: &Incoming) -> bool {
     access(&mounted, operation, &path[within..], row.as_ref()) == Access::Unauthenticated
 }
 
+/// Whether the row of a request reads its `Authorization` header.
+pub(crate) fn takes_authorization(mounts: &Mounts, incoming: &Incoming) -> bool {
+    let found = find(mounts, incoming.operation, incoming.path.as_str());
+    let row = found.and_then(|found| Some(found.mounted.table.rows().get(found.row?.row)?.takes_authorization));
+    row.unwrap_or(false)
+}
+
 /// The route of a path without a request, for explanations.
 pub(crate) struct FoundRoute {
     /// The mount.
