@@ -157,7 +157,7 @@ fn logged(committed: u64) -> (SimDisk, SegmentedLog) {
 
 fn log_of(entries: Vec<Entry>, committed: u64) -> (SimDisk, SegmentedLog) {
     let disk = SimDisk::new(1);
-    let segments = Segments { disk: Arc::new(disk.clone()), bytes: 1 << 20 };
+    let segments = Segments { disk: Arc::new(disk.clone()), bytes: 1 << 20, ahead: 0 };
     let mut log = SegmentedLog::open(segments, FOUNDING).unwrap();
     let mut frame = Frame::new();
     frame.begin(2, HardState { committed, ..HardState::default() });
