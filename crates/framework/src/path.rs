@@ -244,10 +244,12 @@ impl Pattern {
         self.segments.iter().any(|segment| matches!(segment, Segment::Rest(rest) if rest == name))
     }
 
-    /// Whether `path` lies below this pattern: it equals the pattern, or begins with the text before its first capture.
+    /// Whether `path` lies below this pattern: it matches the pattern, or begins with the text before its only capture,
+    /// which ends the pattern.
     pub fn covers(&self, path: &str) -> bool {
-        match self.source.find('{') {
-            Some(at) => path.starts_with(&self.source[..at]),
+        match self.source.split_once('{') {
+            Some((before, capture)) if capture.find('}') == Some(capture.len() - 1) => path.starts_with(before),
+            Some(_) => self.matches(path).is_some(),
             None => path == self.source,
         }
     }

@@ -90,13 +90,20 @@ impl Identity {
             Some(id) if owner.as_ref().is_some_and(|owner| owner.id == *id) => None,
             Some(id) => {
                 let found = self.entity(tx, id).await?;
-                Some(found.ok_or_else(|| Error::invalid("given 'canonical_id' is not associated with an entity"))?)
+                let text = match &owner {
+                    Some(_) => "given 'canonical_id' is not associated with an entity",
+                    None => "invalid canonical ID",
+                };
+                Some(found.ok_or_else(|| Error::invalid(text))?)
             }
         };
         if let Some(entity) = target.as_ref().or(owner.as_ref())
             && entity.alias_at(&alias.mount_accessor).is_some_and(|other| other.id != alias.id)
         {
-            return Err(Error::invalid("Alias already exists for requested entity and mount accessor"));
+            return Err(Error::invalid(match owner {
+                Some(_) => "Alias cannot be updated as the given entity already has an alias for this mount ",
+                None => "Alias already exists for requested entity and mount accessor",
+            }));
         }
         let moves = target.is_some() || owner.is_none();
         let is_other =

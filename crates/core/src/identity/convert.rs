@@ -70,8 +70,7 @@ impl Identity {
     /// Converts an entity. A damaged record beside it stays as it is, and only what depends on it is refused.
     async fn convert(&self, tx: &mut Tx, mut entity: Entity) -> Result<()> {
         let (id, namespace) = (entity.id.clone(), entity.namespace.clone());
-        let reference =
-            |name: &str| Reference { id: id.clone(), name: name.to_owned(), namespace: namespace.clone() };
+        let reference = |name: &str| Reference { id: id.clone(), name: name.to_owned(), namespace: namespace.clone() };
         let mut is_changed = false;
         for alias in &mut entity.aliases {
             if alias.id.is_empty() {

@@ -18,7 +18,7 @@ pub(super) const DEEPEST: usize = 32;
 /// The maximum number of groups that an entity is in, directly or not.
 const MOST_GROUPS: usize = 10_000;
 
-/// The maximum number of groups that a request with groups as members visits to check that they nest.
+/// The maximum number of groups and memberships that a request reads to check how groups nest.
 const MOST_VISITED: usize = 10_000;
 
 /// The folder of the groups of an entity, by the entity.
@@ -180,7 +180,7 @@ pub(super) async fn containing(tx: &mut ReadTx, view: &View, direct: &[String]) 
 }
 
 /// The groups above or below some groups, those included, and the number of their levels. `left` is the number of groups
-/// that the request may still visit.
+/// and memberships that the request may still read.
 async fn heights<'g>(
     tx: &mut ReadTx,
     view: &View,
@@ -198,7 +198,9 @@ async fn heights<'g>(
             let others = tx.list_verified(view, &folder, &Page::first(*left + 1)).await?;
             let visited = 1 + others.iter().filter(|other| !next.contains(*other)).count();
             *left = left.checked_sub(visited).ok_or_else(|| {
-                Error::invalid(format!("a request visits at most {MOST_VISITED} groups above and below the group"))
+                Error::invalid(format!(
+                    "a request checks at most {MOST_VISITED} groups and memberships above and below a group"
+                ))
             })?;
             // A group below several others is at its greatest depth in the last level.
             next.extend(others);
@@ -240,7 +242,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_groups_that_a_check_of_nesting_visits_are_bound_in_all() {
-        let barrier = keepfast_storage::Barrier::for_tests();
+        let server = crate::tests::fixture::TestServer::new().await;
+        let barrier = server.unsealed().barrier.clone();
         let view = barrier.view("identity/");
         let mut tx = barrier.begin();
         // Each child alone is within the limit.

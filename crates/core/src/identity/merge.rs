@@ -151,7 +151,8 @@ fn clashes<'e>(target: &'e Entity, sources: &'e [Entity]) -> Vec<Clash<'e>> {
     for from in sources {
         for of_from in &from.aliases {
             let others = by_mount.get(of_from.mount_accessor.as_str()).into_iter().flatten();
-            out.extend(others.map(|&(to, of_to)| Clash { to: &to.id, of_to, from, of_from }));
+            let most = if sources.len() > 1 { SHOWN.saturating_sub(out.len()) } else { usize::MAX };
+            out.extend(others.take(most).map(|&(to, of_to)| Clash { to: &to.id, of_to, from, of_from }));
             if sources.len() > 1 && out.len() >= SHOWN {
                 return out;
             }
@@ -223,6 +224,15 @@ mod tests {
         assert_eq!(dropped(&["a", "b"], &[("x", &["b"])], &["to-b"]).unwrap(), ["x-b"]);
         let two = dropped(&["a", "b"], &[("x", &["a", "b"])], &["to-a", "x-b"]).unwrap();
         assert_eq!(two, ["to-b", "x-a"]);
+    }
+
+    #[test]
+    fn clashes_of_several_sources_are_found_up_to_those_shown() {
+        let sources: Vec<Entity> = (0..MOST_MERGED).map(|n| entity(&n.to_string(), &["a", "b"])).collect();
+        let found = clashes(&sources[0], &sources[1..]).len();
+        assert_eq!(found, SHOWN);
+        let error = dropped_aliases(&sources[0], &sources[1..], &[]).unwrap_err();
+        assert!(error.public().starts_with("21 errors occurred:"), "{}", error.public());
     }
 
     #[test]

@@ -345,3 +345,62 @@ async fn names_are_unique_without_regard_to_case() {
         assert_eq!(names.data()["keys"], json!(["three"]));
     }
 }
+
+#[tokio::test]
+async fn sec_the_path_of_one_entity_does_not_write_another() {
+    let server = server().await;
+    let (mine, other) = (
+        created(&server, "identity/entity", json!({ "name": "mine" })).await,
+        created(&server, "identity/entity", json!({ "name": "other" })).await,
+    );
+    server.policy("mine", r#"path "identity/entity/name/*" { capabilities = ["create", "update"] }"#).await;
+    let token = server.token(json!({ "policies": ["mine"] })).await;
+    for path in ["identity/entity/name/mine", "identity/entity/name/unknown"] {
+        for token in [ROOT, token.as_str()] {
+            server.post(path, token, json!({ "id": other, "policies": ["read-a"] })).await.is(400);
+        }
+    }
+    let read = server.get(&format!("identity/entity/id/{other}"), ROOT).await.ok();
+    assert_eq!((&read.data()["name"], &read.data()["policies"]), (&json!("other"), &json!([])));
+    server.post("identity/entity/name/MINE", &token, json!({ "id": mine, "policies": ["read-a"] })).await.ok();
+    server.post("identity/entity/name/new", &token, json!({ "policies": ["read-a"] })).await.ok();
+}
+
+#[tokio::test]
+async fn sec_a_denied_name_of_an_entity_is_denied_in_every_spelling() {
+    let server = server().await;
+    let from = created(&server, "identity/entity", json!({ "name": "from" })).await;
+    let to = created(&server, "identity/entity", json!({ "name": "Boss" })).await;
+    let merges = r#"path "identity/entity/merge" { capabilities = ["update"] }"#;
+    let deny = r#"path "identity/entity/name/bOSS" { capabilities = ["deny"] }"#;
+    server.policy("denied", &format!("{merges} {deny}")).await;
+    let token = server.token(json!({ "policies": ["denied"] })).await;
+    server
+        .post("identity/entity/merge", &token, json!({ "from_entity_ids": [from], "to_entity_id": to }))
+        .await
+        .is(403);
+}
+
+#[tokio::test]
+async fn sec_nobody_renews_a_token_whose_entity_does_not_work() {
+    let server = server().await;
+    let (token, entity) = logged_in(&server, "anna").await;
+    let path = format!("identity/entity/id/{entity}");
+    let renew = async || server.post("auth/token/renew", ROOT, json!({ "token": token })).await;
+    renew().await.ok();
+    write(&server, &path, json!({ "disabled": true })).await;
+    renew().await.is(400);
+    write(&server, &path, json!({ "disabled": false })).await;
+    renew().await.ok();
+    server.delete(&path, ROOT).await.ok();
+    renew().await.is(400);
+}
+
+#[tokio::test]
+async fn sec_an_entity_alias_is_allowed_in_the_form_that_finds_its_entity() {
+    let server = server().await;
+    write(&server, "auth/token/roles/r", json!({ "allowed_entity_aliases": ["οδος"] })).await;
+    server.post("auth/token/create/r", ROOT, json!({ "entity_alias": "οδος" })).await.ok();
+    // In the form of identity this name ends with another sigma, so it is the alias of another entity.
+    server.post("auth/token/create/r", ROOT, json!({ "entity_alias": "ΟΔΟΣ" })).await.is(400);
+}

@@ -219,3 +219,65 @@ async fn entities_of_an_earlier_version_work_and_are_converted() {
         assert!(!tx.is_dirty());
     }
 }
+
+#[tokio::test]
+async fn sec_external_memberships_end_with_the_alias_that_reported_them() {
+    for change in ["delete", "rename", "mount", "move", "merge"] {
+        let server = with_groups().await;
+        set_groups(&server, "one", json!(["dev"])).await;
+        let login = server.post("auth/one/login/anna", "", json!({})).await.ok();
+        assert_eq!(login.body["auth"]["identity_policies"], json!(["one-dev"]));
+        let entity = login.body["auth"]["entity_id"].as_str().unwrap().to_owned();
+        let path = format!("identity/entity/id/{entity}");
+        let alias = server.get(&path, ROOT).await.ok().data()["aliases"][0]["id"].as_str().unwrap().to_owned();
+        let alias_path = format!("identity/entity-alias/id/{alias}");
+        let accessor = server.get("sys/auth/two", ROOT).await.ok().data()["accessor"].clone();
+        let other = server.post("identity/entity", ROOT, json!({ "name": "other" })).await.ok().data()["id"].clone();
+        match change {
+            "delete" => server.delete(&alias_path, ROOT).await.ok(),
+            "rename" => server.post(&alias_path, ROOT, json!({ "name": "carl" })).await.ok(),
+            "mount" => server.post(&alias_path, ROOT, json!({ "mount_accessor": accessor })).await.ok(),
+            "move" => server.post(&alias_path, ROOT, json!({ "canonical_id": other })).await.ok(),
+            _ => {
+                let of_other = server.post("auth/one/login/bert", "", json!({})).await.ok();
+                let of_other = of_other.body["auth"]["entity_id"].clone();
+                let read = server.get(&format!("identity/entity/id/{}", of_other.as_str().unwrap()), ROOT).await.ok();
+                let keep = json!({ "from_entity_ids": [of_other], "to_entity_id": entity,
+                    "conflicting_alias_ids_to_keep": [read.data()["aliases"][0]["id"]] });
+                server.post("identity/entity/merge", ROOT, keep).await.ok()
+            }
+        };
+        assert_eq!(server.get(&path, ROOT).await.ok().data()["group_ids"], json!([]), "{change}");
+        // A token of the former login does not bring them back.
+        server.post("auth/token/renew-self", &login.token(), json!({})).await.ok();
+        assert_eq!(server.get(&path, ROOT).await.ok().data()["group_ids"], json!([]), "{change}");
+    }
+}
+
+#[tokio::test]
+async fn damaged_records_do_not_stop_the_conversion_of_others() {
+    let server = server().await;
+    let unsealed = server.unsealed();
+    let view = unsealed.barrier.view("identity/");
+    let mut tx = unsealed.barrier.begin();
+    let (entity, alias) = (OLD_ENTITY.replace("5f6a7b0c-0000-4000-8000-00000000000a", ""), OLD_ALIAS);
+    let alias = alias.replace("5f6a7b0c-0000-4000-8000-00000000000a", "");
+    tx.put(&view, "entity/5f6a7b0c-0000-4000-8000-000000000001", entity.into());
+    let place = crate::identity::old_alias_key("auth_approle_1", "Role-X");
+    tx.put(&view, &format!("alias/{place}"), alias.into());
+    let damaged = OLD_ENTITY.replace("-000000000001", "-000000000002").replace("-00000000000a", "-00000000000b");
+    let damaged = damaged.replace("Role-X", "role-y").replace("entity_5f6a7b0c", "damaged");
+    tx.put(&view, "entity/5f6a7b0c-0000-4000-8000-000000000002", damaged.into());
+    for key in ["converted", "alias-id/5f6a7b0c-0000-4000-8000-00000000000b"] {
+        tx.put(&view, key, "damaged".into());
+    }
+    let place = crate::identity::old_alias_key("auth_approle_1", "role-y");
+    tx.put(&view, &format!("alias/{place}"), "damaged".into());
+    tx.commit().await.unwrap();
+    convert_entities(&unsealed.barrier).await.unwrap();
+    let first = server.get("identity/entity/name/entity_5f6a7b0c", ROOT).await.ok();
+    let id = first.data()["aliases"][0]["id"].as_str().unwrap();
+    assert_eq!(id.len(), 36, "an id is assigned");
+    server.get(&format!("identity/entity-alias/id/{id}"), ROOT).await.ok();
+    server.get("identity/entity/name/damaged", ROOT).await.ok();
+}

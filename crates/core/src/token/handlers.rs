@@ -207,7 +207,7 @@ struct TokenResponse {
 async fn response_of(cx: &Cx, token: &Token, id: &str) -> Result<Data<TokenResponse>> {
     let record = &token.record;
     let effective = unsealed(cx)?.access.identity.effective(&record.entity_id).await?;
-    let effective = effective.filter(|_| record.userinfo.is_none());
+    let effective = effective.filter(|effective| record.userinfo.is_none() && !effective.policies.is_empty());
     let now = cx.now();
     // The first token of a cluster has no lease, and OpenBao returns none.
     let leased = record.path != super::record::FIRST_TOKEN_PATH;

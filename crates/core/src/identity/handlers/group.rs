@@ -209,11 +209,12 @@ async fn delete(cx: &mut Cx, group: Option<Group>) -> Result<()> {
 async fn list_ids(_: &IdentityEngine, cx: &mut Cx, req: Paged) -> Result<Keys> {
     let identity = identity(cx)?;
     let ids = checked_length(GROUPS.list(cx, "", &page_of(req)).await?)?;
+    let router = unsealed(cx)?.engines.mounts.router();
     let (mut info, mut left) = (BTreeMap::new(), MOST_COUNTED);
     for id in ids {
         let (tx, _) = cx.store();
         if let Some(group) = identity.group(tx, &id).await? {
-            info.insert(id, ListedGroup::read(&identity, tx, &group, &mut left).await?);
+            info.insert(id, ListedGroup::read(&identity, tx, &router, &group, &mut left).await?);
         }
     }
     Keys::with_info(info.keys().cloned().collect(), &info)

@@ -53,8 +53,10 @@ impl Lookup {
             (None, None) => None,
             _ => return Err(Error::invalid("both 'alias_name' and 'alias_mount_accessor' needs to be set")),
         };
-        let (id, name) = (named(self.id).map(Wanted::Id), named(self.name).map(Wanted::Name));
-        let mut all = [id, name, named(self.alias_id).map(Wanted::AliasId), alias].into_iter().flatten();
+        // As on OpenBao an empty id or name is one that nothing has.
+        let [id, name, alias_id] = [self.id, self.name, self.alias_id].map(|text| text.map(|Text(text)| text));
+        let (id, name, alias_id) = (id.map(Wanted::Id), name.map(Wanted::Name), alias_id.map(Wanted::AliasId));
+        let mut all = [id, name, alias_id, alias].into_iter().flatten();
         match (all.next(), all.next()) {
             (None, _) => Err(Error::invalid("query parameter not supplied")),
             (Some(wanted), None) => Ok(wanted),

@@ -274,6 +274,8 @@ impl GroupResponse {
 /// A group in a list. Numbers of memberships beyond those that a request counts are absent.
 #[derive(Serialize)]
 pub(super) struct ListedGroup {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alias: Option<AliasOfListed>,
     name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     num_member_entities: Option<usize>,
@@ -283,9 +285,20 @@ pub(super) struct ListedGroup {
 
 impl ListedGroup {
     /// A group in a list, with the numbers of its memberships. `left` is the number that the request may still count.
-    pub(super) async fn read(identity: &Identity, tx: &mut Tx, group: &Group, left: &mut usize) -> Result<Self> {
+    pub(super) async fn read(
+        identity: &Identity,
+        tx: &mut Tx,
+        router: &Router,
+        group: &Group,
+        left: &mut usize,
+    ) -> Result<Self> {
         let (view, id) = (&identity.view, &group.id);
         Ok(ListedGroup {
+            alias: group.alias.as_ref().map(|alias| AliasOfListed {
+                id: alias.id.clone(),
+                mount: MountOfAlias::new(router, &alias.mount_accessor),
+                name: alias.name.clone(),
+            }),
             name: group.name.clone(),
             num_member_entities: membership::count_members(tx, view, id, left).await?,
             num_parent_groups: membership::count_parents(tx, view, id, left).await?,

@@ -56,7 +56,6 @@ struct Authorize {
 struct CodeResponse<'a> {
     #[serde(with = "secret_text")]
     code: Option<SecretString>,
-    #[serde(skip_serializing_if = "str::is_empty")]
     state: &'a str,
 }
 
@@ -69,8 +68,8 @@ async fn authorize(_: &IdentityEngine, cx: &mut Cx, req: Authorize) -> Result<Ra
     match issue(cx, &req).await? {
         Ok(code) => oauth_error::json(Status::OK, &CodeResponse { code: Some(code), state }, Vec::new()),
         // As on OpenBao, these errors do not repeat the state.
-        Err(error) if error.code().ends_with("_not_supported") => error.response("", Vec::new()),
-        Err(error) => error.response(state, Vec::new()),
+        Err(error) if error.code().ends_with("_not_supported") => error.response(Some(""), Vec::new()),
+        Err(error) => error.response(Some(state), Vec::new()),
     }
 }
 

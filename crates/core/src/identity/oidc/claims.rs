@@ -76,12 +76,7 @@ fn check_restricted(claims: &Claims) -> Result<(), String> {
 ///
 /// # Errors
 /// The text of the error when they are too long, or a value of the subject would set a claim that only the server sets.
-pub(super) fn render(
-    template: &str,
-    source: &Source<'_>,
-    now: Timestamp,
-    left: &mut usize,
-) -> Result<Claims, String> {
+pub(super) fn render(template: &str, source: &Source<'_>, now: Timestamp, left: &mut usize) -> Result<Claims, String> {
     if template.is_empty() {
         return Ok(Claims::new());
     }

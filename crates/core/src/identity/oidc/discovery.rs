@@ -78,6 +78,8 @@ struct Discovery {
 struct ProviderDiscovery {
     scopes_supported: Vec<String>,
     claims_supported: [&'static str; 0],
+    request_parameter_supported: bool,
+    request_uri_parameter_supported: bool,
     grant_types_supported: [&'static str; 1],
     token_endpoint_auth_methods_supported: [&'static str; 3],
 }
@@ -116,6 +118,8 @@ async fn of_provider(_: &IdentityEngine, cx: &mut Cx, req: ByName) -> Result<Opt
         of_provider: Some(ProviderDiscovery {
             scopes_supported,
             claims_supported: [],
+            request_parameter_supported: false,
+            request_uri_parameter_supported: false,
             grant_types_supported: ["authorization_code"],
             token_endpoint_auth_methods_supported: ["none", "client_secret_basic", "client_secret_post"],
         }),

@@ -21,8 +21,8 @@ pub(super) struct OAuthError {
 struct Body<'a> {
     error: &'a str,
     error_description: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    state: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<&'a str>,
 }
 
 impl OAuthError {
@@ -41,8 +41,8 @@ impl OAuthError {
         self.error
     }
 
-    /// The response. `state` is that of an authorization request; empty for none.
-    pub(super) fn response(&self, state: &str, headers: Vec<(&'static str, String)>) -> Result<Raw> {
+    /// The response. `state` is that of an authorization request; other requests have none.
+    pub(super) fn response(&self, state: Option<&str>, headers: Vec<(&'static str, String)>) -> Result<Raw> {
         let body = Body { error: self.error, error_description: &self.description, state };
         json(self.status, &body, headers)
     }

@@ -69,8 +69,8 @@ async fn write(_: &IdentityEngine, cx: &mut Cx, req: Write) -> Result<()> {
     }
     if let Some(CommaList(scopes)) = req.scopes_supported {
         record.scopes_supported = bounded("scopes_supported", scopes, MOST_SCOPES)?;
-        check_scopes(cx, &record.scopes_supported).await?;
     }
+    check_scopes(cx, &record.scopes_supported).await?;
     if let Some(Text(issuer)) = req.issuer {
         record.issuer = issuer::checked(cx, issuer)?;
     }

@@ -78,9 +78,9 @@ async fn token(_: &IdentityEngine, cx: &mut Cx, req: Exchange) -> Result<Raw> {
     match exchange(cx, &req).await? {
         Ok(response) => oauth_error::json(Status::OK, &response, vec![no_cache()]),
         Err(error) if error.status() == UNAUTHORIZED => {
-            error.response("", vec![no_cache(), ("www-authenticate", "Basic".to_owned())])
+            error.response(None, vec![no_cache(), ("www-authenticate", "Basic".to_owned())])
         }
-        Err(error) => error.response("", vec![no_cache()]),
+        Err(error) => error.response(None, vec![no_cache()]),
     }
 }
 

@@ -33,7 +33,7 @@ async fn userinfo(_: &IdentityEngine, cx: &mut Cx, req: ByName) -> Result<Raw> {
         Ok(claims) => oauth_error::json(Status::OK, &claims, Vec::new()),
         Err(error) => {
             let challenge = error.challenge();
-            error.response("", vec![challenge])
+            error.response(None, vec![challenge])
         }
     }
 }
