@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 # The names under which answers carry what only their receiver may know; as in conformance/src/play.rs.
-SECRET = {"client_token", "accessor", "secret_id", "token", "root_token", "keys", "keys_base64", "plaintext"}
+SECRET = {"client_token", "accessor", "secret_id", "token", "root_token", "keys", "keys_base64", "plaintext", "client_secret"}
 SHORTEST = {"answer": 16, "request": 8}
 KV = re.compile(r"^/v1/(?:secret|kv)[^/]*/")
 # Accessors of mounts (`kv_12345678`) are no secrets, and words of the fields' own values are not either.

@@ -38,7 +38,7 @@ SKIPS = ["skips.txt", "skips-balanced.txt"]
 API = "tests/integration_tests/api"
 SELECTION = [
     *(f"{API}/auth_methods/test_{name}.py" for name in ("approle", "token")),
-    *(f"{API}/secrets_engines/test_{name}.py" for name in ("kv_v1", "kv_v2", "transit")),
+    *(f"{API}/secrets_engines/test_{name}.py" for name in ("identity", "kv_v1", "kv_v2", "transit")),
     *(f"{API}/system_backend/test_{name}.py"
       for name in ("audit", "auth", "health", "init", "key", "leader", "lease", "mount", "policies", "policy", "seal", "wrapping")),
     "tests/integration_tests/v1/test_approle.py",

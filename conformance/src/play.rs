@@ -199,8 +199,20 @@ impl<'a> Play<'a> {
 
     /// Collects the secrets of a response.
     fn collect(&mut self, key: &str, value: &Value) {
-        const SECRET: [&str; 8] =
-            ["client_token", "accessor", "secret_id", "token", "root_token", "keys_base64", "plaintext", "password"];
+        const SECRET: [&str; 12] = [
+            "client_token",
+            "accessor",
+            "secret_id",
+            "token",
+            "root_token",
+            "keys_base64",
+            "plaintext",
+            "password",
+            "client_secret",
+            "access_token",
+            "id_token",
+            "code",
+        ];
         match value {
             Value::String(text) if key == "secret_id_accessor" => self.handles.push(text.clone()),
             // Short texts could occur by chance, and accessors of mounts (`kv_12345678`) are not secret.

@@ -156,18 +156,7 @@ fn campaign(rest: &[String]) -> Result<bool> {
     install::prepare(&Shell::for_step("install")?)?;
     shell::visible("cargo", &["build", "--release", "-p", "keepfast-cli", "-p", "keepfast-pkcs11"])?;
     if rest.first().is_some_and(|name| name == "fuzz") {
-        let mut arguments = vec![
-            "run",
-            "--release",
-            "-q",
-            "--manifest-path",
-            "fuzz/Cargo.toml",
-            "--target-dir",
-            "target",
-            "--bin",
-            "short",
-            "--",
-        ];
+        let mut arguments = vec!["test", "--profile", "fuzz", "--workspace", "--test", "short", "--"];
         arguments.extend(rest[1..].iter().map(String::as_str));
         return shell::visible("cargo", &arguments);
     }

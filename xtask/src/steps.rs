@@ -22,7 +22,7 @@ const fn step(name: &'static str, at_least: usize, run: fn(&Shell) -> Result<Out
     Step { name, at_least, run }
 }
 
-const ALL: [Step; 30] = [
+const ALL: [Step; 31] = [
     step("install", 1, |shell| install::prepare(shell).map(|()| one(true))),
     step("fmt", 1, |shell| Ok(one(shell.run("cargo", &["fmt", "--all", "--check"])?.ok))),
     step("clippy", 1, clippy),
@@ -36,6 +36,7 @@ const ALL: [Step; 30] = [
     step("surface", 312, surface),
     step("hvac", 500, hvac),
     step("cross", 1800, cross),
+    step("oidc", 62, oidc),
     step("self-init", 61, self_init),
     step("generated", 2500, generated),
     step("seed", 50, seed),
@@ -135,6 +136,12 @@ fn hvac(shell: &Shell) -> Result<Outcome> {
 fn cross(shell: &Shell) -> Result<Outcome> {
     let [openbao, ours] = ["bao", "keepfast"].map(|name| named_vault(name).display().to_string());
     last_line(&shell.run(&python(), &["conformance/cross/run.py", &openbao, &ours])?)
+}
+
+/// A relying party of the OIDC provider of both servers.
+fn oidc(shell: &Shell) -> Result<Outcome> {
+    let [openbao, ours] = ["bao", "keepfast"].map(|name| named_vault(name).display().to_string());
+    last_line(&shell.run(&python(), &["conformance/oidc/run.py", &openbao, &ours])?)
 }
 
 /// The `initialize` stanzas of a page, on processes of both servers.
@@ -253,21 +260,9 @@ fn due(shell: &Shell) -> Result<Outcome> {
     Ok(sum(&[one, campaign(shell, &["due", "--count", "300", "--nodes", "3"])?]))
 }
 
+/// The fuzz targets, in the build of the step `unit`.
 fn fuzz(shell: &Shell) -> Result<Outcome> {
-    let arguments = [
-        "run",
-        "-q",
-        "--manifest-path",
-        "fuzz/Cargo.toml",
-        "--target-dir",
-        "target",
-        "--bin",
-        "short",
-        "--",
-        "--seconds",
-        "3",
-    ];
-    last_line(&shell.run("cargo", &arguments)?)
+    last_line(&shell.run("cargo", &["test", "--workspace", "--test", "short", "--", "--seconds", "3"])?)
 }
 
 #[cfg(test)]

@@ -57,8 +57,16 @@ impl LogView {
     }
 
     /// A read of the disk has ended, and has found these entries. Returns false for one that nobody needs. If it has found
-    /// nothing, the disk counts as purged, so that a member gets a snapshot.
-    pub(crate) fn end_read(&mut self, first: u64, entries: &[Entry]) -> bool {
+    /// nothing, the disk counts as purged, so that a member gets a snapshot. After one that has failed (`None`), the next
+    /// response of the member causes another one, a few times.
+    pub(crate) fn end_read(&mut self, first: u64, entries: Option<&[Entry]>) -> bool {
+        let Some(entries) = entries else {
+            let is_lost = self.stored.fail_read(first);
+            if is_lost {
+                self.purge_stored(first);
+            }
+            return is_lost;
+        };
         let is_needed = self.stored.end_read(first, self.before.index, entries);
         if is_needed && !self.stored.has_found() {
             self.purge_stored(first);

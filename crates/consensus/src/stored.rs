@@ -11,6 +11,10 @@ use crate::entry::{Entry, LogId};
 /// The most reads under way. A member whose read has no place causes another one with its next response.
 const MAX_READS: usize = 4;
 
+/// The failed reads in succession after which the disk counts as purged: the member gets a snapshot then, which may not need
+/// what cannot be read.
+const MAX_FAILURES: u32 = 10;
+
 /// A read of the log that the driver has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LogRead {
@@ -38,6 +42,8 @@ struct Reads {
     wanted: Vec<LogRead>,
     /// The first entries of the reads that the driver does.
     under_way: Vec<u64>,
+    /// The failed ones since the last one that has found something.
+    failures: u32,
 }
 
 impl Stored {
@@ -104,12 +110,24 @@ impl Stored {
         let reads = self.reads.get_mut();
         let Some(place) = reads.under_way.iter().position(|under_way| *under_way == first) else { return false };
         reads.under_way.swap_remove(place);
+        reads.failures = 0;
         let is_own = |(index, entry): (u64, &Entry)| {
             entry.id.index == index && index <= last && self.term(index) == Some(entry.id.term)
         };
         let are_own = (first..).zip(entries).all(is_own);
         self.found = entries.iter().filter(|_| are_own).map(convert::entry_to_raft).collect();
         true
+    }
+
+    /// A read has failed. Returns whether it was under way, and is one too many in succession.
+    pub(crate) fn fail_read(&mut self, first: u64) -> bool {
+        let reads = self.reads.get_mut();
+        let Some(place) = reads.under_way.iter().position(|under_way| *under_way == first) else { return false };
+        reads.under_way.swap_remove(place);
+        reads.failures += 1;
+        let is_lost = reads.failures >= MAX_FAILURES;
+        reads.failures = if is_lost { 0 } else { reads.failures };
+        is_lost
     }
 
     /// Whether a read has found something.
@@ -163,6 +181,27 @@ mod tests {
         assert!(stored.end_read(11, 14, &[]) && !stored.end_read(11, 14, &[]) && !stored.has_found());
         assert!(stored.entries(15, 16, 100).is_none());
         assert_eq!(stored.begin_reads(), [LogRead { first: 15, end: 16, bytes: 100 }]);
+    }
+
+    #[test]
+    fn a_read_that_fails_is_done_again_a_few_times() {
+        let mut stored = stored();
+        let fails = |stored: &mut Stored| {
+            assert!(stored.entries(11, 15, 100).is_none());
+            assert_eq!(stored.begin_reads().len(), 1, "it begins again");
+            stored.fail_read(11)
+        };
+        for _ in 0..9 {
+            assert!(!fails(&mut stored));
+        }
+        assert!(!stored.fail_read(11), "none is under way");
+        assert!(stored.entries(11, 15, 100).is_none() && stored.begin_reads().len() == 1);
+        assert!(stored.end_read(11, 14, &[Entry { id: id(1, 11), payload: bytes::Bytes::new() }]));
+        stored.clear_found();
+        for at in 1..=10 {
+            assert_eq!(fails(&mut stored), at == 10, "since the last success");
+        }
+        assert_eq!(stored.term(11), Some(1), "nothing is purged by it");
     }
 
     #[test]

@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use keepfast_framework::{Operation, Result, Timestamp};
+use keepfast_storage::View;
 use tokio::task::JoinSet;
 
 use crate::cluster::clocks::Clocks;
+use crate::identity::{delete_expired_codes, rotate_due_keys};
 use crate::keyring_rotation::rotate_worn_key;
-use crate::layout::SYSTEM_STORAGE;
+use crate::layout::{IDENTITY_MOUNT, SYSTEM_STORAGE};
 use crate::lockout::Lockout;
 use crate::mount::permit::TickPermit;
 use crate::rewrap;
@@ -67,6 +69,7 @@ async fn run(unsealed: Arc<Unsealed>, clocks: Arc<Clocks>) {
             continue;
         }
         running.revoke_tokens(&unsealed, now);
+        attempt("rotating OIDC keys", running.rotate_oidc_keys(&unsealed, now)).await;
         attempt("revoking expired leases", running.revoke(&unsealed, now)).await;
         if reminder.is_due(unsealed.leases.store.is_quarantined(), now) {
             tracing::warn!(
@@ -75,6 +78,7 @@ async fn run(unsealed: Arc<Unsealed>, clocks: Arc<Clocks>) {
         }
         if now >= next_tick {
             attempt("rotating the keyring", rotate_worn_key(&unsealed.barrier, now)).await;
+            running.delete_expired_codes(&unsealed, now);
             running.tick(&unsealed, false);
             next_tick = now.after(TICK);
         }
@@ -91,6 +95,7 @@ async fn run(unsealed: Arc<Unsealed>, clocks: Arc<Clocks>) {
         tokio::select! {
             () = unsealed.clock.sleep_until(until) => {}
             () = unsealed.leases.store.wake.notified() => {}
+            () = unsealed.access.identity.oidc.changed.notified() => {}
         }
     }
 }
@@ -132,11 +137,28 @@ impl Reminder {
 async fn next_wake(unsealed: &Unsealed, tick: Timestamp) -> Timestamp {
     let next = unsealed.leases.store.expiry_queue.next(!unsealed.leases.store.is_quarantined()).await;
     let now = unsealed.clock.now();
+    let tick = match next_rotation(unsealed).await {
+        Ok(Some(rotation)) => tick.min(rotation.max(now.after(RETRY_PAUSE))),
+        _ => tick,
+    };
     match next {
         Ok(Some(end)) if end > now => end.min(tick),
         Ok(None) => tick,
         // Due work is running or has failed, or storage fails.
         Ok(Some(_)) | Err(_) => now.after(RETRY_PAUSE).min(tick),
+    }
+}
+
+/// The view of the identity engine, which wraps the keys that it has to.
+fn identity_view(unsealed: &Unsealed) -> Option<View> {
+    unsealed.engines.mounts.router().at(IDENTITY_MOUNT).map(|mounted| mounted.view.clone())
+}
+
+/// The time of the next rotation of an OIDC key.
+async fn next_rotation(unsealed: &Unsealed) -> Result<Option<Timestamp>> {
+    match identity_view(unsealed) {
+        Some(view) => unsealed.access.identity.oidc.next_rotation(&unsealed.barrier, &view).await,
+        None => Ok(None),
     }
 }
 
@@ -194,6 +216,27 @@ impl RunningTasks {
         let unsealed = unsealed.clone();
         self.spawn("the tokens", async move {
             attempt("revoking expired tokens", unsealed.leases.expiry.revoke_expired_tokens(now)).await;
+        });
+    }
+
+    async fn rotate_oidc_keys(&mut self, unsealed: &Arc<Unsealed>, now: Timestamp) -> Result<()> {
+        if next_rotation(unsealed).await?.is_some_and(|next| next <= now) {
+            let unsealed = unsealed.clone();
+            self.spawn("the OIDC keys", async move {
+                if let Some(view) = identity_view(&unsealed) {
+                    attempt("rotating OIDC keys", rotate_due_keys(&unsealed.barrier, &view, now)).await;
+                }
+            });
+        }
+        Ok(())
+    }
+
+    fn delete_expired_codes(&mut self, unsealed: &Arc<Unsealed>, now: Timestamp) {
+        let unsealed = unsealed.clone();
+        self.spawn("the OIDC codes", async move {
+            if let Some(view) = identity_view(&unsealed) {
+                attempt("deleting expired OIDC codes", delete_expired_codes(&unsealed.barrier, &view, now)).await;
+            }
         });
     }
 

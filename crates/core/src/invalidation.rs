@@ -10,7 +10,9 @@
 //! | `sys/mount/` | `Mounts`; the expiry queue | rebuilds the router; drops the queue entries of a removed mount |
 //! | `logical/`, `auth/` | the open engine of the mount | `Engine::invalidate` |
 //! | `sys/config/`, `sys/quotas/` | `StoredRules` | applies the rules of admission |
-//! | `sys/policy/`, `identity/entity/` | `Policies`, `Stamps` | invalidates compiled policies and policies of entities |
+//! | `sys/policy/` | `Policies` | invalidates compiled policies |
+//! | `identity/` | `Changes` | invalidates the effective identity of entities: of one, or at a change of a group of all in groups |
+//! | `identity/oidc/` | `OidcState` | drops the key sets and the time of the next rotation of a key |
 //! | `token/id/`, `token/` | `Tokens`, `Leases` | drops the token; updates the expiry queue, counts and quarantine |
 //! | `sys/lockout/`, `sys/lockout-unknown/` | `Lockout` | locks and unlocks |
 //! | `sys/external-key/config/` | `ExternalKeys` | closes the connection of the config |

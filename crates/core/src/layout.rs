@@ -5,11 +5,13 @@
 //! | `barrier/keyring`, `barrier/seal` | the keyring under the root key; the seal configuration, the only plaintext |
 //! | `sys/` | mounts, policies, migrations, locked users, the progress of the self-initialization |
 //! | `token/` | tokens, their expiries and children, token roles; leases, their expiries by mount, and their claims |
-//! | `identity/`, `audit/` | entities and aliases; salts of the audit devices, and devices of `sys/audit` |
+//! | `identity/`, `audit/` | entities, aliases and groups; salts of the audit devices, and devices of `sys/audit` |
 //! | `logical/<uuid>/`, `auth/<uuid>/` | the data of one mount each |
 
 /// The mount of the server's own API.
 pub(crate) const SYSTEM_MOUNT: &str = "sys/";
+/// The mount of entities, aliases and groups.
+pub(crate) const IDENTITY_MOUNT: &str = "identity/";
 /// The mount of the auth method for tokens.
 pub(crate) const TOKEN_MOUNT: &str = "auth/token/";
 
@@ -17,8 +19,10 @@ pub(crate) const TOKEN_MOUNT: &str = "auth/token/";
 pub(crate) const SYSTEM_STORAGE: &str = "sys/";
 /// Tokens, token roles and leases.
 pub(crate) const TOKEN_STORAGE: &str = "token/";
-/// Entities and aliases.
+/// Entities, aliases and groups.
 pub(crate) const IDENTITY_STORAGE: &str = "identity/";
+/// The records of the OIDC provider, below [`IDENTITY_STORAGE`].
+pub(crate) const OIDC: &str = "oidc/";
 /// Salts and audit devices that the API has created.
 pub(crate) const AUDIT_STORAGE: &str = "audit/";
 

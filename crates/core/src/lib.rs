@@ -94,6 +94,7 @@ mod unsealed;
 mod version_history;
 mod wrapping;
 
+pub use cluster::uploads::UploadTurn;
 pub use dev::{DevMount, init_dev};
 pub use init::Initialized;
 pub use monitoring::Monitoring;

@@ -12,6 +12,7 @@ use crate::cluster::join::joiner::known_seal;
 use crate::cluster::join::retry;
 use crate::cluster::membership::Membership;
 use crate::cluster::place::Site;
+use crate::identity::IdentityEngine;
 use crate::lifecycle::{Lifecycle, reopened};
 use crate::metrics::Metrics;
 use crate::metrics::storage::Timed;
@@ -94,7 +95,8 @@ impl Node {
                 Box::pin(async move { Ok(system) })
             });
             let token = Registered::with(|_cx| Box::pin(async { Ok(TokenAuth) }));
-            let engines = Arc::new(engines.preceded_by(vec![system, token]));
+            let identity = Registered::with(|_cx| Box::pin(async { Ok(IdentityEngine) }));
+            let engines = Arc::new(engines.preceded_by(vec![system, token, identity]));
             let settings = Arc::new(settings);
             let in_flight = Arc::default();
             let membership = Membership::new(&*backend, &settings);

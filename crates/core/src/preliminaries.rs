@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::{Error, Incoming, Result, Status};
 use keepfast_storage::Role;
-use tokio::sync::OwnedMutexGuard;
 
 use crate::cluster::service::SETTLES_WITHIN;
+use crate::cluster::uploads::UploadTurn;
 use crate::lifecycle::Lifecycle;
 use crate::settings::SnapshotFiles;
 use crate::token::finds_live_token;
@@ -18,7 +18,7 @@ pub struct BodyPlace {
     /// The directory, and the longest body.
     pub files: SnapshotFiles,
     /// Held until the request is handled.
-    pub guard: OwnedMutexGuard<()>,
+    pub turn: UploadTurn,
 }
 
 /// The checks before a request is read.
@@ -86,9 +86,9 @@ impl<'a> Preliminaries<'a> {
                 }
             };
         }
-        let guard = administration.upload.clone().try_lock_owned();
-        let guard = guard.map_err(|_| Error::new(Status::UNAVAILABLE, "another snapshot is being uploaded"))?;
-        Ok(Some(BodyPlace { files, guard }))
+        let turn = administration.uploads.begin(parts.clock.now());
+        let turn = turn.ok_or_else(|| Error::new(Status::UNAVAILABLE, "another snapshot is being uploaded"))?;
+        Ok(Some(BodyPlace { files, turn }))
     }
 
     /// Whether the policies of the caller allow an update of the path. The stages check it again.

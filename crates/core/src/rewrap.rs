@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use keepfast_framework::{Error, Records, Result};
+use keepfast_framework::{Error, Records, Result, Status};
 use keepfast_storage::{ReadTx, Rewrap, Rewrapped, View, WrapKeys};
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,8 @@ const PAGE: usize = 100;
 const STORED_AFTER: u32 = 20;
 /// The pause before a failed rewrap is resumed.
 const RETRY_PAUSE: Duration = Duration::from_secs(10);
+/// The pause while members differ in `disable_sealwrap`, which the migration of the seals logs.
+const MEMBERS_PAUSE: Duration = Duration::from_secs(60);
 
 /// The state of a rewrap, the running or the last one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,12 +81,13 @@ impl RewrapState {
 /// nothing, while one is running.
 ///
 /// # Errors
-/// See [`WrapRotation::change`](crate::seal::wrap_rotation::WrapRotation::change); those of the storage.
+/// 503 while members differ in `disable_sealwrap`; see [`WrapRotation::change`](crate::seal::wrap_rotation::WrapRotation::change); those of the storage.
 pub(crate) async fn begin(unsealed: &Unsealed) -> Result<bool> {
     let system = unsealed.barrier.view(SYSTEM_STORAGE);
     let state = RewrapState::load(&mut unsealed.barrier.begin_read(), &system).await?;
     let (unwraps, wrap) = (unsealed.settings.disable_sealwrap, &unsealed.current_seal.wrap);
     if !state.is_running {
+        check_members(unsealed)?;
         if !unwraps {
             let next = |keys: &WrapKeys| if keys.is_empty() { Some(WrapKeys::first()) } else { keys.rotated() };
             wrap.change(next).await?;
@@ -95,11 +98,23 @@ pub(crate) async fn begin(unsealed: &Unsealed) -> Result<bool> {
     Ok(!state.is_running)
 }
 
+/// Refuses a rewrap while members differ in `disable_sealwrap`: after a failover the next leader would undo it.
+fn check_members(unsealed: &Unsealed) -> Result<()> {
+    let members = unsealed.current_seal.wrap.members_that_differ(unsealed.settings.disable_sealwrap);
+    if members.is_empty() {
+        return Ok(());
+    }
+    let text =
+        format!("disable_sealwrap differs between the leader and {}; give all members the same", members.join(", "));
+    Err(Error::new(Status::UNAVAILABLE, text))
+}
+
 /// Runs rewraps on the leader: one that was interrupted, and each that begins.
 pub(crate) async fn run(unsealed: Arc<Unsealed>) {
     loop {
         match confined(resume(&unsealed)).await {
-            Ok(()) => unsealed.current_seal.wrap.started.notified().await,
+            Ok(true) => unsealed.current_seal.wrap.started.notified().await,
+            Ok(false) => unsealed.clock.sleep_until(unsealed.clock.now().after(MEMBERS_PAUSE)).await,
             Err(error) => {
                 let cause = error.cause().map(ToString::to_string).unwrap_or_default();
                 tracing::error!(%error, cause, "the rewrap is interrupted and is resumed");
@@ -109,14 +124,17 @@ pub(crate) async fn run(unsealed: Arc<Unsealed>) {
     }
 }
 
-/// Completes a rewrap, if one is not complete.
-pub(crate) async fn resume(unsealed: &Unsealed) -> Result<()> {
+/// Completes a rewrap, if one is not complete. Returns false, and does nothing, while members differ in `disable_sealwrap`.
+pub(crate) async fn resume(unsealed: &Unsealed) -> Result<bool> {
     let system = unsealed.barrier.view(SYSTEM_STORAGE);
     let mut state = RewrapState::load(&mut unsealed.barrier.begin_read(), &system).await?;
     let (keys, unwraps) = (unsealed.barrier.wrap_keys(), unsealed.settings.disable_sealwrap);
     // The wrap key was changed before the state was stored.
     if !state.is_running && !keys.has_former() {
-        return Ok(());
+        return Ok(true);
+    }
+    if check_members(unsealed).is_err() {
+        return Ok(false);
     }
     if !state.is_running || state.generation != keys.generation() || state.unwraps != unwraps {
         state = RewrapState::started(keys.generation(), unwraps);
@@ -135,7 +153,7 @@ pub(crate) async fn resume(unsealed: &Unsealed) -> Result<()> {
     state.store(unsealed).await?;
     let RewrapState { processed, failed, kept, .. } = state;
     tracing::info!(generation = state.generation, processed, failed, kept, "the rewrap of wrapped values is complete");
-    Ok(())
+    Ok(true)
 }
 
 /// Visits all records after the cursor.

@@ -11,6 +11,7 @@ use keepfast_storage::Addresses;
 use serde::{Deserialize, Serialize};
 
 use crate::audit::OwnFiles;
+use crate::cluster::announced::announced;
 use crate::cluster::join::client::{JoinClient, JoinTarget};
 use crate::cluster::port::ClusterPort;
 
@@ -103,12 +104,12 @@ pub struct SnapshotSettings {
 }
 
 impl Settings {
-    /// The addresses and the version of this node, for the other members.
+    /// The addresses of this node, and what it announces, for the other members.
     pub(crate) fn addresses(&self) -> Addresses {
         Addresses {
             api_addr: self.api_addr.clone(),
             cluster_addr: self.cluster_addr.clone(),
-            version: self.version.clone(),
+            version: announced(&self.version, self.disable_sealwrap),
         }
     }
 }

@@ -12,6 +12,7 @@ use keepfast_framework::{Result, Timestamp};
 use keepfast_storage::{Barrier, Tx};
 
 use crate::audit::make_salts;
+use crate::identity::convert::convert_entities;
 use crate::layout::{AUDIT_STORAGE, SYSTEM_STORAGE, TOKEN_STORAGE};
 use crate::lease::quarantine::{self, NodeDirectory};
 use crate::mount::Mounts;
@@ -38,6 +39,7 @@ pub(crate) async fn take_over(
             Ok::<_, keepfast_framework::Error>((tx, is_quarantined))
         })
         .await?;
+    convert_entities(barrier).await?;
     if is_quarantined {
         tracing::warn!(
             "leases are under quarantine until an operator ends it: the data directory was restored, copied or moved, or an \

@@ -14,10 +14,10 @@ use crate::audit::{Broker, stored_devices};
 use crate::cluster::restored;
 use crate::external_keys::ExternalKeys;
 use crate::external_keys::record::CONFIG_FOLDER;
-use crate::identity::Identity;
+use crate::identity::{Changes, Identity, OidcState};
 use crate::invalidation::{Invalidator, WatchedBarrier};
 use crate::layout::{
-    AUDIT_DEVICES, AUDIT_STORAGE, ENGINE_STORAGE, ENTITIES, IDENTITY_STORAGE, LOCKS, MOUNT_ENTRIES, POLICIES,
+    AUDIT_DEVICES, AUDIT_STORAGE, ENGINE_STORAGE, IDENTITY_STORAGE, LOCKS, MOUNT_ENTRIES, OIDC, POLICIES,
     SYSTEM_STORAGE, TOKEN_STORAGE, TOKENS, UNKNOWN_LOCKS,
 };
 use crate::lease::{DeletedMounts, ExpiryWorker, IndexTidier, LeaseRevoker, Leases, PathRevoker, Renewer};
@@ -30,7 +30,6 @@ use crate::request::in_flight::InFlight;
 use crate::seal::CurrentSeal;
 use crate::services::EngineServices;
 use crate::settings::Settings;
-use crate::stamps::Stamps;
 use crate::token::{TokenSecrets, Tokens};
 use crate::wrapping::Wrapper;
 
@@ -60,7 +59,7 @@ pub(crate) struct Access {
     pub(crate) policies: Arc<Policies>,
     /// Tokens.
     pub(crate) tokens: Arc<Tokens>,
-    /// Entities and aliases.
+    /// Entities, aliases and groups.
     pub(crate) identity: Arc<Identity>,
     /// User lockout after failed logins.
     pub(crate) lockout: Arc<Lockout>,
@@ -145,11 +144,9 @@ impl Unsealed {
         invalidator.add(SYSTEM_STORAGE, "", rules.clone());
         rules.load(tx).await?;
 
-        let entities = Arc::<Stamps>::default();
-        invalidator.add(IDENTITY_STORAGE, ENTITIES, entities.clone());
-        let policies = Policies::new(&barrier, system.clone(), entities.clone(), clock.clone(), metrics.clone());
+        let policies = Policies::new(&barrier, system.clone(), clock.clone(), metrics.clone());
         invalidator.add(SYSTEM_STORAGE, POLICIES, policies.clone());
-        let identity = Arc::new(Identity::new(barrier.view(IDENTITY_STORAGE), metrics.clone(), entities));
+        let identity = register_identity(&barrier, parts, &invalidator);
 
         let directory = parts.node_directory().map(|own| own.directory);
         let leases = Leases::new(&barrier, token_view.clone(), directory, clock.clone(), metrics.clone());
@@ -206,6 +203,16 @@ impl Unsealed {
             },
         }))
     }
+}
+
+/// Creates the records of identity, whose cache follows commits from now on.
+fn register_identity(barrier: &Arc<Barrier>, parts: &ServerParts, invalidator: &Invalidator) -> Arc<Identity> {
+    let changes = Arc::<Changes>::default();
+    invalidator.add(IDENTITY_STORAGE, "", changes.clone());
+    let identity = Identity::new(barrier.clone(), barrier.view(IDENTITY_STORAGE), parts.metrics.clone(), changes);
+    let identity = identity.on_node_with(OidcState::new(parts.membership.roles()));
+    invalidator.add(IDENTITY_STORAGE, OIDC, identity.oidc.clone());
+    Arc::new(identity)
 }
 
 /// Creates the external keys, whose connections follow commits from now on.

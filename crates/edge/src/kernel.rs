@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use http::StatusCode;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::Incoming;
-use tokio::sync::OwnedMutexGuard;
 
 use crate::EdgeResponse;
 
@@ -62,7 +62,19 @@ pub struct Upload {
     /// The longest body in bytes.
     pub longest: u64,
     /// Held until the request is handled, so that there is one such file at a time.
-    pub turn: OwnedMutexGuard<()>,
+    pub turn: Box<dyn UploadTurn>,
+}
+
+/// The turn of an upload, which another caller may take from one that is slow.
+pub trait UploadTurn: Send + Sync {
+    /// Counts bytes of the body. Returns false when the turn was taken.
+    fn received(&self, bytes: u64) -> bool;
+
+    /// The body is complete; the turn is not taken any more. Returns false when it was.
+    fn complete(&self) -> bool;
+
+    /// Waits until the turn is taken.
+    fn taken(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }
 
 /// The checks of a request before it is read.

@@ -22,7 +22,7 @@ pub use self::connections::{Connections, network};
 pub use self::http::Edge;
 pub use self::http::body::BodyMemory;
 pub use self::http::edge_response::EdgeResponse;
-pub use self::kernel::{Admission, Kernel, OriginCheck, QuotaResult, Upload};
+pub use self::kernel::{Admission, Kernel, OriginCheck, QuotaResult, Upload, UploadTurn};
 pub use self::listener::Listener;
 pub use self::socket::{Socket, candidates, check_directory, group_id, listen_tcp, user_id};
 pub use self::tls::{Tls, TlsError, Validity, development};

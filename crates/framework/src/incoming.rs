@@ -26,6 +26,18 @@ pub struct ClusterPart {
     pub is_unproven: bool,
 }
 
+/// The `Authorization` header, apart from the token.
+#[derive(Clone, Default)]
+pub enum Authorization {
+    /// None, or one of another scheme.
+    #[default]
+    None,
+    /// `Bearer`: the token of the request is from here.
+    Bearer,
+    /// `Basic`: the credentials, in base64. Only the token endpoint of OIDC providers reads them.
+    Basic(SecretString),
+}
+
 /// A request as the edge read it. Not `Debug`: it holds the token and the body.
 #[derive(Clone)]
 pub struct Incoming {
@@ -42,6 +54,8 @@ pub struct Incoming {
     pub input: Input,
     /// The client token, from either header.
     pub token: Option<SecretString>,
+    /// The `Authorization` header.
+    pub authorization: Authorization,
     /// `X-Vault-Namespace`; empty for the root namespace.
     pub namespace: String,
     /// Whether the edge did not receive the body, because it is longer than allowed without a live token.

@@ -87,7 +87,7 @@ pub use cx::{Caller, Cx};
 pub use engine::{Engine, Kind, Mountable, Opened};
 pub use error::{Error, ErrorKind, Result, Status, error_body};
 pub use file_body::FileBody;
-pub use incoming::{AuditedHeader, ClusterPart, Incoming, UnauthedEndpoints};
+pub use incoming::{AuditedHeader, Authorization, ClusterPart, Incoming, UnauthedEndpoints};
 pub use input::{Body, Input, RawBody};
 pub use keepfast_go::duration;
 pub use keepfast_storage::Page;

@@ -239,6 +239,11 @@ impl Pattern {
         Some(out.join("/") + slash)
     }
 
+    /// Whether the capture of this name is the rest of a path, which may hold slashes.
+    pub fn is_rest(&self, name: &str) -> bool {
+        self.segments.iter().any(|segment| matches!(segment, Segment::Rest(rest) if rest == name))
+    }
+
     /// Whether `path` lies below this pattern: it equals the pattern, or begins with the text before its first capture.
     pub fn covers(&self, path: &str) -> bool {
         match self.source.find('{') {

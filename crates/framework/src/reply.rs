@@ -147,6 +147,8 @@ pub struct Raw {
     pub content_type: &'static str,
     /// Its body.
     pub body: Vec<u8>,
+    /// Further headers, such as `cache-control`, by their name in lower case.
+    pub headers: Vec<(&'static str, String)>,
 }
 
 /// Bytes without the envelope, in a file, with status 200.

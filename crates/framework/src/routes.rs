@@ -351,8 +351,8 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
         self
     }
 
-    /// Only for paths whose captures, except `urlalgorithm` and `version`, are names ([`is_name`]): any other path is
-    /// unsupported.
+    /// Only for paths whose captures, except `urlalgorithm`, `version` and the rest of a path, are names ([`is_name`]):
+    /// any other path is unsupported.
     pub fn names_only(self) -> Self {
         self.row.info.names_only = true;
         self
@@ -487,8 +487,8 @@ impl Table {
                 continue;
             }
             let Some(captures) = pattern.matches(path) else { continue };
-            if self.rows[*row].names_only && !captures.iter().all(|(what, text)| !is_object_name(what) || is_name(text))
-            {
+            let is_object = |what: &str| is_object_name(what) && !pattern.is_rest(what);
+            if self.rows[*row].names_only && !captures.iter().all(|(what, text)| !is_object(what) || is_name(text)) {
                 continue;
             }
             let captures = self.rows[*row].completed(captures);

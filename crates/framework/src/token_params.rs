@@ -238,6 +238,7 @@ impl TokenParams {
             no_default_policy: self.token_no_default_policy,
             strictly_bind_ip: self.token_strictly_bind_ip,
             renewable: true,
+            groups: None,
         }
     }
 }
@@ -265,6 +266,9 @@ pub struct TokenTerms {
     pub strictly_bind_ip: bool,
     /// Whether it can be renewed.
     pub renewable: bool,
+    /// The names of the caller's groups in the auth method, at a login and at a renewal; `None` for a method without
+    /// groups. The entity becomes a member of the external groups with these aliases, and of no others of the mount.
+    pub groups: Option<Vec<String>>,
 }
 
 /// Policies in their stored form: trimmed, lower case, sorted, unique, without empty names.

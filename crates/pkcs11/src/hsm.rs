@@ -15,7 +15,7 @@ use cryptoki::slot::Slot;
 use cryptoki::types::AuthPin;
 use zeroize::Zeroizing;
 
-use crate::protocol::{Class, Mechanism, Open, Response, Stored};
+use crate::protocol::{Class, FoundToken, Mechanism, Open, Response, Stored};
 
 /// Bytes of a nonce of AES-GCM.
 pub(crate) const NONCE: u32 = 12;
@@ -87,16 +87,25 @@ fn class_of(rv: &RvError) -> Class {
 }
 
 impl Hsm {
-    /// Loads the library, finds the token and logs in.
-    pub(crate) fn open(open: Open<String>) -> Result<Self, Failure> {
-        let Open { lib, slot, token_label, serial, pin, key_label: label, key_id: id, mechanism } = open;
-        let pin = AuthPin::from(pin);
+    /// Loads the library, finds the token and opens a session, which is not logged in.
+    pub(crate) fn open(open: Open) -> Result<(Self, FoundToken), Failure> {
+        let Open { lib, slot, token_label, serial, key_label: label, key_id: id, mechanism } = open;
         let library = Pkcs11::new(lib)?;
         library.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))?;
         let slot = find_slot(&library, slot, token_label.as_deref(), serial.as_deref())?;
+        let info = library.get_token_info(slot)?;
         let session = library.open_ro_session(slot)?;
-        session.login(UserType::User, Some(&pin))?;
-        Ok(Hsm { session, label, id, mechanism })
+        let found = FoundToken {
+            id: token_id(info.manufacturer_id(), info.model(), info.serial_number(), info.label()),
+            has_refused: info.user_pin_count_low(),
+            is_last_attempt: info.user_pin_final_try(),
+        };
+        Ok((Hsm { session, label, id, mechanism }, found))
+    }
+
+    /// Logs in.
+    pub(crate) fn log_in(&self, pin: String) -> Result<(), Failure> {
+        Ok(self.session.login(UserType::User, Some(&AuthPin::from(pin)))?)
     }
 
     /// The id of the key that wraps.
@@ -224,6 +233,13 @@ impl Hsm {
             .map(|label| format!("label:{label}"))
             .ok_or_else(|| Failure::new(Class::Misconfigured, "the key has no id"))
     }
+}
+
+/// What a token is known by, whichever setting has found it.
+fn token_id(manufacturer: &str, model: &str, serial: &str, label: &str) -> String {
+    let (serial, label) = (serial.trim_end(), label.trim_end());
+    let last = if serial.is_empty() { label } else { serial };
+    [manufacturer.trim_end(), model.trim_end(), last].join("\n")
 }
 
 fn wrong_of(rv: &RvError) -> Failure {

@@ -87,9 +87,11 @@ fn respond(hsm: &mut Option<Hsm>, frame: &[u8]) -> Result<Response<String>, Fail
     let malformed = |_| Failure::new(Class::Misconfigured, "a malformed request");
     match serde_json::from_slice(frame).map_err(malformed)? {
         Request::Open(open) => {
-            *hsm = Some(Hsm::open(open)?);
-            Ok(Response::Opened)
+            let (opened, found) = Hsm::open(open)?;
+            *hsm = Some(opened);
+            Ok(Response::Found(found))
         }
+        Request::Login(pin) => opened(hsm)?.log_in(pin).map(|()| Response::LoggedIn),
         Request::Wrap(key) => {
             let key: Zeroizing<String> = Zeroizing::new(key);
             let key = STANDARD.decode(&*key).map(Zeroizing::new);

@@ -2,10 +2,10 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::secret_file::read_secret;
 use keepfast_crypto::Zeroize;
 use keepfast_crypto::hash::sha256;
 use keepfast_crypto::secret::{SecretBytes, SecretString};
@@ -14,8 +14,6 @@ use keepfast_outbound::{Authorities, ClientCertificate, Proxies, Settings, Trust
 
 /// The prefixes of variables; a variable `VAULT_…` is also read under the others, in this order.
 const PREFIXES: [&str; 3] = ["KEEPFAST_", "BAO_", "VAULT_"];
-/// The largest file that holds a secret.
-const MAX_FILE: u64 = 64 * 1024;
 /// The timeout of a call where the stanza has none.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// What is before the path of a file.
@@ -300,25 +298,6 @@ pub fn variable_suffix(name: &str) -> String {
 pub(crate) fn is_loopback(host: &str) -> bool {
     let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
-}
-
-/// The content of a file that holds a secret. The error names the file.
-pub(crate) fn read_secret(path: &str) -> Result<SecretBytes, String> {
-    let file = std::fs::File::open(path).map_err(|error| format!("cannot read {path}: {error}"))?;
-    let mut content = SecretBytes::new(Vec::with_capacity(MAX_FILE as usize + 1));
-    let read = file.take(MAX_FILE + 1).read_to_end(content.expose_mut());
-    read.map_err(|error| format!("cannot read {path}: {error}"))?;
-    if content.expose().len() as u64 > MAX_FILE {
-        return Err(format!("{path} is longer than {MAX_FILE} bytes"));
-    }
-    Ok(content)
-}
-
-/// The text of a file that holds a secret, without spaces and line breaks around it.
-pub(crate) fn read_secret_text(path: &str) -> Result<SecretString, String> {
-    let content = read_secret(path)?;
-    let text = std::str::from_utf8(content.expose()).map_err(|_| format!("{path} is not text"))?;
-    Ok(SecretString::new(text.trim().to_owned()))
 }
 
 #[cfg(test)]

@@ -22,7 +22,9 @@ use tokio::task::AbortHandle;
 use crate::call::{
     Calls, Reply, denied, invalid_request, json_body, misconfigured, secret_header, unreachable_because, wrong_key,
 };
-use crate::stanza::{Key, SealConfigError, Stanza, read_secret_text};
+use crate::external::depth::{self, EXTERNAL_KEY_DEPTH};
+use crate::secret_file::read_secret_text_aside;
+use crate::stanza::{Key, SealConfigError, Stanza};
 
 /// The keys of the stanza.
 pub(crate) const KEYS: &[Key] = &[
@@ -163,7 +165,7 @@ impl Server {
     pub(crate) async fn send(&self, method: Method, path: &str, body: SecretBytes) -> Result<Reply, SealError> {
         let token = match &self.token {
             Token::Text(token) => token.clone(),
-            Token::File(path) => read_secret_text(path).map_err(denied)?,
+            Token::File(path) => read_secret_text_aside(path).await.map_err(denied)?,
         };
         let url = format!("{}/v1/{}", self.address, utf8_percent_encode(path, ENCODED));
         let mut request = Request::builder()
@@ -171,6 +173,7 @@ impl Server {
             .uri(url)
             .header("x-vault-token", secret_header(token.expose())?)
             .header("x-vault-request", "true")
+            .header(EXTERNAL_KEY_DEPTH, u16::from(depth::next()))
             .header("content-type", "application/json");
         if let Some(namespace) = &self.namespace {
             request = request.header("x-vault-namespace", namespace.as_str());

@@ -8,8 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use keepfast_crypto::locked::Key256;
 use keepfast_framework::Clock;
-use keepfast_framework::seal::{Seal, SealError, WrappedKey};
+use keepfast_framework::seal::{Seal, SealError, SealErrorClass, WrappedKey};
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 
 use crate::Type;
 use crate::call::{misconfigured, unreachable_because};
@@ -18,12 +19,10 @@ use crate::stanza::{Environment, SealStanza, Stanza};
 /// The seal.
 pub(crate) struct Waiting {
     kind: &'static str,
-    state: Mutex<State>,
-}
-
-enum State {
-    Waits(Box<Owned>),
-    Created(Arc<dyn Seal>),
+    owned: Arc<Owned>,
+    created: Arc<Mutex<Option<Arc<dyn Seal>>>>,
+    /// Held while the file is read. The file may be on a mount that is dead.
+    reading: Arc<Semaphore>,
 }
 
 /// A stanza that is read again.
@@ -54,25 +53,38 @@ impl Waiting {
             environment: environment.owned(),
             clock: clock.clone(),
         };
-        Waiting { kind: created_by.0, state: Mutex::new(State::Waits(Box::new(owned))) }
+        Waiting {
+            kind: created_by.0,
+            owned: Arc::new(owned),
+            created: Arc::default(),
+            reading: Arc::new(Semaphore::new(1)),
+        }
     }
 
-    /// The seal, created if its file is valid now.
-    fn created(&self) -> Result<Arc<dyn Seal>, SealError> {
-        let mut state = self.state.lock();
-        let seal = match &*state {
-            State::Created(seal) => return Ok(seal.clone()),
-            State::Waits(owned) => owned.create()?,
+    /// The seal, created if its file is valid now. The file is read by a thread of its own kind, and by one call at a time.
+    async fn created(&self) -> Result<Arc<dyn Seal>, SealError> {
+        if let Some(seal) = self.known() {
+            return Ok(seal);
+        }
+        let reading = self.reading.clone().acquire_owned().await;
+        let reading = reading.map_err(|_| unreachable_because("the server ends"))?;
+        if let Some(seal) = self.known() {
+            return Ok(seal);
+        }
+        let (owned, created) = (self.owned.clone(), self.created.clone());
+        let create = move || {
+            let seal = owned.create()?;
+            *created.lock() = Some(seal.clone());
+            // A call that is dropped does not end the read.
+            drop(reading);
+            Ok(seal)
         };
-        *state = State::Created(seal.clone());
-        Ok(seal)
+        let outcome = tokio::task::spawn_blocking(create).await;
+        outcome.unwrap_or_else(|error| Err(SealError::new(SealErrorClass::Crashed, error.to_string())))
     }
 
     fn known(&self) -> Option<Arc<dyn Seal>> {
-        match &*self.state.lock() {
-            State::Created(seal) => Some(seal.clone()),
-            State::Waits(_) => None,
-        }
+        self.created.lock().clone()
     }
 }
 
@@ -106,19 +118,19 @@ impl Seal for Waiting {
     }
 
     async fn wrap(&self, key: &Key256) -> Result<WrappedKey, SealError> {
-        self.created()?.wrap(key).await
+        self.created().await?.wrap(key).await
     }
 
     async fn unwrap(&self, wrapped: &WrappedKey) -> Result<Key256, SealError> {
-        self.created()?.unwrap(wrapped).await
+        self.created().await?.unwrap(wrapped).await
     }
 
     async fn current_key(&self) -> Result<Option<String>, SealError> {
-        self.created()?.current_key().await
+        self.created().await?.current_key().await
     }
 
     async fn is_configured_key(&self, key_id: &str) -> Result<bool, SealError> {
-        self.created()?.is_configured_key(key_id).await
+        self.created().await?.is_configured_key(key_id).await
     }
 
     fn counts_attempts(&self) -> bool {
@@ -132,12 +144,10 @@ impl Seal for Waiting {
 
 #[cfg(test)]
 mod tests {
-    use keepfast_framework::clock::TestClock;
-    use keepfast_framework::seal::SealErrorClass;
-
     use super::*;
     use crate::stanza::tests::{Variables, options};
     use crate::{CreatedSeal, from_stanza};
+    use keepfast_framework::clock::TestClock;
 
     fn static_of(path: &std::path::Path) -> CreatedSeal {
         let options = options(&[("current_key", &format!("file://{}", path.display())), ("current_key_id", "a")]);
@@ -166,6 +176,21 @@ mod tests {
             std::fs::remove_file(&path).unwrap();
             assert!(created.seal.unwrap(&wrapped).await.is_ok(), "the key is in memory");
         }
+    }
+
+    #[tokio::test]
+    async fn sec_a_pipe_without_a_writer_stops_no_other_call() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        let created = static_of(&path);
+        let key = Key256::zeroed();
+        let mut call = std::pin::pin!(created.seal.wrap(&key));
+        // The only thread of the runtime goes on, and no lock is held.
+        assert!(futures_util::poll!(&mut call).is_pending());
+        assert!(created.seal.waits() && !created.seal.description().is_empty());
+        std::fs::write(&path, hex::encode([7; 32])).unwrap();
+        assert!(call.await.is_ok(), "the writer came");
     }
 
     #[test]

@@ -1,15 +1,18 @@
 //! The node as the kernel of the edge.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use http::header::{LOCATION, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode};
 use keepfast_core::{Node, Response, ResponseHeaders};
 use keepfast_crypto::secret::SecretString;
-use keepfast_edge::{Admission, EdgeResponse, Kernel, OriginCheck, QuotaResult, Upload};
+use keepfast_edge::{Admission, EdgeResponse, Kernel, OriginCheck, QuotaResult, Upload, UploadTurn};
 use keepfast_framework::{Incoming, Status};
+use keepfast_seals::{at_external_key_depth, external_key_depth};
 
 /// Implements [`Kernel`] for the node.
 pub(crate) struct Served(pub(crate) Arc<Node>);
@@ -55,7 +58,11 @@ impl Admission for Served {
 
 impl Kernel for Served {
     async fn handle(&self, incoming: Box<Incoming>) -> EdgeResponse {
-        edge_response(self.0.handle(incoming).await)
+        let response = match external_key_depth(&incoming.headers) {
+            0 => self.0.handle(incoming).await,
+            depth => Box::pin(at_external_key_depth(depth, self.0.handle(incoming))).await,
+        };
+        edge_response(response)
     }
 
     async fn settle(&self) {
@@ -75,7 +82,7 @@ impl Kernel for Served {
         Ok(place.map(|place| Upload {
             directory: place.files.directory,
             longest: place.files.longest,
-            turn: place.guard,
+            turn: Box::new(Turn(place.turn)),
         }))
     }
 
@@ -107,17 +114,38 @@ fn edge_response(response: Response) -> EdgeResponse {
         decided: code(response.decided()),
         // As on OpenBao a redirect has no body and no type of it.
         content_type: headers.location.is_none().then(|| response.content_type().clone()),
-        headers: of_cluster(headers),
+        headers: further_headers(headers),
         file: response.file().cloned(),
         body: response.into_body(),
     }
 }
 
-/// The headers of a node of a cluster.
-fn of_cluster(headers: &ResponseHeaders) -> Vec<(HeaderName, HeaderValue)> {
+/// The headers of a node of a cluster and of the handler.
+fn further_headers(headers: &ResponseHeaders) -> Vec<(HeaderName, HeaderValue)> {
     let text = |name, text: Option<&str>| Some((name, HeaderValue::from_str(text?).ok()?));
     let index = text(HeaderName::from_static("x-vault-index"), headers.index.as_deref());
     let location = text(LOCATION, headers.location.as_deref());
     let retry_after = headers.retry_after.map(|seconds| (RETRY_AFTER, HeaderValue::from(seconds)));
-    [index, location, retry_after].into_iter().flatten().collect()
+    let further = headers
+        .further
+        .iter()
+        .filter_map(|(name, value)| Some((HeaderName::from_static(name), HeaderValue::from_str(value).ok()?)));
+    [index, location, retry_after].into_iter().flatten().chain(further).collect()
+}
+
+/// The turn of an upload.
+struct Turn(keepfast_core::UploadTurn);
+
+impl UploadTurn for Turn {
+    fn received(&self, bytes: u64) -> bool {
+        self.0.received(bytes)
+    }
+
+    fn complete(&self) -> bool {
+        self.0.complete()
+    }
+
+    fn taken(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.0.taken())
+    }
 }

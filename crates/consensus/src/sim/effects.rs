@@ -271,12 +271,14 @@ impl World {
         }
     }
 
-    /// Reads entries for a member that is behind; now and then the disk does not have them any more.
+    /// Reads entries for a member that is behind; now and then the disk does not have them any more, or
+    /// cannot be read.
     pub(super) fn read_log(&mut self, number: usize, first: u64, end: u64, bytes: u64) -> Result<(), Broken> {
-        let is_purged = self.rng.hits(500);
+        let (is_purged, has_failed) = (self.rng.hits(500), self.rng.hits(50));
         let disk = &self.nodes[number].disk;
         let entries = if is_purged { Vec::new() } else { disk.read(first, end, bytes) };
-        self.report.read_entries += entries.len() as u64;
+        let entries = (!has_failed).then_some(entries);
+        self.report.read_entries += entries.as_ref().map_or(0, Vec::len) as u64;
         self.step(number, Input::LogRead { first, entries })
     }
 

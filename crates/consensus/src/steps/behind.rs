@@ -19,7 +19,7 @@ impl Steps {
     }
 
     /// Sends what was read from the log to each member that needs it.
-    pub(super) fn log_read(&mut self, first: u64, entries: &[Entry]) {
+    pub(super) fn log_read(&mut self, first: u64, entries: Option<&[Entry]>) {
         if !self.node.mut_store().end_read(first, entries) {
             return;
         }

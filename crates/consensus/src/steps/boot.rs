@@ -83,6 +83,8 @@ impl Settings {
             check_quorum: true,
             pre_vote: true,
             read_only_option: ReadOnlyOption::Safe,
+            // See `send_commit.rs`.
+            skip_bcast_commit: true,
             ..Config::default()
         }
     }
@@ -185,6 +187,7 @@ impl Steps {
             lost_entries: LostEntries::default(),
             recovered: boot.recovered,
             fault: None,
+            sent_commit: 0,
             role: Role::Following { leader: None, term: vote.term },
             now,
             settings,

@@ -39,6 +39,8 @@ pub enum Input {
     /// A caller, here or at a follower that calls this node, needs an index at which all commits acknowledged so far are
     /// visible. The id differs for each call. The response is `ReadReady` or `ReadLost`.
     ReadIndex(u64),
+    /// A member waits for what is committed: send it, unless entries have had it.
+    SendCommit,
     /// All frames up to this number are synced.
     Persisted(u64),
     /// The state machine contains all entries up to this index.
@@ -61,12 +63,13 @@ pub enum Input {
         /// Whether it has the snapshot.
         ok: bool,
     },
-    /// What [`Effect::ReadLog`] has found. Without entries, the log on the disk does not have them.
+    /// What [`Effect::ReadLog`] has found.
     LogRead {
         /// The first entry that was to be read.
         first: u64,
-        /// The entries from there on.
-        entries: Vec<Entry>,
+        /// The entries from there on. Empty: the log on the disk does not have them, or has damaged ones. `None`: it could not
+        /// be read, and may be readable again.
+        entries: Option<Vec<Entry>>,
     },
     /// A snapshot of the leader is complete, verified and synced beside the current state; the message is its head. If
     /// the effects contain `Install`, it takes the place of the current state, otherwise it is discarded.

@@ -32,6 +32,7 @@ mod output;
 mod propose;
 mod reads;
 mod recovered;
+mod send_commit;
 #[cfg(test)]
 mod tests;
 mod tick;
@@ -82,6 +83,8 @@ pub struct Steps {
     recovered: u64,
     /// Why this node must stop.
     fault: Option<String>,
+    /// The committed index that the last messages to all members had.
+    sent_commit: u64,
     role: Role,
 }
 
@@ -118,6 +121,7 @@ impl Steps {
                 out.push(respond(result));
             }
             Input::ReadIndex(id) => self.read_index(id, out),
+            Input::SendCommit => self.send_commit(),
             Input::Persisted(number) => self.output.persisted(number),
             Input::Applied(index) => self.apply(index),
             Input::Change(change) => {
@@ -140,7 +144,7 @@ impl Steps {
                 self.node.report_snapshot(to.0, if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure });
             }
             Input::Snapshot { origin, message } => self.snapshot(&origin, message),
-            Input::LogRead { first, entries } => self.log_read(first, &entries),
+            Input::LogRead { first, entries } => self.log_read(first, entries.as_deref()),
             Input::Installed => {}
         }
     }
@@ -211,6 +215,7 @@ impl Steps {
         self.lost_entries.clear();
         self.reads.lose_all(out);
         self.lease = Lease::of(is_leader.then_some(raft.term), self.now);
+        self.sent_commit = 0;
         if is_leader {
             // The blank entry; the election itself is the first round.
             self.proposals.blank(raft.raft_log.last_index(), self.now);

@@ -113,6 +113,7 @@ impl Steps {
         }
         let first = self.node.raft.raft_log.last_index() + 1;
         self.node.raft.step(message).map_err(|_| Refusal::NotLeader)?;
+        self.note_sent_commit();
         self.proposals.add(self.node.raft.raft_log.last_index(), self.now);
         Ok(LogId { term: self.node.raft.term, index: first })
     }

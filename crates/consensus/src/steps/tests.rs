@@ -14,6 +14,7 @@ mod bounds;
 mod departures;
 mod lost_entries;
 mod recovered;
+mod send_commit;
 mod times;
 mod unlisted;
 

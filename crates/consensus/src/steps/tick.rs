@@ -28,6 +28,7 @@ impl Steps {
         self.expire_reads(out);
         self.remind_departed(out);
         self.demote_without_entries();
+        self.send_commit();
         let due = self.now.since(self.timer.ticked) / self.settings.tick;
         let most = self.settings.election_ticks as u64;
         self.timer.ticked = if due > most { self.now } else { self.timer.ticked + due * self.settings.tick };

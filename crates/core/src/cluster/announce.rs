@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 use keepfast_framework::{Error, Result, Status};
 use keepfast_storage::{Consensus, Member, Origin};
 
+use super::announced::{disables_sealwrap, format_of};
 use super::membership::Membership;
 use super::port::{ClusterPort, ComingRoot};
 
@@ -25,6 +26,23 @@ impl Announcer {
     /// Whether there are any.
     pub(crate) fn has_others(&self) -> bool {
         !self.consensus.is_alone()
+    }
+
+    /// The other members whose version does not read this form of stored data.
+    pub(crate) fn without_format(&self, format: u32) -> Vec<String> {
+        self.members_of(|announced| format_of(announced) < format)
+    }
+
+    /// The other members whose `disable_sealwrap` is not this value.
+    pub(crate) fn with_other_sealwrap(&self, disable_sealwrap: bool) -> Vec<String> {
+        self.members_of(|announced| disables_sealwrap(announced).is_some_and(|theirs| theirs != disable_sealwrap))
+    }
+
+    fn members_of(&self, is_meant: impl Fn(&str) -> bool) -> Vec<String> {
+        let own = self.consensus.identity();
+        let is_own = |member: &Member| member.node == own.node && member.incarnation == own.incarnation;
+        let members = self.consensus.status().members.into_iter();
+        members.filter(|member| !is_own(member) && is_meant(&member.version)).map(|member| member.node).collect()
     }
 
     /// Sends a root key, or wrap keys, to all other members.

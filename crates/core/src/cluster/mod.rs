@@ -2,6 +2,7 @@
 
 pub(crate) mod administration;
 pub(crate) mod announce;
+pub(crate) mod announced;
 pub(crate) mod autopilot;
 pub(crate) mod autopilot_task;
 pub(crate) mod clock_task;
@@ -20,3 +21,4 @@ pub(crate) mod restored;
 pub(crate) mod service;
 pub mod snapshots;
 pub(crate) mod taken_over;
+pub(crate) mod uploads;

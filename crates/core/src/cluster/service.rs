@@ -14,8 +14,8 @@ use super::port::{ComingRoot, PeerService};
 use crate::lifecycle::Lifecycle;
 use crate::request::Response;
 use crate::seal::current::stored_record;
-use crate::seal::rolling::open_slots;
 use crate::self_init::gate::Phase;
+use crate::unseal::keeper::checked_slots;
 
 /// The time in which the leader must confirm that it leads.
 pub(crate) const SETTLES_WITHIN: Duration = Duration::from_secs(2);
@@ -63,7 +63,10 @@ impl PeerService for ServedPeers {
     async fn open_slots(&self, from: &Origin, record: &[u8; 32]) -> Option<u64> {
         let lifecycle = self.lifecycle.upgrade().filter(|_| self.is_leader(from))?;
         let (stored, config) = stored_record(&lifecycle.unsealed()?.current_seal).await.ok()?;
-        (sha256(&stored) == *record).then(|| open_slots(&lifecycle.seals, &config))
+        if sha256(&stored) != *record {
+            return None;
+        }
+        Some(checked_slots(&lifecycle.seals, &config, &*lifecycle.parts.clock).await)
     }
 
     /// Runs the stages as for a request of this node's own listeners. What is judged where a request arrives, such as

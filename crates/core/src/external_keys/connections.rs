@@ -8,10 +8,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use keepfast_crypto::secret::SecretBytes;
 use keepfast_framework::external_key::{
-    ExternalKey, ExternalKeyConnection, ExternalKeyError, ExternalKeyPlugin, Signing,
+    ExternalKey, ExternalKeyConnection, ExternalKeyError, ExternalKeyPlugin, Parameters, Signing,
 };
 use keepfast_framework::seal::{SealError, SealErrorClass};
-use keepfast_framework::{Clock, Error, Result, Timestamp};
+use keepfast_framework::{Clock, Error, Result, Status, Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -28,6 +28,10 @@ const MAX_AGE: Duration = Duration::from_secs(300);
 const IN_FLIGHT: usize = 32;
 /// The deadline of a call, from its wait for another one to its response.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// The most connections that are being opened. Each may keep a thread while a mount of the machine is dead.
+const MAX_CONNECTING: usize = 32;
+/// The connections that are being opened.
+static CONNECTING: Semaphore = Semaphore::const_new(MAX_CONNECTING);
 /// The longest input of a call.
 const MAX_INPUT: usize = 1024 * 1024;
 /// The bytes that a ciphertext may have more than its plaintext.
@@ -73,19 +77,26 @@ impl Connections {
     }
 
     /// The key, with a connection of the config as it was read in this epoch. A connection that a change may have outdated
-    /// is not kept: that of a deleted config would never be closed.
-    pub(super) fn open_key(
+    /// is not kept: that of a deleted config would never be closed. A plugin may read files of the machine: no lock is held
+    /// meanwhile.
+    pub(super) async fn open_key(
         &self,
-        plugin: &dyn ExternalKeyPlugin,
+        plugin: &Arc<dyn ExternalKeyPlugin>,
         granted: &Granted,
         read_in: u64,
     ) -> Result<Arc<dyn ExternalKey>> {
-        let mut state = self.state.lock();
         let is_open = |open: &Open| open.revision == granted.config_record.revision;
-        if !state.open.get(&granted.config).is_some_and(is_open) {
-            let mut opened = Open::new(plugin, granted)?;
+        let is_known = |state: &State| state.open.get(&granted.config).is_some_and(is_open);
+        let is_known_now = is_known(&self.state.lock());
+        let opened = match is_known_now {
+            true => None,
+            false => Some(Open::new(plugin, granted).await?),
+        };
+        let mut state = self.state.lock();
+        // Another request may have opened it meanwhile.
+        if let Some(mut opened) = opened.filter(|_| !is_known(&state)) {
             if state.epoch != read_in {
-                return opened.prepare(plugin, granted, self.clock.now());
+                return opened.prepare(&**plugin, granted, self.clock.now());
             }
             if state.open.len() >= MAX_CONNECTIONS {
                 state.open.clear();
@@ -93,8 +104,10 @@ impl Connections {
             state.open.insert(granted.config.clone(), opened);
         }
         let open = state.open.get_mut(&granted.config);
-        let open = open.ok_or_else(|| Error::internal("a connection that was opened is missing"))?;
-        open.prepare(plugin, granted, self.clock.now())
+        // It was closed since: the config has changed.
+        let open =
+            open.ok_or_else(|| Error::new(Status::UNAVAILABLE, "the config has changed; send the request again"))?;
+        open.prepare(&**plugin, granted, self.clock.now())
     }
 
     /// Closes the connection of a config.
@@ -115,11 +128,11 @@ impl Connections {
 }
 
 impl Open {
-    fn new(plugin: &dyn ExternalKeyPlugin, granted: &Granted) -> Result<Self> {
+    async fn new(plugin: &Arc<dyn ExternalKeyPlugin>, granted: &Granted) -> Result<Self> {
         let parameters = checked(plugin.config_parameters(), &granted.config_record.parameters)?;
         Ok(Open {
             revision: granted.config_record.revision.clone(),
-            connection: plugin.connect(&parameters).map_err(Error::invalid)?,
+            connection: connect(plugin, parameters).await?,
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT)),
             keys: HashMap::new(),
         })
@@ -149,6 +162,28 @@ impl Open {
         self.keys.insert(key.clone(), prepared);
         Ok(bounded)
     }
+}
+
+/// Prepares a connection, by a thread for blocking calls: a plugin may read files, such as those of trusted authorities.
+///
+/// # Errors
+/// 400 with what is invalid; 503 when it takes too long.
+pub(crate) async fn connect(
+    plugin: &Arc<dyn ExternalKeyPlugin>,
+    parameters: Parameters,
+) -> Result<Arc<dyn ExternalKeyConnection>> {
+    let busy = || Error::new(Status::UNAVAILABLE, "too many connections of external keys are being opened");
+    // Held until the thread ends, not the request.
+    let permit = CONNECTING.try_acquire().map_err(|_| busy())?;
+    let plugin = plugin.clone();
+    let connected = tokio::task::spawn_blocking(move || {
+        let connected = plugin.connect(&parameters);
+        drop(permit);
+        connected
+    });
+    let connected = tokio::time::timeout(DEADLINE, connected).await;
+    let slow = |_| Error::new(Status::UNAVAILABLE, "the connection of the external key is not open in time");
+    connected.map_err(slow)?.map_err(|error| Error::internal(error.to_string()))?.map_err(Error::invalid)
 }
 
 /// A key whose calls are bounded in number, time and size.

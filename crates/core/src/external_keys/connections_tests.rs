@@ -3,9 +3,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::future::join_all;
+use keepfast_framework::external_key::Parameter;
 use tokio::sync::Notify;
 
 use super::*;
+use crate::external_keys::record::{ConfigRecord, KeyRecord, Values};
 
 /// A key whose calls wait until they are released.
 #[derive(Default)]
@@ -47,6 +49,55 @@ impl ExternalKey for WaitingKey {
 
 fn bounded(inner: &Arc<WaitingKey>, deadline: Duration) -> BoundedKey {
     BoundedKey { inner: inner.clone(), in_flight: Arc::new(Semaphore::new(IN_FLIGHT)), deadline }
+}
+
+/// A plugin whose connections wait until they are released, as one that reads a file of a dead mount.
+struct SlowPlugin(Mutex<std::sync::mpsc::Receiver<()>>);
+
+impl ExternalKeyPlugin for SlowPlugin {
+    fn config_parameters(&self) -> &'static [Parameter] {
+        &[]
+    }
+
+    fn key_parameters(&self) -> &'static [Parameter] {
+        &[]
+    }
+
+    fn connect(&self, _: &Parameters) -> Result<Arc<dyn ExternalKeyConnection>, String> {
+        let _ = self.0.lock().recv();
+        Ok(Arc::new(Connected))
+    }
+}
+
+struct Connected;
+
+impl ExternalKeyConnection for Connected {
+    fn key(&self, _: &Parameters) -> Result<Arc<dyn ExternalKey>, String> {
+        Ok(Arc::new(WaitingKey::default()))
+    }
+}
+
+#[tokio::test]
+async fn sec_a_plugin_that_hangs_stops_no_worker_and_holds_no_lock() {
+    let connections = Connections::new(Arc::new(keepfast_framework::clock::TestClock::default()));
+    let (release, released) = std::sync::mpsc::channel();
+    let slow: Arc<dyn ExternalKeyPlugin> = Arc::new(SlowPlugin(Mutex::new(released)));
+    let (released_now, open) = std::sync::mpsc::channel();
+    drop(released_now);
+    let quick: Arc<dyn ExternalKeyPlugin> = Arc::new(SlowPlugin(Mutex::new(open)));
+    let granted = |config: &str| Granted {
+        config: config.to_owned(),
+        key: "k".to_owned(),
+        config_record: ConfigRecord::new("p".to_owned(), Values::default()),
+        key_record: KeyRecord::new(Values::default()),
+    };
+    let (one, two) = (granted("one"), granted("two"));
+    let mut hangs = std::pin::pin!(connections.open_key(&slow, &one, 0));
+    assert!(futures_util::poll!(&mut hangs).is_pending());
+    assert!(connections.open_key(&quick, &two, 0).await.is_ok());
+    assert_eq!(connections.epoch(), 0);
+    drop(release);
+    assert!(hangs.await.is_ok());
 }
 
 #[tokio::test]

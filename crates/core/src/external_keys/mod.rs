@@ -6,7 +6,7 @@
 //! | `parameters.rs` | checks parameters against those of the plugin; what a read returns |
 //! | `connections.rs` | the open connections; limits and deadlines of their calls |
 
-mod connections;
+pub(crate) mod connections;
 pub(crate) mod parameters;
 pub(crate) mod record;
 
@@ -80,7 +80,7 @@ impl ExternalKeys {
         // Not in the transaction of the request: the calls of the key take long.
         let granted = self.check(&mut self.barrier.begin_read(), mount, reference).await?;
         let plugin = self.plugin(&granted.config_record.plugin).map_err(Error::invalid)?;
-        self.connections.open_key(&*plugin, &granted, read_in)
+        self.connections.open_key(&plugin, &granted, read_in).await
     }
 }
 

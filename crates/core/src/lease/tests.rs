@@ -223,6 +223,7 @@ impl LeaseFixture {
             path: CanonicalPath::new(path.to_owned()).unwrap(),
             input: keepfast_framework::Input::default(),
             token: Some(token.clone()),
+            authorization: keepfast_framework::Authorization::None,
             headers: Vec::new(),
             namespace: String::new(),
             wrap_ttl: None,

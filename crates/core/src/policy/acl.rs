@@ -142,6 +142,14 @@ impl Acl {
         }
     }
 
+    /// Whether a rule denies every operation on a path, and not merely no rule allows one.
+    pub(crate) fn denies(&self, path: &str, now: Timestamp) -> bool {
+        match self {
+            Self::Root => false,
+            Self::Rules(rules) => rules.denies(path, now),
+        }
+    }
+
     /// The whole ACL as the response of `sys/internal/ui/resultant-acl`: paths with their grants; those of `glob_paths`
     /// are prefixes. Paths with `+` are left out, as on OpenBao.
     pub(crate) fn resultant(&self, now: Timestamp) -> Value {
@@ -204,6 +212,11 @@ impl Rules {
             return None;
         }
         Some(grant)
+    }
+
+    fn denies(&self, path: &str, now: Timestamp) -> bool {
+        let has_rule = self.grants.find(path, true, |entry| entry.holds(now)).is_some();
+        has_rule && self.grant(path, true, now).is_none()
     }
 
     /// Whether a denial more specific than `rank` covers the path in any letter case.

@@ -46,7 +46,7 @@ impl Capability {
     ];
 
     /// The name in policy texts.
-    pub(crate) const fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Create => "create",
             Self::Delete => "delete",
@@ -78,18 +78,18 @@ impl Capabilities {
 
     /// This set with one more capability.
     #[must_use]
-    pub(crate) const fn with(self, capability: Capability) -> Self {
+    pub(crate) fn with(self, capability: Capability) -> Self {
         Self(self.0 | 1 << capability as u16)
     }
 
     /// Whether the set has the capability.
-    pub(crate) const fn has(self, capability: Capability) -> bool {
+    pub(crate) fn has(self, capability: Capability) -> bool {
         self.0 & 1 << capability as u16 != 0
     }
 
     /// The union of both sets; `deny` in either leaves only `deny`.
     #[must_use]
-    pub(crate) const fn united(self, other: Self) -> Self {
+    pub(crate) fn united(self, other: Self) -> Self {
         let both = Self(self.0 | other.0);
         if both.has(Capability::Deny) { Self::DENY } else { both }
     }

@@ -10,13 +10,12 @@ use keepfast_storage::{Barrier, Page, ReadTx, Tx, View};
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
-use super::template::{Alias, Entity, Subject, TemplateOptions};
+use super::template::{Alias, Entity, Group, Subject, TemplateOptions};
 use super::{Acl, Policy, builtin};
-use crate::identity::{self, Identity};
+use crate::identity::{Effective, Identity};
 use crate::invalidation::{CacheOwner, CommittedChange};
 use crate::layout;
 use crate::metrics::{Metrics, Timing};
-use crate::stamps::{Stamp, Stamps};
 use crate::token::{Authority, Token};
 use crate::unreadable::{self, Stored};
 
@@ -67,11 +66,11 @@ const POLICIES: Records<PolicyRecord> = Records::at(layout::POLICIES);
 /// The compiled policies of a token, valid until an input of them changes.
 pub(crate) struct CompiledAcl {
     generation: u64,
-    /// The stamp of the token's entity; `None` without one, and for a batch token, which is not cached.
-    entity: Option<Stamp>,
+    /// The entity of the token with its groups; `None` without one.
+    entity: Option<Arc<Effective>>,
     /// The ACL of the token.
     pub(crate) acl: Arc<Acl>,
-    /// Policies of its entity.
+    /// Policies of its entity and of the groups of that.
     pub(crate) identity_policies: Vec<String>,
     /// The token as engines see it.
     pub(crate) caller: Arc<Caller>,
@@ -79,7 +78,7 @@ pub(crate) struct CompiledAcl {
 
 impl CompiledAcl {
     fn is_current(&self, generation: u64) -> bool {
-        self.generation == generation && self.entity.as_ref().is_none_or(Stamp::is_current)
+        self.generation == generation && self.entity.as_ref().is_none_or(|entity| entity.is_unchanged())
     }
 }
 
@@ -103,8 +102,6 @@ pub(crate) struct Policies {
     metrics: Arc<Metrics>,
     /// Incremented by each change of a policy.
     generation: AtomicU64,
-    /// Stamps of entities, by their ids.
-    entities: Arc<Stamps>,
     parsed: RwLock<HashMap<String, Option<Arc<Policy>>>>,
     shared: RwLock<SharedAcls>,
 }
@@ -119,20 +116,13 @@ const REMEMBERED: usize = 4096;
 
 impl Policies {
     /// The policies under `view`; reads nothing yet.
-    pub(crate) fn new(
-        barrier: &Arc<Barrier>,
-        view: View,
-        entities: Arc<Stamps>,
-        clock: Arc<dyn Clock>,
-        metrics: Arc<Metrics>,
-    ) -> Arc<Self> {
+    pub(crate) fn new(barrier: &Arc<Barrier>, view: View, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Arc<Self> {
         Arc::new(Policies {
             barrier: barrier.clone(),
             view,
             clock,
             metrics,
             generation: AtomicU64::new(0),
-            entities,
             parsed: RwLock::default(),
             shared: RwLock::default(),
         })
@@ -205,12 +195,17 @@ impl Policies {
             return Ok(compiled);
         }
         let record = &token.record;
-        // Both are read before any record, so that the next request reads concurrent changes.
-        let is_stamped = token.key.is_some() && !record.entity_id.is_empty();
-        let entity = is_stamped.then(|| self.entities.stamp(&record.entity_id));
+        // The generation is read before any record, so that the next request reads concurrent changes.
+        let entity = identity.effective(&record.entity_id).await?;
+        let is_refused = !record.entity_id.is_empty() && entity.as_ref().is_none_or(|e| e.entity.disabled);
         let (acl, identity_policies) = match &record.authority {
+            // Authentication refuses such a token; here it has no rights either.
+            _ if is_refused => (Arc::new(Acl::compile([], &Subject::default())), Vec::new()),
             Authority::Root => (Arc::new(Acl::Root), Vec::new()),
-            Authority::Policies(names) => Box::pin(self.compile(token, names, identity, generation)).await?,
+            Authority::Policies(_) if record.userinfo.is_some() => {
+                (Arc::new(Acl::compile([], &Subject::default())), Vec::new())
+            }
+            Authority::Policies(names) => Box::pin(self.compile(token, names, entity.as_deref(), generation)).await?,
         };
         let caller = Arc::new(Caller {
             display_name: record.display_name.clone(),
@@ -229,12 +224,10 @@ impl Policies {
         &self,
         token: &Token,
         names: &[String],
-        identity: &Identity,
+        entity: Option<&Effective>,
         generation: u64,
     ) -> Result<(Arc<Acl>, Vec<String>)> {
-        let mut tx = self.barrier.begin_read();
-        let entity = identity.entity(&mut tx, &token.record.entity_id).await?;
-        let identity_policies = entity.as_ref().map(|e| e.policies.clone()).unwrap_or_default();
+        let identity_policies = entity.map(|entity| entity.policies.clone()).unwrap_or_default();
         let mut all: Vec<String> = names.iter().chain(&identity_policies).cloned().collect();
         all.sort();
         all.dedup();
@@ -250,7 +243,7 @@ impl Policies {
         if !templated && let Some((_, acl)) = self.shared.read().get(&all).filter(|(g, _)| *g == generation) {
             return Ok((acl.clone(), identity_policies));
         }
-        let subject = subject(entity.as_ref(), token);
+        let subject = subject(entity, token);
         let acl = Arc::new(Acl::compile(policies.iter().map(Arc::as_ref), &subject));
         if !templated {
             let mut shared = self.shared.write();
@@ -338,19 +331,25 @@ impl CacheOwner for Policies {
     }
 }
 
-/// The subject of the templates of a token's policies: its entity, and the one alias that authenticated it.
-fn subject(entity: Option<&identity::Entity>, token: &Token) -> Subject {
-    let Some(entity) = entity else { return Subject::default() };
-    let alias = entity.aliases.iter().find(|a| !a.id.is_empty() && a.id == token.record.alias);
+/// The subject of the templates of a token's policies: its entity with its groups, and the one alias that authenticated
+/// it.
+fn subject(effective: Option<&Effective>, token: &Token) -> Subject {
+    let Some(effective) = effective else { return Subject::default() };
+    let entity = &effective.entity;
+    let groups = effective.groups().map(|group| Group {
+        id: group.id.clone(),
+        name: group.name.clone(),
+        metadata: group.metadata.clone(),
+    });
     Subject {
         entity: Some(Entity { id: entity.id.clone(), name: entity.name.clone(), metadata: entity.metadata.clone() }),
-        alias: alias.map(|a| Alias {
+        alias: entity.alias(&token.record.alias).map(|a| Alias {
             mount_accessor: a.mount_accessor.clone(),
             id: a.id.clone(),
             name: a.name.clone(),
             metadata: a.metadata.clone(),
             custom_metadata: a.custom_metadata.clone(),
         }),
-        groups: Vec::new(),
+        groups: groups.collect(),
     }
 }

@@ -9,6 +9,7 @@ use super::route::{Call, Routed};
 use super::{Departure, Refused};
 use crate::audit::PolicyResults;
 use crate::cluster::place::{Placed, Site};
+use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::mount::Mounts;
 use crate::token::store::{USES_SPENT, Use};
@@ -50,6 +51,7 @@ pub(super) struct Authenticator {
     clock: Arc<dyn Clock>,
     mounts: Arc<Mounts>,
     tokens: Arc<Tokens>,
+    identity: Arc<Identity>,
     wrapper: Arc<Wrapper>,
     metrics: Arc<Metrics>,
 }
@@ -60,6 +62,7 @@ impl Authenticator {
             clock: unsealed.clock.clone(),
             mounts: unsealed.engines.mounts.clone(),
             tokens: unsealed.access.tokens.clone(),
+            identity: unsealed.access.identity.clone(),
             wrapper: unsealed.access.wrapper.clone(),
             metrics: unsealed.observability.metrics.clone(),
         }
@@ -115,6 +118,9 @@ impl Authenticator {
                 let found = self.tokens.find(token.expose(), namespace, remote, now).await?;
                 self.metrics.tokens.lookup.record(self.clock.now().since(now));
                 match found {
+                    Ok(token) if !self.identity.allows_tokens_of(&token.record.entity_id).await? => {
+                        Err("the entity of the token is disabled or deleted")
+                    }
                     Ok(token) if self.origin_exists(&token) => Ok(token),
                     Ok(_) => Err("the auth mount of the token is gone"),
                     Err(reason) => Err(reason),

@@ -8,7 +8,8 @@ use keepfast_crypto::secret::SecretString;
 use keepfast_framework::cx::LastStep;
 use keepfast_framework::reply::Raw;
 use keepfast_framework::{
-    Cx, Error, ErrorKind, Incoming, Input, Operation, Outcome, RawBody, Result, Status, UnauthedEndpoints, help,
+    Authorization, Cx, Error, ErrorKind, Incoming, Input, Operation, Outcome, RawBody, Result, Status,
+    UnauthedEndpoints, help,
 };
 use keepfast_storage::{Index, StorageError, Tx};
 use serde::Serialize;
@@ -91,6 +92,8 @@ pub(crate) struct CoreCall {
     pub(crate) last_use: bool,
     /// The text of that token.
     pub(crate) id: Option<SecretString>,
+    /// The `Authorization` header.
+    pub(crate) authorization: Authorization,
     /// The ACL of the caller.
     pub(crate) compiled: Option<Arc<CompiledAcl>>,
     /// Properties of the request and its listener besides the input.
@@ -305,6 +308,7 @@ impl Dispatcher {
                 token: parts.caller.token.clone(),
                 last_use: parts.caller.last_use,
                 id: incoming.token.clone(),
+                authorization: incoming.authorization.clone(),
                 compiled: parts.compiled.clone(),
                 facts: RequestFacts {
                     wraps: incoming.wrap_ttl.is_some(),
@@ -351,7 +355,7 @@ fn with_limit(input: &Input, limit: u64) -> Input {
 
 fn json_document<T: Serialize>(document: &T) -> Result<ResponseContent> {
     let body = serde_json::to_vec(document)?;
-    Ok(ResponseContent::Raw(Raw { status: Status::OK, content_type: "application/json", body }))
+    Ok(ResponseContent::Raw(Raw { status: Status::OK, content_type: "application/json", body, headers: Vec::new() }))
 }
 
 /// Adds the warnings of the handler, and one of ignored and one of replaced parameters.

@@ -5,8 +5,8 @@ use keepfast_framework::{Error, Status};
 use keepfast_storage::Index;
 use serde::Serialize;
 
-use super::Response;
 use super::wiped::{self, WipedJson};
+use super::{Response, ResponseHeaders};
 use crate::lease::intent::Granted;
 
 /// The response of a request that was not refused, before it is audited.
@@ -114,7 +114,15 @@ impl Response {
     pub(super) fn audited(outcome: Result<ResponseContent, Error>, committed: Option<Index>) -> Self {
         let response = match outcome {
             Err(error) => Response::failed(&error),
-            Ok(ResponseContent::Raw(raw)) => Response::document(raw.status, raw.content_type, wiped::body(raw.body)),
+            Ok(ResponseContent::Raw(raw)) => {
+                let response = Response::document(raw.status, raw.content_type, wiped::body(raw.body));
+                match raw.headers.is_empty() {
+                    true => response,
+                    false => {
+                        response.with_headers(ResponseHeaders { further: raw.headers, ..ResponseHeaders::default() })
+                    }
+                }
+            }
             Ok(ResponseContent::File(file)) => Response::of_file(file),
             Ok(ResponseContent::Envelope(envelope)) => {
                 let is_empty = envelope.is_empty();

@@ -193,6 +193,7 @@ mod tests {
             path: CanonicalPath::new(path.to_owned()).unwrap(),
             input: keepfast_framework::Input::default(),
             token: Some(keepfast_crypto::secret::SecretString::new("hvs.s3cr3t".to_owned())),
+            authorization: keepfast_framework::Authorization::None,
             namespace: String::new(),
             body_withheld: false,
             headers: Vec::new(),

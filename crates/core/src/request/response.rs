@@ -25,7 +25,7 @@ pub struct Response {
     headers: Option<Box<ResponseHeaders>>,
 }
 
-/// Further headers of a response, which only a node of a cluster sets.
+/// Further headers of a response: of a node of a cluster, or of the handler.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResponseHeaders {
     /// `X-Vault-Index`: a state that has the effects of the request.
@@ -34,6 +34,8 @@ pub struct ResponseHeaders {
     pub location: Option<String>,
     /// `Retry-After`, in seconds.
     pub retry_after: Option<u32>,
+    /// Headers of the handler, by their name in lower case.
+    pub further: Vec<(&'static str, String)>,
 }
 
 impl Response {

@@ -133,8 +133,8 @@ impl Settler {
         envelope.warnings.extend(warnings);
         envelope.logged_in = parts.routed.incoming.wrap_ttl.map(|_| created.record.display_name.clone());
         envelope.is_login = true;
-        let identity_policies = self.identity.policies_of(&self.host.barrier, &login_identity).await?;
-        let auth = created.auth_block(identity_policies.to_vec());
+        let identity_policies = self.identity.policies_of_login(tx, &login_identity).await?;
+        let auth = created.auth_block(identity_policies);
         envelope.auth = Some(Box::new(AuthBlock { entity_created: login_identity.created, no_default_policy, ..auth }));
         Ok(())
     }
@@ -162,10 +162,15 @@ impl Settler {
     ) -> Result<(create::CreatedToken, Vec<String>, LoginIdentity)> {
         let now = self.host.clock.now();
         let policies = login_policies(&login)?;
-        let login_identity = match &login.alias {
+        let mut login_identity = match &login.alias {
             None => LoginIdentity::default(),
             Some(alias) => self.identity.entity_of(tx, &mounted.info, alias, now).await?,
         };
+        if let (Some(groups), false) = (&login.terms.groups, login_identity.entity.is_empty()) {
+            let (entity, accessor) = (&login_identity.entity, &mounted.entry.accessor);
+            login_identity.regrouped =
+                Box::pin(self.identity.set_external_groups(tx, entity, accessor, groups)).await?;
+        }
         let terms = &login.terms;
         let requested = RequestedTtls {
             increment: Duration::ZERO,

@@ -1,5 +1,6 @@
 //! Calls of the configured seals: one at a time for each seal, with a deadline, and with what is known of its health.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -45,8 +46,8 @@ pub(crate) struct SealAccess {
     /// Held during a call.
     calls: tokio::sync::Mutex<()>,
     health: Mutex<SealHealth>,
-    /// The slot that the seal has opened in its last call, with its KEK as it was then.
-    opened: Mutex<Option<(u32, StoredKey)>>,
+    /// The slot that the seal has opened in its last call, with its KEK as it was then, and when.
+    opened: Mutex<Option<(u32, StoredKey, Timestamp)>>,
     /// Begins a check.
     pub(crate) check: Notify,
     /// For the metrics.
@@ -255,13 +256,18 @@ impl SealAccess {
 
     /// Records that the seal has opened this slot.
     pub(crate) fn has_opened(&self, slot: &Slot, now: Timestamp) {
-        *self.opened.lock() = slot.kek.clone().map(|kek| (slot.id, kek));
+        *self.opened.lock() = slot.kek.clone().map(|kek| (slot.id, kek, now));
         self.succeeded(now);
     }
 
-    /// Whether the seal has opened this slot, with the KEK that it has, in its last call.
-    pub(crate) fn opens(&self, slot: &Slot) -> bool {
-        self.opened.lock().as_ref().is_some_and(|(id, kek)| *id == slot.id && Some(kek) == slot.kek.as_ref())
+    /// Whether the seal has opened this slot, with the KEK that it has, in its last call, at one of these times. So the call
+    /// was after the commit of the KEK.
+    pub(crate) fn opens(&self, slot: &Slot, at: &RangeInclusive<Timestamp>) -> bool {
+        let opened = self.opened.lock();
+        let is_of = |(id, kek, opened): &(u32, StoredKey, Timestamp)| {
+            *id == slot.id && Some(kek) == slot.kek.as_ref() && at.contains(opened)
+        };
+        opened.as_ref().is_some_and(is_of)
     }
 
     /// Records a call that succeeded.

@@ -2,9 +2,11 @@
 //! the leader requests, and the next step. New seals get their slots in one commit. Retiring ones lose theirs in a later
 //! one, when every member can do without them.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use keepfast_crypto::locked::Key256;
+use keepfast_framework::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -204,15 +206,16 @@ fn bit(at: usize) -> u64 {
     1_u64.checked_shl(u32::try_from(at).unwrap_or(u32::MAX)).unwrap_or(0)
 }
 
-/// The bits of this member. A slot of an enabled seal that is not known to open is checked soon.
-pub(crate) fn open_slots(seals: &Seals, config: &SealConfig) -> u64 {
+/// The bits of this member, from what its seals have opened at one of these times. A slot of an enabled seal that they have
+/// not opened then is checked soon.
+pub(crate) fn open_slots(seals: &Seals, config: &SealConfig, within: &RangeInclusive<Timestamp>) -> u64 {
     let mut bits = if seals.enabled().next().is_none() { BY_SHARES } else { 0 };
     for (at, slot) in config.slots.iter().enumerate().filter(|(_, slot)| slot.kek.is_some()) {
         let Some(access) = seals.of_slot(slot) else { continue };
         if !access.configured.disabled {
             bits |= bit(ENABLED + at);
         }
-        if access.opens(slot) {
+        if access.opens(slot, within) {
             bits |= bit(at);
         } else if !access.configured.disabled {
             access.check.notify_one();

@@ -1,11 +1,17 @@
 //! The steps of a migration, for each configuration of the leader and each state of the members.
 
+use std::time::Duration;
+
+use keepfast_framework::clock::TestClock;
+use keepfast_framework::seal::SealErrorClass;
+
 use super::*;
 use crate::seal::proven::ProvenKek;
 use crate::seal::set::{ConfiguredSeal, SealSet};
 use crate::seal::shape::SealShape;
 use crate::seal::slots::{Initial, NewSlot, first};
-use crate::seal::test_seal::TestSeal;
+use crate::seal::test_seal::{Behaviour, TestSeal};
+use crate::unseal::keeper::checked_slots;
 use keepfast_crypto::random;
 
 async fn slot(name: &str) -> NewSlot {
@@ -125,6 +131,45 @@ async fn shares_take_over_when_no_member_has_an_enabled_seal() {
     assert_eq!(step(&[report("n1", BY_SHARES)]), Step::Remove("a".to_owned()));
     let (config, _) = record(&["c"]).await;
     assert_eq!(Goal::Shares.complete(&config, &seals, &[]), Step::Remove("c".to_owned()));
+}
+
+/// The bits at a time when every call is recent.
+fn open_slots(seals: &Seals, config: &SealConfig) -> u64 {
+    super::open_slots(seals, config, &(Timestamp::default()..=Timestamp::default()))
+}
+
+#[tokio::test]
+async fn sec_a_slot_counts_as_open_only_with_fresh_evidence() {
+    let (seal, time) = (TestSeal::new(), TestClock::default());
+    let kek = ProvenKek::create(&*seal).await.unwrap();
+    let root = random::key();
+    let initial = Initial {
+        cluster_name: String::new(),
+        cluster_id: "c".to_owned(),
+        root: &root,
+        seals: vec![NewSlot { name: "a".to_owned(), kind: "static", priority: 1, kek }],
+        shares: None,
+        forbids_break_glass: false,
+    };
+    let config = first(initial).unwrap();
+    let seals = Seals::new(SealSet::new(vec![seal.configured("a")]).unwrap());
+    let is_open = async || checked_slots(&seals, &config, &time).await & bit(0) != 0;
+    assert!(is_open().await, "the seal opens it now");
+    seal.fails(SealErrorClass::Denied);
+    assert!(!is_open().await, "the call of before does not count");
+    seal.set(Behaviour::Well);
+    assert!(is_open().await);
+    // A seal that is slow counts by its last call, for a minute.
+    seal.set(Behaviour::Hangs);
+    let slowly = async || {
+        let mut open = std::pin::pin!(is_open());
+        assert!(futures_util::poll!(&mut open).is_pending());
+        time.advance(Duration::from_secs(2));
+        open.await
+    };
+    assert!(slowly().await);
+    time.advance(Duration::from_secs(60));
+    assert!(!slowly().await);
 }
 
 #[tokio::test]

@@ -445,8 +445,10 @@ impl Draft {
         let is_opened = |slot: &&Slot| self.opened.iter().any(|opened| opened.id == slot.id);
         if let Some(slot) = self.config.slots.iter().find(|slot| !is_opened(slot)) {
             let text = match slot.kek {
-                None => "values are wrapped once a quorum of the recovery keys was sent to sys/seals/break-glass",
-                Some(_) => "values are wrapped once every seal has opened its slot",
+                None => {
+                    "values are wrapped once a quorum of the recovery keys was sent to sys/seals/break-glass".to_owned()
+                }
+                Some(_) => format!("values are wrapped once the seal {:?} has opened its slot", slot.name),
             };
             return Err(Error::new(Status::UNAVAILABLE, text));
         }

@@ -323,7 +323,7 @@ async fn a_wrap_key_is_not_created_while_a_slot_would_lack_it() {
     let mut known = KnownKeys::default();
     assert_eq!(create(&known).err().unwrap().status(), Status::UNAVAILABLE);
     known.add_opened(OpenedSlot::new(shares, &key));
-    assert!(create(&known).err().unwrap().public().contains("every seal"));
+    assert!(create(&known).err().unwrap().public().contains("the seal \"a\""));
     let kek = proven().await;
     known.add_opened(OpenedSlot::new(id, kek.kek()));
     assert!(create(&known).is_err(), "it is the KEK of no slot");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use keepfast_crypto::hash::sha256;
 use keepfast_crypto::random;
-use keepfast_framework::{Clock, Error, Result, Timestamp};
+use keepfast_framework::{Clock, Error, Result, Status, Timestamp};
 use keepfast_storage::{Backend, Barrier, SealRecord, WrapKeySource, WrapKeys};
 use tokio::sync::{Mutex, Notify};
 
@@ -16,6 +16,7 @@ use super::known_keys::FollowedKeys;
 use super::record::SealConfig;
 use super::slots::{Change, apply, current_root};
 use crate::cluster::announce::Announcer;
+use crate::cluster::announced::WRAPPED_VALUES;
 use crate::cluster::port::ComingRoot;
 
 /// The pause between two attempts to create the first wrap key.
@@ -59,7 +60,8 @@ impl WrapRotation {
     /// Changes the wrap keys to those that `next` returns for the current ones, if it returns some. Returns whether it did.
     ///
     /// # Errors
-    /// With 503 when a slot cannot get them now, when they do not reach a quorum of the voters, and when the seal record or
+    /// With 503 when a slot cannot get them now, when a member has an earlier version, when they do not reach a quorum of the
+    /// voters, and when the seal record or
     /// the keyring has changed; those of the storage.
     pub(crate) async fn change(&self, next: impl FnOnce(&WrapKeys) -> Option<WrapKeys> + Send) -> Result<bool> {
         let barrier = self.barrier.upgrade().ok_or_else(Error::sealed)?;
@@ -67,6 +69,7 @@ impl WrapRotation {
         let from = SealRecord::load(&*self.backend).await?.ok_or_else(Error::sealed)?;
         let (config, known) = (SealConfig::from_bytes(&from)?, self.known.get());
         let Some(keys) = next(&barrier.wrap_keys()) else { return Ok(false) };
+        self.check_members()?;
         let root = current_root(&config, &barrier, &known)?;
         let to = apply(&config, Change::WrapKeys(keys.clone()), &root, &known)?.config.to_bytes()?;
         if let Some(others) = &self.others {
@@ -76,6 +79,24 @@ impl WrapRotation {
         }
         settled(barrier.replace_seal(&from, to).await)?;
         Ok(true)
+    }
+
+    /// Refuses wrap keys while a member has a version that cannot read wrapped values.
+    fn check_members(&self) -> Result<()> {
+        let members = self.others.as_ref().map(|others| others.without_format(WRAPPED_VALUES)).unwrap_or_default();
+        if members.is_empty() {
+            return Ok(());
+        }
+        let text = format!(
+            "values are wrapped once every member has a version that reads them; upgrade {}",
+            members.join(", ")
+        );
+        Err(Error::new(Status::UNAVAILABLE, text))
+    }
+
+    /// The other members whose configuration has another `disable_sealwrap` than this one.
+    pub(crate) fn members_that_differ(&self, disable_sealwrap: bool) -> Vec<String> {
+        self.others.as_ref().map(|others| others.with_other_sealwrap(disable_sealwrap)).unwrap_or_default()
     }
 }
 

@@ -116,6 +116,17 @@ impl SealConfig {
     }
 }
 
+#[cfg(test)]
+impl SealConfig {
+    /// Damages the wrap keys in the slot of a seal, as a fault of a former version would.
+    pub(crate) fn damage_wrap_keys(&mut self, name: &str, root: &Key256) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.name == name) {
+            slot.wrap = Some(STANDARD.encode([7; 64]));
+        }
+        assert!(self.authenticate(root).is_ok());
+    }
+}
+
 impl KnownKeys {
     /// Adds the keys of a slot, in place of older ones.
     pub(super) fn add_opened(&mut self, opened: OpenedSlot) {

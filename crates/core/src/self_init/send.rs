@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use keepfast_crypto::random;
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::{Body, CanonicalPath, Incoming, Input, Operation, Query, Result, Status, UnauthedEndpoints};
+use keepfast_framework::{
+    Authorization, Body, CanonicalPath, Incoming, Input, Operation, Query, Result, Status, UnauthedEndpoints,
+};
 use keepfast_storage::StorageError;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -130,6 +132,7 @@ impl BuiltRequest {
             path: self.path.clone(),
             input,
             token: Some(self.token.as_ref().unwrap_or(root_token).clone()),
+            authorization: Authorization::None,
             namespace: String::new(),
             body_withheld: false,
             headers: Vec::new(),

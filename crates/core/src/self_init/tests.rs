@@ -1,5 +1,7 @@
 //! Self-initialization of a server in memory.
 
+mod faults;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -52,6 +54,27 @@ impl Sources for Fixed {
 struct Limited {
     memory: Arc<MemoryBackend>,
     left: AtomicUsize,
+    /// One commit that fails, after this many others.
+    fault: Mutex<Option<(usize, StorageError)>>,
+}
+
+impl Limited {
+    fn failing_once(after: usize, error: StorageError) -> Arc<Self> {
+        let (left, fault) = (AtomicUsize::new(usize::MAX), Mutex::new(Some((after, error))));
+        Arc::new(Limited { left, fault, ..Limited::default() })
+    }
+
+    fn fault(&self) -> Option<StorageError> {
+        let mut fault = self.fault.lock();
+        match &mut *fault {
+            Some((0, _)) => fault.take().map(|(_, error)| error),
+            Some((after, _)) => {
+                *after -= 1;
+                None
+            }
+            None => None,
+        }
+    }
 }
 
 #[async_trait]
@@ -67,6 +90,9 @@ impl Backend for Limited {
     async fn commit(&self, batch: Batch) -> Result<Index, StorageError> {
         let taken = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         taken.map_err(|_| StorageError::Full)?;
+        if let Some(error) = self.fault() {
+            return Err(error);
+        }
         self.memory.commit(batch).await
     }
 
@@ -257,7 +283,8 @@ async fn self_init_leaves_no_root_token() {
 async fn self_init_resumes_after_a_kill_at_every_commit() {
     for commits in 0.. {
         let (seal, memory) = (TestSeal::new(), Arc::<MemoryBackend>::default());
-        let limited = Arc::new(Limited { memory: memory.clone(), left: AtomicUsize::new(commits) });
+        let limited =
+            Arc::new(Limited { memory: memory.clone(), left: AtomicUsize::new(commits), ..Limited::default() });
         let killed = Server::on(limited, &seal, plan(requests()));
         let is_done = matches!(killed.attempt().await, Ok(Attempt::Finished));
         let is_initialized = killed.node.is_initialized().await.unwrap();
@@ -313,7 +340,8 @@ async fn corrected_stanzas_resume_after_a_kill_at_every_commit() {
     for commits in 0.. {
         let (seal, memory) = (TestSeal::new(), Arc::<MemoryBackend>::default());
         assert_eq!(Server::on(memory.clone(), &seal, plan(failing())).attempt().await.unwrap(), Attempt::Failed);
-        let limited = Arc::new(Limited { memory: memory.clone(), left: AtomicUsize::new(usize::MAX) });
+        let limited =
+            Arc::new(Limited { memory: memory.clone(), left: AtomicUsize::new(usize::MAX), ..Limited::default() });
         let killed = Server::on(limited.clone(), &seal, corrected()).unsealed().await;
         limited.left.store(commits, Ordering::SeqCst);
         let is_done = matches!(killed.attempt().await, Ok(Attempt::Finished));
@@ -422,7 +450,7 @@ async fn an_unfinished_server_without_stanzas_handles_no_requests() {
     assert_eq!(server.send("GET", "sys/mounts", "x", None).await.0, 503);
     // Nor is the root token of an attempt left that was killed.
     let memory = Arc::<MemoryBackend>::default();
-    let limited = Arc::new(Limited { memory: memory.clone(), left: AtomicUsize::new(3) });
+    let limited = Arc::new(Limited { memory: memory.clone(), left: AtomicUsize::new(3), ..Limited::default() });
     assert!(Server::on(limited, &seal, plan(requests())).attempt().await.is_err());
     let server = Server::on(memory, &seal, SelfInitPlan::default()).unsealed().await;
     assert!(server.has_root_token().await);
@@ -435,6 +463,8 @@ async fn an_unfinished_server_without_stanzas_handles_no_requests() {
 struct Output {
     written: Mutex<Vec<Vec<SecretBytes>>>,
     published: Mutex<Vec<String>>,
+    /// Whether it does not get its name.
+    fails: AtomicBool,
 }
 
 impl RecoveryOutput for Output {
@@ -453,25 +483,31 @@ impl RecoveryOutput for Output {
     }
 
     fn publish(&self, digest: &str) -> Result<bool, String> {
+        if self.fails.load(Ordering::SeqCst) {
+            return Err("the directory is not writable".to_owned());
+        }
         self.published.lock().push(digest.to_owned());
         Ok(true)
     }
 }
 
+/// The stanzas with recovery keys.
+fn with_recovery(output: &Arc<Output>) -> SelfInitPlan {
+    let sources = Fixed(BTreeMap::from([("PASSWORD", "from-env"), ("/file", "x")]));
+    let recovery = Recovery::new(3, 2, output.clone()).unwrap();
+    SelfInitPlan::new(requests(), Some(recovery), Arc::new(sources)).unwrap()
+}
+
 #[tokio::test]
 async fn recovery_keys_are_written_before_they_count() {
     let (seal, memory, output) = (TestSeal::new(), Arc::<MemoryBackend>::default(), Arc::<Output>::default());
-    let with_recovery = || {
-        let sources = Fixed(BTreeMap::from([("PASSWORD", "from-env"), ("/file", "x")]));
-        let recovery = Recovery::new(3, 2, output.clone()).unwrap();
-        SelfInitPlan::new(requests(), Some(recovery), Arc::new(sources)).unwrap()
-    };
+    let with_recovery = || with_recovery(&output);
     // The first commit fails: its keys never count.
-    let limited = Arc::new(Limited { memory: memory.clone(), left: AtomicUsize::new(0) });
+    let limited = Arc::new(Limited { memory: memory.clone(), left: AtomicUsize::new(0), ..Limited::default() });
     assert!(Server::on(limited, &seal, with_recovery()).attempt().await.is_err());
     assert_eq!((output.written.lock().len(), output.published.lock().len()), (1, 0));
     // The process is killed after the first commit, so that the file has not its name.
-    let limited = Arc::new(Limited { memory: memory.clone(), left: AtomicUsize::new(1) });
+    let limited = Arc::new(Limited { memory: memory.clone(), left: AtomicUsize::new(1), ..Limited::default() });
     assert!(Server::on(limited, &seal, with_recovery()).attempt().await.is_err());
     output.published.lock().clear();
     let server = Server::on(memory, &seal, with_recovery()).unsealed().await;

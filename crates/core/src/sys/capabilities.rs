@@ -52,7 +52,13 @@ async fn of_token(_: &System, cx: &mut Cx, req: CapabilitiesRequest) -> Result<F
     let Some(text) = req.token.filter(|t| !t.is_empty()) else {
         return Err(listed(Status::BAD_REQUEST, "no token found"));
     };
-    let found = unsealed(cx)?.access.tokens.find_anywhere(&text, cx.now()).await?;
+    let access = &unsealed(cx)?.access;
+    let mut found = access.tokens.find_anywhere(&text, cx.now()).await?;
+    if let Some(token) = &found
+        && !access.identity.allows_tokens_of(&token.record.entity_id).await?
+    {
+        found = None;
+    }
     answer(cx, found.ok_or_else(|| listed(Status::BAD_REQUEST, "invalid token"))?, &paths).await
 }
 

@@ -16,6 +16,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{System, unsealed};
+use crate::external_keys::connections::connect;
 use crate::external_keys::parameters::{check_patch, check_size, checked, shown};
 use crate::external_keys::record::{CONFIGS, ConfigRecord, KEYS, KeyRecord, Values, key_name};
 use crate::mount::Mounts;
@@ -35,6 +36,10 @@ const GRANT: Help = Help { synopsis: "Lets a mount use a key, or not any more.",
 
 /// The number of keys that a deletion of a config reads at a time.
 const PAGE: usize = 500;
+/// The most configs: each may have a connection and a process.
+const MAX_CONFIGS: usize = 256;
+/// The most keys of a config.
+const MAX_KEYS: usize = 1024;
 /// The most mounts that may use a key.
 const MAX_GRANTS: usize = 1024;
 /// The longest name of a plugin, in bytes.
@@ -59,6 +64,7 @@ pub(super) fn routes(r: &mut Routes<System>) {
         .delete(delete_key);
     r.path("external-keys/configs/{config}/keys/{key}/grants/", LIST_GRANTS).names_only().list(list_grants);
     r.path("external-keys/configs/{config}/keys/{key}/grants/{mount...}", GRANT)
+        .names_only()
         .name_may_end_in_slash()
         .update(write_grant)
         .delete(delete_grant);
@@ -181,7 +187,15 @@ async fn write_config(_: &System, cx: &mut Cx, req: WriteConfig) -> Result<()> {
     let plugin = plugin_name(req.plugin)?;
     let plugin = plugin.ok_or_else(|| Error::invalid("missing required field \"plugin\""))?;
     let record = ConfigRecord::new(plugin, parameters(&req.body, &["plugin", "verify"])?);
-    put_config(cx, &req.config, &record, req.verify)
+    if CONFIGS.get(cx, &req.config).await?.is_none() {
+        let page = Page { after: None, limit: Some(MAX_CONFIGS) };
+        if CONFIGS.list(cx, "", &page).await?.len() >= MAX_CONFIGS {
+            return Err(Error::invalid(format!(
+                "there are {MAX_CONFIGS} configs of external keys, the most; delete one"
+            )));
+        }
+    }
+    put_config(cx, &req.config, &record, req.verify).await
 }
 
 async fn patch_config(_: &System, cx: &mut Cx, req: WriteConfig) -> Result<()> {
@@ -193,14 +207,14 @@ async fn patch_config(_: &System, cx: &mut Cx, req: WriteConfig) -> Result<()> {
     check_patch(known, &values, &patch, name != old.plugin)?;
     values.patch(patch);
     check_size(&values)?;
-    put_config(cx, &req.config, &ConfigRecord::new(name, values), req.verify)
+    put_config(cx, &req.config, &ConfigRecord::new(name, values), req.verify).await
 }
 
-fn put_config(cx: &mut Cx, name: &str, record: &ConfigRecord, verify: Option<Flag>) -> Result<()> {
+async fn put_config(cx: &mut Cx, name: &str, record: &ConfigRecord, verify: Option<Flag>) -> Result<()> {
     if is_verified(verify) {
         let plugin = plugin(cx, &record.plugin)?;
         let parameters = checked(plugin.config_parameters(), &record.parameters)?;
-        plugin.connect(&parameters).map_err(Error::invalid)?;
+        connect(&plugin, parameters).await?;
     }
     CONFIGS.put(cx, name, record)
 }
@@ -237,8 +251,14 @@ async fn write_key(_: &System, cx: &mut Cx, req: WriteKey) -> Result<()> {
     let config = config(cx, &req.config).await?;
     let values = parameters(&req.body, &["verify"])?;
     let old = KEYS.get(cx, &key_name(&req.config, &req.key)).await?;
+    if old.is_none() {
+        let page = Page { after: None, limit: Some(MAX_KEYS) };
+        if KEYS.list(cx, &key_name(&req.config, ""), &page).await?.len() >= MAX_KEYS {
+            return Err(Error::invalid(format!("the config has {MAX_KEYS} keys, the most; delete one")));
+        }
+    }
     let record = KeyRecord { grants: old.map(|old| old.grants).unwrap_or_default(), ..KeyRecord::new(values) };
-    put_key(cx, &config, (&req.config, &req.key), &record, req.verify)
+    put_key(cx, &config, (&req.config, &req.key), &record, req.verify).await
 }
 
 async fn patch_key(_: &System, cx: &mut Cx, req: WriteKey) -> Result<()> {
@@ -247,10 +267,10 @@ async fn patch_key(_: &System, cx: &mut Cx, req: WriteKey) -> Result<()> {
     record.parameters.patch(parameters(&req.body, &["verify"])?);
     check_size(&record.parameters)?;
     record.revision = random::uuid();
-    put_key(cx, &config, (&req.config, &req.key), &record, req.verify)
+    put_key(cx, &config, (&req.config, &req.key), &record, req.verify).await
 }
 
-fn put_key(
+async fn put_key(
     cx: &mut Cx,
     config: &ConfigRecord,
     (config_name, name): (&str, &str),
@@ -259,9 +279,9 @@ fn put_key(
 ) -> Result<()> {
     if is_verified(verify) {
         let plugin = plugin(cx, &config.plugin)?;
-        let connection = plugin.connect(&checked(plugin.config_parameters(), &config.parameters)?);
+        let connection = connect(&plugin, checked(plugin.config_parameters(), &config.parameters)?).await?;
         let parameters = checked(plugin.key_parameters(), &record.parameters)?;
-        connection.and_then(|connection| connection.key(&parameters)).map_err(Error::invalid)?;
+        connection.key(&parameters).map_err(Error::invalid)?;
     }
     KEYS.put(cx, &key_name(config_name, name), record)
 }
@@ -291,7 +311,6 @@ fn mounted(mounts: &Mounts, key: &KeyRecord) -> Vec<String> {
 }
 
 async fn list_grants(_: &System, cx: &mut Cx, req: KeyPath) -> Result<Keys> {
-    config(cx, &req.config).await?;
     let record = key(cx, &req.config, &req.key).await?;
     Ok(Keys::of(record.grants.into_keys().collect()))
 }
@@ -313,10 +332,10 @@ async fn write_grant(_: &System, cx: &mut Cx, req: GrantPath) -> Result<()> {
 
 async fn delete_grant(_: &System, cx: &mut Cx, req: GrantPath) -> Result<()> {
     let mount = check_grant(&req)?;
-    let name = key_name(&req.config, &req.key);
-    let Some(mut record) = KEYS.get(cx, &name).await? else { return Ok(()) };
+    config(cx, &req.config).await?;
+    let mut record = key(cx, &req.config, &req.key).await?;
     if record.grants.remove(&mount).is_some() {
-        KEYS.put(cx, &name, &record)?;
+        KEYS.put(cx, &key_name(&req.config, &req.key), &record)?;
     }
     Ok(())
 }

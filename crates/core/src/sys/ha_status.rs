@@ -7,6 +7,7 @@ use keepfast_storage::Member;
 use serde::Serialize;
 
 use super::System;
+use crate::cluster::announced::version_of;
 use crate::lifecycle::Lifecycle;
 
 const HELP: Help = Help { synopsis: "Lists the nodes of the cluster.", description: "" };
@@ -51,8 +52,8 @@ async fn ha_status(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Flat<HaStatu
             cluster_address: member.cluster_addr.clone(),
             active_node: status.leader.as_ref().is_some_and(|leader| leader.id == member.id),
             last_echo: heard.map(|span| now.before(span).rfc3339()),
-            version: member.version.clone(),
-            upgrade_version: Some(member.version.clone()),
+            version: version_of(&member.version),
+            upgrade_version: Some(version_of(&member.version)),
         }
     };
     Ok(Flat(HaStatusResponse { nodes: status.members.iter().map(member).collect() }))

@@ -42,7 +42,12 @@ fn under_way(unsealed: Option<&Unsealed>, in_flight: &InFlight, name: impl Fn(&s
         None if path == PATH => PATH.to_owned(),
         None => MASK.to_owned(),
     };
-    Ok(Raw { status: Status::OK, content_type: "application/json", body: in_flight.to_json(shown)? })
+    Ok(Raw {
+        status: Status::OK,
+        content_type: "application/json",
+        body: in_flight.to_json(shown)?,
+        headers: Vec::new(),
+    })
 }
 
 /// The requests in flight, for a caller without a token; names in their paths are masked.

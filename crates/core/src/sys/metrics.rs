@@ -76,7 +76,7 @@ impl OpenMetrics {
         let current = match fresh {
             Some(fresh) => fresh,
             None => match document(server, format, accepts_prometheus) {
-                Ok(Raw { status, content_type, body }) => {
+                Ok(Raw { status, content_type, body, .. }) => {
                     Document { at: now, sealed, status, content_type, body: body.into() }
                 }
                 Err(error) => return Response::failed(&error),
@@ -91,7 +91,8 @@ impl OpenMetrics {
 /// The metrics in this format.
 fn document(server: &Lifecycle, format: &str, accepts_prometheus: bool) -> Result<Raw> {
     let telemetry = &server.parts.settings.telemetry;
-    let text = |status, text: String| Raw { status, content_type: "text/plain", body: text.into_bytes() };
+    let text =
+        |status, text: String| Raw { status, content_type: "text/plain", body: text.into_bytes(), headers: Vec::new() };
     let format = if format.is_empty() && accepts_prometheus { "prometheus" } else { format };
     Ok(match format {
         "" => Raw {
@@ -103,6 +104,7 @@ fn document(server: &Lifecycle, format: &str, accepts_prometheus: bool) -> Resul
                 &telemetry.prefix,
                 server.parts.clock.now(),
             )?,
+            headers: Vec::new(),
         },
         "prometheus" if telemetry.prometheus_retention.is_zero() => {
             text(Status::BAD_REQUEST, "prometheus is not enabled".to_owned())
@@ -111,6 +113,7 @@ fn document(server: &Lifecycle, format: &str, accepts_prometheus: bool) -> Resul
             status: Status::OK,
             content_type: PROMETHEUS,
             body: format::prometheus(&gather::gather(server), &telemetry.prefix).into_bytes(),
+            headers: Vec::new(),
         },
         other => text(Status::BAD_REQUEST, format!("metric response format {other:?} unknown")),
     })

@@ -53,5 +53,5 @@ async fn read(_: &System, cx: &mut Cx, _: Form) -> Result<Raw> {
         })
         .collect();
     let body = serde_json::to_vec(&document(&unsealed.settings.version, &shown))?;
-    Ok(Raw { status: Status::OK, content_type: "application/json", body })
+    Ok(Raw { status: Status::OK, content_type: "application/json", body, headers: Vec::new() })
 }

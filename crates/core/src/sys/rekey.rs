@@ -20,6 +20,9 @@ use crate::unsealed::Unsealed;
 pub(super) const WRONG_RECOVERY_KEY: &str =
     "recovery key verification failed: recovery key does not match submitted values";
 
+/// The error at a storage that opens by Shamir shares alone.
+const NO_RECOVERY_KEYS: &str = "recovery keys not supported";
+
 /// A snapshot of the progress of new shares.
 pub(super) struct RekeyProgress {
     pub(super) nonce: String,
@@ -149,6 +152,14 @@ pub(super) async fn rekey_progress(cx: &Cx, words: &Wording) -> Result<Option<Re
     Ok(rotation_of(&*unsealed(cx)?, words.target).lock().await.as_ref().map(RekeyProgress::of))
 }
 
+/// Fails when the storage opens by Shamir shares alone, which has no recovery keys.
+pub(super) async fn check_recovery(cx: &Cx) -> Result<()> {
+    match unsealed(cx)?.current_seal.seal_config().await?.has_seals() {
+        true => Ok(()),
+        false => Err(Error::invalid(NO_RECOVERY_KEYS)),
+    }
+}
+
 /// Begins a rotation. Without recovery keys the first ones are created at once: no share could authorize it.
 pub(super) async fn begin_rekey(
     cx: &mut Cx,
@@ -167,7 +178,7 @@ pub(super) async fn begin_rekey(
         return Ok(Step::Progress(RekeyProgress::of(rotation.insert(Rekey::new(None)))));
     }
     if words.target == Target::Recovery && !config.has_seals() {
-        return Err(Error::invalid("recovery keys not supported"));
+        return Err(Error::invalid(NO_RECOVERY_KEYS));
     }
     let started = req.rotation(words, cx.now()).await?;
     if let (None, Some(shape)) = (&config.shares, started.shape) {

@@ -3,17 +3,14 @@
 use keepfast_framework::Kind;
 use keepfast_framework::engine::Registry;
 
-/// A built-in mount of OpenBao that this server does not have. Its path stays free.
-const ABSENT_MOUNT: &str = "identity/";
 /// The types of OpenBao's built-in mounts that this server does not have.
-const ABSENT_TYPES: [&str; 3] = ["identity", "ns_system", "ns_cubbyhole"];
+const ABSENT_TYPES: [&str; 2] = ["ns_system", "ns_cubbyhole"];
 /// Prefixes that no path of a secrets engine may have, besides the paths of built-in mounts.
 const RESERVED: [&str; 2] = ["auth/", "audit/"];
 
-/// Whether there is a built-in mount of this kind at this path, here or on OpenBao.
+/// Whether there is a built-in mount of this kind at this path.
 pub(super) fn is_built_in(registry: &Registry, kind: Kind, path: &str) -> bool {
-    let absent = kind == Kind::Secrets && path == ABSENT_MOUNT;
-    absent || registry.built_in().any(|(engine, built_in)| engine.kind == kind && built_in.path == path)
+    registry.built_in().any(|(engine, built_in)| engine.kind == kind && built_in.path == path)
 }
 
 /// Whether this is the type of a built-in mount, here or on OpenBao.
@@ -24,6 +21,6 @@ pub(super) fn is_built_in_type(registry: &Registry, engine: &str) -> bool {
 /// Whether the path is reserved, so that no secrets engine may be mounted there.
 pub(super) fn is_reserved(registry: &Registry, path: &str) -> bool {
     let secrets = registry.built_in().filter(|(engine, _)| engine.kind == Kind::Secrets);
-    let mut first = secrets.map(|(_, built_in)| built_in.path).chain(RESERVED).chain([ABSENT_MOUNT]);
+    let mut first = secrets.map(|(_, built_in)| built_in.path).chain(RESERVED);
     path.starts_with('/') || first.any(|reserved| path.starts_with(reserved))
 }

@@ -214,6 +214,7 @@ async fn verify(sys: &System, cx: &mut Cx, req: ShareRequest) -> Result<Data<Ste
 }
 
 async fn recovery_status(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Status>> {
+    rekey::check_recovery(cx).await?;
     current(cx, &RECOVERY_WORDS).await
 }
 

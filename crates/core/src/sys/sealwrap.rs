@@ -21,6 +21,9 @@ pub(super) fn routes(r: &mut Routes<System>) {
 struct RewrapResponse {
     entries: Entries,
     is_running: bool,
+    /// The members whose `disable_sealwrap` is not that of this node; only there while some differ. No rewrap runs then.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    disable_sealwrap_differs_at: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -31,10 +34,14 @@ struct Entries {
 }
 
 async fn read(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<RewrapResponse>> {
-    let system = unsealed(cx)?.barrier.view(SYSTEM_STORAGE);
+    let unsealed = unsealed(cx)?;
+    let system = unsealed.barrier.view(SYSTEM_STORAGE);
+    let disable_sealwrap_differs_at =
+        unsealed.current_seal.wrap.members_that_differ(unsealed.settings.disable_sealwrap);
     let (tx, _) = cx.store();
     let RewrapState { is_running, processed, succeeded, failed, .. } = RewrapState::load(tx, &system).await?;
-    Ok(Data(RewrapResponse { entries: Entries { failed, processed, succeeded }, is_running }))
+    let entries = Entries { failed, processed, succeeded };
+    Ok(Data(RewrapResponse { entries, is_running, disable_sealwrap_differs_at }))
 }
 
 /// As Vault: 204, or 200 while one is running.

@@ -154,7 +154,12 @@ impl GenerateRootStatus {
 
 /// A response without the envelope.
 fn plain<T: Serialize>(value: &T) -> Result<Raw> {
-    Ok(Raw { status: Status::OK, content_type: "application/json", body: serde_json::to_vec(value)? })
+    Ok(Raw {
+        status: Status::OK,
+        content_type: "application/json",
+        body: serde_json::to_vec(value)?,
+        headers: Vec::new(),
+    })
 }
 
 /// Refuses paths that the listener does not enable.

@@ -100,7 +100,7 @@ async fn unwrap(_: &System, cx: &mut Cx, req: WrappingTokenRequest) -> Result<Ra
     let (tx, _) = cx.store();
     let wrapped = unsealed.access.wrapper.unwrap(tx, &key, &token, by).await?;
     let status = if wrapped.about.status == 0 { Status::OK } else { Status(wrapped.about.status) };
-    Ok(Raw { status, content_type: "application/json", body: wrapped.response.into_bytes() })
+    Ok(Raw { status, content_type: "application/json", body: wrapped.response.into_bytes(), headers: Vec::new() })
 }
 
 async fn rewrap(_: &System, cx: &mut Cx, req: WrappingTokenRequest) -> Result<Outcome> {

@@ -28,6 +28,30 @@ async fn public_keys_of_responses_are_those_of_the_mount_alone() {
 }
 
 #[tokio::test]
+async fn a_refusal_by_a_quota_is_audited_with_its_path() {
+    let server = TestServer::new().await;
+    server.forget_audit();
+    server.node.preliminaries().audit_refusal(incoming("GET", "secret/data/a", options())).await;
+    let entries = server.entries();
+    assert_eq!((entries.len(), &entries[0]["request"]["path"]), (1, &json!("secret/data/a")));
+    let error = entries[0]["error"].as_str().unwrap();
+    assert_eq!(error, "request path \"secret/data/a\": rate limit quota exceeded");
+}
+
+#[tokio::test]
+async fn a_token_field_that_is_no_text_is_refused_before_authentication() {
+    let server = TestServer::new().await;
+    for path in ["lookup", "renew", "revoke", "revoke-orphan"] {
+        for (token, error) in
+            [(json!(7), "invalid token"), (json!(null), "invalid token"), (json!("x"), "permission denied")]
+        {
+            let refused = server.post(&format!("auth/token/{path}"), "", json!({ "token": token })).await.is(403);
+            assert_eq!(refused.error(), error, "{path}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_response_has_the_type_of_its_body() {
     let server = TestServer::new().await;
     let response = server.node.handle(incoming("GET", "sys/mounts", options())).await;

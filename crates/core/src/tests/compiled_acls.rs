@@ -44,6 +44,17 @@ async fn server() -> TestServer {
 }
 
 #[tokio::test]
+async fn a_new_token_gets_no_acl_of_a_former_policy() {
+    let server = TestServer::new().await;
+    server.post("secret/data/a", ROOT, json!({ "data": {} })).await.ok();
+    for (capability, status) in [("read", 200), ("list", 403), ("read", 200)] {
+        server.policy("own", &format!(r#"path "secret/data/a" {{ capabilities = ["{capability}"] }}"#)).await;
+        let token = server.token(json!({ "policies": ["own"] })).await;
+        server.get("secret/data/a", &token).await.is(status);
+    }
+}
+
+#[tokio::test]
 async fn first_logins_of_new_aliases_leave_compiled_acls_of_other_tokens() {
     let server = server().await;
     let (of_entity, _) = login(&server, "first", "a").await;

@@ -488,3 +488,31 @@ async fn a_config_that_changes_or_goes_closes_its_connection() {
     delete(&server, "c").await.is(204);
     assert_eq!(open(), 0);
 }
+
+#[tokio::test]
+async fn sec_the_numbers_of_configs_keys_and_grants_are_bound() {
+    let (server, _) = server().await;
+    let config = || json!({ "plugin": "transit", "token": "t", "verify": false });
+    let key = || json!({ "name": "k", "version": 1, "verify": false });
+    // With the config `c`.
+    for number in 0..255 {
+        write(&server, &format!("c{number}"), config()).await.is(204);
+    }
+    let refused = write(&server, "more", config()).await.is(400);
+    assert_eq!(refused.error(), "there are 256 configs of external keys, the most; delete one");
+    write(&server, "c0", config()).await.is(204);
+    for number in 0..1024 {
+        write(&server, &format!("c0/keys/k{number}"), key()).await.is(204);
+    }
+    let refused = write(&server, "c0/keys/more", key()).await.is(400);
+    assert_eq!(refused.error(), "the config has 1024 keys, the most; delete one");
+    write(&server, "c0/keys/k0", key()).await.is(204);
+    write(&server, "c1/keys/k0", key()).await.is(204);
+    for number in 0..1024 {
+        write(&server, &format!("c0/keys/k0/grants/m{number}"), Value::Null).await.is(204);
+    }
+    let refused = write(&server, "c0/keys/k0/grants/more", Value::Null).await.is(400);
+    assert_eq!(refused.error(), "a key is granted to at most 1024 mounts");
+    delete(&server, "c5").await.is(204);
+    write(&server, "more", config()).await.is(204);
+}

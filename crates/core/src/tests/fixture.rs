@@ -15,7 +15,9 @@ use bytes::Bytes;
 use keepfast_crypto::secret::{SecretBytes, SecretString};
 use keepfast_framework::clock::TestClock;
 use keepfast_framework::engine::Registry;
-use keepfast_framework::{Body, CanonicalPath, Clock, Incoming, Operation, TlsSession, UnauthedEndpoints};
+use keepfast_framework::{
+    Authorization, Body, CanonicalPath, Clock, Incoming, Operation, TlsSession, UnauthedEndpoints,
+};
 use keepfast_storage::Backend;
 use serde_json::{Value, json};
 
@@ -42,6 +44,7 @@ pub(crate) struct TestServer {
 #[derive(Default, Clone)]
 pub(crate) struct RequestOptions {
     pub(crate) token: Option<String>,
+    pub(crate) authorization: Authorization,
     pub(crate) body: Option<String>,
     pub(crate) wrap: Option<u64>,
     pub(crate) remote: Option<SocketAddr>,
@@ -318,6 +321,7 @@ pub(crate) fn incoming(method: &str, path: &str, send: RequestOptions) -> Box<In
         },
         body_withheld: send.withheld,
         token: send.token.map(SecretString::new),
+        authorization: send.authorization,
         namespace: send.namespace,
         headers: Vec::new(),
         wrap_ttl: send.wrap.map(Duration::from_secs),

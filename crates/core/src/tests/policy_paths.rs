@@ -101,7 +101,7 @@ async fn sec_kf12_no_body_names_a_path_that_no_request_can_have() {
     }
     let mounts = server.get("sys/mounts", ROOT).await.ok();
     let mounts: Vec<&String> = mounts.data().as_object().unwrap().keys().collect();
-    assert_eq!(mounts, ["cubbyhole/", "kv/", "secret/", "sys/"]);
+    assert_eq!(mounts, ["cubbyhole/", "identity/", "kv/", "secret/", "sys/"]);
     server.post("sys/remount", ROOT, json!({ "from": "/kv/", "to": "deep/kv/" })).await.ok();
     server.post("sys/mounts/a b", ROOT, json!({ "type": "kv" })).await.ok();
 }

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use keepfast_framework::seal::SealErrorClass;
-use keepfast_storage::{Backend as _, Batch, Index, Key, MemoryBackend, Watch, Write};
+use keepfast_storage::{Backend as _, Batch, Index, Key, MemoryBackend, SealRecord, Watch, Write};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::rewrap;
+use crate::seal::SealConfig;
+use crate::seal::record::WayIn;
 use crate::seal::test_seal::TestSeal;
 use crate::tests::fixture::{ROOT, TestServer};
 use crate::tests::raft::Pair;
@@ -411,4 +413,28 @@ async fn sec_tl09_a_value_under_an_unknown_wrap_key_affects_no_other() {
     assert_eq!(rewrapped(&server).await, [2, 1, 1]);
     server.get("transit/keys/other", ROOT).await.ok();
     server.delete("sys/mounts/transit", ROOT).await.is(204);
+}
+
+#[tokio::test]
+async fn a_slot_without_its_wrap_keys_stops_no_other_and_gets_them_again() {
+    let (a, b) = (TestSeal::new(), TestSeal::of_kind("transit"));
+    let server = server(&[&a, &b]).await;
+    let ciphertext = with_transit(&server).await;
+    let mut damaged = config(&server).await;
+    let from = damaged.to_bytes().unwrap();
+    let key = damaged.quorum(&server.shares[..2]).unwrap();
+    let root = damaged.open(&WayIn::Shares(key)).unwrap().unwrap();
+    damaged.damage_wrap_keys("a", &root);
+    server.node.lifecycle.seal().await;
+    SealRecord::replace(&*server.node.lifecycle.parts.backend, &from, damaged.to_bytes().unwrap()).await.unwrap();
+    let server = server.under(set(&[&a, &b]));
+    assert!(matches!(round(&server.node.lifecycle).await.unwrap(), RoundOutcome::Unsealed), "by the other seal");
+    assert!(decrypts(&server, &ciphertext).await);
+    let wrap_of = |config: &SealConfig| config.slot_named("a").unwrap().wrap.clone();
+    let before = wrap_of(&damaged);
+    until(&server, async || wrap_of(&config(&server).await) != before).await;
+    b.fails(SealErrorClass::Unreachable);
+    let server = server.under(set(&[&a, &b]));
+    assert!(matches!(round(&server.node.lifecycle).await.unwrap(), RoundOutcome::Unsealed), "by its own slot");
+    assert!(decrypts(&server, &ciphertext).await);
 }

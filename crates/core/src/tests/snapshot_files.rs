@@ -77,7 +77,7 @@ async fn sec_only_one_permitted_body_at_a_time_is_in_a_file() {
     let path = format!("{RAFT}/snapshot");
     let place = async |token: &str| {
         let head = incoming("POST", &path, options(token));
-        server.node.preliminaries().upload(&head, false).await.map(|place| place.map(|place| place.guard))
+        server.node.preliminaries().upload(&head, false).await.map(|place| place.map(|place| place.turn))
     };
     let held = place(ROOT).await.unwrap();
     assert!(held.is_some());

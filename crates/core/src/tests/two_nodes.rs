@@ -49,14 +49,15 @@ impl Backend for ReadOnly {
     }
 }
 
-struct Pair {
-    leader: TestServer,
-    standby: TestServer,
+/// A leader and a standby.
+pub(crate) struct Pair {
+    pub(crate) leader: TestServer,
+    pub(crate) standby: TestServer,
     storage: Arc<ReadOnly>,
 }
 
 impl Pair {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::beside(TestServer::new().await).await
     }
 
@@ -79,16 +80,16 @@ impl Pair {
         Pair { leader, standby, storage }
     }
 
-    async fn write(&self, path: &str, body: Value) {
+    pub(crate) async fn write(&self, path: &str, body: Value) {
         self.leader.post(path, ROOT, body).await.ok();
     }
 
-    async fn delete(&self, path: &str) {
+    pub(crate) async fn delete(&self, path: &str) {
         self.leader.delete(path, ROOT).await.ok();
     }
 
     /// The response of the standby, which must equal that of the leader.
-    async fn read(&self, path: &str) -> TestResponse {
+    pub(crate) async fn read(&self, path: &str) -> TestResponse {
         self.call("GET", path).await
     }
 
@@ -99,7 +100,7 @@ impl Pair {
         here
     }
 
-    fn check(&self) {
+    pub(crate) fn check(&self) {
         assert_eq!(self.storage.refused.load(Ordering::Relaxed), 0, "the standby has tried to write");
     }
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bound_cidrs::BoundCidrs;
 use super::id::{BATCH, TokenKey};
-use super::record::{Authority, Origin, TokenExpiry, TokenRecord};
+use super::record::{Authority, Origin, TokenExpiry, TokenRecord, UserinfoGrant};
 use crate::namespace::NamespaceId;
 
 const VERSION: u8 = 1;
@@ -52,6 +52,8 @@ struct BatchContent<'a> {
     role: Cow<'a, str>,
     #[serde(rename = "u", default, skip_serializing_if = "Option::is_none")]
     parent: Option<TokenKey>,
+    #[serde(rename = "i", default, skip_serializing_if = "Option::is_none")]
+    userinfo: Option<Box<UserinfoGrant>>,
 }
 
 fn has_none(meta: &BTreeMap<String, String>) -> bool {
@@ -91,6 +93,7 @@ impl BatchCipher {
             origin,
             role: Cow::Borrowed(&record.role),
             parent: record.parent.clone(),
+            userinfo: record.userinfo.clone(),
         })?;
         let sealed = self.key.seal_after(&[VERSION], CONTEXT, &json);
         Ok(SecretString::new(format!("{BATCH}{}", URL_SAFE_NO_PAD.encode(sealed))))
@@ -134,6 +137,7 @@ impl BatchCipher {
             namespace: NamespaceId::root(),
             batch: true,
             wrapping: false,
+            userinfo: found.userinfo,
         })
     }
 }

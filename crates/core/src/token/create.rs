@@ -11,7 +11,7 @@ use keepfast_storage::Tx;
 
 use super::bound_cidrs::BoundCidrs;
 use super::id::{BATCH, SERVICE, TokenKey};
-use super::record::{Authority, Origin, TokenExpiry, TokenRecord};
+use super::record::{Authority, Origin, TokenExpiry, TokenRecord, UserinfoGrant};
 use super::store::{RECORDS, Tokens};
 use crate::lease::index;
 use crate::metrics::Metrics;
@@ -63,6 +63,8 @@ pub(crate) struct Spec {
     pub(crate) batch: bool,
     /// Whether it is a wrapping token.
     pub(crate) wrapping: bool,
+    /// See [`TokenRecord::userinfo`].
+    pub(crate) userinfo: Option<Box<UserinfoGrant>>,
 }
 
 impl Default for Spec {
@@ -90,6 +92,7 @@ impl Default for Spec {
             origin: Origin::default(),
             batch: false,
             wrapping: false,
+            userinfo: None,
         }
     }
 }
@@ -283,5 +286,6 @@ fn record_of(spec: Spec, expiry: TokenExpiry, hash: [u8; 32], accessor: String, 
         namespace: NamespaceId::root(),
         batch: spec.batch,
         wrapping: spec.wrapping,
+        userinfo: spec.userinfo,
     }
 }

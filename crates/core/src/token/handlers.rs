@@ -1,5 +1,6 @@
 //! `auth/token/`: the API of tokens.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use keepfast_framework::engine::BuiltIn;
@@ -175,6 +176,9 @@ struct TokenResponse {
     entity_id: String,
     expire_time: Option<String>,
     explicit_max_ttl: u64,
+    /// Policies of other namespaces; there is no other one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    external_namespace_policies: Option<BTreeMap<String, Vec<String>>>,
     id: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     identity_policies: Vec<String>,
@@ -184,7 +188,7 @@ struct TokenResponse {
     last_renewal: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_renewal_time: Option<i64>,
-    meta: Option<std::collections::BTreeMap<String, String>>,
+    meta: Option<BTreeMap<String, String>>,
     num_uses: i64,
     orphan: bool,
     path: String,
@@ -200,8 +204,10 @@ struct TokenResponse {
     kind: &'static str,
 }
 
-fn response_of(cx: &Cx, token: &Token, id: &str) -> Data<TokenResponse> {
+async fn response_of(cx: &Cx, token: &Token, id: &str) -> Result<Data<TokenResponse>> {
     let record = &token.record;
+    let effective = unsealed(cx)?.access.identity.effective(&record.entity_id).await?;
+    let effective = effective.filter(|_| record.userinfo.is_none());
     let now = cx.now();
     // The first token of a cluster has no lease, and OpenBao returns none.
     let leased = record.path != super::record::FIRST_TOKEN_PATH;
@@ -210,7 +216,7 @@ fn response_of(cx: &Cx, token: &Token, id: &str) -> Data<TokenResponse> {
         super::record::TokenExpiry::At(end) => Some(end),
     };
     let (explicit_max_ttl, period) = record.requested.unwrap_or((record.explicit_max_ttl, record.period));
-    Data(TokenResponse {
+    Ok(Data(TokenResponse {
         accessor: record.accessor.clone(),
         bound_cidrs: record.bound_cidrs.clone(),
         creation_time: record.created.unix(),
@@ -220,7 +226,8 @@ fn response_of(cx: &Cx, token: &Token, id: &str) -> Data<TokenResponse> {
         expire_time: end.map(|e| e.rfc3339()),
         explicit_max_ttl,
         id: id.to_owned(),
-        identity_policies: token.acl.load().as_ref().map(|c| c.identity_policies.clone()).unwrap_or_default(),
+        external_namespace_policies: effective.as_ref().map(|_| BTreeMap::new()),
+        identity_policies: effective.map(|effective| effective.policies.clone()).unwrap_or_default(),
         issue_time: leased.then(|| record.created.rfc3339()),
         last_renewal: record.last_renewal.map(|t| t.rfc3339()),
         last_renewal_time: record.last_renewal.map(|t| t.unix()),
@@ -234,7 +241,7 @@ fn response_of(cx: &Cx, token: &Token, id: &str) -> Data<TokenResponse> {
         role: (!record.role.is_empty()).then(|| record.role.clone()),
         ttl: record.ttl_at(now),
         kind: record.kind(),
-    })
+    }))
 }
 
 async fn lookup(_: &TokenAuth, cx: &mut Cx, req: TokenRequest) -> Result<Data<TokenResponse>> {
@@ -242,8 +249,7 @@ async fn lookup(_: &TokenAuth, cx: &mut Cx, req: TokenRequest) -> Result<Data<To
     let unsealed = unsealed(cx)?;
     let found = unsealed.access.tokens.find_anywhere(&text, cx.now()).await?;
     let found = found.ok_or_else(|| Error::new(Status::FORBIDDEN, "bad token"))?;
-    unsealed.access.policies.acl_of(&found, &unsealed.access.identity).await?;
-    Ok(response_of(cx, &found, &text))
+    response_of(cx, &found, &text).await
 }
 
 async fn lookup_self(_: &TokenAuth, cx: &mut Cx, _: OptionalTokenRequest) -> Result<Data<TokenResponse>> {
@@ -257,7 +263,7 @@ async fn lookup_own(cx: &mut Cx) -> Result<Data<TokenResponse>> {
         Some(key) => unsealed(cx)?.access.tokens.at(key, cx.now()).await?.unwrap_or(token),
         None => token,
     };
-    Ok(response_of(cx, &current, &id))
+    response_of(cx, &current, &id).await
 }
 
 /// The token with this accessor.
@@ -276,7 +282,7 @@ pub(super) fn listed(text: &str) -> Error {
 async fn lookup_accessor(_: &TokenAuth, cx: &mut Cx, req: AccessorRequest) -> Result<Data<TokenResponse>> {
     let found = by_accessor(cx, req.accessor).await?;
     let (_, token) = found.ok_or_else(|| listed("invalid accessor"))?;
-    Ok(response_of(cx, &token, ""))
+    response_of(cx, &token, "").await
 }
 
 async fn renew_token(_: &TokenAuth, cx: &mut Cx, req: Renew) -> Result<Outcome> {

@@ -8,7 +8,7 @@ use keepfast_framework::duration::parse_nanos;
 use keepfast_framework::fields::{Flag, Int, Pairs, Quoted, Strings, Text, unless_null};
 use keepfast_framework::reply::AuthBlock;
 use keepfast_framework::token_params::{TokenKind, canonical_policies};
-use keepfast_framework::{Cx, Engine as _, Error, Result};
+use keepfast_framework::{Cx, Engine as _, Error, Result, Status};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -103,8 +103,8 @@ pub(super) async fn issue(
         num_uses: u64::try_from(req.num_uses.unwrap_or_default().0)
             .map_err(|_| Error::invalid("number of uses cannot be negative"))?,
         renewable: req.renewable.is_none_or(|r| r.0) && role.as_ref().is_none_or(|r| r.renewable) && !batch,
-        entity_id: login_identity.entity,
-        alias: login_identity.alias,
+        entity_id: login_identity.entity.clone(),
+        alias: login_identity.alias.clone(),
         role: role.as_ref().map(|r| r.name.clone()).unwrap_or_default(),
         bound_cidrs: bound_cidrs(&parent.record, role.as_ref(), orphan),
         batch,
@@ -125,7 +125,8 @@ pub(super) async fn issue(
     let (tx, _) = cx.store();
     let made = unsealed.access.tokens.create(tx, spec, now).await?;
     made.record.count(&unsealed.observability.metrics, TokenAuth::TYPE, TOKEN_MOUNT);
-    Ok(made.auth_block(Vec::new()))
+    let identity_policies = unsealed.access.identity.policies_of_login(cx.store().0, &login_identity).await?;
+    Ok(made.auth_block(identity_policies))
 }
 
 /// The networks from which the new token may be used: those of its role; without a role a child has those of its
@@ -279,18 +280,20 @@ async fn entity(
     let own = || LoginIdentity {
         entity: parent.record.entity_id.clone(),
         alias: parent.record.alias.clone(),
-        created: false,
+        ..LoginIdentity::default()
     };
     let Some(alias) = req.entity_alias.as_ref().filter(|a| !a.is_empty()) else { return Ok(own()) };
-    let alias = alias.to_lowercase();
-    if !role.is_some_and(|r| r.allows_alias(&alias)) {
+    if !role.is_some_and(|r| r.allows_alias(&alias.to_lowercase())) {
         return Err(Error::invalid("invalid 'entity_alias' value"));
     }
     let mount = cx.mount().clone();
     let now = cx.now();
     let (tx, _) = cx.store();
-    let alias = keepfast_framework::reply::Alias { name: alias, metadata: BTreeMap::new() };
-    unsealed.access.identity.entity_of(tx, &mount, &alias, now).await
+    let alias = keepfast_framework::reply::Alias { name: alias.0.clone(), metadata: BTreeMap::new() };
+    unsealed.access.identity.entity_of(tx, &mount, &alias, now).await.map_err(|error| match error.status() {
+        Status::FORBIDDEN => Error::new(Status::FORBIDDEN, "entity from given entity alias is disabled"),
+        _ => error,
+    })
 }
 
 fn token_path(cx: &Cx, role: Option<&Role>) -> String {

@@ -19,5 +19,5 @@ pub(crate) use auth::TokenAuth;
 pub(crate) use bound_cidrs::BoundCidrs;
 pub(crate) use id::TokenKey;
 pub(crate) use live::finds_live_token;
-pub(crate) use record::{Authority, TokenRecord};
+pub(crate) use record::{Authority, TokenRecord, UserinfoGrant};
 pub(crate) use store::{Token, TokenSecrets, Tokens};

@@ -158,6 +158,24 @@ pub(crate) struct TokenRecord {
     /// Whether it is a wrapping token, which can only be unwrapped.
     #[serde(default)]
     pub(crate) wrapping: bool,
+    /// The grant of an access token of an OIDC provider, which may call `userinfo` only: it has no policies, also not
+    /// those of its entity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) userinfo: Option<Box<UserinfoGrant>>,
+}
+
+/// The grant of an access token of an OIDC provider.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct UserinfoGrant {
+    /// The name of the provider.
+    #[serde(rename = "p")]
+    pub(crate) provider: String,
+    /// The id of the client.
+    #[serde(rename = "c")]
+    pub(crate) client_id: String,
+    /// The granted scopes without `openid`.
+    #[serde(rename = "s", default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) scopes: Vec<String>,
 }
 
 impl TokenRecord {

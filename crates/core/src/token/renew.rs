@@ -4,14 +4,17 @@ use std::time::Duration;
 
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::fields::Seconds;
+use keepfast_framework::mount::TtlBounds;
 use keepfast_framework::reply::Outcome;
 use keepfast_framework::{Cx, Error, Result, Status};
+use keepfast_storage::Tx;
 
 use super::Token;
 use super::auth::call;
 use super::record::{FIRST_TOKEN_PATH, TokenExpiry, TokenRecord};
 use super::roles::{self, Role};
 use super::ttl::{self, RequestedTtls};
+use crate::identity::LoginIdentity;
 use crate::layout::TOKEN_MOUNT;
 use crate::mount::permit::RequestPermit;
 use crate::unsealed::Unsealed;
@@ -54,13 +57,13 @@ async fn renewed(
     let increment = increment.map(Seconds::duration).unwrap_or_default();
     let role = role_of(cx, &record).await?;
     let permit = &call(cx)?.permit;
-    let (requested, bounds) = requested(unsealed, permit, &record, role.as_ref(), increment).await?;
+    let Renewal { requested, bounds, groups } = requested(unsealed, permit, &record, role.as_ref(), increment).await?;
     let effective = ttl::effective_ttl(&requested, bounds, record.created, now);
     effective.warnings.into_iter().for_each(|w| cx.warn(w));
     record.last_renewal = Some(now);
     let (tx, _) = cx.store();
     unsealed.access.tokens.extend(tx, key, &mut record, now.after(effective.ttl))?;
-    let identity_policies = token.acl.load().as_ref().map(|c| c.identity_policies.clone()).unwrap_or_default();
+    let identity_policies = regroup(unsealed, tx, &record, groups.as_deref()).await?;
     let id = SecretString::new(id.unwrap_or("").to_owned());
     let auth = record.into_auth_block(id, ttl::shown(effective.ttl), identity_policies);
     Ok(Outcome::Auth(Box::new(auth)))
@@ -91,6 +94,31 @@ fn period(record: &TokenRecord, role: Option<&Role>) -> u64 {
     }
 }
 
+/// Applies the groups that the auth method reports. Returns the policies that the entity adds to the token now, sorted.
+async fn regroup(
+    unsealed: &Unsealed,
+    tx: &mut Tx,
+    record: &TokenRecord,
+    groups: Option<&[String]>,
+) -> Result<Vec<String>> {
+    let identity = &unsealed.access.identity;
+    let Some(effective) = identity.effective(&record.entity_id).await? else { return Ok(Vec::new()) };
+    let Some((groups, accessor)) = groups.zip(record.origin.accessor.as_deref()) else {
+        return Ok(effective.sorted_policies());
+    };
+    let entity = effective.entity.id.clone();
+    let regrouped = identity.set_external_groups(tx, &entity, accessor, groups).await?;
+    identity.policies_of_login(tx, &LoginIdentity { entity, regrouped, ..LoginIdentity::default() }).await
+}
+
+/// What decides a renewal.
+struct Renewal {
+    requested: RequestedTtls,
+    bounds: TtlBounds,
+    /// The groups of the caller in the auth method.
+    groups: Option<Vec<String>>,
+}
+
 /// The TTLs for a renewal: from the auth method, the role, or the record of the token.
 async fn requested(
     unsealed: &Unsealed,
@@ -98,11 +126,12 @@ async fn requested(
     record: &TokenRecord,
     role: Option<&Role>,
     increment: Duration,
-) -> Result<(RequestedTtls, keepfast_framework::mount::TtlBounds)> {
+) -> Result<Renewal> {
     let mount_path = record.origin.mount.as_deref().unwrap_or(TOKEN_MOUNT);
     let mounted = unsealed.engines.mounts.router().at(mount_path).cloned();
     let mounted = mounted.ok_or_else(|| Error::invalid("the auth method of this token is gone"))?;
     let bounds = mounted.info.ttl;
+    let mut groups = None;
     let mut requested = RequestedTtls {
         increment,
         ttl: Duration::ZERO,
@@ -118,6 +147,7 @@ async fn requested(
         requested.ttl = terms.ttl;
         requested.max_ttl = terms.max_ttl;
         requested.period = terms.period;
+        groups = terms.groups;
     }
     if requested.ttl.is_zero() && requested.increment.is_zero() && requested.period.is_zero() {
         // Without a requested TTL the last given TTL applies.
@@ -128,5 +158,5 @@ async fn requested(
             _ => bounds.default,
         };
     }
-    Ok((requested, bounds))
+    Ok(Renewal { requested, bounds, groups })
 }

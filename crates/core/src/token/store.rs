@@ -159,6 +159,11 @@ impl Tokens {
         self.ids.locate(token).key
     }
 
+    /// The keyed hash of a code that is used once, by which its record is found. No token has the same text.
+    pub(crate) fn hash_of_code(&self, code: &str) -> String {
+        hex::encode(self.ids.hash(&format!("code:{code}")))
+    }
+
     /// The name of a token's own storage.
     pub(crate) fn store_of(&self, record: &TokenRecord) -> String {
         self.ids.store_of(&record.hash)

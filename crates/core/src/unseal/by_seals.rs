@@ -179,6 +179,12 @@ async fn kek(server: &Lifecycle, config: &SealConfig, joins: bool) -> Result<(Wa
             Ok(kek) => {
                 let way = WayIn::Slot(slot.id, kek);
                 match config.open(&way) {
+                    Err(_) if config.wrap_keys(&way).is_none() => {
+                        access.counts.failed(Operation::Unwrap, SealErrorClass::WrongKey);
+                        let cause =
+                            "the wrap keys in the slot do not open; once another seal has unsealed, the slot gets them";
+                        SealError::new(SealErrorClass::WrongKey, cause)
+                    }
                     // The record is changed: no other seal helps.
                     Err(error) => {
                         tracing::error!(%error, "the server stays sealed");

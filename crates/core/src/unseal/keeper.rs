@@ -5,6 +5,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use keepfast_crypto::{compare, random};
 use keepfast_framework::seal::{SealError, SealErrorClass};
@@ -17,7 +18,7 @@ use crate::seal::current::has_others;
 use crate::seal::planted::planted;
 use crate::seal::proven::ProvenKek;
 use crate::seal::record::{BreakGlass, SealConfig, Slot, WayIn, slot_key};
-use crate::seal::rolling::Goal;
+use crate::seal::rolling::{Goal, open_slots};
 use crate::seal::slots::Change;
 use crate::unsealed::Unsealed;
 
@@ -25,6 +26,11 @@ use crate::unsealed::Unsealed;
 const AUTHORIZATION_CHECK: Duration = Duration::from_secs(60);
 /// The pause between the unseal and the first check.
 const FIRST: Duration = Duration::from_secs(1);
+
+/// The time in which the seals open their slots for the leader, which waits two seconds.
+const CHECKED_WITHIN: Duration = Duration::from_millis(1500);
+/// The age from which an earlier call is no evidence. The leader asks again within 30 seconds.
+const EVIDENCE: Duration = Duration::from_secs(60);
 
 /// Checks the seals; the tasks stop when this is dropped.
 pub(crate) struct Keeper(tokio::task::JoinHandle<()>);
@@ -174,6 +180,21 @@ pub(crate) async fn opened_slot(
     None
 }
 
+/// The bits of this member for the leader, which may remove a slot on this evidence: its enabled seals open their slots now.
+/// A seal that takes longer counts by its last call within [`EVIDENCE`].
+pub(crate) async fn checked_slots(seals: &Seals, config: &SealConfig, clock: &dyn Clock) -> u64 {
+    let enabled = |slot: &&Slot| seals.of_slot(slot).is_some_and(|access| !access.configured.disabled);
+    let slots = config.seal_slots().filter(enabled);
+    let calls = slots.filter_map(|slot| Some(opens(config, slot, seals.of_slot(slot)?, clock)));
+    tokio::select! {
+        biased;
+        _ = join_all(calls) => {}
+        () = clock.sleep_until(clock.now().after(CHECKED_WITHIN)) => {}
+    }
+    let now = clock.now();
+    open_slots(seals, config, &(now.before(EVIDENCE)..=now))
+}
+
 /// The id of the slot, if its seal opens it.
 async fn opens(config: &SealConfig, slot: &Slot, access: Arc<SealAccess>, clock: &dyn Clock) -> Option<u32> {
     let opened = access.unwrap(slot, clock).await.and_then(|kek| match config.open(&WayIn::Slot(slot.id, kek)) {
@@ -277,7 +298,11 @@ async fn next_kek(
         return Ok(None);
     }
     let stored = slot.kek.as_ref().map(|kek| kek.key_id.as_str());
-    let is_old = slot.kek_generation < config.generation;
+    // Its wrap keys do not open: with another KEK it gets them again.
+    let known = unsealed.current_seal.knows(slot.id);
+    let is_own = known.is_some_and(|known| compare::equal(slot_key(&kek).expose(), known.expose()));
+    let is_damaged = is_own && config.wrap_keys(&WayIn::Slot(slot.id, kek)).is_none();
+    let is_old = is_damaged || slot.kek_generation < config.generation;
     let current = access.current_key(clock).await?;
     if !is_old && current.as_deref().is_some_and(|current| Some(current) == stored) {
         return Ok(None);

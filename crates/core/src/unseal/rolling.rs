@@ -10,11 +10,12 @@ use keepfast_crypto::random;
 use keepfast_framework::{Result, Timestamp};
 use keepfast_storage::{Consensus, Member};
 
-use super::keeper::{enroll, turn_off_break_glass};
+use super::keeper::{checked_slots, enroll, turn_off_break_glass};
+use crate::cluster::announced::is_same_build;
 use crate::cluster::membership::Membership;
 use crate::cluster::port::ClusterPort;
 use crate::seal::current::stored_record;
-use crate::seal::rolling::{Goal, Report, Step, open_slots, opened_by};
+use crate::seal::rolling::{Goal, Report, Step, opened_by};
 use crate::seal::slots::Change;
 use crate::seal::{BreakGlass, SealConfig, Seals};
 use crate::unsealed::Unsealed;
@@ -72,7 +73,9 @@ async fn run(leader: Leader) {
     let clock = leader.unsealed.clock.clone();
     let (mut pause, mut waits) = (SHORTEST, SHORTEST);
     let mut logged = Timestamp::default();
+    let mut differences = Differences::default();
     loop {
+        leader.report_differences(&mut differences);
         tokio::select! {
             () = leader.seals.rolling.wake.notified() => waits = SHORTEST,
             () = clock.sleep_until(clock.now().after(pause)) => {}
@@ -96,7 +99,33 @@ async fn run(leader: Leader) {
     }
 }
 
+/// The members whose `disable_sealwrap` differs from that of the leader, and when they were logged.
+#[derive(Default)]
+struct Differences {
+    members: Vec<String>,
+    logged: Timestamp,
+}
+
 impl Leader {
+    /// Logs each change of the members whose `disable_sealwrap` differs, and a difference that lasts every ten minutes.
+    fn report_differences(&self, known: &mut Differences) {
+        let (now, disable_sealwrap) = (self.unsealed.clock.now(), self.unsealed.settings.disable_sealwrap);
+        let members = self.unsealed.current_seal.wrap.members_that_differ(disable_sealwrap);
+        let is_same = members == known.members;
+        if is_same && (members.is_empty() || now.since(known.logged) < REMINDER) {
+            return;
+        }
+        match members.is_empty() {
+            true => tracing::info!("disable_sealwrap is the same at all members"),
+            false => tracing::error!(
+                disable_sealwrap,
+                differs_at = members.join(", "),
+                "disable_sealwrap differs between members: the leader writes by its own, and no rewrap runs"
+            ),
+        }
+        *known = Differences { members, logged: now };
+    }
+
     /// Takes the next step.
     async fn advance(&self, logged: &mut Timestamp) -> Result<Progress> {
         let (seals, current) = (&self.seals, &self.unsealed.current_seal);
@@ -112,7 +141,7 @@ impl Leader {
             Some(step) => step,
             None => goal.complete(&config, seals, &self.reports(&config, sha256(&record)).await),
         };
-        let barrier = &self.unsealed.barrier;
+        let (barrier, clock) = (&self.unsealed.barrier, &*self.unsealed.clock);
         let unchanged = |stored: &SealConfig| Ok(*stored == config);
         let root = random::key();
         match step {
@@ -133,7 +162,7 @@ impl Leader {
                 }
             }
             Step::ForbidBreakGlass => {
-                let Some(opened) = opened_by(&config, seals, open_slots(seals, &config)) else {
+                let Some(opened) = opened_by(&config, seals, checked_slots(seals, &config, clock).await) else {
                     return Ok(Progress::Waits);
                 };
                 turn_off_break_glass(&self.unsealed, opened, BreakGlass::Forbidden).await?;
@@ -190,8 +219,8 @@ impl Leader {
         let counted = status.members.iter().filter(|member| member.voter || member.wants_vote);
         let reports = counted.map(async |member| {
             let slots = if is_own(&member) {
-                Ok(open_slots(&self.seals, config))
-            } else if Some(&member.version) != version.as_ref() {
+                Ok(checked_slots(&self.seals, config, &*self.unsealed.clock).await)
+            } else if !version.as_ref().is_some_and(|own| is_same_build(own, &member.version)) {
                 // Another version may not have this request.
                 Err(format!("runs version {}", member.version))
             } else {

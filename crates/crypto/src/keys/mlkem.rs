@@ -181,3 +181,19 @@ fn content_key(shared: &[u8]) -> AeadKey {
     kdf::hkdf_sha256(shared, &[], INFO, key.expose_mut());
     AeadKey::new(&key)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 7748, 6.1: the private key of Bob and the public key of Alice.
+    #[test]
+    fn the_agreement_of_the_hybrid_is_x25519() {
+        let own = hex::decode("5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb").unwrap();
+        let theirs = hex::decode("8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a").unwrap();
+        let own = agreement::PrivateKey::from_private_key(&X25519, &own).unwrap();
+        let shared = agree(&own, &theirs).unwrap();
+        assert_eq!(hex::encode(shared.expose()), "4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742");
+        assert!(agree(&own, &[0; X25519_SIZE]).is_err(), "a point of small order");
+    }
+}

@@ -43,6 +43,14 @@ fn every_kind_generates_loads_and_works() {
     }
 }
 
+#[test]
+fn a_curve_is_found_by_its_object_identifier() {
+    let p256 = [6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
+    assert_eq!(Curve::from_oid(&p256), Some(Curve::P256));
+    assert_eq!(Curve::from_oid(&[6, 5, 0x2b, 0x81, 4, 0, 0x23]), Some(Curve::P521));
+    assert_eq!(Curve::from_oid(&p256[..9]), None);
+}
+
 fn works_ecdsa(kind: KeyKind, key: &EcKey) {
     let digest = Hash::Sha512.digest(b"text");
     for _ in 0..200 {

@@ -9,7 +9,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::fields::go_duration;
-use keepfast_framework::{AuditedHeader, ClusterPart, StateIndex};
+use keepfast_framework::{AuditedHeader, Authorization, ClusterPart, StateIndex};
 
 use super::edge_response::EdgeResponse;
 use crate::config::Forwarded;
@@ -22,6 +22,11 @@ const INCONSISTENT: HeaderName = HeaderName::from_static("x-vault-inconsistent")
 const FORWARD: HeaderName = HeaderName::from_static("x-vault-forward");
 const NO_FORWARDING: HeaderName = HeaderName::from_static("x-vault-no-request-forwarding");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The number of external keys above a request of another server.
+const EXTERNAL_KEY_DEPTH: HeaderName = HeaderName::from_static("x-keepfast-external-key-depth");
+/// The longest such number.
+const MAX_DEPTH_LENGTH: usize = 3;
 
 /// The most header fields of a request.
 const MAX_FIELDS: usize = 100;
@@ -123,6 +128,22 @@ pub(crate) fn token(headers: &HeaderMap, longest: usize) -> Result<Option<Secret
     Ok(Some(SecretString::new(text)))
 }
 
+/// The `Authorization` header apart from the token; credentials that are longer than a token may be are ignored.
+pub(crate) fn authorization(headers: &HeaderMap, longest: usize) -> Authorization {
+    let Some(value) = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes) else { return Authorization::None };
+    if value.starts_with(b"Bearer ") {
+        let has_own = headers.get(TOKEN).is_some_and(|own| !own.as_bytes().trim_ascii().is_empty());
+        return if has_own { Authorization::None } else { Authorization::Bearer };
+    }
+    match value.split_at_checked(6) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case(b"Basic ") && rest.len() <= longest => {
+            let text = std::str::from_utf8(rest.trim_ascii()).map(str::to_owned);
+            text.map_or(Authorization::None, |text| Authorization::Basic(SecretString::new(text)))
+        }
+        _ => Authorization::None,
+    }
+}
+
 /// An upper bound of the bytes of the header values that a request keeps: in memory or in its response, and again where
 /// an audit device records them.
 pub(crate) fn kept_length(headers: &HeaderMap, audited: &BTreeMap<String, bool>) -> usize {
@@ -152,7 +173,7 @@ pub(crate) fn namespace(headers: &HeaderMap) -> String {
     if name == "root" { String::new() } else { name.to_owned() }
 }
 
-/// The headers that audit devices record. Bytes that are not UTF-8 are replaced.
+/// The headers that audit devices record, and the depth of external keys; that has no value where it is not one number. Bytes that are not UTF-8 are replaced.
 pub(crate) fn audited(headers: &HeaderMap, wanted: &BTreeMap<String, bool>) -> Vec<AuditedHeader> {
     let mut out = Vec::new();
     for (name, &hmac) in wanted {
@@ -161,6 +182,16 @@ pub(crate) fn audited(headers: &HeaderMap, wanted: &BTreeMap<String, bool>) -> V
         if values.peek().is_some() {
             out.push(AuditedHeader { name: name.clone(), values: values.collect(), hmac });
         }
+    }
+    // The server follows it; it is audited as it is.
+    if headers.contains_key(EXTERNAL_KEY_DEPTH) {
+        let mut values = headers.get_all(EXTERNAL_KEY_DEPTH).iter();
+        let is_short = |value: &&HeaderValue| value.len() <= MAX_DEPTH_LENGTH;
+        let value =
+            values.next().filter(is_short).and_then(|value| value.to_str().ok()).filter(|_| values.next().is_none());
+        let values = value.map(str::to_owned).into_iter().collect();
+        out.retain(|header| header.name != EXTERNAL_KEY_DEPTH.as_str());
+        out.push(AuditedHeader { name: EXTERNAL_KEY_DEPTH.as_str().to_owned(), values, hmac: false });
     }
     out
 }
@@ -297,6 +328,20 @@ mod tests {
 
     fn token_of(pairs: &[(&'static str, &str)]) -> Result<Option<String>, u16> {
         token(&headers(pairs), 8192).map(|t| t.map(|t| t.expose().clone())).map_err(|a| a.status.as_u16())
+    }
+
+    #[test]
+    fn the_depth_of_external_keys_is_kept_without_a_setting() {
+        let depth = |fields: &[(&'static str, &str)]| {
+            let kept = audited(&headers(fields), &BTreeMap::new());
+            kept.into_iter().next().map(|header| (header.name, header.values))
+        };
+        let name = "x-keepfast-external-key-depth";
+        let kept = |values: &[&str]| Some((name.to_owned(), values.iter().map(|it| (*it).to_owned()).collect()));
+        assert_eq!(depth(&[]), None);
+        assert_eq!(depth(&[(name, "2")]), kept(&["2"]));
+        assert_eq!(depth(&[(name, "2"), (name, "0")]), kept(&[]));
+        assert_eq!(depth(&[(name, "0002")]), kept(&[]));
     }
 
     #[test]

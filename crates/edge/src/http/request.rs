@@ -11,7 +11,7 @@ use http::{Method, Request, StatusCode, Version};
 use hyper::body::Body as _;
 use keepfast_crypto::random;
 use keepfast_crypto::secret::SecretString;
-use keepfast_framework::{Body, CanonicalPath, Incoming, Input, Operation, UnauthedEndpoints};
+use keepfast_framework::{Authorization, Body, CanonicalPath, Incoming, Input, Operation, UnauthedEndpoints};
 
 use super::body::{self, BodyMemory, Receiving, Sender, Share};
 use super::edge_response::{EdgeResponse, ResponseExtras};
@@ -215,6 +215,7 @@ fn read_head<K: Kernel>(
     let query = Query::parse(head.uri.query(), is_get)?;
     let operation = operation(&head, &path, is_sealed_path, &query)?;
     let token = headers::token(&head.headers, rules.limits.token)?;
+    let authorization = headers::authorization(&head.headers, rules.limits.token);
     let wrap_ttl = if is_sealed_path { None } else { headers::wrap_ttl(&head.headers)? };
     let is_write = matches!(operation, Operation::Update | Operation::Patch);
     let accepts_prometheus = super::is_metrics_path(&path) && headers::accepts_prometheus(&head.headers);
@@ -230,6 +231,7 @@ fn read_head<K: Kernel>(
         },
         body_withheld: false,
         token,
+        authorization,
         namespace: headers::namespace(&head.headers),
         headers: headers::audited(&head.headers, audited),
         wrap_ttl,
@@ -258,6 +260,7 @@ fn of_head(
         input: Input::default(),
         body_withheld: false,
         token: None,
+        authorization: Authorization::None,
         namespace: headers::namespace(&head.headers),
         headers: Vec::new(),
         wrap_ttl: None,

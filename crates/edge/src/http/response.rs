@@ -147,7 +147,9 @@ pub(crate) fn to_http(
         _ => (response.body, response.file, response.content_type),
     };
     let mut headers = HeaderMap::with_capacity(6 + extras.len() + custom.len());
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if !response.headers.iter().any(|(name, _)| *name == CACHE_CONTROL) {
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
     if let Some(kind) = content_type {
         let is_text = kind.starts_with("text/");
         let value = match kind {

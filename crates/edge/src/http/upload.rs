@@ -24,7 +24,8 @@ const MIN_RATE: u64 = 256 << 10;
 /// Receives a body. `incoming` is `None` afterwards when it was received to its end.
 ///
 /// # Errors
-/// 413 for a body that is too long, 408 for one that comes too slowly, 503 when the device has no room for it.
+/// 413 for a body that is too long, 408 for one that comes too slowly, 503 when the device has no room for it, or another
+/// caller has taken the turn of a slow one.
 pub(super) async fn receive(
     limits: &Limits,
     incoming: &mut Option<hyper::body::Incoming>,
@@ -40,7 +41,11 @@ pub(super) async fn receive(
     let (stopwatch, mut length, mut part) = (Stopwatch::start(), 0, BytesMut::new());
     while let Some(body) = incoming {
         let deadline = stopwatch.after(limits.read_timeout + Duration::from_secs(length / MIN_RATE));
-        let frame = tokio::time::timeout_at(deadline, body.frame()).await;
+        let frame = tokio::select! {
+            biased;
+            () = upload.turn.taken() => return Err(taken()),
+            frame = tokio::time::timeout_at(deadline, body.frame()) => frame,
+        };
         let Ok(frame) = frame else {
             return Err(EdgeResponse::error(StatusCode::REQUEST_TIMEOUT, "the request body came too slowly"));
         };
@@ -52,6 +57,9 @@ pub(super) async fn receive(
                     length += data.len() as u64;
                     if length > longest {
                         return Err(too_large(longest));
+                    }
+                    if !upload.turn.received(data.len() as u64) {
+                        return Err(taken());
                     }
                     part.extend_from_slice(&data);
                 }
@@ -67,7 +75,15 @@ pub(super) async fn receive(
             *incoming = None;
         }
     }
+    if !upload.turn.complete() {
+        return Err(taken());
+    }
     blocking(move || writer.finish()).await.map_err(|error| failed(&error, longest))
+}
+
+fn taken() -> EdgeResponse {
+    let text = "the request body came too slowly, and another snapshot is being uploaded";
+    EdgeResponse::error(StatusCode::SERVICE_UNAVAILABLE, text)
 }
 
 async fn blocking<T: Send + 'static>(run: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {

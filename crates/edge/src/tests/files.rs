@@ -39,6 +39,14 @@ async fn a_body_above_the_limit_of_files_is_refused_with_its_name() {
     assert!(refused.status == 413 && refused.body.contains("max_snapshot_size"), "{refused:?}");
 }
 
+#[tokio::test]
+async fn sec_an_upload_whose_turn_is_taken_ends_without_its_body() {
+    let server = server().await;
+    let announced = format!("Content-Length: {MAX_FILE}");
+    let refused = server.send("PUT /v1/test/file/slow", &[LIVE, &announced], b"the client is silent").await;
+    assert!(refused.status == 503 && refused.body.contains("another snapshot is being uploaded"), "{refused:?}");
+}
+
 /// Where the kernel does not permit a file, the limits of memory apply.
 #[tokio::test]
 async fn sec_a_caller_without_a_live_token_fills_no_file() {

@@ -22,12 +22,12 @@ use keepfast_framework::{Incoming, RawBody, TlsSession};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{Mutex, Notify, watch};
+use tokio::sync::{Notify, watch};
 
 use self::exchange::{Response, answered, exchange, repeated};
 use crate::{
     Admission, BodyMemory, Connections, Edge, EdgeResponse, Kernel, Listener, ListenerConfig, OriginCheck, Socket, Tls,
-    Upload,
+    Upload, UploadTurn,
 };
 
 /// The longest body in a file.
@@ -50,7 +50,7 @@ impl Admission for Echo {
     }
 
     fn takes_raw_body(&self, path: &str) -> bool {
-        matches!(path, "test/bytes" | "test/file")
+        matches!(path, "test/bytes" | "test/file" | "test/file/slow")
     }
 
     fn audited_headers(&self) -> Arc<BTreeMap<String, bool>> {
@@ -108,12 +108,37 @@ impl Kernel for Echo {
 
     async fn upload(&self, head: &Incoming, _: bool) -> Result<Option<Upload>, EdgeResponse> {
         let place = |turn| Upload { directory: std::env::temp_dir(), longest: MAX_FILE as u64, turn };
-        let turn = async || Arc::new(Mutex::new(())).lock_owned().await;
-        Ok(if head.path.as_str() == "test/file" { Some(place(turn().await)) } else { None })
+        let is_file = head.path.as_str().starts_with("test/file");
+        Ok(is_file.then(|| place(Box::new(TestTurn { is_taken: head.path.as_str() == "test/file/slow" }))))
     }
 
     async fn is_live_token(&self, token: &SecretString, _: Option<IpAddr>) -> bool {
         !token.expose().starts_with("dead")
+    }
+}
+
+/// The turn of an upload.
+struct TestTurn {
+    /// Whether another caller takes it once the body has begun.
+    is_taken: bool,
+}
+
+impl UploadTurn for TestTurn {
+    fn received(&self, _: u64) -> bool {
+        !self.is_taken
+    }
+
+    fn complete(&self) -> bool {
+        !self.is_taken
+    }
+
+    fn taken(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        let is_taken = self.is_taken;
+        Box::pin(async move {
+            if !is_taken {
+                std::future::pending::<()>().await;
+            }
+        })
     }
 }
 

@@ -18,7 +18,8 @@ use crate::call::{
     Calls, Reply, denied, form_body, invalid_request, printable_code, secret_header, unreachable_because,
 };
 use crate::credentials::{Fresh, Source};
-use crate::stanza::{SealConfigError, Stanza, read_secret_text};
+use crate::secret_file::read_secret_text_aside;
+use crate::stanza::{SealConfigError, Stanza};
 
 /// The address of instance metadata.
 const METADATA: &str = "http://100.100.100.200";
@@ -67,7 +68,7 @@ impl AliSources {
 
     /// `AssumeRoleWithOIDC`, which needs no signature.
     async fn of_oidc(&self, oidc: &Oidc) -> Result<Fresh<AliCredentials>, SealError> {
-        let token = read_secret_text(&oidc.file).map_err(denied)?;
+        let token = read_secret_text_aside(&oidc.file).await.map_err(denied)?;
         let create = || {
             let (nonce, now) = (random::uuid(), self.clock.now().rfc3339_seconds());
             let body = form_body(&[

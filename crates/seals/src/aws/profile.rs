@@ -6,7 +6,7 @@ use keepfast_framework::seal::SealError;
 
 use crate::call::misconfigured;
 use crate::profile::Profile;
-use crate::stanza::read_secret_text;
+use crate::secret_file::read_secret_text;
 
 /// Where the shared files are.
 #[derive(Clone, Default)]
@@ -18,6 +18,13 @@ pub(super) struct SharedFiles {
 }
 
 impl SharedFiles {
+    /// As [`profile`](Self::profile), where other tasks of the thread must go on.
+    pub(super) async fn profile_aside(&self, name: &str) -> Result<Option<Profile>, SealError> {
+        let (files, name) = (self.clone(), name.to_owned());
+        let read = tokio::task::spawn_blocking(move || files.profile(&name)).await;
+        read.unwrap_or_else(|error| Err(misconfigured(error.to_string())))
+    }
+
     /// A profile, with the settings of both files, those of the file of credentials first; `None` when no file has it. A file that is missing has no profiles.
     ///
     /// # Errors

@@ -22,7 +22,8 @@ use crate::call::{
 };
 use crate::credentials::{Fresh, Source};
 use crate::profile::Profile;
-use crate::stanza::{SealConfigError, Stanza, read_secret_text};
+use crate::secret_file::read_secret_text_aside;
+use crate::stanza::{SealConfigError, Stanza};
 
 /// The address of instance metadata.
 const METADATA: &str = "http://169.254.169.254";
@@ -118,7 +119,7 @@ impl AwsSources {
                 return Err(misconfigured("the chain of source_profile is too long"));
             }
             let missing = || misconfigured("a source_profile is in no shared file");
-            current = Some(self.files.profile(&source)?.ok_or_else(missing)?);
+            current = Some(self.files.profile_aside(&source).await?.ok_or_else(missing)?);
         };
         for (role, session, external_id) in roles.into_iter().rev() {
             fresh = self.assume(&fresh.value, &role, &session, external_id.as_deref()).await?;
@@ -143,7 +144,7 @@ impl AwsSources {
 
     /// `AssumeRoleWithWebIdentity`, which needs no signature.
     async fn of_web_identity(&self, identity: &WebIdentity) -> Result<Fresh<AwsCredentials>, SealError> {
-        let token = read_secret_text(&identity.file).map_err(denied)?;
+        let token = read_secret_text_aside(&identity.file).await.map_err(denied)?;
         let request = self.sts_request(&[
             ("Action", "AssumeRoleWithWebIdentity"),
             ("RoleArn", &identity.role),
@@ -163,7 +164,7 @@ impl AwsSources {
 
     async fn of_container(&self, container: &Container) -> Result<Fresh<AwsCredentials>, SealError> {
         let token = match &container.token_file {
-            Some(file) => Some(read_secret_text(file).map_err(denied)?),
+            Some(file) => Some(read_secret_text_aside(file).await.map_err(denied)?),
             None => container.token.clone(),
         };
         let mut request = Request::get(&container.url).header("accept", "application/json");
@@ -203,7 +204,7 @@ impl Source<AwsCredentials> for AwsSources {
         if let Some(identity) = &self.web_identity {
             return self.of_web_identity(identity).await;
         }
-        if let Some(profile) = self.files.profile(&self.profile)?.filter(has_credentials) {
+        if let Some(profile) = self.files.profile_aside(&self.profile).await?.filter(has_credentials) {
             return self.of_profile(&profile).await;
         }
         if let Some(container) = &self.container {

@@ -17,7 +17,8 @@ use percent_encoding::utf8_percent_encode;
 use crate::bearer::{Bearer, token_of, token_request};
 use crate::call::{Calls, UNRESERVED, denied, invalid_request, secret_header};
 use crate::credentials::{Fresh, Source};
-use crate::stanza::{SealConfigError, Stanza, read_secret_text};
+use crate::secret_file::read_secret_text_aside;
+use crate::stanza::{SealConfigError, Stanza};
 
 /// The metadata of the machine.
 const METADATA: &str = "http://169.254.169.254/metadata/identity/oauth2/token";
@@ -91,7 +92,7 @@ impl AzureSource {
                 fields.push(("client_secret", secret.expose()));
                 None
             }
-            Proof::TokenFile(file) => Some(read_secret_text(file).map_err(denied)?),
+            Proof::TokenFile(file) => Some(read_secret_text_aside(file).await.map_err(denied)?),
         };
         if let Some(token) = &token {
             let kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";

@@ -6,6 +6,7 @@
 //! Source: <https://openbao.org/docs/concepts/external-keys>.
 
 mod awskms;
+pub(crate) mod depth;
 mod pkcs11;
 mod signing;
 mod transit;

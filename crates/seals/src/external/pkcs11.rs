@@ -109,6 +109,7 @@ impl ExternalKeyPlugin for Pkcs11Plugin {
             token_label,
             serial,
             pin,
+            is_seal: false,
             key: KeyName { label: None, id: None },
             mechanism: Mechanism::AesGcm,
         };

@@ -20,6 +20,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::depth;
 use super::signing::{no_encryption, no_signatures, wrong_ciphertext};
 use super::{CallSettings, TIMEOUT, external_url};
 use crate::call::{Calls, Reply, json_body, misconfigured, unreachable_because};
@@ -200,6 +201,7 @@ impl TransitKey {
         operation: &str,
         request: &(impl Serialize + Sync),
     ) -> Result<T, ExternalKeyError> {
+        depth::check()?;
         let server = self.server.server();
         let path = format!("{}/{operation}/{}", server.mount, self.name);
         let reply = server.send(Method::PUT, &path, json_body(request)?).await?;
@@ -278,6 +280,7 @@ fn optional(bytes: &[u8]) -> Option<String> {
 #[async_trait]
 impl ExternalKey for TransitKey {
     async fn public_key(&self) -> Result<Vec<u8>, ExternalKeyError> {
+        depth::check()?;
         let server = self.server.server();
         let path = format!("{}/keys/{}", server.mount, self.name);
         let reply = server.send(Method::GET, &path, SecretBytes::default()).await?;

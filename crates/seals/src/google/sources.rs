@@ -24,7 +24,8 @@ use serde::{Deserialize, Serialize};
 use crate::bearer::{Bearer, refusal, token_of, token_request};
 use crate::call::{Calls, denied, invalid_request, json_body, misconfigured, unreachable_because};
 use crate::credentials::{Fresh, Source};
-use crate::stanza::{SealConfigError, Stanza, read_secret_text};
+use crate::secret_file::read_secret_text_aside;
+use crate::stanza::{SealConfigError, Stanza};
 
 /// What tokens are for.
 const SCOPE: &str = "https://www.googleapis.com/auth/cloudkms";
@@ -205,7 +206,7 @@ impl GoogleSource {
 
     async fn subject_token(&self, source: &CredentialSource) -> Result<SecretString, SealError> {
         let text = match (&source.file, &source.url) {
-            (Some(file), _) => read_secret_text(file).map_err(denied)?,
+            (Some(file), _) => read_secret_text_aside(file).await.map_err(denied)?,
             (None, Some(url)) => {
                 let mut request = Request::get(url);
                 for (name, value) in &source.headers {
@@ -245,7 +246,7 @@ impl Source<Bearer> for GoogleSource {
     async fn fetch(&self) -> Result<Fresh<Bearer>, SealError> {
         match &self.origin {
             Origin::Text(text) => self.of_document(text).await,
-            Origin::File(path) => self.of_document(&read_secret_text(path).map_err(denied)?).await,
+            Origin::File(path) => self.of_document(&read_secret_text_aside(path).await.map_err(denied)?).await,
             Origin::Metadata(host) => self.of_metadata(host).await,
         }
     }

@@ -26,7 +26,8 @@ use crate::call::{
 };
 use crate::credentials::{Fresh, Source};
 use crate::profile::Profile;
-use crate::stanza::{SealConfigError, Stanza, read_secret_text};
+use crate::secret_file::read_secret_text_aside;
+use crate::stanza::{SealConfigError, Stanza};
 
 /// The address of instance metadata.
 const METADATA: &str = "http://169.254.169.254";
@@ -133,7 +134,7 @@ impl OciSource {
 impl Source<OciSigner> for OciSource {
     async fn fetch(&self) -> Result<Fresh<OciSigner>, SealError> {
         match &self.origin {
-            Origin::ApiKey { file, profile } => Ok(Fresh { value: of_file(file, profile)?, expires: None }),
+            Origin::ApiKey { file, profile } => Ok(Fresh { value: of_file(file, profile).await?, expires: None }),
             Origin::Instance { metadata, endpoint } => self.of_instance(metadata, endpoint.as_deref()).await,
         }
     }
@@ -168,8 +169,8 @@ fn token_service(region: &str, domain: &str) -> Option<String> {
 }
 
 /// The key of a profile.
-fn of_file(file: &str, name: &str) -> Result<OciSigner, SealError> {
-    let text = read_secret_text(file).map_err(denied)?;
+async fn of_file(file: &str, name: &str) -> Result<OciSigner, SealError> {
+    let text = read_secret_text_aside(file).await.map_err(denied)?;
     let mut profile = Profile::default();
     profile.read(text.expose(), name);
     let setting = |key: &str| {
@@ -182,7 +183,7 @@ fn of_file(file: &str, name: &str) -> Result<OciSigner, SealError> {
         let home = std::path::Path::new(file).parent().and_then(std::path::Path::parent);
         path = home.map(|home| home.join(rest).display().to_string()).unwrap_or_default();
     }
-    let key = read_secret_text(&path).map_err(denied)?;
+    let key = read_secret_text_aside(&path).await.map_err(denied)?;
     Ok(OciSigner { key_id, key: rsa_key(key.expose())? })
 }
 

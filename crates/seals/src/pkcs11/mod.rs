@@ -4,6 +4,7 @@
 //! Sources: <https://openbao.org/docs/configuration/seal/pkcs11>,
 //! <https://developer.hashicorp.com/vault/docs/configuration/seal/pkcs11>.
 
+mod logins;
 mod program;
 pub(crate) mod protocol;
 
@@ -24,7 +25,7 @@ use tokio::sync::Mutex;
 use crate::call::{denied, json_body, misconfigured, unreachable_because, wrong_key};
 use crate::stanza::{Key, SealConfigError, Stanza};
 use program::{ExchangeError, Program, Threads};
-use protocol::{Class, KeyName, Mechanism, Open, Request, Response, Stored};
+use protocol::{Class, FoundToken, KeyName, Mechanism, Open, Request, Response, Stored};
 
 /// The keys of the stanza.
 pub(crate) const KEYS: &[Key] = &[
@@ -82,6 +83,8 @@ pub(crate) struct HsmSettings {
     pub(crate) token_label: Option<String>,
     pub(crate) serial: Option<String>,
     pub(crate) pin: SecretString,
+    /// Whether the PIN is that of a seal, and not of a config of external keys.
+    pub(crate) is_seal: bool,
     pub(crate) key: KeyName,
     pub(crate) mechanism: Mechanism,
 }
@@ -155,7 +158,7 @@ fn read_settings(stanza: &Stanza<'_>) -> Result<HsmSettings, SealConfigError> {
     }
     let mechanism = mechanism(stanza)?;
     let key = KeyName { label: key_label, id: key_id };
-    Ok(HsmSettings { lib, slot, token_label: text("token_label")?, serial: None, pin, key, mechanism })
+    Ok(HsmSettings { lib, slot, token_label: text("token_label")?, serial: None, pin, is_seal: true, key, mechanism })
 }
 
 fn mechanism(stanza: &Stanza<'_>) -> Result<Mechanism, SealConfigError> {
@@ -242,28 +245,55 @@ impl Pkcs11 {
             self.failed(state);
             misconfigured(format!("cannot start {}: {error}", path.display()))
         })?;
-        let HsmSettings { lib, slot, token_label, serial, pin, key, mechanism } = &self.settings;
-        let open = Request::Open(Open {
+        let HsmSettings { lib, slot, token_label, serial, key, mechanism, .. } = &self.settings;
+        let open = Request::<&str>::Open(Open {
             lib: lib.clone(),
             slot: *slot,
             token_label: token_label.clone(),
             serial: serial.clone(),
-            pin: pin.expose().as_str(),
             key_label: key.label.clone(),
             key_id: key.id.clone(),
             mechanism: *mechanism,
         });
         let frame = json_body(&open)?;
         state.silent_logins = state.silent_logins.saturating_add(1);
-        let response = self.exchange(state, &mut program, frame).await?;
+        let found = self.exchange(state, &mut program, frame).await?;
+        let logged_in = match answered(state, found) {
+            Ok(Response::Found(token)) => self.log_in(state, &mut program, &token).await?,
+            Ok(_) => Err(unexpected()),
+            Err(error) => Err(error),
+        };
         state.silent_logins = 0;
-        match answered(state, response) {
-            Ok(_) => Ok(program),
-            Err(error) => {
-                self.failed(state);
-                Err(error)
-            }
+        logged_in.inspect_err(|_| self.failed(state))?;
+        Ok(program)
+    }
+
+    /// Logs in; the inner error is a response.
+    async fn log_in(
+        &self,
+        state: &mut State,
+        program: &mut Program,
+        token: &FoundToken,
+    ) -> Result<Result<(), SealError>, SealError> {
+        let HsmSettings { pin, is_seal, .. } = &self.settings;
+        let frame = json_body(&Request::Login(pin.expose().as_str()))?;
+        let login = match logins::of_process().begin(token, pin.expose(), *is_seal, self.clock.now()) {
+            Ok(login) => login,
+            Err(error) => return Ok(Err(error)),
+        };
+        // Dropped without a response, the login counts as refused.
+        let response = self.exchange(state, program, frame).await?;
+        match &response {
+            Response::LoggedIn => login.accepted(),
+            Response::Failed { class: Class::PinRefused, .. } => login.refused(),
+            Response::Failed { class: Class::Unreachable, .. } => drop(login),
+            _ => login.not_compared(),
         }
+        Ok(match answered(state, response) {
+            Ok(Response::LoggedIn) => Ok(()),
+            Ok(_) => Err(unexpected()),
+            Err(error) => Err(error),
+        })
     }
 
     /// Sends a frame. The failure is counted before it and forgiven after the response: so a call counts that is dropped.

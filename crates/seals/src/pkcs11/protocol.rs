@@ -14,8 +14,10 @@ pub(crate) const MAX_INPUT: usize = 16 * 1024;
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Request<T> {
-    /// The first request: loads the library and logs in.
-    Open(Open<T>),
+    /// The first request: loads the library and finds the token.
+    Open(Open),
+    /// The second request: logs in with this PIN.
+    Login(T),
     /// Wraps a key, base64.
     Wrap(T),
     /// Unwraps a key.
@@ -99,16 +101,26 @@ pub(crate) enum Described {
 
 /// The settings of the HSM.
 #[derive(Serialize, Deserialize)]
-pub(crate) struct Open<T> {
+pub(crate) struct Open {
     pub(crate) lib: String,
     pub(crate) slot: Option<u64>,
     pub(crate) token_label: Option<String>,
     pub(crate) serial: Option<String>,
-    pub(crate) pin: T,
     pub(crate) key_label: Option<String>,
     /// Hex.
     pub(crate) key_id: Option<String>,
     pub(crate) mechanism: Mechanism,
+}
+
+/// A token, before the login.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FoundToken {
+    /// What it is known by: its manufacturer, its model and its serial number, or its label without one.
+    pub(crate) id: String,
+    /// Whether it reports a refused PIN since the last login (`CKF_USER_PIN_COUNT_LOW`).
+    pub(crate) has_refused: bool,
+    /// Whether the next refused PIN locks it (`CKF_USER_PIN_FINAL_TRY`).
+    pub(crate) is_last_attempt: bool,
 }
 
 /// The mechanism of a key.
@@ -144,7 +156,8 @@ pub(crate) struct Stored {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Response<T> {
-    Opened,
+    Found(FoundToken),
+    LoggedIn,
     Wrapped(Stored),
     /// The key, base64.
     Unwrapped(T),

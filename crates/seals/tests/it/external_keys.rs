@@ -276,6 +276,42 @@ async fn keys_of_softhsm_encrypt_and_sign_as_their_public_keys_say() {
 }
 
 #[tokio::test]
+async fn sec_wrong_pins_of_several_configs_do_not_lock_a_token() {
+    let Some(token) = token() else { return };
+    let library = HsmLibrary {
+        path: LIBRARY.to_owned(),
+        variables: Vec::new(),
+        helper_program: Some(PathBuf::from(&token.helper)),
+    };
+    let of = |pin: &str, by: (&'static str, &str)| {
+        let libraries = BTreeMap::from([("softhsm".to_owned(), library.clone())]);
+        let config = [("lib", "softhsm"), by, ("pin", pin)];
+        let variables = [("SOFTHSM2_CONF", token.configuration.as_str())];
+        connect("pkcs11", &config, libraries, &variables).key(&parameters(&[("label", "old")])).unwrap()
+    };
+    let by_label = ("token_label", "kf");
+    let (slot, serial) = (token.slot(), token.serial());
+    let valid = of("1234", by_label);
+    let cause = async |key: Arc<dyn ExternalKey>| match key.encrypt(b"x", b"").await {
+        Err(ExternalKeyError::Unavailable(error)) => error.cause,
+        _ => panic!("the PIN is not refused"),
+    };
+    assert!(cause(of("0001", by_label)).await.contains("PinIncorrect"));
+    assert!(cause(of("0001", ("slot", slot.as_str()))).await.contains("has refused this PIN"), "by another setting");
+    assert!(cause(of("0002", ("serial", serial.as_str()))).await.contains("PinIncorrect"));
+    for pin in ["0003", "0004"] {
+        assert!(cause(of(pin, by_label)).await.contains("so that the token is not locked"), "{pin}");
+    }
+    assert!(cause(valid).await.contains("so that the token is not locked"), "no PIN is known to be valid");
+    // The seal of the server logs in, and the token counts again.
+    let keys =
+        [("lib", LIBRARY), ("helper_program", token.helper.as_str()), by_label, ("pin", "1234"), ("key_label", "old")];
+    let seal = crate::seal("pkcs11", &keys, &[("SOFTHSM2_CONF", token.configuration.as_str())]);
+    seal.wrap(&keepfast_crypto::random::key()).await.unwrap();
+    of("1234", by_label).encrypt(b"x", b"").await.map_err(|_| "refused").unwrap();
+}
+
+#[tokio::test]
 async fn keys_of_an_emulator_of_aws_encrypt_and_sign_a_digest() {
     let Some(moto) = moto_with(&["RSA_2048", "ECC_NIST_P256"]).await else { return };
     let of = |secret: &str| {
@@ -299,4 +335,25 @@ async fn keys_of_an_emulator_of_aws_encrypt_and_sign_a_digest() {
     assert_eq!(class(key("alias/none").encrypt(b"x", b"").await), SealErrorClass::WrongKey);
     let denied = of("wrong").key(&parameters(&[("kms_key_id", &moto.key_id)])).unwrap();
     assert_eq!(class(denied.encrypt(b"x", b"").await), SealErrorClass::Denied);
+}
+
+#[tokio::test]
+async fn sec_a_ring_of_external_keys_ends_with_a_refusal() {
+    let Some(server) = keepfast().await else { return };
+    let url = server.url.as_str();
+    let config = json!({ "plugin": "transit", "address": url, "token": "root", "mount_path": "seal/" });
+    done("POST", url, "sys/external-keys/configs/ring", config).await;
+    done("POST", url, "sys/external-keys/configs/ring/keys/k", json!({ "name": "ring", "version": 1 })).await;
+    done("POST", url, "sys/external-keys/configs/ring/keys/k/grants/seal", json!({})).await;
+    // A key needs one that exists, and becomes part of the ring after it.
+    done("POST", url, "seal/keys/first", json!({})).await;
+    done("POST", url, "sys/external-keys/configs/ring/keys/k", json!({ "name": "first", "version": 1 })).await;
+    done("POST", url, "seal/keys/ring", json!({ "type": "external-key", "external_key_ref": "ring:k" })).await;
+    let encrypt = async || crate::transit::api("POST", url, "seal/encrypt/ring", json!({ "plaintext": "eA==" })).await;
+    assert_eq!(encrypt().await.0, 200);
+    done("POST", url, "sys/external-keys/configs/ring/keys/k", json!({ "name": "ring", "version": 1 })).await;
+    let started = std::time::Instant::now();
+    let (status, body) = encrypt().await;
+    assert!(matches!(status, 400 | 503), "{status} {body}");
+    assert!(started.elapsed() < std::time::Duration::from_secs(3), "no call waits for its timeout: {body}");
 }

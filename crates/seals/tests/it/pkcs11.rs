@@ -16,6 +16,7 @@ pub(crate) struct Token {
     directory: tempfile::TempDir,
     pub(crate) configuration: String,
     pub(crate) helper: String,
+    tool: std::path::PathBuf,
 }
 
 fn run(command: &mut Command) {
@@ -56,10 +57,28 @@ pub(crate) fn token() -> Option<Token> {
     let pkcs8 = keepfast_crypto::keys::ecdsa::EcKey::generate(keepfast_crypto::keys::ecdsa::Curve::P256).unwrap();
     std::fs::write(&key, keepfast_crypto::keys::pem::encode("PRIVATE KEY", pkcs8.expose())).unwrap();
     import(&key, "ec", "04", &[]);
-    Some(Token { directory, configuration, helper: helper.display().to_string() })
+    Some(Token { directory, configuration, helper: helper.display().to_string(), tool })
 }
 
 impl Token {
+    /// What `softhsm2-util` shows of the token.
+    fn shown(&self, name: &str) -> String {
+        let mut command = Command::new(&self.tool);
+        let output = command.arg("--show-slots").env("SOFTHSM2_CONF", &self.configuration).output().unwrap();
+        let output = String::from_utf8(output.stdout).unwrap();
+        // The last slot has no token.
+        let line = output.lines().find_map(|line| line.trim().strip_prefix(name)).unwrap();
+        line.trim().to_owned()
+    }
+
+    pub(crate) fn slot(&self) -> String {
+        self.shown("Slot ")
+    }
+
+    pub(crate) fn serial(&self) -> String {
+        self.shown("Serial number:")
+    }
+
     fn seal(&self, keys: &[(&str, &str)]) -> std::sync::Arc<dyn keepfast_framework::seal::Seal> {
         let mut all = vec![("lib", LIBRARY), ("helper_program", self.helper.as_str()), ("token_label", "kf")];
         all.extend(keys);

@@ -18,7 +18,7 @@ pub(crate) struct Transit {
 }
 
 /// Calls a server as `root`; returns status and body.
-async fn api(method: &str, url: &str, path: &str, body: Value) -> (u16, Value) {
+pub(crate) async fn api(method: &str, url: &str, path: &str, body: Value) -> (u16, Value) {
     let text = if body.is_null() { String::new() } else { body.to_string() };
     let (status, body) = call(method, &format!("{url}/v1/{path}"), &[("x-vault-token", "root")], &text).await;
     (status, serde_json::from_str(&body).unwrap_or_default())

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsStream;
 
-use super::frames::{Hello, Kind, MAX_QUIET, Outgoing, tag};
+use super::frames::{Hello, Kind, MAX_QUIET, Outgoing, RECORD, tag};
 
 /// The interval of the frames that show that a node is alive.
 const TICK: Duration = Duration::from_secs(1);
@@ -108,14 +108,33 @@ pub(super) async fn write_all(mut writer: Writer, mut frames: impl Source, clock
             frame = frames.next() => frame,
             () = clock.sleep_until(clock.now().after(TICK)) => Some(Outgoing::empty(tag::ALIVE)),
         };
-        let Some(frame) = frame else { break };
-        frame.write(&mut writer).await?;
-        while let Some(frame) = frames.waiting() {
-            frame.write(&mut writer).await?;
+        let mut next = frame;
+        if next.is_none() {
+            break;
+        }
+        while let Some(frame) = next {
+            next = write_record(&mut writer, frame, &mut frames).await?;
         }
         writer.flush().await?;
     }
     writer.shutdown().await
+}
+
+/// Writes a frame, and those that wait and fit with it into one record of TLS: the stream passes each record to the socket by
+/// itself. Returns the one that did not fit.
+async fn write_record(writer: &mut Writer, first: Outgoing, frames: &mut impl Source) -> io::Result<Option<Outgoing>> {
+    let Some(second) = frames.waiting() else {
+        first.write(writer).await?;
+        return Ok(None);
+    };
+    let (mut size, mut record, mut next) = (first.size(), vec![first], Some(second));
+    while let Some(frame) = next.take_if(|frame| size + frame.size() <= RECORD) {
+        size += frame.size();
+        record.push(frame);
+        next = frames.waiting();
+    }
+    Outgoing::write_together(&record, size, writer).await?;
+    Ok(next)
 }
 
 /// The other end of a connection.

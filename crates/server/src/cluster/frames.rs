@@ -55,6 +55,8 @@ pub(super) const MAX_QUIET: u32 = 5;
 const FIRST_READ: usize = 64 << 10;
 /// The longest body that is copied behind its head, so that both are one record of TLS.
 const SMALL: usize = 8 << 10;
+/// The most bytes of a record of TLS (RFC 8446 section 5.1).
+pub(super) const RECORD: usize = 16 << 10;
 /// The most bytes of an address, as in a list of members.
 const MAX_ADDRESS: usize = 512;
 /// The bytes of a frame before its body.
@@ -230,6 +232,29 @@ impl Outgoing {
     /// The length as [`read`] compares it with its limit.
     pub(super) fn length(&self) -> usize {
         self.head.expose().len() - (HEAD - 1) + self.body.len()
+    }
+
+    /// All its bytes.
+    pub(super) fn size(&self) -> usize {
+        self.head.expose().len() + self.body.len()
+    }
+
+    /// Writes frames of `size` bytes as one. The caller flushes.
+    pub(super) async fn write_together<W: AsyncWrite + Unpin>(
+        frames: &[Self],
+        size: usize,
+        out: &mut W,
+    ) -> io::Result<()> {
+        if let [only] = frames {
+            return only.write(out).await;
+        }
+        // Filled to its capacity: a growing vector would leave copies.
+        let mut all = Vec::with_capacity(size);
+        for frame in frames {
+            all.extend_from_slice(frame.head.expose());
+            all.extend_from_slice(&frame.body);
+        }
+        out.write_all(SecretBytes::new(all).expose()).await
     }
 
     /// Writes the frame. The caller flushes.

@@ -5,6 +5,7 @@
 //!            token:option(text) wrap_ttl:option(seconds:u64 nanos:u32) remote:option(address) tls:option(tls)
 //!            headers:list(name:text hmac:u8 values:list(text)) query:list(name:text values:list(text)) body:text
 //! flags    = 1 body withheld | 2 open rekey | 4 open generate-root | 8 accepts Prometheus | 16 body of bytes
+//!            | 32 token of `Authorization: Bearer` | 64 the token is followed by the credentials:text of `Basic`
 //! address  = 4 ip:4 port:u16 | 6 ip:16 port:u16 flow:u32 scope:u32
 //! tls      = version:u8 suite:u16 alpn:u8 server_name:option(text) chain:option(check:u8 list(text))
 //! response = status:u16 decided:u16 index:u64 content_type:text body
@@ -23,8 +24,8 @@ use keepfast_core::cluster::port::ForwardedResponse;
 use keepfast_crypto::secret::{SecretBytes, SecretString};
 use keepfast_framework::tls_session::{ChainCheck, ClientChain, TlsVersion};
 use keepfast_framework::{
-    AuditedHeader, Body, CanonicalPath, Incoming, Input, Operation, Query, QueryValue, RawBody, TlsSession,
-    UnauthedEndpoints,
+    AuditedHeader, Authorization, Body, CanonicalPath, Incoming, Input, Operation, Query, QueryValue, RawBody,
+    TlsSession, UnauthedEndpoints,
 };
 
 const VERSION: u8 = 1;
@@ -68,13 +69,19 @@ pub(super) fn decode(mut input: Bytes) -> Option<Box<Incoming>> {
     let namespace = take_text(input)?;
     let flags = input.try_get_u8().ok()?;
     let token = take_option(input, take_text)?.map(SecretString::new);
+    let authorization = match flags >> 5 {
+        0 => Authorization::None,
+        1 => Authorization::Bearer,
+        2 => Authorization::Basic(SecretString::new(take_text(input)?)),
+        _ => return None,
+    };
     let wrap_ttl = take_option(input, take_duration)?;
     let remote = take_option(input, take_address)?;
     let tls = take_option(input, take_tls)?.map(Arc::new);
     let headers = take_list(input, take_header)?;
     let query = take_query(input)?;
     let body = take_bytes(input)?;
-    if flags > 31 || !input.is_empty() {
+    if !input.is_empty() {
         return None;
     }
     let body = if flags & 16 == 0 { Body::parse(body).ok()? } else { Body::of_bytes(body) };
@@ -85,6 +92,7 @@ pub(super) fn decode(mut input: Bytes) -> Option<Box<Incoming>> {
         path,
         input: Input { captures: Vec::new(), query, body },
         token,
+        authorization,
         namespace,
         body_withheld: flags & 1 != 0,
         headers,
@@ -141,7 +149,7 @@ impl Sink for Vec<u8> {
 
 fn put_request(out: &mut impl Sink, request: &Incoming) -> Option<()> {
     let Incoming { id, method, operation, path, input, token, namespace, body_withheld, headers, .. } = request;
-    let Incoming { wrap_ttl, remote, tls, open, accepts_prometheus, .. } = request;
+    let Incoming { authorization, wrap_ttl, remote, tls, open, accepts_prometheus, .. } = request;
     out.put(&[VERSION]);
     put_text(out, id.as_bytes())?;
     out.put(&[place(&METHODS, method)?, u8::try_from(operation.index()).ok()?]);
@@ -149,8 +157,16 @@ fn put_request(out: &mut impl Sink, request: &Incoming) -> Option<()> {
     put_text(out, namespace.as_bytes())?;
     let has_bytes = !input.body.bytes().is_empty();
     let flags = [*body_withheld, open.rekey, open.generate_root, *accepts_prometheus, has_bytes];
-    out.put(&[flags.iter().rev().fold(0, |all, flag| all << 1 | u8::from(*flag))]);
+    let scheme = match authorization {
+        Authorization::None => 0,
+        Authorization::Bearer => 32,
+        Authorization::Basic(_) => 64,
+    };
+    out.put(&[scheme | flags.iter().rev().fold(0, |all, flag| all << 1 | u8::from(*flag))]);
     put_option(out, token.as_ref(), |out, token| put_text(out, token.expose().as_bytes()))?;
+    if let Authorization::Basic(credentials) = authorization {
+        put_text(out, credentials.expose().as_bytes())?;
+    }
     put_option(out, wrap_ttl.as_ref(), |out, ttl| {
         out.put(&ttl.as_secs().to_le_bytes());
         out.put(&ttl.subsec_nanos().to_le_bytes());

@@ -9,6 +9,7 @@ use bytes::{Buf, Bytes};
 use keepfast_core::cluster::port::PeerService;
 use keepfast_framework::clock::Clock;
 use keepfast_framework::{Timestamp, offload};
+use keepfast_seals::{at_external_key_depth, external_key_depth};
 use keepfast_storage::{Consensus, Index, MAX_SNAPSHOT_PART, Origin, SnapshotParts, StorageError};
 use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
@@ -305,7 +306,9 @@ async fn handle(id: u64, service: &dyn PeerService, from: &Origin, mut frame: By
         tracing::warn!(node = from.node, "a member sent a request that cannot be read");
         return response_frame(tag::ELSEWHERE, id, &[], Bytes::new());
     };
-    let Ok((response, index)) = service.handle_forwarded(from, request).await else {
+    let depth = external_key_depth(&request.headers);
+    let handled = at_external_key_depth(depth, service.handle_forwarded(from, request)).await;
+    let Ok((response, index)) = handled else {
         return response_frame(tag::ELSEWHERE, id, &[], Bytes::new());
     };
     let (status, decided, content_type) = (response.status().0, response.decided().0, response.content_type());

@@ -36,3 +36,22 @@ impl RestoreMark {
         backend.commit(Batch { reads, writes: vec![Write::Delete { key }] }).await.map(drop)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemoryBackend;
+
+    #[tokio::test]
+    async fn a_mark_of_a_restore_is_deleted_only_as_it_was_loaded() {
+        let backend = MemoryBackend::new();
+        assert!(RestoreMark::load(&backend).await.unwrap().is_none());
+        backend.commit(Batch::put(RestoreMark::key().unwrap(), "1")).await.unwrap();
+        let loaded = RestoreMark::load(&backend).await.unwrap().unwrap();
+        assert_eq!(loaded, "1");
+        backend.commit(Batch::put(RestoreMark::key().unwrap(), "2")).await.unwrap();
+        assert!(matches!(RestoreMark::delete(&backend, &loaded).await, Err(StorageError::Conflict)));
+        RestoreMark::delete(&backend, &"2".into()).await.unwrap();
+        assert!(RestoreMark::load(&backend).await.unwrap().is_none());
+    }
+}

@@ -90,6 +90,14 @@ mod tests {
         assert_eq!(SealRecord::load(&backend).await.unwrap().unwrap(), "2");
     }
 
+    #[test]
+    fn the_record_that_a_batch_writes_is_found_by_its_key() {
+        let put = |path: &str| Write::Put { key: Key::new(path).unwrap(), value: Bytes::from(path.to_owned()) };
+        assert_eq!(SealRecord::written(&[put("a"), put("barrier/seal"), put("b")]).unwrap(), "barrier/seal");
+        assert!(SealRecord::written(&[put("barrier/keyring"), put("b")]).is_none());
+        assert!(SealRecord::written(&[Write::Delete { key: Key::new("barrier/seal").unwrap() }]).is_none());
+    }
+
     #[tokio::test]
     async fn a_record_of_a_seal_change_is_written_with_it_or_not_at_all() {
         let (backend, [old, new]) = (Arc::new(MemoryBackend::new()), [(); 2].map(|()| random::key()));

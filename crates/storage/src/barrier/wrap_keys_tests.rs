@@ -412,6 +412,114 @@ async fn sec_tl09_a_value_that_cannot_be_rewrapped_affects_no_other() {
     assert_eq!(store.read("w/a").await.unwrap().unwrap(), "v");
 }
 
+#[tokio::test]
+async fn values_that_have_their_form_are_not_written_again() {
+    let store = store(&WrapKeys::first()).await;
+    for name in NAMES {
+        write(&store.barrier, &store.wrapped(), name, "v").await;
+    }
+    let before = store.backend.records();
+    let (_, done, _) = pass(&store, "", 100, &below_w).await;
+    assert_eq!(done, Rewrapped { processed: 12, succeeded: 12, ..Rewrapped::default() });
+    assert!(store.backend.records() == before);
+}
+
+#[tokio::test]
+async fn one_transaction_holds_wrapped_and_other_values() {
+    let store = store(&WrapKeys::first()).await;
+    let mut tx = store.barrier.begin();
+    tx.put(&store.wrapped(), "m", "v".into());
+    tx.put(&store.barrier.view("p"), "m", "v".into());
+    tx.commit().await.unwrap();
+    assert_eq!((store.raw("w/m").await[0], store.raw("p/m").await[0]), (2, 1));
+}
+
+#[tokio::test]
+async fn a_page_of_a_rewrap_is_bounded_by_values_reads_and_bytes() {
+    let store = store(&WrapKeys::default()).await;
+    for name in 0..1_200 {
+        write(&store.barrier, &store.barrier.view("a"), &format!("{name:04}"), "v").await;
+    }
+    // A record is 33 bytes longer than its value: two of these fill a page exactly.
+    let large = "v".repeat((1 << 19) - 33);
+    let mut tx = store.barrier.begin();
+    for name in 0..3 {
+        tx.put(&store.barrier.view("b"), &name.to_string(), large.clone().into());
+    }
+    tx.commit().await.unwrap();
+    for name in 0..250 {
+        write(&store.barrier, &store.barrier.view("w"), &format!("{name:03}"), "v").await;
+    }
+    assert_eq!(store.raw("b/0").await.len(), 1 << 19);
+    store.barrier.set_wrap_keys(&WrapKeys::first(), RECORD);
+    let wraps = |path: &str| (!path.starts_with("a/")).then_some(true);
+    let mut rewrap = Rewrap::after(store.barrier.clone(), "");
+    let mut pages = Vec::new();
+    while let Some(page) = rewrap.page(100, &wraps).await.unwrap() {
+        assert_eq!((page.processed, page.failed, page.kept), (page.succeeded, 0, 0));
+        pages.push((rewrap.cursor().to_owned(), page.processed));
+    }
+    let expected = [("a/0999", 0), ("b/1", 2), ("w/098", 100), ("w/198", 100), ("w/249", 51)];
+    let pages: Vec<_> = pages.iter().map(|(cursor, processed)| (cursor.as_str(), *processed)).collect();
+    assert_eq!(pages, expected);
+    assert_eq!(store.forms(), (vec![1; 253], 1_200));
+}
+
+/// A backend that refuses larger batches of writes, and any batch with this record.
+struct Limited {
+    memory: MemoryBackend,
+    limit: std::sync::atomic::AtomicUsize,
+    refused: &'static str,
+    refusals: Mutex<Vec<usize>>,
+}
+
+#[async_trait]
+impl crate::Backend for Limited {
+    async fn get(&self, key: &Key) -> Result<Option<Bytes>, StorageError> {
+        self.memory.get(key).await
+    }
+
+    async fn list(&self, prefix: &Key, page: &crate::Page) -> Result<Vec<String>, StorageError> {
+        self.memory.list(prefix, page).await
+    }
+
+    async fn commit(&self, batch: crate::Batch) -> Result<crate::Index, StorageError> {
+        let limit = self.limit.load(std::sync::atomic::Ordering::Relaxed);
+        let size = batch.writes.len();
+        let has_refused = batch.writes.iter().any(|write| write.key().as_str() == self.refused);
+        if limit > 0 && (size > limit || has_refused) {
+            self.refusals.lock().push(size);
+            return Err(StorageError::TooLarge { size, limit });
+        }
+        self.memory.commit(batch).await
+    }
+
+    fn watch(&self, watcher: Weak<dyn crate::Watch>) {
+        self.memory.watch(watcher);
+    }
+}
+
+#[tokio::test]
+async fn a_page_that_is_too_large_is_rewrapped_value_by_value() {
+    let backend =
+        Arc::new(Limited { memory: MemoryBackend::new(), limit: 0.into(), refused: "w/c", refusals: Mutex::default() });
+    let root = random::key();
+    Barrier::create(backend.clone(), &root, RECORD.into(), 0).await.unwrap();
+    let barrier = Barrier::open(backend.clone(), &root).await.unwrap();
+    for name in NAMES {
+        write(&barrier, &barrier.view("w"), name, "v").await;
+    }
+    let mut bad = backend.get(&Key::new("w/a0").unwrap()).await.unwrap().unwrap().to_vec();
+    *bad.last_mut().unwrap() ^= 1;
+    backend.memory.commit(crate::Batch::put(Key::new("w/a0").unwrap(), bad)).await.unwrap();
+    barrier.set_wrap_keys(&WrapKeys::first(), RECORD);
+    backend.limit.store(1, std::sync::atomic::Ordering::Relaxed);
+    let mut rewrap = Rewrap::after(barrier, "");
+    let done = rewrap.page(100, &below_w).await.unwrap().unwrap();
+    assert_eq!(done, Rewrapped { processed: 12, succeeded: 10, failed: 2, kept: 1 });
+    assert_eq!(*backend.refusals.lock(), [11, 1], "the page, and the value that is too large on its own");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_rewrap_loses_no_write_that_runs_beside_it() {
     let first = WrapKeys::first();

@@ -8,7 +8,8 @@ use std::{
     time::Duration,
 };
 
-use keepfast_consensus::{Entry, LogId, Vote};
+use keepfast_consensus::{Entry, Kind, LogId, Vote};
+use parking_lot::Mutex;
 
 use super::{
     disk_thread::{DiskJob, Install},
@@ -28,6 +29,8 @@ use crate::{
 /// A group is closed at this size in bytes or entries.
 const GROUP_BYTES: usize = 4 << 20;
 const GROUP_ENTRIES: usize = 256;
+/// The driver is woken at this number of applied bytes: it may hold back entries until they are applied.
+const UNNOTED_BYTES: u64 = 1 << 20;
 
 /// What the thread does, in order.
 pub(crate) enum ApplyJob {
@@ -50,12 +53,33 @@ pub(crate) struct NewState {
     pub(super) last: LogId,
 }
 
+/// What was applied since the driver has looked: the last index, and bytes. Nothing waits for that in the driver as long
+/// as only batches are applied, so it looks when something else wakes it.
+#[derive(Default)]
+pub(crate) struct Unnoted(Mutex<(u64, u64)>);
+
+impl Unnoted {
+    /// Adds a group. Returns the bytes of all.
+    fn add(&self, index: u64, bytes: u64) -> u64 {
+        let mut unnoted = self.0.lock();
+        *unnoted = (index, unnoted.1 + bytes);
+        unnoted.1
+    }
+
+    /// Takes it; `None` when nothing was applied.
+    pub(super) fn take(&self) -> Option<(u64, u64)> {
+        let taken = std::mem::take(&mut *self.0.lock());
+        (taken.0 > 0).then_some(taken)
+    }
+}
+
 pub(crate) struct ApplyThread {
     pub(super) applier: Arc<Applier>,
     pub(super) layout: Arc<OpenLayout>,
     pub(super) disk: Arc<dyn Disk>,
     pub(super) jobs_of_disk: Sender<DiskJob>,
     pub(super) events: Sender<Event>,
+    pub(super) unnoted: Arc<Unnoted>,
     pub(super) flush_interval: Duration,
     pub(super) flush_bytes: u64,
     /// Bytes applied since the last flush.
@@ -161,6 +185,7 @@ impl ApplyThread {
     ) -> Result<(), StorageError> {
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(()) };
         let (first, index) = (first.id.index, last.id.index);
+        let is_plain = entries.iter().all(|entry| entry.kind() == Ok(Kind::Batch));
         let verdicts = match self.applier.stopped() {
             Some(error) => Err(error),
             None => self.applier.apply(entries),
@@ -177,7 +202,9 @@ impl ApplyThread {
             }
         };
         self.unflushed += bytes;
-        let _ = self.events.send(Event::Applied { index, bytes });
+        if self.unnoted.add(index, bytes) >= UNNOTED_BYTES || !is_plain {
+            let _ = self.events.send(Event::Applied);
+        }
         for (index, reply) in waiting {
             let verdict = index.checked_sub(first).and_then(|at| verdicts.get(usize::try_from(at).ok()?));
             let _ = reply.send(match verdict {

@@ -76,19 +76,23 @@ impl Consensus for Node {
     }
 
     async fn applied(&self, index: Index, within: Duration) -> Result<(), StorageError> {
-        self.reaches(index, within).await
+        self.catches_up(index, within).await
     }
 
     async fn read_index(&self) -> Result<Index, StorageError> {
-        match self.leased() {
-            Some(index) => Ok(index),
-            None if self.published.view.borrow().accepts => self.call(Event::Read).await,
-            None => Err(StorageError::NotLeader),
-        }
+        let index = match self.leased() {
+            Some(index) => index,
+            None if self.published.view.borrow().accepts => self.call(Event::Read).await?,
+            None => return Err(StorageError::NotLeader),
+        };
+        self.send_commit(index);
+        Ok(index)
     }
 
     async fn propose(&self, batch: Bytes) -> Result<Index, StorageError> {
-        self.commit_here(Batch::decode(batch)?).await
+        let index = self.commit_here(Batch::decode(batch)?).await?;
+        self.send_commit(index);
+        Ok(index)
     }
 
     async fn start(&self, transport: Arc<dyn Transport>, addresses: Addresses) -> Result<(), StorageError> {

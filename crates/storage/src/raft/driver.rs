@@ -80,8 +80,8 @@ struct Progress {
     handed: u64,
     /// Bytes that are not applied yet.
     backlog: u64,
-    /// The numbers and bytes of frames that are not synced yet.
-    frames: VecDeque<(u64, u64)>,
+    /// Frames that are not synced yet.
+    frames: VecDeque<Unsynced>,
     /// Whether the device had room for the last entries of a leader.
     has_room: bool,
     /// The next tick.
@@ -90,22 +90,34 @@ struct Progress {
     abort: u64,
 }
 
+/// A frame that is being written.
+struct Unsynced {
+    number: u64,
+    bytes: u64,
+    since: Mono,
+}
+
 impl Progress {
     fn new() -> Self {
         Self { handed: 0, backlog: 0, frames: VecDeque::new(), has_room: true, tick: Mono(0), abort: 0 }
     }
 
-    fn written(&mut self, frame: &Frame) {
+    fn written(&mut self, frame: &Frame, since: Mono) {
         let bytes = frame.entries.iter().map(|entry| entry.payload.len() as u64 + 32).sum();
-        self.frames.push_back((frame.number, bytes));
+        self.frames.push_back(Unsynced { number: frame.number, bytes, since });
     }
 
     fn synced(&mut self, number: u64) {
-        while self.frames.pop_front_if(|(written, _)| *written <= number).is_some() {}
+        while self.frames.pop_front_if(|frame| frame.number <= number).is_some() {}
     }
 
     fn unsynced(&self) -> u64 {
-        self.frames.iter().map(|(_, bytes)| bytes).sum()
+        self.frames.iter().map(|frame| frame.bytes).sum()
+    }
+
+    /// Since when the oldest frame is being synced.
+    fn syncs_since(&self) -> Option<Mono> {
+        self.frames.front().map(|frame| frame.since)
     }
 }
 
@@ -161,6 +173,7 @@ impl Driver {
     /// Processes this event and those that wait, and what the time requires. Returns whether this was the end.
     pub(crate) fn turn(&mut self, mut first: Option<Event>, events: &Receiver<Event>) -> bool {
         let mut is_end = false;
+        self.note_applied();
         for _ in 0..BURST {
             let Some(current) = first.take().or_else(|| events.try_recv().ok()) else { break };
             is_end |= matches!(current, Event::Close);
@@ -175,10 +188,11 @@ impl Driver {
         is_end
     }
 
-    /// The time until the next tick; `None` while the node exchanges no messages.
+    /// The time until the next tick, or until commits that wait are to be proposed; `None` while the node exchanges no
+    /// messages.
     pub(crate) fn until_tick(&self) -> Option<Duration> {
-        let tick = || Duration::from_micros(self.progress.tick.since(clock::now()).min(self.settings.tick));
-        self.is_running.then(tick)
+        let tick = || self.progress.tick.since(clock::now()).min(self.settings.tick);
+        self.is_running.then(|| Duration::from_micros(self.gathers().map_or_else(tick, |rest| rest.min(tick()))))
     }
 
     fn tick(&mut self) {
@@ -209,6 +223,7 @@ impl Driver {
             Event::Commit(request) => self.queue.push_back(request),
             Event::Read(reply) => self.read(Some(reply)),
             Event::Renew => self.read(None),
+            Event::SendCommit => self.pass(Input::SendCommit),
             Event::Change(change, reply) => self.change(*change, reply),
             Event::Departed(incarnation, reply) => {
                 let departed = self.steps.as_ref().and_then(|steps| steps.departed(incarnation));
@@ -238,7 +253,7 @@ impl Driver {
                 self.progress.synced(number);
                 self.pass(Input::Persisted(number));
             }
-            Event::Applied { index, bytes } => self.applied(index, bytes),
+            Event::Applied => self.note_applied(),
             Event::Installed => self.installed(),
             Event::Failed => {
                 let error = self.node.applier.stopped().unwrap_or(StorageError::Closed);
@@ -265,6 +280,7 @@ impl Driver {
         // Before a message leaves that lets another node lead.
         let lease = steps.lease_until().filter(|_| self.is_running);
         self.node.published.set_lease(lease, steps.status().committed, self.clocks.offset());
+        self.node.published.set_sent_commit(steps.sent_commit());
         let response = effects.iter().find_map(|effect| match effect {
             Effect::Proposed { first } => Some(Ok(*first)),
             Effect::Refused(refusal) => Some(Err(*refusal)),
@@ -279,7 +295,7 @@ impl Driver {
     fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Persist(frame) => {
-                self.progress.written(&frame);
+                self.progress.written(&frame, clock::now());
                 self.threads.write(frame);
             }
             Effect::Send(message) => self.send(&message),
@@ -321,7 +337,9 @@ impl Driver {
         self.threads.apply(ApplyJob::Entries(entries, replies));
     }
 
-    fn applied(&mut self, index: u64, bytes: u64) {
+    /// Passes on what the thread of the state has applied.
+    fn note_applied(&mut self) {
+        let Some((index, bytes)) = self.threads.unnoted.take() else { return };
         self.progress.backlog = self.progress.backlog.saturating_sub(bytes);
         self.pass(Input::Applied(index));
         if let Some(steps) = &mut self.steps {

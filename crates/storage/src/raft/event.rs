@@ -18,6 +18,8 @@ pub(crate) enum Event {
     Read(Reply<Index>),
     /// The lease is to be renewed before it ends.
     Renew,
+    /// A member waits for what is committed.
+    SendCommit,
     /// A change of the members.
     Change(Box<Change>, Reply<Index>),
     /// A call of [`Consensus::departed`](crate::Consensus::departed).
@@ -43,22 +45,17 @@ pub(crate) enum Event {
         /// Whether it has arrived.
         ok: bool,
     },
-    /// What the log has for a member that is behind, from the entry `first` on; nothing, if it has not that entry.
+    /// What the log has for a member that is behind, from the entry `first` on.
     LogRead {
         /// The first entry that was to be read.
         first: u64,
-        /// The entries.
-        entries: Vec<Entry>,
+        /// The entries; empty if it has not the first one, `None` if it could not be read.
+        entries: Option<Vec<Entry>>,
     },
     /// All frames up to this number are synced.
     Persisted(u64),
-    /// Entries up to `index` are applied, of this many bytes.
-    Applied {
-        /// The last of them.
-        index: u64,
-        /// Their size.
-        bytes: u64,
-    },
+    /// Entries are applied, among them others than batches, or many of them.
+    Applied,
     /// A snapshot has replaced the state and the log.
     Installed,
     /// A write, a sync or an application of entries failed; the applier knows the reason.

@@ -332,6 +332,28 @@ impl Node {
         }
     }
 
+    /// A member waits until `index` is applied there: it is sent what is committed, unless it was.
+    pub(super) fn send_commit(&self, Index(index): Index) {
+        if index > self.published.sent_commit() && !self.published.is_lone() {
+            let _ = self.send(Event::SendCommit);
+        }
+    }
+
+    /// As [`reaches`](Self::reaches), for an index that the leader may not have sent yet.
+    pub(super) async fn catches_up(&self, index: Index, within: Duration) -> Result<(), StorageError> {
+        let is_follower = !self.published.is_lone() && !self.published.view.borrow().accepts;
+        if !is_follower || *self.applier.applied.borrow() >= index {
+            return self.reaches(index, within).await;
+        }
+        let mut reaches = std::pin::pin!(self.reaches(index, within));
+        tokio::select! {
+            biased;
+            reached = &mut reaches => reached,
+            // A leader that confirms an index sends it to those that lack it.
+            _ = self.reads.index(&self.published) => reaches.await,
+        }
+    }
+
     /// Waits until `index` is applied.
     pub(super) async fn reaches(&self, index: Index, within: Duration) -> Result<(), StorageError> {
         let mut applied = self.applier.applied.subscribe();

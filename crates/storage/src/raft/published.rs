@@ -63,6 +63,8 @@ pub(crate) struct Published {
     renew_from: AtomicU64,
     /// The committed index.
     committed: AtomicU64,
+    /// What the members were sent of it, if this node leads.
+    sent_commit: AtomicU64,
     pub(crate) view: watch::Sender<View>,
     pub(crate) roles: watch::Sender<Role>,
     /// Notified after each change of the members of the view.
@@ -93,6 +95,7 @@ impl Published {
             offset: 0.into(),
             renew_from: 0.into(),
             committed: 0.into(),
+            sent_commit: 0.into(),
             view: watch::Sender::new(view),
             roles: watch::Sender::new(role),
             members: watch::Sender::new(()),
@@ -163,6 +166,15 @@ impl Published {
             let now = clock::now().0;
             self.renew_from.store(now + until.saturating_sub(now) / 2, Ordering::Relaxed);
         }
+    }
+
+    pub(super) fn set_sent_commit(&self, index: u64) {
+        self.sent_commit.store(index, Ordering::Release);
+    }
+
+    /// The committed index that the members were sent.
+    pub(super) fn sent_commit(&self) -> u64 {
+        self.sent_commit.load(Ordering::Acquire)
     }
 
     pub(crate) fn committed(&self) -> u64 {

@@ -12,7 +12,7 @@ use std::{
 use keepfast_consensus::Frame;
 
 use super::{
-    apply_thread::{ApplyJob, ApplyThread},
+    apply_thread::{ApplyJob, ApplyThread, Unnoted},
     disk_thread::{DiskJob, DiskThread},
     event::Event,
     node::Node,
@@ -66,6 +66,8 @@ pub(crate) struct Threads {
     pub(super) log: LogReader,
     disk: Option<Sender<DiskJob>>,
     apply: Option<Sender<ApplyJob>>,
+    /// What the thread of the state has applied.
+    pub(super) unnoted: Arc<Unnoted>,
     handles: Vec<JoinHandle<()>>,
     /// Gets [`Event::Failed`] when a thread takes no job: it has panicked.
     events: Sender<Event>,
@@ -89,6 +91,7 @@ impl Threads {
         let (disk, disk_jobs) = channel();
         let (running, ending) = channel();
         let (apply, apply_jobs) = channel();
+        let unnoted = Arc::<Unnoted>::default();
         let of_disk = DiskThread {
             applier: node.applier.clone(),
             disk: node.disk.clone(),
@@ -106,6 +109,7 @@ impl Threads {
             disk: node.disk.clone(),
             jobs_of_disk: disk.clone(),
             events: events.clone(),
+            unnoted: unnoted.clone(),
             flush_interval: node.options.flush_interval,
             flush_bytes: node.options.flush_bytes,
             unflushed: 0,
@@ -113,8 +117,15 @@ impl Threads {
             installing: None,
         };
         let (handles, events) = (Vec::new(), events.clone());
-        let threads =
-            Self { log: reader, disk: Some(disk), apply: Some(apply), handles, events, running: Some(running) };
+        let threads = Self {
+            log: reader,
+            disk: Some(disk),
+            apply: Some(apply),
+            unnoted,
+            handles,
+            events,
+            running: Some(running),
+        };
         (threads, Workers { disk: of_disk, disk_jobs, apply: of_state, apply_jobs })
     }
 

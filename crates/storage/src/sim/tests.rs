@@ -29,7 +29,7 @@ fn seeds_break_no_rule_of_nodes() {
 }
 
 /// Seeds after which a planted bug must be found: fewer than a run of the campaign has.
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 190;
 
 #[test]
 fn every_planted_bug_of_a_node_is_found() {

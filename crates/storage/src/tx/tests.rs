@@ -26,6 +26,22 @@ pub(crate) async fn write(barrier: &Arc<Barrier>, view: &View, key: &str, value:
 }
 
 #[tokio::test]
+async fn a_folder_is_listed_while_any_record_in_it_remains() {
+    let (barrier, _) = barrier().await;
+    let view = barrier.view("a");
+    for name in 0..65 {
+        write(&barrier, &view, &format!("f/{name:02}"), "v").await;
+    }
+    let mut tx = barrier.begin();
+    for name in 0..64 {
+        tx.delete(&view, &format!("f/{name:02}"));
+    }
+    assert_eq!(list(&mut tx, &view, "", Page::all()).await, ["f/"]);
+    tx.delete(&view, "f/64");
+    assert!(list(&mut tx, &view, "", Page::all()).await.is_empty());
+}
+
+#[tokio::test]
 async fn reads_its_own_writes_and_others_do_not_until_commit() {
     let (barrier, _) = barrier().await;
     let view = barrier.view("a").sub("b");

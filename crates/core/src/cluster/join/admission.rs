@@ -6,6 +6,7 @@ use keepfast_framework::{Error, Result, Status};
 use keepfast_storage::{ClusterStatus, Member};
 
 use super::exchange::Applicant;
+use crate::cluster::announced::format_of;
 use crate::cluster::members::{RemovedDirectories, SILENT, silence};
 
 /// The most voters. More cost time at each commit and tolerate hardly more failures.
@@ -32,6 +33,8 @@ pub(crate) struct Circumstances<'a> {
     pub(crate) removed: &'a RemovedDirectories,
     /// The version of the leader.
     pub(crate) version: &'a str,
+    /// The form of stored data that members must read.
+    pub(crate) format: u32,
     /// How long it has led.
     pub(crate) leading_for: Duration,
 }
@@ -39,7 +42,7 @@ pub(crate) struct Circumstances<'a> {
 /// Decides on a node that has proved to have the root key.
 ///
 /// Fails with 409 for a name or a data directory that another member has, or that was removed; with 400 for a newer
-/// version, and for a voter too many.
+/// version, for one that cannot read what is stored, and for a voter too many.
 pub(crate) fn admit(applicant: &Applicant, of: &Circumstances<'_>) -> Result<Step> {
     let members = &of.status.members;
     if let Some(same) = members.iter().find(|member| member.incarnation == applicant.incarnation) {
@@ -64,6 +67,10 @@ pub(crate) fn admit(applicant: &Applicant, of: &Circumstances<'_>) -> Result<Ste
         return Err(Error::invalid(
             "the version of the node is newer than that of the leader; upgrade the leader first",
         ));
+    }
+    if format_of(&applicant.version) < of.format {
+        let text = "the version of the node cannot read the wrapped values of the cluster; upgrade the node first";
+        return Err(Error::invalid(text));
     }
     let replaced = members.iter().find(|member| member.node == applicant.node);
     if let Some(replaced) = replaced {
@@ -105,6 +112,7 @@ mod tests {
     use keepfast_storage::{PeerStatus, RaftId};
 
     use super::*;
+    use crate::cluster::announced::announced;
     use crate::cluster::fake::{member, status};
 
     fn applicant(number: u64) -> Applicant {
@@ -132,7 +140,13 @@ mod tests {
         let leading_for = Duration::from_secs(leading_for);
         admit(
             applicant,
-            &Circumstances { status, removed: &RemovedDirectories::default(), version: "1.2.3", leading_for },
+            &Circumstances {
+                status,
+                removed: &RemovedDirectories::default(),
+                version: "1.2.3",
+                format: 0,
+                leading_for,
+            },
         )
     }
 
@@ -182,8 +196,31 @@ mod tests {
         let status = cluster(3, Some(Duration::ZERO));
         let mut removed = RemovedDirectories::default();
         removed.add(applicant(2).incarnation);
-        let of = Circumstances { status: &status, removed: &removed, version: "1.2.3", leading_for: Duration::ZERO };
+        let of = Circumstances {
+            status: &status,
+            removed: &removed,
+            version: "1.2.3",
+            format: 0,
+            leading_for: Duration::ZERO,
+        };
         assert_eq!(admit(&applicant(2), &of).unwrap(), Step::Nothing);
+    }
+
+    #[test]
+    fn a_version_that_cannot_read_what_is_stored_does_not_join() {
+        let (status, removed) = (status(&[1]), RemovedDirectories::default());
+        let of = |format| Circumstances {
+            status: &status,
+            removed: &removed,
+            version: "1.2.3",
+            format,
+            leading_for: Duration::ZERO,
+        };
+        let (status, text) = refused(admit(&applicant(2), &of(1)));
+        assert!(status == 400 && text.contains("cannot read the wrapped values"), "{text}");
+        let later = Applicant { version: announced("1.2.3", false), ..applicant(2) };
+        assert_eq!(admit(&later, &of(1)).unwrap(), Step::Add);
+        assert_eq!(admit(&applicant(2), &of(0)).unwrap(), Step::Add);
     }
 
     #[test]
@@ -223,7 +260,13 @@ mod tests {
         }
         let mut removed = RemovedDirectories::default();
         removed.add(applicant(2).incarnation);
-        let of = Circumstances { status: &status, removed: &removed, version: "1.2.3", leading_for: Duration::ZERO };
+        let of = Circumstances {
+            status: &status,
+            removed: &removed,
+            version: "1.2.3",
+            format: 0,
+            leading_for: Duration::ZERO,
+        };
         assert_eq!(refused(admit(&applicant(2), &of)).0, 409);
         assert_eq!(admit(&applicant(3), &of).unwrap(), Step::Add);
     }

@@ -310,7 +310,7 @@ fn applicant(server: &Lifecycle, consensus: &dyn Consensus, non_voter: bool) -> 
         api_addr: settings.api_addr.clone(),
         wants_vote: !non_voter,
         election_ms: own.election_ms,
-        version: settings.version.clone(),
+        version: settings.addresses().version,
         nonce: random::bytes(),
         is_member: false,
     })

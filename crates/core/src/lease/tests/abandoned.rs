@@ -61,3 +61,24 @@ async fn an_abandoned_intent_survives_a_failed_read() {
     assert!(fixture.unsealed.leases.expiry.queue_abandoned().await.is_err(), "the failure is reported");
     assert_eq!(fixture.unsealed.leases.store.abandoned.lock().len(), 2);
 }
+
+#[tokio::test]
+async fn a_confirmed_lease_outlives_its_abandoned_intent() {
+    let fixture = LeaseFixture::new().await;
+    let (_, id, _) = fixture.user(&fixture.root, "a").await;
+    fixture.unsealed.leases.store.abandoned.lock().push(id);
+    fixture.pass(Duration::ZERO).await;
+    assert_eq!(fixture.users(), 1);
+}
+
+#[tokio::test]
+async fn an_unreadable_intent_does_not_keep_others_from_their_revocation() {
+    let (fixture, _) = fixture().await;
+    let last = fixture.unsealed.leases.store.abandoned.lock().last().unwrap().as_str().to_owned();
+    let mut tx = fixture.unsealed.barrier.begin();
+    tx.put(&fixture.unsealed.barrier.view("token/"), &format!("secret/{last}"), Bytes::from_static(b"{\"path\":7"));
+    tx.commit().await.unwrap();
+    fixture.unsealed.leases.expiry.queue_abandoned().await.unwrap();
+    fixture.pass(Duration::ZERO).await;
+    assert_eq!(fixture.users(), 1, "only the damaged one waits for an operator");
+}

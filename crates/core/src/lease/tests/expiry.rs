@@ -30,6 +30,13 @@ fn uuid(fixture: &LeaseFixture, path: &str) -> String {
     fixture.unsealed.engines.mounts.router().at(path).unwrap().entry.uuid.clone()
 }
 
+#[test]
+fn a_lease_is_due_when_its_whole_second_has_passed() {
+    for (end, second) in [(5, 6), (0, 1), (-3, 1)] {
+        assert_eq!(index::second_of(Timestamp::from_unix(end)), second);
+    }
+}
+
 #[tokio::test]
 async fn an_entry_at_another_second_is_dropped_and_its_lease_kept() {
     let fixture = LeaseFixture::new().await;

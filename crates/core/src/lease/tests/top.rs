@@ -13,6 +13,11 @@ async fn top(fixture: &LeaseFixture, limit: usize) -> Value {
 
 /// Creates `count` users of a mount, with a token of this entity.
 async fn users(fixture: &LeaseFixture, mount: &str, entity: &str, count: usize) {
+    let record = json!({ "id": entity, "name": entity, "namespace": "root", "created": 0 });
+    let view = fixture.unsealed.barrier.view("identity/");
+    let mut tx = fixture.unsealed.barrier.begin();
+    tx.put(&view, &format!("entity/{entity}"), Bytes::from(record.to_string()));
+    tx.commit().await.unwrap();
     let spec = Spec { entity_id: entity.into(), ..reader(false, HOUR * 9) };
     let made = fixture.token(None, spec).await;
     for _ in 0..count {

@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::peers::host_and_port;
+use crate::cluster::announced::version_of;
 use crate::cluster::autopilot::{AutopilotConfig, Memory, failure_tolerance, is_healthy, matched};
 use crate::cluster::members::silence;
 use crate::sys::system::{System, consensus, unsealed};
@@ -91,7 +92,7 @@ fn server(status: &ClusterStatus, config: &AutopilotConfig, memory: &Memory, mem
         healthy: is_healthy(status, config, member),
         stable_since: memory.healthy_since(member).map_or_else(|| NEVER.to_owned(), |since| since.rfc3339()),
         status: if leads { "leader" } else { kind(member.voter) },
-        version: member.version.clone(),
+        version: version_of(&member.version),
         node_type: kind(member.voter || member.wants_vote),
     }
 }

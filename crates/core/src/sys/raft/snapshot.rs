@@ -114,7 +114,12 @@ async fn save(sys: &System, cx: &mut Cx, _: Nothing) -> Result<SavedSnapshot> {
         SnapshotFileError::TooLarge(_) => Error::invalid(format!("{error}; automatic snapshots have no such limit")),
         other => refusal(other),
     })?;
-    Ok(SavedSnapshot::Bytes(Raw { status: Status::OK, content_type: GZIP, body: file.into_inner() }))
+    Ok(SavedSnapshot::Bytes(Raw {
+        status: Status::OK,
+        content_type: GZIP,
+        body: file.into_inner(),
+        headers: Vec::new(),
+    }))
 }
 
 fn write_on_disk(

@@ -2,6 +2,7 @@
 
 mod join;
 mod restart;
+mod versions;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -65,6 +66,8 @@ struct Shared {
     behind: Mutex<Option<(&'static str, Arc<MemoryBackend>)>>,
     /// The nodes, for the exchange of those that join.
     servers: Mutex<BTreeMap<&'static str, Weak<Node>>>,
+    /// What the nodes announce of their builds.
+    versions: Mutex<BTreeMap<&'static str, String>>,
     /// The nodes that get no root keys.
     unreachable: Mutex<Vec<&'static str>>,
     /// The records of the last snapshot.
@@ -228,7 +231,7 @@ impl Consensus for Replica {
                 NAMES
                     .iter()
                     .filter(|name| !removed.contains(name) && self.lists(name))
-                    .map(|name| member(name))
+                    .map(|name| self.shared.announced(name))
                     .collect()
             },
             last: self.shared.now().0,
@@ -264,7 +267,8 @@ impl Consensus for Replica {
         Ok(self.shared.now())
     }
 
-    async fn start(&self, _: Arc<dyn Transport>, _: Addresses) -> Result<(), StorageError> {
+    async fn start(&self, _: Arc<dyn Transport>, addresses: Addresses) -> Result<(), StorageError> {
+        self.shared.versions.lock().insert(self.name, addresses.version);
         self.shared.running.lock().insert(self.name, true);
         Ok(())
     }

@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 
 use super::fake::Cluster;
 use super::written;
+use crate::cluster::announced::announced;
 use crate::cluster::port::ComingRoot;
+use crate::rewrap;
 use crate::seal::Seals;
 use crate::seal::slots::Change;
 use crate::seal::test_seal::{Behaviour, TestSeal, set_of};
@@ -210,6 +212,54 @@ async fn every_member_gets_the_wrap_keys_before_the_values_under_them() {
         assert!(opens(server, &new[..2]).await);
         assert_eq!(keys(server).await, (2, false));
     }
+}
+
+#[tokio::test]
+async fn sec_a_wrap_key_waits_until_every_member_reads_wrapped_values() {
+    let cluster = Cluster::new().await;
+    let [leader, standby, _] = cluster.nodes();
+    let current = leader.settings.addresses().version;
+    cluster.announces("c", "1.0.0");
+    leader.post("sys/mounts/transit", ROOT, json!({ "type": "transit" })).await.is(204);
+    leader.post("transit/keys/k", ROOT, json!({})).await.ok();
+    assert!(leader.unsealed().barrier.wrap_keys().is_empty());
+    let refused = leader.post("sys/sealwrap/rewrap", ROOT, Value::Null).await.is(503);
+    assert!(refused.error().ends_with("once every member has a version that reads them; upgrade c"), "{refused:?}");
+    standby.get("transit/keys/k", ROOT).await.ok();
+    cluster.announces("c", &current);
+    leader.post("sys/sealwrap/rewrap", ROOT, Value::Null).await.is(204);
+    until(leader, async || leader.get("sys/sealwrap/rewrap", ROOT).await.ok().data()["is_running"] == false).await;
+    assert_eq!(leader.unsealed().barrier.wrap_keys().generation(), 1);
+    // Other members show the version without what was announced.
+    let nodes = leader.get("sys/ha-status", ROOT).await.ok();
+    let versions = nodes.body["nodes"].as_array().unwrap().iter().map(|node| node["version"].clone());
+    assert!(versions.clone().all(|version| version == leader.settings.version.as_str()), "{versions:?}");
+}
+
+#[tokio::test]
+async fn a_rewrap_waits_while_members_differ_in_disable_sealwrap() {
+    let cluster = Cluster::new().await;
+    let [leader, standby, _] = cluster.nodes();
+    let current = leader.settings.addresses().version;
+    leader.post("sys/mounts/transit", ROOT, json!({ "type": "transit" })).await.is(204);
+    leader.post("transit/keys/k", ROOT, json!({})).await.ok();
+    assert_eq!(leader.unsealed().barrier.wrap_keys().generation(), 1);
+    cluster.announces("b", &announced("1.0.0", true));
+    let refused = leader.post("sys/sealwrap/rewrap", ROOT, Value::Null).await.is(503);
+    assert!(refused.error().contains("disable_sealwrap differs between the leader and b"), "{refused:?}");
+    let shown = leader.get("sys/sealwrap/rewrap", ROOT).await.ok();
+    assert_eq!(shown.data()["disable_sealwrap_differs_at"], json!(["b"]));
+    // One that runs is not undone by the next leader.
+    cluster.announces("b", &current);
+    assert!(rewrap::begin(&leader.unsealed()).await.unwrap());
+    cluster.announces("b", &announced("1.0.0", true));
+    assert!(!rewrap::resume(&leader.unsealed()).await.unwrap());
+    assert!(leader.unsealed().barrier.wrap_keys().has_former());
+    cluster.announces("b", &current);
+    assert!(rewrap::resume(&leader.unsealed()).await.unwrap());
+    assert!(!leader.unsealed().barrier.wrap_keys().has_former());
+    let shown = standby.get("sys/sealwrap/rewrap", ROOT).await.ok();
+    assert!(shown.data().get("disable_sealwrap_differs_at").is_none(), "{shown:?}");
 }
 
 #[tokio::test]

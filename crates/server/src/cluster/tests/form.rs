@@ -32,6 +32,7 @@ fn full() -> Box<Incoming> {
     Box::new(Incoming {
         input: Input { query: pairs.map(|(a, b)| (a.to_owned(), b.to_owned())).into_iter().collect(), ..plain.input },
         token: Some(SecretString::new("t0ken".to_owned())),
+        authorization: keepfast_framework::Authorization::None,
         namespace: "n/s".to_owned(),
         body_withheld: true,
         headers: vec![AuditedHeader {

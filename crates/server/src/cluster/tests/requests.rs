@@ -27,6 +27,7 @@ pub(super) fn request(method: &'static str, operation: Operation, path: &str, bo
         path: CanonicalPath::new(path.to_owned()).unwrap(),
         input: Input { body, ..Input::default() },
         token: Some(SecretString::new("root".to_owned())),
+        authorization: keepfast_framework::Authorization::None,
         namespace: String::new(),
         body_withheld: false,
         headers: Vec::new(),

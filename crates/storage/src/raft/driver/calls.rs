@@ -17,6 +17,8 @@ use crate::{
 /// One proposal has at most so many batches or bytes; the batch that exceeds them is the last.
 const GROUP: usize = 256;
 const GROUP_BYTES: usize = 4 << 20;
+/// How long commits wait for the sync of a frame before them, in microseconds.
+const MOST_GATHERED: u64 = 10_000;
 /// How long a transfer may take, in microseconds.
 const TRANSFER: u64 = 3_000_000;
 /// How long a node that leaves waits for a successor, in microseconds.
@@ -25,7 +27,7 @@ const LEAVE: u64 = 2_000_000;
 impl Driver {
     /// Proposes commits that wait. Those for which there is no room yet stay.
     pub(super) fn propose_queue(&mut self) {
-        while !self.queue.is_empty() {
+        while !self.queue.is_empty() && self.gathers().is_none() {
             let group = self.next_group();
             if group.is_empty() {
                 continue;
@@ -52,6 +54,15 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// How long, in microseconds, commits still wait for the sync of the frame before them. Their own frame would wait for
+    /// it, too; so those that arrive meanwhile share one, and one message to each member. A disk that is slower than that
+    /// holds up none: the others may be a majority without it.
+    pub(super) fn gathers(&self) -> Option<u64> {
+        let since = self.progress.syncs_since().filter(|_| !self.queue.is_empty())?;
+        let rest = (since + MOST_GATHERED).since(clock::now());
+        (rest > 0 && self.node.published.view.borrow().accepts).then_some(rest)
     }
 
     /// The commits of the next proposal. Those for which the device has no room fail.

@@ -3,7 +3,7 @@
 
 use std::{borrow::Cow, ops::Range};
 
-use keepfast_consensus::{Body, Input, LogId, Message, RaftId, Steps, Vote};
+use keepfast_consensus::{Body, Entry, Input, LogId, Message, RaftId, Steps, Vote};
 
 use super::{Driver, NO_ROLE};
 use crate::{
@@ -17,21 +17,29 @@ use crate::{
     },
 };
 
+/// What a read of the log has found. A snapshot replaces entries that are purged or damaged, and not those that the disk does
+/// not yield for the moment.
+fn found(first: u64, read: Result<Vec<Entry>, StorageError>) -> Option<Vec<Entry>> {
+    let error = match read {
+        Ok(entries) => return Some(entries),
+        Err(error) => error,
+    };
+    tracing::warn!(first, %error, "entries for a member that is behind cannot be read");
+    matches!(error, StorageError::Corrupt(_) | StorageError::Layout(_)).then(Vec::new)
+}
+
 impl Driver {
     /// Reads entries of the log. A member that needs them gets a snapshot if the log does not have them any more.
     pub(super) fn read_log(&self, range: Range<u64>, bytes: u64) {
         let (events, log, first) = (self.events.clone(), self.threads.log.clone(), range.start);
         let Some(network) = self.node.published.network() else {
-            let _ = events.send(Event::LogRead { first, entries: Vec::new() });
+            let _ = events.send(Event::LogRead { first, entries: None });
             return;
         };
         network.runtime.spawn(async move {
             let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
             let read = blocking::run(move || log.entries(range, bytes)).await;
-            let entries = read.unwrap_or(Err(StorageError::Closed)).unwrap_or_else(|error| {
-                tracing::warn!(first, %error, "entries for a member that is behind cannot be read");
-                Vec::new()
-            });
+            let entries = found(first, read.unwrap_or(Err(StorageError::Closed)));
             let _ = events.send(Event::LogRead { first, entries });
         });
     }
@@ -105,5 +113,22 @@ impl Driver {
             received.finish(Ok(()));
         }
         self.role(self.steps.as_ref().map_or(NO_ROLE, Steps::role));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_entries_that_are_not_in_the_log_lead_to_a_snapshot() {
+        let failed = StorageError::Io {
+            action: "read log segment".into(),
+            cause: std::sync::Arc::new(std::io::ErrorKind::TimedOut.into()),
+        };
+        for error in [failed, StorageError::Closed] {
+            assert!(found(7, Err(error)).is_none());
+        }
+        assert_eq!(found(7, Err(StorageError::corrupt("the log has no entries 7 to 8"))).map(|it| it.len()), Some(0));
     }
 }

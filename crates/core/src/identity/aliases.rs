@@ -1,0 +1,151 @@
+//! Writes of aliases of entities. An entity has at most one alias at each mount, and a name at a mount has one entity.
+
+use std::collections::BTreeMap;
+
+use keepfast_crypto::random;
+use keepfast_framework::{Error, Result, Timestamp};
+use keepfast_storage::Tx;
+
+use super::metadata::checked_name;
+use super::names::alias_key;
+use super::record::{ALIASES, Entity, EntityAlias};
+use super::store::Identity;
+
+/// A written alias. Absent parts of an existing alias stay.
+#[derive(Default)]
+pub(super) struct AliasChange {
+    /// The id of an existing alias.
+    pub(super) id: Option<String>,
+    pub(super) name: Option<String>,
+    /// The accessor of a mount that exists.
+    pub(super) mount_accessor: Option<String>,
+    /// The entity of the alias.
+    pub(super) entity: Option<String>,
+    pub(super) custom_metadata: Option<BTreeMap<String, String>>,
+}
+
+/// The entities that a change of an alias concerns, before it is written.
+pub(super) struct PlannedAlias {
+    alias: EntityAlias,
+    /// The entity that has the alias now.
+    pub(super) owner: Option<Entity>,
+    /// The entity that gets it, if it is another one; `None` for a new one.
+    pub(super) target: Option<Entity>,
+    moves: bool,
+}
+
+impl PlannedAlias {
+    /// The accessor of the mount that the alias has after the change.
+    pub(super) fn mount_accessor(&self) -> &str {
+        &self.alias.mount_accessor
+    }
+}
+
+impl Identity {
+    /// Finds out what a change of an alias does.
+    ///
+    /// # Errors
+    /// 400 when a part of the change is missing or names nothing, and when the alias or the mount is taken.
+    pub(super) async fn plan_alias(&self, tx: &mut Tx, change: AliasChange, now: Timestamp) -> Result<PlannedAlias> {
+        let AliasChange { id, name, mount_accessor, entity, custom_metadata } = change;
+        let (owner, known) = match (&id, &name, &mount_accessor) {
+            (Some(id), ..) => {
+                let owner = self.entity_of_alias_id(tx, id).await?;
+                (Some(owner.ok_or_else(|| Error::invalid("invalid alias ID provided"))?), id.clone())
+            }
+            (None, Some(name), Some(accessor)) => match self.alias_at(tx, accessor, name).await? {
+                Some((_, key)) => (self.entity(tx, &key.entity).await?, key.id),
+                None => (None, String::new()),
+            },
+            _ => return Err(Error::invalid("'id' or 'mount_accessor' and 'name' must be provided")),
+        };
+        let known = owner.as_ref().and_then(|owner| owner.alias(&known));
+        let mut alias = known.cloned().unwrap_or_else(|| EntityAlias::new(now));
+        if alias.id.is_empty() {
+            alias.id = random::uuid();
+        } else {
+            alias.modified = Some(now);
+        }
+        alias.name = name.unwrap_or(alias.name);
+        alias.mount_accessor = mount_accessor.unwrap_or(alias.mount_accessor);
+        // As on OpenBao a write by name replaces the metadata.
+        match custom_metadata {
+            Some(metadata) => alias.custom_metadata = metadata,
+            None if id.is_none() => alias.custom_metadata.clear(),
+            None => {}
+        }
+        checked_name(&alias.name)?;
+        let place = alias_key(&alias.mount_accessor, &alias.name);
+        let holders = [
+            self.alias_at(tx, &alias.mount_accessor, &alias.name).await?.map(|(_, key)| key),
+            self.read(&ALIASES, tx, &place).await?,
+        ];
+        if holders.into_iter().flatten().any(|key| key.id != alias.id) {
+            return Err(Error::invalid("alias with combination of mount accessor and name already exists"));
+        }
+        let target = match &entity {
+            None => None,
+            Some(id) if owner.as_ref().is_some_and(|owner| owner.id == *id) => None,
+            Some(id) => {
+                let found = self.entity(tx, id).await?;
+                Some(found.ok_or_else(|| Error::invalid("given 'canonical_id' is not associated with an entity"))?)
+            }
+        };
+        if let Some(entity) = target.as_ref().or(owner.as_ref())
+            && entity.alias_at(&alias.mount_accessor).is_some_and(|other| other.id != alias.id)
+        {
+            return Err(Error::invalid("Alias already exists for requested entity and mount accessor"));
+        }
+        let moves = target.is_some() || owner.is_none();
+        Ok(PlannedAlias { alias, owner, target, moves })
+    }
+
+    /// Writes a planned alias. Returns its id and its entity.
+    pub(super) async fn write_alias(
+        &self,
+        tx: &mut Tx,
+        planned: PlannedAlias,
+        now: Timestamp,
+    ) -> Result<(String, Entity)> {
+        let PlannedAlias { alias, mut owner, target, moves } = planned;
+        let id = alias.id.clone();
+        if let Some(owner) = &mut owner {
+            if let Some(old) = owner.alias(&id).cloned() {
+                self.delete_alias_keys(tx, &old.mount_accessor, &old.name, &old.id).await?;
+            }
+            if moves {
+                owner.aliases.retain(|other| other.id != id);
+                self.put_entity(tx, owner)?;
+            }
+        }
+        let mut entity = match (target, owner) {
+            (Some(target), _) => target,
+            (None, Some(owner)) => owner,
+            (None, None) => self.new_entity(tx, "", now).await?,
+        };
+        let at = match entity.aliases.iter().position(|other| other.id == id) {
+            Some(at) => {
+                entity.aliases[at] = alias;
+                at
+            }
+            None => {
+                entity.aliases.push(alias);
+                entity.aliases.len() - 1
+            }
+        };
+        self.put_entity(tx, &entity)?;
+        self.put_alias_keys(tx, &entity, at).await?;
+        Ok((id, entity))
+    }
+
+    /// Deletes the alias of this id, if it exists.
+    pub(super) async fn delete_alias(&self, tx: &mut Tx, id: &str) -> Result<()> {
+        let Some(mut entity) = self.entity_of_alias_id(tx, id).await? else { return Ok(()) };
+        if let Some(alias) = entity.alias(id).cloned() {
+            self.delete_alias_keys(tx, &alias.mount_accessor, &alias.name, id).await?;
+            entity.aliases.retain(|other| other.id != id);
+            self.put_entity(tx, &entity)?;
+        }
+        Ok(())
+    }
+}

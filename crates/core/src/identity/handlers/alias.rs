@@ -1,0 +1,111 @@
+//! `identity/entity-alias`: aliases of entities, with the old paths `alias` and `persona`.
+
+use std::collections::BTreeMap;
+
+use keepfast_framework::fields::{Pairs, Text, unless_null};
+use keepfast_framework::reply::Described;
+use keepfast_framework::routes::{Help, Paged};
+use keepfast_framework::{Cx, Data, Keys, Result, Routes};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::merge::refuse_denied;
+use super::response::{AliasResponse, ListedAlias};
+use crate::identity::aliases::AliasChange;
+use crate::identity::engine::{
+    ById, IdentityEngine, checked_accessor, checked_length, identity, named, page_of, unsealed,
+};
+use crate::identity::metadata::checked_custom;
+use crate::identity::record::ALIAS_IDS;
+
+const WRITE: Help = Help {
+    synopsis: "Creates or changes an alias: the name of an entity at one mount.",
+    description: "Without the id or the name of an existing alias a new one is created, with a new entity if none is given.",
+};
+const ALIAS: Help = Help { synopsis: "Reads, changes and deletes an alias.", description: "" };
+const LIST: Help = Help { synopsis: "Lists the aliases.", description: "" };
+
+pub(super) fn routes(r: &mut Routes<IdentityEngine>) {
+    r.path("entity-alias", WRITE).update(write);
+    r.path("entity-alias/id/", LIST).list(list);
+    r.path("entity-alias/id/{id}", ALIAS).names_only().read(read).update(write).delete(delete);
+    r.path("alias", WRITE).update(write);
+    r.path("alias/id/", LIST).list(list);
+    r.path("alias/id/{id}", ALIAS).names_only().read(read).update(write).delete(delete);
+    r.path("persona", WRITE).update(write);
+    r.path("persona/id/", LIST).list(list);
+    r.path("persona/id/{id}", ALIAS).names_only().read(read).update(write).delete(delete);
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Write {
+    /// Id of an existing alias. Default: the alias of this name at this mount.
+    id: Option<Text>,
+    /// Name of the entity at the mount.
+    name: Option<Text>,
+    /// Accessor of the mount.
+    mount_accessor: Option<Text>,
+    /// Id of the entity. Default: the entity of the alias, or a new one.
+    canonical_id: Option<Text>,
+    /// Deprecated: use `canonical_id`.
+    entity_id: Option<Text>,
+    /// Metadata of the alias, for templates.
+    #[serde(default, deserialize_with = "unless_null")]
+    custom_metadata: Option<Pairs>,
+}
+
+/// The response to a write.
+#[derive(Serialize)]
+pub(super) struct Written {
+    pub(super) canonical_id: String,
+    pub(super) id: String,
+}
+
+async fn write(_: &IdentityEngine, cx: &mut Cx, req: Write) -> Result<Data<Written>> {
+    let unsealed = unsealed(cx)?;
+    let (identity, now) = (&unsealed.access.identity, cx.now());
+    let change = AliasChange {
+        id: named(req.id),
+        name: named(req.name),
+        mount_accessor: named(req.mount_accessor),
+        entity: named(req.canonical_id).or_else(|| named(req.entity_id)),
+        custom_metadata: req.custom_metadata.map(|Pairs(pairs)| checked_custom(pairs)).transpose()?,
+    };
+    if let (Some(accessor), true) = (&change.mount_accessor, change.id.is_some() || change.name.is_some()) {
+        checked_accessor(&unsealed, accessor)?;
+    }
+    let planned = identity.plan_alias(cx.store().0, change, now).await?;
+    checked_accessor(&unsealed, planned.mount_accessor())?;
+    for entity in planned.owner.iter().chain(&planned.target) {
+        refuse_denied(cx, &entity.id, &entity.name)?;
+    }
+    let (id, entity) = identity.write_alias(cx.store().0, planned, now).await?;
+    Ok(Data(Written { canonical_id: entity.id, id }))
+}
+
+async fn read(_: &IdentityEngine, cx: &mut Cx, req: ById) -> Result<Option<Described<AliasResponse>>> {
+    let unsealed = unsealed(cx)?;
+    let found = unsealed.access.identity.entity_of_alias_id(cx.store().0, &req.id).await?;
+    let router = unsealed.engines.mounts.router();
+    let shown = |alias| found.as_ref().map(|entity| Described(AliasResponse::alone(&router, entity, alias)));
+    Ok(found.as_ref().and_then(|entity| entity.alias(&req.id)).and_then(shown))
+}
+
+async fn delete(_: &IdentityEngine, cx: &mut Cx, req: ById) -> Result<()> {
+    let identity = identity(cx)?;
+    identity.delete_alias(cx.store().0, &req.id).await
+}
+
+async fn list(_: &IdentityEngine, cx: &mut Cx, req: Paged) -> Result<Keys> {
+    let unsealed = unsealed(cx)?;
+    let router = unsealed.engines.mounts.router();
+    let ids = checked_length(ALIAS_IDS.list(cx, "", &page_of(req)).await?)?;
+    let mut info = BTreeMap::new();
+    for id in ids {
+        let Some(entity) = unsealed.access.identity.entity_of_alias_id(cx.store().0, &id).await? else { continue };
+        if let Some(alias) = entity.alias(&id) {
+            info.insert(id, ListedAlias::from(AliasResponse::alone(&router, &entity, alias)));
+        }
+    }
+    Keys::with_info(info.keys().cloned().collect(), &info)
+}

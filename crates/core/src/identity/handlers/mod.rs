@@ -1,0 +1,42 @@
+//! `identity/`: the API of entities, aliases and groups.
+
+mod alias;
+mod entity;
+mod group;
+mod group_alias;
+mod lookup;
+mod merge;
+mod response;
+
+use keepfast_framework::engine::BuiltIn;
+use keepfast_framework::{Cx, Engine, Error, Kind, Result, Routes};
+
+use super::engine::IdentityEngine;
+use super::oidc;
+use crate::layout::{IDENTITY_MOUNT, IDENTITY_STORAGE};
+
+impl Engine for IdentityEngine {
+    const TYPE: &'static str = "identity";
+    const KIND: Kind = Kind::Secrets;
+    const BUILT_IN: Option<BuiltIn> = Some(BuiltIn {
+        storage: Some(IDENTITY_STORAGE),
+        passthrough_request_headers: &["Authorization"],
+        ..BuiltIn::at(IDENTITY_MOUNT, "identity store")
+    });
+    const IN_CORE: bool = true;
+    const WRAPPED: &'static [&'static str] = &oidc::WRAPPED;
+
+    fn routes(r: &mut Routes<Self>) {
+        entity::routes(r);
+        merge::routes(r);
+        alias::routes(r);
+        group::routes(r);
+        group_alias::routes(r);
+        lookup::routes(r);
+        oidc::routes(r);
+    }
+
+    async fn open(_: &mut Cx) -> Result<Self> {
+        Err(Error::internal("opened by core itself"))
+    }
+}
