@@ -151,7 +151,7 @@ impl Stream {
             let received = buffer.expose().get(..read).unwrap_or_default();
             let Some(size) = received.get(2..6).and_then(|size| size.first_chunk::<4>()) else { continue };
             let size = usize::try_from(u32::from_be_bytes(*size)).unwrap_or(usize::MAX);
-            if size < HEADER || size > MAX_MESSAGE || read > size {
+            if !(HEADER..=MAX_MESSAGE).contains(&size) || read > size {
                 return Err(invalid());
             }
             if read == size {

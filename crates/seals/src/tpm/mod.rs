@@ -78,6 +78,13 @@ struct TpmSettings {
     auth: SecretBytes,
 }
 
+impl TpmSettings {
+    /// The authorization value with which a storage key is used. The primary key has none: `key_auth` is that of its hierarchy.
+    fn use_auth(&self, handle: u32) -> &[u8] {
+        if handle != 0 && handle == self.key_handle { self.key_auth.expose() } else { &[] }
+    }
+}
+
 /// Creates the seal of a stanza.
 pub(crate) fn create(stanza: &Stanza<'_>) -> Result<Arc<dyn Seal>, SealConfigError> {
     let (settings, timeout) = (read_settings(stanza)?, stanza.timeout());
@@ -104,8 +111,10 @@ fn read_settings(stanza: &Stanza<'_>) -> Result<TpmSettings, SealConfigError> {
         let Some(text) = stanza.secret(key)? else { return Ok(SecretBytes::default()) };
         // A TPM removes zeros at the end.
         let bytes = text.expose().trim_end_matches('\0').as_bytes();
-        if bytes.len() > MAX_AUTH {
-            return Err(stanza.refused_content(key, format!("{key} is longer than {MAX_AUTH} bytes")));
+        if bytes.is_empty() || bytes.len() > MAX_AUTH {
+            return Err(
+                stanza.refused_content(key, format!("{key} must have 1 to {MAX_AUTH} bytes without zeros at the end"))
+            );
         }
         Ok(SecretBytes::new(bytes.to_vec()))
     };
@@ -211,7 +220,7 @@ impl Shared {
         let parent = self.parent(device)?;
         let mut session = Session::start(device, Some(&parent), SessionKind::Hmac)?;
         let policy = self.policy(device, &mut session)?;
-        let below = (&parent, settings.key_handle, settings.key_auth.expose().as_slice());
+        let below = (&parent, settings.key_handle, settings.use_auth(settings.key_handle));
         let blob = sealed::seal(device, &mut session, below, (policy, settings.auth.expose()), key)?;
         *self.known.lock() = Some(parent.name.clone());
         let key_id = key_id(&parent, policy);
@@ -226,8 +235,8 @@ impl Shared {
         let settings = &self.settings;
         let is_configured = sealed.parent == settings.key_handle;
         // The authorization value belongs to the configured key.
-        let parent_auth = if is_configured { settings.key_auth.expose().as_slice() } else { &[] };
-        let parent = Parent::open(device, sealed.parent, parent_auth)?;
+        let open_auth = if is_configured { settings.key_auth.expose().as_slice() } else { &[] };
+        let parent = Parent::open(device, sealed.parent, open_auth)?;
         // The name is stored: no other TPM receives a salt, and an interposer cannot replace the key by its own.
         let stored = wrapped.key_id.split(';').next().unwrap_or_default();
         if !compare::equal(stored.as_bytes(), hex::encode(&parent.name).as_bytes()) {
@@ -238,7 +247,7 @@ impl Shared {
         if is_configured {
             self.check_name(&parent)?;
         }
-        let key = sealed.unseal(device, &parent, parent_auth, settings.auth.expose())?;
+        let key = sealed.unseal(device, &parent, settings.use_auth(sealed.parent), settings.auth.expose())?;
         if is_configured {
             *self.known.lock() = Some(parent.name);
         }

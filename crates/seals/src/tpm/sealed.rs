@@ -93,7 +93,7 @@ pub(super) fn seal(
     };
     let (pcrs, values) = policy.pcrs.map_or((Pcrs::default(), None), |(pcrs, values)| (pcrs, Some(values)));
     let blob = Writer::new().u8(VERSION).u32(stored_handle).raw(&pcrs.0);
-    let blob = blob.raw(values.as_ref().map_or(&[][..], |values| values)).sized(public).sized(private).finish();
+    let blob = blob.raw(values.as_ref().map_or(&[][..], |values| &values[..])).sized(public).sized(private).finish();
     let blob = blob.expose().clone();
     // What is stored can be read again.
     Sealed::parse(&blob)?;
@@ -188,7 +188,7 @@ pub(super) fn read_pcrs(device: &mut Device, session: &mut Session, pcrs: Pcrs) 
     let mut reader = Reader::new(read.expose());
     let invalid = || malformed(Command::PcrRead);
     reader.u32().ok_or_else(invalid)?;
-    if reader.take(10) != Some(&pcrs.list()) {
+    if reader.take(10) != Some(&pcrs.list()[..]) {
         let cause = format!("the TPM has no SHA-256 bank with the PCRs {}", pcrs.numbers());
         return Err(misconfigured(cause).into());
     }

@@ -5,6 +5,7 @@
 
 use keepfast_crypto::hash::{Sha256Stream, sha256};
 use keepfast_crypto::hmac::HmacKey;
+use keepfast_crypto::keys::KeyError;
 use keepfast_crypto::secret::SecretBytes;
 use keepfast_crypto::{compare, random, tpm};
 
@@ -40,6 +41,9 @@ pub(super) enum Protect {
     /// `audit`: a command without authorization.
     Audit = 0x80,
 }
+
+/// A cipher with key, initialization vector and text.
+type Cipher = fn(&[u8; 16], &[u8; 16], &mut [u8]) -> Result<(), KeyError>;
 
 /// A started session.
 pub(super) struct Session {
@@ -135,7 +139,7 @@ impl Session {
         secret: &[u8],
         (newer, older): (&[u8], &[u8]),
         text: &mut [u8],
-        cipher: fn(&[u8; 16], &[u8; 16], &mut [u8]) -> Result<(), keepfast_crypto::keys::KeyError>,
+        cipher: Cipher,
     ) -> Result<(), Failure> {
         let derived = kdfa(secret, b"CFB", newer, older);
         let parts = derived.expose().split_first_chunk::<16>();

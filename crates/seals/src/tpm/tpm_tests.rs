@@ -132,8 +132,9 @@ async fn a_persistent_key_that_is_missing_is_a_wrong_key() {
 #[tokio::test]
 async fn a_key_below_another_parent_unwraps_and_is_not_current() {
     let Some(on) = on_swtpm(&[]) else { return };
-    on.tpm.persist_rsa_key(0x8100_0001, b"");
-    let (key, new) = (random::key(), seal_at(&on.tpm.path(), &[("key_handle", "0x81000001")]));
+    on.tpm.persist_rsa_key(0x8100_0001, b"hidden-key");
+    let keys = [("key_handle", "0x81000001"), ("key_auth", "hidden-key")];
+    let (key, new) = (random::key(), seal_at(&on.tpm.path(), &keys));
     let wrapped = on.wrap(&key).await.unwrap();
     assert_eq!(new.unwrap(&wrapped).await.unwrap().expose(), key.expose());
     assert!(!new.is_configured_key(&wrapped.key_id).await.unwrap());
@@ -215,7 +216,7 @@ async fn sec_a_changed_response_is_refused() {
     let wrapped = seal.wrap(&random::key()).await.unwrap();
     for command in [Command::Create, Command::PcrRead, Command::Load, Command::Unseal] {
         // After the size of the parameters, to the end of the shortest.
-        for at in (18..119).step_by(5) {
+        for at in (18..117).step_by(5) {
             interposer.change(move |code, mut response| {
                 if code == command.code() {
                     response[at] ^= 1;
@@ -343,6 +344,7 @@ fn the_stanza_is_checked() {
         ("pcrs", "0,1,2,3,4,5,6,7,8"),
         ("auth", long.as_str()),
         ("key_auth", long.as_str()),
+        ("auth", "\0"),
         ("auth", "env://NONE"),
     ] {
         let error = build("tpm", &[(key, value)], &[]).err().unwrap().to_string();
