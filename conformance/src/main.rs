@@ -12,6 +12,10 @@ use conformance::run::{Counts, Target};
 use conformance::servers::{Make, Storage};
 use conformance::{balancer, campaign, canary, compare, database, record, run, scenario, surface};
 
+/// The allocator of the server: the simulators allocate much.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 #[command(about = "Black-box scenarios for Vault-compatible servers")]
 struct Arguments {

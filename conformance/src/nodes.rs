@@ -175,6 +175,14 @@ impl Nodes {
         self.unseal(at)
     }
 
+    /// Restarts a node on its data. It is sealed, unless a seal unseals it.
+    ///
+    /// # Errors
+    /// When it does not listen.
+    pub fn restart_sealed(&mut self, at: usize) -> Result<()> {
+        self.servers[at].restart()
+    }
+
     /// Waits until every node serves reads and the cluster has a leader.
     pub fn wait_until_all_serve(&self) -> Result<()> {
         let serves = |nodes: &Self, at: usize| {

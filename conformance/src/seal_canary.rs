@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::campaign::seals::faults::programs;
 use crate::campaign::seals::ways::{all_failed, submit};
 use crate::canary::{collect, contained, forms};
-use crate::seals::{PIN, SealKind, SealServices, done, permit_transit, random_key};
+use crate::seals::{PIN, SealKind, SealServices, SealedServer, done, permit_transit, random_key};
 use crate::servers::Server;
 use crate::slow_proxy::SlowProxy;
 
@@ -63,12 +63,7 @@ pub fn sec_canary_seals() -> Result<Checked> {
 
 impl Stage {
     fn prepare() -> Result<Self> {
-        let mut services = SealServices::start()?;
-        let proxy = SlowProxy::open(&services.kms.url)?;
-        services.address.clone_from(&proxy.url);
-        let static_key = std::fs::read_to_string(services.static_key("k1"))?;
-        let mut server = services.serve(None, &stanzas(&services), Vec::new())?;
-        server.init_with_seals(3, 2)?;
+        let SealedServer { services, proxy, server, static_key } = SealedServer::start(TIMING)?;
         Ok(Self { services, proxy, server, static_key, responses: Vec::new() })
     }
 
@@ -151,7 +146,7 @@ impl Stage {
     /// A token that refuses its PIN.
     fn refuse_a_pin(&mut self) -> Result<()> {
         self.server.terminate()?;
-        let stanzas = stanzas(&self.services).replace(PIN, WRONG_PIN);
+        let stanzas = self.services.stanzas(TIMING).replace(PIN, WRONG_PIN);
         let data = self.server.directory().join("data");
         let mut other = self.services.serve(Some(&data), &stanzas, Vec::new())?;
         other.root.clone_from(&self.server.root);
@@ -212,10 +207,6 @@ impl Stage {
     }
 }
 
-fn stanzas(services: &SealServices) -> String {
-    SealKind::ALL.iter().map(|kind| services.stanza(*kind, TIMING)).collect()
-}
-
 /// The forms of secrets, by their names.
 fn all_forms(secrets: &[(String, Vec<u8>)]) -> Vec<(Vec<u8>, &str)> {
     secrets.iter().flat_map(|(name, secret)| forms(secret).map(|form| (form, name.as_str()))).collect()
@@ -229,7 +220,7 @@ fn sec_a_stolen_store_with_its_configuration_opens_nothing(stage: &Stage, checke
     done(&mut services.kms.client()?, &services.kms.root, "POST", "auth/token/revoke", &revoke)?;
     std::fs::remove_file(services.static_key("k1"))?;
     std::fs::remove_dir_all(services.tokens())?;
-    let server = services.serve(Some(&data), &stanzas(services), Vec::new())?;
+    let server = services.serve(Some(&data), &services.stanzas(TIMING), Vec::new())?;
     let failed = all_failed(&server, Duration::from_secs(20))?;
     checked.require(failed, || "a dead seal counts as healthy".to_owned());
     let status = done(&mut server.client()?, "", "GET", "sys/seal-status", &Value::Null)?;

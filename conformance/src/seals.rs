@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::http::Client;
 use crate::servers::{Make, Server, Storage};
+use crate::slow_proxy::SlowProxy;
 
 /// The library of SoftHSM.
 const LIBRARY: &str = "/usr/lib/softhsm/libsofthsm2.so";
@@ -149,6 +150,11 @@ impl SealServices {
         format!("seal \"{}\" {{\n {own}\n{more}}}\n", kind.name())
     }
 
+    /// The stanzas of all seals with further lines.
+    pub fn stanzas(&self, more: &str) -> String {
+        SealKind::ALL.iter().map(|kind| self.stanza(*kind, more)).collect()
+    }
+
     /// The stanza of `static` with this key, and the one before it.
     pub fn static_stanza(&self, current: &str, previous: Option<&str>, more: &str) -> String {
         let of = |key: &str, name: &str| {
@@ -177,6 +183,34 @@ impl SealServices {
             environment.push(("KILL_POINT".to_owned(), point.display().to_string()));
             Ok(environment)
         })
+    }
+}
+
+/// A server with all seals, and their services; a proxy leads to the transit engine.
+pub struct SealedServer {
+    /// The services of the seals.
+    pub services: SealServices,
+    /// The proxy.
+    pub proxy: SlowProxy,
+    /// The server, initialized.
+    pub server: Server,
+    /// The key of `static`.
+    pub static_key: String,
+}
+
+impl SealedServer {
+    /// Starts the services and the server, and initializes it. `more` are further lines of each stanza.
+    ///
+    /// # Errors
+    /// When a service or the server does not start.
+    pub fn start(more: &str) -> Result<Self> {
+        let mut services = SealServices::start()?;
+        let proxy = SlowProxy::open(&services.kms.url)?;
+        services.address.clone_from(&proxy.url);
+        let static_key = std::fs::read_to_string(services.static_key(STATIC_KEYS[0]))?;
+        let mut server = services.serve(None, &services.stanzas(more), Vec::new())?;
+        server.init_with_seals(3, 2)?;
+        Ok(Self { services, proxy, server, static_key })
     }
 }
 

@@ -135,8 +135,8 @@ impl Server {
         Self::start_with(make, settings, |_| Ok(Vec::new()))
     }
 
-    /// As [`Server::start`], with a configuration that permits key ceremonies, in-flight requests and the router tables
-    /// without a token.
+    /// As [`Server::start`], with a configuration that permits operations with key shares, in-flight requests and the
+    /// router tables without a token.
     pub fn start_open(make: Make, storage: Storage) -> Result<Self> {
         Self::start_with(make, Settings { is_open: true, ..Settings::of(storage) }, |_| Ok(Vec::new()))
     }

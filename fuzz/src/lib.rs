@@ -190,6 +190,7 @@ pub fn policy(data: &[u8]) {
             let decided = policy.decide(&path, operation);
             assert!(!decided.root, "no text makes root");
             assert!(policy.has_rules() || !decided.allowed, "no rule, no grant");
+            assert_eq!(policy.decide_by_reference(&path, operation), decided, "the reference decides the same");
         }
     }
 }

@@ -149,14 +149,17 @@ fn campaign(rest: &[String]) -> Result<bool> {
             arguments.extend(rest[1..].iter().map(String::as_str));
             return shell::visible("cargo", &arguments);
         }
-        // The crates of the simulators are always optimised.
-        Some("consensus" | "nodes") => return conformance_tool(&["campaign"], rest),
+        Some("consensus" | "nodes") => {
+            let mut arguments = vec!["run", "-q", "--profile", "campaign", "-p", "conformance", "--", "campaign"];
+            arguments.extend(rest.iter().map(String::as_str));
+            return shell::visible("cargo", &arguments);
+        }
         _ => {}
     }
     install::prepare(&Shell::for_step("install")?)?;
     shell::visible("cargo", &["build", "--release", "-p", "keepfast-cli", "-p", "keepfast-pkcs11"])?;
     if rest.first().is_some_and(|name| name == "fuzz") {
-        let mut arguments = vec!["test", "--profile", "fuzz", "--workspace", "--test", "short", "--"];
+        let mut arguments = vec!["test", "--profile", "campaign", "--workspace", "--test", "short", "--"];
         arguments.extend(rest[1..].iter().map(String::as_str));
         return shell::visible("cargo", &arguments);
     }

@@ -51,7 +51,7 @@ const ALL: [Step; 31] = [
     step("cluster", 140_000, |shell| campaign(shell, &CLUSTER)),
     step("leases", 21, |shell| campaign(shell, &["leases", "--count", "21"])),
     step("due", 20_000, due),
-    step("seals", 900, |shell| campaign(shell, &["seals", "--count", "105"])),
+    step("seals", 911, |shell| campaign(shell, &["seals", "--count", "105"])),
     step("tokens", 5000, |shell| campaign(shell, &["tokens", "--count", "5000"])),
     step("fuzz", 21, fuzz),
 ];

@@ -49,8 +49,8 @@ pub enum Campaign {
     /// Simulated nodes on failing disks, clocks and links: every read is linearizable, no acknowledged write is lost, all
     /// nodes apply the same, and they serve again afterwards
     Nodes(Options),
-    /// kill -9 during changes of the seals, and seals that fail under load: exactly the listed slots open, nothing is lost,
-    /// no request waits for a seal
+    /// kill -9 during changes of the seals and migrations of a cluster, and seals that fail under load: exactly the listed
+    /// slots open, nothing is lost, no request waits for a seal
     Seals(Options),
     /// A large snapshot on request: saved and restored whole, while the memory of the server does not grow with it
     Snapshots(Options),
@@ -105,6 +105,16 @@ pub struct Findings {
     pub failures: Vec<String>,
     /// Numbers for the ledger.
     pub numbers: String,
+}
+
+impl Findings {
+    /// Counts a check that holds, or notes what does not.
+    fn require(&mut self, holds: bool, what: impl FnOnce() -> String) {
+        match holds {
+            true => self.passed += 1,
+            false => self.failures.push(what()),
+        }
+    }
 }
 
 /// Runs a campaign, prints what it found and enters it in the ledger.

@@ -41,19 +41,19 @@ pub(super) fn run(options: &Options) -> Result<Findings> {
     let length = saved.len();
     let cut = saved[..length / 2].to_vec();
     let refused = send(&mut client, &server, "POST", "sys/storage/raft/snapshot", Some(cut))?.0;
-    check(&mut found, refused == 400, &format!("half of the file: {refused}"));
+    found.require(refused == 400, || format!("half of the file: {refused}"));
     let (restored, restore_growth, restore_time) =
         measured(&server, || Ok(send(&mut client, &server, "POST", "sys/storage/raft/snapshot", Some(saved))?.0))?;
-    check(&mut found, restored == 204, &format!("the restore: {restored}"));
+    found.require(restored == 204, || format!("the restore: {restored}"));
     wait_until_it_serves(&server)?;
     for item in 0..count {
         let response = client.call(Some(&server.root), "GET", &format!("big/r{item}"), None)?;
         let read = response.json().unwrap_or_default();
-        check(&mut found, read["data"]["v"] == value(options.seed, item), &format!("record {item} is another one"));
+        found.require(read["data"]["v"] == value(options.seed, item), || format!("record {item} is another one"));
     }
     for (what, growth) in [("saved", save_growth), ("restored", restore_growth)] {
         let text = format!("the memory grew by {} MiB while it was {what}", growth >> 20);
-        check(&mut found, growth < GROWTH, &text);
+        found.require(growth < GROWTH, || text);
     }
     found.numbers = format!(
         "{count} records, a file of {} MiB; memory +{} MiB in {} s while it was saved, +{} MiB in {} s while it was restored",
@@ -64,13 +64,6 @@ pub(super) fn run(options: &Options) -> Result<Findings> {
         restore_time.as_secs()
     );
     Ok(found)
-}
-
-fn check(found: &mut Findings, holds: bool, otherwise: &str) {
-    match holds {
-        true => found.passed += 1,
-        false => found.failures.push(otherwise.to_owned()),
-    }
 }
 
 /// A text that compression hardly makes shorter.

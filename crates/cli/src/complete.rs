@@ -95,7 +95,7 @@ fn names_of(path: &[&str], before: &[&str]) -> Option<Names> {
         ["read" | "write" | "delete" | "list" | "scan" | "patch" | "path-help"] => Some(Names::Paths),
         ["secrets", "disable" | "tune" | "move"] => Some(Names::Mounts),
         ["auth", "disable" | "tune" | "move" | "help"] => Some(Names::AuthMounts),
-        ["policy", "read" | "write" | "delete"] => Some(Names::Policies),
+        ["policy", "read" | "write" | "delete" | "lint"] => Some(Names::Policies),
         _ => None,
     }
 }

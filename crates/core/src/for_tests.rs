@@ -8,16 +8,18 @@ use keepfast_framework::{CanonicalPath, Operation, Timestamp};
 use serde_json::Value;
 
 use crate::policy::denied_values::{self, Scope};
+use crate::policy::explain::reference_decision;
 use crate::policy::list_filter::KeysFilter;
+use crate::policy::parameters::Parameters;
 use crate::policy::template::Subject;
-use crate::policy::{self, Acl, AclRequest, password};
+use crate::policy::{self, Acl, AclRequest, Decision, Policy, password};
 use crate::token::batch::BatchCipher;
 use crate::token::id::Ids;
 
 /// A valid policy, compiled for a caller without an identity.
 pub struct CompiledPolicy {
     acl: Acl,
-    has_rules: bool,
+    policy: Policy,
 }
 
 /// The decision of a policy for a request.
@@ -33,28 +35,41 @@ impl CompiledPolicy {
     /// Parses and compiles a policy; `None` if it is invalid.
     pub fn parse(text: &str) -> Option<Self> {
         let parsed = policy::parse("fuzzed", text).ok()?;
-        Some(CompiledPolicy { acl: Acl::compile([&parsed], &Subject::default()), has_rules: !parsed.paths.is_empty() })
+        Some(CompiledPolicy { acl: Acl::compile([&parsed], &Subject::default()), policy: parsed })
     }
 
     /// Whether it has a rule.
     pub fn has_rules(&self) -> bool {
-        self.has_rules
+        !self.policy.paths.is_empty()
     }
 
     /// The decision for a request without parameters.
     pub fn decide(&self, path: &CanonicalPath, operation: Operation) -> Decided {
-        let none = || None;
-        let decision = self.acl.allow(&AclRequest {
-            path: path.as_str(),
-            operation,
-            creates: false,
-            parameters: &none,
-            declared: None,
-            wrap_ttl: None,
-            now: Timestamp::default(),
-        });
-        Decided { allowed: decision.allowed, root: decision.root }
+        decided(&self.acl.allow(&request(path, operation)))
     }
+
+    /// The decision of the reference evaluator for the same request.
+    pub fn decide_by_reference(&self, path: &CanonicalPath, operation: Operation) -> Decided {
+        decided(&reference_decision(&self.policy, &request(path, operation)))
+    }
+}
+
+const NO_PARAMETERS: fn() -> Option<Parameters> = || None;
+
+fn request(path: &CanonicalPath, operation: Operation) -> AclRequest<'_> {
+    AclRequest {
+        path: path.as_str(),
+        operation,
+        creates: false,
+        parameters: &NO_PARAMETERS,
+        declared: None,
+        wrap_ttl: None,
+        now: Timestamp::default(),
+    }
+}
+
+fn decided(decision: &Decision) -> Decided {
+    Decided { allowed: decision.allowed, root: decision.root }
 }
 
 /// Whether a value of `denied_parameters` denies the value of a request. `is_declared` states whether the route

@@ -75,6 +75,7 @@ mod node;
 mod operator_error;
 mod parts;
 mod policy;
+pub mod policy_analysis;
 mod preliminaries;
 mod request;
 mod rewrap;

@@ -55,6 +55,15 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
         self.list_in(tx, view, folder, page).await
     }
 
+    /// As [`Records::list`]; the commit fails when the names have changed by then, so the request runs again.
+    ///
+    /// # Errors
+    /// As [`Records::list`].
+    pub async fn list_verified(&self, cx: &mut Cx, folder: &str, page: &Page) -> Result<Vec<String>> {
+        let (tx, view) = cx.store();
+        self.list_verified_in(tx, view, folder, page).await
+    }
+
     /// As [`Records::get`], outside of a handler.
     ///
     /// # Errors
@@ -86,6 +95,20 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
     /// As [`Records::list`].
     pub async fn list_in(&self, tx: &mut ReadTx, view: &View, folder: &str, page: &Page) -> Result<Vec<String>> {
         Ok(tx.list(view, &self.key(folder), page).await?)
+    }
+
+    /// As [`Records::list_verified`], outside of a handler.
+    ///
+    /// # Errors
+    /// As [`Records::list`].
+    pub async fn list_verified_in(
+        &self,
+        tx: &mut ReadTx,
+        view: &View,
+        folder: &str,
+        page: &Page,
+    ) -> Result<Vec<String>> {
+        Ok(tx.list_verified(view, &self.key(folder), page).await?)
     }
 
     fn key(&self, name: &str) -> String {

@@ -177,6 +177,7 @@ impl<E: Send + Sync + 'static> Routes<E> {
                 fallback: false,
                 names_only: false,
                 stores_body: false,
+                nested: None,
                 final_slash: false,
                 name_may_end_in_slash: false,
                 found_by_lists: false,
@@ -184,6 +185,7 @@ impl<E: Send + Sync + 'static> Routes<E> {
                 takes_wrapping_token: false,
                 token_in_body: false,
                 raw_body: false,
+                takes_authorization: false,
                 without_leader: false,
                 sealed: false,
                 runs: None,
@@ -299,6 +301,13 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
         self
     }
 
+    /// Reads the scheme and the credentials of the `Authorization` header ([`crate::Authorization`]). For other rows the
+    /// members of a cluster do not pass them on.
+    pub fn takes_authorization(self) -> Self {
+        self.row.info.takes_authorization = true;
+        self
+    }
+
     /// Acts on an external system: may commit in steps ([`Cx::checkpoint`]) and never runs twice.
     pub fn once(self) -> Self {
         self.row.info.once = true;
@@ -348,6 +357,12 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
     /// in their letter case. In other rows fields are compared in every spelling that a handler may accept.
     pub fn stores_body(self) -> Self {
         self.row.info.stores_body = true;
+        self
+    }
+
+    /// Lets policies constrain the fields of the object in `parameter` by `parameter.field`; see [`RowInfo::nested`].
+    pub fn nested(self, parameter: &'static str) -> Self {
+        self.row.info.nested = Some(parameter);
         self
     }
 
@@ -463,6 +478,7 @@ impl Table {
         for row in &mut rows {
             for operation in &mut row.operations {
                 operation.stores_body = row.stores_body;
+                operation.nested = row.nested;
             }
         }
         let mut order: Vec<(usize, Pattern)> =

@@ -22,6 +22,8 @@ pub struct OperationInfo {
     known: OnceLock<Box<[Box<str>]>>,
     /// Copied from the row when the table is compiled.
     pub(crate) stores_body: bool,
+    /// Copied from the row when the table is compiled.
+    pub(crate) nested: Option<&'static str>,
 }
 
 impl OperationInfo {
@@ -37,7 +39,7 @@ impl OperationInfo {
     ) -> Self {
         let captures = patterns.iter().flat_map(Pattern::captures).cloned().collect();
         let request = |generator: &mut SchemaGenerator| generator.subschema_for::<Q>();
-        OperationInfo { operation, request, reply, captures, known: OnceLock::new(), stores_body: false }
+        OperationInfo { operation, request, reply, captures, known: OnceLock::new(), stores_body: false, nested: None }
     }
 
     /// The schema of its parameters, captures included.
@@ -66,6 +68,11 @@ impl OperationInfo {
         let names = |name: &str| !self.takes_whole_body() && self.declares(name);
         let group = SYNONYMS.iter().filter(move |group| group.contains(&name) && names(name));
         group.flat_map(|group| group.iter().copied()).filter(move |other| *other != name && names(other))
+    }
+
+    /// The parameter whose fields policies constrain by `parameter.field`; see [`RowInfo::nested`].
+    pub fn nested(&self) -> Option<&'static str> {
+        self.nested
     }
 
     /// Whether the whole body is data without separate parameters ([`WHOLE_BODY`]).
@@ -143,6 +150,9 @@ pub struct RowInfo {
     pub names_only: bool,
     /// Whether a body that is taken as a whole is only stored, never read as parameters.
     pub stores_body: bool,
+    /// The parameter with an object whose fields policies can constrain: a rule about `parameter.field` is about the
+    /// field inside. Only KV version 2 has such rows. Without it a dot in the name of a rule has no meaning.
+    pub nested: Option<&'static str>,
     /// Whether the path may have a final slash.
     pub final_slash: bool,
     /// Whether the path ends in the path of a mount, a device or a policy, which callers may write with a final slash.
@@ -158,6 +168,8 @@ pub struct RowInfo {
     pub token_in_body: bool,
     /// Whether the body of an update is bytes and no JSON.
     pub raw_body: bool,
+    /// Whether it reads the scheme and the credentials of the `Authorization` header.
+    pub takes_authorization: bool,
     /// Whether a node without a leader runs it on its own state.
     pub without_leader: bool,
     /// Whether it has a handler for a sealed server, without audit.

@@ -141,7 +141,8 @@ fn oaep(hash: HsmHash) -> Mechanism<'static> {
     Mechanism::RsaPkcsOaep(PkcsOaepParams::new(hash, mgf, PkcsOaepSource::empty()))
 }
 
-fn hash_of(hash: HsmHash) -> (MechanismType, PkcsMgfType) {
+/// The mechanisms of a hash, and of MGF1 with it.
+pub(crate) fn hash_of(hash: HsmHash) -> (MechanismType, PkcsMgfType) {
     match hash {
         HsmHash::Sha1 => (MechanismType::SHA1, PkcsMgfType::MGF1_SHA1),
         HsmHash::Sha224 => (MechanismType::SHA224, PkcsMgfType::MGF1_SHA224),
@@ -161,16 +162,10 @@ fn key_type(hsm: &Hsm, key: ObjectHandle) -> Result<Option<KeyType>, Failure> {
 
 /// The key of this name and class.
 fn found(hsm: &Hsm, name: &KeyName, class: ObjectClass) -> Result<Option<ObjectHandle>, Failure> {
-    let mut template = vec![Attribute::Class(class)];
-    template.extend(name.label.iter().map(|label| Attribute::Label(label.as_bytes().to_vec())));
-    if let Some(hex) = &name.id {
-        let id = hex::decode(hex).map_err(|_| Failure::new(Class::Misconfigured, "the id of the key is not hex"))?;
-        template.push(Attribute::Id(id));
-    }
-    if template.len() == 1 {
+    if name.label.is_none() && name.id.is_none() {
         return Err(Failure::new(Class::Misconfigured, "the key has neither a label nor an id"));
     }
-    hsm.find(&template)
+    hsm.find_named(class, name.label.as_deref(), name.id.as_deref(), "the id of the key is not hex")
 }
 
 /// As [`found`], for a key that must exist.

@@ -6,16 +6,17 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error, RvError};
+use cryptoki::mechanism;
 use cryptoki::mechanism::aead::GcmParams;
-use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsOaepParams, PkcsOaepSource};
-use cryptoki::mechanism::{self, MechanismType};
+use cryptoki::mechanism::rsa::{PkcsOaepParams, PkcsOaepSource};
 use cryptoki::object::{Attribute, AttributeType, ObjectClass, ObjectHandle};
 use cryptoki::session::{Session, UserType};
 use cryptoki::slot::Slot;
 use cryptoki::types::AuthPin;
 use zeroize::Zeroizing;
 
-use crate::protocol::{Class, FoundToken, Mechanism, Open, Response, Stored};
+use crate::external::hash_of;
+use crate::protocol::{Class, FoundToken, HsmHash, Mechanism, Open, Response, Stored};
 
 /// Bytes of a nonce of AES-GCM.
 pub(crate) const NONCE: u32 = 12;
@@ -199,19 +200,31 @@ impl Hsm {
 
     /// The key of the configuration.
     fn configured(&self, class: ObjectClass) -> Result<ObjectHandle, Failure> {
-        let mut template = vec![Attribute::Class(class)];
-        template.extend(self.label.iter().map(|label| Attribute::Label(label.as_bytes().to_vec())));
-        if let Some(hex) = &self.id {
-            let id = hex::decode(hex).map_err(|_| Failure::new(Class::Misconfigured, "key_id is not hex"))?;
-            template.push(Attribute::Id(id));
-        }
-        let found = self.find(&template)?;
+        let found = self.find_named(class, self.label.as_deref(), self.id.as_deref(), "key_id is not hex")?;
         found
             .ok_or_else(|| Failure::new(Class::WrongKey, "the HSM has no key with this label and id for the mechanism"))
     }
 
+    /// The only key of a class with this label and this id in hex, as far as they are given. `not_hex` is the cause of the
+    /// failure for another id.
+    pub(crate) fn find_named(
+        &self,
+        class: ObjectClass,
+        label: Option<&str>,
+        id: Option<&str>,
+        not_hex: &str,
+    ) -> Result<Option<ObjectHandle>, Failure> {
+        let mut template = vec![Attribute::Class(class)];
+        template.extend(label.map(|label| Attribute::Label(label.as_bytes().to_vec())));
+        if let Some(hex) = id {
+            let id = hex::decode(hex).map_err(|_| Failure::new(Class::Misconfigured, not_hex))?;
+            template.push(Attribute::Id(id));
+        }
+        self.find(&template)
+    }
+
     /// The only key of a template.
-    pub(crate) fn find(&self, template: &[Attribute]) -> Result<Option<ObjectHandle>, Failure> {
+    fn find(&self, template: &[Attribute]) -> Result<Option<ObjectHandle>, Failure> {
         let found = self.session.find_objects(template)?;
         match found[..] {
             [] => Ok(None),
@@ -270,17 +283,18 @@ fn find_slot(
 
 /// The mechanism with its parameters; an HSM may replace the nonce.
 fn parameters(mechanism: Mechanism, iv: &mut [u8]) -> Result<mechanism::Mechanism<'_>, Failure> {
-    let (hash, mgf) = match mechanism {
+    let hash = match mechanism {
         Mechanism::AesGcm => {
             let params = GcmParams::new(iv, &[], TAG_BITS.into())?;
             return Ok(mechanism::Mechanism::AesGcm(params));
         }
-        Mechanism::OaepSha1 => (MechanismType::SHA1, PkcsMgfType::MGF1_SHA1),
-        Mechanism::OaepSha224 => (MechanismType::SHA224, PkcsMgfType::MGF1_SHA224),
-        Mechanism::OaepSha256 => (MechanismType::SHA256, PkcsMgfType::MGF1_SHA256),
-        Mechanism::OaepSha384 => (MechanismType::SHA384, PkcsMgfType::MGF1_SHA384),
-        Mechanism::OaepSha512 => (MechanismType::SHA512, PkcsMgfType::MGF1_SHA512),
+        Mechanism::OaepSha1 => HsmHash::Sha1,
+        Mechanism::OaepSha224 => HsmHash::Sha224,
+        Mechanism::OaepSha256 => HsmHash::Sha256,
+        Mechanism::OaepSha384 => HsmHash::Sha384,
+        Mechanism::OaepSha512 => HsmHash::Sha512,
     };
+    let (hash, mgf) = hash_of(hash);
     let params = PkcsOaepParams::new(hash, mgf, PkcsOaepSource::empty());
     Ok(mechanism::Mechanism::RsaPkcsOaep(params))
 }

@@ -29,9 +29,15 @@ mod storage;
 
 pub use args::{DevArgs, DevKv, ServerArgs};
 pub use keepfast_core::cluster::snapshots;
+pub use keepfast_core::policy_analysis;
 pub use keepfast_edge::TlsError;
 pub use run::{StartError, downgrade_storage, run, validate};
 pub use snapshot_contents::{read_kv, unseal_snapshot};
+
+/// The route tables of this build, for tools that read policies. `mounts` are all mounts of a server, if they are known.
+pub fn engine_tables(mounts: Option<Vec<policy_analysis::KnownMount>>) -> policy_analysis::EngineTables {
+    policy_analysis::EngineTables::new(keepfast_engines::all(), mounts)
+}
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,5 @@
-//! Seals that fail in turn under load, and all of them dead at a start: no request fails or waits, the status tells the
-//! truth within the interval of the checks, and shares open what no seal opens.
+//! Seals that fail in turn under load, and all of them unreachable at a start: no request fails or waits, the status
+//! shows the failure within the interval of the checks, and shares unseal what no seal unseals.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use super::load::Load;
 use super::ways::{all_failed, settled, submit};
 use crate::campaign::{Findings, Options};
 use crate::rng::Rng;
-use crate::seals::{SealKind, SealServices, done, permit_transit, random_key};
+use crate::seals::{SealKind, SealServices, SealedServer, done, permit_transit, random_key};
 use crate::servers::Server;
 use crate::slow_proxy::SlowProxy;
 
@@ -34,7 +34,7 @@ struct Stage {
     static_key: String,
 }
 
-/// Runs all faults `rounds` times under load, and then starts without seals.
+/// Lets each service fail in each way under load, `rounds` times, and then starts the server without seals.
 pub(super) fn run(options: &Options, found: &mut Findings) -> Result<()> {
     let rounds = if options.short { 1 } else { (options.count / 100).clamp(1, 50) };
     let requests = match options.operations {
@@ -50,7 +50,7 @@ pub(super) fn run(options: &Options, found: &mut Findings) -> Result<()> {
         let mut rng = Rng::of(options.seed, round);
         (1..faults.len()).rev().for_each(|at| faults.swap(at, rng.below(at + 1)));
         for fault in faults {
-            let worked = load.during(&url, &root, LONGEST, || stage.suffer(fault, found));
+            let worked = load.during(&url, &root, LONGEST, || stage.run_fault(fault, found));
             worked.with_context(|| format!("round {round}: {fault:?}; the log: {}", stage.server.log()))?;
             let failures = load.take_failures();
             found.passed += u64::from(failures.is_empty());
@@ -85,20 +85,14 @@ struct SealHealth {
 
 impl Stage {
     fn prepare() -> Result<Self> {
-        let mut services = SealServices::start()?;
-        let proxy = SlowProxy::open(&services.kms.url)?;
-        services.address.clone_from(&proxy.url);
-        let static_key = std::fs::read_to_string(services.static_key("k1"))?;
-        let stanzas: String = SealKind::ALL.iter().map(|kind| services.stanza(*kind, CHECKED)).collect();
-        let mut server = services.serve(None, &stanzas, Vec::new())?;
-        server.init_with_seals(3, 2)?;
+        let SealedServer { services, proxy, server, static_key } = SealedServer::start(CHECKED)?;
         let mount = json!({"type": "kv"});
         done(&mut server.client()?, &server.root, "POST", "sys/mounts/kv", &mount)?;
         Ok(Self { services, proxy, server, static_key })
     }
 
-    /// One fault: the status shows it, the root key is rotated meanwhile, and the seal recovers after it.
-    fn suffer(&mut self, fault: Fault, found: &mut Findings) -> Result<()> {
+    /// Lets one service fail: the status shows it, the root key is rotated meanwhile, and the seal recovers afterwards.
+    fn run_fault(&mut self, fault: Fault, found: &mut Findings) -> Result<()> {
         fault.begin(&mut self.services, &self.proxy, self.server.pid())?;
         let started = Instant::now();
         if let Some((kind, classes)) = fault.expected() {
@@ -115,13 +109,13 @@ impl Stage {
         }
         let rotated = Instant::now();
         done(&mut self.server.client()?, &self.server.root, "POST", "sys/rotate/root", &json!({}))?;
-        require(found, rotated.elapsed() < LONGEST, || format!("{fault:?}: rotate/root took {:?}", rotated.elapsed()));
+        found.require(rotated.elapsed() < LONGEST, || format!("{fault:?}: rotate/root took {:?}", rotated.elapsed()));
         fault.end(&mut self.services, &self.proxy, self.server.pid(), &self.static_key)?;
         let healed =
             self.wait_for(found, fault, HEALED_WITHIN, |seals| seals.iter().all(|(_, seal)| seal.is_healthy))?;
         found.passed += u64::from(healed);
         let wrapped = self.wait_until_wrapped()?;
-        require(found, wrapped, || format!("{fault:?}: not fully wrapped {:?} after it", started.elapsed()));
+        found.require(wrapped, || format!("{fault:?}: not fully wrapped {:?} after it", started.elapsed()));
         Ok(())
     }
 
@@ -138,14 +132,14 @@ impl Stage {
         loop {
             let seals = self.seal_health()?;
             for (kind, seal) in seals.iter().filter(|(kind, _)| Some(*kind) != failing) {
-                require(found, seal.is_healthy, || format!("{fault:?}: {kind:?} is unhealthy: {seal:?}"));
+                found.require(seal.is_healthy, || format!("{fault:?}: {kind:?} is unhealthy: {seal:?}"));
             }
             if holds(&seals) {
                 let metric = |seal: &SealHealth| seal.metric == Some(f64::from(u8::from(seal.is_healthy)));
                 // The checks go on while the two are read.
                 let is_same =
                     seals.iter().all(|(_, seal)| metric(seal)) || self.seal_health()?.iter().all(|(_, s)| metric(s));
-                require(found, is_same, || format!("{fault:?}: the metrics differ from the status: {seals:?}"));
+                found.require(is_same, || format!("{fault:?}: the metrics differ from the status: {seals:?}"));
                 return Ok(true);
             }
             if Instant::now() >= end {
@@ -201,13 +195,13 @@ impl Stage {
         std::fs::rename(self.services.tokens(), self.services.tokens().with_extension("aside"))?;
         self.server.restart()?;
         let (is_open, status) = settled(&self.server)?;
-        require(found, !is_open, || format!("it opens without a seal: {status}"));
+        found.require(!is_open, || format!("it opens without a seal: {status}"));
         let health = self.server.client()?.call(None, "GET", "sys/health", None)?;
-        require(found, health.status == 503, || format!("health is {}", health.status));
-        require(found, all_failed(&self.server, SEEN_WITHIN)?, || "a dead seal counts as healthy".to_owned());
+        found.require(health.status == 503, || format!("health is {}", health.status));
+        found.require(all_failed(&self.server, SEEN_WITHIN)?, || "a dead seal counts as healthy".to_owned());
         let wrong = vec!["ab".repeat(33), "cd".repeat(33)];
-        require(found, !submit(&self.server, &wrong, false)?, || "wrong shares open".to_owned());
-        require(found, submit(&self.server, &self.server.keys, false)?, || "the shares do not open".to_owned());
+        found.require(!submit(&self.server, &wrong, false)?, || "wrong shares open".to_owned());
+        found.require(submit(&self.server, &self.server.keys, false)?, || "the shares do not open".to_owned());
         self.server.wait_until_serving()?;
         self.check_written(load, found)?;
         self.server.terminate()?;
@@ -216,12 +210,12 @@ impl Stage {
         std::fs::remove_file(self.services.static_key("k1"))?;
         self.server.restart().context("with a missing file of a seal")?;
         let (is_open, status) = settled_by_any(&self.server)?;
-        require(found, is_open, || format!("a missing file of one seal stops the others: {status}"));
+        found.require(is_open, || format!("a missing file of one seal stops the others: {status}"));
         if is_open {
             self.server.wait_until_serving()?;
             self.check_written(load, found)?;
             self.services.write_static_key("k1", &self.static_key)?;
-            require(found, self.wait_until_wrapped()?, || "a seal whose file is back stays unhealthy".to_owned());
+            found.require(self.wait_until_wrapped()?, || "a seal whose file is back stays unhealthy".to_owned());
         }
         Ok(())
     }
@@ -230,7 +224,7 @@ impl Stage {
         for (path, count) in load.written() {
             let body = done(&mut self.server.client()?, &self.server.root, "GET", &path, &Value::Null)?;
             let n = body["data"]["n"].as_u64().unwrap_or_default();
-            require(found, n >= count, || format!("{path} is {n}, acknowledged {count}"));
+            found.require(n >= count, || format!("{path} is {n}, acknowledged {count}"));
         }
         Ok(())
     }
@@ -238,13 +232,6 @@ impl Stage {
 
 fn position(kind: SealKind) -> usize {
     SealKind::ALL.iter().position(|other| *other == kind).unwrap_or_default()
-}
-
-fn require(found: &mut Findings, holds: bool, what: impl FnOnce() -> String) {
-    match holds {
-        true => found.passed += 1,
-        false => found.failures.push(what()),
-    }
 }
 
 /// Whether any seal unseals the server in time, although others fail.

@@ -1,10 +1,11 @@
-//! Seals: kill -9 at every effect of every change of them ([`kills`]), seals that fail under load ([`chaos`]), and numbers
-//! ([`speed`]), which alone are measured with a count of 0.
+//! Seals: kill -9 at every effect of every change of them ([`kills`]) and during migrations of a cluster ([`migrations`]),
+//! seals that fail under load ([`chaos`]), and numbers ([`speed`]), which alone are measured with a count of 0.
 
 mod chaos;
 pub(crate) mod faults;
 mod kills;
 mod load;
+mod migrations;
 mod operations;
 mod speed;
 pub(crate) mod ways;
@@ -25,6 +26,7 @@ pub(super) fn run(options: &Options) -> Result<Findings> {
         return Ok(Findings { passed: 1, numbers: speed::measure(&services)?, ..found });
     }
     kills::run(options, &services, &mut found)?;
+    migrations::run(options, &services, &mut found)?;
     if !options.short {
         found.numbers += &format!("; {}", speed::measure(&services)?);
     }

@@ -1,6 +1,7 @@
 //! Faults of nodes and links, and their end.
 
 use super::checks::Broken;
+use super::links::Links;
 use super::node::{Node, Place, Process};
 use super::world::{Event, World};
 use crate::entry::LogId;
@@ -47,9 +48,9 @@ impl World {
             Some(1) => self.cut(victim),
             Some(2) => {
                 let other = self.rng.below(self.weather.nodes as u64) as usize;
-                self.network.reset(victim, other);
+                self.network.links.reset(victim, other);
                 if self.rng.hits(5000) {
-                    self.network.reset(other, victim);
+                    self.network.links.reset(other, victim);
                 }
                 if self.rng.hits(5000) {
                     let id = self.nodes[other].id;
@@ -88,8 +89,8 @@ impl World {
         }
         let until = self.time + self.rng.range(2_000_000, 8_000_000);
         let cut_off = self.rng.below(self.weather.nodes as u64) as usize;
-        self.network.cut(leader, cut_off, until);
-        self.network.cut(cut_off, leader, until);
+        self.network.links.cut(leader, cut_off, until);
+        self.network.links.cut(cut_off, leader, until);
         Ok(())
     }
 
@@ -97,22 +98,8 @@ impl World {
     fn cut(&mut self, victim: usize) {
         let until = self.time + self.rng.range(50_000, 6_000_000);
         let other = self.rng.below(self.weather.nodes as u64) as usize;
-        let kind = self.rng.below(5);
-        for peer in 0..self.weather.nodes {
-            let (is_in, is_out) = match kind {
-                0 => (peer == other, false),
-                1 => (peer == other, peer == other),
-                2 => (true, false),
-                3 => (false, true),
-                _ => (true, true),
-            };
-            if is_in {
-                self.network.cut(peer, victim, until);
-            }
-            if is_out {
-                self.network.cut(victim, peer, until);
-            }
-        }
+        let kind = self.rng.below(Links::CUTS);
+        self.network.links.cut_some(kind, victim, other, until);
     }
 
     fn pause(&mut self, victim: usize, time: u64) {
@@ -154,10 +141,7 @@ impl World {
                 self.after(1000, Event::SnapshotDone { node: from, run, to: message.to, ok: false });
             }
         }
-        for peer in 0..self.weather.nodes {
-            self.network.reset(victim, peer);
-            self.network.reset(peer, victim);
-        }
+        self.network.links.reset_all(victim);
         process
     }
 
@@ -180,7 +164,7 @@ impl World {
     pub(super) fn calm(&mut self) {
         self.is_calm = true;
         self.weather.calm();
-        self.network.heal();
+        self.network.links.heal();
         for number in 0..self.nodes.len() {
             let node = &mut self.nodes[number];
             if node.paused_until > self.time {

@@ -8,17 +8,21 @@ mod clients;
 mod disk;
 mod effects;
 mod faults;
+mod links;
 mod network;
 mod node;
 mod operator;
 mod rng;
+mod schedule;
 #[cfg(test)]
 mod tests;
 mod weather;
 mod world;
 
 use crate::planted::Bug;
+pub use links::{Link, Links};
 pub use rng::{Rng, Trace};
+pub use schedule::Schedule;
 use world::World;
 
 /// Which faults are drawn.

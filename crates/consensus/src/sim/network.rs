@@ -1,20 +1,10 @@
 //! Links between nodes. A message may be lost, late or doubled; those of one connection arrive in order. A connection
 //! has a generation, and what an older one still brings is dropped by the receiver (obligation of the transport).
 
+use super::links::Links;
 use super::rng::Rng;
 use super::weather::Weather;
 use crate::steps::Chance;
-
-/// One direction between two nodes.
-#[derive(Clone, Copy, Default)]
-struct Link {
-    generation: u32,
-    /// The newest generation that the receiver has seen.
-    seen: u32,
-    /// When the last message of this generation arrives.
-    busy_until: u64,
-    cut_until: u64,
-}
 
 /// What becomes of a message; a time of 0 is none.
 pub(super) struct Sent {
@@ -25,25 +15,20 @@ pub(super) struct Sent {
 
 /// All links.
 pub(super) struct Network {
-    links: Vec<Link>,
-    nodes: usize,
+    pub(super) links: Links,
     /// Messages that were lost, doubled or of an older connection.
     pub(super) faults: u64,
 }
 
 impl Network {
     pub(super) fn new(nodes: usize) -> Self {
-        Self { links: vec![Link::default(); nodes * nodes], nodes, faults: 0 }
-    }
-
-    fn link(&mut self, from: usize, to: usize) -> &mut Link {
-        &mut self.links[from * self.nodes + to]
+        Self { links: Links::new(nodes), faults: 0 }
     }
 
     /// The times at which a message that is sent now arrives, the generation of its connection, and whether another
     /// connection takes its place.
     pub(super) fn send(&mut self, from: usize, to: usize, now: u64, w: &Weather, rng: &mut Rng) -> Sent {
-        let link = &mut self.links[from * self.nodes + to];
+        let link = self.links.link(from, to);
         if now < link.cut_until || rng.hits(w.drop) {
             self.faults += 1;
             return Sent { generation: link.generation, times: [0, 0], is_replaced: false };
@@ -61,35 +46,17 @@ impl Network {
         // The sender takes a slow connection for a dead one and opens another.
         let is_replaced = is_late && rng.hits(4000);
         if is_replaced {
-            self.reset(from, to);
+            self.links.reset(from, to);
         }
         Sent { generation, times: [at, again], is_replaced }
     }
 
     /// Whether the receiver takes a message of this generation.
     pub(super) fn receives(&mut self, from: usize, to: usize, generation: u32, takes_old: bool) -> bool {
-        let link = self.link(from, to);
+        let link = self.links.link(from, to);
         let is_old = generation < link.seen;
         link.seen = link.seen.max(generation);
         self.faults += u64::from(is_old);
         !is_old || takes_old
-    }
-
-    /// A new connection: what is under way on the old one may still arrive, later than what follows.
-    pub(super) fn reset(&mut self, from: usize, to: usize) {
-        let link = self.link(from, to);
-        link.generation += 1;
-        link.busy_until = 0;
-    }
-
-    /// Nothing passes from one node to the other.
-    pub(super) fn cut(&mut self, from: usize, to: usize, until: u64) {
-        let link = self.link(from, to);
-        link.cut_until = link.cut_until.max(until);
-        link.generation += 1;
-    }
-
-    pub(super) fn heal(&mut self) {
-        self.links.iter_mut().for_each(|link| link.cut_until = 0);
     }
 }

@@ -1,7 +1,5 @@
 //! The loop of events.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::hash::{Hash, Hasher};
 
 use bytes::Bytes;
@@ -10,6 +8,7 @@ use super::checks::{Broken, Checks};
 use super::network::Network;
 use super::node::{Clock, Node, Place, Process};
 use super::rng::{Rng, Trace};
+use super::schedule::Schedule;
 use super::weather::Weather;
 use super::{Plan, Report};
 use crate::entry::{Entry, LogId, Mono, RaftId};
@@ -52,37 +51,13 @@ pub(super) enum Event {
     Calm,
 }
 
-struct Scheduled {
-    time: u64,
-    order: u64,
-    event: Event,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        self.order == other.order
-    }
-}
-impl Eq for Scheduled {}
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.time, self.order).cmp(&(other.time, other.order))
-    }
-}
-
 /// Everything.
 pub(super) struct World {
     pub(super) plan: Plan,
     pub(super) weather: Weather,
     pub(super) rng: Rng,
     pub(super) time: u64,
-    order: u64,
-    queue: BinaryHeap<Reverse<Scheduled>>,
+    schedule: Schedule<Event>,
     pub(super) nodes: Vec<Node>,
     pub(super) network: Network,
     pub(super) checks: Checks,
@@ -127,8 +102,7 @@ impl World {
             weather,
             rng,
             time: 0,
-            order: 0,
-            queue: BinaryHeap::new(),
+            schedule: Schedule::default(),
             nodes,
             checks: Checks::default(),
             trace: Trace::default(),
@@ -165,8 +139,7 @@ impl World {
     }
 
     pub(super) fn at(&mut self, time: u64, event: Event) {
-        self.order += 1;
-        self.queue.push(Reverse(Scheduled { time: time.max(self.time), order: self.order, event }));
+        self.schedule.add(time.max(self.time), event);
     }
 
     pub(super) fn after(&mut self, delay: u64, event: Event) {
@@ -177,7 +150,7 @@ impl World {
     pub(super) fn run(mut self) -> Report {
         let end = self.plan.seconds * 1_000_000;
         let mut result = Ok(());
-        while let Some(Reverse(Scheduled { time, event, .. })) = self.queue.pop() {
+        while let Some((time, event)) = self.schedule.pop() {
             if time > end {
                 break;
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use keepfast_framework::routes::Access;
 use keepfast_framework::rows::Runs;
-use keepfast_framework::{Error, Incoming, Operation, StateIndex, Status, Timestamp};
+use keepfast_framework::{Authorization, Error, Incoming, Operation, StateIndex, Status, Timestamp};
 use keepfast_storage::{Consensus, Index, Member, StorageError};
 
 use super::place::Site;
@@ -13,6 +13,7 @@ use super::port::{ClusterPort, NotForwarded};
 use super::service::SETTLES_WITHIN;
 use crate::metrics::standby;
 use crate::parts::ServerParts;
+use crate::request::route::takes_authorization;
 use crate::request::{Pipeline, Response, ResponseHeaders};
 use crate::sys::sealed::runs_without_leader;
 
@@ -135,6 +136,10 @@ impl ClusterNode<'_> {
 
     /// Passes a request to the leader. Another leader gets it if nothing was done with it.
     async fn forward(&self, mut incoming: Box<Incoming>) -> Response {
+        // A member of an older version cannot read a request with it.
+        if !takes_authorization(&self.pipeline.server().engines.mounts, &incoming) {
+            incoming.authorization = Authorization::None;
+        }
         let Some(port) = self.parts.membership.port() else {
             return self.refuse(incoming, StorageError::NoLeader.into()).await;
         };

@@ -7,7 +7,7 @@ use keepfast_framework::{Error, Result, Timestamp};
 use keepfast_storage::Tx;
 
 use super::metadata::checked_name;
-use super::names::alias_key;
+use super::names::{alias_key, fold};
 use super::record::{ALIASES, Entity, EntityAlias};
 use super::store::Identity;
 
@@ -32,6 +32,8 @@ pub(super) struct PlannedAlias {
     /// The entity that gets it, if it is another one; `None` for a new one.
     pub(super) target: Option<Entity>,
     moves: bool,
+    /// Whether it gets another name, mount or entity, so that the groups of the former one end.
+    is_replaced: bool,
 }
 
 impl PlannedAlias {
@@ -97,7 +99,13 @@ impl Identity {
             return Err(Error::invalid("Alias already exists for requested entity and mount accessor"));
         }
         let moves = target.is_some() || owner.is_none();
-        Ok(PlannedAlias { alias, owner, target, moves })
+        let is_other =
+            |old: &EntityAlias| old.mount_accessor != alias.mount_accessor || fold(&old.name) != fold(&alias.name);
+        let is_replaced = known.is_some_and(|old| target.is_some() || is_other(old));
+        if is_replaced {
+            alias.replaced = Some(now);
+        }
+        Ok(PlannedAlias { alias, owner, target, moves, is_replaced })
     }
 
     /// Writes a planned alias. Returns its id and its entity.
@@ -107,11 +115,14 @@ impl Identity {
         planned: PlannedAlias,
         now: Timestamp,
     ) -> Result<(String, Entity)> {
-        let PlannedAlias { alias, mut owner, target, moves } = planned;
+        let PlannedAlias { alias, mut owner, target, moves, is_replaced } = planned;
         let id = alias.id.clone();
         if let Some(owner) = &mut owner {
             if let Some(old) = owner.alias(&id).cloned() {
                 self.delete_alias_keys(tx, &old.mount_accessor, &old.name, &old.id).await?;
+                if is_replaced {
+                    self.leave_external_groups(tx, &owner.id, &old.mount_accessor).await?;
+                }
             }
             if moves {
                 owner.aliases.retain(|other| other.id != id);
@@ -143,6 +154,7 @@ impl Identity {
         let Some(mut entity) = self.entity_of_alias_id(tx, id).await? else { return Ok(()) };
         if let Some(alias) = entity.alias(id).cloned() {
             self.delete_alias_keys(tx, &alias.mount_accessor, &alias.name, id).await?;
+            self.leave_external_groups(tx, &entity.id, &alias.mount_accessor).await?;
             entity.aliases.retain(|other| other.id != id);
             self.put_entity(tx, &entity)?;
         }

@@ -5,13 +5,14 @@
 
 use std::sync::Arc;
 
+use keepfast_crypto::random;
 use keepfast_framework::{Error, Records, Result};
 use keepfast_storage::{Barrier, Page, Tx};
 use serde::{Deserialize, Serialize};
 
 use super::effective::Changes;
 use super::names::{alias_key, name_key, unfolded_alias_key};
-use super::record::{ALIAS_IDS, ALIASES, ENTITIES, ENTITY_NAMES, Entity, Reference};
+use super::record::{ALIAS_IDS, ALIASES, AliasKey, ENTITIES, ENTITY_NAMES, Entity, EntityAlias, Reference};
 use super::store::Identity;
 use crate::layout::IDENTITY_STORAGE;
 use crate::metrics::Metrics;
@@ -48,7 +49,9 @@ pub(crate) async fn convert_entities(barrier: &Arc<Barrier>) -> Result<()> {
 impl Identity {
     /// Converts the next entities. Returns whether all are converted.
     async fn convert_step(&self, tx: &mut Tx) -> Result<bool> {
-        let progress = PROGRESS.get_in(tx, &self.view, "").await?.unwrap_or_default();
+        // Without the progress all are converted again, which changes nothing.
+        let progress = unreadable::read((&PROGRESS, "progress of a conversion"), tx, &self.view, "").await?;
+        let progress = progress.readable().unwrap_or_default();
         if progress.done {
             return Ok(true);
         }
@@ -64,36 +67,60 @@ impl Identity {
         Ok(progress.done)
     }
 
+    /// Converts an entity. A damaged record beside it stays as it is, and only what depends on it is refused.
     async fn convert(&self, tx: &mut Tx, mut entity: Entity) -> Result<()> {
-        let reference = |name: &str| Reference {
-            id: entity.id.clone(),
-            name: name.to_owned(),
-            namespace: entity.namespace.clone(),
-        };
-        for alias in entity.aliases.iter().filter(|alias| !alias.id.is_empty()) {
-            if ALIAS_IDS.get_in(tx, &self.view, &alias.id).await?.is_none() {
+        let (id, namespace) = (entity.id.clone(), entity.namespace.clone());
+        let reference =
+            |name: &str| Reference { id: id.clone(), name: name.to_owned(), namespace: namespace.clone() };
+        let mut is_changed = false;
+        for alias in &mut entity.aliases {
+            if alias.id.is_empty() {
+                alias.id = random::uuid();
+                is_changed = true;
+                self.name_alias_key(tx, &id, alias).await?;
+            }
+            if let Stored::Absent = unreadable::read((&ALIAS_IDS, "alias id"), tx, &self.view, &alias.id).await? {
                 ALIAS_IDS.put_in(tx, &self.view, &alias.id, &reference(""))?;
             }
             let unfolded = unfolded_alias_key(&alias.mount_accessor, &alias.name);
             let place = alias_key(&alias.mount_accessor, &alias.name);
             // Where two spellings had two entities, the second keeps its place.
             if unfolded != place
-                && ALIASES.get_in(tx, &self.view, &place).await?.is_none()
-                && let Some(key) = ALIASES.get_in(tx, &self.view, &unfolded).await?
+                && let Stored::Absent = unreadable::read((&ALIASES, "alias"), tx, &self.view, &place).await?
+                && let Stored::Record(key) = unreadable::read((&ALIASES, "alias"), tx, &self.view, &unfolded).await?
             {
                 ALIASES.delete_in(tx, &self.view, &unfolded);
                 ALIASES.put_in(tx, &self.view, &place, &key)?;
             }
         }
-        match ENTITY_NAMES.get_in(tx, &self.view, &name_key(&entity.name)).await? {
-            Some(known) if known.id == entity.id => {}
-            None => ENTITY_NAMES.put_in(tx, &self.view, &name_key(&entity.name), &reference(&entity.name))?,
+        let key = name_key(&entity.name);
+        match unreadable::read((&ENTITY_NAMES, "name of an entity"), tx, &self.view, &key).await? {
+            Stored::Record(known) if known.id == entity.id => {}
+            Stored::Unreadable => {}
+            Stored::Absent => ENTITY_NAMES.put_in(tx, &self.view, &key, &reference(&entity.name))?,
             // Generated names of earlier versions were random, and no names were unique.
-            Some(_) => {
+            Stored::Record(_) => {
                 let name = self.free_entity_name(tx).await?;
                 ENTITY_NAMES.put_in(tx, &self.view, &name_key(&name), &reference(&name))?;
                 entity.name = name;
-                self.put_entity(tx, &entity)?;
+                is_changed = true;
+            }
+        }
+        if is_changed {
+            self.put_entity(tx, &entity)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the new id of an alias to its unique key.
+    async fn name_alias_key(&self, tx: &mut Tx, entity: &str, alias: &EntityAlias) -> Result<()> {
+        let (accessor, name) = (&alias.mount_accessor, &alias.name);
+        for place in [unfolded_alias_key(accessor, name), alias_key(accessor, name)] {
+            if let Stored::Record(key) = unreadable::read((&ALIASES, "alias"), tx, &self.view, &place).await?
+                && key.entity == entity
+                && key.id.is_empty()
+            {
+                ALIASES.put_in(tx, &self.view, &place, &AliasKey { id: alias.id.clone(), ..key })?;
             }
         }
         Ok(())

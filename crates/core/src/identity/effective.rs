@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use keepfast_framework::Result;
-use keepfast_storage::ReadTx;
+use keepfast_storage::{ReadTx, StorageError};
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
@@ -23,6 +23,9 @@ use crate::stamps::{Stamp, Stamps};
 const CAPACITY: u64 = 16_384;
 /// The number of entities for which the cache allocates room at first.
 const FIRST_ROOM: usize = 64;
+
+/// The maximum number of reads of an entity that changes during each of them.
+const MOST_READS: usize = 16;
 
 /// An entity with all that its tokens have from it.
 pub(crate) struct Effective {
@@ -144,14 +147,22 @@ impl Identity {
         if let Some(known) = self.cache.entries.get(id).filter(|known| known.is_unchanged()) {
             return Ok(Some(known));
         }
-        // Boxed with its transaction: the future of every request has room for this one.
-        let read = Box::pin(async { self.read_effective(&mut self.barrier.begin_read(), id).await }).await?;
-        let read = read.map(Arc::new);
-        match &read {
-            Some(effective) => self.cache.entries.insert(id.to_owned(), effective.clone()),
-            None => drop(self.cache.entries.remove(id)),
+        for _ in 0..MOST_READS {
+            // Boxed with its transaction: the future of every request has room for this one.
+            let read = Box::pin(async { self.read_stamped(&mut self.barrier.begin_read(), id).await }).await?;
+            let effective = match read {
+                Ok(effective) if effective.is_unchanged() => Arc::new(effective),
+                Err(freshness) if freshness.is_current(&[]) => {
+                    self.cache.entries.remove(id);
+                    return Ok(None);
+                }
+                // A commit in the meantime: some records may be read before it and some after it.
+                _ => continue,
+            };
+            self.cache.entries.insert(id.to_owned(), effective.clone());
+            return Ok(Some(effective));
         }
-        Ok(read)
+        Err(StorageError::Conflict.into())
     }
 
     /// The same as a transaction sees it, not cached.
@@ -159,6 +170,11 @@ impl Identity {
     /// # Errors
     /// As [`Identity::effective`].
     pub(crate) async fn read_effective(&self, tx: &mut ReadTx, id: &str) -> Result<Option<Effective>> {
+        self.read_stamped(tx, id).await.map(Result::ok)
+    }
+
+    /// The effective identity; without an entity the stamps under which there is none.
+    async fn read_stamped(&self, tx: &mut ReadTx, id: &str) -> Result<std::result::Result<Effective, Freshness>> {
         // The stamps are taken before any record is read, so that a change in the meantime makes the result stale.
         let changes = &self.cache.changes;
         let (own, generation) = (changes.entities.stamp(id), changes.generation());
@@ -170,7 +186,8 @@ impl Identity {
             stamps[1] = Some(changes.entities.stamp(&merged));
             entity = self.entity(tx, &merged).await?;
         }
-        let Some(entity) = entity else { return Ok(None) };
+        let freshness = Freshness { stamps, generation, changes: changes.clone() };
+        let Some(entity) = entity else { return Ok(Err(freshness)) };
         let direct = membership::groups_of(tx, &self.view, Member::Entity, &entity.id).await?;
         let inherited = match direct.is_empty() {
             true => Vec::new(),
@@ -183,8 +200,7 @@ impl Identity {
         of_groups.dedup();
         of_groups.retain(|policy| !entity.policies.contains(policy));
         policies.extend(of_groups.into_iter().cloned());
-        let freshness = Freshness { stamps, generation, changes: changes.clone() };
-        Ok(Some(Effective { entity, direct, inherited, policies, freshness }))
+        Ok(Ok(Effective { entity, direct, inherited, policies, freshness }))
     }
 
     /// The groups with these ids that exist.

@@ -124,6 +124,36 @@ impl Identity {
         Ok(wanted != current)
     }
 
+    /// Ends the memberships that the auth method of an alias reported, before the alias is another one or deleted.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub(super) async fn leave_external_groups(&self, tx: &mut Tx, entity: &str, accessor: &str) -> Result<()> {
+        self.set_external_groups(tx, entity, accessor, &[]).await.map(drop)
+    }
+
+    /// Applies the groups that an auth method reports at the renewal of a token with this alias. Returns the entity,
+    /// and whether its groups have changed.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub(crate) async fn regroup(
+        &self,
+        tx: &mut Tx,
+        entity: &Entity,
+        (alias, issued): (&str, Timestamp),
+        (accessor, groups): (&str, &[String]),
+    ) -> Result<bool> {
+        let groups = match entity.alias_at(accessor) {
+            // The entity has lost the alias of the token, so no login reports its groups any more.
+            None => &[],
+            Some(known) if known.id == alias && known.replaced.is_none_or(|replaced| replaced < issued) => groups,
+            // The groups are those of another name, and the logins of this one report its own.
+            Some(_) => return Ok(false),
+        };
+        self.set_external_groups(tx, &entity.id, accessor, groups).await
+    }
+
     /// The policies that the response of a login shows, sorted: as its transaction sees them if it has changed them.
     ///
     /// # Errors
@@ -153,6 +183,7 @@ impl EntityAlias {
             merged_from: Vec::new(),
             created: Some(now),
             modified: None,
+            replaced: None,
         }
     }
 }

@@ -18,6 +18,9 @@ pub(super) const DEEPEST: usize = 32;
 /// The maximum number of groups that an entity is in, directly or not.
 const MOST_GROUPS: usize = 10_000;
 
+/// The maximum number of groups that a request with groups as members visits to check that they nest.
+const MOST_VISITED: usize = 10_000;
+
 /// The folder of the groups of an entity, by the entity.
 pub(super) const MEMBER_OF: &str = "member-of/";
 /// The folder of the groups that contain a group, by that group.
@@ -78,6 +81,33 @@ pub(super) async fn first_members(
     limit: usize,
 ) -> Result<Vec<String>> {
     Ok(tx.list_verified(view, &kind.members(group), &Page::first(limit)).await?)
+}
+
+/// The number of the entities in a group, if `left` allows to count them.
+pub(super) async fn count_members(
+    tx: &mut ReadTx,
+    view: &View,
+    group: &str,
+    left: &mut usize,
+) -> Result<Option<usize>> {
+    count(tx, view, &Member::Entity.members(group), left).await
+}
+
+/// The number of the groups that contain a group, if `left` allows to count them.
+pub(super) async fn count_parents(
+    tx: &mut ReadTx,
+    view: &View,
+    group: &str,
+    left: &mut usize,
+) -> Result<Option<usize>> {
+    count(tx, view, &Member::Group.groups(group), left).await
+}
+
+async fn count(tx: &mut ReadTx, view: &View, folder: &str, left: &mut usize) -> Result<Option<usize>> {
+    let count = tx.list(view, folder, &Page::first(*left + 1)).await?.len();
+    let rest = left.checked_sub(count);
+    *left = rest.unwrap_or(0);
+    Ok(rest.map(|_| count))
 }
 
 /// The groups that a member is in directly, sorted.
@@ -149,46 +179,77 @@ pub(super) async fn containing(tx: &mut ReadTx, view: &View, direct: &[String]) 
     Err(Error::internal("groups nest too deep"))
 }
 
-/// The groups above or below a group, itself included, and the number of their levels.
-async fn heights(tx: &mut ReadTx, view: &View, start: &str, up: bool) -> Result<(BTreeSet<String>, usize)> {
-    let mut seen = BTreeSet::from([start.to_owned()]);
-    let (mut level, mut height) = (vec![start.to_owned()], 0);
+/// The groups above or below some groups, those included, and the number of their levels. `left` is the number of groups
+/// that the request may still visit.
+async fn heights<'g>(
+    tx: &mut ReadTx,
+    view: &View,
+    start: impl Iterator<Item = &'g String>,
+    up: bool,
+    left: &mut usize,
+) -> Result<(BTreeSet<String>, usize)> {
+    let mut level: BTreeSet<String> = start.cloned().collect();
+    let (mut seen, mut height) = (level.clone(), 0);
     while height <= DEEPEST {
         let mut next = BTreeSet::new();
         for group in &level {
             let folder = if up { Member::Group.groups(group) } else { Member::Group.members(group) };
             // Verified: of two requests that would close a cycle together, one conflicts.
-            for other in tx.list_verified(view, &folder, &Page::all()).await? {
-                // A group below several others is at its greatest depth in the last level.
-                next.insert(other.clone());
-                seen.insert(other);
-            }
-            if seen.len() > MOST_GROUPS {
-                return Err(Error::invalid(format!("a group is nested with at most {MOST_GROUPS} others")));
-            }
+            let others = tx.list_verified(view, &folder, &Page::first(*left + 1)).await?;
+            let visited = 1 + others.iter().filter(|other| !next.contains(*other)).count();
+            *left = left.checked_sub(visited).ok_or_else(|| {
+                Error::invalid(format!("a request visits at most {MOST_VISITED} groups above and below the group"))
+            })?;
+            // A group below several others is at its greatest depth in the last level.
+            next.extend(others);
         }
         if next.is_empty() {
             break;
         }
-        level = next.into_iter().collect();
+        seen.extend(next.iter().cloned());
+        level = next;
         height += 1;
     }
     Ok((seen, height))
 }
 
-/// Checks that `child` may become a member of `group`.
+/// Checks that `children` may become members of `group`.
 ///
 /// # Errors
-/// 400 when `child` contains `group`, or when groups would nest deeper than [`DEEPEST`].
-pub(super) async fn check_nesting(tx: &mut ReadTx, view: &View, group: &str, child: &str) -> Result<()> {
-    let (above, up) = heights(tx, view, group, true).await?;
-    if above.contains(child) {
+/// 400 when one contains `group`, when groups would nest deeper than [`DEEPEST`], and when there are too many to check.
+pub(super) async fn check_nesting(tx: &mut ReadTx, view: &View, group: &str, children: &[&String]) -> Result<()> {
+    if children.is_empty() {
+        return Ok(());
+    }
+    let mut left = MOST_VISITED;
+    let (above, up) = heights(tx, view, [&group.to_owned()].into_iter(), true, &mut left).await?;
+    if let Some(child) = children.iter().find(|child| above.contains(**child)) {
         let child = keepfast_framework::fields::Quoted(child);
         return Err(Error::invalid(format!("cyclic relationship detected for member group ID {child}")));
     }
-    let (_, down) = heights(tx, view, child, false).await?;
+    let (_, down) = heights(tx, view, children.iter().copied(), false, &mut left).await?;
     if up + 1 + down >= DEEPEST {
         return Err(Error::invalid(format!("groups nest at most {DEEPEST} deep")));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_groups_that_a_check_of_nesting_visits_are_bound_in_all() {
+        let barrier = keepfast_storage::Barrier::for_tests();
+        let view = barrier.view("identity/");
+        let mut tx = barrier.begin();
+        // Each child alone is within the limit.
+        let children: Vec<String> = (0..4).map(|n| format!("child-{n}")).collect();
+        for child in &children {
+            (0..MOST_VISITED / 4).for_each(|n| add(&mut tx, &view, Member::Group, child, &format!("{child}-{n}")));
+        }
+        let all: Vec<&String> = children.iter().collect();
+        check_nesting(&mut tx, &view, "top", &all[..1]).await.unwrap();
+        assert_eq!(check_nesting(&mut tx, &view, "top", &all).await.unwrap_err().status().0, 400);
+    }
 }

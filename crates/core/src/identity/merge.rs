@@ -1,6 +1,6 @@
 //! The merge of entities into one, which gets their aliases and memberships. Their ids lead to it from then on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use keepfast_framework::{Error, Result};
 use keepfast_storage::Tx;
@@ -12,6 +12,8 @@ use super::store::Identity;
 
 /// The maximum number of entities that are merged into one, in all.
 const MOST_MERGED: usize = 1000;
+/// The maximum number of clashes in the text of an error.
+const SHOWN: usize = 20;
 
 /// Two aliases at one mount, of which an entity can have only one.
 struct Clash<'e> {
@@ -69,6 +71,7 @@ impl Identity {
         let removed: Vec<EntityAlias> = removed;
         for alias in &removed {
             self.delete_alias_keys(tx, &alias.mount_accessor, &alias.name, &alias.id).await?;
+            self.leave_external_groups(tx, &target.id, &alias.mount_accessor).await?;
         }
         for source in sources {
             self.absorb(tx, &mut target, source, &dropped).await?;
@@ -83,7 +86,9 @@ impl Identity {
     async fn absorb(&self, tx: &mut Tx, target: &mut Entity, source: Entity, dropped: &BTreeSet<String>) -> Result<()> {
         for mut alias in source.aliases {
             self.delete_alias_keys(tx, &alias.mount_accessor, &alias.name, &alias.id).await?;
-            if !dropped.contains(&alias.id) {
+            if dropped.contains(&alias.id) {
+                self.leave_external_groups(tx, &source.id, &alias.mount_accessor).await?;
+            } else {
                 alias.merged_from.push(source.id.clone());
                 target.aliases.push(alias);
             }
@@ -113,6 +118,7 @@ fn dropped_aliases(target: &Entity, sources: &[Entity], keep: &[String]) -> Resu
     if keep.is_empty() || sources.len() > 1 {
         return Err(Error::invalid(describe(&clashes)));
     }
+    let keep: HashSet<&String> = keep.iter().collect();
     let mut dropped = BTreeSet::new();
     for Clash { of_to, of_from, .. } in clashes {
         match (keep.contains(&of_to.id), keep.contains(&of_from.id)) {
@@ -134,14 +140,24 @@ fn dropped_aliases(target: &Entity, sources: &[Entity], keep: &[String]) -> Resu
 }
 
 /// The clashes of the aliases of sources with those of the target, and with those of sources before them.
+///
+/// Of several sources only as many as an error shows: their merge is refused.
 fn clashes<'e>(target: &'e Entity, sources: &'e [Entity]) -> Vec<Clash<'e>> {
+    let mut by_mount: HashMap<&str, Vec<(&Entity, &EntityAlias)>> = HashMap::new();
+    for alias in &target.aliases {
+        by_mount.entry(&alias.mount_accessor).or_default().push((target, alias));
+    }
     let mut out = Vec::new();
-    for (at, from) in sources.iter().enumerate() {
+    for from in sources {
         for of_from in &from.aliases {
-            for to in [target].into_iter().chain(&sources[..at]) {
-                let others = to.aliases.iter().filter(|a| a.mount_accessor == of_from.mount_accessor);
-                out.extend(others.map(|of_to| Clash { to: &to.id, of_to, from, of_from }));
+            let others = by_mount.get(of_from.mount_accessor.as_str()).into_iter().flatten();
+            out.extend(others.map(|&(to, of_to)| Clash { to: &to.id, of_to, from, of_from }));
+            if sources.len() > 1 && out.len() >= SHOWN {
+                return out;
             }
+        }
+        for alias in &from.aliases {
+            by_mount.entry(&alias.mount_accessor).or_default().push((from, alias));
         }
     }
     out
@@ -149,8 +165,6 @@ fn clashes<'e>(target: &'e Entity, sources: &'e [Entity]) -> Vec<Clash<'e>> {
 
 /// The text of OpenBao for clashes that a caller has to decide.
 fn describe(clashes: &[Clash<'_>]) -> String {
-    /// The maximum number of clashes in the text.
-    const SHOWN: usize = 20;
     let shown = clashes.iter().take(SHOWN);
     let mut text = format!(
         "{} errors occurred:\n\t* toEntity and at least one fromEntity have aliases with the same mount accessor, repeat \

@@ -15,6 +15,8 @@ const LONGEST_KEY: usize = 128;
 const LONGEST_VALUE: usize = 512;
 /// The maximum number of policies of an entity or a group.
 const MOST_POLICIES: usize = 1000;
+/// The longest name of a policy of an entity or a group, in bytes.
+const LONGEST_POLICY: usize = 512;
 /// The longest name of an entity, an alias or a group, in bytes.
 const LONGEST_NAME: usize = 4096;
 
@@ -72,7 +74,7 @@ pub(super) fn checked_custom(pairs: BTreeMap<String, String>) -> Result<BTreeMap
 /// Policies in canonical form.
 ///
 /// # Errors
-/// 400 when one reads as `root`, which no identity can give, and for too many.
+/// 400 when one reads as `root`, which no identity can give, for too many, and for a name that is too long.
 pub(super) fn checked_policies(policies: Vec<String>) -> Result<Vec<String>> {
     let policies = canonical_policies(policies);
     if policies.iter().any(|policy| builtin::reads_like_root(policy)) {
@@ -80,6 +82,9 @@ pub(super) fn checked_policies(policies: Vec<String>) -> Result<Vec<String>> {
     }
     if policies.len() > MOST_POLICIES {
         return Err(Error::invalid(format!("an entity or a group has at most {MOST_POLICIES} policies")));
+    }
+    if policies.iter().any(|policy| policy.len() > LONGEST_POLICY) {
+        return Err(Error::invalid(format!("the name of a policy has more than {LONGEST_POLICY} bytes")));
     }
     Ok(policies)
 }
@@ -125,10 +130,13 @@ mod tests {
     }
 
     #[test]
-    fn no_spelling_of_root_is_a_policy() {
+    fn policies_have_bounded_names_and_none_is_a_spelling_of_root() {
         for root in ["root", " RooT ", "ROOT", "ｒｏｏｔ", "ro\u{200b}ot"] {
             assert!(checked_policies(vec!["a".to_owned(), root.to_owned()]).is_err(), "{root}");
         }
+        let longest = "x".repeat(LONGEST_POLICY);
+        assert_eq!(checked_policies(vec![longest.clone()]).unwrap(), [longest.clone()]);
+        assert_eq!(checked_policies(vec![longest + "x"]).unwrap_err().status().0, 400);
         let policies = ["b", "A", "a", ""].map(String::from).to_vec();
         assert_eq!(checked_policies(policies).unwrap(), ["a", "b"]);
     }

@@ -36,7 +36,9 @@ mod store;
 pub(crate) use effective::{Changes, Effective};
 pub(crate) use engine::IdentityEngine;
 pub(crate) use login::LoginIdentity;
+pub(crate) use names::fold as fold_name;
 #[cfg(test)]
 pub(crate) use names::unfolded_alias_key as old_alias_key;
+pub(crate) use record::Entity;
 pub(crate) use oidc::{OidcState, delete_expired_codes, rotate_due_keys};
 pub(crate) use store::Identity;

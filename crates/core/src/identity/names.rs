@@ -7,7 +7,7 @@ use keepfast_crypto::{hash, random};
 /// The form in which names are compared: in lower case, character by character, as OpenBao compares them.
 ///
 /// An auth method that accepts further spellings of a user folds them itself, before it returns the alias of a login.
-pub(super) fn fold(name: &str) -> String {
+pub(crate) fn fold(name: &str) -> String {
     name.chars().flat_map(char::to_lowercase).collect()
 }
 

@@ -63,6 +63,9 @@ pub(crate) struct EntityAlias {
     /// The time of the last write through the API; `None` for none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) modified: Option<Timestamp>,
+    /// The time when it got another name, mount or entity; `None` for never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) replaced: Option<Timestamp>,
 }
 
 /// The unique key of an alias: a mount and a name.

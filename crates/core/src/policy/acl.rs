@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::grant::{Capabilities, Capability, Conditions, Grant};
 use super::list_filter::KeysFilter;
-use super::parameters::Parameters;
+use super::parameters::{Constraints, Parameters, Refusal};
 use super::parse::{PathRule, Policy};
 use super::pattern::{Pattern, Rank, fold, is_folded};
 use super::pattern_table::{Found, Table};
@@ -65,6 +65,19 @@ pub(crate) struct Decision {
     pub(crate) limit: Option<u64>,
     /// For lists: filters of the names in the response, see [`Acl::lists_name`].
     pub(crate) keys_filters: Vec<Arc<KeysFilter>>,
+}
+
+/// A condition of a grant that a request does not satisfy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Unsatisfied {
+    /// The requested wrap TTL is outside of the bounds.
+    WrapTtl,
+    /// The parameters cannot be read.
+    Unreadable,
+    /// A parameter.
+    Parameter(Refusal),
+    /// The requested page is larger than allowed.
+    PageSize,
 }
 
 /// The rules for one path.
@@ -142,12 +155,19 @@ impl Acl {
         }
     }
 
-    /// Whether a rule denies every operation on a path, and not merely no rule allows one.
+    /// Whether a rule denies every operation on a path in any letter case, and not merely no rule allows one.
     pub(crate) fn denies(&self, path: &str, now: Timestamp) -> bool {
         match self {
             Self::Root => false,
             Self::Rules(rules) => rules.denies(path, now),
         }
+    }
+
+    /// The constraints on parameters that the deciding rule has.
+    pub(super) fn constraints(&self, path: &str, list: bool, now: Timestamp) -> Option<Constraints> {
+        let Self::Rules(rules) = self else { return None };
+        let grant = rules.grant(path, list, now)?;
+        grant.conditions.as_ref().map(|conditions| conditions.parameters.clone())
     }
 
     /// The whole ACL as the response of `sys/internal/ui/resultant-acl`: paths with their grants; those of `glob_paths`
@@ -199,7 +219,7 @@ impl Rules {
         let sudo = grant.capabilities.has(Capability::Sudo);
         let mut decision = Decision { allowed: grant.capabilities.has(needed), sudo, ..Decision::default() };
         if let Some(conditions) = grant.conditions.as_deref().filter(|_| decision.allowed) {
-            conditions.apply(request, &mut decision);
+            decision.allowed = conditions.apply(request, &mut decision).is_none();
         }
         decision
     }
@@ -215,8 +235,15 @@ impl Rules {
     }
 
     fn denies(&self, path: &str, now: Timestamp) -> bool {
-        let has_rule = self.grants.find(path, true, |entry| entry.holds(now)).is_some();
-        has_rule && self.grant(path, true, now).is_none()
+        match self.grants.find(path, true, |entry| entry.holds(now)) {
+            Some(_) => self.grant(path, true, now).is_none(),
+            // A denial of another spelling of the path.
+            None => {
+                let folded = fold(path);
+                let holds = |until: &Expiry| until.is_none_or(|until| now < until);
+                self.denials.find(&folded, true, holds).is_some()
+            }
+        }
     }
 
     /// Whether a denial more specific than `rank` covers the path in any letter case.
@@ -234,26 +261,30 @@ impl Rules {
 }
 
 impl Conditions {
-    /// Denies a request that does not satisfy the conditions, and sets the bounds of a list.
-    fn apply(&self, request: &AclRequest<'_>, decision: &mut Decision) {
+    /// The condition that a request does not satisfy; sets the bounds of a list.
+    pub(super) fn apply(&self, request: &AclRequest<'_>, decision: &mut Decision) -> Option<Unsatisfied> {
         let wrap_ttl = request.wrap_ttl.filter(|ttl| !ttl.is_zero());
-        decision.allowed = self.min_wrapping_ttl.is_none_or(|min| wrap_ttl.is_some_and(|ttl| ttl >= min))
+        let is_wrapped = self.min_wrapping_ttl.is_none_or(|min| wrap_ttl.is_some_and(|ttl| ttl >= min))
             && self.max_wrapping_ttl.is_none_or(|max| wrap_ttl.is_some_and(|ttl| ttl <= max));
+        let mut unsatisfied = (!is_wrapped).then_some(Unsatisfied::WrapTtl);
         match request.operation {
             Operation::Read | Operation::Update | Operation::Patch if !self.parameters.is_empty() => {
-                let satisfied =
-                    (request.parameters)().is_some_and(|given| self.parameters.permit(&given, request.declared));
-                decision.allowed &= satisfied;
+                let refusal = match (request.parameters)() {
+                    Some(given) => self.parameters.refusal(&given, request.declared).map(Unsatisfied::Parameter),
+                    None => Some(Unsatisfied::Unreadable),
+                };
+                unsatisfied = unsatisfied.or(refusal);
             }
             Operation::List | Operation::Scan => {
                 if let Some(most) = self.pagination_limit {
                     decision.limit = (request.parameters)().and_then(|given| page_size(&given, most));
-                    decision.allowed &= decision.limit.is_some();
+                    unsatisfied = unsatisfied.or_else(|| decision.limit.is_none().then_some(Unsatisfied::PageSize));
                 }
                 decision.keys_filters.clone_from(&self.keys_filters);
             }
             _ => {}
         }
+        unsatisfied
     }
 }
 
@@ -276,7 +307,7 @@ fn page_size(parameters: &Parameters, most: u64) -> Option<u64> {
 }
 
 /// The capability that an operation needs; `None` for help, which needs none, and for operations that no policy grants.
-fn needed(operation: Operation, creates: bool) -> Option<Capability> {
+pub(super) fn needed(operation: Operation, creates: bool) -> Option<Capability> {
     Some(match operation {
         Operation::Read => Capability::Read,
         Operation::Update if creates => Capability::Create,

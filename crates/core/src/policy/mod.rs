@@ -23,11 +23,15 @@ pub(crate) mod store;
 pub(crate) mod template;
 
 pub(crate) mod denied_values;
+pub(crate) mod engine_tables;
+pub(crate) mod explain;
+pub(crate) mod lint;
+mod naive;
+pub(crate) mod nested;
 mod pattern;
 mod pattern_table;
+pub(crate) mod simulate;
 
-#[cfg(test)]
-mod naive;
 #[cfg(test)]
 mod tests;
 

@@ -11,14 +11,28 @@ use keepfast_framework::rows::OperationInfo;
 use serde_json::{Map, Value};
 
 use super::denied_values::{self, Scope};
+use super::nested::Nested;
 
 /// The parameters of a request: the fields of its body, or of its query.
 pub(crate) type Parameters = Map<String, Value>;
 
 /// The name that means every parameter.
-const ANY: &str = "*";
+pub(super) const ANY: &str = "*";
 /// The parameter that holds several operations.
-const BATCH: &str = "batch_input";
+pub(super) const BATCH: &str = "batch_input";
+
+/// Why parameters do not satisfy constraints, with the name of one. The name of a field inside a parameter has a dot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// A required parameter is missing.
+    Required(String),
+    /// A parameter, or its value, is denied.
+    Denied(String),
+    /// A parameter, or its value, is not among the allowed ones.
+    NotAllowed(String),
+    /// A parameter whose fields are constrained is no object.
+    NoObject(String),
+}
 
 /// Constraints on the parameters of a request. Names are kept in lower case.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -37,11 +51,31 @@ impl Constraints {
         self.required.is_empty() && self.allowed.is_empty() && self.denied.is_empty()
     }
 
-    /// Whether the parameters satisfy the constraints. `operation` is the declaration of the operation that reads them.
-    pub(crate) fn permit(&self, parameters: &Parameters, operation: Option<&OperationInfo>) -> bool {
-        self.required.iter().all(|name| parameters.contains_key(name))
-            && !parameters.iter().any(|(name, value)| self.denies(name, value, operation))
-            && parameters.iter().all(|(name, value)| self.allows(&name.to_lowercase(), value))
+    /// Whether a name has a dot, and so may be that of a field inside a parameter.
+    pub(super) fn has_dotted_names(&self) -> bool {
+        self.required.iter().chain(self.allowed.keys()).chain(self.denied.keys()).any(|name| name.contains('.'))
+    }
+
+    /// The first parameter that does not satisfy the constraints. `operation` is the declaration of the operation that
+    /// reads them.
+    pub(crate) fn refusal(&self, parameters: &Parameters, operation: Option<&OperationInfo>) -> Option<Refusal> {
+        let nested = Nested::of(self, operation);
+        if let Some(refusal) = nested.as_ref().and_then(|nested| nested.refusal(parameters)) {
+            return Some(refusal);
+        }
+        let is_field = |name: &str| nested.as_ref().is_some_and(|nested| nested.is_field(name));
+        let missing = |name: &&String| !parameters.contains_key(*name) && !is_field(name);
+        if let Some(name) = self.required.iter().find(missing) {
+            return Some(Refusal::Required(name.clone()));
+        }
+        if let Some((name, _)) = parameters.iter().find(|(name, value)| self.denies(name, value, operation)) {
+            return Some(Refusal::Denied(name.clone()));
+        }
+        // The fields of a nested parameter were checked one by one.
+        let is_checked = |name: &str| nested.as_ref().is_some_and(|nested| nested.allows_fields_of(name));
+        let allowed = |name: &str, value: &Value| is_checked(name) || self.allows(name, value);
+        let refused = parameters.iter().find(|(name, value)| !allowed(&name.to_lowercase(), value));
+        refused.map(|(name, _)| Refusal::NotAllowed(name.clone()))
     }
 
     // recursion: bounded by two calls: a batch holds no batch
@@ -78,7 +112,8 @@ impl Constraints {
         fields.filter(|(name, _)| *name != BATCH).any(|(name, value)| self.denies(name, value, operation))
     }
 
-    fn allows(&self, name: &str, value: &Value) -> bool {
+    /// Whether a parameter of this name, in lower case, may have the value.
+    pub(super) fn allows(&self, name: &str, value: &Value) -> bool {
         if self.allowed.is_empty() {
             return true;
         }
@@ -108,7 +143,7 @@ fn unite_values(ours: &mut BTreeMap<String, Vec<Value>>, theirs: &BTreeMap<Strin
 }
 
 /// Whether a value of a request is the one that the policy allows.
-fn is_literally(allowed: &Value, given: &Value) -> bool {
+pub(super) fn is_literally(allowed: &Value, given: &Value) -> bool {
     match (allowed, given) {
         // Every part of a value that a handler may read as a comma list must match, or `*.a` would allow `b,c.a`.
         (Value::String(pattern), Value::String(text)) => {

@@ -43,9 +43,10 @@ enum Origin {
 /// A `path` block.
 #[derive(Clone, Debug)]
 pub(crate) struct PathRule {
-    /// The path in the text, for the naive matcher.
-    #[cfg(test)]
+    /// The path as written, for explanations.
     pub(crate) path: String,
+    /// The position of the path in the text.
+    pub(crate) position: Position,
     /// The grant.
     pub(crate) grant: Grant,
     /// The expiration.
@@ -179,13 +180,7 @@ fn path_rule(path: &Key, body: &Body, origin: Origin) -> Result<PathRule, Policy
         .map_err(|fault| of_path(after(path.position, &format!("failed to validate policy templating: {fault}"))))?;
     let grant = grant(body, origin).map_err(of_path)?;
     let expiration = body.get("expiration").map_or(Ok(None), |item| expiration(&item.value)).map_err(of_path)?;
-    Ok(PathRule {
-        #[cfg(test)]
-        path: path.name.clone(),
-        grant,
-        expiration,
-        template,
-    })
+    Ok(PathRule { path: path.name.clone(), position: path.position, grant, expiration, template })
 }
 
 fn grant(body: &Body, origin: Origin) -> Result<Grant, PolicyError> {

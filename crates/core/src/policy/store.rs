@@ -1,6 +1,7 @@
 //! Stored policies, and the compiled ACLs of tokens.
 
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -71,14 +72,46 @@ pub(crate) struct CompiledAcl {
     /// The ACL of the token.
     pub(crate) acl: Arc<Acl>,
     /// Policies of its entity and of the groups of that.
-    pub(crate) identity_policies: Vec<String>,
+    pub(crate) identity_policies: IdentityPolicies,
     /// The token as engines see it.
     pub(crate) caller: Arc<Caller>,
+}
+
+/// The policies that an entity gives to a token. All tokens of the entity share them.
+#[derive(Default)]
+pub(crate) struct IdentityPolicies(Option<Arc<Effective>>);
+
+impl Deref for IdentityPolicies {
+    type Target = Vec<String>;
+
+    fn deref(&self) -> &Vec<String> {
+        static NONE: Vec<String> = Vec::new();
+        self.0.as_ref().map_or(&NONE, |effective| &effective.policies)
+    }
 }
 
 impl CompiledAcl {
     fn is_current(&self, generation: u64) -> bool {
         self.generation == generation && self.entity.as_ref().is_none_or(|entity| entity.is_unchanged())
+    }
+}
+
+/// The policies that decide for a token, an entity or a list of names.
+pub(crate) struct PolicySubject {
+    /// The names of all policies, stored or not.
+    pub(crate) names: Vec<String>,
+    /// The stored policies.
+    pub(crate) policies: Vec<Arc<Policy>>,
+    /// The values of templates.
+    pub(crate) values: Subject,
+    /// The ACL of all of them.
+    pub(crate) acl: Acl,
+}
+
+impl Default for PolicySubject {
+    fn default() -> Self {
+        let acl = Acl::compile([], &Subject::default());
+        PolicySubject { names: Vec::new(), policies: Vec::new(), values: Subject::default(), acl }
     }
 }
 
@@ -200,13 +233,18 @@ impl Policies {
         let is_refused = !record.entity_id.is_empty() && entity.as_ref().is_none_or(|e| e.entity.disabled);
         let (acl, identity_policies) = match &record.authority {
             // Authentication refuses such a token; here it has no rights either.
-            _ if is_refused => (Arc::new(Acl::compile([], &Subject::default())), Vec::new()),
-            Authority::Root => (Arc::new(Acl::Root), Vec::new()),
+            _ if is_refused => (Arc::new(Acl::compile([], &Subject::default())), None),
+            Authority::Root => (Arc::new(Acl::Root), None),
             Authority::Policies(_) if record.userinfo.is_some() => {
-                (Arc::new(Acl::compile([], &Subject::default())), Vec::new())
+                (Arc::new(Acl::compile([], &Subject::default())), None)
             }
-            Authority::Policies(names) => Box::pin(self.compile(token, names, entity.as_deref(), generation)).await?,
+            Authority::Policies(names) => {
+                (Box::pin(self.compile(token, names, entity.as_deref(), generation)).await?, entity.clone())
+            }
         };
+        let identity_policies = IdentityPolicies(identity_policies);
+        // Without the entity no change of it is noticed.
+        let is_kept = record.entity_id.is_empty() || entity.is_some();
         let caller = Arc::new(Caller {
             display_name: record.display_name.clone(),
             entity_id: record.entity_id.clone(),
@@ -216,7 +254,9 @@ impl Policies {
             is_root: record.authority.is_root(),
         });
         let compiled = Arc::new(CompiledAcl { generation, entity, acl, identity_policies, caller });
-        token.acl.store(Some(compiled.clone()));
+        if is_kept {
+            token.acl.store(Some(compiled.clone()));
+        }
         Ok(compiled)
     }
 
@@ -226,9 +266,9 @@ impl Policies {
         names: &[String],
         entity: Option<&Effective>,
         generation: u64,
-    ) -> Result<(Arc<Acl>, Vec<String>)> {
-        let identity_policies = entity.map(|entity| entity.policies.clone()).unwrap_or_default();
-        let mut all: Vec<String> = names.iter().chain(&identity_policies).cloned().collect();
+    ) -> Result<Arc<Acl>> {
+        let of_identity = entity.into_iter().flat_map(|entity| &entity.policies);
+        let mut all: Vec<String> = names.iter().chain(of_identity).cloned().collect();
         all.sort();
         all.dedup();
         let mut policies = Vec::with_capacity(all.len());
@@ -241,7 +281,7 @@ impl Policies {
         }
         let templated = policies.iter().any(|p| p.is_templated());
         if !templated && let Some((_, acl)) = self.shared.read().get(&all).filter(|(g, _)| *g == generation) {
-            return Ok((acl.clone(), identity_policies));
+            return Ok(acl.clone());
         }
         let subject = subject(entity, token);
         let acl = Arc::new(Acl::compile(policies.iter().map(Arc::as_ref), &subject));
@@ -252,7 +292,58 @@ impl Policies {
             }
             shared.insert(all, (generation, acl.clone()));
         }
-        Ok((acl, identity_policies))
+        Ok(acl)
+    }
+
+    /// The policies of a token, of its entity included.
+    ///
+    /// # Errors
+    /// When storage fails; 403 when a policy of it cannot be read.
+    pub(crate) async fn of_token(&self, token: &Token, identity: &Identity) -> Result<PolicySubject> {
+        let compiled = self.acl_of(token, identity).await?;
+        let Authority::Policies(names) = &token.record.authority else {
+            return Ok(PolicySubject { acl: Acl::Root, ..PolicySubject::default() });
+        };
+        let entity = compiled.entity.as_deref();
+        let is_refused = !token.record.entity_id.is_empty() && entity.is_none_or(|entity| entity.entity.disabled);
+        if is_refused || token.record.userinfo.is_some() {
+            return self.compiled_subject(Vec::new(), Subject::default()).await;
+        }
+        let names = names.iter().chain(compiled.identity_policies.iter()).cloned().collect();
+        self.compiled_subject(names, subject(entity, token)).await
+    }
+
+    /// The policies of an entity and of its groups; none while it is disabled.
+    ///
+    /// # Errors
+    /// When storage fails; 403 when a policy of it cannot be read.
+    pub(crate) async fn of_entity(&self, id: &str, identity: &Identity) -> Result<Option<PolicySubject>> {
+        let Some(effective) = identity.effective(id).await? else { return Ok(None) };
+        let policies = if effective.entity.disabled { Vec::new() } else { effective.policies.clone() };
+        self.compiled_subject(policies, subject_of_entity(&effective)).await.map(Some)
+    }
+
+    /// The policies of these names, without an identity; none when one is missing.
+    ///
+    /// # Errors
+    /// When storage fails; 403 when a policy cannot be read.
+    pub(crate) async fn of_names(&self, names: Vec<String>) -> Result<Option<PolicySubject>> {
+        let subject = self.compiled_subject(names, Subject::default()).await?;
+        Ok(Some(subject).filter(|subject| subject.policies.len() == subject.names.len()))
+    }
+
+    async fn compiled_subject(&self, mut names: Vec<String>, values: Subject) -> Result<PolicySubject> {
+        names.sort();
+        names.dedup();
+        let mut policies = Vec::with_capacity(names.len());
+        for name in &names {
+            policies.extend(self.parsed(name).await?);
+        }
+        if policies.iter().any(|policy| policy.unreadable) {
+            return Err(Error::denied().because("a stored policy of the subject cannot be read"));
+        }
+        let acl = Acl::compile(policies.iter().map(Arc::as_ref), &values);
+        Ok(PolicySubject { names, policies, values, acl })
     }
 
     /// Logs the stored policies that exceed newer limits or cannot be read.
@@ -335,6 +426,17 @@ impl CacheOwner for Policies {
 /// it.
 fn subject(effective: Option<&Effective>, token: &Token) -> Subject {
     let Some(effective) = effective else { return Subject::default() };
+    let alias = effective.entity.alias(&token.record.alias).map(|a| Alias {
+        mount_accessor: a.mount_accessor.clone(),
+        id: a.id.clone(),
+        name: a.name.clone(),
+        metadata: a.metadata.clone(),
+        custom_metadata: a.custom_metadata.clone(),
+    });
+    Subject { alias, ..subject_of_entity(effective) }
+}
+
+fn subject_of_entity(effective: &Effective) -> Subject {
     let entity = &effective.entity;
     let groups = effective.groups().map(|group| Group {
         id: group.id.clone(),
@@ -343,13 +445,7 @@ fn subject(effective: Option<&Effective>, token: &Token) -> Subject {
     });
     Subject {
         entity: Some(Entity { id: entity.id.clone(), name: entity.name.clone(), metadata: entity.metadata.clone() }),
-        alias: entity.alias(&token.record.alias).map(|a| Alias {
-            mount_accessor: a.mount_accessor.clone(),
-            id: a.id.clone(),
-            name: a.name.clone(),
-            metadata: a.metadata.clone(),
-            custom_metadata: a.custom_metadata.clone(),
-        }),
+        alias: None,
         groups: groups.collect(),
     }
 }

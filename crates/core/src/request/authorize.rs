@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use keepfast_framework::cx::Caller;
 use keepfast_framework::routes::Access;
+use keepfast_framework::rows::OperationInfo;
 use keepfast_framework::{Error, Incoming, Operation, Result, Status, Timestamp};
 
 use super::Refused;
@@ -13,6 +14,7 @@ use crate::audit::Broker;
 use crate::identity::Identity;
 use crate::mount::EngineHost;
 use crate::mount::permit::{ExistencePermit, RequestPermit};
+use crate::policy::nested::repeats_a_field;
 use crate::policy::store::{CompiledAcl, Policies};
 use crate::policy::{AclRequest, Decision};
 use crate::unsealed::Unsealed;
@@ -110,8 +112,8 @@ impl Authorizer {
         }
         let compiled = compiled.ok_or_else(Error::denied)?;
         let path = routed.policy_path();
-        let parameters = || parameters_of(&routed.incoming);
         let declared = routed.destination.call().map(Call::operation);
+        let parameters = || parameters_of(&routed.incoming, declared.and_then(OperationInfo::nested));
         let decide = |creates: bool| {
             compiled.acl.allow(&AclRequest {
                 path,
@@ -160,13 +162,17 @@ impl Authorizer {
     }
 }
 
-/// The fields of the body and the query, for rules that constrain them; none when they cannot be read.
-fn parameters_of(incoming: &Incoming) -> Option<serde_json::Map<String, serde_json::Value>> {
+/// The fields of the body and the query, for rules that constrain them; none when they cannot be read, or when the object
+/// in the parameter `nested` has two values for a field.
+fn parameters_of(incoming: &Incoming, nested: Option<&str>) -> Option<serde_json::Map<String, serde_json::Value>> {
     let mut out = serde_json::Map::new();
     for (name, value) in incoming.input.query.iter() {
         out.insert(name.to_owned(), value.to_json());
     }
     for (name, raw) in incoming.input.body.fields() {
+        if nested == Some(name) && repeats_a_field(raw) {
+            return None;
+        }
         out.insert(name.to_owned(), serde_json::from_str(raw).ok()?);
     }
     Some(out)

@@ -237,6 +237,35 @@ pub(super) fn is_unauthenticated(mounts: &Mounts, incoming: &Incoming) -> bool {
     access(&mounted, operation, &path[within..], row.as_ref()) == Access::Unauthenticated
 }
 
+/// Whether the row of a request reads its `Authorization` header.
+pub(crate) fn takes_authorization(mounts: &Mounts, incoming: &Incoming) -> bool {
+    let found = find(mounts, incoming.operation, incoming.path.as_str());
+    let row = found.and_then(|found| Some(found.mounted.table.rows().get(found.row?.row)?.takes_authorization));
+    row.unwrap_or(false)
+}
+
+/// The route of a path without a request, for explanations.
+pub(crate) struct FoundRoute {
+    /// The mount.
+    pub(crate) mounted: Arc<Mounted>,
+    /// The operation.
+    pub(crate) operation: Operation,
+    /// The place of the row in the table.
+    pub(crate) row: Option<usize>,
+    /// The callers that may use the path.
+    pub(crate) access: Access,
+    /// The path for policies.
+    pub(crate) policy_path: String,
+}
+
+/// The route of a path; none without a mount.
+pub(crate) fn found_route(mounts: &Mounts, operation: Operation, path: &str) -> Option<FoundRoute> {
+    let Found { mounted, within, row, without_slash } = find(mounts, operation, path)?;
+    let access = access(&mounted, operation, path.get(within..).unwrap_or_default(), row.as_ref());
+    let policy_path = policy_path(operation, path, without_slash).map_or_else(|| path.to_owned(), String::from);
+    Some(FoundRoute { mounted, operation, row: row.map(|found| found.row), access, policy_path })
+}
+
 fn find(mounts: &Mounts, operation: Operation, path: &str) -> Option<Found> {
     let router = mounts.router();
     let (mounted, within) = router.find(path)?;

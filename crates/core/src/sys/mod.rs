@@ -6,6 +6,7 @@ mod capabilities;
 mod config_state;
 mod cors;
 mod counters;
+mod explain;
 mod external_keys;
 mod generate_root;
 mod ha_status;
@@ -76,6 +77,7 @@ impl Engine for System {
         tune::routes(r);
         remount::routes(r);
         policies::routes(r);
+        explain::routes(r);
         password_policies::routes(r);
         capabilities::routes(r);
         wrapping::routes(r);

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::identity::{delete_expired_codes, rotate_due_keys};
 use crate::layout::IDENTITY_MOUNT;
-use crate::tests::fixture::{ROOT, RequestOptions, TestResponse, TestServer};
+use crate::request::route::takes_authorization;
+use crate::tests::fixture::{ROOT, RequestOptions, TestResponse, TestServer, incoming};
 
 const CALLBACK: &str = "https://app.example/cb";
 const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
@@ -183,6 +184,109 @@ async fn oidc_code_once() {
     site.exchange(&kept, VERIFIER).await.ok();
     site.server.clock.advance(std::time::Duration::from_secs(1));
     assert_eq!(site.exchange(&late, VERIFIER).await.is(400).body["error"], "invalid_grant");
+}
+
+/// What is written while a referring record is written, too, is refused or comes after it.
+#[tokio::test]
+async fn a_key_in_use_is_not_deleted_or_shortened_at_the_same_time() {
+    let site = Site::new().await;
+    let server = &site.server;
+    for round in 0..8 {
+        let (role, key) = (format!("identity/oidc/role/r{round}"), format!("identity/oidc/key/k{round}"));
+        let client = format!("identity/oidc/client/c{round}");
+        let settings = json!({ "algorithm": "EdDSA", "rotation_period": 60, "verification_ttl": 120 });
+        let of_role = || json!({ "key": format!("k{round}"), "ttl": 120 });
+        let of_client = || json!({ "key": format!("k{round}"), "id_token_ttl": 120 });
+
+        for (path, body) in [(&role, of_role()), (&client, of_client())] {
+            server.post(&key, ROOT, settings.clone()).await.ok();
+            let (written, deleted) = tokio::join!(server.post(path, ROOT, body.clone()), server.delete(&key, ROOT));
+            assert_ne!(written.status == 204, deleted.status == 204, "{path}");
+            server.delete(path, ROOT).await.ok();
+
+            server.post(&key, ROOT, settings.clone()).await.ok();
+            let shorter = json!({ "verification_ttl": 100 });
+            let (written, changed) = tokio::join!(server.post(path, ROOT, body), server.post(&key, ROOT, shorter));
+            assert_ne!(written.status == 204, changed.status == 204, "{path}");
+            server.delete(path, ROOT).await.ok();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_scope_or_assignment_in_use_is_not_deleted_at_the_same_time() {
+    let site = Site::new().await;
+    let server = &site.server;
+    for (used, by, body) in [
+        ("scope/s", "provider/p", json!({ "scopes_supported": "s" })),
+        ("assignment/a", "client/c", json!({ "assignments": "a" })),
+    ] {
+        let (used, by) = (format!("identity/oidc/{used}"), format!("identity/oidc/{by}"));
+        server.post(&used, ROOT, json!({})).await.ok();
+        let (written, deleted) = tokio::join!(server.post(&by, ROOT, body), server.delete(&used, ROOT));
+        assert_ne!(written.status == 204, deleted.status == 204, "{used}");
+    }
+}
+
+#[tokio::test]
+async fn claims_that_cannot_be_set_use_up_the_code() {
+    let site = Site::new().await;
+    let server = &site.server;
+    server.post("identity/oidc/scope/s", ROOT, json!({ "template": "{ {{identity.entity.name}} : 1 }" })).await.ok();
+    let body = json!({ "allowed_client_ids": "*", "scopes_supported": "s" });
+    server.post("identity/oidc/provider/default", ROOT, body).await.ok();
+    let entity = format!("identity/entity/id/{}", site.entity);
+    server.post(&entity, ROOT, json!({ "name": "sub" })).await.ok();
+    let body = json!({
+        "scope": "openid s", "response_type": "code", "client_id": site.client_id, "redirect_uri": CALLBACK,
+        "code_challenge": CHALLENGE, "code_challenge_method": "S256",
+    });
+    let issued = server.post("identity/oidc/provider/default/authorize", &site.user, body).await.ok();
+    let code = issued.body["code"].as_str().unwrap();
+    let refused = site.exchange(code, VERIFIER).await.is(400);
+    assert_eq!(refused.body["error"], "invalid_request");
+    let text = refused.body["error_description"].as_str().unwrap();
+    assert!(text.starts_with("top level key \"sub\" not allowed"), "{text}");
+    server.post(&entity, ROOT, json!({ "name": "harmless" })).await.ok();
+    assert_eq!(site.exchange(code, VERIFIER).await.is(400).body["error"], "invalid_grant");
+}
+
+#[tokio::test]
+async fn only_token_and_userinfo_take_the_authorization_header() {
+    let site = Site::new().await;
+    let unsealed = site.server.unsealed();
+    let takes = |method: &str, path: &str| {
+        takes_authorization(&unsealed.engines.mounts, &incoming(method, path, RequestOptions::default()))
+    };
+    assert!(takes("POST", "identity/oidc/provider/default/token"));
+    assert!(takes("GET", "identity/oidc/provider/default/userinfo"));
+    for path in ["identity/oidc/provider/default/authorize", "identity/oidc/introspect", "secret/data/a", "none"] {
+        assert!(!takes("POST", path), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn codes_beyond_the_bound_and_pages_of_expired_ones_are_deleted() {
+    let site = Site::new().await;
+    let unsealed = site.server.unsealed();
+    let view = unsealed.engines.mounts.router().at(IDENTITY_MOUNT).unwrap().view.clone();
+    let page = keepfast_framework::Page::all();
+    let count = async |folder: &str| unsealed.barrier.begin_read().list(&view, folder, &page).await.unwrap().len();
+    let add = async |number: usize| {
+        let mut tx = unsealed.barrier.begin();
+        for at in 0..number {
+            tx.put(&view, &format!("oidc/code-of/{}/0000000001-{at}", site.entity), "{}".into());
+            tx.put(&view, &format!("oidc/code/{at}"), "{}".into());
+        }
+        tx.commit().await.unwrap();
+    };
+    add(40).await;
+    site.code().await;
+    assert_eq!((count("oidc/code/").await, count(&format!("oidc/code-of/{}/", site.entity)).await), (32, 32));
+    site.server.clock.advance(std::time::Duration::from_secs(301));
+    add(1001).await;
+    delete_expired_codes(&unsealed.barrier, &view, site.server.clock.now()).await.unwrap();
+    assert_eq!((count("oidc/code/").await, count("oidc/code-of/").await), (0, 0));
 }
 
 #[tokio::test]

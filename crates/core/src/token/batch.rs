@@ -16,8 +16,18 @@ use super::id::{BATCH, TokenKey};
 use super::record::{Authority, Origin, TokenExpiry, TokenRecord, UserinfoGrant};
 use crate::namespace::NamespaceId;
 
-const VERSION: u8 = 1;
-const CONTEXT: &[u8] = b"keepfast batch token";
+/// The first byte of the content of a batch token, with the context of its encryption.
+type Form = (u8, &'static [u8]);
+
+/// A batch token for any request.
+const ORDINARY: Form = (1, b"keepfast batch token");
+/// An access token of an OIDC provider. A version that does not know it would open it as an ordinary token with the
+/// policies of its entity, also with another first byte.
+const ACCESS: Form = (2, b"keepfast access token");
+
+fn form(is_access: bool) -> Form {
+    if is_access { ACCESS } else { ORDINARY }
+}
 
 /// Encrypts records into batch tokens and decrypts them.
 pub(crate) struct BatchCipher {
@@ -95,7 +105,8 @@ impl BatchCipher {
             parent: record.parent.clone(),
             userinfo: record.userinfo.clone(),
         })?;
-        let sealed = self.key.seal_after(&[VERSION], CONTEXT, &json);
+        let (version, context) = form(record.userinfo.is_some());
+        let sealed = self.key.seal_after(&[version], context, &json);
         Ok(SecretString::new(format!("{BATCH}{}", URL_SAFE_NO_PAD.encode(sealed))))
     }
 
@@ -103,11 +114,12 @@ impl BatchCipher {
     pub(crate) fn open(&self, token: &str) -> Option<TokenRecord> {
         let sealed = URL_SAFE_NO_PAD.decode(token.strip_prefix(BATCH)?).ok()?;
         let (version, sealed) = sealed.split_first()?;
-        if *version != VERSION {
+        let (_, context) = [ORDINARY, ACCESS].into_iter().find(|(known, _)| known == version)?;
+        let json = self.key.open(context, sealed).ok()?;
+        let found: BatchContent<'_> = serde_json::from_slice(&json).ok()?;
+        if *version != form(found.userinfo.is_some()).0 {
             return None;
         }
-        let json = self.key.open(CONTEXT, sealed).ok()?;
-        let found: BatchContent<'_> = serde_json::from_slice(&json).ok()?;
         let end = found.created.after(std::time::Duration::from_secs(found.ttl));
         Some(TokenRecord {
             // The nonce makes each text unique, so its hash can name the storage of the token.
@@ -139,5 +151,35 @@ impl BatchCipher {
             wrapping: false,
             userinfo: found.userinfo,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn sec_an_access_token_does_not_open_as_an_ordinary_token() {
+        let cipher = BatchCipher::new(&[7; 32]);
+        let sealed = |(version, context): Form, json: &Value| {
+            let sealed = cipher.key.seal_after(&[version], context, json.to_string().as_bytes());
+            format!("{BATCH}{}", URL_SAFE_NO_PAD.encode(sealed))
+        };
+        let ordinary = json!({ "p": ["x"], "a": "x", "d": "x", "c": Timestamp::from_unix(0), "t": 60, "e": "x" });
+        let mut access = ordinary.clone();
+        access["i"] = json!({ "p": "default", "c": "x" });
+        assert!(cipher.open(&sealed(ORDINARY, &ordinary)).unwrap().userinfo.is_none());
+        let record = cipher.open(&sealed(ACCESS, &access)).unwrap();
+        assert!(record.userinfo.is_some());
+        assert!(cipher.open(&sealed(ORDINARY, &access)).is_none(), "with the form that older versions open");
+        assert!(cipher.open(&sealed(ACCESS, &ordinary)).is_none());
+        let token = cipher.seal(&record).unwrap();
+        let mut bytes = URL_SAFE_NO_PAD.decode(token.expose().strip_prefix(BATCH).unwrap()).unwrap();
+        assert_eq!(bytes[0], 2, "an older version knows version 1 only");
+        bytes[0] = 1;
+        assert!(cipher.open(&format!("{BATCH}{}", URL_SAFE_NO_PAD.encode(&bytes))).is_none());
+        assert!(cipher.key.open(ORDINARY.1, &bytes[1..]).is_err(), "nor with another first byte");
     }
 }

@@ -14,7 +14,7 @@ use super::auth::call;
 use super::record::{FIRST_TOKEN_PATH, TokenExpiry, TokenRecord};
 use super::roles::{self, Role};
 use super::ttl::{self, RequestedTtls};
-use crate::identity::LoginIdentity;
+use crate::identity::{Entity, LoginIdentity};
 use crate::layout::TOKEN_MOUNT;
 use crate::mount::permit::RequestPermit;
 use crate::unsealed::Unsealed;
@@ -55,6 +55,7 @@ async fn renewed(
         return Err(Error::invalid("lease is not renewable"));
     }
     let increment = increment.map(Seconds::duration).unwrap_or_default();
+    working_entity(unsealed, tx, &record).await?;
     let role = role_of(cx, &record).await?;
     let permit = &call(cx)?.permit;
     let Renewal { requested, bounds, groups } = requested(unsealed, permit, &record, role.as_ref(), increment).await?;
@@ -63,7 +64,7 @@ async fn renewed(
     record.last_renewal = Some(now);
     let (tx, _) = cx.store();
     unsealed.access.tokens.extend(tx, key, &mut record, now.after(effective.ttl))?;
-    let identity_policies = regroup(unsealed, tx, &record, groups.as_deref()).await?;
+    let identity_policies = Box::pin(regroup(unsealed, tx, &record, groups.as_deref())).await?;
     let id = SecretString::new(id.unwrap_or("").to_owned());
     let auth = record.into_auth_block(id, ttl::shown(effective.ttl), identity_policies);
     Ok(Outcome::Auth(Box::new(auth)))
@@ -102,13 +103,35 @@ async fn regroup(
     groups: Option<&[String]>,
 ) -> Result<Vec<String>> {
     let identity = &unsealed.access.identity;
-    let Some(effective) = identity.effective(&record.entity_id).await? else { return Ok(Vec::new()) };
-    let Some((groups, accessor)) = groups.zip(record.origin.accessor.as_deref()) else {
-        return Ok(effective.sorted_policies());
+    let Some(entity) = working_entity(unsealed, tx, record).await? else { return Ok(Vec::new()) };
+    let regrouped = match groups.zip(record.origin.accessor.as_deref()) {
+        None => false,
+        Some((groups, accessor)) => {
+            identity.regroup(tx, &entity, (&record.alias, record.created), (accessor, groups)).await?
+        }
     };
-    let entity = effective.entity.id.clone();
-    let regrouped = identity.set_external_groups(tx, &entity, accessor, groups).await?;
-    identity.policies_of_login(tx, &LoginIdentity { entity, regrouped, ..LoginIdentity::default() }).await
+    identity.policies_of_login(tx, &LoginIdentity { entity: entity.id, regrouped, ..LoginIdentity::default() }).await
+}
+
+/// The entity of a token, as the transaction sees it; `None` for a token without one.
+///
+/// # Errors
+/// 400 when it is disabled or deleted: the token does not work, so it also ends when its TTL does.
+async fn working_entity(unsealed: &Unsealed, tx: &mut Tx, record: &TokenRecord) -> Result<Option<Entity>> {
+    if record.entity_id.is_empty() {
+        return Ok(None);
+    }
+    let identity = &unsealed.access.identity;
+    let mut found = identity.entity(tx, &record.entity_id).await?;
+    if found.is_none()
+        && let Some(merged) = identity.merged_into(tx, &record.entity_id).await?
+    {
+        found = identity.entity(tx, &merged).await?;
+    }
+    match found.filter(|entity| !entity.disabled) {
+        Some(entity) => Ok(Some(entity)),
+        None => Err(Error::invalid("the entity of the token is disabled or deleted")),
+    }
 }
 
 /// What decides a renewal.

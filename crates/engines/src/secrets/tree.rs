@@ -115,7 +115,7 @@ impl<'a> Tree<'a> {
     /// # Errors
     /// When storage fails.
     pub(crate) async fn usage(&self, cx: &mut Cx) -> Result<Vec<Gauge>> {
-        let mut pace = Throttle::new(cx.clock().clone());
+        let mut throttle = Throttle::new(cx.clock().clone());
         let mut count = 0_usize;
         let mut open = vec![(String::new(), Page::first(USAGE_PAGE))];
         while let Some((folder, page)) = open.pop() {
@@ -127,7 +127,7 @@ impl<'a> Tree<'a> {
             let (below, here): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| name.ends_with('/'));
             count += here.len();
             open.extend(below.into_iter().map(|name| (format!("{folder}{name}"), Page::first(USAGE_PAGE))));
-            pace.step().await;
+            throttle.step().await;
         }
         Ok(vec![Gauge { name: "secret.kv.count", value: count as f64, labels: Vec::new() }])
     }

@@ -76,7 +76,7 @@ pub(super) fn no_encryption() -> ExternalKeyError {
     ExternalKeyError::refused("the external key does not support encryption")
 }
 
-/// The refusal of a ciphertext. It says not which part is wrong.
+/// The refusal of a ciphertext. It does not state which part is wrong.
 pub(super) fn wrong_ciphertext() -> ExternalKeyError {
     ExternalKeyError::refused("the external key did not create this ciphertext, or not with this associated data")
 }

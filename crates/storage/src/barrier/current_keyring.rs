@@ -99,13 +99,13 @@ impl CurrentKeyring {
 
     /// Switches to the keyring of this stored record. A record that neither the current root key nor an expected one
     /// decrypts was written by another node under another root key: the keys are then dropped.
-    pub(super) fn follow(&self, record: &[u8]) {
+    pub(super) fn switch_to(&self, record: &[u8]) {
         self.switch(&mut self.coming.lock(), record);
     }
 
-    /// As [`follow`](Self::follow), for a record that was read after the stored form of the current keyring was
+    /// As [`switch_to`](Self::switch_to), for a record that was read after the stored form of the current keyring was
     /// `before`. Ignores it when the keyring has changed since: the watcher may have switched to a newer record.
-    pub(super) fn follow_read(&self, before: Digest, record: &[u8]) {
+    pub(super) fn switch_to_read(&self, before: Digest, record: &[u8]) {
         let mut coming = self.coming.lock();
         if self.keyring.load().stored() == before {
             self.switch(&mut coming, record);
@@ -185,7 +185,7 @@ impl Watch for CurrentKeyring {
             if let Write::Put { key, value } = write
                 && key.as_str() == KEYRING
             {
-                self.follow(value);
+                self.switch_to(value);
             }
         }
     }

@@ -256,9 +256,9 @@ impl Barrier {
         self.keyring.forget(name);
     }
 
-    /// Encrypts the keyring under another root key. `seal`, if present, replaces the [`SealRecord`], and writes the record
-    /// that belongs to the change, in the same commit, so that at every moment exactly one of the old and the new root key decrypts the storage. When another node
-    /// changed the keyring in the meantime, the changed keyring is encrypted.
+    /// Encrypts the keyring under another root key. `seal`, if present, replaces the [`SealRecord`] and writes the record
+    /// that belongs to the change. It is one commit, so that at every moment exactly one of the two root keys decrypts
+    /// the storage. When another node has changed the keyring in the meantime, the changed keyring is encrypted.
     ///
     /// # Errors
     /// [`StorageError::Conflict`] when the [`SealRecord`] has changed, [`StorageError::Closed`],
@@ -368,7 +368,7 @@ impl Barrier {
     async fn refresh(&self) -> Result<(), StorageError> {
         let before = self.keyring.load().stored();
         let record = self.backend.get(&Key::new(KEYRING)?).await?.ok_or_else(|| damaged(KEYRING))?;
-        self.keyring.follow_read(before, &record);
+        self.keyring.switch_to_read(before, &record);
         if self.is_closed() { Err(StorageError::Closed) } else { Ok(()) }
     }
 

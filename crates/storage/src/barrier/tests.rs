@@ -127,7 +127,7 @@ async fn a_keyring_read_before_a_rotation_does_not_replace_the_new_one() {
     let (backend, _, barrier) = created().await;
     let (before, old) = (barrier.keyring.load().stored(), raw(&backend, KEYRING).await);
     barrier.rotate(1).await.unwrap();
-    barrier.keyring.follow_read(before, &old);
+    barrier.keyring.switch_to_read(before, &old);
     assert_eq!(barrier.key_status().unwrap().term, 2);
 }
 

@@ -49,7 +49,7 @@ pub(crate) struct Applier {
 
 /// The result of applying an entry. It is the same on each replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Decision {
     /// The entry has taken effect.
     Passed,
     /// A read of the batch no longer held, or a restore has begun before it: the entry has changed nothing.
@@ -127,16 +127,16 @@ impl Applier {
     ///
     /// # Errors
     /// Those of the state; [`StorageError::Corrupt`] for an entry that is not the next one or cannot be decoded.
-    pub(crate) fn apply(&self, entries: Vec<Entry>) -> Result<Vec<Verdict>, StorageError> {
+    pub(crate) fn apply(&self, entries: Vec<Entry>) -> Result<Vec<Decision>, StorageError> {
         let state = self.state();
         let change = state.begin()?;
-        let mut verdicts = Vec::with_capacity(entries.len());
+        let mut decisions = Vec::with_capacity(entries.len());
         let mut notices = Vec::new();
         let mut group = Group::begin(&state, &change)?;
         for entry in entries {
             let index = Index(entry.id.index);
-            let (verdict, change) = group.entry(entry)?;
-            verdicts.push(verdict);
+            let (decision, change) = group.entry(entry)?;
+            decisions.push(decision);
             notices.extend(change.map(|change| (index, change)));
         }
         let position = group.end()?;
@@ -145,10 +145,10 @@ impl Applier {
             // In one thread nothing else runs between the two: the watchers receive the group before the next one.
             self.notify(&std::mem::replace(&mut *self.late.lock(), notices));
             self.publish(change, position, |_| {})?;
-            return Ok(verdicts);
+            return Ok(decisions);
         }
         self.publish(change, position, |applier| applier.notify(&notices))?;
-        Ok(verdicts)
+        Ok(decisions)
     }
 
     fn notify(&self, notices: &[(Index, Notice)]) {
@@ -180,10 +180,10 @@ impl Applier {
             let mut entries = log.entries(next..last + 1, REPLAY_BYTES)?;
             let list = entries.iter().position(|entry| entry.kind() == Ok(Kind::Members));
             entries.truncate(list.map_or(entries.len(), |at| at + 1));
-            let verdicts = self.apply(entries)?;
+            let decisions = self.apply(entries)?;
             let members = self.state().members()?;
             // A node that never was in a cluster logs only batches that pass.
-            if matches!(upto, Upto::Last) && members.is_none() && verdicts.contains(&Verdict::Conflict) {
+            if matches!(upto, Upto::Last) && members.is_none() && decisions.contains(&Decision::Conflict) {
                 let last = next - 1;
                 return Err(StorageError::corrupt(format!("a batch after entry {last} of the log does not apply")));
             }
@@ -226,20 +226,20 @@ impl<'c> Group<'c> {
     }
 
     /// Applies an entry. Also returns what the watchers receive.
-    pub(crate) fn entry(&mut self, entry: Entry) -> Result<(Verdict, Option<Notice>), StorageError> {
+    pub(crate) fn entry(&mut self, entry: Entry) -> Result<(Decision, Option<Notice>), StorageError> {
         let (id, body) = (entry.id, entry.body());
         if id.index != self.position.id.index + 1 {
             let last = self.position.id.index;
             return Err(StorageError::corrupt(format!("entry {} after entry {last}", id.index)));
         }
         let kind = entry.kind().map_err(|error| StorageError::corrupt(format!("entry {}: {error}", id.index)))?;
-        let verdict = match kind {
-            Kind::Blank => Verdict::Passed,
+        let decision = match kind {
+            Kind::Blank => Decision::Passed,
             Kind::Batch => return self.batch(id, Batch::decode(body)?),
             Kind::Members => {
                 let list = Payload::decode_list(&body).map_err(|error| StorageError::corrupt(error.to_string()))?;
                 self.change.set_members(id.index, &list)?;
-                Verdict::Passed
+                Decision::Passed
             }
             Kind::RestoreBegin => restore::begin(self.change, &body)?,
             Kind::RestorePart => restore::part(self.change, &body)?,
@@ -247,19 +247,19 @@ impl<'c> Group<'c> {
             Kind::RestoreAbort => restore::abort(self.change)?,
         };
         self.position.id = id;
-        let is_replaced = kind == Kind::RestoreEnd && verdict == Verdict::Passed;
-        Ok((verdict, is_replaced.then_some(Notice::Replaced)))
+        let is_replaced = kind == Kind::RestoreEnd && decision == Decision::Passed;
+        Ok((decision, is_replaced.then_some(Notice::Replaced)))
     }
 
-    fn batch(&mut self, id: LogId, batch: Batch) -> Result<(Verdict, Option<Notice>), StorageError> {
+    fn batch(&mut self, id: LogId, batch: Batch) -> Result<(Decision, Option<Notice>), StorageError> {
         if self.holds(&batch.reads)? || planted!(ReadsDropped) {
             self.write(id, &batch.writes)?;
-            return Ok((Verdict::Passed, Some(Notice::Writes(batch.writes))));
+            return Ok((Decision::Passed, Some(Notice::Writes(batch.writes))));
         }
         // The values were encrypted although they are not stored.
         self.count(&batch.writes);
         self.position.id = id;
-        Ok((Verdict::Conflict, None))
+        Ok((Decision::Conflict, None))
     }
 
     /// Counts the encryptions of an entry.

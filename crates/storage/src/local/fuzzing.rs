@@ -36,7 +36,7 @@ pub struct OpenedLog {
 pub fn open_log(script: Bytes) -> Option<[OpenedLog; 3]> {
     let disk = Arc::new(MemoryDisk::default());
     write_segments(&disk, script);
-    let open = || SegmentedLog::open(Segments { disk: disk.clone(), bytes: 1 << 20 }, FOUNDING).ok();
+    let open = || SegmentedLog::open(Segments { disk: disk.clone(), bytes: 1 << 20, ahead: 64 }, FOUNDING).ok();
     let first = shown(&open()?);
     let mut log = open()?;
     let second = shown(&log);

@@ -195,7 +195,7 @@ impl LocalBackend {
         if layout.joining && state.members()?.is_some() {
             layout.complete(&*disk)?;
         }
-        let segments = Segments { disk: disk.clone(), bytes: options.flush_bytes };
+        let segments = Segments::of(&disk, options.flush_bytes);
         let mut log = SegmentedLog::open(segments, state.position().id)?;
         let applier = Arc::new(Applier::new(state));
         let is_lone = replay(&applier, &log, &layout)?;

@@ -58,7 +58,7 @@ pub(super) fn run(disk: &Arc<dyn Disk>, layout: &mut Layout, options: &LocalOpti
         return Ok(());
     }
     let state = State::open(&**disk, options.cache_bytes, false)?;
-    let segments = Segments { disk: disk.clone(), bytes: options.flush_bytes };
+    let segments = Segments::of(disk, options.flush_bytes);
     let mut log = SegmentedLog::open(segments, state.position().id)?;
     if let Some(text) = text {
         let list = recovered(&text, layout, &known(&state, &log.reader())?)?;

@@ -15,7 +15,7 @@ use keepfast_crypto::hash::sha256;
 use redb::{ReadableTable, TableDefinition};
 
 use super::{
-    apply::Verdict,
+    apply::Decision,
     state::{Change, Records, state_error},
 };
 use crate::batch::{take_key, take_text};
@@ -29,34 +29,34 @@ const DIGEST: u32 = 0;
 struct Staged<'c>(redb::Table<'c, u32, &'static [u8]>);
 
 /// Begins a restore; drops an earlier one.
-pub(super) fn begin(change: &Change, description: &[u8]) -> Result<Verdict, StorageError> {
+pub(super) fn begin(change: &Change, description: &[u8]) -> Result<Decision, StorageError> {
     let mut staged = Staged::open(change)?;
     staged.clear()?;
     staged.put(DIGEST, &sha256(description))?;
     change.set_restoring(true);
-    Ok(Verdict::Passed)
+    Ok(Decision::Passed)
 }
 
 /// Stages a part.
-pub(super) fn part(change: &Change, body: &Bytes) -> Result<Verdict, StorageError> {
+pub(super) fn part(change: &Change, body: &Bytes) -> Result<Decision, StorageError> {
     let mut staged = Staged::open(change)?;
     let number = body.clone().try_get_u32_le().ok();
     match (staged.last()?, staged.digest()?) {
         (Some(last), Some(digest)) if number == last.checked_add(1) && records(body).is_some() => {
             staged.put(last + 1, body)?;
             staged.put(DIGEST, &sha256(&[&digest[..], body].concat()))?;
-            Ok(Verdict::Passed)
+            Ok(Decision::Passed)
         }
-        _ => Ok(Verdict::Refused),
+        _ => Ok(Decision::Refused),
     }
 }
 
 /// Replaces all records by the staged ones.
-pub(super) fn end(change: &Change, digest: &[u8], records_now: &mut Records<'_>) -> Result<Verdict, StorageError> {
+pub(super) fn end(change: &Change, digest: &[u8], records_now: &mut Records<'_>) -> Result<Decision, StorageError> {
     let mut staged = Staged::open(change)?;
-    let (Some(last), Some(expected)) = (staged.last()?, staged.digest()?) else { return Ok(Verdict::Refused) };
+    let (Some(last), Some(expected)) = (staged.last()?, staged.digest()?) else { return Ok(Decision::Refused) };
     if expected != digest {
-        return Ok(Verdict::Refused);
+        return Ok(Decision::Refused);
     }
     records_now.clear()?;
     for number in 1..=last {
@@ -67,14 +67,14 @@ pub(super) fn end(change: &Change, digest: &[u8], records_now: &mut Records<'_>)
     }
     staged.clear()?;
     change.set_restoring(false);
-    Ok(Verdict::Passed)
+    Ok(Decision::Passed)
 }
 
 /// Drops the staged parts.
-pub(super) fn abort(change: &Change) -> Result<Verdict, StorageError> {
+pub(super) fn abort(change: &Change) -> Result<Decision, StorageError> {
     Staged::open(change)?.clear()?;
     change.set_restoring(false);
-    Ok(Verdict::Passed)
+    Ok(Decision::Passed)
 }
 
 impl<'c> Staged<'c> {

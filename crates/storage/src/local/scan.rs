@@ -69,10 +69,13 @@ impl SegmentReader {
             self.offset += (F::LENGTH + payload.len()) as u64;
             return Ok(Some((head, payload)));
         }
-        if !self.is_last || self.is_readable_behind::<F>(salt, length)? {
+        let rest = self.read(self.offset, (length - self.offset) as usize)?;
+        if !self.is_last || self.is_readable_in::<F>(salt, &rest, length)? {
             return Err(self.damaged(self.offset));
         }
-        tracing::warn!(segment = self.name, offset = self.offset, "the log ends in a torn write, which is ignored");
+        if rest.iter().any(|byte| *byte != 0) {
+            tracing::warn!(segment = self.name, offset = self.offset, "the log ends in a torn write, which is ignored");
+        }
         Ok(None)
     }
 
@@ -91,9 +94,9 @@ impl SegmentReader {
         Ok(head.fits(salt, &payload).then(|| (head, payload.into())))
     }
 
-    /// Whether a whole frame follows after the current offset: the bytes here are then damaged and not a torn end.
-    fn is_readable_behind<F: FrameForm>(&self, salt: u32, length: u64) -> Result<bool, StorageError> {
-        let rest = self.read(self.offset, (length - self.offset) as usize)?;
+    /// Whether a whole frame follows in the rest of the file, after the current offset: the bytes here are then damaged
+    /// and not a torn end.
+    fn is_readable_in<F: FrameForm>(&self, salt: u32, rest: &[u8], length: u64) -> Result<bool, StorageError> {
         for place in 1..rest.len().saturating_sub(F::LENGTH - 1) {
             let is_head = F::decode(salt, &rest[place..place + F::LENGTH]).is_some();
             if is_head && self.frame_at::<F>(salt, self.offset + place as u64, length)?.is_some() {

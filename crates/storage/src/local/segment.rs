@@ -10,7 +10,7 @@
 //! Numbers are little-endian; `crc` is CRC-32 (IEEE) that begins with the salt. The salt is random, so that a client
 //! that chooses stored paths cannot forge a frame. One write and one sync make one frame durable: only the last frame
 //! of a log can be torn, and damage before a readable frame is corruption. Damage of the last frame after its sync cannot
-//! be told from a torn write.
+//! be told from a torn write. The last segment may end in zeros, over which the next frames are written.
 //!
 //! A frame with entries replaces all earlier entries from `first` on: a log is truncated by an append. A frame without
 //! entries has the next index. Every frame has the hard state, and so has the header of a segment, because the segments
@@ -164,6 +164,12 @@ impl Frame {
         head.put_u32_le(payload_crc);
         let head_crc = crc(salt, &self.bytes[..FRAME - 4]);
         self.bytes[FRAME - 4..FRAME].copy_from_slice(&head_crc.to_le_bytes());
+        &self.bytes
+    }
+
+    /// The bytes of a complete frame, and zeros.
+    pub(crate) fn followed_by(&mut self, zeros: u64) -> &[u8] {
+        self.bytes.resize(self.bytes.len() + zeros as usize, 0);
         &self.bytes
     }
 }

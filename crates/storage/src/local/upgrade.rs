@@ -32,7 +32,7 @@ pub(crate) fn run(disk: &Arc<dyn Disk>, layout: &mut Layout, options: &LocalOpti
     state.commit_v1(change, last)?;
     state.flush()?;
     let base = state.position().id;
-    let segments = Segments { disk: disk.clone(), bytes: options.flush_bytes };
+    let segments = Segments::of(disk, options.flush_bytes);
     drop(SegmentedLog::create(segments, base, HardState::lone(base))?);
     layout.upgrade(&**disk)?;
     tracing::info!(last, "the data directory was upgraded to format 2, which earlier programs do not read");
@@ -50,7 +50,7 @@ pub(crate) fn revert(disk: &Arc<dyn Disk>) -> Result<(), StorageError> {
     }
     let options = LocalOptions::default();
     let state = State::open(&**disk, options.cache_bytes, options.verify)?;
-    let log = SegmentedLog::open(Segments { disk: disk.clone(), bytes: options.flush_bytes }, state.position().id)?;
+    let log = SegmentedLog::open(Segments::of(disk, options.flush_bytes), state.position().id)?;
     let is_member = |state: &State| -> Result<(), StorageError> {
         match layout.joining || layout.removed || state.members()?.is_some() {
             true => Err(StorageError::Layout("it belongs to a member of a cluster".into())),

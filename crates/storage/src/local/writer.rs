@@ -17,7 +17,7 @@ use std::{
 use keepfast_consensus::{Change as MembersChange, Payload};
 
 use super::{
-    apply::{Applier, Group, Notice, Verdict},
+    apply::{Applier, Decision, Group, Notice},
     entry::{Entry, FOUNDING, HardState},
     log::{AppendError, Keep, Log, ReadLog},
     segment::Frame,
@@ -278,13 +278,13 @@ impl<L: Log> Writer<L> {
                 Proposal::Batch(batch) => batch,
                 Proposal::Payload(payload, puts) if has_room || !*puts => {
                     let id = self.frame.push(self.hard.vote.term, payload);
-                    let (verdict, notice) = group.entry(Entry { id, payload: payload.clone() })?;
+                    let (decision, notice) = group.entry(Entry { id, payload: payload.clone() })?;
                     last = id.index;
                     if matches!(notice, Some(Notice::Replaced)) {
                         *replaced = Some(Index(last));
                     }
-                    results.push(match verdict {
-                        Verdict::Passed => Ok(Index(last)),
+                    results.push(match decision {
+                        Decision::Passed => Ok(Index(last)),
                         _ => Err(StorageError::corrupt("an entry of the restore does not fit")),
                     });
                     continue;

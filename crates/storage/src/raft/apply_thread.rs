@@ -19,7 +19,7 @@ use super::{
 use crate::{
     Incarnation, Index, NodeId, StorageError,
     local::{
-        apply::{Applier, Verdict},
+        apply::{Applier, Decision},
         disk::Disk,
         open_layout::OpenLayout,
         state::State,
@@ -186,12 +186,12 @@ impl ApplyThread {
         let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Ok(()) };
         let (first, index) = (first.id.index, last.id.index);
         let is_plain = entries.iter().all(|entry| entry.kind() == Ok(Kind::Batch));
-        let verdicts = match self.applier.stopped() {
+        let decisions = match self.applier.stopped() {
             Some(error) => Err(error),
             None => self.applier.apply(entries),
         };
-        let verdicts = match verdicts {
-            Ok(verdicts) => verdicts,
+        let decisions = match decisions {
+            Ok(decisions) => decisions,
             Err(error) => {
                 // They are committed: without room for the state they take effect at the next start.
                 let outcome = if matches!(error, StorageError::Full) { StorageError::Unknown } else { error.clone() };
@@ -206,11 +206,11 @@ impl ApplyThread {
             let _ = self.events.send(Event::Applied);
         }
         for (index, reply) in waiting {
-            let verdict = index.checked_sub(first).and_then(|at| verdicts.get(usize::try_from(at).ok()?));
-            let _ = reply.send(match verdict {
-                Some(Verdict::Passed) => Ok(Index(index)),
-                Some(Verdict::Conflict) => Err(StorageError::Conflict),
-                Some(Verdict::Refused) => Err(StorageError::corrupt("an entry of the restore does not fit")),
+            let decision = index.checked_sub(first).and_then(|at| decisions.get(usize::try_from(at).ok()?));
+            let _ = reply.send(match decision {
+                Some(Decision::Passed) => Ok(Index(index)),
+                Some(Decision::Conflict) => Err(StorageError::Conflict),
+                Some(Decision::Refused) => Err(StorageError::corrupt("an entry of the restore does not fit")),
                 None => Err(StorageError::Unknown),
             });
         }

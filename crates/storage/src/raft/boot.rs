@@ -156,7 +156,7 @@ mod tests {
         let addresses = Addresses { api_addr: String::new(), cluster_addr: String::new(), version: String::new() };
         let own = Member { id: RaftId(7), ..member(&layout.origin(), &addresses, &LocalOptions::default()) };
         layout.joined = Payload::Members(vec![own]).encode()[1..].to_vec();
-        let log = SegmentedLog::open(Segments { disk: Arc::new(disk), bytes: 1 << 20 }, FOUNDING).unwrap();
+        let log = SegmentedLog::open(Segments { disk: Arc::new(disk), bytes: 1 << 20, ahead: 0 }, FOUNDING).unwrap();
         let boot = joining(&layout, &log.reader()).unwrap();
         assert_eq!((boot.id, boot.vote, boot.before), (RaftId(7), Default::default(), LogId::default()));
     }
@@ -169,7 +169,8 @@ mod tests {
         let addresses = Addresses { api_addr: String::new(), cluster_addr: String::new(), version: String::new() };
         let own = member(&layout.origin(), &addresses, &LocalOptions::default());
         let state = State::open(&disk, 1 << 20, false).unwrap();
-        let mut log = SegmentedLog::open(Segments { disk: Arc::new(disk.clone()), bytes: 1 << 30 }, FOUNDING).unwrap();
+        let mut log =
+            SegmentedLog::open(Segments { disk: Arc::new(disk.clone()), bytes: 1 << 30, ahead: 0 }, FOUNDING).unwrap();
         let payload = Bytes::from(vec![Kind::Batch as u8; 4 << 20]);
         let mut frame = Frame::new();
         for index in 2..=11 {

@@ -1,6 +1,6 @@
 //! Faults of nodes, disks, clocks and links.
 
-use keepfast_consensus::Chance;
+use keepfast_consensus::{Chance, sim::Links};
 
 use super::{
     node::Damage,
@@ -82,10 +82,7 @@ impl World {
         } else {
             node.disk.lose_power();
         }
-        for peer in 0..self.nodes.len() {
-            self.network.reset(victim, peer);
-            self.network.reset(peer, victim);
-        }
+        self.network.links.reset_all(victim);
         let run = self.nodes[victim].run;
         self.after(down, Event::Start { node: victim, run });
     }
@@ -94,29 +91,15 @@ impl World {
     fn cut(&mut self, victim: usize) {
         let until = self.time + self.rng.range(50_000, 4_000_000);
         let other = self.rng.below(self.nodes.len() as u64) as usize;
-        let kind = self.rng.below(5);
-        for peer in 0..self.nodes.len() {
-            let (is_in, is_out) = match kind {
-                0 => (peer == other, false),
-                1 => (peer == other, peer == other),
-                2 => (true, false),
-                3 => (false, true),
-                _ => (true, true),
-            };
-            if is_in {
-                self.network.cut(peer, victim, until);
-            }
-            if is_out {
-                self.network.cut(victim, peer, until);
-            }
-        }
+        let kind = self.rng.below(Links::CUTS);
+        self.network.links.cut_some(kind, victim, other, until);
     }
 
     fn reset(&mut self, victim: usize) {
         let other = self.rng.below(self.nodes.len() as u64) as usize;
-        self.network.reset(victim, other);
+        self.network.links.reset(victim, other);
         if self.rng.hits(5000) {
-            self.network.reset(other, victim);
+            self.network.links.reset(other, victim);
         }
     }
 

@@ -1,33 +1,22 @@
 //! Links between nodes. Packets of one connection arrive in order; what an older connection still brings is dropped.
 
-use keepfast_consensus::{Chance, sim::Rng};
+use keepfast_consensus::{
+    Chance,
+    sim::{Links, Rng},
+};
 
 use super::weather::Weather;
 
-/// One direction between two nodes.
-#[derive(Clone, Copy, Default)]
-struct Link {
-    generation: u32,
-    /// When the last packet of this generation arrives.
-    busy_until: u64,
-    cut_until: u64,
-}
-
 /// All links.
 pub(super) struct Network {
-    links: Vec<Link>,
-    nodes: usize,
+    pub(super) links: Links,
     /// Packets that were lost.
     pub(super) lost: u64,
 }
 
 impl Network {
     pub(super) fn new(nodes: usize) -> Self {
-        Self { links: vec![Link::default(); nodes * nodes], nodes, lost: 0 }
-    }
-
-    fn link(&mut self, from: usize, to: usize) -> &mut Link {
-        &mut self.links[from * self.nodes + to]
+        Self { links: Links::new(nodes), lost: 0 }
     }
 
     /// When a packet that is sent now arrives, and the generation of its connection; `None` when it is lost.
@@ -37,7 +26,7 @@ impl Network {
             delay += rng.below(w.latest);
         }
         let is_lost = rng.hits(w.lost);
-        let link = self.link(from, to);
+        let link = self.links.link(from, to);
         if is_lost || now < link.cut_until {
             self.lost += 1;
             return None;
@@ -48,26 +37,8 @@ impl Network {
 
     /// Whether the receiver takes a packet of this generation.
     pub(super) fn receives(&mut self, from: usize, to: usize, generation: u32) -> bool {
-        let is_current = self.link(from, to).generation == generation;
+        let is_current = self.links.link(from, to).generation == generation;
         self.lost += u64::from(!is_current);
         is_current
-    }
-
-    /// A new connection.
-    pub(super) fn reset(&mut self, from: usize, to: usize) {
-        let link = self.link(from, to);
-        link.generation += 1;
-        link.busy_until = 0;
-    }
-
-    /// Nothing passes from one node to the other.
-    pub(super) fn cut(&mut self, from: usize, to: usize, until: u64) {
-        let link = self.link(from, to);
-        link.cut_until = link.cut_until.max(until);
-        link.generation += 1;
-    }
-
-    pub(super) fn heal(&mut self) {
-        self.links.iter_mut().for_each(|link| link.cut_until = 0);
     }
 }

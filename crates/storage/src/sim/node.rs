@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::{
     runtime::{Builder, Runtime},
     task::yield_now,
+    time::advance,
 };
 
 use super::{clock::Clock, phase::Phase, port::Port, world::Event};
@@ -259,16 +260,36 @@ impl Process {
     pub(super) fn run_until(&mut self, now: u64) {
         let passed = now.saturating_sub(self.now);
         self.now = self.now.max(now);
-        self.runtime.block_on(async {
-            if passed > 0 {
-                tokio::time::advance(Duration::from_micros(passed)).await;
-            }
-            // The first one ends when no task is ready; timers may then have made some ready.
-            yield_now().await;
-            yield_now().await;
-        });
+        self.advance(Duration::from_micros(passed));
         while self.poll() | self.phase.write() {
+            self.run_spawned();
+        }
+    }
+
+    /// Advances the clock of the runtime, which wakes the tasks whose timers are due. Without tasks there are no timers,
+    /// and the runtime, which costs more than most turns, does not run.
+    fn advance(&mut self, passed: Duration) {
+        if self.has_tasks() || self.has_spawned() {
+            if !passed.is_zero() {
+                self.runtime.block_on(advance(passed));
+            }
+            self.run_spawned();
+        } else {
+            let _context = self.runtime.enter();
+            let _ = pin!(advance(passed)).poll(&mut Context::from_waker(Waker::noop()));
+        }
+    }
+
+    /// Whether the code of a server has spawned tasks of `tokio`.
+    fn has_spawned(&self) -> bool {
+        self.runtime.metrics().num_alive_tasks() > 0
+    }
+
+    /// Runs the tasks that the code of a server has spawned.
+    fn run_spawned(&self) {
+        if self.has_spawned() {
             self.runtime.block_on(async {
+                // The first one ends when no task is ready; timers may then have made some ready.
                 yield_now().await;
                 yield_now().await;
             });

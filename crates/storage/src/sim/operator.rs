@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// How long an operation may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A snapshot that ends too early, after a time.
 struct Cut(Duration);
@@ -213,7 +213,7 @@ impl World {
         self.with(leader, |process| {
             let Some(consensus) = process.consensus() else { return };
             let future = act(consensus, process.open_barrier());
-            process.spawn(Work::Operate, async move { timeout(PATIENCE, future).await.unwrap_or(Done::Nothing) });
+            process.spawn(Work::Operate, async move { timeout(TIMEOUT, future).await.unwrap_or(Done::Nothing) });
         });
         self.wake(leader);
     }

@@ -1,15 +1,14 @@
 //! The loop of events.
 
 use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     hash::Hasher,
     sync::Arc,
 };
 
 use keepfast_consensus::{
     Chance,
-    sim::{Rng, Trace},
+    sim::{Rng, Schedule, Trace},
 };
 use keepfast_crypto::random;
 use parking_lot::Mutex;
@@ -98,29 +97,6 @@ pub(super) enum Event {
     Quiet,
 }
 
-struct Scheduled {
-    time: u64,
-    order: u64,
-    event: Event,
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        self.order == other.order
-    }
-}
-impl Eq for Scheduled {}
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.time, self.order).cmp(&(other.time, other.order))
-    }
-}
-
 /// What the simulation is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -141,9 +117,8 @@ pub(super) struct World {
     pub(super) stage: Stage,
     pub(super) rng: Rng,
     pub(super) time: u64,
-    order: u64,
     end: u64,
-    queue: BinaryHeap<Reverse<Scheduled>>,
+    schedule: Schedule<Event>,
     pub(super) nodes: Vec<Node>,
     pub(super) network: Network,
     pub(super) oracle: Arc<Mutex<Oracle>>,
@@ -194,9 +169,8 @@ impl World {
             stage: Stage::Forming,
             rng,
             time: 0,
-            order: 0,
             end: FORMS_WITHIN,
-            queue: BinaryHeap::new(),
+            schedule: Schedule::default(),
             nodes,
             entries: BTreeMap::new(),
             served: vec![[0, 0]; count],
@@ -214,8 +188,7 @@ impl World {
     }
 
     pub(super) fn at(&mut self, time: u64, event: Event) {
-        self.order += 1;
-        self.queue.push(Reverse(Scheduled { time: time.max(self.time), order: self.order, event }));
+        self.schedule.add(time.max(self.time), event);
     }
 
     pub(super) fn after(&mut self, delay: u64, event: Event) {
@@ -224,7 +197,7 @@ impl World {
 
     /// Runs to the end or to the first broken rule.
     pub(super) fn run(mut self) -> Report {
-        while let Some(Reverse(Scheduled { time, event, .. })) = self.queue.pop() {
+        while let Some((time, event)) = self.schedule.pop() {
             if time > self.end || self.broken.is_some() {
                 break;
             }
@@ -487,7 +460,7 @@ impl World {
     fn make_peace(&mut self) {
         self.stage = Stage::Peace;
         self.weather.calm();
-        self.network.heal();
+        self.network.links.heal();
         self.served.iter_mut().for_each(|served| *served = [0, 0]);
         for number in 0..self.nodes.len() {
             let node = &mut self.nodes[number];

@@ -39,7 +39,8 @@ fn run(cx: &Cx) -> Outcome {
     Ok(0)
 }
 
-fn source(path: &str) -> Result<String, CommandError> {
+/// The text of a policy file, or of stdin when the path is -.
+pub(super) fn source(path: &str) -> Result<String, CommandError> {
     let mut text = String::new();
     let read =
         if path == "-" { io::stdin().read_to_string(&mut text).map(|_| text) } else { std::fs::read_to_string(path) };

@@ -33,7 +33,7 @@ pub(super) fn routes(r: &mut Routes<IdentityEngine>) {
     r.path("entity/id/", LIST).list(list_ids);
     r.path("entity/id/{id}", ENTITY).names_only().read(read_by_id).update(write).delete(delete_by_id);
     r.path("entity/name/", LIST).list(list_names);
-    r.path("entity/name/{name...}", ENTITY).read(read_by_name).update(write).delete(delete_by_name);
+    r.path("entity/name/{name...}", ENTITY).read(read_by_name).update(write_by_name).delete(delete_by_name);
     r.path("entity/batch-delete", BATCH).update(delete_all);
 }
 
@@ -57,6 +57,18 @@ struct Created<'a> {
     aliases: Option<()>,
     id: &'a str,
     name: &'a str,
+}
+
+async fn write_by_name(engine: &IdentityEngine, cx: &mut Cx, req: Write) -> Result<Outcome> {
+    // The path names the entity, and policies of callers name paths: an id must not lead to another one.
+    if let Some(id) = named(req.id.clone()) {
+        let identity = identity(cx)?;
+        let of_path = identity.id_of_name(cx.store().0, req.name.as_deref().unwrap_or_default()).await?;
+        if of_path != Some(id) {
+            return Err(Error::invalid("the id is not that of the entity with this name"));
+        }
+    }
+    write(engine, cx, Write { id: None, ..req }).await
 }
 
 async fn write(_: &IdentityEngine, cx: &mut Cx, req: Write) -> Result<Outcome> {

@@ -27,6 +27,9 @@ const WRITE: Help = Help {
 const GROUP: Help = Help { synopsis: "Reads, changes and deletes a group.", description: "" };
 const LIST: Help = Help { synopsis: "Lists the groups.", description: "" };
 
+/// The maximum number of memberships that a list counts.
+const MOST_COUNTED: usize = 100_000;
+
 pub(super) fn routes(r: &mut Routes<IdentityEngine>) {
     r.path("group", WRITE).update(write);
     r.path("group/id/", LIST).list(list_ids);
@@ -149,16 +152,17 @@ async fn set_member_groups(identity: &Identity, tx: &mut Tx, group: &Group, want
     }
     let current: BTreeSet<String> =
         membership::members(tx, &identity.view, Member::Group, &group.id).await?.into_iter().collect();
-    for id in wanted.difference(&current) {
-        if *id == group.id {
+    let added: Vec<&String> = wanted.difference(&current).collect();
+    for id in &added {
+        if **id == group.id {
             let text = format!("member group ID {} is same as the ID of the group", Quoted(id));
             return Err(Error::invalid(text));
         }
         if identity.group(tx, id).await?.is_none() {
             return Err(Error::invalid(format!("invalid member group ID {}", Quoted(id))));
         }
-        membership::check_nesting(tx, &identity.view, &group.id, id).await?;
     }
+    membership::check_nesting(tx, &identity.view, &group.id, &added).await?;
     membership::replace(tx, &identity.view, Member::Group, &group.id, wanted).await
 }
 
@@ -205,11 +209,11 @@ async fn delete(cx: &mut Cx, group: Option<Group>) -> Result<()> {
 async fn list_ids(_: &IdentityEngine, cx: &mut Cx, req: Paged) -> Result<Keys> {
     let identity = identity(cx)?;
     let ids = checked_length(GROUPS.list(cx, "", &page_of(req)).await?)?;
-    let mut info = BTreeMap::new();
+    let (mut info, mut left) = (BTreeMap::new(), MOST_COUNTED);
     for id in ids {
         let (tx, _) = cx.store();
         if let Some(group) = identity.group(tx, &id).await? {
-            info.insert(id, ListedGroup::read(&identity, tx, &group).await?);
+            info.insert(id, ListedGroup::read(&identity, tx, &group, &mut left).await?);
         }
     }
     Keys::with_info(info.keys().cloned().collect(), &info)

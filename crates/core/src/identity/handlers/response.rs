@@ -271,22 +271,24 @@ impl GroupResponse {
     }
 }
 
-/// A group in a list.
+/// A group in a list. Numbers of memberships beyond those that a request counts are absent.
 #[derive(Serialize)]
 pub(super) struct ListedGroup {
     name: String,
-    num_member_entities: usize,
-    num_parent_groups: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    num_member_entities: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    num_parent_groups: Option<usize>,
 }
 
 impl ListedGroup {
-    /// A group in a list, with the numbers of its memberships.
-    pub(super) async fn read(identity: &Identity, tx: &mut Tx, group: &Group) -> Result<Self> {
+    /// A group in a list, with the numbers of its memberships. `left` is the number that the request may still count.
+    pub(super) async fn read(identity: &Identity, tx: &mut Tx, group: &Group, left: &mut usize) -> Result<Self> {
         let (view, id) = (&identity.view, &group.id);
         Ok(ListedGroup {
             name: group.name.clone(),
-            num_member_entities: membership::members(tx, view, Member::Entity, id).await?.len(),
-            num_parent_groups: membership::groups_of(tx, view, Member::Group, id).await?.len(),
+            num_member_entities: membership::count_members(tx, view, id, left).await?,
+            num_parent_groups: membership::count_parents(tx, view, id, left).await?,
         })
     }
 }

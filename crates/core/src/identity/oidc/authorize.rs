@@ -1,5 +1,6 @@
 //! `identity/oidc/provider/:name/authorize`: the authorization endpoint (OpenID Connect Core, 3.1.2).
 
+use keepfast_crypto::secret::SecretString;
 use keepfast_framework::fields::{Int, Text};
 use keepfast_framework::reply::Raw;
 use keepfast_framework::routes::Help;
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::oauth_error::{self, OAuthError};
 use super::pkce::Challenge;
 use super::records::{Client, ClientType, Code, LONGEST_TEXT, client_of_id, provider};
+use super::stored::secret_text;
 use super::{assignment, codes, redirect, scope};
 use crate::identity::engine::{IdentityEngine, call};
 
@@ -52,7 +54,8 @@ struct Authorize {
 
 #[derive(Serialize)]
 struct CodeResponse<'a> {
-    code: String,
+    #[serde(with = "secret_text")]
+    code: Option<SecretString>,
     #[serde(skip_serializing_if = "str::is_empty")]
     state: &'a str,
 }
@@ -64,7 +67,7 @@ fn text(field: &Option<Text>) -> &str {
 async fn authorize(_: &IdentityEngine, cx: &mut Cx, req: Authorize) -> Result<Raw> {
     let state = text(&req.state);
     match issue(cx, &req).await? {
-        Ok(code) => oauth_error::json(Status::OK, &CodeResponse { code, state }, Vec::new()),
+        Ok(code) => oauth_error::json(Status::OK, &CodeResponse { code: Some(code), state }, Vec::new()),
         // As on OpenBao, these errors do not repeat the state.
         Err(error) if error.code().ends_with("_not_supported") => error.response("", Vec::new()),
         Err(error) => error.response(state, Vec::new()),
@@ -72,7 +75,7 @@ async fn authorize(_: &IdentityEngine, cx: &mut Cx, req: Authorize) -> Result<Ra
 }
 
 /// Checks a request in the order of OpenBao, so that the first error is the same, and stores a code.
-async fn issue(cx: &mut Cx, req: &Authorize) -> Result<Result<String, OAuthError>> {
+async fn issue(cx: &mut Cx, req: &Authorize) -> Result<Result<SecretString, OAuthError>> {
     let denied = |text: &'static str| Ok(Err(OAuthError::new("access_denied", text)));
     let (client, scopes) = match checked(cx, req).await? {
         Ok(checked) => checked,

@@ -16,8 +16,8 @@ use crate::identity::effective::Effective;
 
 /// The longest template, in bytes.
 const TEMPLATE_BYTES: usize = 16 << 10;
-/// The longest text of rendered claims, in bytes.
-const RENDERED_BYTES: usize = 64 << 10;
+/// The longest text of the rendered claims of a token, in bytes.
+pub(super) const RENDERED_BYTES: usize = 64 << 10;
 /// The claims that only the server sets.
 const RESTRICTED: [&str; 10] =
     ["iat", "aud", "exp", "iss", "sub", "namespace", "nonce", "auth_time", "at_hash", "c_hash"];
@@ -52,46 +52,60 @@ pub(super) fn check(template: &str) -> Result<Vec<String>> {
     if template.len() > TEMPLATE_BYTES {
         return Err(Error::invalid(format!("a template has at most {TEMPLATE_BYTES} bytes")));
     }
-    let text = substituted(template, &Source::Sample, Timestamp::from_unix(0))
-        .map_err(|why| Error::invalid(format!("error parsing template: {why}")))?;
-    let claims: Claims = serde_json::from_str(&text)
-        .map_err(|_| Error::invalid("error parsing template JSON: the template must be a JSON object"))?;
-    check_restricted(&claims)?;
-    Ok(claims.into_keys().collect())
+    let mut names = Vec::new();
+    // A time is a part of a number in `1{{time.now}}` and `1e{{time.now}}`: the second one is no number at all times.
+    for unix in [i32::MAX.into(), 0] {
+        let mut left = RENDERED_BYTES;
+        let text = substituted(template, &Source::Sample, Timestamp::from_unix(unix), &mut left)
+            .map_err(|why| Error::invalid(format!("error parsing template: {why}")))?;
+        let claims: Claims = serde_json::from_str(&text)
+            .map_err(|_| Error::invalid("error parsing template JSON: the template must be a JSON object"))?;
+        check_restricted(&claims).map_err(Error::invalid)?;
+        names = claims.into_keys().collect();
+    }
+    Ok(names)
 }
 
-fn check_restricted(claims: &Claims) -> Result<()> {
+fn check_restricted(claims: &Claims) -> Result<(), String> {
     let Some(restricted) = claims.keys().find(|name| RESTRICTED.contains(&name.as_str())) else { return Ok(()) };
-    let text = format!("top level key {} not allowed. Restricted keys: {}", Quoted(restricted), RESTRICTED.join(", "));
-    Err(Error::invalid(text))
+    Err(format!("top level key {} not allowed. Restricted keys: {}", Quoted(restricted), RESTRICTED.join(", ")))
 }
 
-/// The claims of a stored template; none for an empty one.
+/// The claims of a stored template; none for an empty one. Their length is taken from `left`, which starts at
+/// [`RENDERED_BYTES`] for each token.
 ///
 /// # Errors
-/// 400 when they are too long, or a value of the subject would set a claim that only the server sets.
-pub(super) fn render(template: &str, source: &Source<'_>, now: Timestamp) -> Result<Claims> {
+/// The text of the error when they are too long, or a value of the subject would set a claim that only the server sets.
+pub(super) fn render(
+    template: &str,
+    source: &Source<'_>,
+    now: Timestamp,
+    left: &mut usize,
+) -> Result<Claims, String> {
     if template.is_empty() {
         return Ok(Claims::new());
     }
-    let text = substituted(template, source, now).map_err(Error::internal)?;
-    if text.len() > RENDERED_BYTES {
-        return Err(Error::invalid(format!("the claims of a template have at most {RENDERED_BYTES} bytes")));
-    }
-    let claims: Claims = serde_json::from_str(&text).map_err(|_| Error::internal("a template that is no JSON"))?;
+    let text = substituted(template, source, now, left)?;
+    let claims: Claims = serde_json::from_str(&text).map_err(|_| "the claims of a template are no JSON object")?;
     check_restricted(&claims)?;
     Ok(claims)
 }
 
-fn substituted(template: &str, source: &Source<'_>, now: Timestamp) -> Result<String, String> {
+fn substituted(template: &str, source: &Source<'_>, now: Timestamp, left: &mut usize) -> Result<String, String> {
     let (mut out, mut rest) = (String::with_capacity(template.len()), template);
+    let mut push = |out: &mut String, part: &str| {
+        let less = left.checked_sub(part.len());
+        *left = less.ok_or_else(|| format!("the claims of a token have at most {RENDERED_BYTES} bytes"))?;
+        out.push_str(part);
+        Ok::<_, String>(())
+    };
     while let Some((before, after)) = rest.split_once("{{") {
         let (expression, after) = after.split_once("}}").ok_or("unbalanced templating characters")?;
-        out.push_str(before);
-        out.push_str(&value(expression.trim(), source, now)?.to_string());
+        push(&mut out, before)?;
+        push(&mut out, &value(expression.trim(), source, now)?.to_string())?;
         rest = after;
     }
-    out.push_str(rest);
+    push(&mut out, rest)?;
     Ok(out)
 }
 
@@ -190,6 +204,11 @@ mod tests {
         check(template).unwrap_err().public().to_owned()
     }
 
+    fn rendered(template: &str, most: usize, now: Timestamp) -> Result<Claims, String> {
+        let mut left = most;
+        render(template, &Source::Nobody, now, &mut left)
+    }
+
     #[test]
     fn a_template_is_checked_for_every_subject() {
         let names = check(r#"{"n":{{identity.entity.name}},"g":{{ identity.entity.groups.names }},"m":{"x":{}}}"#);
@@ -220,15 +239,41 @@ mod tests {
         // The name of a claim from a value: the sample is no restricted name.
         let template = r#"{ {{identity.entity.name}} :1}"#;
         assert!(check(template).is_ok());
-        assert!(render(template, &Source::Nobody, Timestamp::from_unix(0)).is_ok());
+        assert!(rendered(template, RENDERED_BYTES, Timestamp::from_unix(0)).is_ok());
     }
 
     #[test]
     fn times_are_numbers_of_seconds() {
         let now = Timestamp::from_unix(1000);
         let of =
-            |text: &str| render(&format!("{{\"v\":{{{{time.{text}}}}}}}"), &Source::Nobody, now).unwrap()["v"].clone();
+            |text: &str| rendered(&format!("{{\"v\":{{{{time.{text}}}}}}}"), RENDERED_BYTES, now).unwrap()["v"].clone();
         assert_eq!((of("now"), of("now.plus.1m"), of("now.minus.30")), (json!(1000), json!(1060), json!(970)));
+    }
+
+    #[test]
+    fn a_time_that_is_a_part_of_a_number_is_checked_at_two_times() {
+        for bad in [r#"{"a":1e{{time.now}}}"#, r#"{"a":{{time.now}}0}"#, r#"{"a":1e{{time.now.minus.1000h}}}"#] {
+            assert!(refused(bad).starts_with("error parsing template JSON"), "{bad}");
+        }
+        let good = r#"{"a":-{{time.now}},"b":"at {{time.now}}"}"#;
+        assert!(check(good).is_ok());
+        assert!(rendered(good, RENDERED_BYTES, Timestamp::from_unix(1_800_000_000)).is_ok());
+    }
+
+    #[test]
+    fn the_claims_of_a_token_have_one_bound() {
+        let template = r#"{"a":{{time.now}},"b":{{time.now}}}"#;
+        let now = Timestamp::from_unix(1000);
+        let length = r#"{"a":1000,"b":1000}"#.len();
+        let mut left = 2 * length;
+        for expected in [length, 0] {
+            render(template, &Source::Nobody, now, &mut left).unwrap();
+            assert_eq!(left, expected);
+        }
+        let text = "the claims of a token have at most 65536 bytes";
+        assert_eq!(render(template, &Source::Nobody, now, &mut left).unwrap_err(), text);
+        assert_eq!(rendered(template, length - 1, now).unwrap_err(), text);
+        assert!(rendered(template, length, now).is_ok());
     }
 
     #[test]

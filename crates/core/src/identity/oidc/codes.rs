@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keepfast_crypto::random;
+use keepfast_crypto::secret::SecretString;
 use keepfast_framework::{Cx, Page, Result, Timestamp};
 use keepfast_storage::{Barrier, View};
 
@@ -12,7 +13,8 @@ use crate::token::Tokens;
 
 /// The time within which a code is exchanged.
 pub(super) const LIFETIME: Duration = Duration::from_secs(300);
-/// The maximum number of codes of an entity at a time; the oldest is deleted.
+/// The maximum number of codes of an entity at a time; the oldest are deleted. Requests at the same time may exceed it
+/// until the next one.
 const MOST_CODES: usize = 32;
 /// The length of a code, in base62.
 const LENGTH: usize = 32;
@@ -20,21 +22,18 @@ const LENGTH: usize = 32;
 const PAGE: usize = 500;
 
 /// Stores a new code.
-pub(super) async fn issue(cx: &mut Cx, tokens: &Tokens, code: &Code) -> Result<String> {
+pub(super) async fn issue(cx: &mut Cx, tokens: &Tokens, code: &Code) -> Result<SecretString> {
     let text = random::base62(LENGTH);
     let hash = tokens.hash_of_code(&text);
     let folder = format!("{}/", code.entity);
-    let page = Page { after: None, limit: Some(MOST_CODES) };
-    let known = CODES_OF.list(cx, &folder, &page).await?;
-    if known.len() >= MOST_CODES
-        && let Some(oldest) = known.first()
-    {
-        CODES_OF.delete(cx, &format!("{folder}{oldest}"));
-        CODES.delete(cx, hash_in(oldest));
+    let known = CODES_OF.list(cx, &folder, &Page::all()).await?;
+    for old in known.iter().take((known.len() + 1).saturating_sub(MOST_CODES)) {
+        CODES_OF.delete(cx, &format!("{folder}{old}"));
+        CODES.delete(cx, hash_in(old));
     }
     CODES.put(cx, &hash, code)?;
     CODES_OF.put(cx, &format!("{folder}{}", entry(code.expires, &hash)), &Mark {})?;
-    Ok(text)
+    Ok(SecretString::new(text))
 }
 
 /// Takes a code, so that it exists no more once the transaction commits, whatever the exchange results in.
@@ -63,7 +62,7 @@ fn is_expired(entry: &str, now: Timestamp) -> bool {
     expiry.is_some_and(|expiry| expiry < now.unix())
 }
 
-/// Deletes the expired codes of all entities, one transaction for each entity.
+/// Deletes the expired codes of all entities, in transactions of at most a page of one entity.
 ///
 /// # Errors
 /// When storage fails.
@@ -72,21 +71,27 @@ pub(crate) async fn delete_expired(barrier: &Arc<Barrier>, view: &View, now: Tim
     loop {
         let folders = CODES_OF.list_in(&mut barrier.begin_read(), view, "", &page).await?;
         for folder in &folders {
-            let entries = CODES_OF.list_in(&mut barrier.begin_read(), view, folder, &Page::first(PAGE)).await?;
-            let expired: Vec<&String> = entries.iter().filter(|entry| is_expired(entry, now)).collect();
-            if expired.is_empty() {
-                continue;
-            }
-            let mut tx = barrier.begin();
-            for entry in expired {
-                CODES.delete_in(&mut tx, view, hash_in(entry));
-                CODES_OF.delete_in(&mut tx, view, &format!("{folder}{entry}"));
-            }
-            tx.commit().await.map_err(keepfast_framework::Error::from)?;
+            while delete_page(barrier, view, folder, now).await? == PAGE {}
         }
         page.after = folders.last().cloned();
         if folders.len() < PAGE {
             return Ok(());
         }
     }
+}
+
+/// Deletes the expired codes among the first page of an entity. Returns their number.
+async fn delete_page(barrier: &Arc<Barrier>, view: &View, folder: &str, now: Timestamp) -> Result<usize> {
+    let entries = CODES_OF.list_in(&mut barrier.begin_read(), view, folder, &Page::first(PAGE)).await?;
+    let expired: Vec<&String> = entries.iter().filter(|entry| is_expired(entry, now)).collect();
+    if expired.is_empty() {
+        return Ok(0);
+    }
+    let mut tx = barrier.begin();
+    for entry in &expired {
+        CODES.delete_in(&mut tx, view, hash_in(entry));
+        CODES_OF.delete_in(&mut tx, view, &format!("{folder}{entry}"));
+    }
+    tx.commit().await.map_err(keepfast_framework::Error::from)?;
+    Ok(expired.len())
 }

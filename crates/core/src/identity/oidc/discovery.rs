@@ -124,7 +124,8 @@ async fn of_provider(_: &IdentityEngine, cx: &mut Cx, req: ByName) -> Result<Opt
 }
 
 async fn keys_of_roles(_: &IdentityEngine, cx: &mut Cx, _: Nothing) -> Result<Raw> {
-    key_set(cx, "", None).await
+    let generation = identity(cx)?.oidc.generation();
+    key_set(cx, "", None, generation).await
 }
 
 async fn keys_of_provider(_: &IdentityEngine, cx: &mut Cx, req: ByName) -> Result<Option<Raw>> {
@@ -132,19 +133,20 @@ async fn keys_of_provider(_: &IdentityEngine, cx: &mut Cx, req: ByName) -> Resul
     if let Some(known) = state.key_set(&req.name, cx.now()) {
         return response(cx, &known).map(Some);
     }
+    // Taken before the provider is read, whose change increments it.
+    let generation = state.generation();
     match provider(cx, &req.name).await? {
-        Some(provider) => key_set(cx, &req.name, Some(&provider)).await.map(Some),
+        Some(provider) => key_set(cx, &req.name, Some(&provider), generation).await.map(Some),
         None => Ok(None),
     }
 }
 
-/// The keys of a provider, or of roles. Anybody can request them, so they are read once for each change.
-async fn key_set(cx: &mut Cx, name: &str, provider: Option<&Provider>) -> Result<Raw> {
+/// The keys of a provider, or of roles, read in a generation. Anybody can request them, so they are read once for each change.
+async fn key_set(cx: &mut Cx, name: &str, provider: Option<&Provider>, generation: u64) -> Result<Raw> {
     let (state, now) = (identity(cx)?.oidc.clone(), cx.now());
     if let Some(known) = state.key_set(name, now) {
         return response(cx, &known);
     }
-    let generation = state.generation();
     let mut until = now.after(Duration::from_secs(MAX_AGE));
     let mut keys = Vec::new();
     for name in used_keys(cx, provider).await? {

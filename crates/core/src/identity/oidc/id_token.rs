@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use keepfast_crypto::secret::SecretString;
 use keepfast_framework::{Result, Timestamp};
 use serde_json::json;
 
@@ -23,7 +24,7 @@ pub(super) struct IdToken<'a> {
 }
 
 /// Signs a token with further claims, which cannot replace those of the server.
-pub(super) fn sign(key: &SigningKey, token: IdToken<'_>, further: Claims, now: Timestamp) -> Result<String> {
+pub(super) fn sign(key: &SigningKey, token: IdToken<'_>, further: Claims, now: Timestamp) -> Result<SecretString> {
     let mut claims = further;
     claims.insert("iss".to_owned(), json!(token.issuer));
     claims.insert("aud".to_owned(), json!(token.audience));

@@ -4,30 +4,38 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use keepfast_crypto::secret::SecretString;
 use keepfast_framework::Result;
 use keepfast_framework::fields::Quoted;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::algorithm::{self, Algorithm};
+use super::claims::RENDERED_BYTES;
 use super::ring::SigningKey;
 
 /// Claims by name, sorted.
 pub(super) type Claims = BTreeMap<String, Value>;
 
-/// The longest token that is read, in bytes.
-const LONGEST: usize = 64 << 10;
+/// The longest token that is read, in bytes: in base64 the longest rendered claims, and those of the server.
+const LONGEST: usize = RENDERED_BYTES / 3 * 4 + (16 << 10);
+
+/// The bytes of the longest signature, of a key of 4096 bits.
+const LONGEST_SIGNATURE: usize = 512;
 
 /// Signs claims.
-pub(super) fn sign(key: &SigningKey, claims: &Claims) -> Result<String> {
+pub(super) fn sign(key: &SigningKey, claims: &Claims) -> Result<SecretString> {
     let header = format!("{{\"alg\":\"{}\",\"kid\":\"{}\"}}", key.algorithm().name(), key.id);
-    let mut token = URL_SAFE_NO_PAD.encode(header);
+    let claims = serde_json::to_vec(claims)?;
+    // Filled within its capacity: a growing string would leave copies of the token.
+    let mut token = String::with_capacity((header.len() + claims.len() + LONGEST_SIGNATURE) / 3 * 4 + 16);
+    URL_SAFE_NO_PAD.encode_string(header, &mut token);
     token.push('.');
-    URL_SAFE_NO_PAD.encode_string(serde_json::to_vec(claims)?, &mut token);
+    URL_SAFE_NO_PAD.encode_string(claims, &mut token);
     let signature = key.sign(token.as_bytes())?;
     token.push('.');
     URL_SAFE_NO_PAD.encode_string(signature, &mut token);
-    Ok(token)
+    Ok(SecretString::new(token))
 }
 
 /// A parsed token whose signature was not verified.
@@ -94,7 +102,7 @@ mod tests {
         let key = SigningKey::generate(Algorithm::Es256).await.unwrap();
         let claims = Claims::from([("sub".to_owned(), "me".into()), ("aud".to_owned(), "you".into())]);
         let token = sign(&key, &claims).unwrap();
-        let parsed = Unverified::parse(&token).unwrap();
+        let parsed = Unverified::parse(token.expose()).unwrap();
         assert_eq!((parsed.algorithm, &parsed.key_id, parsed.claims()), (Algorithm::Es256, &key.id, Some(claims)));
         for bad in ["", "a.b", "a.b.c.d", "!.b.c", "YQ.YQ.YQ", &"x".repeat(LONGEST + 1)] {
             assert!(Unverified::parse(bad).is_err());

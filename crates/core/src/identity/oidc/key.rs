@@ -89,7 +89,8 @@ async fn write(_: &IdentityEngine, cx: &mut Cx, req: Write) -> Result<()> {
     KEYS.put(cx, name, &record)
 }
 
-/// Refuses a verification TTL that tokens of a role or client would outlive.
+/// Refuses a verification TTL that tokens of a role or client would outlive. The commit fails when others refer to the key
+/// by then.
 async fn check_referring_ttls(cx: &mut Cx, name: &str, ttl: u64) -> Result<()> {
     let refused = |by: &str| {
         let text = format!(
@@ -99,12 +100,12 @@ async fn check_referring_ttls(cx: &mut Cx, name: &str, ttl: u64) -> Result<()> {
         Err(Error::invalid(text))
     };
     let all = keepfast_framework::Page::all();
-    for role in ROLES_OF_KEY.list(cx, &format!("{name}/"), &all).await? {
+    for role in ROLES_OF_KEY.list_verified(cx, &format!("{name}/"), &all).await? {
         if ROLES.get(cx, &role).await?.is_some_and(|role| role.ttl > ttl) {
             return refused("roles with a token ttl");
         }
     }
-    for client in CLIENTS_OF_KEY.list(cx, &format!("{name}/"), &all).await? {
+    for client in CLIENTS_OF_KEY.list_verified(cx, &format!("{name}/"), &all).await? {
         if CLIENTS.get(cx, &client).await?.is_some_and(|client| client.longest_signed_ttl() > ttl) {
             return refused("clients with an id_token_ttl");
         }

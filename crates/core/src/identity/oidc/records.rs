@@ -215,10 +215,11 @@ pub(super) async fn ring(cx: &mut Cx, name: &str) -> Result<KeyRecord> {
     KEYS.get(cx, name).await?.ok_or_else(|| Error::internal("a reference to a key that does not exist"))
 }
 
-/// The names of the records that refer to one, for the text of an error.
+/// The names of the records that refer to one, for the text of an error. The commit fails when others refer to it by
+/// then.
 pub(super) async fn references(cx: &mut Cx, of: &Records<Mark>, name: &str) -> Result<Vec<String>> {
     let page = Page { after: None, limit: Some(MOST_NAMED) };
-    of.list(cx, &format!("{name}/"), &page).await
+    of.list_verified(cx, &format!("{name}/"), &page).await
 }
 
 /// Replaces a reference.

@@ -1,6 +1,7 @@
 //! `identity/oidc/role` and `identity/oidc/token`: identity tokens of the caller's entity.
 
 use keepfast_crypto::random;
+use keepfast_crypto::secret::SecretString;
 use keepfast_framework::fields::{Quoted, Seconds, Text, unless_null};
 use keepfast_framework::reply::{Described, Outcome};
 use keepfast_framework::routes::{Exists, Help, Paged};
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::id_token::{self, IdToken};
 use super::records::{LONGEST_TEXT, ROLES, ROLES_OF_KEY, Role, ensure_ring, key_settings, refer, ring};
 use super::ring::KeySettings;
+use super::stored::secret_text;
 use super::{ByName, claims, issuer, names};
 use crate::identity::engine::{IdentityEngine, identity, named};
 
@@ -107,7 +109,8 @@ async fn delete(_: &IdentityEngine, cx: &mut Cx, req: ByName) -> Result<()> {
 #[derive(Serialize)]
 struct TokenResponse<'a> {
     client_id: &'a str,
-    token: String,
+    #[serde(with = "secret_text")]
+    token: Option<SecretString>,
     ttl: u64,
 }
 
@@ -126,7 +129,9 @@ async fn token(_: &IdentityEngine, cx: &mut Cx, req: ByName) -> Result<Outcome> 
     let entity = cx.caller().entity_id.clone();
     let effective = identity(cx)?.effective(&entity).await?;
     let effective = effective.ok_or_else(|| Error::invalid("no entity associated with the request's token"))?;
-    let further = claims::render(&role.template, &claims::Source::Subject(&effective), now)?;
+    let mut left = claims::RENDERED_BYTES;
+    let further = claims::render(&role.template, &claims::Source::Subject(&effective), now, &mut left);
+    let further = further.map_err(Error::invalid)?;
     let issuer = issuer::of_roles(cx).await?;
     let signed = id_token::sign(
         &key.current,
@@ -140,5 +145,5 @@ async fn token(_: &IdentityEngine, cx: &mut Cx, req: ByName) -> Result<Outcome> 
         further,
         now,
     )?;
-    Data(TokenResponse { client_id: &role.client_id, token: signed, ttl: role.ttl }).into_outcome()
+    Data(TokenResponse { client_id: &role.client_id, token: Some(signed), ttl: role.ttl }).into_outcome()
 }

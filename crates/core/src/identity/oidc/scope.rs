@@ -87,7 +87,7 @@ async fn delete(_: &IdentityEngine, cx: &mut Cx, req: ByName) -> Result<()> {
 /// The claims of the requested scopes that the provider supports.
 ///
 /// # Errors
-/// The inner text when two scopes have the same claim.
+/// The inner text when two scopes have the same claim, or the claims are too long or forbidden.
 pub(super) async fn claims_of(
     cx: &mut Cx,
     provider: &Provider,
@@ -95,11 +95,15 @@ pub(super) async fn claims_of(
     source: &Source<'_>,
     now: Timestamp,
 ) -> Result<Result<Claims, String>> {
-    let mut all = Claims::new();
+    let (mut all, mut left) = (Claims::new(), claims::RENDERED_BYTES);
     let mut by = std::collections::BTreeMap::<String, &String>::new();
     for name in requested.iter().filter(|name| provider.scopes_supported.contains(name)) {
         let Some(scope) = SCOPES.get(cx, name).await? else { continue };
-        for (claim, value) in claims::render(&scope.template, source, now)? {
+        let rendered = match claims::render(&scope.template, source, now, &mut left) {
+            Ok(rendered) => rendered,
+            Err(why) => return Ok(Err(why)),
+        };
+        for (claim, value) in rendered {
             if let Some(other) = by.insert(claim.clone(), name) {
                 return Ok(Err(format!(
                     "found scopes with conflicting top-level claim: claim \"{claim}\" in scopes \"{other}\", \"{name}\""

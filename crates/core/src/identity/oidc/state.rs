@@ -10,6 +10,7 @@ use keepfast_storage::{Barrier, Role, View};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use super::algorithm::Algorithm;
 use super::ring::{KEY_FOLDER, KEYS, KeyRecord, SigningKey};
 use crate::invalidation::{CacheOwner, CommittedChange};
 use crate::unreadable::{self, Stored};
@@ -87,7 +88,12 @@ impl OidcState {
         if let Some((_, next)) = (*self.schedule.lock()).filter(|(read, _)| *read == generation) {
             return Ok(next);
         }
-        let next = keys(barrier, view).await?.iter().map(|(_, key)| key.next_rotation()).min();
+        let mut next = None;
+        each_key(barrier, view, |_, key| {
+            let at = key.next_rotation();
+            next = Some(next.map_or(at, |next: Timestamp| next.min(at)));
+        })
+        .await?;
         *self.schedule.lock() = Some((generation, next));
         Ok(next)
     }
@@ -104,21 +110,21 @@ impl CacheOwner for OidcState {
     }
 }
 
-/// All keys by name. One that cannot be read is logged and left out.
-async fn keys(barrier: &Arc<Barrier>, view: &View) -> Result<Vec<(String, KeyRecord)>> {
+/// Visits all keys by name, with one in memory at a time. One that cannot be read is logged and left out.
+async fn each_key(barrier: &Arc<Barrier>, view: &View, mut visit: impl FnMut(&str, &KeyRecord)) -> Result<()> {
     let mut tx = barrier.begin_read();
-    let (mut found, mut page) = (Vec::new(), Page::first(PAGE));
+    let mut page = Page::first(PAGE);
     loop {
         let names = tx.list(view, KEY_FOLDER, &page).await?;
         page.after = names.last().cloned();
         let is_last = names.len() < PAGE;
         for name in names {
             if let Stored::Record(key) = unreadable::read((&KEYS, "OIDC key"), &mut tx, view, &name).await? {
-                found.push((name, key));
+                visit(&name, &key);
             }
         }
         if is_last {
-            return Ok(found);
+            return Ok(());
         }
     }
 }
@@ -128,20 +134,22 @@ async fn keys(barrier: &Arc<Barrier>, view: &View) -> Result<Vec<(String, KeyRec
 /// # Errors
 /// When storage fails; the other keys are rotated nevertheless.
 pub(crate) async fn rotate_due_keys(barrier: &Arc<Barrier>, view: &View, now: Timestamp) -> Result<()> {
-    let mut failed = None;
-    for (name, key) in keys(barrier, view).await? {
-        if now < key.next_rotation() {
-            continue;
+    let (mut due, mut failed) = (Vec::new(), None);
+    each_key(barrier, view, |name, key| {
+        if key.next_rotation() <= now {
+            due.push((name.to_owned(), key.settings.algorithm));
         }
-        if let Err(error) = rotate(barrier, view, &name, &key, now).await {
+    })
+    .await?;
+    for (name, algorithm) in due {
+        if let Err(error) = rotate(barrier, view, &name, algorithm, now).await {
             failed = Some(error);
         }
     }
     failed.map_or(Ok(()), Err)
 }
 
-async fn rotate(barrier: &Arc<Barrier>, view: &View, name: &str, key: &KeyRecord, now: Timestamp) -> Result<()> {
-    let algorithm = key.settings.algorithm;
+async fn rotate(barrier: &Arc<Barrier>, view: &View, name: &str, algorithm: Algorithm, now: Timestamp) -> Result<()> {
     let fresh = &SigningKey::generate(algorithm).await?;
     let rotated = barrier
         .transact(|mut tx| async move {

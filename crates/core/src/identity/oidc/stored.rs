@@ -32,7 +32,7 @@ pub(super) mod material {
     }
 }
 
-/// A secret text: that of a client, `None` for a public one, or an access token in a response.
+/// A secret text: that of a client, `None` for a public one, or a token or code in a response.
 pub(super) mod secret_text {
     use super::*;
 

@@ -29,7 +29,7 @@ use crate::token::{Authority, UserinfoGrant};
 const HELP: Help = Help { synopsis: "Exchanges an authorization code for tokens.", description: "" };
 
 pub(super) fn routes(r: &mut Routes<IdentityEngine>) {
-    r.path("oidc/provider/{name}/token", HELP).names_only().update(token).unauthenticated();
+    r.path("oidc/provider/{name}/token", HELP).names_only().update(token).unauthenticated().takes_authorization();
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -57,8 +57,8 @@ struct TokenResponse {
     #[serde(with = "secret_text")]
     access_token: Option<SecretString>,
     expires_in: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id_token: Option<String>,
+    #[serde(with = "secret_text", skip_serializing_if = "Option::is_none")]
+    id_token: Option<SecretString>,
     token_type: &'static str,
 }
 
@@ -271,7 +271,7 @@ async fn client_credentials(cx: &mut Cx, grantor: &Grantor, req: &Exchange) -> C
         ttl: client.access_token_ttl,
     };
     Ok(Ok(TokenResponse {
-        access_token: Some(SecretString::new(id_token::sign(&key.current, token, claims, *now)?)),
+        access_token: Some(id_token::sign(&key.current, token, claims, *now)?),
         expires_in: client.access_token_ttl,
         id_token: None,
         token_type: "Bearer",

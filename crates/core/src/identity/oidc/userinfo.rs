@@ -19,7 +19,13 @@ const HELP: Help = Help {
 
 /// No policy decides on this path: only an access token of the provider can call it, and that one nothing else.
 pub(super) fn routes(r: &mut Routes<IdentityEngine>) {
-    r.path("oidc/provider/{name}/userinfo", HELP).names_only().read(userinfo).update(userinfo).unauthenticated().here();
+    r.path("oidc/provider/{name}/userinfo", HELP)
+        .names_only()
+        .read(userinfo)
+        .update(userinfo)
+        .unauthenticated()
+        .takes_authorization()
+        .here();
 }
 
 async fn userinfo(_: &IdentityEngine, cx: &mut Cx, req: ByName) -> Result<Raw> {

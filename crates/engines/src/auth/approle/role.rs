@@ -3,7 +3,7 @@
 use keepfast_crypto::random;
 use keepfast_framework::rows::is_name;
 use keepfast_framework::token_params::TokenParams;
-use keepfast_framework::{Cx, Error, Records, Result};
+use keepfast_framework::{Cx, Error, Page, Records, Result};
 use serde::{Deserialize, Serialize};
 
 use super::AppRole;
@@ -12,6 +12,12 @@ use super::AppRole;
 pub(super) const ROLES: Records<Role> = Records::at("role/");
 /// Names of roles by keyed hash of the role id.
 pub(super) const ROLE_IDS: Records<RoleOfId> = Records::at("role-id/");
+/// Names of roles by keyed hash of the folded role id, of role ids that are not folded. Such a record may outlive its role.
+const FOLDED_ROLE_IDS: Records<RoleOfId> = Records::at("role-id-folded/");
+/// Whether [`FOLDED_ROLE_IDS`] has the roles of earlier versions.
+const INDEXED: Records<bool> = Records::at("role-ids-folded");
+/// The number of roles per read of all roles.
+const PAGE: usize = 500;
 
 /// A role. TTLs and periods are in seconds; zero means "not set".
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -116,20 +122,77 @@ pub(super) fn not_found_error(name: &str) -> Error {
 /// Writes a role and updates the index by role id; `before` is its previous role id.
 ///
 /// # Errors
-/// 400 when the role has no constraint, or another role has the role id.
+/// 400 when the role has no constraint, or another role has the role id in any letter case.
 pub(super) async fn save(method: &AppRole, cx: &mut Cx, name: &str, role: &Role, before: Option<&str>) -> Result<()> {
     if !role.is_constrained() {
         return Err(Error::invalid("at least one constraint should be enabled on the role"));
     }
     if before != Some(role.role_id.as_str()) {
         let key = method.id_hasher.role_id(&role.role_id);
-        if ROLE_IDS.get(cx, &key).await?.is_some() {
+        if ROLE_IDS.get(cx, &key).await?.is_some() || is_taken_folded(method, cx, name, &role.role_id).await? {
             return Err(Error::invalid("role_id already in use"));
         }
         if let Some(before) = before {
             ROLE_IDS.delete(cx, &method.id_hasher.role_id(before));
+            forget_folded(method, cx, name, before).await?;
         }
         ROLE_IDS.put(cx, &key, &RoleOfId { name: name.to_owned() })?;
+        remember_folded(method, cx, name, &role.role_id)?;
     }
     ROLES.put(cx, name, role)
+}
+
+/// The form in which identity compares the names of aliases, and so role ids: in lower case, character by character.
+fn fold(role_id: &str) -> String {
+    role_id.chars().flat_map(char::to_lowercase).collect()
+}
+
+/// Whether another role has another spelling of this role id: its logins would have the entity of that role.
+async fn is_taken_folded(method: &AppRole, cx: &mut Cx, name: &str, role_id: &str) -> Result<bool> {
+    index_earlier_roles(method, cx).await?;
+    let folded = fold(role_id);
+    let key = method.id_hasher.role_id(&folded);
+    let holders = [ROLE_IDS.get(cx, &key).await?, FOLDED_ROLE_IDS.get(cx, &key).await?];
+    for holder in holders.into_iter().flatten().filter(|holder| holder.name != name) {
+        if ROLES.get(cx, &holder.name).await?.is_some_and(|other| fold(&other.role_id) == folded) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn remember_folded(method: &AppRole, cx: &mut Cx, name: &str, role_id: &str) -> Result<()> {
+    let folded = fold(role_id);
+    if folded == role_id {
+        return Ok(());
+    }
+    FOLDED_ROLE_IDS.put(cx, &method.id_hasher.role_id(&folded), &RoleOfId { name: name.to_owned() })
+}
+
+async fn forget_folded(method: &AppRole, cx: &mut Cx, name: &str, role_id: &str) -> Result<()> {
+    let key = method.id_hasher.role_id(&fold(role_id));
+    if FOLDED_ROLE_IDS.get(cx, &key).await?.is_some_and(|holder| holder.name == name) {
+        FOLDED_ROLE_IDS.delete(cx, &key);
+    }
+    Ok(())
+}
+
+/// Adds the roles of earlier versions to [`FOLDED_ROLE_IDS`], once for a mount.
+async fn index_earlier_roles(method: &AppRole, cx: &mut Cx) -> Result<()> {
+    if INDEXED.get(cx, "").await?.is_some() {
+        return Ok(());
+    }
+    let mut page = Page::first(PAGE);
+    loop {
+        let names = ROLES.list(cx, "", &page).await?;
+        for name in &names {
+            if let Some(role) = ROLES.get(cx, name).await? {
+                remember_folded(method, cx, name, &role.role_id)?;
+            }
+        }
+        if names.len() < PAGE {
+            return INDEXED.put(cx, "", &true);
+        }
+        page.after = names.into_iter().next_back();
+    }
 }

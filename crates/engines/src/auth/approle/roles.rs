@@ -1,7 +1,7 @@
 //! Roles: list, read, write, delete; their role ids.
 
 use keepfast_framework::fields::{CommaList, Flag, Int, Seconds, Text, unless_null};
-use keepfast_framework::routes::Exists;
+use keepfast_framework::routes::{Exists, Paged};
 use keepfast_framework::token_params::{TokenParamsChange, parsed_policies};
 use keepfast_framework::{Cx, Data, Error, Keys, Page, Result};
 use schemars::JsonSchema;
@@ -22,8 +22,7 @@ pub(super) struct List {
 impl List {
     /// The page in storage's form; a limit that is not positive means no limit.
     pub(super) fn page(after: Option<Text>, limit: Option<Int>) -> Page {
-        let limit = limit.and_then(|Int(limit)| usize::try_from(limit).ok()).filter(|limit| *limit > 0);
-        Page { after: after.map(String::from).filter(|after| !after.is_empty()), limit }
+        Paged::new(after, limit).page()
     }
 }
 

@@ -451,14 +451,14 @@ fn verify_item(named_key: &NamedKey, mode: &SignMode, item: &Item) -> Result<boo
     if named_key.record.derived {
         return Ok(derive(named_key, version, &context)?.verify(&input, &signature));
     }
-    let verdict = match &**prepared(named_key, version)? {
+    let verified = match &**prepared(named_key, version)? {
         Key::Ed25519(key) => Ok(key.verify(&input, &signature)),
         Key::MlDsa(key) => Ok(key.verify(&input, &signature)),
         Key::Ecdsa(key) => key.verify(&mode.digest(input), &signature, mode.marshaling),
         Key::Rsa(key) => key.verify(mode.rsa()?, &mode.digest(input), &signature),
         _ => Err(KeyError::Unsupported),
     };
-    match verdict {
+    match verified {
         Ok(valid) => Ok(valid),
         Err(KeyError::Malformed) => Err("supplied signature is invalid".into()),
         // A digest or salt of impossible length makes the signature invalid.

@@ -7,7 +7,7 @@ use keepfast_consensus::{Member, Payload, RaftId};
 use parking_lot::Mutex;
 
 use super::super::{
-    apply::{Applier, Upto, Verdict},
+    apply::{Applier, Decision, Upto},
     entry::{Entry, FOUNDING, HardState, Kind, LogId},
     layout::Layout,
     log::{Log, ReadLog},
@@ -81,18 +81,18 @@ impl Watch for Notified {
 
 #[test]
 fn every_replica_decides_alike_however_entries_are_grouped() {
-    use Verdict::{Conflict, Passed};
+    use Decision::{Conflict, Passed};
     for size in 1..=6 {
         let applier = applier(&SimDisk::new(1));
         let notified = Arc::new(Notified::default());
         *notified.1.lock() = Some(applier.clone());
         let watcher: Arc<dyn Watch> = notified.clone();
         applier.watchers.add(Arc::downgrade(&watcher));
-        let mut verdicts = Vec::new();
+        let mut decisions = Vec::new();
         for group in entries().chunks(size) {
-            verdicts.extend(applier.apply(group.to_vec()).unwrap());
+            decisions.extend(applier.apply(group.to_vec()).unwrap());
         }
-        assert_eq!(verdicts, [Passed, Passed, Conflict, Passed, Passed, Passed]);
+        assert_eq!(decisions, [Passed, Passed, Conflict, Passed, Passed, Passed]);
         assert_eq!(applier.state().get("a").unwrap().unwrap(), "three");
         assert_eq!(applier.state().position().id, LogId { term: 1, index: 7 });
         assert_eq!(*applier.applied.borrow(), Index(7));
@@ -113,7 +113,7 @@ fn watchers_learn_of_a_restore_before_its_index() {
     let digest = keepfast_crypto::hash::sha256(b"head");
     let end = entry(4, Kind::RestoreEnd, digest);
     let started = vec![batch(2, &swap("a", None, "one")), entry(3, Kind::RestoreBegin, "head"), end];
-    assert_eq!(applier.apply(started).unwrap(), [Verdict::Passed; 3]);
+    assert_eq!(applier.apply(started).unwrap(), [Decision::Passed; 3]);
     assert_eq!(*notified.0.lock(), [(2, "a".to_owned(), 1), (4, "everything".to_owned(), 1)]);
     assert_eq!((applier.state().get("a").unwrap(), *applier.applied.borrow()), (None, Index(4)));
 }
@@ -157,7 +157,7 @@ fn logged(committed: u64) -> (SimDisk, SegmentedLog) {
 
 fn log_of(entries: Vec<Entry>, committed: u64) -> (SimDisk, SegmentedLog) {
     let disk = SimDisk::new(1);
-    let segments = Segments { disk: Arc::new(disk.clone()), bytes: 1 << 20 };
+    let segments = Segments { disk: Arc::new(disk.clone()), bytes: 1 << 20, ahead: 0 };
     let mut log = SegmentedLog::open(segments, FOUNDING).unwrap();
     let mut frame = Frame::new();
     frame.begin(2, HardState { committed, ..HardState::default() });

@@ -200,18 +200,25 @@ async fn killed(batches: usize) -> (SimDisk, String) {
     (copy, "log/00000000000000000001.log".into())
 }
 
+/// The frames of a log segment, without the zeros behind them. Batches do not end in zeros.
+fn frames(disk: &SimDisk, segment: &str) -> Vec<u8> {
+    let mut content = disk.content(segment);
+    content.truncate(content.iter().rposition(|byte| *byte != 0).unwrap() + 1);
+    content
+}
+
 #[tokio::test]
 async fn a_log_cut_at_every_byte_of_the_last_batch_keeps_the_others() {
     let (shorter, segment) = killed(3).await;
-    let start = shorter.content(&segment).len();
+    let start = frames(&shorter, &segment).len();
     let (disk, _) = killed(4).await;
-    let log = disk.content(&segment);
+    let log = frames(&disk, &segment);
     assert!(log.len() > start + 100);
-    for cut in start..=log.len() {
+    for (cut, zeros) in (start..=log.len()).flat_map(|cut| [(cut, 0), (cut, 1000)]) {
         let copy = disk.copy();
-        copy.set_content(&segment, log[..cut].to_vec());
+        copy.set_content(&segment, [&log[..cut], &vec![0; zeros]].concat());
         let acknowledged = if cut == log.len() { 0..4 } else { 0..3 };
-        check(&copy, &acknowledged.collect::<Vec<_>>(), &format!("cut at {cut}")).await;
+        check(&copy, &acknowledged.collect::<Vec<_>>(), &format!("cut at {cut}, {zeros} zeros")).await;
     }
     // The rest of a torn frame may also be old bytes of the disk.
     for byte in (start..log.len()).step_by(7) {
@@ -225,9 +232,9 @@ async fn a_log_cut_at_every_byte_of_the_last_batch_keeps_the_others() {
 #[tokio::test]
 async fn rl05_a_flipped_bit_before_the_end_is_an_error() {
     let (shorter, segment) = killed(3).await;
-    let end = shorter.content(&segment).len();
+    let end = frames(&shorter, &segment).len();
     let (disk, _) = killed(4).await;
-    let log = disk.content(&segment);
+    let log = frames(&disk, &segment);
     for bit in (0..end * 8).step_by(5) {
         let (copy, mut bad) = (disk.copy(), log.clone());
         bad[bit / 8] ^= 1 << (bit % 8);

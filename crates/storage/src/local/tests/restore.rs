@@ -4,7 +4,7 @@ use bytes::{BufMut, Bytes};
 use keepfast_crypto::hash::sha256;
 
 use super::super::{
-    apply::{Applier, Verdict},
+    apply::{Applier, Decision},
     entry::{Entry, Kind, LogId},
     sim_disk::SimDisk,
     state::State,
@@ -16,19 +16,19 @@ fn open(disk: &SimDisk) -> Applier {
 }
 
 /// Applies an entry after the last one.
-fn apply(applier: &Applier, kind: Kind, body: impl AsRef<[u8]>) -> Verdict {
+fn apply(applier: &Applier, kind: Kind, body: impl AsRef<[u8]>) -> Decision {
     let id = LogId { term: 1, index: applier.state().position().id.index + 1 };
     applier.apply(vec![Entry::new(id, kind, body.as_ref())]).unwrap()[0]
 }
 
-fn batch(applier: &Applier, path: &str) -> Verdict {
+fn batch(applier: &Applier, path: &str) -> Decision {
     let mut body = Vec::new();
     Batch::put(Key::new(path).unwrap(), "batch").encode(&mut body);
     apply(applier, Kind::Batch, body)
 }
 
 fn put(applier: &Applier, path: &str) {
-    assert_eq!(batch(applier, path), Verdict::Passed);
+    assert_eq!(batch(applier, path), Decision::Passed);
 }
 
 fn part(number: u32, keys: &[&str]) -> Vec<u8> {
@@ -56,20 +56,20 @@ fn the_staged_parts_replace_all_records_at_the_end() {
     let mut applier = open(&disk);
     put(&applier, "old");
     let parts = [part(1, &["a", "b"]), part(2, &[]), part(3, &["c"])];
-    assert_eq!(apply(&applier, Kind::RestoreBegin, "head"), Verdict::Passed);
+    assert_eq!(apply(&applier, Kind::RestoreBegin, "head"), Decision::Passed);
     for part in &parts {
-        assert_eq!(apply(&applier, Kind::RestorePart, part.clone()), Verdict::Passed);
+        assert_eq!(apply(&applier, Kind::RestorePart, part.clone()), Decision::Passed);
         // A node that restarts goes on.
         applier.state().flush().unwrap();
         drop(applier);
         applier = open(&disk);
     }
-    assert_eq!(batch(&applier, "meanwhile"), Verdict::Conflict, "the end would delete what was acknowledged");
+    assert_eq!(batch(&applier, "meanwhile"), Decision::Conflict, "the end would delete what was acknowledged");
     assert_eq!(names(&applier), ["old"]);
-    assert_eq!(apply(&applier, Kind::RestoreEnd, digest(&parts)), Verdict::Passed);
+    assert_eq!(apply(&applier, Kind::RestoreEnd, digest(&parts)), Decision::Passed);
     assert_eq!(names(&applier), ["a", "b", "c"]);
     assert_eq!(applier.state().get("c").unwrap().unwrap(), "restored");
-    assert_eq!(apply(&applier, Kind::RestoreEnd, digest(&parts)), Verdict::Refused, "nothing is staged any more");
+    assert_eq!(apply(&applier, Kind::RestoreEnd, digest(&parts)), Decision::Refused, "nothing is staged any more");
     put(&applier, "new");
     assert_eq!(names(&applier), ["a", "b", "c", "new"]);
 }
@@ -80,17 +80,17 @@ fn an_entry_that_does_not_fit_is_refused() {
     put(&applier, "old");
     let (first, second) = (part(1, &["a"]), part(2, &["b"]));
     let whole = digest(&[first.clone(), second.clone()]);
-    assert_eq!(apply(&applier, Kind::RestorePart, first.clone()), Verdict::Refused, "before it was started");
-    assert_eq!(apply(&applier, Kind::RestoreEnd, whole.clone()), Verdict::Refused);
+    assert_eq!(apply(&applier, Kind::RestorePart, first.clone()), Decision::Refused, "before it was started");
+    assert_eq!(apply(&applier, Kind::RestoreEnd, whole.clone()), Decision::Refused);
     apply(&applier, Kind::RestoreBegin, "head");
     for bad in [second.clone(), first[..first.len() - 1].to_vec(), vec![], vec![1]] {
-        assert_eq!(apply(&applier, Kind::RestorePart, bad), Verdict::Refused);
+        assert_eq!(apply(&applier, Kind::RestorePart, bad), Decision::Refused);
     }
     apply(&applier, Kind::RestorePart, first.clone());
-    assert_eq!(apply(&applier, Kind::RestorePart, first.clone()), Verdict::Refused, "a part once more");
-    assert_eq!(apply(&applier, Kind::RestoreEnd, whole.clone()), Verdict::Refused, "a part is missing");
-    assert_eq!(apply(&applier, Kind::RestoreAbort, ""), Verdict::Passed);
-    assert_eq!(apply(&applier, Kind::RestorePart, second.clone()), Verdict::Refused, "after it was dropped");
+    assert_eq!(apply(&applier, Kind::RestorePart, first.clone()), Decision::Refused, "a part once more");
+    assert_eq!(apply(&applier, Kind::RestoreEnd, whole.clone()), Decision::Refused, "a part is missing");
+    assert_eq!(apply(&applier, Kind::RestoreAbort, ""), Decision::Passed);
+    assert_eq!(apply(&applier, Kind::RestorePart, second.clone()), Decision::Refused, "after it was dropped");
     // A later one is not mixed with what was staged before.
     apply(&applier, Kind::RestoreBegin, "head");
     apply(&applier, Kind::RestorePart, part(1, &["x"]));
@@ -98,7 +98,7 @@ fn an_entry_that_does_not_fit_is_refused() {
     apply(&applier, Kind::RestorePart, first);
     apply(&applier, Kind::RestorePart, second);
     assert_eq!(names(&applier), ["old"]);
-    assert_eq!(apply(&applier, Kind::RestoreEnd, whole), Verdict::Passed);
+    assert_eq!(apply(&applier, Kind::RestoreEnd, whole), Decision::Passed);
     assert_eq!(names(&applier), ["a", "b"]);
 }
 
@@ -118,9 +118,9 @@ fn batches_pass_again_after_a_restore_was_dropped() {
         entry(4, Kind::RestoreBegin, b"head"),
         entry(5, Kind::Batch, &body),
     ];
-    let verdicts = applier.apply(group).unwrap();
-    let (passed, conflict) = (Verdict::Passed, Verdict::Conflict);
-    assert_eq!(verdicts, [conflict, passed, passed, passed, conflict]);
+    let decisions = applier.apply(group).unwrap();
+    let (passed, conflict) = (Decision::Passed, Decision::Conflict);
+    assert_eq!(decisions, [conflict, passed, passed, passed, conflict]);
 }
 
 /// No batch could pass, and nobody else ends it.

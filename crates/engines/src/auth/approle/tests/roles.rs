@@ -344,3 +344,24 @@ fn the_table_is_unambiguous_and_every_row_has_help() {
         }
     }
 }
+
+#[tokio::test]
+async fn sec_no_role_has_another_spelling_of_the_role_id_of_a_role() {
+    let bench = bench(&[("lower", json!({})), ("mine", json!({}))]).await;
+    let taken = (400, "role_id already in use".to_owned());
+    let set = async |role: &str, id: &str| bench.write(&format!("role/{role}/role-id"), json!({ "role_id": id })).await;
+    assert_eq!(refusal(set("mine", "LOWER-id").await), taken);
+    assert_eq!(refusal(bench.write("role/new", json!({ "role_id": "Lower-ID" })).await), taken);
+    set("lower", "Mixed-É").await.unwrap();
+    for spelling in ["mixed-é", "MIXED-É", "Mixed-é"] {
+        assert_eq!(refusal(set("mine", spelling).await), taken, "{spelling}");
+    }
+    set("lower", "MIXED-é").await.unwrap();
+    register(&bench, "lower", "s", json!({})).await;
+    bench.write("login", json!({ "role_id": "MIXED-é", "secret_id": "s" })).await.unwrap();
+    assert_eq!(refusal(bench.write("login", json!({ "role_id": "mixed-é", "secret_id": "s" })).await).0, 400);
+    // A role id is free when its role has another one, or is deleted.
+    set("mine", "LOWER-id").await.unwrap();
+    bench.delete("role/lower").await.unwrap();
+    set("mine", "mixed-é").await.unwrap();
+}

@@ -56,7 +56,8 @@ impl Engine for V2 {
             .update(data::write)
             .patch(data::patch)
             .delete(data::delete)
-            .exists(data::exists);
+            .exists(data::exists)
+            .nested("data");
         r.path("delete/{path...}", DELETE_HELP).update(versions::delete);
         r.path("undelete/{path...}", UNDELETE_HELP).update(versions::undelete);
         r.path("destroy/{path...}", DESTROY_HELP).update(versions::destroy);
