@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::shell::{Shell, has, root};
 
 /// Required programs and their Debian packages.
-const PROGRAMS: [(&str, &str); 12] = [
+const PROGRAMS: [(&str, &str); 13] = [
     ("cc", "gcc"),
     ("python3", "python3-venv"),
     ("git", "git"),
@@ -20,6 +20,7 @@ const PROGRAMS: [(&str, &str); 12] = [
     ("haproxy", "haproxy"),
     ("nginx", "nginx"),
     ("softhsm2-util", "softhsm2"),
+    ("swtpm", "swtpm"),
     ("gpg", "gnupg"),
 ];
 

@@ -28,7 +28,7 @@ const ALL: [Step; 31] = [
     step("clippy", 1, clippy),
     step("tidy", 14, tidy::check),
     step("build", 1, build),
-    step("unit", 2000, unit),
+    step("unit", 2043, unit),
     step("doc", 20, doc),
     step("scenarios", 6300, scenarios),
     step("sealed", 1100, sealed),

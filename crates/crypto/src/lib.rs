@@ -15,6 +15,7 @@
 //! | [`keys`] | the keys that callers name, one file per algorithm family | see each |
 //! | [`random`] | keys, tokens, UUIDs, request ids | NIST SP 800-90A, RFC 9562 |
 //! | [`shamir`] | shares of the unseal key | Shamir 1979, over the field of FIPS 197 |
+//! | [`tpm`] | what sessions with a TPM 2.0 need | TPM 2.0 library specification, part 1 |
 //! | [`x509`] | client certificates and the CA that issues them; certificates of nodes | RFC 5280 |
 //! | [`secret`], [`locked`], [`compare`] | types that hold, wipe and compare secrets | |
 
@@ -30,6 +31,7 @@ pub mod password;
 pub mod random;
 pub mod secret;
 pub mod shamir;
+pub mod tpm;
 pub mod x509;
 
 pub use zeroize::{Zeroize, Zeroizing};

@@ -13,6 +13,7 @@
 //! | `waiting` | a seal whose secret is in a file that is not there yet |
 //! | `credentials` | credentials that expire: one renewal at a time, before the expiry |
 //! | `external` | the plugins of external keys: `transit`, `pkcs11`, `awskms` |
+//! | `tpm` | the commands and sessions of a TPM 2.0 |
 //! | `aws`, `google`, `azure` | credentials of a cloud and the seals that use them |
 
 mod alicloud;
@@ -34,6 +35,7 @@ mod stanza;
 mod static_key;
 #[cfg(test)]
 mod suite;
+mod tpm;
 mod transit;
 mod waiting;
 
@@ -64,6 +66,7 @@ const KINDS: &[Type] = &[
     ("alicloudkms", alicloud::kms::KEYS, alicloud::kms::create),
     ("pkcs11", pkcs11::KEYS, pkcs11::create),
     ("kmip", kmip::KEYS, kmip::create),
+    ("tpm", tpm::KEYS, tpm::create),
     ("azurekeyvault", azure::key_vault::KEYS, azure::key_vault::create),
 ];
 
