@@ -55,15 +55,6 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
         self.list_in(tx, view, folder, page).await
     }
 
-    /// As [`Records::list`]; the commit fails when the names have changed by then, so the request runs again.
-    ///
-    /// # Errors
-    /// As [`Records::list`].
-    pub async fn list_verified(&self, cx: &mut Cx, folder: &str, page: &Page) -> Result<Vec<String>> {
-        let (tx, view) = cx.store();
-        self.list_verified_in(tx, view, folder, page).await
-    }
-
     /// As [`Records::get`], outside of a handler.
     ///
     /// # Errors
@@ -97,7 +88,7 @@ impl<T: Serialize + DeserializeOwned> Records<T> {
         Ok(tx.list(view, &self.key(folder), page).await?)
     }
 
-    /// As [`Records::list_verified`], outside of a handler.
+    /// As [`Records::list_in`]; the commit fails when the names have changed by then, so a request runs again.
     ///
     /// # Errors
     /// As [`Records::list`].

@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn the_name_of_a_policy_has_a_limit() {
         let longest = "x".repeat(LONGEST_POLICY);
-        assert_eq!(checked_policies(vec![longest.clone()]).unwrap(), [longest.clone()]);
+        assert_eq!(checked_policies(vec![longest.clone()]).unwrap(), std::slice::from_ref(&longest));
         assert_eq!(checked_policies(vec![longest + "x"]).unwrap_err().status().0, 400);
     }
 }

@@ -307,7 +307,7 @@ impl Linter<'_> {
             }
         }
         for (name, position) in &rule.written.parameters {
-            if name != "*" && !rows.knows(name) {
+            if name != "*" && !rows.has_parameter(name) {
                 let message = format!("no operation of the path has the parameter {name:?}");
                 self.add("unknown_parameter", rule, *position, message);
             }
@@ -407,7 +407,7 @@ impl Rows<'_> {
     }
 
     /// Whether an operation of the path has a parameter of this name.
-    fn knows(&self, name: &str) -> bool {
+    fn has_parameter(&self, name: &str) -> bool {
         [Operation::Read, Operation::Update, Operation::Patch].into_iter().any(|operation| {
             let row = self.row(operation, self.within);
             let folded = name.to_lowercase();

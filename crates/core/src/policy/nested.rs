@@ -60,7 +60,7 @@ impl<'c> Nested<'c> {
     }
 
     /// The first field that does not satisfy the constraints.
-    pub(super) fn refusal(&self, parameters: &Parameters) -> Option<Refusal> {
+    pub(super) fn refused_field(&self, parameters: &Parameters) -> Option<Refusal> {
         if !self.is_declared {
             return None;
         }

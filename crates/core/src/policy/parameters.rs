@@ -60,7 +60,7 @@ impl Constraints {
     /// reads them.
     pub(crate) fn refusal(&self, parameters: &Parameters, operation: Option<&OperationInfo>) -> Option<Refusal> {
         let nested = Nested::of(self, operation);
-        if let Some(refusal) = nested.as_ref().and_then(|nested| nested.refusal(parameters)) {
+        if let Some(refusal) = nested.as_ref().and_then(|nested| nested.refused_field(parameters)) {
             return Some(refusal);
         }
         let is_field = |name: &str| nested.as_ref().is_some_and(|nested| nested.is_field(name));

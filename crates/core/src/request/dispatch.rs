@@ -88,8 +88,6 @@ pub(crate) struct CoreCall {
     pub(crate) permit: RequestPermit,
     /// The caller's token.
     pub(crate) token: Option<Arc<Token>>,
-    /// Whether authentication has spent its last use.
-    pub(crate) last_use: bool,
     /// The text of that token.
     pub(crate) id: Option<SecretString>,
     /// The `Authorization` header.
@@ -107,6 +105,8 @@ pub(crate) struct CoreCall {
 pub(crate) struct RequestFacts {
     /// Whether the response is to be wrapped.
     pub(crate) wraps: bool,
+    /// Whether authentication has spent the last use of the caller's token.
+    pub(crate) last_use: bool,
     /// The operations that the listener allows without a token.
     pub(crate) open: UnauthedEndpoints,
     /// Whether its `Accept` header has a format of Prometheus.
@@ -306,12 +306,12 @@ impl Dispatcher {
                 unsealed: unsealed.clone(),
                 permit: parts.permit.clone(),
                 token: parts.caller.token.clone(),
-                last_use: parts.caller.last_use,
                 id: incoming.token.clone(),
                 authorization: incoming.authorization.clone(),
                 compiled: parts.compiled.clone(),
                 facts: RequestFacts {
                     wraps: incoming.wrap_ttl.is_some(),
+                    last_use: parts.caller.last_use,
                     open: incoming.open,
                     accepts_prometheus: incoming.accepts_prometheus,
                 },

@@ -65,7 +65,7 @@ async fn token_of(cx: &Cx, req: &WrappingTokenRequest) -> Result<WrappingToken> 
         token.record.wrapping && token.key.as_ref() == Some(&unsealed.access.tokens.place(&text))
     };
     let (found, by) = match own.token.clone().filter(is_own) {
-        Some(token) if own.last_use => (Some(token), TokenUse::Authentication),
+        Some(token) if own.facts.last_use => (Some(token), TokenUse::Authentication),
         Some(token) => (Some(token), TokenUse::ThisTransaction),
         None => (unsealed.access.wrapper.wrapping_token(&text).await?, TokenUse::ThisTransaction),
     };

@@ -190,7 +190,7 @@ async fn entities_of_an_earlier_version_work_and_are_converted() {
     let second = second.replace("Role-X", "role-x");
     let keys = [("Role-X", OLD_ALIAS.to_owned()), ("role-x", OLD_ALIAS.replace("-000000000001", "-000000000002"))];
     for (name, record) in keys {
-        let place = crate::identity::old_alias_key("auth_approle_1", name);
+        let place = crate::identity::names::unfolded_alias_key("auth_approle_1", name);
         tx.put(&view, &format!("alias/{place}"), record.into());
     }
     for (id, record) in [("000000000001", OLD_ENTITY.to_owned()), ("000000000002", second)] {
@@ -263,7 +263,7 @@ async fn damaged_records_do_not_stop_the_conversion_of_others() {
     let (entity, alias) = (OLD_ENTITY.replace("5f6a7b0c-0000-4000-8000-00000000000a", ""), OLD_ALIAS);
     let alias = alias.replace("5f6a7b0c-0000-4000-8000-00000000000a", "");
     tx.put(&view, "entity/5f6a7b0c-0000-4000-8000-000000000001", entity.into());
-    let place = crate::identity::old_alias_key("auth_approle_1", "Role-X");
+    let place = crate::identity::names::unfolded_alias_key("auth_approle_1", "Role-X");
     tx.put(&view, &format!("alias/{place}"), alias.into());
     let damaged = OLD_ENTITY.replace("-000000000001", "-000000000002").replace("-00000000000a", "-00000000000b");
     let damaged = damaged.replace("Role-X", "role-y").replace("entity_5f6a7b0c", "damaged");
@@ -271,7 +271,7 @@ async fn damaged_records_do_not_stop_the_conversion_of_others() {
     for key in ["converted", "alias-id/5f6a7b0c-0000-4000-8000-00000000000b"] {
         tx.put(&view, key, "damaged".into());
     }
-    let place = crate::identity::old_alias_key("auth_approle_1", "role-y");
+    let place = crate::identity::names::unfolded_alias_key("auth_approle_1", "role-y");
     tx.put(&view, &format!("alias/{place}"), "damaged".into());
     tx.commit().await.unwrap();
     convert_entities(&unsealed.barrier).await.unwrap();

@@ -186,48 +186,6 @@ async fn oidc_code_once() {
     assert_eq!(site.exchange(&late, VERIFIER).await.is(400).body["error"], "invalid_grant");
 }
 
-/// What is written while a referring record is written, too, is refused or comes after it.
-#[tokio::test]
-async fn a_key_in_use_is_not_deleted_or_shortened_at_the_same_time() {
-    let site = Site::new().await;
-    let server = &site.server;
-    for round in 0..8 {
-        let (role, key) = (format!("identity/oidc/role/r{round}"), format!("identity/oidc/key/k{round}"));
-        let client = format!("identity/oidc/client/c{round}");
-        let settings = json!({ "algorithm": "EdDSA", "rotation_period": 60, "verification_ttl": 120 });
-        let of_role = || json!({ "key": format!("k{round}"), "ttl": 120 });
-        let of_client = || json!({ "key": format!("k{round}"), "id_token_ttl": 120 });
-
-        for (path, body) in [(&role, of_role()), (&client, of_client())] {
-            server.post(&key, ROOT, settings.clone()).await.ok();
-            let (written, deleted) = tokio::join!(server.post(path, ROOT, body.clone()), server.delete(&key, ROOT));
-            assert_ne!(written.status == 204, deleted.status == 204, "{path}");
-            server.delete(path, ROOT).await.ok();
-
-            server.post(&key, ROOT, settings.clone()).await.ok();
-            let shorter = json!({ "verification_ttl": 100 });
-            let (written, changed) = tokio::join!(server.post(path, ROOT, body), server.post(&key, ROOT, shorter));
-            assert_ne!(written.status == 204, changed.status == 204, "{path}");
-            server.delete(path, ROOT).await.ok();
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_scope_or_assignment_in_use_is_not_deleted_at_the_same_time() {
-    let site = Site::new().await;
-    let server = &site.server;
-    for (used, by, body) in [
-        ("scope/s", "provider/p", json!({ "scopes_supported": "s" })),
-        ("assignment/a", "client/c", json!({ "assignments": "a" })),
-    ] {
-        let (used, by) = (format!("identity/oidc/{used}"), format!("identity/oidc/{by}"));
-        server.post(&used, ROOT, json!({})).await.ok();
-        let (written, deleted) = tokio::join!(server.post(&by, ROOT, body), server.delete(&used, ROOT));
-        assert_ne!(written.status == 204, deleted.status == 204, "{used}");
-    }
-}
-
 #[tokio::test]
 async fn claims_that_cannot_be_set_use_up_the_code() {
     let site = Site::new().await;

@@ -18,7 +18,8 @@ use super::record::Authority;
 use super::roles::{self, Role};
 use super::ttl::{self, RequestedTtls};
 use super::{BoundCidrs, Token, record::TokenRecord};
-use crate::identity::{LoginIdentity, fold_name};
+use crate::identity::LoginIdentity;
+use crate::identity::names::fold;
 use crate::layout::TOKEN_MOUNT;
 use crate::policy::builtin;
 use crate::unsealed::Unsealed;
@@ -283,7 +284,7 @@ async fn entity(
         ..LoginIdentity::default()
     };
     let Some(alias) = req.entity_alias.as_ref().filter(|a| !a.is_empty()) else { return Ok(own()) };
-    if !role.is_some_and(|r| r.allows_alias(&fold_name(alias))) {
+    if !role.is_some_and(|r| r.allows_alias(&fold(alias))) {
         return Err(Error::invalid("invalid 'entity_alias' value"));
     }
     let mount = cx.mount().clone();

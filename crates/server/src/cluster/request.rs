@@ -6,6 +6,7 @@
 //!            headers:list(name:text hmac:u8 values:list(text)) query:list(name:text values:list(text)) body:text
 //! flags    = 1 body withheld | 2 open rekey | 4 open generate-root | 8 accepts Prometheus | 16 body of bytes
 //!            | 32 token of `Authorization: Bearer` | 64 the token is followed by the credentials:text of `Basic`
+//!            (both only for a row that takes the header, which a member of an older version does not have)
 //! address  = 4 ip:4 port:u16 | 6 ip:16 port:u16 flow:u32 scope:u32
 //! tls      = version:u8 suite:u16 alpn:u8 server_name:option(text) chain:option(check:u8 list(text))
 //! response = status:u16 decided:u16 index:u64 content_type:text body

@@ -7,8 +7,8 @@ use keepfast_framework::{Cx, Error, Keys, Result, Routes};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::lists::{ByName, names};
 use super::records::{ALLOW_ALL, ASSIGNMENTS, Assignment, CLIENTS_OF_ASSIGNMENT, assignment, bounded, references};
-use super::{ByName, names};
 use crate::identity::effective::Effective;
 use crate::identity::engine::IdentityEngine;
 

@@ -11,13 +11,13 @@ use keepfast_framework::{Cx, Error, Keys, Result, Routes};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::lists::{ByName, names, with_info};
 use super::records::{
     ALLOW_ALL, CLIENT_IDS, CLIENTS, CLIENTS_OF_ASSIGNMENT, CLIENTS_OF_KEY, Client, ClientType, assignment, bounded,
     ensure_ring, key_settings, refer,
 };
 use super::ring::DEFAULT_KEY;
 use super::stored::secret_text;
-use super::{ByName, names, with_info};
 use crate::identity::engine::IdentityEngine;
 
 const CLIENT: Help = Help { synopsis: "Reads, creates, changes and deletes a client.", description: "" };

@@ -66,7 +66,7 @@ fn is_expired(entry: &str, now: Timestamp) -> bool {
 ///
 /// # Errors
 /// When storage fails.
-pub(crate) async fn delete_expired(barrier: &Arc<Barrier>, view: &View, now: Timestamp) -> Result<()> {
+pub(crate) async fn delete_expired_codes(barrier: &Arc<Barrier>, view: &View, now: Timestamp) -> Result<()> {
     let mut page = Page::first(PAGE);
     loop {
         let folders = CODES_OF.list_in(&mut barrier.begin_read(), view, "", &page).await?;

@@ -12,10 +12,11 @@ use keepfast_framework::{Cx, Page, Result, Routes, Status};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::lists::ByName;
 use super::records::{CLIENTS_OF_KEY, CONFIG, Config, Provider, ROLES_OF_KEY, client_of_id, provider};
 use super::ring::KEYS;
 use super::state::KeySet;
-use super::{ByName, algorithm, issuer, oauth_error};
+use super::{algorithm, issuer, oauth_error};
 use crate::identity::engine::{IdentityEngine, identity};
 
 const CONFIGURE: Help = Help { synopsis: "Reads and writes the issuer of identity tokens.", description: "" };

@@ -4,15 +4,16 @@ use keepfast_framework::fields::{CommaList, Seconds, Text, unless_null};
 use keepfast_framework::reply::Described;
 use keepfast_framework::routes::{Exists, Help, Paged};
 use keepfast_framework::{Cx, Error, Keys, Result, Routes};
+use keepfast_storage::{ReadTx, View};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::algorithm::Algorithm;
+use super::lists::{ByName, names};
 use super::records::{
     CLIENTS, CLIENTS_OF_KEY, ROLES, ROLES_OF_KEY, check_bounds, ensure_ring, key_settings, references,
 };
 use super::ring::{DEFAULT_KEY, KEYS, KeyRecord, KeySettings, SigningKey};
-use super::{ByName, names};
 use crate::identity::engine::IdentityEngine;
 
 const KEY: Help = Help { synopsis: "Reads, creates, changes and deletes a key of identity tokens.", description: "" };
@@ -77,7 +78,8 @@ async fn write(_: &IdentityEngine, cx: &mut Cx, req: Write) -> Result<()> {
     settings.check()?;
     check_bounds("allowed_client_ids", &settings.allowed_client_ids, MOST_CLIENT_IDS)?;
     if settings.verification_ttl < old.verification_ttl {
-        check_referring_ttls(cx, name, settings.verification_ttl).await?;
+        let (tx, view) = cx.store();
+        check_referring_ttls(tx, view, name, settings.verification_ttl).await?;
     }
     let record = match stored {
         Some(mut key) => {
@@ -91,7 +93,7 @@ async fn write(_: &IdentityEngine, cx: &mut Cx, req: Write) -> Result<()> {
 
 /// Refuses a verification TTL that tokens of a role or client would outlive. The commit fails when others refer to the key
 /// by then.
-async fn check_referring_ttls(cx: &mut Cx, name: &str, ttl: u64) -> Result<()> {
+async fn check_referring_ttls(tx: &mut ReadTx, view: &View, name: &str, ttl: u64) -> Result<()> {
     let refused = |by: &str| {
         let text = format!(
             "unable to update key {name:?} because it is currently referenced by one or more {by} greater than {ttl} \
@@ -100,13 +102,13 @@ async fn check_referring_ttls(cx: &mut Cx, name: &str, ttl: u64) -> Result<()> {
         Err(Error::invalid(text))
     };
     let all = keepfast_framework::Page::all();
-    for role in ROLES_OF_KEY.list_verified(cx, &format!("{name}/"), &all).await? {
-        if ROLES.get(cx, &role).await?.is_some_and(|role| role.ttl > ttl) {
+    for role in ROLES_OF_KEY.list_verified_in(tx, view, &format!("{name}/"), &all).await? {
+        if ROLES.get_in(tx, view, &role).await?.is_some_and(|role| role.ttl > ttl) {
             return refused("roles with a token ttl");
         }
     }
-    for client in CLIENTS_OF_KEY.list_verified(cx, &format!("{name}/"), &all).await? {
-        if CLIENTS.get(cx, &client).await?.is_some_and(|client| client.longest_signed_ttl() > ttl) {
+    for client in CLIENTS_OF_KEY.list_verified_in(tx, view, &format!("{name}/"), &all).await? {
+        if CLIENTS.get_in(tx, view, &client).await?.is_some_and(|client| client.longest_signed_ttl() > ttl) {
             return refused("clients with an id_token_ttl");
         }
     }
@@ -167,4 +169,25 @@ async fn rotate(_: &IdentityEngine, cx: &mut Cx, req: Rotate) -> Result<()> {
     let ttl = ttl.min(key.settings.rotation_period.saturating_mul(10).max(key.settings.verification_ttl));
     key.rotate(SigningKey::generate(key.settings.algorithm).await?, now, ttl);
     KEYS.put(cx, name, &key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::oidc::records::Mark;
+
+    #[tokio::test]
+    async fn a_shorter_ttl_conflicts_with_a_reference_that_is_added_meanwhile() {
+        let server = crate::tests::fixture::TestServer::new().await;
+        let barrier = server.unsealed().barrier.clone();
+        let view = barrier.view("test/");
+        for of in [&ROLES_OF_KEY, &CLIENTS_OF_KEY] {
+            let (mut changes, mut refers) = (barrier.begin(), barrier.begin());
+            check_referring_ttls(&mut changes, &view, "a", 100).await.unwrap();
+            KEYS.delete_in(&mut changes, &view, "a");
+            of.put_in(&mut refers, &view, "a/b", &Mark {}).unwrap();
+            refers.commit().await.unwrap();
+            assert!(changes.commit().await.is_err());
+        }
+    }
 }

@@ -10,8 +10,9 @@ use keepfast_framework::{Cx, Error, Keys, Result, Routes};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::lists::{ByName, names, with_info};
 use super::records::{DEFAULT_PROVIDER, PROVIDERS, PROVIDERS_OF_SCOPE, Provider, SCOPES, bounded, provider, refer};
-use super::{ByName, claims, issuer, names, with_info};
+use super::{claims, issuer};
 use crate::identity::engine::{IdentityEngine, named};
 
 const PROVIDER: Help = Help { synopsis: "Reads, creates, changes and deletes a provider.", description: "" };

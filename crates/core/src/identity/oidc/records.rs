@@ -3,6 +3,7 @@
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::rows::is_name;
 use keepfast_framework::{Cx, Error, Page, Records, Result, Timestamp};
+use keepfast_storage::{ReadTx, View};
 use serde::{Deserialize, Serialize};
 
 use super::pkce::Challenge;
@@ -218,8 +219,12 @@ pub(super) async fn ring(cx: &mut Cx, name: &str) -> Result<KeyRecord> {
 /// The names of the records that refer to one, for the text of an error. The commit fails when others refer to it by
 /// then.
 pub(super) async fn references(cx: &mut Cx, of: &Records<Mark>, name: &str) -> Result<Vec<String>> {
-    let page = Page { after: None, limit: Some(MOST_NAMED) };
-    of.list_verified(cx, &format!("{name}/"), &page).await
+    let (tx, view) = cx.store();
+    references_in(tx, view, of, name).await
+}
+
+async fn references_in(tx: &mut ReadTx, view: &View, of: &Records<Mark>, name: &str) -> Result<Vec<String>> {
+    of.list_verified_in(tx, view, &format!("{name}/"), &Page::first(MOST_NAMED)).await
 }
 
 /// Replaces a reference.
@@ -257,3 +262,23 @@ pub(super) fn check_bounds(field: &str, texts: &[String], most: usize) -> Result
 
 /// The longest text of a record or a request, in bytes.
 pub(super) const LONGEST_TEXT: usize = 2048;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_deletion_conflicts_with_a_reference_that_is_added_meanwhile() {
+        let server = crate::tests::fixture::TestServer::new().await;
+        let barrier = server.unsealed().barrier.clone();
+        let view = barrier.view("test/");
+        for of in [&ROLES_OF_KEY, &CLIENTS_OF_KEY, &CLIENTS_OF_ASSIGNMENT, &PROVIDERS_OF_SCOPE] {
+            let (mut deletes, mut refers) = (barrier.begin(), barrier.begin());
+            assert!(references_in(&mut deletes, &view, of, "a").await.unwrap().is_empty());
+            KEYS.delete_in(&mut deletes, &view, "a");
+            of.put_in(&mut refers, &view, "a/b", &Mark {}).unwrap();
+            refers.commit().await.unwrap();
+            assert!(deletes.commit().await.is_err());
+        }
+    }
+}

@@ -10,10 +10,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::id_token::{self, IdToken};
+use super::lists::{ByName, names};
 use super::records::{LONGEST_TEXT, ROLES, ROLES_OF_KEY, Role, ensure_ring, key_settings, refer, ring};
 use super::ring::KeySettings;
 use super::stored::secret_text;
-use super::{ByName, claims, issuer, names};
+use super::{claims, issuer};
 use crate::identity::engine::{IdentityEngine, identity, named};
 
 const ROLE: Help = Help { synopsis: "Reads, creates, changes and deletes a role of identity tokens.", description: "" };

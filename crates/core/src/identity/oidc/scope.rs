@@ -7,10 +7,11 @@ use keepfast_framework::{Cx, Error, Keys, Result, Routes, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::claims;
 use super::claims::Source;
 use super::jws::Claims;
+use super::lists::{ByName, names};
 use super::records::{LONGEST_TEXT, PROVIDERS_OF_SCOPE, Provider, SCOPES, Scope, references};
-use super::{ByName, claims, names};
 use crate::identity::engine::IdentityEngine;
 
 const SCOPE: Help = Help { synopsis: "Reads, creates, changes and deletes a scope.", description: "" };

@@ -1,19 +1,16 @@
 //! The encoding of secrets in stored records and in responses.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use keepfast_crypto::Zeroize as _;
-use keepfast_crypto::locked::LockedBytes;
-use keepfast_crypto::secret::SecretString;
-use serde::de::{Deserialize, Deserializer, Error as _};
-use serde::ser::Serializer;
-
 /// A private key in locked memory, stored as base64.
 pub(super) mod material {
-    use super::*;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use keepfast_crypto::Zeroize as _;
+    use keepfast_crypto::locked::LockedBytes;
+    use serde::de::{Deserialize, Deserializer, Error as _};
+    use serde::ser::Serializer;
 
     /// Writes base64.
-    pub(in super::super) fn serialize<S: Serializer>(material: &LockedBytes, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(material: &LockedBytes, to: S) -> Result<S::Ok, S::Error> {
         let mut text = STANDARD.encode(material.expose());
         let written = to.serialize_str(&text);
         text.zeroize();
@@ -21,7 +18,7 @@ pub(super) mod material {
     }
 
     /// Reads base64.
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<LockedBytes, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<LockedBytes, D::Error> {
         let mut text = String::deserialize(from)?;
         let decoded = STANDARD.decode(&text);
         text.zeroize();
@@ -34,10 +31,12 @@ pub(super) mod material {
 
 /// A secret text: that of a client, `None` for a public one, or a token or code in a response.
 pub(super) mod secret_text {
-    use super::*;
+    use keepfast_crypto::secret::SecretString;
+    use serde::de::{Deserialize, Deserializer};
+    use serde::ser::Serializer;
 
     /// Writes the text.
-    pub(in super::super) fn serialize<S: Serializer>(secret: &Option<SecretString>, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(secret: &Option<SecretString>, to: S) -> Result<S::Ok, S::Error> {
         match secret {
             Some(secret) => to.serialize_str(secret.expose()),
             None => to.serialize_none(),
@@ -45,7 +44,7 @@ pub(super) mod secret_text {
     }
 
     /// Reads the text.
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SecretString>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<SecretString>, D::Error> {
         Ok(Option::<String>::deserialize(from)?.map(SecretString::new))
     }
 }

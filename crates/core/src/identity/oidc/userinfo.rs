@@ -7,9 +7,10 @@ use serde_json::json;
 
 use super::claims::Source;
 use super::jws::Claims;
+use super::lists::ByName;
 use super::oauth_error::{self, OAuthError, UNAUTHORIZED};
 use super::records::{client_of_id, provider};
-use super::{ByName, assignment, scope};
+use super::{assignment, scope};
 use crate::identity::engine::{IdentityEngine, call};
 
 const HELP: Help = Help {
