@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use bytes::Bytes;
+use keepfast_json::{Kind, Tokens};
 use serde::de::value::StrDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde::forward_to_deserialize_any;
@@ -64,6 +65,9 @@ impl Body {
             .map_err(|_| Error::invalid(format!("failed to decode JSON input: {}", json_error::of(&raw))))?;
         if json_error::has_endless_number(&raw) {
             return Err(Error::invalid(format!("failed to decode JSON input: {}", json_error::ENDLESS)));
+        }
+        if has_raw_value_name(&raw) {
+            return Err(Error::invalid(format!("failed to decode JSON input: the name {RAW_VALUE:?} is reserved")));
         }
         if let Some(single) = entries.without_repetition() {
             return Self::parse(single);
@@ -127,6 +131,29 @@ impl Body {
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty()
     }
+}
+
+/// The name by which `serde_json` passes on raw text: it reads an object with this name as the value in the text. A policy
+/// would judge that value, and the engine would store the object.
+const RAW_VALUE: &str = "$serde_json::private::RawValue";
+
+/// Whether an object at any depth has the name [`RAW_VALUE`], in any spelling.
+fn has_raw_value_name(json: &[u8]) -> bool {
+    // Most bodies have neither the character nor an escape.
+    if !json.iter().any(|byte| matches!(byte, b'$' | b'\\')) {
+        return false;
+    }
+    let is_named_so = |text: &[u8]| serde_json::from_slice::<String>(text).is_ok_and(|name| name == RAW_VALUE);
+    let mut last_is_it = false;
+    Tokens::new(json).any(|token| {
+        let is_name = last_is_it && token.kind == Kind::Colon;
+        last_is_it = match token.kind {
+            Kind::String { escaped: false } => token.inside() == RAW_VALUE.as_bytes(),
+            Kind::String { escaped: true } => token.text.len() <= 6 * RAW_VALUE.len() + 2 && is_named_so(token.text),
+            _ => false,
+        };
+        is_name
+    })
 }
 
 /// The entries of an object in order, duplicates included.
@@ -349,6 +376,18 @@ mod tests {
             query: query.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect(),
             body: Body::parse(Bytes::copy_from_slice(body.as_bytes()))?,
         })
+    }
+
+    #[test]
+    fn sec_a_name_that_stands_for_raw_text_is_refused_in_every_spelling() {
+        let escaped = r#"\u0024serde_json::private::RawValue"#;
+        for name in [RAW_VALUE, escaped] {
+            for body in [format!(r#"{{"{name}":"1"}}"#), format!(r#"{{"data":{{"a":[{{"{name}" : "{{}}"}}]}}}}"#)] {
+                assert!(Body::parse(body.clone().into()).is_err(), "{body}");
+            }
+            assert!(Body::parse(format!(r#"{{"a":"{name}"}}"#).into()).is_ok(), "a value");
+        }
+        assert!(Body::parse(r#"{"$serde_json":"\\","$":{"b\n":1}}"#.into()).is_ok());
     }
 
     #[test]

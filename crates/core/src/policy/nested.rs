@@ -9,23 +9,27 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
+use keepfast_framework::Operation;
 use keepfast_framework::rows::OperationInfo;
-use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::denied_values::{self, Scope};
 use super::parameters::{ANY, Constraints, Parameters, Refusal, is_literally};
+use super::pattern::fold;
 
-/// The constraints of a rule on the fields of one parameter, by the names of the fields in lower case.
+/// The constraints of a rule on the fields of one parameter, by the folded names of the fields.
 pub(super) struct Nested<'c> {
     constraints: &'c Constraints,
     parameter: &'static str,
     /// Whether the operation has the parameter.
     is_declared: bool,
-    required: Vec<&'c str>,
-    allowed: BTreeMap<&'c str, &'c [Value]>,
-    denied: BTreeMap<&'c str, &'c [Value]>,
+    /// Whether a field that is null is deleted.
+    deletes_null: bool,
+    required: Vec<String>,
+    allowed: BTreeMap<String, &'c [Value]>,
+    denied: BTreeMap<String, &'c [Value]>,
 }
 
 impl<'c> Nested<'c> {
@@ -33,14 +37,15 @@ impl<'c> Nested<'c> {
     pub(super) fn of(constraints: &'c Constraints, operation: Option<&OperationInfo>) -> Option<Self> {
         let operation = operation?;
         let parameter = operation.nested()?;
-        let field = |name: &'c String| field_of(name, parameter);
-        let values = |rules: &'c BTreeMap<String, Vec<Value>>| -> BTreeMap<&'c str, &'c [Value]> {
+        let field = |name: &'c String| field_of(name, parameter).map(fold);
+        let values = |rules: &'c BTreeMap<String, Vec<Value>>| -> BTreeMap<String, &'c [Value]> {
             rules.iter().filter_map(|(name, values)| Some((field(name)?, values.as_slice()))).collect()
         };
         let nested = Nested {
             constraints,
             parameter,
             is_declared: operation.declares(parameter),
+            deletes_null: operation.operation == Operation::Patch,
             required: constraints.required.iter().filter_map(field).collect(),
             allowed: values(&constraints.allowed),
             denied: values(&constraints.denied),
@@ -73,7 +78,7 @@ impl<'c> Nested<'c> {
             }
         }
         let fields = parameters.get(self.parameter).and_then(Value::as_object);
-        let missing = |required: &&&str| !fields.is_some_and(|fields| has_field(fields, required));
+        let missing = |required: &&String| !fields.is_some_and(|fields| self.has_field(fields, required));
         let missing = self.required.iter().find(missing)?;
         Some(Refusal::Required(format!("{}.{missing}", self.parameter)))
     }
@@ -81,7 +86,7 @@ impl<'c> Nested<'c> {
     /// Why a field is refused. `whole` states whether the parameter may have any fields without rules of their own.
     fn field_refusal(&self, field: &str, value: &Value, whole: bool) -> Option<Refusal> {
         let name = || format!("{}.{field}", self.parameter);
-        let folded = field.to_lowercase();
+        let folded = fold(field);
         let is_denied = self.denied.get(folded.as_str()).is_some_and(|values| {
             values.is_empty()
                 || denied_values::has_too_many_words(value)
@@ -97,6 +102,11 @@ impl<'c> Nested<'c> {
         };
         (!is_allowed).then(|| Refusal::NotAllowed(name()))
     }
+
+    fn has_field(&self, fields: &Map<String, Value>, required: &str) -> bool {
+        let is_set = |value: &Value| !(self.deletes_null && value.is_null());
+        fields.iter().any(|(field, value)| is_set(value) && fold(field) == required)
+    }
 }
 
 /// The field that a name in a rule denotes: what follows the parameter and a dot.
@@ -104,22 +114,18 @@ fn field_of<'n>(name: &'n str, parameter: &str) -> Option<&'n str> {
     name.strip_prefix(parameter)?.strip_prefix('.')
 }
 
-fn has_field(fields: &Map<String, Value>, required: &str) -> bool {
-    fields.contains_key(required) || fields.keys().any(|field| field.to_lowercase() == required)
-}
-
-/// Whether the text of an object has a name twice. The text is stored as it is, and readers differ in which of the
-/// values they use.
+/// Whether the text of an object, or an object inside it, has a name twice. The text is stored as it is, and readers differ
+/// in which of the values they use.
 pub(crate) fn repeats_a_field(json: &str) -> bool {
     json.trim_start().starts_with('{') && serde_json::from_str::<DistinctNames>(json).is_err()
 }
 
-/// Fails to deserialize when an object has a name twice.
+/// Fails to deserialize when an object has a name twice. `serde_json` reads at most 128 levels.
 struct DistinctNames;
 
 impl<'de> Deserialize<'de> for DistinctNames {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(DistinctNames)
+        deserializer.deserialize_any(DistinctNames)
     }
 }
 
@@ -127,12 +133,41 @@ impl<'de> Visitor<'de> for DistinctNames {
     type Value = DistinctNames;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object with distinct names")
+        f.write_str("JSON whose objects have distinct names")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self, A::Error> {
+        while list.next_element::<DistinctNames>()?.is_some() {}
+        Ok(self)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
         let mut names: HashSet<Cow<'de, str>> = HashSet::new();
-        while let Some((name, IgnoredAny)) = map.next_entry::<Cow<'de, str>, IgnoredAny>()? {
+        while let Some((name, DistinctNames)) = map.next_entry::<Cow<'de, str>, DistinctNames>()? {
             if !names.insert(name) {
                 return Err(serde::de::Error::custom("a repeated name"));
             }
@@ -147,10 +182,18 @@ mod tests {
 
     #[test]
     fn a_repeated_field_is_found_in_every_spelling_of_its_name() {
-        for text in [r#"{"a":1,"a":2}"#, r#"{"a":1,"b":{},"\u0061":2}"#, r#" {"":1,"":1}"#] {
+        for text in [
+            r#"{"a":1,"a":2}"#,
+            r#"{"a":1,"b":{},"\u0061":2}"#,
+            r#" {"":1,"":1}"#,
+            r#"{"a":{"b":1,"b":2}}"#,
+            r#"{"a":[1,{"b":1,"b":2}]}"#,
+        ] {
             assert!(repeats_a_field(text), "{text}");
         }
-        for text in ["{}", r#"{"a":1,"A":2}"#, r#"{"a":{"a":1},"b":{"a":1}}"#, "[1,1]", "null", r#""{""#] {
+        for text in
+            ["{}", r#"{"a":1,"A":2}"#, r#"{"a":{"a":1.5},"b":[{"a":null},-1,true,"a"]}"#, "[1,1]", "null", r#""{""#]
+        {
             assert!(!repeats_a_field(text), "{text}");
         }
     }

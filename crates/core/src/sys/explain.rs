@@ -62,8 +62,15 @@ enum SubjectId {
 
 impl SubjectId {
     fn of(req: &ExplainRequest) -> Result<Self> {
-        let text = |field: &Option<Text>| field.as_ref().filter(|text| !text.is_empty()).map(|text| text.0.clone());
-        let names = req.policies.as_ref().map(|list| list.0.clone()).filter(|names| !names.is_empty());
+        let text = |field: &Option<Text>| field.as_ref().map(|text| text.0.clone());
+        let names = req.policies.as_ref().map(|list| list.0.clone());
+        // An empty subject is a mistake, such as a variable without a value, and not the caller.
+        let is_empty = |text: &Option<Text>| text.as_ref().is_some_and(|text| text.is_empty());
+        if [&req.token, &req.accessor, &req.entity_id].into_iter().any(is_empty)
+            || names.as_ref().is_some_and(Vec::is_empty)
+        {
+            return Err(Error::invalid("token, accessor, entity_id and policies must not be empty"));
+        }
         let mut subjects = [
             text(&req.token).map(SubjectId::Token),
             text(&req.accessor).map(SubjectId::Accessor),

@@ -113,6 +113,21 @@ async fn sec_a_patch_and_a_repeated_field_do_not_evade_a_rule_about_fields() {
 }
 
 #[tokio::test]
+async fn sec_a_patch_does_not_delete_a_required_field() {
+    let server = TestServer::new().await;
+    let conditions = r#"required_parameters = ["data.owner"]"#;
+    let bodies = [json!({ "data": { "owner": "a" } }), json!({ "data": { "x": 1 } })];
+    assert_eq!(writes(&server, "secret/data/a", conditions, &bodies).await, [true, false]);
+    let token = server.token(json!({ "policies": ["rule"] })).await;
+    for (body, status) in [(json!({ "owner": null }), 403), (json!({ "owner": "b" }), 200)] {
+        server.call("PATCH", "secret/data/a", &token, json!({ "data": body })).await.is(status);
+    }
+    // Letters that differ in case fold to the same name.
+    let denied = r#"denied_parameters = { "data.password" = [] }"#;
+    assert_eq!(writes(&server, "secret/data/a", denied, &[json!({ "data": { "pa\u{17f}sword": 1 } })]).await, [false]);
+}
+
+#[tokio::test]
 async fn a_name_with_a_dot_is_literal_on_other_rows() {
     let server = TestServer::new().await;
     server.post("sys/mounts/one", ROOT, json!({ "type": "kv", "options": { "version": "1" } })).await.ok();
