@@ -44,7 +44,8 @@ macro_rules! log_suite {
             $crate::local::log_suite::log_suite!(@cases $kit;
                 reads_what_was_appended_in_order, goes_on_behind_what_is_there, a_frame_that_starts_again_leaves_nothing,
                 a_torn_tail_is_left_out, damage_before_the_tail_is_an_error, a_failed_sync_breaks_the_log,
-                an_append_without_room_leaves_the_log_as_before, a_purge_keeps_the_ids_and_the_vote,
+                an_append_without_room_leaves_the_log_as_before, a_frame_without_room_is_appended_again,
+                a_purge_keeps_the_ids_and_the_vote,
                 a_purge_keeps_trailing_entries_within_bounds, a_frame_replaces_the_entries_from_its_first_on,
                 a_torn_replacement_replaces_nothing, a_frame_without_entries_stores_the_vote,
                 gaps_and_changes_of_what_is_committed_are_refused, a_restart_begins_after_its_base,
@@ -236,6 +237,22 @@ pub(crate) fn an_append_without_room_leaves_the_log_as_before<K: LogKit>() {
     drop(log);
     kit.lose_power();
     assert_eq!(reopened(&kit).unwrap(), [1, 1, 1, 2]);
+}
+
+pub(crate) fn a_frame_without_room_is_appended_again<K: LogKit>() {
+    let (kit, mut log) = three::<K>();
+    for index in 5..12 {
+        let mut frame = Frame::new();
+        frame.begin(index, HardState::default());
+        frame.push(2, &entry(id(2, index)).payload);
+        kit.fill_up();
+        if matches!(log.append(&mut frame), Err(AppendError::Full)) {
+            log.append(&mut frame).unwrap();
+        }
+    }
+    drop(log);
+    kit.lose_power();
+    assert_eq!(reopened(&kit).unwrap(), [1, 1, 1, 2, 2, 2, 2, 2, 2, 2]);
 }
 
 pub(crate) fn a_purge_keeps_the_ids_and_the_vote<K: LogKit>() {

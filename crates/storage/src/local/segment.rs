@@ -167,10 +167,14 @@ impl Frame {
         &self.bytes
     }
 
-    /// The bytes of a complete frame, and zeros.
-    pub(crate) fn followed_by(&mut self, zeros: u64) -> &[u8] {
-        self.bytes.resize(self.bytes.len() + zeros as usize, 0);
-        &self.bytes
+    /// Calls `write` with the bytes of a complete frame, followed by zeros. The zeros do not stay in the frame, which the
+    /// caller may append again when the write fails.
+    pub(crate) fn followed_by<T>(&mut self, zeros: u64, write: impl FnOnce(&[u8]) -> T) -> T {
+        let length = self.bytes.len();
+        self.bytes.resize(length + zeros as usize, 0);
+        let result = write(&self.bytes);
+        self.bytes.truncate(length);
+        result
     }
 }
 

@@ -160,8 +160,20 @@ impl SegmentedLog {
         let ahead = self.segments.ahead;
         // The last bytes of a device are for frames.
         let zeros = if end > self.length && has_room(&*self.segments.disk, 64 * ahead, ahead) { ahead } else { 0 };
-        self.current.file.write_at(self.end, frame.followed_by(zeros))?;
-        self.length = self.length.max(end + zeros);
+        let (file, at) = (&self.current.file, self.end);
+        match frame.followed_by(zeros, |bytes| file.write_at(at, bytes)) {
+            // A quota is not in the free space of the device: the frame may have room without the zeros.
+            Err(error) if zeros > 0 && is_full(&error) => {
+                file.set_len(at)?;
+                self.length = at;
+                frame.followed_by(0, |bytes| file.write_at(at, bytes))?;
+                self.length = end;
+            }
+            written => {
+                written?;
+                self.length = self.length.max(end + zeros);
+            }
+        }
         Ok(())
     }
 
