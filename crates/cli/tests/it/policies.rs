@@ -46,7 +46,7 @@ fn file(server: &Server, name: &str, text: &str) -> String {
 
 #[test]
 fn a_decision_is_explained_with_the_place_of_its_rule() {
-    let server = Server::fresh();
+    let server = Server::find();
     let text = "path \"kv/data/*\" {\n  capabilities = [\"read\"]\n}\n";
     server.ok(&["policy", "write", "app", &file(&server, "app.hcl", text)]);
     let explained = server.ok(&["policy", "explain", "-policies=app", "kv/data/a", "update"]);
@@ -73,7 +73,7 @@ fn a_decision_is_explained_with_the_place_of_its_rule() {
 
 #[test]
 fn lint_finds_mistakes_with_and_without_a_server() {
-    let server = Server::fresh();
+    let server = Server::find();
     let text = "path \"secret/app/*\" {\n  capabilities = [\"read\"]\n}\npath \"secret/*/x\" {\n  capabilities = [\"deny\"]\n}\n";
     let path = file(&server, "mistaken.hcl", text);
     let offline = server.run(&["policy", "lint", "-offline", &path]);
@@ -91,7 +91,7 @@ fn lint_finds_mistakes_with_and_without_a_server() {
 
 #[test]
 fn a_simulation_prints_the_requests_that_change() {
-    let server = Server::fresh();
+    let server = Server::find();
     let entry = |operation: &str, path: &str, allowed: bool| {
         format!(
             "{{\"time\":\"2026-01-01T00:00:00Z\",\"type\":\"request\",\"auth\":{{\"policies\":[\"app\",\"default\"],\

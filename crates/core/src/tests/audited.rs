@@ -34,8 +34,7 @@ async fn a_refusal_by_a_quota_is_audited_with_its_path() {
     server.node.preliminaries().audit_refusal(incoming("GET", "secret/data/a", options())).await;
     let entries = server.entries();
     assert_eq!((entries.len(), &entries[0]["request"]["path"]), (1, &json!("secret/data/a")));
-    let error = entries[0]["error"].as_str().unwrap();
-    assert_eq!(error, "request path \"secret/data/a\": rate limit quota exceeded");
+    assert!(entries[0]["error"].as_str().unwrap().starts_with("hmac-sha256:"));
 }
 
 #[tokio::test]

@@ -469,6 +469,7 @@ const RUN_AT_A_STANDBY: &[&str] = &[
     "sys/ leases/lookup",
     "sys/ loggers",
     "sys/ loggers/{name}",
+    "sys/ policies/explain",
     "sys/ seal",
     "sys/ tools/hash",
     "sys/ tools/random",
