@@ -141,8 +141,9 @@ async fn rl04_a_write_without_room_is_refused_and_the_store_goes_on() {
     let disk = SimDisk::new(3);
     let store = open(&disk).unwrap();
     let mut acknowledged = write(&store, 0..3).await;
-    disk.fail_at(disk.operations(), Fault::FullOnce);
+    disk.fail_at(disk.operations(), Fault::Full);
     assert!(matches!(store.commit(batch(3)).await, Err(StorageError::Full)));
+    disk.heal();
     assert!(store.get(&Key::new("left/3").unwrap()).await.unwrap().is_none());
     acknowledged.extend(write(&store, 4..6).await);
     assert_eq!(acknowledged, [0, 1, 2, 4, 5]);
