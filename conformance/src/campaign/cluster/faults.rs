@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::links::Slowness;
 use crate::nodes::Nodes;
@@ -97,6 +97,19 @@ const FAULTS: [Fault; 26] = [
     fault(Event::Deaf, Victim::Follower, "cut to a follower"),
 ];
 
+/// Steps the leader down. While a busy machine keeps the followers from responding in time, the leader refuses.
+fn step_down(nodes: &mut Nodes, at: usize) -> Result<()> {
+    for _ in 0..50 {
+        match nodes.call(at, "PUT", "sys/step-down", None) {
+            Err(error) if format!("{error:#}").contains("no other node of the cluster can become the leader") => {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            other => return other.map(drop),
+        }
+    }
+    bail!("no node could become the leader for five seconds")
+}
+
 impl Fault {
     /// The fault of a round.
     pub(super) fn of(round: u64) -> Self {
@@ -167,7 +180,7 @@ impl Fault {
             }),
             Event::DiskBroken => break_disk(nodes, at, DISKS[rng.below(DISKS.len())])?,
             Event::DiskStuck => break_disk(nodes, at, "sync-stuck")?,
-            Event::SteppedDown => drop(nodes.call(at, "PUT", "sys/step-down", None)?),
+            Event::SteppedDown => step_down(nodes, at)?,
             Event::Sealed => drop(nodes.call(at, "PUT", "sys/seal", None)?),
             Event::ClockAhead => nodes.faults()?.set_clock(at, STEP)?,
             Event::ClockBehind => nodes.faults()?.set_clock(at, -STEP)?,
