@@ -100,12 +100,12 @@ class RelyingParty:
             token_endpoint_auth_method=self.authentication, code_challenge_method="S256")
 
     def authorize(self, session: OAuth2Session, verifier: str, nonce: str) -> str:
-        """The user agrees: the code that the browser would take to the callback."""
+        """Authorizes as the user. Returns the URL to which the browser would be redirected, with the code."""
         url, state = session.create_authorization_url(self.metadata["authorization_endpoint"], code_verifier=verifier, nonce=nonce)
         request = {name: values[0] for name, values in parse_qs(urlsplit(url).query).items()}
-        answer = self.server.ok("POST", f"identity/oidc/provider/{self.name}/authorize", request, self.server.user)
-        assert answer["state"] == state
-        return f"{CALLBACK}?code={answer['code']}&state={state}"
+        response = self.server.ok("POST", f"identity/oidc/provider/{self.name}/authorize", request, self.server.user)
+        assert response["state"] == state
+        return f"{CALLBACK}?code={response['code']}&state={state}"
 
     def log_in(self) -> tuple[OAuth2Session, dict, str, str]:
         session, verifier, nonce = self.session(), generate_token(48), generate_token(20)

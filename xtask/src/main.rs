@@ -154,15 +154,15 @@ fn campaign(rest: &[String]) -> Result<bool> {
             arguments.extend(rest.iter().map(String::as_str));
             return shell::visible("cargo", &arguments);
         }
+        Some("fuzz") => {
+            let mut arguments = vec!["test", "--profile", "campaign", "--workspace", "--test", "short", "--"];
+            arguments.extend(rest[1..].iter().map(String::as_str));
+            return shell::visible("cargo", &arguments);
+        }
         _ => {}
     }
     install::prepare(&Shell::for_step("install")?)?;
     shell::visible("cargo", &["build", "--release", "-p", "keepfast-cli", "-p", "keepfast-pkcs11"])?;
-    if rest.first().is_some_and(|name| name == "fuzz") {
-        let mut arguments = vec!["test", "--profile", "campaign", "--workspace", "--test", "short", "--"];
-        arguments.extend(rest[1..].iter().map(String::as_str));
-        return shell::visible("cargo", &arguments);
-    }
     if rest.first().is_some_and(|name| name == "failover") {
         return failover(rest.get(1).map_or("600", String::as_str));
     }

@@ -11,7 +11,7 @@
 //! | `logical/`, `auth/` | the open engine of the mount | `Engine::invalidate` |
 //! | `sys/config/`, `sys/quotas/` | `StoredRules` | applies the rules of admission |
 //! | `sys/policy/` | `Policies` | invalidates compiled policies |
-//! | `identity/` | `Changes` | invalidates the effective identity of entities: of one, or at a change of a group of all in groups |
+//! | `identity/` | `Changes` | invalidates the effective identity of an entity; at a change of a group, of all entities in groups |
 //! | `identity/oidc/` | `OidcState` | drops the key sets and the time of the next rotation of a key |
 //! | `token/id/`, `token/` | `Tokens`, `Leases` | drops the token; updates the expiry queue, counts and quarantine |
 //! | `sys/lockout/`, `sys/lockout-unknown/` | `Lockout` | locks and unlocks |

@@ -81,7 +81,8 @@ impl RewrapState {
 /// nothing, while one is running.
 ///
 /// # Errors
-/// 503 while members differ in `disable_sealwrap`; see [`WrapRotation::change`](crate::seal::wrap_rotation::WrapRotation::change); those of the storage.
+/// 503 while members differ in `disable_sealwrap`; see
+/// [`WrapRotation::change`](crate::seal::wrap_rotation::WrapRotation::change); those of the storage.
 pub(crate) async fn begin(unsealed: &Unsealed) -> Result<bool> {
     let system = unsealed.barrier.view(SYSTEM_STORAGE);
     let state = RewrapState::load(&mut unsealed.barrier.begin_read(), &system).await?;

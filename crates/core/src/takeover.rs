@@ -21,7 +21,8 @@ use crate::settings::Settings;
 use crate::token::TokenSecrets;
 use crate::version_history;
 
-/// Writes missing and changed records in one transaction; commits nothing when there are none.
+/// Writes missing and changed records in one transaction, then converts entities of earlier versions in steps; commits
+/// nothing when nothing is missing.
 pub(crate) async fn take_over(
     barrier: &Arc<Barrier>,
     settings: &Settings,

@@ -210,7 +210,7 @@ fn register_identity(barrier: &Arc<Barrier>, parts: &ServerParts, invalidator: &
     let changes = Arc::<Changes>::default();
     invalidator.add(IDENTITY_STORAGE, "", changes.clone());
     let identity = Identity::new(barrier.clone(), barrier.view(IDENTITY_STORAGE), parts.metrics.clone(), changes);
-    let identity = identity.on_node_with(OidcState::new(parts.membership.roles()));
+    let identity = identity.with_oidc(OidcState::new(parts.membership.roles()));
     invalidator.add(IDENTITY_STORAGE, OIDC, identity.oidc.clone());
     Arc::new(identity)
 }

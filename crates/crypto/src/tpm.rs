@@ -41,9 +41,9 @@ pub fn cfb_decrypt(key: &[u8; 16], iv: &[u8; 16], text: &mut [u8]) -> Result<(),
 pub fn p256_agree(x: &[u8; 32], y: &[u8; 32]) -> Result<([u8; 32], [u8; 32], SecretBytes), KeyError> {
     let own = agreement::PrivateKey::generate(&ECDH_P256).map_err(|_| KeyError::Failed)?;
     let public = own.compute_public_key().map_err(|_| KeyError::Failed)?;
-    let peer = [&[4], x.as_slice(), y].concat();
-    let peer = UnparsedPublicKey::new(&ECDH_P256, &peer);
-    let shared = agreement::agree(&own, peer, KeyError::Malformed, |shared| Ok(SecretBytes::new(shared.to_vec())))?;
+    let theirs = [&[4], x.as_slice(), y].concat();
+    let theirs = UnparsedPublicKey::new(&ECDH_P256, &theirs);
+    let shared = agreement::agree(&own, theirs, KeyError::Malformed, |shared| Ok(SecretBytes::new(shared.to_vec())))?;
     // An uncompressed point.
     let coordinates = public.as_ref().get(1..).and_then(|rest| rest.split_first_chunk::<32>());
     let (own_x, rest) = coordinates.ok_or(KeyError::Failed)?;

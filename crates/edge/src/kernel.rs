@@ -70,7 +70,7 @@ pub trait UploadTurn: Send + Sync {
     /// Counts bytes of the body. Returns false when the turn was taken.
     fn received(&self, bytes: u64) -> bool;
 
-    /// The body is complete; the turn is not taken any more. Returns false when it was.
+    /// Ends the body: the turn cannot be taken afterwards. Returns false when it was taken before.
     fn complete(&self) -> bool;
 
     /// Waits until the turn is taken.

@@ -12,6 +12,9 @@ use keepfast_crypto::secret::{SecretBytes, SecretString};
 
 use crate::seal::SealError;
 
+/// The header of a call to another server, with the number of external keys above it.
+pub const DEPTH_HEADER: &str = "x-keepfast-external-key-depth";
+
 /// A key of another system. Every call has a deadline of its own.
 #[async_trait]
 pub trait ExternalKey: Send + Sync {

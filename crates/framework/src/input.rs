@@ -134,22 +134,22 @@ impl Body {
 }
 
 /// The name by which `serde_json` passes on raw text: it reads an object with this name as the value in the text. A policy
-/// would judge that value, and the engine would store the object.
+/// would evaluate that value, and the engine would store the object.
 const RAW_VALUE: &str = "$serde_json::private::RawValue";
 
 /// Whether an object at any depth has the name [`RAW_VALUE`], in any spelling.
 fn has_raw_value_name(json: &[u8]) -> bool {
     // Most bodies have neither the character nor an escape.
-    if !json.iter().any(|byte| matches!(byte, b'$' | b'\\')) {
+    if memchr::memchr2(b'$', b'\\', json).is_none() {
         return false;
     }
-    let is_named_so = |text: &[u8]| serde_json::from_slice::<String>(text).is_ok_and(|name| name == RAW_VALUE);
-    let mut last_is_it = false;
+    let is_raw_value = |text: &[u8]| serde_json::from_slice::<String>(text).is_ok_and(|name| name == RAW_VALUE);
+    let mut last_is_raw_value = false;
     Tokens::new(json).any(|token| {
-        let is_name = last_is_it && token.kind == Kind::Colon;
-        last_is_it = match token.kind {
+        let is_name = last_is_raw_value && token.kind == Kind::Colon;
+        last_is_raw_value = match token.kind {
             Kind::String { escaped: false } => token.inside() == RAW_VALUE.as_bytes(),
-            Kind::String { escaped: true } => token.text.len() <= 6 * RAW_VALUE.len() + 2 && is_named_so(token.text),
+            Kind::String { escaped: true } => token.text.len() <= 6 * RAW_VALUE.len() + 2 && is_raw_value(token.text),
             _ => false,
         };
         is_name

@@ -439,6 +439,14 @@ pub struct Alias {
     pub metadata: BTreeMap<String, String>,
 }
 
+impl Alias {
+    /// The form in which identity compares names: in lower case, character by character, as OpenBao compares them. A
+    /// method whose names are unique in another form lets two users share an entity.
+    pub fn fold(name: &str) -> String {
+        name.chars().flat_map(char::to_lowercase).collect()
+    }
+}
+
 /// An attempt to log in under an alias.
 ///
 /// Its outcome counts for the lockout of the alias, and a locked alias is refused regardless of the outcome. The only

@@ -504,7 +504,7 @@ impl Table {
             }
             let Some(captures) = pattern.matches(path) else { continue };
             let is_object = |what: &str| is_object_name(what) && !pattern.is_rest(what);
-            if self.rows[*row].names_only && !captures.iter().all(|(what, text)| !is_object(what) || is_name(text)) {
+            if self.rows[*row].names_only && captures.iter().any(|(what, text)| !is_name(text) && is_object(what)) {
                 continue;
             }
             let captures = self.rows[*row].completed(captures);

@@ -8,7 +8,7 @@
 //! | file | contents |
 //! |---|---|
 //! | `stanza` | the keys of a stanza, the environment, `env://` and `file://` |
-//! | `secret_file` | reads of files that end, also on a dead mount |
+//! | `secret_file` | files with secrets, read within a time, also on a dead mount |
 //! | `call` | calls of services: repetition, classes of failures, wiped bodies |
 //! | `waiting` | a seal whose secret is in a file that is not there yet |
 //! | `credentials` | credentials that expire: one renewal at a time, before the expiry |
@@ -44,7 +44,7 @@ use std::sync::Arc;
 use keepfast_framework::Clock;
 use keepfast_framework::seal::Seal;
 
-pub use external::depth::{EXTERNAL_KEY_DEPTH, at_external_key_depth, external_key_depth};
+pub use external::depth::{at_external_key_depth, external_key_depth};
 pub use external::{HsmLibrary, external_key_plugins};
 use stanza::Stanza;
 pub use stanza::{Environment, SealConfigError, SealStanza, variable_suffix};

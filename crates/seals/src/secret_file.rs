@@ -14,7 +14,7 @@ use rustix::fs::OFlags;
 const MAX_FILE: u64 = 64 * 1024;
 /// The time of a read.
 const WITHIN: Duration = Duration::from_secs(2);
-/// The pause between two looks at a pipe without content.
+/// The pause between two reads of a pipe without content.
 const PIPE_PAUSE: Duration = Duration::from_millis(10);
 /// The most reads that have not ended: each keeps a thread while its mount is dead.
 const MAX_RUNNING: usize = 16;
@@ -97,7 +97,7 @@ pub(crate) fn read_secret_text(path: &str) -> Result<SecretString, String> {
     Ok(SecretString::new(text.trim().to_owned()))
 }
 
-/// The same, where other tasks of the thread must go on.
+/// As [`read_secret_text`], where other tasks of the thread must go on.
 pub(crate) async fn read_secret_text_aside(path: &str) -> Result<SecretString, String> {
     let owned = path.to_owned();
     let read = tokio::task::spawn_blocking(move || read_secret_text(&owned)).await;

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::secret_file::read_secret;
 use keepfast_crypto::Zeroize;
 use keepfast_crypto::hash::sha256;
 use keepfast_crypto::secret::{SecretBytes, SecretString};
 use keepfast_framework::Clock;
 use keepfast_outbound::{Authorities, ClientCertificate, Proxies, Settings, Trust};
+
+use crate::secret_file::read_secret;
 
 /// The prefixes of variables; a variable `VAULT_…` is also read under the others, in this order.
 const PREFIXES: [&str; 3] = ["KEEPFAST_", "BAO_", "VAULT_"];

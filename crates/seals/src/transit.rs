@@ -13,6 +13,7 @@ use http::{Method, Request, StatusCode};
 use keepfast_crypto::locked::Key256;
 use keepfast_crypto::secret::{SecretBytes, SecretString};
 use keepfast_framework::clock::Timestamp;
+use keepfast_framework::external_key::DEPTH_HEADER;
 use keepfast_framework::seal::{Seal, SealError, WrappedKey};
 use parking_lot::Mutex;
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
@@ -22,7 +23,7 @@ use tokio::task::AbortHandle;
 use crate::call::{
     Calls, Reply, denied, invalid_request, json_body, misconfigured, secret_header, unreachable_because, wrong_key,
 };
-use crate::external::depth::{self, EXTERNAL_KEY_DEPTH};
+use crate::external::depth;
 use crate::secret_file::read_secret_text_aside;
 use crate::stanza::{Key, SealConfigError, Stanza};
 
@@ -173,7 +174,7 @@ impl Server {
             .uri(url)
             .header("x-vault-token", secret_header(token.expose())?)
             .header("x-vault-request", "true")
-            .header(EXTERNAL_KEY_DEPTH, u16::from(depth::next()))
+            .header(DEPTH_HEADER, u16::from(depth::next()))
             .header("content-type", "application/json");
         if let Some(namespace) = &self.namespace {
             request = request.header("x-vault-namespace", namespace.as_str());

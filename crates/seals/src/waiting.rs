@@ -10,7 +10,6 @@ use keepfast_crypto::locked::Key256;
 use keepfast_framework::Clock;
 use keepfast_framework::seal::{Seal, SealError, SealErrorClass, WrappedKey};
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 
 use crate::Type;
 use crate::call::{misconfigured, unreachable_because};
@@ -22,7 +21,7 @@ pub(crate) struct Waiting {
     owned: Arc<Owned>,
     created: Arc<Mutex<Option<Arc<dyn Seal>>>>,
     /// Held while the file is read. The file may be on a mount that is dead.
-    reading: Arc<Semaphore>,
+    reading: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// A stanza that is read again.
@@ -53,21 +52,15 @@ impl Waiting {
             environment: environment.owned(),
             clock: clock.clone(),
         };
-        Waiting {
-            kind: created_by.0,
-            owned: Arc::new(owned),
-            created: Arc::default(),
-            reading: Arc::new(Semaphore::new(1)),
-        }
+        Waiting { kind: created_by.0, owned: Arc::new(owned), created: Arc::default(), reading: Arc::default() }
     }
 
-    /// The seal, created if its file is valid now. The file is read by a thread of its own kind, and by one call at a time.
+    /// The seal, created if its file is valid now. A thread for blocking calls reads the file, for one call at a time.
     async fn created(&self) -> Result<Arc<dyn Seal>, SealError> {
         if let Some(seal) = self.known() {
             return Ok(seal);
         }
-        let reading = self.reading.clone().acquire_owned().await;
-        let reading = reading.map_err(|_| unreachable_because("the server ends"))?;
+        let reading = self.reading.clone().lock_owned().await;
         if let Some(seal) = self.known() {
             return Ok(seal);
         }
@@ -144,10 +137,11 @@ impl Seal for Waiting {
 
 #[cfg(test)]
 mod tests {
+    use keepfast_framework::clock::TestClock;
+
     use super::*;
     use crate::stanza::tests::{Variables, options};
     use crate::{CreatedSeal, from_stanza};
-    use keepfast_framework::clock::TestClock;
 
     fn static_of(path: &std::path::Path) -> CreatedSeal {
         let options = options(&[("current_key", &format!("file://{}", path.display())), ("current_key_id", "a")]);

@@ -119,7 +119,7 @@ impl<'a> Cluster<'a> {
         self.wait_until_migrated(from, to)
     }
 
-    /// Kills a member, or the leader every other time, after a while, and starts it again.
+    /// Kills the leader or any member, each half of the time, after a random delay, and starts it again.
     fn kill_one(&mut self, from: Option<SealKind>) -> Result<()> {
         let victim = match self.rng.below(2) {
             0 => self.nodes.leader()?,

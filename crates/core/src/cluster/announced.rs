@@ -1,19 +1,19 @@
-//! What a member announces of its build and its configuration: build metadata of a semantic version, behind its version in
-//! the list of the members (`1.2.3+format-1.no-sealwrap`). So the others have it without a request, which an earlier version
-//! does not know.
+//! What a member announces of its build and its configuration: build metadata of a semantic version, after its version in
+//! the list of the members (`1.2.3+format-1.no-sealwrap`). The other members read it there without a request, which an
+//! earlier version would not know.
 //!
 //! Source: <https://semver.org/#spec-item-10>.
 
 /// The newest form of stored data that this build reads.
 const FORMAT: u32 = WRAPPED_VALUES;
-/// That of values under a wrap key.
+/// The form with values under a wrap key.
 pub(crate) const WRAPPED_VALUES: u32 = 1;
-/// The identifier of the form.
+/// The prefix of the identifier of the form.
 const FORMAT_PREFIX: &str = "format-";
-/// That of `disable_sealwrap`.
+/// The identifier of `disable_sealwrap`.
 const NO_SEALWRAP: &str = "no-sealwrap";
 
-/// What this node announces.
+/// What a node of this version and configuration announces.
 pub(crate) fn announced(version: &str, disable_sealwrap: bool) -> String {
     let separator = if version.contains('+') { '.' } else { '+' };
     let setting = if disable_sealwrap { format!(".{NO_SEALWRAP}") } else { String::new() };

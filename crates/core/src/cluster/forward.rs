@@ -137,7 +137,8 @@ impl ClusterNode<'_> {
     /// Passes a request to the leader. Another leader gets it if nothing was done with it.
     async fn forward(&self, mut incoming: Box<Incoming>) -> Response {
         // A member of an older version cannot read a request with it.
-        if !takes_authorization(&self.pipeline.server().engines.mounts, &incoming) {
+        let has_authorization = !matches!(incoming.authorization, Authorization::None);
+        if has_authorization && !takes_authorization(&self.pipeline.server().engines.mounts, &incoming) {
             incoming.authorization = Authorization::None;
         }
         let Some(port) = self.parts.membership.port() else {

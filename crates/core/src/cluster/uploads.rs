@@ -1,5 +1,5 @@
-//! The turn of an upload: one snapshot at a time is received into a file and handled. Who uploads slowly loses the turn to
-//! another caller, so that one client does not keep others from a restore.
+//! The turn of an upload: one snapshot at a time is received into a file and handled. A slow upload loses the turn to that
+//! of another caller, so that one client does not keep others from a restore.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,7 +39,7 @@ impl Uploads {
     /// The turn, if no other upload has it, or one that is slow.
     pub(crate) fn begin(&self, now: Timestamp) -> Option<UploadTurn> {
         let mut current = self.0.lock();
-        if current.as_ref().is_some_and(|running| !running.is_taken(now)) {
+        if current.as_ref().is_some_and(|running| !running.take_if_slow(now)) {
             return None;
         }
         let running = Arc::new(Running { since: now, received: AtomicU64::new(0), taken: Notify::new() });
@@ -49,24 +49,20 @@ impl Uploads {
 }
 
 impl Running {
-    /// Takes the turn if the upload is slow.
-    fn is_taken(&self, now: Timestamp) -> bool {
+    /// Takes the turn if the upload is slow. Returns whether it did.
+    fn take_if_slow(&self, now: Timestamp) -> bool {
         let received = self.received.load(Ordering::SeqCst);
         let age = now.since(self.since);
         let is_slow = age >= GRACE && received < age.as_secs().saturating_mul(MIN_RATE);
-        let take = || self.received.compare_exchange(received, TAKEN, Ordering::SeqCst, Ordering::SeqCst).is_ok();
-        let is_taken = is_slow && take();
-        if is_taken {
-            tracing::warn!(
-                received,
-                seconds = age.as_secs(),
-                "a slow upload of a snapshot ends: another one has begun"
-            );
-            self.taken.notify_one();
+        if !is_slow || self.received.compare_exchange(received, TAKEN, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+            return false;
         }
-        is_taken
+        tracing::warn!(received, seconds = age.as_secs(), "a slow upload of a snapshot ends: another one has begun");
+        self.taken.notify_one();
+        true
     }
 
+    /// Changes the count. Returns false when the upload is complete or its turn was taken.
     fn count(&self, next: impl Fn(u64) -> u64) -> bool {
         let next = |received| (received < TAKEN).then(|| next(received));
         self.received.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next).is_ok()

@@ -85,29 +85,23 @@ impl Connections {
         granted: &Granted,
         read_in: u64,
     ) -> Result<Arc<dyn ExternalKey>> {
-        let is_open = |open: &Open| open.revision == granted.config_record.revision;
-        let is_known = |state: &State| state.open.get(&granted.config).is_some_and(is_open);
-        let is_known_now = is_known(&self.state.lock());
-        let opened = match is_known_now {
-            true => None,
-            false => Some(Open::new(plugin, granted).await?),
-        };
+        if let Some(open) = self.state.lock().of_grant(granted) {
+            return open.prepare(&**plugin, granted, self.clock.now());
+        }
+        let mut opened = Open::new(plugin, granted).await?;
         let mut state = self.state.lock();
         // Another request may have opened it meanwhile.
-        if let Some(mut opened) = opened.filter(|_| !is_known(&state)) {
-            if state.epoch != read_in {
-                return opened.prepare(&**plugin, granted, self.clock.now());
-            }
+        if let Some(open) = state.of_grant(granted) {
+            return open.prepare(&**plugin, granted, self.clock.now());
+        }
+        let key = opened.prepare(&**plugin, granted, self.clock.now());
+        if state.epoch == read_in {
             if state.open.len() >= MAX_CONNECTIONS {
                 state.open.clear();
             }
             state.open.insert(granted.config.clone(), opened);
         }
-        let open = state.open.get_mut(&granted.config);
-        // It was closed since: the config has changed.
-        let open =
-            open.ok_or_else(|| Error::new(Status::UNAVAILABLE, "the config has changed; send the request again"))?;
-        open.prepare(&**plugin, granted, self.clock.now())
+        key
     }
 
     /// Closes the connection of a config.
@@ -124,6 +118,13 @@ impl Connections {
         let mut state = self.state.lock();
         state.epoch += 1;
         state.open.clear();
+    }
+}
+
+impl State {
+    /// The open connection of the config, if it is of the same revision.
+    fn of_grant(&mut self, granted: &Granted) -> Option<&mut Open> {
+        self.open.get_mut(&granted.config).filter(|open| open.revision == granted.config_record.revision)
     }
 }
 

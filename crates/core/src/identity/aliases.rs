@@ -141,18 +141,12 @@ impl Identity {
             (None, Some(owner)) => owner,
             (None, None) => self.new_entity(tx, "", now).await?,
         };
-        let at = match entity.aliases.iter().position(|other| other.id == id) {
-            Some(at) => {
-                entity.aliases[at] = alias;
-                at
-            }
-            None => {
-                entity.aliases.push(alias);
-                entity.aliases.len() - 1
-            }
-        };
+        self.put_alias_keys(tx, &entity.id, &alias).await?;
+        match entity.aliases.iter_mut().find(|other| other.id == id) {
+            Some(known) => *known = alias,
+            None => entity.aliases.push(alias),
+        }
         self.put_entity(tx, &entity)?;
-        self.put_alias_keys(tx, &entity, at).await?;
         Ok((id, entity))
     }
 

@@ -198,7 +198,8 @@ impl Identity {
         let mut of_groups: Vec<&String> = direct.iter().chain(&inherited).flat_map(|g| &g.policies).collect();
         of_groups.sort();
         of_groups.dedup();
-        of_groups.retain(|policy| !entity.policies.contains(policy));
+        // Those of the entity are sorted, too.
+        of_groups.retain(|policy| entity.policies.binary_search(policy).is_err());
         policies.extend(of_groups.into_iter().cloned());
         Ok(Ok(Effective { entity, direct, inherited, policies, freshness }))
     }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use keepfast_framework::fields::{Quoted, Text};
 use keepfast_framework::routes::Paged;
-use keepfast_framework::{Cx, Error, Page, Result};
+use keepfast_framework::{Cx, Error, Keys, Page, Records, Result};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::record::Reference;
 use super::store::Identity;
 use crate::request::dispatch::CoreCall;
 use crate::unsealed::Unsealed;
@@ -63,7 +64,8 @@ const MOST_LISTED: usize = 100_000;
 /// The page of a list.
 pub(super) fn page_of(paged: Paged) -> Page {
     let page = paged.page();
-    Page { limit: Some(page.limit.unwrap_or(MOST_LISTED + 1)), ..page }
+    // One more than allowed, so that a longer list is refused and not cut.
+    Page { limit: Some(page.limit.unwrap_or(usize::MAX).min(MOST_LISTED + 1)), ..page }
 }
 
 /// Refuses a list that is too long for one response.
@@ -74,10 +76,16 @@ pub(super) fn checked_length(names: Vec<String>) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Sorts names and keeps those of a page.
-pub(super) fn sorted_page(mut names: Vec<String>, page: Page) -> Vec<String> {
-    names.sort();
-    let after = page.after;
-    let rest = names.into_iter().filter(|name| after.as_ref().is_none_or(|after| name > after));
-    rest.take(page.limit.unwrap_or(usize::MAX)).collect()
+/// The response to a list of names. It reads all of them, because their keys are in the order of hashes.
+pub(super) async fn page_of_names(cx: &mut Cx, names: &Records<Reference>, paged: Paged) -> Result<Keys> {
+    let identity = identity(cx)?;
+    let keys = checked_length(names.list(cx, "", &page_of(Paged::new(None, None))).await?)?;
+    let mut found = Vec::with_capacity(keys.len());
+    for key in keys {
+        found.extend(identity.read(names, cx.store().0, &key).await?.map(|reference| reference.name));
+    }
+    found.sort();
+    let Page { after, limit } = paged.page();
+    let rest = found.into_iter().filter(|name| after.as_ref().is_none_or(|after| name > after));
+    Ok(Keys::of(rest.take(limit.unwrap_or(usize::MAX)).collect()))
 }

@@ -9,7 +9,7 @@ use keepfast_storage::Tx;
 use super::membership::{self, Member};
 use super::metadata::checked_name;
 use super::names::{alias_key, fold, generated, name_key, unfolded_alias_key};
-use super::record::{ALIAS_IDS, ALIASES, AliasKey, ENTITIES, ENTITY_NAMES, Entity, MERGED, Reference};
+use super::record::{ALIAS_IDS, ALIASES, AliasKey, ENTITIES, ENTITY_NAMES, Entity, EntityAlias, MERGED, Reference};
 use super::store::Identity;
 
 /// The number of generated names that are tried.
@@ -76,12 +76,11 @@ impl Identity {
         ENTITIES.put_in(tx, &self.view, &entity.id, entity)
     }
 
-    /// Writes the keys of one alias of an entity.
-    pub(super) async fn put_alias_keys(&self, tx: &mut Tx, entity: &Entity, at: usize) -> Result<()> {
-        let Some(alias) = entity.aliases.get(at) else { return Ok(()) };
+    /// Writes the keys of an alias of an entity.
+    pub(super) async fn put_alias_keys(&self, tx: &mut Tx, entity: &str, alias: &EntityAlias) -> Result<()> {
         let key = AliasKey {
             namespace: self.namespace.clone(),
-            entity: entity.id.clone(),
+            entity: entity.to_owned(),
             id: alias.id.clone(),
             metadata: alias.metadata.clone(),
         };
@@ -90,7 +89,7 @@ impl Identity {
         let is_taken = self.read(&ALIASES, tx, &folded).await?.is_some_and(|other| other.id != alias.id);
         let place = if is_taken { unfolded_alias_key(&alias.mount_accessor, &alias.name) } else { folded };
         ALIASES.put_in(tx, &self.view, &place, &key)?;
-        let reference = Reference { id: entity.id.clone(), name: String::new(), namespace: self.namespace.clone() };
+        let reference = Reference { id: entity.to_owned(), name: String::new(), namespace: self.namespace.clone() };
         ALIAS_IDS.put_in(tx, &self.view, &alias.id, &reference)
     }
 

@@ -1,7 +1,6 @@
 //! The identity of a login: its entity, which the first login creates, and its external groups.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use keepfast_crypto::random;
 use keepfast_framework::mount::MountInfo;
@@ -10,7 +9,7 @@ use keepfast_framework::{Error, Result, Timestamp};
 use keepfast_storage::Tx;
 
 use super::membership::{self, Member};
-use super::record::{ALIASES, AliasKey, ENTITIES, Entity, EntityAlias, GroupKind};
+use super::record::{ALIASES, AliasKey, Entity, EntityAlias, GroupKind};
 use super::store::Identity;
 
 /// The identity of a login: an entity and the alias that was used.
@@ -76,7 +75,9 @@ impl Identity {
             ..EntityAlias::new(now)
         });
         self.put_entity(tx, &entity)?;
-        self.put_alias_keys(tx, &entity, 0).await?;
+        for alias in &entity.aliases {
+            self.put_alias_keys(tx, &entity.id, alias).await?;
+        }
         Ok(LoginIdentity { entity: entity.id, alias: id, created: true, regrouped: false })
     }
 
@@ -85,7 +86,7 @@ impl Identity {
         for known in entity.aliases.iter_mut().filter(|known| known.mount_accessor == accessor) {
             known.metadata = alias.metadata.clone();
         }
-        ENTITIES.put_in(tx, &self.view, id, &entity)
+        self.put_entity(tx, &entity)
     }
 
     /// Makes an entity a member of the external groups that an auth method reports, and of no other external group with an
@@ -124,7 +125,7 @@ impl Identity {
         Ok(wanted != current)
     }
 
-    /// Ends the memberships that the auth method of an alias reported, before the alias is another one or deleted.
+    /// Removes the memberships that the auth method of an alias reported, before the alias is replaced or deleted.
     ///
     /// # Errors
     /// When storage fails.
@@ -132,8 +133,8 @@ impl Identity {
         self.set_external_groups(tx, entity, accessor, &[]).await.map(drop)
     }
 
-    /// Applies the groups that an auth method reports at the renewal of a token with this alias. Returns the entity,
-    /// and whether its groups have changed.
+    /// Applies the groups that an auth method reports at the renewal of a token, which was issued for this alias at this
+    /// time. Returns whether the groups of the entity have changed.
     ///
     /// # Errors
     /// When storage fails.
@@ -166,7 +167,7 @@ impl Identity {
         if login.entity.is_empty() || login.created {
             return Ok(Vec::new());
         }
-        let effective: Option<Arc<_>> = self.effective(&login.entity).await?;
+        let effective = self.effective(&login.entity).await?;
         Ok(effective.map(|effective| effective.sorted_policies()).unwrap_or_default())
     }
 }

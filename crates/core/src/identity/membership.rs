@@ -125,20 +125,29 @@ pub(super) async fn verified_groups_of(
     Ok(tx.list_verified(view, &kind.groups(member), &Page::all()).await?)
 }
 
-/// Replaces the members of a group.
+/// All members of a group; the commit fails when others were added or removed by then.
+pub(super) async fn verified_members(
+    tx: &mut ReadTx,
+    view: &View,
+    kind: Member,
+    group: &str,
+) -> Result<BTreeSet<String>> {
+    Ok(tx.list_verified(view, &kind.members(group), &Page::all()).await?.into_iter().collect())
+}
+
+/// Replaces the members of a group, `current`, which are verified.
 ///
 /// # Errors
 /// 400 for more than [`MOST_CHANGES`] added and removed members.
-pub(super) async fn replace(
+pub(super) fn replace(
     tx: &mut Tx,
     view: &View,
     kind: Member,
     group: &str,
+    current: &BTreeSet<String>,
     wanted: &BTreeSet<String>,
 ) -> Result<()> {
-    let current: BTreeSet<String> =
-        tx.list_verified(view, &kind.members(group), &Page::all()).await?.into_iter().collect();
-    let added: Vec<&String> = wanted.difference(&current).collect();
+    let added: Vec<&String> = wanted.difference(current).collect();
     let removed: Vec<&String> = current.difference(wanted).collect();
     if added.len() + removed.len() > MOST_CHANGES {
         return Err(Error::invalid(format!("a request changes at most {MOST_CHANGES} members of a group")));
@@ -152,7 +161,7 @@ pub(super) async fn replace(
     Ok(())
 }
 
-/// The groups that contain one of `direct` at any depth, without those, sorted.
+/// The groups that contain one of `direct` at any depth, without those, sorted. `direct` is sorted.
 ///
 /// # Errors
 /// 500 when there are too many, or when they nest too deep: then nothing may be derived from a part of them.
@@ -172,7 +181,7 @@ pub(super) async fn containing(tx: &mut ReadTx, view: &View, direct: &[String]) 
             }
         }
         if next.is_empty() {
-            return Ok(seen.into_iter().filter(|group| !direct.contains(group)).collect());
+            return Ok(seen.into_iter().filter(|group| direct.binary_search(group).is_err()).collect());
         }
         level = next;
     }

@@ -77,8 +77,8 @@ impl Identity {
             self.absorb(tx, &mut target, source, &dropped).await?;
         }
         self.put_entity(tx, &target)?;
-        for at in 0..target.aliases.len() {
-            self.put_alias_keys(tx, &target, at).await?;
+        for alias in &target.aliases {
+            self.put_alias_keys(tx, &target.id, alias).await?;
         }
         Ok(())
     }

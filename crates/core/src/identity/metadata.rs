@@ -25,19 +25,19 @@ const LONGEST_NAME: usize = 4096;
 /// # Errors
 /// 400 beyond a limit; `what` is `entity` or `group`.
 pub(super) fn checked(what: &str, pairs: BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
-    let fault = |why: String| Err(Error::invalid(format!("invalid {what} metadata: {why}")));
+    let error = |why: String| Err(Error::invalid(format!("invalid {what} metadata: {why}")));
     if pairs.len() > MOST_PAIRS {
-        return fault(format!("metadata cannot contain more than {MOST_PAIRS} key/value pairs"));
+        return error(format!("metadata cannot contain more than {MOST_PAIRS} key/value pairs"));
     }
     for (key, value) in &pairs {
         if key.is_empty() {
-            return fault("failed to load metadata pair: key cannot be blank".to_owned());
+            return error("failed to load metadata pair: key cannot be blank".to_owned());
         }
         if key.len() > LONGEST_KEY {
-            return fault(format!("failed to load metadata pair: key is too long (limit: {LONGEST_KEY} characters)"));
+            return error(format!("failed to load metadata pair: key is too long (limit: {LONGEST_KEY} characters)"));
         }
         if value.len() > LONGEST_VALUE {
-            return fault(format!(
+            return error(format!(
                 "failed to load metadata pair: value is too long (limit: {LONGEST_VALUE} characters)"
             ));
         }
@@ -50,22 +50,22 @@ pub(super) fn checked(what: &str, pairs: BTreeMap<String, String>) -> Result<BTr
 /// # Errors
 /// 400 beyond a limit, for empty keys and values, and for control characters.
 pub(super) fn checked_custom(pairs: BTreeMap<String, String>) -> Result<BTreeMap<String, String>> {
-    let fault = |why: String| Err(Error::invalid(format!("custom_metadata validation failed: {why}")));
+    let error = |why: String| Err(Error::invalid(format!("custom_metadata validation failed: {why}")));
     if pairs.len() > MOST_PAIRS {
-        return fault(format!("payload must contain at most {MOST_PAIRS} keys, provided {}", pairs.len()));
+        return error(format!("payload must contain at most {MOST_PAIRS} keys, provided {}", pairs.len()));
     }
     for (key, value) in &pairs {
         if key.is_empty() || key.len() > LONGEST_KEY {
-            return fault(format!("length of key is {} but must be 0 < len(key) <= {LONGEST_KEY}", key.len()));
+            return error(format!("length of key is {} but must be 0 < len(key) <= {LONGEST_KEY}", key.len()));
         }
         if value.is_empty() || value.len() > LONGEST_VALUE {
-            return fault(format!("length of value is {} but must be 0 < len(value) <= {LONGEST_VALUE}", value.len()));
+            return error(format!("length of value is {} but must be 0 < len(value) <= {LONGEST_VALUE}", value.len()));
         }
         if key.chars().any(char::is_control) {
-            return fault("a key contains unprintable characters".to_owned());
+            return error("a key contains unprintable characters".to_owned());
         }
         if value.chars().any(char::is_control) {
-            return fault("a value contains unprintable characters".to_owned());
+            return error("a value contains unprintable characters".to_owned());
         }
     }
     Ok(pairs)

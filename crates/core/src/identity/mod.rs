@@ -16,6 +16,9 @@
 //!
 //! A name or an alias is the key of a record, so a second one cannot be stored: of two requests that write it at the same
 //! time one conflicts and runs again. `<name>` is a hash of the folded name.
+//!
+//! Tests of the whole: `tests/identity.rs`, `tests/identity_logins.rs`, `tests/identity_nodes.rs`, and
+//! `conformance/scenarios/identity`.
 
 mod aliases;
 pub(crate) mod convert;

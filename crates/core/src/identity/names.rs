@@ -3,12 +3,13 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use keepfast_crypto::{hash, random};
+use keepfast_framework::reply::Alias;
 
-/// The form in which names are compared: in lower case, character by character, as OpenBao compares them.
+/// The form in which names are compared, see [`Alias::fold`].
 ///
 /// An auth method that accepts further spellings of a user folds them itself, before it returns the alias of a login.
 pub(crate) fn fold(name: &str) -> String {
-    name.chars().flat_map(char::to_lowercase).collect()
+    Alias::fold(name)
 }
 
 /// The key of a name. It has a hash of the name, because names may have any characters.

@@ -13,7 +13,7 @@ use super::names::{alias_key, name_key, unfolded_alias_key};
 use super::oidc::OidcState;
 use super::record::{
     ALIAS_IDS, ALIASES, AliasKey, ENTITIES, ENTITY_NAMES, Entity, GROUP_ALIAS_IDS, GROUP_ALIASES, GROUP_NAMES, GROUPS,
-    Group, MERGED, Namespaced,
+    Group, MERGED, Namespaced, Reference,
 };
 use crate::layout;
 use crate::metrics::Metrics;
@@ -41,8 +41,8 @@ impl Identity {
         Identity { namespace, barrier, view, metrics, cache, oidc: Arc::default() }
     }
 
-    /// The same on a node with this role.
-    pub(crate) fn on_node_with(self, oidc: OidcState) -> Self {
+    /// The same with the state of the OIDC provider on a node that has a role.
+    pub(crate) fn with_oidc(self, oidc: OidcState) -> Self {
         Identity { oidc: Arc::new(oidc), ..self }
     }
 
@@ -56,6 +56,23 @@ impl Identity {
         }
         let found = records.get_in(tx, &self.view, name).await?;
         Ok(found.filter(|record| *record.namespace() == self.namespace))
+    }
+
+    /// The record to which a name or the id of an alias leads.
+    async fn referenced<T>(
+        &self,
+        references: &Records<Reference>,
+        records: &Records<T>,
+        tx: &mut ReadTx,
+        key: &str,
+    ) -> Result<Option<T>>
+    where
+        T: Namespaced + Serialize + DeserializeOwned,
+    {
+        match self.read(references, tx, key).await? {
+            Some(reference) => self.read(records, tx, &reference.id).await,
+            None => Ok(None),
+        }
     }
 
     /// An entity by its id. A merged entity does not exist any more.
@@ -75,10 +92,7 @@ impl Identity {
 
     /// The entity of this name.
     pub(crate) async fn entity_named(&self, tx: &mut ReadTx, name: &str) -> Result<Option<Entity>> {
-        match self.id_of_name(tx, name).await? {
-            Some(id) => self.entity(tx, &id).await,
-            None => Ok(None),
-        }
+        self.referenced(&ENTITY_NAMES, &ENTITIES, tx, &name_key(name)).await
     }
 
     /// The unique key of an alias of an entity, with its place. An alias of an earlier version may have another place, where
@@ -108,10 +122,7 @@ impl Identity {
 
     /// The entity with the alias of this id.
     pub(crate) async fn entity_of_alias_id(&self, tx: &mut ReadTx, id: &str) -> Result<Option<Entity>> {
-        match self.read(&ALIAS_IDS, tx, id).await? {
-            Some(reference) => self.entity(tx, &reference.id).await,
-            None => Ok(None),
-        }
+        self.referenced(&ALIAS_IDS, &ENTITIES, tx, id).await
     }
 
     /// A group by its id.
@@ -121,26 +132,17 @@ impl Identity {
 
     /// The group of this name.
     pub(crate) async fn group_named(&self, tx: &mut ReadTx, name: &str) -> Result<Option<Group>> {
-        match self.read(&GROUP_NAMES, tx, &name_key(name)).await? {
-            Some(reference) => self.group(tx, &reference.id).await,
-            None => Ok(None),
-        }
+        self.referenced(&GROUP_NAMES, &GROUPS, tx, &name_key(name)).await
     }
 
     /// The external group with an alias at a mount.
     pub(crate) async fn group_of_alias(&self, tx: &mut ReadTx, accessor: &str, name: &str) -> Result<Option<Group>> {
-        match self.read(&GROUP_ALIASES, tx, &alias_key(accessor, name)).await? {
-            Some(reference) => self.group(tx, &reference.id).await,
-            None => Ok(None),
-        }
+        self.referenced(&GROUP_ALIASES, &GROUPS, tx, &alias_key(accessor, name)).await
     }
 
     /// The external group with the alias of this id.
     pub(crate) async fn group_of_alias_id(&self, tx: &mut ReadTx, id: &str) -> Result<Option<Group>> {
-        match self.read(&GROUP_ALIAS_IDS, tx, id).await? {
-            Some(reference) => self.group(tx, &reference.id).await,
-            None => Ok(None),
-        }
+        self.referenced(&GROUP_ALIAS_IDS, &GROUPS, tx, id).await
     }
 
     /// The number of entities, and the number of aliases of each mount that has any, by accessor.

@@ -320,6 +320,15 @@ pub(super) fn needed(operation: Operation, creates: bool) -> Option<Capability> 
     })
 }
 
+/// The operation that has this name in audit entries, and whether it creates the resource; none if no policy grants it.
+pub(crate) fn operation_named(name: &str) -> Option<(Operation, bool)> {
+    if name == Capability::Create.name() {
+        return Some((Operation::Update, true));
+    }
+    let operation = Operation::ALL.into_iter().find(|operation| operation.name() == name)?;
+    needed(operation, false).map(|_| (operation, false))
+}
+
 /// Compiles a rule for one subject.
 fn compile(policy: &Policy, rule: &PathRule, subject: &Subject) -> Option<(Pattern, Expiry, Grant)> {
     let until = match (policy.expiration, rule.expiration) {

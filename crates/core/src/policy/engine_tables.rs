@@ -69,7 +69,7 @@ impl EngineTables {
     }
 }
 
-/// Whether an engine is KV version 2.
-pub(super) fn has_data_prefix(table: &Table) -> bool {
+/// Whether the table is that of KV version 2, the only engine whose rows have a nested parameter.
+pub(super) fn is_kv_version_2(table: &Table) -> bool {
     table.rows().iter().any(|row| row.nested.is_some())
 }

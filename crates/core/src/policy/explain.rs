@@ -5,6 +5,7 @@
 //! not read explain in equal words.
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use keepfast_framework::Operation;
@@ -16,6 +17,7 @@ use super::acl::{AclRequest, Decision, Unsatisfied, needed};
 use super::grant::Capability;
 use super::naive::{self, Candidate, Cause, Evaluation};
 use super::parameters::Refusal;
+use super::pattern::fold;
 use super::template::Subject;
 use super::{Acl, Policy};
 
@@ -233,14 +235,14 @@ fn near<'c, 'a>(
     let list = request.operation.lists();
     let path = naive::policy_path(request.path, list);
     let variants = Variants::of(&path, list);
+    // By address: two policies may have equal rules.
+    let decided: HashSet<*const Candidate<'a>> = decided.iter().map(|rule| std::ptr::from_ref(*rule)).collect();
     let mut near: Vec<_> = candidates
         .iter()
-        .filter(|candidate| !decided.iter().any(|rule| std::ptr::eq(*rule, *candidate)))
+        .filter(|candidate| !decided.contains(&std::ptr::from_ref(*candidate)))
         .filter_map(|candidate| Some((variants.distance(candidate, request, allowed)?, candidate)))
         .collect();
-    near.sort_by(|(a, left), (b, right)| {
-        a.0.cmp(&b.0).then_with(|| Reverse(naive::rank(&left.path)).cmp(&Reverse(naive::rank(&right.path))))
-    });
+    near.sort_by_cached_key(|&((distance, _), candidate)| (distance, Reverse(naive::rank(&candidate.path))));
     near.into_iter().map(|((_, reason), candidate)| (reason, candidate)).collect()
 }
 
@@ -265,7 +267,7 @@ impl<'p> Variants<'p> {
             rest.strip_prefix("data/").map_or_else(|| format!("{mount}data/{rest}"), |rest| format!("{mount}{rest}"))
         });
         let bare = if list { path.strip_suffix('/') } else { None };
-        Variants { path, bare, folded: naive::fold(path), slash, data: data.collect() }
+        Variants { path, bare, folded: fold(path), slash, data: data.collect() }
     }
 
     /// How far a rule is from deciding, and why it does not decide; none for a rule about other paths.
@@ -282,7 +284,7 @@ impl<'p> Variants<'p> {
         if allowed {
             return None;
         }
-        if naive::matches(&naive::fold(pattern), &self.folded) {
+        if naive::matches(&fold(pattern), &self.folded) {
             return Some((2, "letter_case"));
         }
         if naive::matches(pattern, &self.slash) {

@@ -8,7 +8,7 @@ use keepfast_framework::routes::Access;
 use keepfast_hcl::{Body, Document, HclError, Key, Position, Value, ValueKind};
 use serde::Serialize;
 
-use super::engine_tables::{EngineTables, has_data_prefix};
+use super::engine_tables::{EngineTables, is_kv_version_2};
 use super::grant::Capability;
 use super::naive;
 use super::parse::{PathRule, PolicyError};
@@ -251,7 +251,7 @@ impl Linter<'_> {
         }
         let found = self.tables.find(rule.head);
         let mount = match found {
-            Some((mount, engine)) => has_data_prefix(engine.table()).then_some(mount),
+            Some((mount, engine)) => is_kv_version_2(engine.table()).then_some(mount),
             // Without the mounts the other rules of the text show which mounts have version 2.
             None if self.tables.mounts().is_none() => {
                 known_kv.iter().copied().find(|mount| rule.head.starts_with(mount))

@@ -73,14 +73,19 @@ pub(crate) fn deciding<'c, 'a>(
     };
     let order = [(Some(path), true), (bare, true), (Some(path), false), (bare, false)];
     let decides = order.iter().find_map(|(path, exact)| best((*path)?, *exact))?;
+    let theirs = rank(decides);
+    let folded = [Some(path), bare].map(|path| path.map(fold));
     let vetoes = |denial: &Candidate<'_>| {
-        let (ours, theirs) = (rank(&denial.path), rank(decides));
+        if !denial.grant.is_deny() {
+            return false;
+        }
+        let ours = rank(&denial.path);
         let more =
             is_exact(&denial.path) || (ours.0, ours.1, ours.2, ours.3) > (theirs.0, theirs.1, theirs.2, theirs.3);
-        let covers = |path: &str| matches(&fold(&denial.path), &fold(path));
-        denial.grant.is_deny() && more && (covers(path) || bare.is_some_and(covers))
+        let pattern = fold(&denial.path);
+        more && folded.iter().flatten().any(|path| matches(&pattern, path))
     };
-    let veto = rules.iter().copied().find(|rule| !is_exact(decides) && vetoes(rule));
+    let veto = if is_exact(decides) { None } else { rules.iter().copied().find(|rule| vetoes(rule)) };
     Some(Deciding { rules: rules.iter().copied().filter(|rule| rule.path == decides).collect(), veto })
 }
 
@@ -178,7 +183,7 @@ pub(crate) fn matches(pattern: &str, path: &str) -> bool {
 }
 
 /// The text without differences of case.
-pub(crate) fn fold(text: &str) -> String {
+fn fold(text: &str) -> String {
     text.to_uppercase().to_lowercase()
 }
 

@@ -1,7 +1,8 @@
 //! Constraints on the fields inside a parameter: on rows that declare one ([`keepfast_framework::rows::RowInfo::nested`],
 //! `data` of KV version 2) a rule about `data.x` is about the field `x` of the object in `data`.
 //!
-//! The rest of the name after the first dot is the whole name of the field, dots included, and `data.*` is every field.
+//! The rest of the name after the first dot is the whole name of the field, dots included. `data.*` is every field with
+//! every value where fields are allowed or denied; among the required ones it is the field with the name `*`.
 //! Names of fields are compared without regard to case, values as those of stored data. An operation of the row without
 //! the parameter, such as a read, has no fields: it satisfies these rules.
 
@@ -13,7 +14,7 @@ use keepfast_framework::Operation;
 use keepfast_framework::rows::OperationInfo;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::denied_values::{self, Scope};
 use super::parameters::{ANY, Constraints, Parameters, Refusal, is_literally};
@@ -77,9 +78,13 @@ impl<'c> Nested<'c> {
                 return Some(refusal);
             }
         }
-        let fields = parameters.get(self.parameter).and_then(Value::as_object);
-        let missing = |required: &&String| !fields.is_some_and(|fields| self.has_field(fields, required));
-        let missing = self.required.iter().find(missing)?;
+        if self.required.is_empty() {
+            return None;
+        }
+        let fields = parameters.get(self.parameter).and_then(Value::as_object).into_iter().flatten();
+        let set = fields.filter(|(_, value)| !(self.deletes_null && value.is_null()));
+        let names: HashSet<String> = set.map(|(name, _)| fold(name)).collect();
+        let missing = self.required.iter().find(|name| !names.contains(*name))?;
         Some(Refusal::Required(format!("{}.{missing}", self.parameter)))
     }
 
@@ -101,11 +106,6 @@ impl<'c> Nested<'c> {
             None => whole || self.allowed.contains_key(ANY),
         };
         (!is_allowed).then(|| Refusal::NotAllowed(name()))
-    }
-
-    fn has_field(&self, fields: &Map<String, Value>, required: &str) -> bool {
-        let is_set = |value: &Value| !(self.deletes_null && value.is_null());
-        fields.iter().any(|(field, value)| is_set(value) && fold(field) == required)
     }
 }
 

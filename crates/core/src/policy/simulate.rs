@@ -14,16 +14,16 @@ use keepfast_framework::{Operation, Timestamp};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::acl::{Acl, AclRequest};
+use super::Policy;
+use super::acl::{Acl, AclRequest, operation_named};
 use super::engine_tables::{EngineTables, KnownMount};
 use super::parameters::{ANY, BATCH, Constraints};
+use super::pattern::fold;
 use super::template::Subject;
-use super::{Policy, naive};
+use crate::audit::redact;
 
 /// The most policies and the most compiled sets of policies in memory.
 const MOST_CACHED: usize = 1000;
-/// The prefix of hashed values.
-const HASHED: &str = "hmac-sha256:";
 
 /// The text of a policy that is not among the proposed ones.
 pub enum PolicySource {
@@ -136,13 +136,13 @@ impl Simulation {
         Ok(())
     }
 
-    /// Simulates one line. `source` returns the texts of policies that are not among the proposed ones; each is asked
-    /// for about once.
+    /// Simulates one line. `source` returns the texts of policies that are not among the proposed ones, which are
+    /// cached.
     pub fn line(&mut self, line: &str, source: &mut dyn FnMut(&str) -> PolicySource) -> Simulated {
         // A device may write a prefix before each line.
         let json = line.find('{').and_then(|at| line.get(at..)).unwrap_or_default();
         let Ok(entry) = serde_json::from_str::<AuditEntry>(json) else { return Simulated::Unreadable };
-        let Some((operation, creates)) = operation_of(&entry.request.operation) else { return Simulated::Other };
+        let Some((operation, creates)) = operation_named(&entry.request.operation) else { return Simulated::Other };
         let Some(before) = recorded(&entry).filter(|_| entry.kind == "request") else { return Simulated::Other };
         if !entry.auth.policies().iter().any(|name| self.proposed.contains_key(name)) {
             return Simulated::Unaffected;
@@ -263,25 +263,10 @@ fn recorded(entry: &AuditEntry) -> Option<bool> {
     results.or_else(by_error).filter(|_| is_limited)
 }
 
-/// The operation of an entry, and whether it creates the resource.
-fn operation_of(name: &str) -> Option<(Operation, bool)> {
-    let operation = match name {
-        "create" => return Some((Operation::Update, true)),
-        "read" => Operation::Read,
-        "update" => Operation::Update,
-        "patch" => Operation::Patch,
-        "delete" => Operation::Delete,
-        "list" => Operation::List,
-        "scan" => Operation::Scan,
-        _ => return None,
-    };
-    Some((operation, false))
-}
-
 /// Whether a rule with this text before its first expression could match a path.
 fn could_match(head: &str, path: &str) -> bool {
     // Rules with wildcards before the expression are few: all of them count.
-    head.contains('+') || naive::fold(path).starts_with(&naive::fold(head))
+    head.contains('+') || fold(path).starts_with(&fold(head))
 }
 
 /// The decision on a past request with the operation and whether it creates the resource.
@@ -329,7 +314,7 @@ fn past_decision(
 // recursion: bounded by serde_json, which reads 128 levels
 fn has_hashed(value: &Value) -> bool {
     match value {
-        Value::String(text) => text.starts_with(HASHED),
+        Value::String(text) => text.starts_with(redact::PREFIX),
         Value::Array(list) => list.iter().any(has_hashed),
         Value::Object(map) => map.values().any(has_hashed),
         _ => false,

@@ -17,7 +17,7 @@ use crate::identity::{Effective, Identity};
 use crate::invalidation::{CacheOwner, CommittedChange};
 use crate::layout;
 use crate::metrics::{Metrics, Timing};
-use crate::token::{Authority, Token};
+use crate::token::{Authority, Token, TokenRecord};
 use crate::unreadable::{self, Stored};
 
 /// The stored record of a policy.
@@ -230,14 +230,11 @@ impl Policies {
         let record = &token.record;
         // The generation is read before any record, so that the next request reads concurrent changes.
         let entity = identity.effective(&record.entity_id).await?;
-        let is_refused = !record.entity_id.is_empty() && entity.as_ref().is_none_or(|e| e.entity.disabled);
         let (acl, identity_policies) = match &record.authority {
-            // Authentication refuses such a token; here it has no rights either.
-            _ if is_refused => (Arc::new(Acl::compile([], &Subject::default())), None),
-            Authority::Root => (Arc::new(Acl::Root), None),
-            Authority::Policies(_) if record.userinfo.is_some() => {
+            _ if is_without_rights(record, entity.as_deref()) => {
                 (Arc::new(Acl::compile([], &Subject::default())), None)
             }
+            Authority::Root => (Arc::new(Acl::Root), None),
             Authority::Policies(names) => {
                 (Box::pin(self.compile(token, names, entity.as_deref(), generation)).await?, entity.clone())
             }
@@ -305,8 +302,7 @@ impl Policies {
             return Ok(PolicySubject { acl: Acl::Root, ..PolicySubject::default() });
         };
         let entity = compiled.entity.as_deref();
-        let is_refused = !token.record.entity_id.is_empty() && entity.is_none_or(|entity| entity.entity.disabled);
-        if is_refused || token.record.userinfo.is_some() {
+        if is_without_rights(&token.record, entity) {
             return self.compiled_subject(Vec::new(), Subject::default()).await;
         }
         let names = names.iter().chain(compiled.identity_policies.iter()).cloned().collect();
@@ -420,6 +416,13 @@ impl CacheOwner for Policies {
         self.generation.fetch_add(1, Ordering::AcqRel);
         memory.remove(change.key);
     }
+}
+
+/// Whether no policy counts for a token: its entity is disabled or deleted, so that authentication refuses it, or it is an
+/// access token of an OIDC provider.
+fn is_without_rights(record: &TokenRecord, entity: Option<&Effective>) -> bool {
+    let is_refused = !record.entity_id.is_empty() && entity.is_none_or(|effective| effective.entity.disabled);
+    is_refused || record.userinfo.is_some()
 }
 
 /// The subject of the templates of a token's policies: its entity with its groups, and the one alias that authenticated

@@ -61,8 +61,7 @@ impl WrapRotation {
     ///
     /// # Errors
     /// With 503 when a slot cannot get them now, when a member has an earlier version, when they do not reach a quorum of the
-    /// voters, and when the seal record or
-    /// the keyring has changed; those of the storage.
+    /// voters, and when the seal record or the keyring has changed; those of the storage.
     pub(crate) async fn change(&self, next: impl FnOnce(&WrapKeys) -> Option<WrapKeys> + Send) -> Result<bool> {
         let barrier = self.barrier.upgrade().ok_or_else(Error::sealed)?;
         let _changing = self.changing.lock().await;

@@ -118,7 +118,7 @@ impl SealConfig {
 
 #[cfg(test)]
 impl SealConfig {
-    /// Damages the wrap keys in the slot of a seal, as a fault of a former version would.
+    /// Replaces the wrap keys in the slot of a seal by bytes that do not open, as an error in an earlier version could.
     pub(crate) fn damage_wrap_keys(&mut self, name: &str, root: &Key256) {
         for slot in self.slots.iter_mut().filter(|slot| slot.name == name) {
             slot.wrap = Some(STANDARD.encode([7; 64]));

@@ -59,6 +59,11 @@ struct Limited {
 }
 
 impl Limited {
+    /// One that takes this many commits.
+    fn on(memory: &Arc<MemoryBackend>, commits: usize) -> Arc<Self> {
+        Arc::new(Limited { memory: memory.clone(), left: AtomicUsize::new(commits), ..Limited::default() })
+    }
+
     fn failing_once(after: usize, error: StorageError) -> Arc<Self> {
         let (left, fault) = (AtomicUsize::new(usize::MAX), Mutex::new(Some((after, error))));
         Arc::new(Limited { left, fault, ..Limited::default() })
@@ -283,8 +288,7 @@ async fn self_init_leaves_no_root_token() {
 async fn self_init_resumes_after_a_kill_at_every_commit() {
     for commits in 0.. {
         let (seal, memory) = (TestSeal::new(), Arc::<MemoryBackend>::default());
-        let limited =
-            Arc::new(Limited { memory: memory.clone(), left: AtomicUsize::new(commits), ..Limited::default() });
+        let limited = Limited::on(&memory, commits);
         let killed = Server::on(limited, &seal, plan(requests()));
         let is_done = matches!(killed.attempt().await, Ok(Attempt::Finished));
         let is_initialized = killed.node.is_initialized().await.unwrap();
@@ -340,8 +344,7 @@ async fn corrected_stanzas_resume_after_a_kill_at_every_commit() {
     for commits in 0.. {
         let (seal, memory) = (TestSeal::new(), Arc::<MemoryBackend>::default());
         assert_eq!(Server::on(memory.clone(), &seal, plan(failing())).attempt().await.unwrap(), Attempt::Failed);
-        let limited =
-            Arc::new(Limited { memory: memory.clone(), left: AtomicUsize::new(usize::MAX), ..Limited::default() });
+        let limited = Limited::on(&memory, usize::MAX);
         let killed = Server::on(limited.clone(), &seal, corrected()).unsealed().await;
         limited.left.store(commits, Ordering::SeqCst);
         let is_done = matches!(killed.attempt().await, Ok(Attempt::Finished));
@@ -450,7 +453,7 @@ async fn an_unfinished_server_without_stanzas_handles_no_requests() {
     assert_eq!(server.send("GET", "sys/mounts", "x", None).await.0, 503);
     // Nor is the root token of an attempt left that was killed.
     let memory = Arc::<MemoryBackend>::default();
-    let limited = Arc::new(Limited { memory: memory.clone(), left: AtomicUsize::new(3), ..Limited::default() });
+    let limited = Limited::on(&memory, 3);
     assert!(Server::on(limited, &seal, plan(requests())).attempt().await.is_err());
     let server = Server::on(memory, &seal, SelfInitPlan::default()).unsealed().await;
     assert!(server.has_root_token().await);
@@ -463,7 +466,7 @@ async fn an_unfinished_server_without_stanzas_handles_no_requests() {
 struct Output {
     written: Mutex<Vec<Vec<SecretBytes>>>,
     published: Mutex<Vec<String>>,
-    /// Whether it does not get its name.
+    /// Whether the file does not get its name.
     fails: AtomicBool,
 }
 
@@ -503,11 +506,11 @@ async fn recovery_keys_are_written_before_they_count() {
     let (seal, memory, output) = (TestSeal::new(), Arc::<MemoryBackend>::default(), Arc::<Output>::default());
     let with_recovery = || with_recovery(&output);
     // The first commit fails: its keys never count.
-    let limited = Arc::new(Limited { memory: memory.clone(), left: AtomicUsize::new(0), ..Limited::default() });
+    let limited = Limited::on(&memory, 0);
     assert!(Server::on(limited, &seal, with_recovery()).attempt().await.is_err());
     assert_eq!((output.written.lock().len(), output.published.lock().len()), (1, 0));
     // The process is killed after the first commit, so that the file has not its name.
-    let limited = Arc::new(Limited { memory: memory.clone(), left: AtomicUsize::new(1), ..Limited::default() });
+    let limited = Limited::on(&memory, 1);
     assert!(Server::on(limited, &seal, with_recovery()).attempt().await.is_err());
     output.published.lock().clear();
     let server = Server::on(memory, &seal, with_recovery()).unsealed().await;

@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{System, call, unsealed};
+use crate::policy::acl::operation_named;
 use crate::policy::explain::{Explanation, KnownRoute, Question, explain};
 use crate::policy::store::PolicySubject;
 use crate::policy::{Acl, AclRequest};
@@ -87,20 +88,6 @@ impl SubjectId {
     }
 }
 
-/// The operation of this name, and whether it creates the resource.
-fn operation(name: &str) -> Option<(Operation, bool)> {
-    Some(match name {
-        "create" => (Operation::Update, true),
-        "update" | "write" => (Operation::Update, false),
-        "read" => (Operation::Read, false),
-        "patch" => (Operation::Patch, false),
-        "delete" => (Operation::Delete, false),
-        "list" => (Operation::List, false),
-        "scan" => (Operation::Scan, false),
-        _ => return None,
-    })
-}
-
 /// The capabilities of the caller.
 struct Reader<'c> {
     acl: &'c Acl,
@@ -132,7 +119,7 @@ async fn of_request(_: &System, cx: &mut Cx, req: ExplainRequest) -> Result<Data
     let path = path.ok_or_else(|| Error::invalid("missing path"))?;
     let path = CanonicalPath::new(path.to_owned()).map_err(|error| Error::invalid(error.to_string()))?;
     let name = req.operation.as_ref().map(|name| name.to_lowercase()).unwrap_or_default();
-    let (operation, creates) = operation(&name)
+    let (operation, creates) = operation_named(if name == "write" { "update" } else { name.as_str() })
         .ok_or_else(|| Error::invalid("operation must be one of read, create, update, patch, delete, list and scan"))?;
     let id = SubjectId::of(&req)?;
     let call = call(cx)?;

@@ -42,8 +42,8 @@ async fn an_explanation_names_the_rule_that_decided_and_its_place() {
         ("sys/seal", "update", false, "missing_sudo", json!([[6, 6]])),
         ("sys/health", "read", true, "unauthenticated", json!([])),
     ] {
-        let answer = explained(&server, &token, json!({ "path": path, "operation": operation })).await.ok();
-        let data = answer.data();
+        let response = explained(&server, &token, json!({ "path": path, "operation": operation })).await.ok();
+        let data = response.data();
         let rules = data["rules"].as_array().unwrap();
         let found: Vec<_> = rules.iter().map(|rule| json!([rule["line"], rule["column"]])).collect();
         assert_eq!(
@@ -53,8 +53,8 @@ async fn an_explanation_names_the_rule_that_decided_and_its_place() {
         );
         assert!(rules.iter().all(|rule| rule["policy"] == "p"), "{data}");
     }
-    let answer = explained(&server, &token, json!({ "path": "secret/team/x", "operation": "read" })).await.ok();
-    let near = &answer.data()["near"];
+    let response = explained(&server, &token, json!({ "path": "secret/team/x", "operation": "read" })).await.ok();
+    let near = &response.data()["near"];
     assert_eq!((&near[0]["reason"], &near[0]["line"]), (&json!("kv_data_prefix"), &json!(3)), "{near}");
     for (body, status) in [
         (json!({ "operation": "read" }), 400),
@@ -81,8 +81,8 @@ async fn an_explanation_names_the_parameter_that_is_refused() {
         (json!({ "ttl": "1h", "policies": ["p"] }), "granted", Value::Null),
     ] {
         let body = json!({ "path": "auth/token/create", "operation": "write", "parameters": parameters });
-        let answer = explained(&server, &token, body).await.ok();
-        let data = answer.data();
+        let response = explained(&server, &token, body).await.ok();
+        let data = response.data();
         assert_eq!((&data["cause"], &data["parameter"]), (&json!(cause), &parameter), "{data}");
         let sent = server.post("auth/token/create", &token, parameters).await;
         assert_eq!(sent.status != 403, data["allowed"] == true, "{sent:?}");
@@ -103,7 +103,7 @@ async fn sec_subjects_that_are_unknown_foreign_or_unreadable_are_one_error() {
     let token = server.token(json!({ "policies": ["rights"], "no_default_policy": true })).await;
     let created = server.post("auth/token/create", ROOT, json!({ "policies": ["p", "secret"] })).await.ok();
     let (other, accessor) = (created.token(), created.accessor());
-    let ask = async |token: &str, subject: Value| {
+    let explained_for = async |token: &str, subject: Value| {
         let mut body = json!({ "path": "secret/data/a", "operation": "read" });
         body.as_object_mut().unwrap().extend(subject.as_object().unwrap().clone());
         explained(&server, token, body).await
@@ -116,20 +116,20 @@ async fn sec_subjects_that_are_unknown_foreign_or_unreadable_are_one_error() {
         json!({ "policies": ["p", "secret"] }),
         json!({ "policies": "absent" }),
     ] {
-        let answer = ask(&token, subject.clone()).await.is(404);
-        assert_eq!(answer.error(), UNKNOWN, "{subject}");
+        let response = explained_for(&token, subject.clone()).await.is(404);
+        assert_eq!(response.error(), UNKNOWN, "{subject}");
     }
-    let answer = ask(&token, json!({ "accessor": accessor })).await.ok();
-    assert_eq!((&answer.data()["allowed"], &answer.data()["rules"][0]["policy"]), (&json!(true), &json!("p")));
-    let answer = ask(&token, json!({ "policies": "p" })).await.ok();
-    assert_eq!(answer.data()["cause"], "granted");
+    let response = explained_for(&token, json!({ "accessor": accessor })).await.ok();
+    assert_eq!((&response.data()["allowed"], &response.data()["rules"][0]["policy"]), (&json!(true), &json!("p")));
+    let response = explained_for(&token, json!({ "policies": "p" })).await.ok();
+    assert_eq!(response.data()["cause"], "granted");
     for subject in [json!({ "token": other }), json!({ "accessor": accessor }), json!({ "policies": ["p", "secret"] })]
     {
-        assert_eq!(ask(ROOT, subject).await.ok().data()["allowed"], true);
+        assert_eq!(explained_for(ROOT, subject).await.ok().data()["allowed"], true);
     }
-    assert_eq!(ask(ROOT, json!({})).await.ok().data()["cause"], "root");
+    assert_eq!(explained_for(ROOT, json!({})).await.ok().data()["cause"], "root");
     let none = server.token(json!({ "policies": ["p"], "no_default_policy": true })).await;
-    ask(&none, json!({})).await.is(403);
+    explained_for(&none, json!({})).await.is(403);
 }
 
 /// The responses of one server to all questions, as bytes.
@@ -160,16 +160,16 @@ async fn responses(hidden: &[(&str, &str)], mounts: &[&str], tokens: bool) -> Ve
         for operation in ["read", "update", "create", "list", "delete"] {
             for parameters in [json!({}), json!({ "x": "1" }), json!({ "x": "2" })] {
                 let body = json!({ "path": path, "operation": operation, "parameters": parameters });
-                let answer = explained(&server, &token, body).await;
-                out.push(format!("{} {}", answer.status, answer.body["data"]));
+                let response = explained(&server, &token, body).await;
+                out.push(format!("{} {}", response.status, response.body["data"]));
             }
         }
     }
     for subject in [json!({ "token": other }), json!({ "policies": "h1" }), json!({ "policies": "h3" })] {
         let mut body = json!({ "path": "a/b", "operation": "read" });
         body.as_object_mut().unwrap().extend(subject.as_object().unwrap().clone());
-        let answer = explained(&server, &token, body).await;
-        out.push(format!("{} {}", answer.status, answer.body["errors"]));
+        let response = explained(&server, &token, body).await;
+        out.push(format!("{} {}", response.status, response.body["errors"]));
     }
     out
 }
@@ -203,7 +203,7 @@ async fn an_explanation_has_a_bounded_number_of_rules() {
         (1..60).map(|n| format!("path \"{}*\" {{ capabilities = [\"list\"] }}\n", "a".repeat(n))).collect();
     let (server, token) = with_policy(&text).await;
     let body = json!({ "path": "a".repeat(80), "operation": "read" });
-    let answer = explained(&server, &token, body).await.ok();
-    assert_eq!(answer.data()["near"].as_array().map(Vec::len), Some(20));
-    assert_eq!((&answer.data()["truncated"], &answer.data()["near"][0]["line"]), (&json!(true), &json!(58)));
+    let response = explained(&server, &token, body).await.ok();
+    assert_eq!(response.data()["near"].as_array().map(Vec::len), Some(20));
+    assert_eq!((&response.data()["truncated"], &response.data()["near"][0]["line"]), (&json!(true), &json!(58)));
 }

@@ -129,6 +129,23 @@ async fn rotation_is_exact_and_the_next_key_is_published_before() {
 }
 
 #[tokio::test]
+async fn the_next_rotation_follows_the_commits_of_keys() {
+    let site = Site::new().await;
+    let unsealed = site.server.unsealed();
+    let view = unsealed.engines.mounts.router().at(IDENTITY_MOUNT).unwrap().view.clone();
+    let now = site.server.clock.now().unix();
+    let seconds = async || {
+        let next = unsealed.access.identity.oidc.next_rotation(&unsealed.barrier, &view).await.unwrap();
+        next.map(|next| next.unix() - now)
+    };
+    assert_eq!(seconds().await, Some(86_400), "the default key, which a client uses");
+    site.key("a", 120, 120).await;
+    assert_eq!(seconds().await, Some(120));
+    site.key("b", 60, 120).await;
+    assert_eq!(seconds().await, Some(60));
+}
+
+#[tokio::test]
 async fn tokens_verify_across_a_rotation_and_not_after_the_ttl() {
     let site = Site::new().await;
     site.key("a", 60, 120).await;

@@ -55,7 +55,7 @@ async fn renewed(
         return Err(Error::invalid("lease is not renewable"));
     }
     let increment = increment.map(Seconds::duration).unwrap_or_default();
-    working_entity(unsealed, tx, &record).await?;
+    let entity = working_entity(unsealed, tx, &record).await?;
     let role = role_of(cx, &record).await?;
     let permit = &call(cx)?.permit;
     let Renewal { requested, bounds, groups } = requested(unsealed, permit, &record, role.as_ref(), increment).await?;
@@ -64,7 +64,10 @@ async fn renewed(
     record.last_renewal = Some(now);
     let (tx, _) = cx.store();
     unsealed.access.tokens.extend(tx, key, &mut record, now.after(effective.ttl))?;
-    let identity_policies = Box::pin(regroup(unsealed, tx, &record, groups.as_deref())).await?;
+    let identity_policies = match entity {
+        Some(entity) => Box::pin(regroup(unsealed, tx, &record, entity, groups.as_deref())).await?,
+        None => Vec::new(),
+    };
     let id = SecretString::new(id.unwrap_or("").to_owned());
     let auth = record.into_auth_block(id, ttl::shown(effective.ttl), identity_policies);
     Ok(Outcome::Auth(Box::new(auth)))
@@ -100,10 +103,10 @@ async fn regroup(
     unsealed: &Unsealed,
     tx: &mut Tx,
     record: &TokenRecord,
+    entity: Entity,
     groups: Option<&[String]>,
 ) -> Result<Vec<String>> {
     let identity = &unsealed.access.identity;
-    let Some(entity) = working_entity(unsealed, tx, record).await? else { return Ok(Vec::new()) };
     let regrouped = match groups.zip(record.origin.accessor.as_deref()) {
         None => false,
         Some((groups, accessor)) => {
@@ -116,7 +119,7 @@ async fn regroup(
 /// The entity of a token, as the transaction sees it; `None` for a token without one.
 ///
 /// # Errors
-/// 400 when it is disabled or deleted: the token does not work, so it also ends when its TTL does.
+/// 400 when it is disabled or deleted: the token does not work, so its TTL is not extended.
 async fn working_entity(unsealed: &Unsealed, tx: &mut Tx, record: &TokenRecord) -> Result<Option<Entity>> {
     if record.entity_id.is_empty() {
         return Ok(None);
@@ -134,7 +137,7 @@ async fn working_entity(unsealed: &Unsealed, tx: &mut Tx, record: &TokenRecord) 
     }
 }
 
-/// What decides a renewal.
+/// The parameters of a renewal.
 struct Renewal {
     requested: RequestedTtls,
     bounds: TtlBounds,

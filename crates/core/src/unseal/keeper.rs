@@ -26,10 +26,9 @@ use crate::unsealed::Unsealed;
 const AUTHORIZATION_CHECK: Duration = Duration::from_secs(60);
 /// The pause between the unseal and the first check.
 const FIRST: Duration = Duration::from_secs(1);
-
 /// The time in which the seals open their slots for the leader, which waits two seconds.
 const CHECKED_WITHIN: Duration = Duration::from_millis(1500);
-/// The age from which an earlier call is no evidence. The leader asks again within 30 seconds.
+/// The age from which an earlier call is no evidence. The leader requests the bits again within 30 seconds.
 const EVIDENCE: Duration = Duration::from_secs(60);
 
 /// Checks the seals; the tasks stop when this is dropped.
@@ -183,9 +182,10 @@ pub(crate) async fn opened_slot(
 /// The bits of this member for the leader, which may remove a slot on this evidence: its enabled seals open their slots now.
 /// A seal that takes longer counts by its last call within [`EVIDENCE`].
 pub(crate) async fn checked_slots(seals: &Seals, config: &SealConfig, clock: &dyn Clock) -> u64 {
-    let enabled = |slot: &&Slot| seals.of_slot(slot).is_some_and(|access| !access.configured.disabled);
-    let slots = config.seal_slots().filter(enabled);
-    let calls = slots.filter_map(|slot| Some(opens(config, slot, seals.of_slot(slot)?, clock)));
+    let calls = config.seal_slots().filter_map(|slot| {
+        let access = seals.of_slot(slot).filter(|access| !access.configured.disabled)?;
+        Some(opens(config, slot, access, clock))
+    });
     tokio::select! {
         biased;
         _ = join_all(calls) => {}
@@ -298,7 +298,7 @@ async fn next_kek(
         return Ok(None);
     }
     let stored = slot.kek.as_ref().map(|kek| kek.key_id.as_str());
-    // Its wrap keys do not open: with another KEK it gets them again.
+    // With another KEK, a slot whose wrap keys do not open gets them again.
     let known = unsealed.current_seal.knows(slot.id);
     let is_own = known.is_some_and(|known| compare::equal(slot_key(&kek).expose(), known.expose()));
     let is_damaged = is_own && config.wrap_keys(&WayIn::Slot(slot.id, kek)).is_none();

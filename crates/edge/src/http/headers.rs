@@ -8,6 +8,7 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, EXPECT, HOST};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use keepfast_crypto::secret::SecretString;
+use keepfast_framework::external_key::DEPTH_HEADER;
 use keepfast_framework::fields::go_duration;
 use keepfast_framework::{AuditedHeader, Authorization, ClusterPart, StateIndex};
 
@@ -24,8 +25,8 @@ const NO_FORWARDING: HeaderName = HeaderName::from_static("x-vault-no-request-fo
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The number of external keys above a request of another server.
-const EXTERNAL_KEY_DEPTH: HeaderName = HeaderName::from_static("x-keepfast-external-key-depth");
-/// The longest such number.
+const EXTERNAL_KEY_DEPTH: HeaderName = HeaderName::from_static(DEPTH_HEADER);
+/// The maximum length of that number.
 const MAX_DEPTH_LENGTH: usize = 3;
 
 /// The most header fields of a request.
@@ -103,13 +104,8 @@ pub(crate) fn accepts_prometheus(headers: &HeaderMap) -> bool {
 
 /// The client token of `X-Vault-Token`, or of `Authorization: Bearer` where the first is absent or empty.
 pub(crate) fn token(headers: &HeaderMap, longest: usize) -> Result<Option<SecretString>, EdgeResponse> {
-    let own = headers.get(TOKEN).map(HeaderValue::as_bytes).unwrap_or_default();
-    let bytes = if own.trim_ascii().is_empty() {
-        let bearer = headers.get(AUTHORIZATION).and_then(|v| v.as_bytes().strip_prefix(b"Bearer "));
-        bearer.unwrap_or_default()
-    } else {
-        own
-    };
+    let bearer = || headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    let bytes = own_token(headers).or_else(bearer).unwrap_or_default();
     if bytes.len() > longest {
         return Err(EdgeResponse::error(
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -128,12 +124,16 @@ pub(crate) fn token(headers: &HeaderMap, longest: usize) -> Result<Option<Secret
     Ok(Some(SecretString::new(text)))
 }
 
+/// `X-Vault-Token`, unless it is empty.
+fn own_token(headers: &HeaderMap) -> Option<&[u8]> {
+    headers.get(TOKEN).map(HeaderValue::as_bytes).filter(|own| !own.trim_ascii().is_empty())
+}
+
 /// The `Authorization` header apart from the token; credentials that are longer than a token may be are ignored.
 pub(crate) fn authorization(headers: &HeaderMap, longest: usize) -> Authorization {
     let Some(value) = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes) else { return Authorization::None };
     if value.starts_with(b"Bearer ") {
-        let has_own = headers.get(TOKEN).is_some_and(|own| !own.as_bytes().trim_ascii().is_empty());
-        return if has_own { Authorization::None } else { Authorization::Bearer };
+        return if own_token(headers).is_some() { Authorization::None } else { Authorization::Bearer };
     }
     match value.split_at_checked(6) {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case(b"Basic ") && rest.len() <= longest => {
@@ -173,7 +173,8 @@ pub(crate) fn namespace(headers: &HeaderMap) -> String {
     if name == "root" { String::new() } else { name.to_owned() }
 }
 
-/// The headers that audit devices record, and the depth of external keys; that has no value where it is not one number. Bytes that are not UTF-8 are replaced.
+/// The headers that audit devices record, and the depth of external keys, which has no value where it is not one
+/// number. Bytes that are not UTF-8 are replaced.
 pub(crate) fn audited(headers: &HeaderMap, wanted: &BTreeMap<String, bool>) -> Vec<AuditedHeader> {
     let mut out = Vec::new();
     for (name, &hmac) in wanted {
@@ -183,7 +184,7 @@ pub(crate) fn audited(headers: &HeaderMap, wanted: &BTreeMap<String, bool>) -> V
             out.push(AuditedHeader { name: name.clone(), values: values.collect(), hmac });
         }
     }
-    // The server follows it; it is audited as it is.
+    // The server reads it from here, so it is kept without a setting, and without HMAC.
     if headers.contains_key(EXTERNAL_KEY_DEPTH) {
         let mut values = headers.get_all(EXTERNAL_KEY_DEPTH).iter();
         let is_short = |value: &&HeaderValue| value.len() <= MAX_DEPTH_LENGTH;
@@ -328,6 +329,22 @@ mod tests {
 
     fn token_of(pairs: &[(&'static str, &str)]) -> Result<Option<String>, u16> {
         token(&headers(pairs), 8192).map(|t| t.map(|t| t.expose().clone())).map_err(|a| a.status.as_u16())
+    }
+
+    #[test]
+    fn credentials_and_the_source_of_the_token_are_kept() {
+        let of = |fields: &[(&'static str, &str)]| authorization(&headers(fields), 8);
+        assert!(matches!(of(&[]), Authorization::None));
+        assert!(matches!(of(&[("authorization", "Digest a")]), Authorization::None));
+        let bearer = ("authorization", "Bearer t");
+        assert!(matches!(of(&[bearer]), Authorization::Bearer));
+        assert!(matches!(of(&[bearer, ("x-vault-token", " ")]), Authorization::Bearer));
+        assert!(matches!(of(&[bearer, ("x-vault-token", "t")]), Authorization::None));
+        for value in ["Basic aTpzMTI=", "basic aTpzMTI="] {
+            let kept = of(&[("authorization", value)]);
+            assert!(matches!(kept, Authorization::Basic(text) if text.expose() == "aTpzMTI="), "{value}");
+        }
+        assert!(matches!(of(&[("authorization", "Basic aTpzMTIz1")]), Authorization::None), "longer than a token");
     }
 
     #[test]

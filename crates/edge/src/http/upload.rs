@@ -24,8 +24,8 @@ const MIN_RATE: u64 = 256 << 10;
 /// Receives a body. `incoming` is `None` afterwards when it was received to its end.
 ///
 /// # Errors
-/// 413 for a body that is too long, 408 for one that comes too slowly, 503 when the device has no room for it, or another
-/// caller has taken the turn of a slow one.
+/// 413 for a body that is too long, 408 for one that comes too slowly, 503 when the device has no room for it or
+/// another caller has taken its turn.
 pub(super) async fn receive(
     limits: &Limits,
     incoming: &mut Option<hyper::body::Incoming>,

@@ -1,13 +1,12 @@
 //! The depth of external keys of external keys: a key of the transit engine of another server may be an external key there.
-//! A ring of such keys would call itself until all its timeouts, so each call tells its depth, and a deep one is refused.
+//! A ring of such keys would call itself until all its timeouts, so each call has its depth in a header, and a deep one is
+//! refused.
 
 use std::future::Future;
 
 use keepfast_framework::AuditedHeader;
-use keepfast_framework::external_key::ExternalKeyError;
+use keepfast_framework::external_key::{DEPTH_HEADER, ExternalKeyError};
 
-/// The header of a call, with the number of external keys above it.
-pub const EXTERNAL_KEY_DEPTH: &str = "x-keepfast-external-key-depth";
 /// The most external keys above one.
 const MAX_DEPTH: u8 = 4;
 
@@ -16,9 +15,9 @@ tokio::task_local! {
     static DEPTH: u8;
 }
 
-/// The depth of a request with these headers. One that cannot be read is that of no further call.
+/// The depth of a request with these headers. With an invalid or a repeated one, no further call is allowed.
 pub fn external_key_depth(headers: &[AuditedHeader]) -> u8 {
-    let found = headers.iter().find(|header| header.name == EXTERNAL_KEY_DEPTH);
+    let found = headers.iter().find(|header| header.name == DEPTH_HEADER);
     let depth = |values: &[String]| match values {
         [one] => one.parse().unwrap_or(u8::MAX),
         _ => u8::MAX,
@@ -31,7 +30,7 @@ pub async fn at_external_key_depth<T>(depth: u8, handle: impl Future<Output = T>
     DEPTH.scope(depth, handle).await
 }
 
-/// That of a call of this task.
+/// The depth of a call that this task sends.
 pub(crate) fn next() -> u8 {
     DEPTH.try_with(|depth| *depth).unwrap_or(0).saturating_add(1)
 }
@@ -52,7 +51,7 @@ mod tests {
 
     fn header(values: &[&str]) -> AuditedHeader {
         let values = values.iter().map(|value| (*value).to_owned()).collect();
-        AuditedHeader { name: EXTERNAL_KEY_DEPTH.to_owned(), values, hmac: false }
+        AuditedHeader { name: DEPTH_HEADER.to_owned(), values, hmac: false }
     }
 
     #[tokio::test]

@@ -25,7 +25,7 @@ const MAX_PINS: usize = 16;
 const MAX_TOKENS: usize = 1024;
 
 /// The logins of this process.
-static LOGINS: LazyLock<Logins> = LazyLock::new(Logins::new);
+pub(super) static LOGINS: LazyLock<Logins> = LazyLock::new(Logins::new);
 
 /// The logins to each token.
 pub(super) struct Logins {
@@ -41,7 +41,7 @@ struct Token {
     /// Logins that wait for a response.
     running: usize,
     /// When logins ended without a response.
-    unanswered: VecDeque<Timestamp>,
+    silent: VecDeque<Timestamp>,
     /// Digests of PINs that were refused, and when.
     refused_pins: VecDeque<([u8; 32], Timestamp)>,
     /// Digests of PINs that were accepted.
@@ -56,12 +56,7 @@ pub(super) struct Login<'a> {
     token: String,
     pin: [u8; 32],
     now: Timestamp,
-    is_answered: bool,
-}
-
-/// Those of this process.
-pub(super) fn of_process() -> &'static Logins {
-    &LOGINS
+    has_response: bool,
 }
 
 impl Logins {
@@ -86,20 +81,20 @@ impl Logins {
             return Err(denied("there are too many tokens of HSMs"));
         }
         let token = tokens.entry(found.id.clone()).or_default();
-        token.forget(found, now);
+        token.drop_outdated(found, now);
         if !is_seal {
             token.check(found, &pin)?;
         }
         token.running += 1;
-        Ok(Login { logins: self, token: found.id.clone(), pin, now, is_answered: false })
+        Ok(Login { logins: self, token: found.id.clone(), pin, now, has_response: false })
     }
 }
 
 impl Token {
     /// Drops what no longer counts: old entries, and all after a login elsewhere, by which the token has reset its counter.
-    fn forget(&mut self, found: &FoundToken, now: Timestamp) {
+    fn drop_outdated(&mut self, found: &FoundToken, now: Timestamp) {
         let is_recent = |at: &Timestamp| now.since(*at) < PAUSE;
-        self.unanswered.retain(is_recent);
+        self.silent.retain(is_recent);
         self.refused_pins.retain(|(_, at)| is_recent(at));
         if self.reports_refusals && !found.has_refused {
             self.refused = 0;
@@ -117,7 +112,7 @@ impl Token {
         if self.refused_pins.iter().any(|(known, _)| compare::equal(known, pin)) {
             return Err(denied("the HSM has refused this PIN; it is not sent again within 10 minutes"));
         }
-        match self.refused + self.unanswered.len() + self.running >= MAX_REFUSED {
+        match self.refused + self.silent.len() + self.running >= MAX_REFUSED {
             true => Err(denied(
                 "the token has refused PINs of external keys; no other one is sent before a login with a valid PIN or a \
                  restart of the server, so that the token is not locked",
@@ -130,9 +125,9 @@ impl Token {
 impl Login<'_> {
     /// The token has accepted the PIN.
     pub(super) fn accepted(mut self) {
-        self.answered(|token, pin, _| {
+        self.end(|token, pin, _| {
             (token.refused, token.reports_refusals) = (0, false);
-            token.unanswered.clear();
+            token.silent.clear();
             token.refused_pins.retain(|(known, _)| known != pin);
             token.accepted_pins.retain(|known| known != pin);
             token.accepted_pins.truncate(MAX_PINS - 1);
@@ -142,7 +137,7 @@ impl Login<'_> {
 
     /// The token has refused the PIN.
     pub(super) fn refused(mut self) {
-        self.answered(|token, pin, now| {
+        self.end(|token, pin, now| {
             token.refused += 1;
             token.reports_refusals = false;
             token.accepted_pins.retain(|known| known != pin);
@@ -153,11 +148,11 @@ impl Login<'_> {
 
     /// The token has not compared the PIN.
     pub(super) fn not_compared(mut self) {
-        self.answered(|_, _, _| {});
+        self.end(|_, _, _| {});
     }
 
-    fn answered(&mut self, change: impl FnOnce(&mut Token, &[u8; 32], Timestamp)) {
-        self.is_answered = true;
+    fn end(&mut self, change: impl FnOnce(&mut Token, &[u8; 32], Timestamp)) {
+        self.has_response = true;
         let mut tokens = self.logins.tokens.lock();
         if let Some(token) = tokens.get_mut(&self.token) {
             token.running = token.running.saturating_sub(1);
@@ -168,10 +163,10 @@ impl Login<'_> {
 
 impl Drop for Login<'_> {
     fn drop(&mut self) {
-        if !self.is_answered {
-            self.answered(|token, _, now| {
-                token.unanswered.truncate(MAX_PINS - 1);
-                token.unanswered.push_front(now);
+        if !self.has_response {
+            self.end(|token, _, now| {
+                token.silent.truncate(MAX_PINS - 1);
+                token.silent.push_front(now);
             });
         }
     }
@@ -255,6 +250,6 @@ mod tests {
         let tokens = logins.tokens.lock();
         let token = &tokens["t"];
         let lengths = [token.refused_pins.len(), token.accepted_pins.len()];
-        assert!(lengths == [MAX_PINS; 2] && token.unanswered.len() <= MAX_PINS, "{lengths:?}");
+        assert!(lengths == [MAX_PINS; 2] && token.silent.len() <= MAX_PINS, "{lengths:?}");
     }
 }

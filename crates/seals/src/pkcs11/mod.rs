@@ -24,6 +24,7 @@ use tokio::sync::Mutex;
 
 use crate::call::{denied, json_body, misconfigured, unreachable_because, wrong_key};
 use crate::stanza::{Key, SealConfigError, Stanza};
+use logins::LOGINS;
 use program::{ExchangeError, Program, Threads};
 use protocol::{Class, FoundToken, KeyName, Mechanism, Open, Request, Response, Stored};
 
@@ -277,7 +278,7 @@ impl Pkcs11 {
     ) -> Result<Result<(), SealError>, SealError> {
         let HsmSettings { pin, is_seal, .. } = &self.settings;
         let frame = json_body(&Request::Login(pin.expose().as_str()))?;
-        let login = match logins::of_process().begin(token, pin.expose(), *is_seal, self.clock.now()) {
+        let login = match LOGINS.begin(token, pin.expose(), *is_seal, self.clock.now()) {
             Ok(login) => login,
             Err(error) => return Ok(Err(error)),
         };

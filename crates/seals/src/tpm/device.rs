@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use keepfast_crypto::secret::SecretBytes;
-use keepfast_framework::seal::{SealError, SealErrorClass};
+use keepfast_framework::seal::SealError;
 
 use super::failure::Failure;
 use super::wire::{Command, HEADER, MAX_MESSAGE, NO_SESSIONS, Reader, Writer};
@@ -89,11 +89,11 @@ impl Device {
         let response = self.stream.exchange(message.expose())?;
         self.is_broken = false;
         let mut header = Reader::new(response.expose());
-        let (Some(answered), Some(_), Some(code)) = (header.u16(), header.u32(), header.u32()) else {
+        let (Some(response_tag), Some(_), Some(code)) = (header.u16(), header.u32(), header.u32()) else {
             return Err(malformed(command).into());
         };
         match code {
-            0 if answered == tag => Ok(SecretBytes::new(response.expose()[HEADER..].to_vec())),
+            0 if response_tag == tag => Ok(SecretBytes::new(response.expose()[HEADER..].to_vec())),
             0 => Err(malformed(command).into()),
             _ => Err(Failure::Code(command, code)),
         }
@@ -143,8 +143,7 @@ impl Stream {
                 other => other.map_err(failed)?,
             };
             read += more;
-            let invalid =
-                || SealError::new(SealErrorClass::Unreachable, "the TPM sent a response of an invalid length");
+            let invalid = || unreachable_because("the TPM sent a response of an invalid length");
             if more == 0 {
                 return Err(invalid());
             }

@@ -56,7 +56,6 @@ struct Tpm {
     shared: Arc<Shared>,
     /// Held by the thread of a call until it ends, also when its caller is gone: a device that hangs has one thread.
     turn: Arc<tokio::sync::Mutex<()>>,
-    timeout: Duration,
 }
 
 /// What the thread of a call uses.
@@ -89,7 +88,7 @@ impl TpmSettings {
 pub(crate) fn create(stanza: &Stanza<'_>) -> Result<Arc<dyn Seal>, SealConfigError> {
     let (settings, timeout) = (read_settings(stanza)?, stanza.timeout());
     let shared = Shared { settings, timeout, known: Mutex::default(), auth_is_refused: AtomicBool::new(false) };
-    Ok(Arc::new(Tpm { shared: Arc::new(shared), turn: Arc::default(), timeout }))
+    Ok(Arc::new(Tpm { shared: Arc::new(shared), turn: Arc::default() }))
 }
 
 fn read_settings(stanza: &Stanza<'_>) -> Result<TpmSettings, SealConfigError> {
@@ -138,14 +137,15 @@ impl Drop for Abandon {
 }
 
 impl Tpm {
-    /// Runs this in a thread with the open device, after the calls before it. The thread is none of the runtime's, which a
-    /// device that hangs would use up.
+    /// Runs this in a thread with the open device, after the calls before it. The thread is not one of the runtime: a device
+    /// that hangs would use those up.
     async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Shared, &mut Device) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, SealError> {
-        let turn = tokio::time::timeout(self.timeout, self.turn.clone().lock_owned()).await;
-        let turn = turn.map_err(|_| unreachable_because(format!("other calls keep the TPM for {:?}", self.timeout)))?;
+        let timeout = self.shared.timeout;
+        let turn = tokio::time::timeout(timeout, self.turn.clone().lock_owned()).await;
+        let turn = turn.map_err(|_| unreachable_because(format!("other calls keep the TPM for {timeout:?}")))?;
         let (sender, receiver) = oneshot::channel();
         let shared = self.shared.clone();
         let is_abandoned = Arc::new(AtomicBool::new(false));
@@ -157,10 +157,10 @@ impl Tpm {
             let _ = sender.send(outcome);
         });
         thread.map_err(|error| unreachable_because(format!("cannot start a thread: {error}")))?;
-        match tokio::time::timeout(self.timeout, receiver).await {
+        match tokio::time::timeout(timeout, receiver).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(unreachable_because("the thread of the TPM ended")),
-            Err(_) => Err(unreachable_because(format!("no response of the TPM within {:?}", self.timeout))),
+            Err(_) => Err(unreachable_because(format!("no response of the TPM within {timeout:?}"))),
         }
     }
 }

@@ -117,18 +117,16 @@ impl Parent {
 
     /// A new salt of a session: as the key decrypts it, and itself.
     pub(super) fn encrypted_salt(&self) -> Result<(Vec<u8>, SecretBytes), SealError> {
-        let invalid = |_| misconfigured("the public key of the TPM is invalid");
+        let invalid = || misconfigured("the public key of the TPM is invalid");
         match &self.key {
             PublicKey::Rsa { modulus, exponent } => {
                 let salt = SecretBytes::new(random::bytes::<32>().to_vec());
                 let encrypted = tpm::rsa_oaep_encrypt(modulus, &exponent.to_be_bytes(), LABEL, salt.expose());
-                Ok((encrypted.map_err(invalid)?, salt))
+                Ok((encrypted.map_err(|_| invalid())?, salt))
             }
             PublicKey::P256 { x, y } => {
-                let coordinates = padded(x).zip(padded(y));
-                let (full_x, full_y) =
-                    coordinates.ok_or_else(|| misconfigured("the public key of the TPM is invalid"))?;
-                let (own_x, own_y, shared) = tpm::p256_agree(&full_x, &full_y).map_err(invalid)?;
+                let (full_x, full_y) = padded(x).zip(padded(y)).ok_or_else(invalid)?;
+                let (own_x, own_y, shared) = tpm::p256_agree(&full_x, &full_y).map_err(|_| invalid())?;
                 let point = [&[0, 32], own_x.as_slice(), &[0, 32], &own_y].concat();
                 Ok((point, kdfe(shared.expose(), LABEL, &own_x, x)))
             }

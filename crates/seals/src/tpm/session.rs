@@ -124,13 +124,13 @@ impl Session {
                 unreachable_because(format!("the response to {command:?} is not of the TPM that has the key")).into()
             );
         }
-        let mut answered = SecretBytes::new(parts.parameters.to_vec());
+        let mut returned = SecretBytes::new(parts.parameters.to_vec());
         if protect == Protect::Response {
-            let first = first_parameter(answered.expose_mut()).ok_or_else(|| malformed(command))?;
+            let first = first_parameter(returned.expose_mut()).ok_or_else(|| malformed(command))?;
             self.crypt(secret.expose(), (parts.nonce, &nonce), first, tpm::cfb_decrypt)?;
         }
         self.nonce_tpm = parts.nonce.to_vec();
-        Ok((handle, answered))
+        Ok((handle, returned))
     }
 
     /// Encrypts or decrypts a parameter with the key of the newer and the older nonce.
@@ -180,7 +180,7 @@ fn kdfa(key: &[u8], label: &[u8], newer: &[u8], older: &[u8]) -> SecretBytes {
 }
 
 /// `KDFe` with SHA-256 for 256 bits: one block (NIST SP 800-56A).
-pub(super) fn kdfe(shared: &[u8], label: &[u8], own_x: &[u8], peer_x: &[u8]) -> SecretBytes {
-    let input = SecretBytes::new([&1_u32.to_be_bytes(), shared, label, own_x, peer_x].concat());
+pub(super) fn kdfe(shared: &[u8], label: &[u8], own_x: &[u8], their_x: &[u8]) -> SecretBytes {
+    let input = SecretBytes::new([&1_u32.to_be_bytes(), shared, label, own_x, their_x].concat());
     SecretBytes::new(sha256(input.expose()).to_vec())
 }

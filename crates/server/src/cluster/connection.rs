@@ -120,8 +120,8 @@ pub(super) async fn write_all(mut writer: Writer, mut frames: impl Source, clock
     writer.shutdown().await
 }
 
-/// Writes a frame, and those that wait and fit with it into one record of TLS: the stream passes each record to the socket by
-/// itself. Returns the one that did not fit.
+/// Writes a frame, and those that wait and fit with it into one record of TLS: the stream passes each record to the
+/// socket by itself. Returns the frame that did not fit.
 async fn write_record(writer: &mut Writer, first: Outgoing, frames: &mut impl Source) -> io::Result<Option<Outgoing>> {
     let Some(second) = frames.waiting() else {
         first.write(writer).await?;

@@ -239,7 +239,7 @@ impl Outgoing {
         self.head.expose().len() + self.body.len()
     }
 
-    /// Writes frames of `size` bytes as one. The caller flushes.
+    /// Writes frames, of `size` bytes in all, at once. The caller flushes.
     pub(super) async fn write_together<W: AsyncWrite + Unpin>(
         frames: &[Self],
         size: usize,

@@ -70,10 +70,12 @@ impl SegmentReader {
             return Ok(Some((head, payload)));
         }
         let rest = self.read(self.offset, (length - self.offset) as usize)?;
-        if !self.is_last || self.is_readable_in::<F>(salt, &rest, length)? {
+        // The zeros at the end contain no frame.
+        let written = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        if !self.is_last || self.is_readable_in::<F>(salt, &rest, written, length)? {
             return Err(self.damaged(self.offset));
         }
-        if rest.iter().any(|byte| *byte != 0) {
+        if written > 0 {
             tracing::warn!(segment = self.name, offset = self.offset, "the log ends in a torn write, which is ignored");
         }
         Ok(None)
@@ -94,10 +96,16 @@ impl SegmentReader {
         Ok(head.fits(salt, &payload).then(|| (head, payload.into())))
     }
 
-    /// Whether a whole frame follows in the rest of the file, after the current offset: the bytes here are then damaged
-    /// and not a torn end.
-    fn is_readable_in<F: FrameForm>(&self, salt: u32, rest: &[u8], length: u64) -> Result<bool, StorageError> {
-        for place in 1..rest.len().saturating_sub(F::LENGTH - 1) {
+    /// Whether a whole frame begins in the first `written` bytes of the rest of the file, after the current offset: the
+    /// bytes here are then damaged and not a torn end.
+    fn is_readable_in<F: FrameForm>(
+        &self,
+        salt: u32,
+        rest: &[u8],
+        written: usize,
+        length: u64,
+    ) -> Result<bool, StorageError> {
+        for place in 1..written.min(rest.len().saturating_sub(F::LENGTH - 1)) {
             let is_head = F::decode(salt, &rest[place..place + F::LENGTH]).is_some();
             if is_head && self.frame_at::<F>(salt, self.offset + place as u64, length)?.is_some() {
                 return Ok(true);

@@ -332,7 +332,7 @@ impl Node {
         }
     }
 
-    /// A member waits until `index` is applied there: it is sent what is committed, unless it was.
+    /// A member waits until it has applied `index`: the driver sends the committed index, unless messages have had it.
     pub(super) fn send_commit(&self, Index(index): Index) {
         if index > self.published.sent_commit() && !self.published.is_lone() {
             let _ = self.send(Event::SendCommit);

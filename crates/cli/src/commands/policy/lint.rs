@@ -23,7 +23,7 @@ pub(crate) const COMMAND: Command = Command {
 Checks a policy file, stdin when the path is -, or the policy of this name on
 the server when no such file exists. With a token that may read sys/mounts and
 sys/auth it also finds paths without a mount and paths of KV version 2 without
-data/ or metadata/. -offline asks no server. The exit code is 0 without
+data/ or metadata/. -offline uses no server. The exit code is 0 without
 findings, 1 with findings.
 
     keepfast policy lint app.hcl
@@ -35,8 +35,8 @@ findings, 1 with findings.
     run,
 };
 
-/// The flag for a command that asks no server.
-pub(super) const OFFLINE: Flag = Flag::new("offline", Kind::Bool, "Ask no server for its mounts and policies.");
+/// The flag for a command that uses no server.
+pub(super) const OFFLINE: Flag = Flag::new("offline", Kind::Bool, "Do not read mounts and policies from a server.");
 
 fn run(cx: &Cx) -> Outcome {
     let is_offline = cx.words.on("offline");

@@ -136,18 +136,13 @@ mod tests {
         status
     }
 
+    fn circumstances<'a>(status: &'a ClusterStatus, removed: &'a RemovedDirectories) -> Circumstances<'a> {
+        Circumstances { status, removed, version: "1.2.3", format: 0, leading_for: Duration::ZERO }
+    }
+
     fn decide(applicant: &Applicant, status: &ClusterStatus, leading_for: u64) -> Result<Step> {
-        let leading_for = Duration::from_secs(leading_for);
-        admit(
-            applicant,
-            &Circumstances {
-                status,
-                removed: &RemovedDirectories::default(),
-                version: "1.2.3",
-                format: 0,
-                leading_for,
-            },
-        )
+        let (removed, leading_for) = (RemovedDirectories::default(), Duration::from_secs(leading_for));
+        admit(applicant, &Circumstances { leading_for, ..circumstances(status, &removed) })
     }
 
     fn refused(outcome: Result<Step>) -> (u16, String) {
@@ -196,28 +191,16 @@ mod tests {
         let status = cluster(3, Some(Duration::ZERO));
         let mut removed = RemovedDirectories::default();
         removed.add(applicant(2).incarnation);
-        let of = Circumstances {
-            status: &status,
-            removed: &removed,
-            version: "1.2.3",
-            format: 0,
-            leading_for: Duration::ZERO,
-        };
+        let of = circumstances(&status, &removed);
         assert_eq!(admit(&applicant(2), &of).unwrap(), Step::Nothing);
     }
 
     #[test]
     fn a_version_that_cannot_read_what_is_stored_does_not_join() {
         let (status, removed) = (status(&[1]), RemovedDirectories::default());
-        let of = |format| Circumstances {
-            status: &status,
-            removed: &removed,
-            version: "1.2.3",
-            format,
-            leading_for: Duration::ZERO,
-        };
-        let (status, text) = refused(admit(&applicant(2), &of(1)));
-        assert!(status == 400 && text.contains("cannot read the wrapped values"), "{text}");
+        let of = |format| Circumstances { format, ..circumstances(&status, &removed) };
+        let (code, text) = refused(admit(&applicant(2), &of(1)));
+        assert!(code == 400 && text.contains("cannot read the wrapped values"), "{text}");
         let later = Applicant { version: announced("1.2.3", false), ..applicant(2) };
         assert_eq!(admit(&later, &of(1)).unwrap(), Step::Add);
         assert_eq!(admit(&applicant(2), &of(0)).unwrap(), Step::Add);
@@ -260,13 +243,7 @@ mod tests {
         }
         let mut removed = RemovedDirectories::default();
         removed.add(applicant(2).incarnation);
-        let of = Circumstances {
-            status: &status,
-            removed: &removed,
-            version: "1.2.3",
-            format: 0,
-            leading_for: Duration::ZERO,
-        };
+        let of = circumstances(&status, &removed);
         assert_eq!(refused(admit(&applicant(2), &of)).0, 409);
         assert_eq!(admit(&applicant(3), &of).unwrap(), Step::Add);
     }

@@ -16,7 +16,7 @@ use crate::identity::engine::{
     ById, IdentityEngine, checked_accessor, checked_length, identity, named, page_of, unsealed,
 };
 use crate::identity::metadata::checked_custom;
-use crate::identity::record::ALIAS_IDS;
+use crate::identity::record::{ALIAS_IDS, GROUP_ALIAS_IDS};
 
 const WRITE: Help = Help {
     synopsis: "Creates or changes an alias: the name of an entity at one mount.",
@@ -84,11 +84,7 @@ async fn write(_: &IdentityEngine, cx: &mut Cx, req: Write) -> Result<Data<Writt
 }
 
 async fn read(_: &IdentityEngine, cx: &mut Cx, req: ById) -> Result<Option<Described<AliasResponse>>> {
-    let unsealed = unsealed(cx)?;
-    let found = unsealed.access.identity.entity_of_alias_id(cx.store().0, &req.id).await?;
-    let router = unsealed.engines.mounts.router();
-    let shown = |alias| found.as_ref().map(|entity| Described(AliasResponse::alone(&router, entity, alias)));
-    Ok(found.as_ref().and_then(|entity| entity.alias(&req.id)).and_then(shown))
+    Ok(response_of(cx, AliasKind::Entity, &req.id).await?.map(Described))
 }
 
 async fn delete(_: &IdentityEngine, cx: &mut Cx, req: ById) -> Result<()> {
@@ -97,14 +93,43 @@ async fn delete(_: &IdentityEngine, cx: &mut Cx, req: ById) -> Result<()> {
 }
 
 async fn list(_: &IdentityEngine, cx: &mut Cx, req: Paged) -> Result<Keys> {
+    list_of(cx, AliasKind::Entity, req).await
+}
+
+/// The kind of record that has an alias.
+#[derive(Clone, Copy)]
+pub(super) enum AliasKind {
+    Entity,
+    Group,
+}
+
+/// The alias of this id by itself; `None` if it does not exist.
+pub(super) async fn response_of(cx: &mut Cx, kind: AliasKind, id: &str) -> Result<Option<AliasResponse>> {
     let unsealed = unsealed(cx)?;
-    let router = unsealed.engines.mounts.router();
-    let ids = checked_length(ALIAS_IDS.list(cx, "", &page_of(req)).await?)?;
+    let (identity, router) = (&unsealed.access.identity, unsealed.engines.mounts.router());
+    match kind {
+        AliasKind::Entity => {
+            let Some(entity) = identity.entity_of_alias_id(cx.store().0, id).await? else { return Ok(None) };
+            Ok(entity.alias(id).map(|alias| AliasResponse::alone(&router, &entity, alias)))
+        }
+        AliasKind::Group => {
+            let Some(group) = identity.group_of_alias_id(cx.store().0, id).await? else { return Ok(None) };
+            Ok(group.alias.as_ref().map(|alias| AliasResponse::of_group(&router, &group, alias)))
+        }
+    }
+}
+
+/// The response to a list of aliases.
+pub(super) async fn list_of(cx: &mut Cx, kind: AliasKind, paged: Paged) -> Result<Keys> {
+    let records = match kind {
+        AliasKind::Entity => ALIAS_IDS,
+        AliasKind::Group => GROUP_ALIAS_IDS,
+    };
+    let ids = checked_length(records.list(cx, "", &page_of(paged)).await?)?;
     let mut info = BTreeMap::new();
     for id in ids {
-        let Some(entity) = unsealed.access.identity.entity_of_alias_id(cx.store().0, &id).await? else { continue };
-        if let Some(alias) = entity.alias(&id) {
-            info.insert(id, ListedAlias::from(AliasResponse::alone(&router, &entity, alias)));
+        if let Some(alias) = response_of(cx, kind, &id).await? {
+            info.insert(id, ListedAlias::from(alias));
         }
     }
     Keys::with_info(info.keys().cloned().collect(), &info)

@@ -12,9 +12,9 @@ use serde_json::value::to_raw_value;
 
 use super::response::{EntityResponse, ListedEntity};
 use crate::identity::engine::{
-    ById, ByName, IdentityEngine, checked_length, identity, named, page_of, sorted_page, unsealed,
+    ById, ByName, IdentityEngine, checked_length, identity, named, page_of, page_of_names, unsealed,
 };
-use crate::identity::metadata::{checked, checked_policies};
+use crate::identity::metadata::{checked, checked_name, checked_policies};
 use crate::identity::record::{ENTITIES, ENTITY_NAMES};
 
 const WRITE: Help = Help {
@@ -76,7 +76,7 @@ async fn write(_: &IdentityEngine, cx: &mut Cx, req: Write) -> Result<Outcome> {
     let (id, name) = (named(req.id), named(req.name).unwrap_or_default());
     let policies = req.policies.map(|CommaList(policies)| checked_policies(policies)).transpose()?;
     let metadata = req.metadata.map(|Pairs(pairs)| checked("entity", pairs)).transpose()?;
-    crate::identity::metadata::checked_name(&name)?;
+    checked_name(&name)?;
     let (tx, _) = cx.store();
     let known = match &id {
         Some(id) => {
@@ -177,11 +177,5 @@ async fn list_ids(_: &IdentityEngine, cx: &mut Cx, req: Paged) -> Result<Keys> {
 }
 
 async fn list_names(_: &IdentityEngine, cx: &mut Cx, req: Paged) -> Result<Keys> {
-    let identity = identity(cx)?;
-    let keys = checked_length(ENTITY_NAMES.list(cx, "", &page_of(Paged::new(None, None))).await?)?;
-    let mut names = Vec::with_capacity(keys.len());
-    for key in keys {
-        names.extend(identity.read(&ENTITY_NAMES, cx.store().0, &key).await?.map(|reference| reference.name));
-    }
-    Ok(Keys::of(sorted_page(names, req.page())))
+    page_of_names(cx, &ENTITY_NAMES, req).await
 }

@@ -13,7 +13,7 @@ use serde_json::value::to_raw_value;
 
 use super::response::{GroupResponse, ListedGroup};
 use crate::identity::engine::{
-    ById, ByName, IdentityEngine, checked_length, identity, named, page_of, sorted_page, unsealed,
+    ById, ByName, IdentityEngine, checked_length, identity, named, page_of, page_of_names, unsealed,
 };
 use crate::identity::membership::{self, MOST_CHANGES, Member};
 use crate::identity::metadata::{checked, checked_policies};
@@ -129,14 +129,13 @@ async fn set_members(
         return Ok(());
     }
     if let Some(entities) = &entities {
-        let current: BTreeSet<String> =
-            membership::members(tx, &identity.view, Member::Entity, &group.id).await?.into_iter().collect();
+        let current = membership::verified_members(tx, &identity.view, Member::Entity, &group.id).await?;
         for id in entities.difference(&current).take(MOST_CHANGES + 1) {
             if identity.entity(tx, id).await?.is_none() {
                 return Err(Error::invalid(format!("invalid entity ID {}", Quoted(id))));
             }
         }
-        membership::replace(tx, &identity.view, Member::Entity, &group.id, entities).await?;
+        membership::replace(tx, &identity.view, Member::Entity, &group.id, &current, entities)?;
     }
     if let Some(groups) = &groups {
         set_member_groups(identity, tx, group, groups).await?;
@@ -150,8 +149,7 @@ async fn set_member_groups(identity: &Identity, tx: &mut Tx, group: &Group, want
     if wanted.len() > MOST {
         return Err(Error::invalid(format!("a group has at most {MOST} groups as members")));
     }
-    let current: BTreeSet<String> =
-        membership::members(tx, &identity.view, Member::Group, &group.id).await?.into_iter().collect();
+    let current = membership::verified_members(tx, &identity.view, Member::Group, &group.id).await?;
     let added: Vec<&String> = wanted.difference(&current).collect();
     for id in &added {
         if **id == group.id {
@@ -163,7 +161,7 @@ async fn set_member_groups(identity: &Identity, tx: &mut Tx, group: &Group, want
         }
     }
     membership::check_nesting(tx, &identity.view, &group.id, &added).await?;
-    membership::replace(tx, &identity.view, Member::Group, &group.id, wanted).await
+    membership::replace(tx, &identity.view, Member::Group, &group.id, &current, wanted)
 }
 
 async fn read_by_id(_: &IdentityEngine, cx: &mut Cx, req: ById) -> Result<Option<Described<GroupResponse>>> {
@@ -221,11 +219,5 @@ async fn list_ids(_: &IdentityEngine, cx: &mut Cx, req: Paged) -> Result<Keys> {
 }
 
 async fn list_names(_: &IdentityEngine, cx: &mut Cx, req: Paged) -> Result<Keys> {
-    let identity = identity(cx)?;
-    let keys = checked_length(GROUP_NAMES.list(cx, "", &page_of(Paged::new(None, None))).await?)?;
-    let mut names = Vec::with_capacity(keys.len());
-    for key in keys {
-        names.extend(identity.read(&GROUP_NAMES, cx.store().0, &key).await?.map(|reference| reference.name));
-    }
-    Ok(Keys::of(sorted_page(names, req.page())))
+    page_of_names(cx, &GROUP_NAMES, req).await
 }

@@ -1,7 +1,5 @@
 //! `identity/group-alias`: the names of external groups in auth methods.
 
-use std::collections::BTreeMap;
-
 use keepfast_crypto::random;
 use keepfast_framework::fields::Text;
 use keepfast_framework::reply::Described;
@@ -10,14 +8,12 @@ use keepfast_framework::{Cx, Data, Error, Keys, Result, Routes};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::alias::Written;
-use super::response::{AliasResponse, ListedAlias};
-use crate::identity::engine::{
-    ById, IdentityEngine, checked_accessor, checked_length, identity, named, page_of, unsealed,
-};
+use super::alias::{AliasKind, Written, list_of, response_of};
+use super::response::AliasResponse;
+use crate::identity::engine::{ById, IdentityEngine, checked_accessor, identity, named, unsealed};
 use crate::identity::metadata::checked_name;
 use crate::identity::names::fold;
-use crate::identity::record::{GROUP_ALIAS_IDS, Group, GroupAlias, GroupKind};
+use crate::identity::record::{GroupAlias, GroupKind};
 
 const WRITE: Help = Help {
     synopsis: "Creates or changes the alias of an external group: its name in an auth method.",
@@ -103,11 +99,7 @@ async fn write(_: &IdentityEngine, cx: &mut Cx, req: Write) -> Result<Data<Writt
 }
 
 async fn read(_: &IdentityEngine, cx: &mut Cx, req: ById) -> Result<Option<Described<AliasResponse>>> {
-    let unsealed = unsealed(cx)?;
-    let found = unsealed.access.identity.group_of_alias_id(cx.store().0, &req.id).await?;
-    let router = unsealed.engines.mounts.router();
-    let shown = |group: &Group| group.alias.as_ref().map(|alias| AliasResponse::of_group(&router, group, alias));
-    Ok(found.as_ref().and_then(shown).map(Described))
+    Ok(response_of(cx, AliasKind::Group, &req.id).await?.map(Described))
 }
 
 async fn delete(_: &IdentityEngine, cx: &mut Cx, req: ById) -> Result<()> {
@@ -121,15 +113,5 @@ async fn delete(_: &IdentityEngine, cx: &mut Cx, req: ById) -> Result<()> {
 }
 
 async fn list(_: &IdentityEngine, cx: &mut Cx, req: Paged) -> Result<Keys> {
-    let unsealed = unsealed(cx)?;
-    let router = unsealed.engines.mounts.router();
-    let ids = checked_length(GROUP_ALIAS_IDS.list(cx, "", &page_of(req)).await?)?;
-    let mut info = BTreeMap::new();
-    for id in ids {
-        let Some(group) = unsealed.access.identity.group_of_alias_id(cx.store().0, &id).await? else { continue };
-        if let Some(alias) = &group.alias {
-            info.insert(id, ListedAlias::from(AliasResponse::of_group(&router, &group, alias)));
-        }
-    }
-    Keys::with_info(info.keys().cloned().collect(), &info)
+    list_of(cx, AliasKind::Group, req).await
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use keepfast_framework::{Result, Timestamp};
+use keepfast_framework::Result;
 use keepfast_storage::Tx;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -239,7 +239,6 @@ impl GroupResponse {
     /// A group with its members.
     pub(super) async fn read(identity: &Identity, tx: &mut Tx, router: &Router, group: &Group) -> Result<Self> {
         let (view, id) = (&identity.view, &group.id);
-        let shown = |time: Timestamp| time.rfc3339();
         let alias = group.alias.as_ref().map(|alias| {
             let shown = AliasResponse::of_group(router, group, alias);
             AliasParts {
@@ -255,9 +254,9 @@ impl GroupResponse {
         });
         Ok(GroupResponse {
             alias: AliasOfGroup { alias },
-            creation_time: shown(group.created),
+            creation_time: group.created.rfc3339(),
             id: id.clone(),
-            last_update_time: shown(group.modified),
+            last_update_time: group.modified.rfc3339(),
             member_entity_ids: some(membership::members(tx, view, Member::Entity, id).await?),
             member_group_ids: some(membership::members(tx, view, Member::Group, id).await?),
             metadata: given(&group.metadata),

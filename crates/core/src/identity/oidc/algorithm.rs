@@ -117,10 +117,10 @@ impl Algorithm {
 
     /// Signs a message with the private key in `material`.
     pub(super) fn sign(self, material: &[u8], message: &[u8]) -> Result<Vec<u8>, KeyError> {
-        let digest = self.hash().digest(message);
+        let digest = || self.hash().digest(message);
         match Key::load(self.kind(), material)? {
-            Key::Rsa(key) => key.sign(RsaScheme::Pkcs1(Some(self.hash())), &digest),
-            Key::Ecdsa(key) => key.sign(&digest, Marshaling::Jws),
+            Key::Rsa(key) => key.sign(RsaScheme::Pkcs1(Some(self.hash())), &digest()),
+            Key::Ecdsa(key) => key.sign(&digest(), Marshaling::Jws),
             Key::Ed25519(key) => key.sign(message),
             _ => Err(KeyError::Unsupported),
         }
@@ -131,10 +131,10 @@ impl Algorithm {
         let Some(key) = STANDARD.decode(public).ok().and_then(|spki| Key::load_public(self.kind(), &spki).ok()) else {
             return false;
         };
-        let digest = self.hash().digest(message);
+        let digest = || self.hash().digest(message);
         match key {
-            Key::Rsa(key) => key.verify(RsaScheme::Pkcs1(Some(self.hash())), &digest, signature).unwrap_or(false),
-            Key::Ecdsa(key) => key.verify(&digest, signature, Marshaling::Jws).unwrap_or(false),
+            Key::Rsa(key) => key.verify(RsaScheme::Pkcs1(Some(self.hash())), &digest(), signature).unwrap_or(false),
+            Key::Ecdsa(key) => key.verify(&digest(), signature, Marshaling::Jws).unwrap_or(false),
             Key::Ed25519(key) => key.verify(message, signature),
             _ => false,
         }
@@ -160,20 +160,11 @@ impl Algorithm {
             }
             KeyKind::Ecdsa(curve) => {
                 let (x, y) = key.strip_prefix(&[4])?.split_at_checked(curve.size())?;
-                (jwk.kty, jwk.crv, jwk.x, jwk.y) = ("EC", Some(curve_name(curve)), text(x), text(y));
+                (jwk.kty, jwk.crv, jwk.x, jwk.y) = ("EC", Some(curve.name()), text(x), text(y));
             }
             _ => (jwk.kty, jwk.crv, jwk.x) = ("OKP", Some("Ed25519"), text(key)),
         }
         Some(jwk)
-    }
-}
-
-fn curve_name(curve: Curve) -> &'static str {
-    match curve {
-        Curve::P224 => "P-224",
-        Curve::P256 => "P-256",
-        Curve::P384 => "P-384",
-        Curve::P521 => "P-521",
     }
 }
 

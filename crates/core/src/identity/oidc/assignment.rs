@@ -7,8 +7,10 @@ use keepfast_framework::{Cx, Error, Keys, Result, Routes};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::lists::{ByName, names};
-use super::records::{ALLOW_ALL, ASSIGNMENTS, Assignment, CLIENTS_OF_ASSIGNMENT, assignment, bounded, references};
+use super::lists::{ByName, has_id, names};
+use super::records::{
+    ALLOW_ALL, ASSIGNMENTS, Assignment, CLIENTS_OF_ASSIGNMENT, assignment, bounded, check_unreferenced,
+};
 use crate::identity::effective::Effective;
 use crate::identity::engine::IdentityEngine;
 
@@ -71,13 +73,7 @@ async fn delete(_: &IdentityEngine, cx: &mut Cx, req: ByName) -> Result<()> {
     if **name == *ALLOW_ALL {
         return Err(Error::invalid("deletion of assignment \"allow_all\" not allowed"));
     }
-    let by = references(cx, &CLIENTS_OF_ASSIGNMENT, name).await?;
-    if !by.is_empty() {
-        let by = by.join(", ");
-        let text =
-            format!("unable to delete assignment \"{name}\" because it is currently referenced by these clients: {by}");
-        return Err(Error::invalid(text));
-    }
+    check_unreferenced(cx, (&CLIENTS_OF_ASSIGNMENT, "clients"), "assignment", name).await?;
     ASSIGNMENTS.delete(cx, name);
     Ok(())
 }
@@ -89,9 +85,8 @@ pub(super) async fn includes(cx: &mut Cx, assignments: &[String], effective: &Ef
     }
     for name in assignments {
         let Some(found) = assignment(cx, name).await? else { continue };
-        let has = |ids: &[String], id: &str| ids.iter().any(|known| known == "*" || known == id);
-        let of_group = effective.groups().any(|group| has(&found.group_ids, &group.id));
-        if has(&found.entity_ids, &effective.entity.id) || of_group {
+        let of_group = effective.groups().any(|group| has_id(&found.group_ids, &group.id));
+        if has_id(&found.entity_ids, &effective.entity.id) || of_group {
             return Ok(true);
         }
     }

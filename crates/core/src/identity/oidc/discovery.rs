@@ -16,7 +16,7 @@ use super::lists::ByName;
 use super::records::{CLIENTS_OF_KEY, CONFIG, Config, Provider, ROLES_OF_KEY, client_of_id, provider};
 use super::ring::KEYS;
 use super::state::KeySet;
-use super::{algorithm, issuer, oauth_error};
+use super::{algorithm, issuer, oauth_error, scope};
 use crate::identity::engine::{IdentityEngine, identity};
 
 const CONFIGURE: Help = Help { synopsis: "Reads and writes the issuer of identity tokens.", description: "" };
@@ -106,7 +106,7 @@ async fn of_provider(_: &IdentityEngine, cx: &mut Cx, req: ByName) -> Result<Opt
     let Some(provider) = provider(cx, name).await? else { return Ok(None) };
     let (issuer, base) = (issuer::of_provider(cx, name, &provider.issuer)?, issuer::base(cx, &provider.issuer)?);
     let mut scopes_supported = provider.scopes_supported;
-    scopes_supported.push("openid".to_owned());
+    scopes_supported.push(scope::OPENID.to_owned());
     let document = Discovery {
         jwks_uri: format!("{issuer}/.well-known/keys"),
         authorization_endpoint: Some(format!("{base}/ui/vault/identity/oidc/provider/{name}/authorize")),
@@ -146,7 +146,8 @@ async fn keys_of_provider(_: &IdentityEngine, cx: &mut Cx, req: ByName) -> Resul
     }
 }
 
-/// The keys of a provider, or of roles, read in a generation. Anybody can request them, so they are read once for each change.
+/// The keys of a provider, or of roles, read in a generation. The request needs no token, so they are read once for each
+/// change.
 async fn key_set(cx: &mut Cx, name: &str, provider: Option<&Provider>, generation: u64) -> Result<Raw> {
     let (state, now) = (identity(cx)?.oidc.clone(), cx.now());
     if let Some(known) = state.key_set(name, now) {

@@ -75,7 +75,7 @@ fn is_expired(cx: &Cx, claims: &Claims) -> bool {
 
 /// Whether a published key has signed the token.
 async fn is_signed(cx: &mut Cx, token: &Unverified<'_>) -> Result<bool> {
-    // Without a look at the keys, of which there may be many.
+    // Checked first, because the search reads all keys.
     if !is_uuid(&token.key_id) {
         return Ok(false);
     }

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::algorithm::Algorithm;
 use super::lists::{ByName, names};
 use super::records::{
-    CLIENTS, CLIENTS_OF_KEY, ROLES, ROLES_OF_KEY, check_bounds, ensure_ring, key_settings, references,
+    CLIENTS, CLIENTS_OF_KEY, MOST_CLIENT_IDS, ROLES, ROLES_OF_KEY, check_bounds, check_unreferenced, ensure_ring,
+    key_settings,
 };
 use super::ring::{DEFAULT_KEY, KEYS, KeyRecord, KeySettings, SigningKey};
 use crate::identity::engine::IdentityEngine;
@@ -23,9 +24,6 @@ const ROTATE: Help = Help {
     description: "The next key, which is already published, becomes the signing key. The former one stays published \
         for the verification_ttl.",
 };
-
-/// The maximum number of client ids that may use a key.
-const MOST_CLIENT_IDS: usize = 1000;
 
 pub(super) fn routes(r: &mut Routes<IdentityEngine>) {
     r.path("oidc/key/", LIST).list(list);
@@ -91,8 +89,8 @@ async fn write(_: &IdentityEngine, cx: &mut Cx, req: Write) -> Result<()> {
     KEYS.put(cx, name, &record)
 }
 
-/// Refuses a verification TTL that tokens of a role or client would outlive. The commit fails when others refer to the key
-/// by then.
+/// Refuses a verification TTL that tokens of a role or client would outlive. The commit fails when others refer to the
+/// key by then.
 async fn check_referring_ttls(tx: &mut ReadTx, view: &View, name: &str, ttl: u64) -> Result<()> {
     let refused = |by: &str| {
         let text = format!(
@@ -136,15 +134,8 @@ async fn delete(_: &IdentityEngine, cx: &mut Cx, req: ByName) -> Result<()> {
     if **name == *DEFAULT_KEY {
         return Err(Error::invalid("deletion of key \"default\" not allowed"));
     }
-    for (of, what) in [(&ROLES_OF_KEY, "roles"), (&CLIENTS_OF_KEY, "clients")] {
-        let by = references(cx, of, name).await?;
-        if !by.is_empty() {
-            let by = by.join(", ");
-            let text =
-                format!("unable to delete key \"{name}\" because it is currently referenced by these {what}: {by}");
-            return Err(Error::invalid(text));
-        }
-    }
+    check_unreferenced(cx, (&ROLES_OF_KEY, "roles"), "key", name).await?;
+    check_unreferenced(cx, (&CLIENTS_OF_KEY, "clients"), "key", name).await?;
     KEYS.delete(cx, name);
     Ok(())
 }
@@ -166,7 +157,7 @@ async fn rotate(_: &IdentityEngine, cx: &mut Cx, req: Rotate) -> Result<()> {
     let ttl = req.verification_ttl.map_or(key.settings.verification_ttl, |Seconds(seconds)| seconds);
     key.check_retired(now)?;
     // A retired key does not stay longer than a key may by its settings.
-    let ttl = ttl.min(key.settings.rotation_period.saturating_mul(10).max(key.settings.verification_ttl));
+    let ttl = ttl.min(key.settings.longest_verification_ttl());
     key.rotate(SigningKey::generate(key.settings.algorithm).await?, now, ttl);
     KEYS.put(cx, name, &key)
 }

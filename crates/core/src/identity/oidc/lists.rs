@@ -1,4 +1,4 @@
-//! The name of an object in a path, and lists of names.
+//! The name of an object in a path, and lists of names and ids.
 
 use std::collections::BTreeMap;
 
@@ -41,6 +41,11 @@ pub(super) async fn names<T: Serialize + DeserializeOwned>(
         return Err(Error::invalid(format!("a list has at most {MOST_LISTED} entries: use 'after' and 'limit'")));
     }
     Ok(names)
+}
+
+/// Whether a list of ids has this one; `*` is all.
+pub(super) fn has_id(ids: &[String], id: &str) -> bool {
+    ids.iter().any(|known| known == "*" || known == id)
 }
 
 /// A list with information about each name.

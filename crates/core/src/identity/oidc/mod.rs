@@ -11,6 +11,9 @@
 //! | `config` | the issuer of identity tokens |
 //!
 //! The key `default`, the provider `default` and the assignment `allow_all` exist without a record.
+//!
+//! Tests of the whole: `tests/oidc.rs`, `conformance/scenarios/identity/oidc_*.yaml`, and `conformance/oidc` with a
+//! relying party.
 
 mod algorithm;
 mod assignment;

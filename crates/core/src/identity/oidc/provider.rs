@@ -11,15 +11,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::lists::{ByName, names, with_info};
-use super::records::{DEFAULT_PROVIDER, PROVIDERS, PROVIDERS_OF_SCOPE, Provider, SCOPES, bounded, provider, refer};
+use super::records::{
+    DEFAULT_PROVIDER, MOST_CLIENT_IDS, PROVIDERS, PROVIDERS_OF_SCOPE, Provider, SCOPES, bounded, provider, refer,
+};
 use super::{claims, issuer};
 use crate::identity::engine::{IdentityEngine, named};
 
 const PROVIDER: Help = Help { synopsis: "Reads, creates, changes and deletes a provider.", description: "" };
 const LIST: Help = Help { synopsis: "Lists the providers.", description: "" };
 
-/// The maximum number of clients of a provider.
-const MOST_CLIENT_IDS: usize = 1000;
 /// The maximum number of scopes of a provider.
 const MOST_SCOPES: usize = 100;
 

@@ -6,6 +6,7 @@ use keepfast_framework::{Cx, Error, Page, Records, Result, Timestamp};
 use keepfast_storage::{ReadTx, View};
 use serde::{Deserialize, Serialize};
 
+use super::lists::has_id;
 use super::pkce::Challenge;
 use super::ring::{DEFAULT_KEY, KEYS, KeyRecord, KeySettings};
 use super::stored::secret_text;
@@ -74,7 +75,7 @@ pub(super) struct Provider {
 impl Provider {
     /// Whether this client may use it.
     pub(super) fn allows(&self, client_id: &str) -> bool {
-        self.allowed_client_ids.iter().any(|allowed| allowed == "*" || allowed == client_id)
+        has_id(&self.allowed_client_ids, client_id)
     }
 }
 
@@ -164,6 +165,10 @@ pub(super) const DEFAULT_PROVIDER: &str = "default";
 /// The assignment that always exists: all entities.
 pub(super) const ALLOW_ALL: &str = "allow_all";
 
+/// The maximum number of client ids that a key or a provider allows.
+pub(super) const MOST_CLIENT_IDS: usize = 1000;
+/// The longest text of a record or a request, in bytes.
+pub(super) const LONGEST_TEXT: usize = 2048;
 /// The maximum number of names in an error text.
 const MOST_NAMED: usize = 100;
 
@@ -216,13 +221,27 @@ pub(super) async fn ring(cx: &mut Cx, name: &str) -> Result<KeyRecord> {
     KEYS.get(cx, name).await?.ok_or_else(|| Error::internal("a reference to a key that does not exist"))
 }
 
-/// The names of the records that refer to one, for the text of an error. The commit fails when others refer to it by
-/// then.
-pub(super) async fn references(cx: &mut Cx, of: &Records<Mark>, name: &str) -> Result<Vec<String>> {
+/// Refuses the deletion of a record, of the kind `what`, to which others refer. The commit fails when others refer to
+/// it by then.
+///
+/// # Errors
+/// 400 with the names of the others and their kind, `by`.
+pub(super) async fn check_unreferenced(
+    cx: &mut Cx,
+    (of, by): (&Records<Mark>, &str),
+    what: &str,
+    name: &str,
+) -> Result<()> {
     let (tx, view) = cx.store();
-    references_in(tx, view, of, name).await
+    let found = references_in(tx, view, of, name).await?.join(", ");
+    if found.is_empty() {
+        return Ok(());
+    }
+    let text = format!("unable to delete {what} \"{name}\" because it is currently referenced by these {by}: {found}");
+    Err(Error::invalid(text))
 }
 
+/// The names of the records that refer to one.
 async fn references_in(tx: &mut ReadTx, view: &View, of: &Records<Mark>, name: &str) -> Result<Vec<String>> {
     of.list_verified_in(tx, view, &format!("{name}/"), &Page::first(MOST_NAMED)).await
 }
@@ -259,9 +278,6 @@ pub(super) fn check_bounds(field: &str, texts: &[String], most: usize) -> Result
     }
     Ok(())
 }
-
-/// The longest text of a record or a request, in bytes.
-pub(super) const LONGEST_TEXT: usize = 2048;
 
 #[cfg(test)]
 mod tests {

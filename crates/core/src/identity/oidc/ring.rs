@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 use super::algorithm::{Algorithm, Jwk};
+use super::lists::has_id;
 use super::stored::material;
 
 /// The folder of [`KEYS`].
@@ -56,7 +57,12 @@ impl KeySettings {
 
     /// Whether a role or a client with this id may sign with the key.
     pub(super) fn allows(&self, client_id: &str) -> bool {
-        self.allowed_client_ids.iter().any(|allowed| allowed == "*" || allowed == client_id)
+        has_id(&self.allowed_client_ids, client_id)
+    }
+
+    /// The longest `verification_ttl`, in seconds.
+    pub(super) fn longest_verification_ttl(&self) -> u64 {
+        self.rotation_period.saturating_mul(10)
     }
 
     /// Checks the durations against each other.
@@ -64,7 +70,7 @@ impl KeySettings {
         if self.rotation_period < 60 {
             return Err(Error::invalid("rotation_period must be at least one minute"));
         }
-        if self.verification_ttl > self.rotation_period.saturating_mul(10) {
+        if self.verification_ttl > self.longest_verification_ttl() {
             return Err(Error::invalid("verification_ttl cannot be longer than 10x rotation_period"));
         }
         Ok(())

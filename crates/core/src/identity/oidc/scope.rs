@@ -1,5 +1,7 @@
 //! `identity/oidc/scope`: further claims, which a relying party requests by name.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use keepfast_framework::fields::Text;
 use keepfast_framework::reply::Described;
 use keepfast_framework::routes::{Exists, Help, Paged};
@@ -11,7 +13,7 @@ use super::claims;
 use super::claims::Source;
 use super::jws::Claims;
 use super::lists::{ByName, names};
-use super::records::{LONGEST_TEXT, PROVIDERS_OF_SCOPE, Provider, SCOPES, Scope, references};
+use super::records::{LONGEST_TEXT, PROVIDERS_OF_SCOPE, Provider, SCOPES, Scope, check_unreferenced};
 use crate::identity::engine::IdentityEngine;
 
 const SCOPE: Help = Help { synopsis: "Reads, creates, changes and deletes a scope.", description: "" };
@@ -74,13 +76,7 @@ async fn list(_: &IdentityEngine, cx: &mut Cx, req: Paged) -> Result<Keys> {
 
 async fn delete(_: &IdentityEngine, cx: &mut Cx, req: ByName) -> Result<()> {
     let name = &req.name;
-    let by = references(cx, &PROVIDERS_OF_SCOPE, name).await?;
-    if !by.is_empty() {
-        let by = by.join(", ");
-        let text =
-            format!("unable to delete scope \"{name}\" because it is currently referenced by these providers: {by}");
-        return Err(Error::invalid(text));
-    }
+    check_unreferenced(cx, (&PROVIDERS_OF_SCOPE, "providers"), "scope", name).await?;
     SCOPES.delete(cx, name);
     Ok(())
 }
@@ -97,7 +93,7 @@ pub(super) async fn claims_of(
     now: Timestamp,
 ) -> Result<Result<Claims, String>> {
     let (mut all, mut left) = (Claims::new(), claims::RENDERED_BYTES);
-    let mut by = std::collections::BTreeMap::<String, &String>::new();
+    let mut by = BTreeMap::<String, &String>::new();
     for name in requested.iter().filter(|name| provider.scopes_supported.contains(name)) {
         let Some(scope) = SCOPES.get(cx, name).await? else { continue };
         let rendered = match claims::render(&scope.template, source, now, &mut left) {
@@ -119,10 +115,12 @@ pub(super) async fn claims_of(
 /// The requested scopes of a text that the provider supports, without `openid`; `None` when the text lacks `openid`.
 pub(super) fn requested(provider: &Provider, text: &str) -> Option<Vec<String>> {
     let mut has_openid = false;
-    let mut scopes: Vec<String> = Vec::new();
+    let mut scopes = Vec::new();
+    // Those that are not in `scopes` yet. A set, because the text of client credentials may be long.
+    let mut left: BTreeSet<&str> = provider.scopes_supported.iter().map(String::as_str).collect();
     for name in text.split_ascii_whitespace() {
         has_openid |= name == OPENID;
-        if provider.scopes_supported.iter().any(|known| known == name) && !scopes.iter().any(|known| known == name) {
+        if left.remove(name) {
             scopes.push(name.to_owned());
         }
     }

@@ -38,7 +38,9 @@ pub(crate) struct OidcState {
     generation: AtomicU64,
     /// Key sets by the name of the provider, empty for roles, with the generation in which they were read.
     sets: Mutex<HashMap<String, (u64, KeySet)>>,
-    /// The next rotation of a key, with the generation in which it was read.
+    /// Incremented by each commit of a key.
+    key_generation: AtomicU64,
+    /// The next rotation of a key, with the `key_generation` in which it was read.
     schedule: Mutex<Option<(u64, Option<Timestamp>)>>,
     /// Wakes the background tasks when a key has changed.
     pub(crate) changed: Notify,
@@ -84,7 +86,7 @@ impl OidcState {
     /// # Errors
     /// When storage fails.
     pub(crate) async fn next_rotation(&self, barrier: &Arc<Barrier>, view: &View) -> Result<Option<Timestamp>> {
-        let generation = self.generation();
+        let generation = self.key_generation.load(Ordering::Acquire);
         if let Some((_, next)) = (*self.schedule.lock()).filter(|(read, _)| *read == generation) {
             return Ok(next);
         }
@@ -106,7 +108,10 @@ impl CacheOwner for OidcState {
             return;
         }
         self.generation.fetch_add(1, Ordering::AcqRel);
-        self.changed.notify_one();
+        if change.key.starts_with("key/") {
+            self.key_generation.fetch_add(1, Ordering::AcqRel);
+            self.changed.notify_one();
+        }
     }
 }
 

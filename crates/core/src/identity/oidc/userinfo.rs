@@ -18,7 +18,7 @@ const HELP: Help = Help {
     description: "The access token of the token endpoint is sent in the header 'Authorization: Bearer'.",
 };
 
-/// No policy decides on this path: only an access token of the provider can call it, and that one nothing else.
+/// No policy applies to this path: only an access token of the provider can call it, and such a token no other path.
 pub(super) fn routes(r: &mut Routes<IdentityEngine>) {
     r.path("oidc/provider/{name}/userinfo", HELP)
         .names_only()

@@ -1,6 +1,7 @@
 //! The stored role, and the index by role id.
 
 use keepfast_crypto::random;
+use keepfast_framework::reply::Alias;
 use keepfast_framework::rows::is_name;
 use keepfast_framework::token_params::TokenParams;
 use keepfast_framework::{Cx, Error, Page, Records, Result};
@@ -134,43 +135,38 @@ pub(super) async fn save(method: &AppRole, cx: &mut Cx, name: &str, role: &Role,
         }
         if let Some(before) = before {
             ROLE_IDS.delete(cx, &method.id_hasher.role_id(before));
-            forget_folded(method, cx, name, before).await?;
+            delete_folded(method, cx, name, before).await?;
         }
         ROLE_IDS.put(cx, &key, &RoleOfId { name: name.to_owned() })?;
-        remember_folded(method, cx, name, &role.role_id)?;
+        put_folded(method, cx, name, &role.role_id)?;
     }
     ROLES.put(cx, name, role)
-}
-
-/// The form in which identity compares the names of aliases, and so role ids: in lower case, character by character.
-fn fold(role_id: &str) -> String {
-    role_id.chars().flat_map(char::to_lowercase).collect()
 }
 
 /// Whether another role has another spelling of this role id: its logins would have the entity of that role.
 async fn is_taken_folded(method: &AppRole, cx: &mut Cx, name: &str, role_id: &str) -> Result<bool> {
     index_earlier_roles(method, cx).await?;
-    let folded = fold(role_id);
+    let folded = Alias::fold(role_id);
     let key = method.id_hasher.role_id(&folded);
     let holders = [ROLE_IDS.get(cx, &key).await?, FOLDED_ROLE_IDS.get(cx, &key).await?];
     for holder in holders.into_iter().flatten().filter(|holder| holder.name != name) {
-        if ROLES.get(cx, &holder.name).await?.is_some_and(|other| fold(&other.role_id) == folded) {
+        if ROLES.get(cx, &holder.name).await?.is_some_and(|other| Alias::fold(&other.role_id) == folded) {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-fn remember_folded(method: &AppRole, cx: &mut Cx, name: &str, role_id: &str) -> Result<()> {
-    let folded = fold(role_id);
+fn put_folded(method: &AppRole, cx: &mut Cx, name: &str, role_id: &str) -> Result<()> {
+    let folded = Alias::fold(role_id);
     if folded == role_id {
         return Ok(());
     }
     FOLDED_ROLE_IDS.put(cx, &method.id_hasher.role_id(&folded), &RoleOfId { name: name.to_owned() })
 }
 
-async fn forget_folded(method: &AppRole, cx: &mut Cx, name: &str, role_id: &str) -> Result<()> {
-    let key = method.id_hasher.role_id(&fold(role_id));
+async fn delete_folded(method: &AppRole, cx: &mut Cx, name: &str, role_id: &str) -> Result<()> {
+    let key = method.id_hasher.role_id(&Alias::fold(role_id));
     if FOLDED_ROLE_IDS.get(cx, &key).await?.is_some_and(|holder| holder.name == name) {
         FOLDED_ROLE_IDS.delete(cx, &key);
     }
@@ -187,7 +183,7 @@ async fn index_earlier_roles(method: &AppRole, cx: &mut Cx) -> Result<()> {
         let names = ROLES.list(cx, "", &page).await?;
         for name in &names {
             if let Some(role) = ROLES.get(cx, name).await? {
-                remember_folded(method, cx, name, &role.role_id)?;
+                put_folded(method, cx, name, &role.role_id)?;
             }
         }
         if names.len() < PAGE {

@@ -12,7 +12,9 @@ use keepfast_crypto::hash::sha256;
 use keepfast_crypto::locked::Key256;
 use keepfast_crypto::secret::{SecretBytes, SecretString};
 use keepfast_framework::tls_session::{ChainCheck, ClientChain, TlsVersion};
-use keepfast_framework::{AuditedHeader, Body, Incoming, Input, Operation, QueryValue, TlsSession, UnauthedEndpoints};
+use keepfast_framework::{
+    AuditedHeader, Authorization, Body, Incoming, Input, Operation, QueryValue, TlsSession, UnauthedEndpoints,
+};
 use proptest::prelude::*;
 use tokio::io::{AsyncRead, ReadBuf};
 
@@ -32,7 +34,7 @@ fn full() -> Box<Incoming> {
     Box::new(Incoming {
         input: Input { query: pairs.map(|(a, b)| (a.to_owned(), b.to_owned())).into_iter().collect(), ..plain.input },
         token: Some(SecretString::new("t0ken".to_owned())),
-        authorization: keepfast_framework::Authorization::None,
+        authorization: Authorization::None,
         namespace: "n/s".to_owned(),
         body_withheld: true,
         headers: vec![AuditedHeader {
@@ -92,6 +94,17 @@ fn every_field_of_a_request_comes_back() {
 
 fn request_of(body: &str, operation: Operation) -> Box<Incoming> {
     decoded(&whole(&request("GET", operation, "a/", body))).unwrap()
+}
+
+#[test]
+fn the_authorization_header_comes_back() {
+    let mut sent = request("POST", Operation::Update, "a/", "");
+    sent.authorization = Authorization::Bearer;
+    assert!(matches!(decoded(&whole(&sent)).unwrap().authorization, Authorization::Bearer));
+    sent.authorization = Authorization::Basic(SecretString::new("aTpz".to_owned()));
+    let received = decoded(&whole(&sent)).unwrap();
+    assert!(matches!(&received.authorization, Authorization::Basic(text) if text.expose() == "aTpz"));
+    assert_eq!(received.token.as_ref().unwrap().expose(), "root");
 }
 
 #[test]
