@@ -214,7 +214,8 @@ impl Words {
 }
 
 impl Command {
-    fn flag(&self, name: &str) -> Option<&'static Flag> {
+    /// The flag with this name or alias.
+    pub(crate) fn flag(&self, name: &str) -> Option<&'static Flag> {
         self.flags.iter().flat_map(|set| set.flags).find(|flag| flag.name == name || flag.alias == Some(name))
     }
 }

@@ -6,7 +6,7 @@
 use keepfast_client::{Method, Request, Secret};
 use serde_json::Value;
 
-use crate::args::{Command, Kind, Node};
+use crate::args::{Command, Kind, Node, Words};
 use crate::commands::COMMANDS;
 use crate::session::Session;
 use crate::terminal;
@@ -28,12 +28,16 @@ pub(crate) fn print_candidates(line: &str, point: Option<&str>) {
 enum Names {
     AuthMounts,
     Mounts,
+    Namespaces,
     Paths,
     Policies,
     SecretPaths,
 }
 
-fn candidates(line: &str, of_server: &dyn Fn(Names, &str) -> Vec<String>) -> Vec<String> {
+/// The names that begin with the current word, in a namespace; `None` is the namespace of the environment.
+type OfServer<'a> = &'a dyn Fn(Names, Option<&str>, &str) -> Vec<String>;
+
+fn candidates(line: &str, of_server: OfServer<'_>) -> Vec<String> {
     let mut words: Vec<&str> = line.split_whitespace().take(LONGEST).collect();
     let current = if line.ends_with(char::is_whitespace) { "" } else { words.pop().unwrap_or_default() };
     let mut words = words.into_iter().skip(1);
@@ -52,16 +56,22 @@ fn candidates(line: &str, of_server: &dyn Fn(Names, &str) -> Vec<String>) -> Vec
         }
         path.push(word);
     };
-    let before: Vec<&str> = words.collect();
     if current.starts_with('-') {
         return flags(command, current);
     }
+    let mut before: Vec<String> = words.map(str::to_owned).collect();
     let values = before.last().and_then(|word| flag_that_wants_a_value(command, word));
-    match (values, names_of(&path, &before)) {
+    if values.is_some() {
+        before.pop();
+    }
+    let Ok(given) = Words::parse(command, &before) else { return Vec::new() };
+    let names = |names| matching(of_server(names, given.text("namespace"), current), current);
+    match (values, names_of(&path)) {
         (Some("format"), _) => matching(["table", "json", "yaml"].map(str::to_owned), current),
-        (Some("mount"), _) => matching(of_server(Names::Mounts, current), current),
-        (Some(_), _) | (None, None) => Vec::new(),
-        (None, Some(names)) => matching(of_server(names, current), current),
+        (Some("mount"), _) => names(Names::Mounts),
+        // Further arguments are not completed.
+        (None, Some(first)) if given.arguments.is_empty() => names(first),
+        _ => Vec::new(),
     }
 }
 
@@ -81,28 +91,26 @@ fn flags(command: &Command, current: &str) -> Vec<String> {
 fn flag_that_wants_a_value(command: &Command, word: &str) -> Option<&'static str> {
     let name = word.strip_prefix('-')?;
     let name = name.strip_prefix('-').unwrap_or(name);
-    let flag = command.flags.iter().flat_map(|set| set.flags).find(|flag| flag.name == name)?;
+    let flag = command.flag(name)?;
     (flag.kind != Kind::Bool).then_some(flag.name)
 }
 
-/// What the first argument of a command names; further arguments are not completed.
-fn names_of(path: &[&str], before: &[&str]) -> Option<Names> {
-    if before.iter().any(|word| !word.starts_with('-')) {
-        return None;
-    }
+/// What the first argument of a command names.
+fn names_of(path: &[&str]) -> Option<Names> {
     match path {
         ["kv", ..] => Some(Names::SecretPaths),
         ["read" | "write" | "delete" | "list" | "scan" | "patch" | "path-help"] => Some(Names::Paths),
         ["secrets", "disable" | "tune" | "move"] => Some(Names::Mounts),
         ["auth", "disable" | "tune" | "move" | "help"] => Some(Names::AuthMounts),
+        ["namespace", "delete" | "lock" | "lookup" | "patch" | "unlock"] => Some(Names::Namespaces),
         ["policy", "read" | "write" | "delete" | "lint"] => Some(Names::Policies),
         _ => None,
     }
 }
 
 /// Names from the server that are plain words for a shell, which inserts a candidate into its line: `$(…)` would run.
-fn of_server(names: Names, current: &str) -> Vec<String> {
-    query_server(names, current).into_iter().filter(|name| is_plain_word(name)).collect()
+fn of_server(names: Names, namespace: Option<&str>, current: &str) -> Vec<String> {
+    query_server(names, namespace, current).into_iter().filter(|name| is_plain_word(name)).collect()
 }
 
 fn is_plain_word(name: &str) -> bool {
@@ -111,10 +119,11 @@ fn is_plain_word(name: &str) -> bool {
 }
 
 /// Names from the server; empty when it does not respond.
-fn query_server(names: Names, current: &str) -> Vec<String> {
-    let Some(session) = Session::for_completion() else { return Vec::new() };
+fn query_server(names: Names, namespace: Option<&str>, current: &str) -> Vec<String> {
+    let Some(session) = Session::for_completion(namespace) else { return Vec::new() };
     let ask = |request: Request| session.preflight(request).ok().flatten();
     match names {
+        Names::Namespaces => keys(ask(listing("sys/namespaces")).as_ref()),
         Names::Policies => keys(ask(listing("sys/policies/acl")).as_ref()),
         Names::Mounts => mounts(ask(Request::new(Method::Get, "sys/internal/ui/mounts")).as_ref(), "secret"),
         Names::AuthMounts => mounts(ask(Request::new(Method::Get, "sys/internal/ui/mounts")).as_ref(), "auth"),
@@ -161,7 +170,9 @@ mod tests {
     use super::*;
 
     fn completed(line: &str) -> Vec<String> {
-        candidates(line, &|names, current| vec![format!("{current}{names:?}")])
+        candidates(line, &|names, namespace, current| {
+            vec![format!("{current}{names:?}{}", namespace.map(|name| format!("@{name}")).unwrap_or_default())]
+        })
     }
 
     #[test]
@@ -182,7 +193,15 @@ mod tests {
         assert_eq!(completed("keepfast read sys/"), ["sys/Paths"]);
         assert_eq!(completed("keepfast kv get -field=a sec"), ["secSecretPaths"]);
         assert_eq!(completed("keepfast kv get -mount "), ["Mounts"]);
+        assert_eq!(completed("keepfast namespace delete te"), ["teNamespaces"]);
         assert!(completed("keepfast kv put secret/a ").is_empty() && completed("keepfast kv get -version ").is_empty());
+    }
+
+    #[test]
+    fn names_come_from_the_namespace_of_the_line() {
+        assert_eq!(completed("keepfast kv get -ns team a/"), ["a/SecretPaths@team"]);
+        assert_eq!(completed("keepfast kv get --namespace=team -mount "), ["Mounts@team"]);
+        assert!(completed("keepfast kv get -ns ").is_empty() && completed("keepfast kv get -nope a").is_empty());
     }
 
     #[test]

@@ -49,9 +49,11 @@ impl Session {
         })
     }
 
-    /// A session with a short timeout and without retries: completion runs at every key press.
-    pub(crate) fn for_completion() -> Option<Self> {
+    /// A session with a short timeout and without retries: completion runs at every key press. `namespace` is that of
+    /// the line; the other flags of an unfinished line have no effect.
+    pub(crate) fn for_completion(namespace: Option<&str>) -> Option<Self> {
         let mut config = config(&Words::default()).ok()?;
+        config.namespace = namespace.map(str::to_owned).unwrap_or(config.namespace);
         config.timeout = Some(COMPLETION_TIME);
         config.max_retries = 0;
         let client = Client::new(config).ok()?;

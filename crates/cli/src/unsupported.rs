@@ -8,7 +8,10 @@ const OF_OTHERS: &[&str] = &[
     "events",
     "hcp",
     "monitor",
-    "namespace",
+    "namespace delete-sealed",
+    "namespace seal",
+    "namespace seal-status",
+    "namespace unseal",
     "operator import",
     "operator migrate",
     "operator usage",
@@ -24,9 +27,9 @@ const OF_OTHERS: &[&str] = &[
     "transform",
 ];
 
-/// The message for an unsupported command; `None` when Vault and OpenBao do not have the command either.
+/// The message for an unsupported command; `None` when neither Vault nor OpenBao has the command.
 pub(crate) fn reason(command: &str) -> Option<&'static str> {
-    OF_OTHERS.contains(&command).then_some("Vault and OpenBao have it, Keepfast does not")
+    OF_OTHERS.contains(&command).then_some("Vault or OpenBao has it, Keepfast does not")
 }
 
 #[cfg(test)]

@@ -48,8 +48,12 @@ impl Client {
     /// Creates a client from `config` without sending anything.
     ///
     /// # Errors
-    /// When the TLS settings cannot be used.
+    /// When the TLS settings or the namespace cannot be used.
     pub fn new(config: Config) -> Result<Self, Error> {
+        // Without its header, a request would go to the root namespace.
+        if namespace_header(&config.namespace).is_none() && !canonical(&config.namespace).is_empty() {
+            return Err(Error::Config("the namespace contains characters that are invalid in a header".to_owned()));
+        }
         let outbound =
             Outbound::new(&transport::settings(&config)?).map_err(|error| Error::Config(error.to_string()))?;
         let limiter = config.rate_limit.map(|limit| Arc::new(Bucket::full(limit, elapsed())));
@@ -225,8 +229,7 @@ impl Client {
     pub fn headers(&self, request: &Request) -> HeaderMap {
         let mut headers = self.config.headers.clone();
         headers.insert(REQUEST, HeaderValue::from_static("true"));
-        let namespace = self.config.namespace.trim_matches('/');
-        if let (false, Ok(value)) = (namespace.is_empty(), HeaderValue::from_str(&format!("{namespace}/"))) {
+        if let Some(value) = namespace_header(&self.config.namespace) {
             headers.insert(NAMESPACE, value);
         }
         let wraps = request.path == "sys/wrapping/wrap" && matches!(request.method, Method::Put | Method::Post);
@@ -334,6 +337,7 @@ impl Client {
         let errors = body.and_then(|body| body.errors.or(body.warnings)).unwrap_or_default();
         Error::Response(Box::new(ResponseError {
             method: request.method.as_str().to_owned(),
+            namespace: canonical(&self.config.namespace),
             url: self.url(request),
             status: response.status,
             errors,
@@ -355,6 +359,19 @@ impl Response {
             .map(Some)
             .map_err(|error| Error::Decode(format!("the response is not of this API: {error}")))
     }
+}
+
+/// A namespace with a slash at its end only; empty for the root namespace.
+fn canonical(namespace: &str) -> String {
+    match namespace.trim_matches('/') {
+        "" => String::new(),
+        namespace => format!("{namespace}/"),
+    }
+}
+
+/// The header of a namespace, in UTF-8; `None` for the root namespace and for text that no header can have.
+fn namespace_header(namespace: &str) -> Option<HeaderValue> {
+    HeaderValue::from_bytes(canonical(namespace).as_bytes()).ok().filter(|value| !value.is_empty())
 }
 
 /// Whether an object is `{"errors": []}`, which means that the path has no value.

@@ -52,6 +52,8 @@ impl Error {
 pub struct ResponseError {
     /// The HTTP method of the request.
     pub method: String,
+    /// The namespace of the request, with a slash at its end; empty is the root namespace.
+    pub namespace: String,
     /// The full URL of the request.
     pub url: String,
     /// The HTTP status.
@@ -66,7 +68,11 @@ impl std::error::Error for ResponseError {}
 
 impl fmt::Display for ResponseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Error making API request.\n\nURL: {} {}\nCode: {}. ", self.method, self.url, self.status)?;
+        f.write_str("Error making API request.\n\n")?;
+        if !self.namespace.is_empty() {
+            writeln!(f, "Namespace: {}", self.namespace)?;
+        }
+        write!(f, "URL: {} {}\nCode: {}. ", self.method, self.url, self.status)?;
         if self.errors.is_empty() {
             return write!(f, "Raw Message:\n\n{}", self.raw);
         }
@@ -160,6 +166,7 @@ mod tests {
     fn an_error_has_the_text_of_vaults_client() {
         let mut refusal = ResponseError {
             method: "GET".to_owned(),
+            namespace: String::new(),
             url: "http://h/v1/x".to_owned(),
             status: 403,
             errors: vec!["permission denied".to_owned(), "again".to_owned()],
@@ -168,6 +175,10 @@ mod tests {
         let expected =
             "Error making API request.\n\nURL: GET http://h/v1/x\nCode: 403. Errors:\n\n* permission denied\n* again";
         assert_eq!(refusal.to_string(), expected);
+        refusal.namespace = "team/app/".to_owned();
+        assert!(
+            refusal.to_string().starts_with("Error making API request.\n\nNamespace: team/app/\nURL: GET http://h/")
+        );
         refusal.errors.clear();
         refusal.raw = "body".to_owned();
         assert!(refusal.to_string().ends_with("Code: 403. Raw Message:\n\nbody"));

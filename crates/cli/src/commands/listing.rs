@@ -79,7 +79,7 @@ fn no_entries(cx: &Cx, operation: &str, path: &str) -> Outcome {
 }
 
 /// A table with a column for every field of any name.
-fn detailed(names: &[String], infos: &Map<String, Value>) -> String {
+pub(super) fn detailed(names: &[String], infos: &Map<String, Value>) -> String {
     let fields: std::collections::BTreeSet<&str> =
         infos.values().filter_map(Value::as_object).flat_map(Map::keys).map(String::as_str).collect();
     let rows: Vec<Vec<String>> = names

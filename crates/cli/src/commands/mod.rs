@@ -11,6 +11,7 @@ mod list;
 mod listing;
 mod login;
 mod mount;
+mod namespace;
 mod operator;
 mod patch;
 mod path_help;
@@ -54,6 +55,7 @@ pub(crate) const COMMANDS: &[Node] = &[
     Node::Group(&Group { name: "auth", about: "Work with auth methods.", children: mount::AUTH }),
     Node::Group(&Group { name: "kv", about: "Work with key-value engines of both versions.", children: kv::COMMANDS }),
     Node::Group(&Group { name: "lease", about: "Work with leases.", children: lease::COMMANDS }),
+    Node::Group(&Group { name: "namespace", about: "Work with namespaces.", children: namespace::COMMANDS }),
     Node::Group(&Group {
         name: "operator",
         about: "Set up, unseal and maintain a server.",

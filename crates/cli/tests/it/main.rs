@@ -13,11 +13,15 @@ mod gnupg;
 mod kv;
 mod login;
 mod mounts;
+mod namespaces;
 mod operator;
 mod pgp;
 mod policies;
 mod process;
 mod raft;
+#[allow(dead_code, reason = "the tests of the client use the rest")]
+#[path = "../../../client/tests/it/server.rs"]
+mod recorder;
 mod refusals;
 mod seals;
 mod server;

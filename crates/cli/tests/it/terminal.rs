@@ -75,8 +75,9 @@ fn an_unknown_command_gets_one_line_with_a_suggestion() {
     for (arguments, code, words) in [
         (&["secret", "list"][..], 127, "Unknown command \"secret\". Did you mean \"secrets\"?"),
         (&["kv", "gte", "a"], 1, "Unknown command \"kv gte\". Did you mean \"get\"?"),
-        (&["agent", "-config=a"], 127, "Unknown command \"agent\". Vault and OpenBao have it, Keepfast does not."),
-        (&["operator", "usage", "x"], 1, "Unknown command \"operator usage\". Vault and OpenBao have it"),
+        (&["agent", "-config=a"], 127, "Unknown command \"agent\". Vault or OpenBao has it, Keepfast does not."),
+        (&["operator", "usage", "x"], 1, "Unknown command \"operator usage\". Vault or OpenBao has it"),
+        (&["namespace", "seal", "x"], 1, "Unknown command \"namespace seal\". Vault or OpenBao has it"),
         (&["xyzzy"], 127, "Unknown command \"xyzzy\". \"keepfast -help\" lists the commands."),
         (&["kv", "get", "-monut=a", "b"], 1, "flag provided but not defined: -monut. Did you mean -mount?"),
         (&["-addres=x", "status"], 1, "flag provided but not defined: -addres."),

@@ -41,6 +41,9 @@ const FIXED: &[(&[&str], i32)] = &[
     (&["operator", "raft", "autopilot", "state"], 2),
     (&["operator", "unseal", "a"], 2),
     (&["operator", "generate-root", "-status"], 2),
+    (&["namespace", "create", "a"], 2),
+    (&["namespace", "lock"], 2),
+    (&["namespace", "patch", "-custom-metadata=a=b", "a"], 2),
     (&["token", "lookup"], 2),
     (&["token", "capabilities", "a"], 2),
     (&["lease", "quarantine"], 2),
@@ -78,6 +81,9 @@ fn a_page_of_another_program_is_not_a_missing_secret() {
             &["kv", "list", "secret/"],
             &["policy", "read", "a"],
             &["unwrap", "token"],
+            &["namespace", "list"],
+            &["namespace", "lookup", "a"],
+            &["namespace", "delete", "a"],
             &["delete", "secret/a"],
         ] {
             let done = server.run(command);

@@ -47,6 +47,19 @@ async fn a_request_carries_the_configured_headers() {
 }
 
 #[tokio::test]
+async fn an_error_names_the_namespace_of_its_request() {
+    let (address, seen) = start(vec![response(404, "", r#"{"errors":["namespace not found"]}"#)]);
+    let mut config = config(&address);
+    config.namespace = "équipe".to_owned();
+    let error = Client::new(config.clone()).unwrap().read("a").await.unwrap_err();
+    assert!(error.to_string().contains("\n\nNamespace: équipe/\nURL: GET http://"), "{error}");
+    assert!(seen.lock().unwrap()[0].has("x-vault-namespace: équipe/"));
+    // Without its header, the request would go to the root namespace.
+    config.namespace = "a\r\nb".to_owned();
+    assert!(matches!(Client::new(config).err(), Some(Error::Config(_))));
+}
+
+#[tokio::test]
 async fn a_list_is_a_get_with_a_parameter() {
     let (address, seen) = start(vec![response(200, "", r#"{"data":{"keys":["a"]}}"#)]);
     let secret = client(&address).list("secret/metadata").await.unwrap().unwrap();
