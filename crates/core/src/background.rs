@@ -16,6 +16,7 @@ use crate::keyring_rotation::rotate_worn_key;
 use crate::layout::{IDENTITY_MOUNT, SYSTEM_STORAGE};
 use crate::lockout::Lockout;
 use crate::mount::permit::TickPermit;
+use crate::namespace::background;
 use crate::rewrap;
 use crate::unreadable::confined;
 use crate::unsealed::Unsealed;
@@ -150,12 +151,12 @@ async fn next_wake(unsealed: &Unsealed, tick: Timestamp) -> Timestamp {
 }
 
 /// The view of the identity engine, which wraps the keys that it has to.
-fn identity_view(unsealed: &Unsealed) -> Option<View> {
+pub(crate) fn identity_view(unsealed: &Unsealed) -> Option<View> {
     unsealed.engines.mounts.router().at(IDENTITY_MOUNT).map(|mounted| mounted.view.clone())
 }
 
 /// The time of the next rotation of an OIDC key.
-async fn next_rotation(unsealed: &Unsealed) -> Result<Option<Timestamp>> {
+pub(crate) async fn next_rotation(unsealed: &Unsealed) -> Result<Option<Timestamp>> {
     match identity_view(unsealed) {
         Some(view) => unsealed.access.identity.oidc.next_rotation(&unsealed.barrier, &view).await,
         None => Ok(None),
@@ -250,15 +251,15 @@ impl RunningTasks {
             if self.busy.contains(&mount) {
                 continue;
             }
-            match unsealed.leases.store.due(&mount, now, 1).await {
-                Ok(due) if due.is_empty() => continue,
-                Ok(_) => {}
+            let owner = match owner_of_due(unsealed, &mount, now).await {
+                Ok(Some(owner)) => owner,
+                Ok(None) => continue,
                 Err(error) => {
                     failed = failed.or(Some(error));
                     continue;
                 }
-            }
-            let unsealed = unsealed.clone();
+            };
+            let unsealed = owner;
             self.spawn(&mount.clone(), async move {
                 attempt("revoking expired leases", unsealed.leases.expiry.revoke_expired_of(&mount, now)).await;
             });
@@ -270,8 +271,25 @@ impl RunningTasks {
         let unsealed = unsealed.clone();
         self.spawn(if often { "the frequent ticks" } else { "the ticks" }, async move {
             tick(&unsealed, often).await;
+            let work = Box::pin(background::run(&unsealed, often));
+            attempt("the background work of namespaces", work).await;
         });
     }
+}
+
+/// The services of the namespace of a mount whose leases are due; `None` if none is.
+async fn owner_of_due(unsealed: &Arc<Unsealed>, mount: &str, now: Timestamp) -> Result<Option<Arc<Unsealed>>> {
+    let leases = &unsealed.leases.store;
+    let due = leases.due(mount, now, 1).await?;
+    let Some((_, id)) = due.first() else { return Ok(None) };
+    if unsealed.engines.mounts.with_leaving(mount).is_some() {
+        return Ok(Some(unsealed.clone()));
+    }
+    // A lease that cannot be read is set aside by root.
+    let record = leases.record(&mut leases.begin_read(), id).await.ok().flatten();
+    let Some(record) = record.filter(|record| !record.namespace.is_root()) else { return Ok(Some(unsealed.clone())) };
+    let found = unsealed.access.namespaces()?.open_any(&record.namespace).await?;
+    Ok(Some(found.map_or_else(|| unsealed.clone(), |found| found.server().clone())))
 }
 
 async fn resume(unsealed: &Unsealed) -> Result<()> {
@@ -280,7 +298,7 @@ async fn resume(unsealed: &Unsealed) -> Result<()> {
 }
 
 /// Runs one task once. Returns whether it succeeded. A panic ends this attempt and no other task.
-async fn attempt(what: &str, work: impl Future<Output = Result<()>>) -> bool {
+pub(crate) async fn attempt(what: &str, work: impl Future<Output = Result<()>>) -> bool {
     let outcome = confined(work).await;
     let done = outcome.is_ok();
     report(what, outcome);

@@ -12,6 +12,7 @@ use crate::admission::Admission;
 use crate::audit::{self, DeviceOptions};
 use crate::cluster::join::joiner::known_seal;
 use crate::lifecycle::Lifecycle;
+use crate::namespace::NamespaceId;
 use crate::operator_error::explained;
 use crate::parts::ServerParts;
 use crate::seal::slots::{self, Initial, NewSlot};
@@ -197,7 +198,7 @@ async fn fill(
         ttl: None,
         ..Spec::default()
     };
-    let made = unsealed.access.tokens.create(&mut tx, spec, parts.clock.now()).await?;
+    let made = unsealed.access.tokens.create(&mut tx, &NamespaceId::root(), spec, parts.clock.now()).await?;
     if let Some(plan) = plan {
         let state = plan.first_state(&made.record.accessor, &shares).await?;
         state.put(&unsealed.barrier, &mut tx)?;

@@ -16,10 +16,13 @@
 //! | `token/id/`, `token/` | `Tokens`, `Leases` | drops the token; updates the expiry queue, counts and quarantine |
 //! | `sys/lockout/`, `sys/lockout-unknown/` | `Lockout` | locks and unlocks |
 //! | `sys/external-key/config/` | `ExternalKeys` | closes the connection of the config |
+//! | `ns/rec/`, `ns/dir/` | `Directory` | reads the namespaces again |
+//! | `ns/<id>/` | the owners of that namespace, if it is open | the same as for root |
 //! | `audit/device/` | `StoredDevices` | opens or removes the device before the next entry |
 //!
 //! An owner is registered before it reads the stored records, and reads again if a record changed in the meantime.
 
+use std::collections::HashMap;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -30,6 +33,8 @@ use keepfast_storage::{Barrier, Index, ReadTx, StorageError, Watch, Write};
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard, RwLock};
 use serde::de::DeserializeOwned;
 
+use crate::layout::NAMESPACES;
+use crate::namespace::NamespaceId;
 use crate::unreadable::Stored;
 
 /// The owner of caches of the records below a prefix.
@@ -126,7 +131,21 @@ impl<T> Followed<T> {
 /// Passes committed keys to their owners.
 pub(crate) struct Invalidator {
     barrier: Arc<Barrier>,
-    owners: RwLock<Vec<Entry>>,
+    /// The owners of records of the root namespace.
+    owners: Owners,
+    /// Those of the open namespaces besides root, by the id.
+    namespaces: RwLock<HashMap<String, Arc<Owners>>>,
+}
+
+/// The owners of cached records of one namespace.
+#[derive(Default)]
+pub(crate) struct Owners(RwLock<Vec<Entry>>);
+
+impl Owners {
+    /// Registers the owner of the records below `prefix` in a storage, before it reads them.
+    pub(crate) fn add(&self, storage: &'static str, prefix: &'static str, owner: Arc<dyn CacheOwner>) {
+        self.0.write().push(Entry { storage, prefix, owner });
+    }
 }
 
 /// An owner, and the storage and the prefix in it of its records.
@@ -139,15 +158,37 @@ struct Entry {
 impl Invalidator {
     /// Gets the commits that the backend of this barrier applies, until it is dropped or the barrier is closed.
     pub(crate) fn new(barrier: Arc<Barrier>) -> Arc<Self> {
-        let invalidator = Arc::new(Invalidator { barrier, owners: RwLock::default() });
+        let invalidator = Arc::new(Invalidator { barrier, owners: Owners::default(), namespaces: RwLock::default() });
         let watcher: Arc<dyn Watch> = invalidator.clone();
         invalidator.barrier.watch(Arc::downgrade(&watcher));
         invalidator
     }
 
-    /// Registers the owner of the records below `prefix` in a storage, before it reads them.
-    pub(crate) fn add(&self, storage: &'static str, prefix: &'static str, owner: Arc<dyn CacheOwner>) {
-        self.owners.write().push(Entry { storage, prefix, owner });
+    /// The owners of records of the root namespace.
+    pub(crate) fn owners(&self) -> &Owners {
+        &self.owners
+    }
+
+    /// Registers a namespace whose services are being opened, without owners yet.
+    pub(crate) fn add_namespace(&self, id: &NamespaceId) -> Arc<Owners> {
+        let owners = Arc::<Owners>::default();
+        self.namespaces.write().insert(id.as_str().to_owned(), owners.clone());
+        owners
+    }
+
+    /// Forgets the owners of a namespace whose services are dropped.
+    pub(crate) fn remove_namespace(&self, id: &NamespaceId) {
+        self.namespaces.write().remove(id.as_str());
+    }
+
+    /// Passes a write to the owners of its key, which is `path` in their namespace.
+    fn pass_write(&self, owners: &Owners, path: &str, write: &Write) {
+        for entry in owners.0.read().iter() {
+            let within = path.strip_prefix(entry.storage).and_then(|name| name.strip_prefix(entry.prefix));
+            if let Some(key) = within {
+                self.pass(entry, &CommittedChange { key, write, barrier: &self.barrier });
+            }
+        }
     }
 
     /// Passes a change to an owner. A panic in the owner must not end the storage thread, on which all commits depend:
@@ -179,13 +220,23 @@ impl Invalidator {
 /// The barrier of an unsealed server. While this is held, caches follow the commits.
 pub(crate) struct WatchedBarrier {
     barrier: Arc<Barrier>,
-    _invalidator: Arc<Invalidator>,
+    invalidator: Arc<Invalidator>,
 }
 
 impl WatchedBarrier {
     /// The barrier that `invalidator` follows.
     pub(crate) fn new(invalidator: Arc<Invalidator>) -> Self {
-        WatchedBarrier { barrier: invalidator.barrier.clone(), _invalidator: invalidator }
+        WatchedBarrier { barrier: invalidator.barrier.clone(), invalidator }
+    }
+
+    /// The same barrier, for another namespace.
+    pub(crate) fn share(&self) -> Self {
+        Self::new(self.invalidator.clone())
+    }
+
+    /// Passes commits to the owners of caches.
+    pub(crate) fn invalidator(&self) -> &Arc<Invalidator> {
+        &self.invalidator
     }
 }
 
@@ -199,17 +250,15 @@ impl Deref for WatchedBarrier {
 
 impl Watch for Invalidator {
     fn applied(&self, _: Index, writes: &[Write]) {
-        let owners = self.owners.read();
         for write in writes {
             if self.barrier.is_closed() {
                 return;
             }
             let path = write.key().as_str();
-            for entry in owners.iter() {
-                let within = path.strip_prefix(entry.storage).and_then(|name| name.strip_prefix(entry.prefix));
-                if let Some(key) = within {
-                    self.pass(entry, &CommittedChange { key, write, barrier: &self.barrier });
-                }
+            self.pass_write(&self.owners, path, write);
+            if let Some((id, within)) = path.strip_prefix(NAMESPACES).and_then(|rest| rest.split_once('/')) {
+                let owners = self.namespaces.read().get(id).cloned();
+                owners.iter().for_each(|owners| self.pass_write(owners, within, write));
             }
         }
     }
@@ -269,7 +318,7 @@ mod tests {
             Barrier::create(backend.clone(), &root, "seal".into(), 0).await.unwrap();
             let barrier = Barrier::open(backend, &root).await.unwrap();
             let invalidator = Invalidator::new(barrier.clone());
-            invalidator.add("t/", "k/", Arc::new(Panicking { can_drop }));
+            invalidator.owners().add("t/", "k/", Arc::new(Panicking { can_drop }));
             let mut tx = barrier.begin();
             tx.put(&barrier.view("t/"), "k/1", "v".into());
             tx.commit().await.unwrap();

@@ -7,6 +7,7 @@
 //! | `token/` | tokens, their expiries and children, token roles; leases, their expiries by mount, and their claims |
 //! | `identity/`, `audit/` | entities, aliases and groups; salts of the audit devices, and devices of `sys/audit` |
 //! | `logical/<uuid>/`, `auth/<uuid>/` | the data of one mount each |
+//! | `ns/` | the namespaces, and below `ns/<id>/` the mounts, policies, identity, locks and data of each |
 
 /// The mount of the server's own API.
 pub(crate) const SYSTEM_MOUNT: &str = "sys/";
@@ -25,6 +26,9 @@ pub(crate) const IDENTITY_STORAGE: &str = "identity/";
 pub(crate) const OIDC: &str = "oidc/";
 /// Salts and audit devices that the API has created.
 pub(crate) const AUDIT_STORAGE: &str = "audit/";
+
+/// The records of namespaces besides root, and the storage of each.
+pub(crate) const NAMESPACES: &str = "ns/";
 
 /// The storage of secrets engines, and of auth methods.
 pub(crate) const ENGINE_STORAGE: [&str; 2] = ["logical/", "auth/"];

@@ -23,6 +23,7 @@ use crate::cluster::lead::{LeaderWork, Leadership};
 use crate::cluster::service::ServedPeers;
 use crate::cluster::snapshots::history::SnapshotHistory;
 use crate::cluster::snapshots::scheduled::{SnapshotServer, SnapshotTask};
+use crate::namespace::Namespaces;
 use crate::operator_error::explained;
 use crate::parts::ServerParts;
 use crate::request::Pipeline;
@@ -65,7 +66,7 @@ struct Served {
 
 /// An unsealed server.
 struct Serving {
-    pipeline: Arc<Pipeline>,
+    namespaces: Arc<Namespaces>,
     cluster: ClusterName,
     /// Follows the role of this node, with the background tasks of the leader.
     leadership: Leadership,
@@ -83,19 +84,24 @@ struct ClusterName {
 }
 
 impl Serving {
-    /// The pipeline, unless its barrier has failed closed.
-    fn usable(&self) -> Option<&Arc<Pipeline>> {
-        (!self.pipeline.server().barrier.has_failed_closed()).then_some(&self.pipeline)
+    /// The namespaces, unless their barrier has failed closed.
+    fn usable(&self) -> Option<&Arc<Namespaces>> {
+        (!self.root().barrier.has_failed_closed()).then_some(&self.namespaces)
+    }
+
+    /// The services of the root namespace.
+    fn root(&self) -> &Arc<Unsealed> {
+        self.namespaces.root().server()
     }
 
     /// Whether a snapshot has replaced its records.
     fn is_replaced(&self) -> bool {
-        self.pipeline.server().barrier.is_replaced()
+        self.root().barrier.is_replaced()
     }
 
     /// Whether it serves with this barrier.
     fn has(&self, barrier: &Arc<Barrier>) -> bool {
-        Arc::ptr_eq(&self.pipeline.server().barrier, barrier)
+        Arc::ptr_eq(&self.root().barrier, barrier)
     }
 }
 
@@ -139,14 +145,24 @@ impl Lifecycle {
         }
     }
 
-    /// The request pipeline of the unsealed server; `None` while sealed, and after its barrier has failed closed.
-    pub(crate) fn pipeline(&self) -> Option<Arc<Pipeline>> {
+    /// The namespaces of the unsealed server; `None` while sealed, and after its barrier has failed closed.
+    pub(crate) fn namespaces(&self) -> Option<Arc<Namespaces>> {
         self.served.serving.read().as_ref().and_then(Serving::usable).cloned()
+    }
+
+    /// The request pipeline of the root namespace, under the same conditions.
+    pub(crate) fn pipeline(&self) -> Option<Arc<Pipeline>> {
+        self.namespaces().map(|namespaces| namespaces.root().clone())
     }
 
     /// The unsealed server, under the same conditions.
     pub(crate) fn unsealed(&self) -> Option<Arc<Unsealed>> {
-        self.served.serving.read().as_ref().and_then(Serving::usable).map(|pipeline| pipeline.server().clone())
+        self.served
+            .serving
+            .read()
+            .as_ref()
+            .and_then(Serving::usable)
+            .map(|namespaces| namespaces.root().server().clone())
     }
 
     /// The name of the cluster; while the server is sealed, the configured one, if any.
@@ -239,11 +255,11 @@ fn serve(lifecycle: &Lifecycle, config: SealConfig, opened: Opened, roles: Optio
     let this = lifecycle.this.clone();
     let leads: Leads = Arc::new(move || this.upgrade().is_some_and(|server| server.parts.is_active()));
     let keeper = Keeper::start(&lifecycle.seals, &unsealed, &leads);
-    let work = WorkOfLeader::new(lifecycle.this.clone(), unsealed.clone());
+    let namespaces = Namespaces::new(unsealed.clone(), &lifecycle.parts);
+    let work = WorkOfLeader::new(lifecycle.this.clone(), unsealed);
     let leadership = Leadership::begin(Arc::new(work), roles, led, lifecycle.parts.observed());
-    let pipeline = Arc::new(Pipeline::new(unsealed));
     let cluster = ClusterName { name: config.cluster_name, id: config.cluster_id.into() };
-    let serving = Serving { pipeline, cluster, leadership, connection, _seal_guard: guard, _keeper: keeper };
+    let serving = Serving { namespaces, cluster, leadership, connection, _seal_guard: guard, _keeper: keeper };
     *lifecycle.served.serving.write() = Some(serving);
 }
 
@@ -279,18 +295,18 @@ async fn seal_locked(lifecycle: &Lifecycle) {
     let started = lifecycle.parts.clock.now();
     lifecycle.seals.rolling.forget();
     let Some(stopped) = stop(lifecycle) else { return };
-    let Stopped { pipeline, connection } = stopped;
+    let Stopped { namespaces, connection } = stopped;
     if let Some(connection) = connection {
         connection.close().await;
     }
-    pipeline.server().barrier.close();
+    namespaces.root().server().barrier.close();
     lifecycle.parts.metrics.seal.record(lifecycle.parts.clock.now().since(started));
     tracing::info!("vault is sealed");
 }
 
 /// A server that handles no requests any more.
 struct Stopped {
-    pipeline: Arc<Pipeline>,
+    namespaces: Arc<Namespaces>,
     connection: Option<Connection>,
 }
 
@@ -299,9 +315,9 @@ fn stop(lifecycle: &Lifecycle) -> Option<Stopped> {
     let serving = lifecycle.served.serving.write().take();
     lifecycle.unsealing.lock().reset();
     lifecycle.parts.admission.clear();
-    let Serving { pipeline, leadership, connection, .. } = serving?;
+    let Serving { namespaces, leadership, connection, .. } = serving?;
     drop(leadership);
-    Some(Stopped { pipeline, connection })
+    Some(Stopped { namespaces, connection })
 }
 
 /// Seals the server whose barrier has failed closed, or opens it again if all records were replaced. Without an
@@ -325,8 +341,8 @@ async fn after_failure(lifecycle: &Lifecycle, barrier: &Arc<Barrier>) {
 /// members and keeps its role, unless other keys hold the root key of these records.
 async fn reopen(lifecycle: &Lifecycle, known: WayIn) {
     tracing::warn!("all records were replaced: this node opens its services again");
-    let Some(Stopped { pipeline, mut connection }) = stop(lifecycle) else { return };
-    pipeline.server().barrier.close();
+    let Some(Stopped { namespaces, mut connection }) = stop(lifecycle) else { return };
+    namespaces.root().server().barrier.close();
     let unsealed = unseal_locked(lifecycle, &known, &mut connection).await;
     match unsealed {
         Ok(true) => return,
@@ -343,7 +359,7 @@ async fn reopen(lifecycle: &Lifecycle, known: WayIn) {
 fn known_keys(lifecycle: &Lifecycle, barrier: &Arc<Barrier>) -> Option<WayIn> {
     let serving = lifecycle.served.serving.read();
     let serving = serving.as_ref().filter(|serving| serving.has(barrier))?;
-    Some(WayIn::Known(serving.pipeline.server().current_seal.known_keys()))
+    Some(WayIn::Known(serving.root().current_seal.known_keys()))
 }
 
 /// Waits for the next unseal.
@@ -460,20 +476,20 @@ fn term(parts: &ServerParts) -> u64 {
     parts.membership.cluster_status().map_or(0, |status| status.term)
 }
 
-/// The pipeline of a server whose records a snapshot replaces, as soon as it is open again. `None` at once for a
+/// The namespaces of a server whose records a snapshot replaces, as soon as it is open again. `None` at once for a
 /// sealed server.
 ///
 /// Fails with 503 when it takes long.
-pub(crate) async fn reopened(lifecycle: &Lifecycle) -> Result<Option<Arc<Pipeline>>> {
+pub(crate) async fn reopened(lifecycle: &Lifecycle) -> Result<Option<Arc<Namespaces>>> {
     let clock = &lifecycle.parts.clock;
     let (mut reopening, until) = (lifecycle.served.reopening.subscribe(), clock.now().after(REOPENS_WITHIN));
     loop {
         let is_replaced = lifecycle.served.serving.read().as_ref().is_some_and(Serving::is_replaced);
         let is_reopening = *reopening.borrow_and_update() || is_replaced;
         // Read afterwards: it may have become open.
-        let pipeline = lifecycle.pipeline();
-        if pipeline.is_some() || !is_reopening {
-            return Ok(pipeline);
+        let namespaces = lifecycle.namespaces();
+        if namespaces.is_some() || !is_reopening {
+            return Ok(namespaces);
         }
         tokio::select! {
             Ok(()) = reopening.changed() => {}

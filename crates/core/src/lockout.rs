@@ -147,9 +147,14 @@ pub(crate) fn rules(entry: &MountEntry, settings: &Settings) -> LockoutSettings 
 
 impl Lockout {
     /// A lockout without locks, which stores them in `view`. In a `cluster` with other members it also stores counts.
-    pub(crate) fn new(barrier: &Arc<Barrier>, view: View, cluster: Option<Arc<dyn Consensus>>) -> Self {
+    pub(crate) fn new(
+        namespace: NamespaceId,
+        barrier: &Arc<Barrier>,
+        view: View,
+        cluster: Option<Arc<dyn Consensus>>,
+    ) -> Self {
         Lockout {
-            namespace: NamespaceId::root(),
+            namespace,
             barrier: barrier.clone(),
             view,
             cluster,

@@ -17,9 +17,10 @@ use crate::lifecycle::{Lifecycle, reopened};
 use crate::metrics::Metrics;
 use crate::metrics::storage::Timed;
 use crate::monitoring::Monitoring;
+use crate::namespace::Namespaces;
 use crate::parts::ServerParts;
 use crate::preliminaries::Preliminaries;
-use crate::request::{Pipeline, Response};
+use crate::request::Response;
 use crate::seal::access::replace;
 use crate::seal::{SealSet, Seals};
 use crate::self_init::gate::{Phase, SelfInit};
@@ -125,26 +126,23 @@ impl Node {
         {
             return response;
         }
-        let pipeline = match self.lifecycle.pipeline() {
-            Some(pipeline) => pipeline,
+        let namespaces = match self.lifecycle.namespaces() {
+            Some(namespaces) => namespaces,
             None => match Box::pin(reopened(&self.lifecycle)).await {
-                Ok(Some(pipeline)) => pipeline,
+                Ok(Some(namespaces)) => namespaces,
                 Ok(None) => return Response::failed(&Error::sealed()),
                 Err(error) => return Response::failed(&error),
             },
         };
         if self.lifecycle.self_init.phase() != Phase::Off
-            && let Some(error) = Box::pin(self.lifecycle.self_init.refusal(&pipeline.server().barrier)).await
+            && let Some(error) = Box::pin(self.lifecycle.self_init.refusal(&namespaces.root().server().barrier)).await
         {
             return Response::failed(&error);
         }
         if incoming.cluster.is_some() || self.lifecycle.parts.membership.with_others().is_some() {
-            return Box::pin(handle_in_cluster(&self.lifecycle, &pipeline, incoming)).await;
+            return Box::pin(handle_in_cluster(&self.lifecycle, &namespaces, incoming)).await;
         }
-        match pipeline.handle(incoming, Site::Leader).await {
-            Ok(response) => response,
-            Err(_) => Response::failed(&StorageError::NoLeader.into()),
-        }
+        handle_alone(&namespaces, incoming).await
     }
 
     /// The serving state of the server.
@@ -199,19 +197,28 @@ impl Node {
     }
 }
 
-/// Handles a request of a node that has other members beside it, or with headers for such a node.
-async fn handle_in_cluster(lifecycle: &Lifecycle, pipeline: &Pipeline, incoming: Box<Incoming>) -> Response {
-    let parts = &lifecycle.parts;
-    if let (Some(consensus), Some(cluster_id)) = (parts.membership.consensus(), lifecycle.cluster_id()) {
-        let cluster_id = &cluster_id;
-        return ClusterNode { parts, consensus, pipeline, cluster_id }.handle(incoming).await;
-    }
-    // A storage that is not replicated issues no index.
-    if incoming.cluster.as_ref().is_some_and(|part| part.index.is_some()) {
-        return pipeline.refuse(incoming, Error::invalid("failed to decode \"X-Vault-Index\"")).await;
-    }
+/// Handles a request of a node without other members.
+async fn handle_alone(namespaces: &Namespaces, mut incoming: Box<Incoming>) -> Response {
+    let pipeline = match namespaces.resolve(&mut incoming).await {
+        Ok(pipeline) => pipeline,
+        Err(error) => return namespaces.root().refuse(incoming, error).await,
+    };
     match pipeline.handle(incoming, Site::Leader).await {
         Ok(response) => response,
         Err(_) => Response::failed(&StorageError::NoLeader.into()),
     }
+}
+
+/// Handles a request of a node that has other members beside it, or with headers for such a node.
+async fn handle_in_cluster(lifecycle: &Lifecycle, namespaces: &Arc<Namespaces>, incoming: Box<Incoming>) -> Response {
+    let parts = &lifecycle.parts;
+    if let (Some(consensus), Some(cluster_id)) = (parts.membership.consensus(), lifecycle.cluster_id()) {
+        let cluster_id = &cluster_id;
+        return ClusterNode { parts, consensus, namespaces, cluster_id }.handle(incoming).await;
+    }
+    // A storage that is not replicated issues no index.
+    if incoming.cluster.as_ref().is_some_and(|part| part.index.is_some()) {
+        return namespaces.root().refuse(incoming, Error::invalid("failed to decode \"X-Vault-Index\"")).await;
+    }
+    handle_alone(namespaces, incoming).await
 }

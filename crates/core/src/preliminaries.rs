@@ -97,6 +97,9 @@ impl<'a> Preliminaries<'a> {
         let Some(token) = unsealed.access.tokens.find_anywhere(token.expose(), unsealed.clock.now()).await? else {
             return Ok(false);
         };
+        if !token.record.namespace.is_root() {
+            return Ok(false);
+        }
         let compiled = unsealed.access.policies.acl_of(&token, &unsealed.access.identity).await?;
         let capabilities = compiled.acl.capabilities(head.path.as_str(), unsealed.clock.now());
         let allows = capabilities.iter().any(|capability| matches!(*capability, "update" | "root"));

@@ -8,7 +8,8 @@ use keepfast_framework::{Error, Records, Result, Status};
 use keepfast_storage::{ReadTx, Rewrap, Rewrapped, View, WrapKeys};
 use serde::{Deserialize, Serialize};
 
-use crate::layout::SYSTEM_STORAGE;
+use crate::layout::{NAMESPACES, SYSTEM_STORAGE};
+use crate::namespace::NamespaceId;
 use crate::unreadable::confined;
 use crate::unsealed::Unsealed;
 
@@ -160,7 +161,12 @@ pub(crate) async fn resume(unsealed: &Unsealed) -> Result<bool> {
 /// Visits all records after the cursor.
 async fn visit(unsealed: &Unsealed, state: &mut RewrapState) -> Result<()> {
     let mounts = &unsealed.engines.mounts;
-    let wraps = |path: &str| mounts.wraps(path);
+    let namespaces = unsealed.access.namespaces()?;
+    namespaces.open_all().await?;
+    let wraps = |path: &str| match path.strip_prefix(NAMESPACES).and_then(|rest| rest.split_once('/')) {
+        Some((id, _)) => namespaces.opened_one(&NamespaceId::parse(id)?)?.server().engines.mounts.wraps(path),
+        None => mounts.wraps(path),
+    };
     let mut rewrap = Rewrap::after(unsealed.barrier.clone(), &state.cursor);
     let mut unstored = 0;
     while let Some(done) = rewrap.page(PAGE, &wraps).await? {

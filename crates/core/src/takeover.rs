@@ -16,6 +16,7 @@ use crate::identity::convert::convert_entities;
 use crate::layout::{AUDIT_STORAGE, SYSTEM_STORAGE, TOKEN_STORAGE};
 use crate::lease::quarantine::{self, NodeDirectory};
 use crate::mount::Mounts;
+use crate::namespace::NamespaceId;
 use crate::policy::store::Policies;
 use crate::settings::Settings;
 use crate::token::TokenSecrets;
@@ -58,7 +59,7 @@ async fn bootstrap(
     now: Timestamp,
 ) -> Result<()> {
     let system = barrier.view(SYSTEM_STORAGE);
-    Mounts::write_built_in(tx, &system, engines).await?;
+    Mounts::write_built_in(tx, &system, engines, &NamespaceId::root()).await?;
     Policies::write_built_in(tx, &system, now).await?;
     TokenSecrets::make(tx, &barrier.view(TOKEN_STORAGE)).await?;
     make_salts(tx, &barrier.view(AUDIT_STORAGE), &settings.audit).await

@@ -1,10 +1,12 @@
-//! The services that exist only while the server is unsealed, in groups. Sealing drops them.
+//! The services that exist only while the server is unsealed, in groups: those of the root namespace, or of another one
+//! ([`crate::namespace::open`]), which shares the services of the whole server. Sealing drops them.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock, Weak};
 
 use keepfast_framework::{Clock, Error, Result};
-use keepfast_storage::{Barrier, ReadTx, View};
+use keepfast_storage::{Barrier, ReadTx, Role, View};
+use tokio::sync::watch;
 
 use crate::admission::RulesSource;
 use crate::admission::stored::StoredRules;
@@ -15,15 +17,18 @@ use crate::cluster::restored;
 use crate::external_keys::ExternalKeys;
 use crate::external_keys::record::CONFIG_FOLDER;
 use crate::identity::{Changes, Identity, OidcState};
-use crate::invalidation::{Invalidator, WatchedBarrier};
+use crate::invalidation::{Invalidator, Owners, WatchedBarrier};
 use crate::layout::{
-    AUDIT_DEVICES, AUDIT_STORAGE, ENGINE_STORAGE, IDENTITY_STORAGE, LOCKS, MOUNT_ENTRIES, OIDC, POLICIES,
+    AUDIT_DEVICES, AUDIT_STORAGE, ENGINE_STORAGE, IDENTITY_STORAGE, LOCKS, MOUNT_ENTRIES, NAMESPACES, OIDC, POLICIES,
     SYSTEM_STORAGE, TOKEN_STORAGE, TOKENS, UNKNOWN_LOCKS,
 };
 use crate::lease::{DeletedMounts, ExpiryWorker, IndexTidier, LeaseRevoker, Leases, PathRevoker, Renewer};
 use crate::lockout::{Lockout, UnknownNames};
 use crate::metrics::Metrics;
+use crate::mount::table::MountStorage;
 use crate::mount::{EngineHost, EngineRecords, MountChanges, Mounts};
+use crate::namespace::directory::Directory;
+use crate::namespace::{Namespace, NamespaceId, Namespaces};
 use crate::parts::ServerParts;
 use crate::policy::store::Policies;
 use crate::request::in_flight::InFlight;
@@ -33,7 +38,7 @@ use crate::settings::Settings;
 use crate::token::{TokenSecrets, Tokens};
 use crate::wrapping::Wrapper;
 
-/// The unsealed server: its services, by purpose.
+/// A namespace of the unsealed server: its services, by purpose.
 pub(crate) struct Unsealed {
     /// The barrier, through which all storage is accessed.
     pub(crate) barrier: WatchedBarrier,
@@ -42,15 +47,15 @@ pub(crate) struct Unsealed {
     /// The clock.
     pub(crate) clock: Arc<dyn Clock>,
     /// The seal, which changes the root key and the shares.
-    pub(crate) current_seal: CurrentSeal,
+    pub(crate) current_seal: Arc<CurrentSeal>,
     /// Authentication and authorization.
-    pub(crate) access: Access,
+    pub(crate) access: Arc<Access>,
     /// The mounts and their engines.
     pub(crate) engines: Engines,
     /// Leases and the expiry of tokens.
     pub(crate) leases: LeaseServices,
     /// Audit devices and metrics.
-    pub(crate) observability: Observability,
+    pub(crate) observability: Arc<Observability>,
 }
 
 /// Authentication and authorization.
@@ -65,6 +70,53 @@ pub(crate) struct Access {
     pub(crate) lockout: Arc<Lockout>,
     /// Response wrapping.
     pub(crate) wrapper: Arc<Wrapper>,
+    /// The namespace of the policies, the identity and the lockout; tokens are those of all namespaces.
+    pub(crate) namespace: Arc<Namespace>,
+    /// The services of the namespace above; `None` for root.
+    pub(crate) parent: Option<ParentNamespace>,
+    /// All namespaces; set when the server begins to serve.
+    pub(crate) namespaces: OnceLock<Weak<Namespaces>>,
+}
+
+/// The namespace above another one, whose tokens and policies are also valid there.
+#[derive(Clone)]
+pub(crate) struct ParentNamespace {
+    /// Its authentication and authorization.
+    pub(crate) access: Arc<Access>,
+    /// Its mounts.
+    pub(crate) mounts: Arc<Mounts>,
+}
+
+impl Access {
+    /// The services of the namespace of this id, if it is this one or above it, and the path of this namespace in it.
+    pub(crate) fn of_namespace(self: &Arc<Self>, id: &NamespaceId) -> Option<(Arc<Access>, &str)> {
+        let path = self.namespace.relative_to(id)?;
+        let mut at = self;
+        while at.namespace.id != *id {
+            at = &at.parent.as_ref()?.access;
+        }
+        Some((at.clone(), path))
+    }
+
+    /// All namespaces.
+    ///
+    /// # Errors
+    /// 503 when the server is being sealed.
+    pub(crate) fn namespaces(&self) -> Result<Arc<Namespaces>> {
+        self.namespaces.get().and_then(Weak::upgrade).ok_or_else(Error::sealed)
+    }
+
+    /// Whether a namespace is this one or below it, and handles requests: ids of it may be used here.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub(crate) async fn reaches(&self, id: &NamespaceId) -> Result<bool> {
+        if *id == self.namespace.id {
+            return Ok(true);
+        }
+        let found = self.namespaces()?.open(id).await?;
+        Ok(found.is_some_and(|found| found.namespace().relative_to(&self.namespace.id).is_some()))
+    }
 }
 
 /// The mounts and their engines.
@@ -105,6 +157,8 @@ pub(crate) struct Observability {
     pub(crate) in_flight: Arc<InFlight>,
     /// The number of cache reads of the barrier that the metrics have recorded.
     pub(crate) cache_hits_recorded: AtomicU64,
+    /// The records of namespaces.
+    pub(crate) directory: Arc<Directory>,
 }
 
 /// The inputs of [`Unsealed::open`] in addition to the parts of the server.
@@ -133,25 +187,31 @@ impl Unsealed {
             (barrier.view(SYSTEM_STORAGE), barrier.view(AUDIT_STORAGE), barrier.view(TOKEN_STORAGE));
         let audit = Broker::open(tx, &salts, &settings.audit, devices, clock.clone(), metrics.clone()).await?;
         let invalidator = Invalidator::new(barrier.clone());
+        let owners = invalidator.owners();
         let stored_devices = Arc::new(StoredDevices::new(barrier.clone(), salts.clone(), settings.clone()));
-        invalidator.add(AUDIT_STORAGE, AUDIT_DEVICES, stored_devices.clone());
+        owners.add(AUDIT_STORAGE, AUDIT_DEVICES, stored_devices.clone());
         stored_devices::open_all(&audit, tx, &salts, settings).await?;
         let secrets = TokenSecrets::load(tx, &token_view).await?;
 
-        let mounts = Mounts::new(barrier.view(""), system.clone(), parts.engines.clone(), settings.clone());
-        let mounts = register_mounts(mounts, &invalidator, tx).await?;
+        let storage =
+            MountStorage { namespace: Arc::from(""), all: barrier.view(""), entries: system.clone(), cubbyhole: None };
+        let mounts = Mounts::new(NamespaceId::root(), storage, parts.engines.clone(), settings.clone());
+        let mounts = register_mounts(mounts, owners, tx).await?;
+        let directory = Arc::new(Directory::new(&barrier));
+        owners.add(NAMESPACES, "", directory.clone());
+        directory.load(tx).await?;
         let rules = Arc::new(StoredRules::new(system.clone(), rules));
-        invalidator.add(SYSTEM_STORAGE, "", rules.clone());
+        owners.add(SYSTEM_STORAGE, "", rules.clone());
         rules.load(tx).await?;
 
         let policies = Policies::new(&barrier, system.clone(), clock.clone(), metrics.clone());
-        invalidator.add(SYSTEM_STORAGE, POLICIES, policies.clone());
-        let identity = register_identity(&barrier, parts, &invalidator);
+        owners.add(SYSTEM_STORAGE, POLICIES, policies.clone());
+        let identity = register_identity(&barrier, &Namespace::root(), parts.membership.roles(), metrics, owners);
 
-        let directory = parts.node_directory().map(|own| own.directory);
-        let leases = Leases::new(&barrier, token_view.clone(), directory, clock.clone(), metrics.clone());
-        invalidator.add(TOKEN_STORAGE, "", leases.clone());
-        invalidator.add(SYSTEM_STORAGE, MOUNT_ENTRIES, Arc::new(DeletedMounts(leases.clone())));
+        let data_directory = parts.node_directory().map(|own| own.directory);
+        let leases = Leases::new(&barrier, token_view.clone(), data_directory, clock.clone(), metrics.clone());
+        owners.add(TOKEN_STORAGE, "", leases.clone());
+        owners.add(SYSTEM_STORAGE, MOUNT_ENTRIES, Arc::new(DeletedMounts(leases.clone())));
         leases.load(tx).await?;
         if restored::holds_leases(&*parts.backend).await? {
             leases.expect_quarantine();
@@ -160,11 +220,12 @@ impl Unsealed {
         let cubbyhole = mounts.router().all().find(|m| m.traits.per_token).map(|m| m.view.clone());
         let cubbyhole = cubbyhole.ok_or_else(|| Error::internal("no mount stores what belongs to a token"))?;
         let tokens = Tokens::new(&barrier, token_view, &secrets, cubbyhole, leases.clone());
-        invalidator.add(TOKEN_STORAGE, TOKENS, tokens.clone());
+        owners.add(TOKEN_STORAGE, TOKENS, tokens.clone());
 
-        let lockout = Lockout::new(&barrier, system.clone(), parts.membership.consensus().cloned());
-        let lockout = register_lockout(lockout, &invalidator, tx, clock).await?;
-        let external_keys = register_external_keys(&barrier, &system, settings, clock, &invalidator);
+        let cluster = parts.membership.consensus().cloned();
+        let lockout = Lockout::new(NamespaceId::root(), &barrier, system.clone(), cluster);
+        let lockout = register_lockout(lockout, owners, tx, clock).await?;
+        let external_keys = register_external_keys(&barrier, &system, settings, clock, owners);
         let services = EngineServices {
             system,
             leases: leases.clone(),
@@ -179,58 +240,79 @@ impl Unsealed {
             registry: mounts.registry().clone(),
         });
         let wrapper = Arc::new(Wrapper {
+            namespace: NamespaceId::root(),
             clock: clock.clone(),
             max_ttl: settings.max_lease_ttl,
             tokens: tokens.clone(),
             metrics: metrics.clone(),
         });
-        let leases = lease_services(&host, &mounts, leases, &tokens, metrics);
-        let changes = MountChanges { host: host.clone(), mounts: mounts.clone(), revoker: leases.revoker.clone() };
+        let leases = lease_services(&NamespaceId::root(), &host, &mounts, leases, &tokens, metrics);
+        let revoker = leases.revoker.clone();
+        let changes =
+            MountChanges { host: host.clone(), mounts: mounts.clone(), revoker, directory: directory.clone() };
         Ok(Arc::new(Unsealed {
             barrier: WatchedBarrier::new(invalidator),
             settings: settings.clone(),
             clock: clock.clone(),
-            current_seal,
-            access: Access { policies, tokens, identity, lockout, wrapper },
+            current_seal: Arc::new(current_seal),
+            access: Arc::new(Access {
+                policies,
+                tokens,
+                identity,
+                lockout,
+                wrapper,
+                namespace: Namespace::root(),
+                parent: None,
+                namespaces: OnceLock::new(),
+            }),
             engines: Engines { host, mounts, changes, external_keys },
             leases,
-            observability: Observability {
+            observability: Arc::new(Observability {
                 audit: Arc::new(audit),
                 stored_devices,
                 metrics: metrics.clone(),
                 in_flight: parts.in_flight.clone(),
                 cache_hits_recorded: AtomicU64::new(0),
-            },
+                directory,
+            }),
         }))
     }
 }
 
-/// Creates the records of identity, whose cache follows commits from now on.
-fn register_identity(barrier: &Arc<Barrier>, parts: &ServerParts, invalidator: &Invalidator) -> Arc<Identity> {
+/// Creates the records of identity of a namespace, whose cache follows commits from now on.
+pub(crate) fn register_identity(
+    barrier: &Arc<Barrier>,
+    namespace: &Namespace,
+    roles: Option<watch::Receiver<Role>>,
+    metrics: &Arc<Metrics>,
+    owners: &Owners,
+) -> Arc<Identity> {
     let changes = Arc::<Changes>::default();
-    invalidator.add(IDENTITY_STORAGE, "", changes.clone());
-    let identity = Identity::new(barrier.clone(), barrier.view(IDENTITY_STORAGE), parts.metrics.clone(), changes);
-    let identity = identity.with_oidc(OidcState::new(parts.membership.roles()));
-    invalidator.add(IDENTITY_STORAGE, OIDC, identity.oidc.clone());
+    owners.add(IDENTITY_STORAGE, "", changes.clone());
+    let view = barrier.view(format!("{}{IDENTITY_STORAGE}", namespace.storage()));
+    let identity = Identity::new(namespace.id.clone(), barrier.clone(), view, metrics.clone(), changes);
+    let identity = identity.with_oidc(OidcState::new(roles));
+    owners.add(IDENTITY_STORAGE, OIDC, identity.oidc.clone());
     Arc::new(identity)
 }
 
 /// Creates the external keys, whose connections follow commits from now on.
-fn register_external_keys(
+pub(crate) fn register_external_keys(
     barrier: &Arc<Barrier>,
     system: &View,
     settings: &Settings,
     clock: &Arc<dyn Clock>,
-    invalidator: &Invalidator,
+    owners: &Owners,
 ) -> Arc<ExternalKeys> {
     let plugins = settings.external_keys.clone();
     let external_keys = Arc::new(ExternalKeys::new(barrier.clone(), system.clone(), plugins, clock.clone()));
-    invalidator.add(SYSTEM_STORAGE, CONFIG_FOLDER, external_keys.clone());
+    owners.add(SYSTEM_STORAGE, CONFIG_FOLDER, external_keys.clone());
     external_keys
 }
 
-/// Creates the services that renew and revoke leases.
-fn lease_services(
+/// Creates the services that renew and revoke the leases of a namespace.
+pub(crate) fn lease_services(
+    namespace: &NamespaceId,
     host: &Arc<EngineHost>,
     mounts: &Arc<Mounts>,
     store: Arc<Leases>,
@@ -248,6 +330,7 @@ fn lease_services(
         clock: host.clock.clone(),
     });
     let by_path = PathRevoker {
+        namespace: namespace.clone(),
         revoker,
         mounts: mounts.clone(),
         leases: store.clone(),
@@ -257,6 +340,7 @@ fn lease_services(
     };
     LeaseServices {
         renewer: Renewer {
+            namespace: namespace.clone(),
             host: host.clone(),
             mounts: mounts.clone(),
             leases: store.clone(),
@@ -275,27 +359,27 @@ fn lease_services(
 }
 
 /// Reads the mounts, which follow commits from now on.
-async fn register_mounts(mounts: Mounts, invalidator: &Invalidator, tx: &mut ReadTx) -> Result<Arc<Mounts>> {
+pub(crate) async fn register_mounts(mounts: Mounts, owners: &Owners, tx: &mut ReadTx) -> Result<Arc<Mounts>> {
     let mounts = Arc::new(mounts);
-    invalidator.add(SYSTEM_STORAGE, MOUNT_ENTRIES, mounts.clone());
+    owners.add(SYSTEM_STORAGE, MOUNT_ENTRIES, mounts.clone());
     for storage in ENGINE_STORAGE {
-        invalidator.add(storage, "", Arc::new(EngineRecords(mounts.clone())));
+        owners.add(storage, "", Arc::new(EngineRecords(mounts.clone())));
     }
     mounts.load(tx).await?;
     Ok(mounts)
 }
 
 /// Reads the locks of users, which follow commits from now on.
-async fn register_lockout(
+pub(crate) async fn register_lockout(
     lockout: Lockout,
-    invalidator: &Invalidator,
+    owners: &Owners,
     tx: &mut ReadTx,
     clock: &Arc<dyn Clock>,
 ) -> Result<Arc<Lockout>> {
     let lockout = Arc::new(lockout);
-    invalidator.add(SYSTEM_STORAGE, LOCKS, lockout.clone());
+    owners.add(SYSTEM_STORAGE, LOCKS, lockout.clone());
     let unknown_names = UnknownNames { lockout: lockout.clone(), clock: clock.clone() };
-    invalidator.add(SYSTEM_STORAGE, UNKNOWN_LOCKS, Arc::new(unknown_names));
+    owners.add(SYSTEM_STORAGE, UNKNOWN_LOCKS, Arc::new(unknown_names));
     lockout.load(tx, clock.now()).await?;
     Ok(lockout)
 }

@@ -83,6 +83,8 @@ struct StoredResponse {
 
 /// Wraps and unwraps responses.
 pub(crate) struct Wrapper {
+    /// The namespace of the requests whose responses it wraps.
+    pub(crate) namespace: NamespaceId,
     /// The clock.
     pub(crate) clock: Arc<dyn Clock>,
     /// The max_ttl of the system.
@@ -110,18 +112,18 @@ impl Wrapper {
             wrapping: true,
             ..Spec::default()
         };
-        let made = self.tokens.create(tx, spec, now).await?;
+        let made = self.tokens.create(tx, &self.namespace, spec, now).await?;
         made.record.count(&self.metrics, "response_wrapping", SYSTEM_MOUNT);
         let namespace = made.record.namespace.clone();
         let about =
             WrappedInfo { namespace, created: now, ttl: ttl.as_secs(), path: path.to_owned(), status: status.0 };
-        let (store, view) = (self.tokens.store_of(&made.record), self.tokens.cubbyhole_view());
+        let (store, view) = (self.tokens.store_of(&made.record), self.tokens.cubbyhole_of(&self.namespace));
         tx.put(
-            view,
+            &view,
             &format!("{store}/{RESPONSE_NAME}"),
             Bytes::from(serde_json::to_vec(&StoredResponse { response })?),
         );
-        tx.put(view, &format!("{store}/{INFO_NAME}"), Bytes::from(serde_json::to_vec(&about)?));
+        tx.put(&view, &format!("{store}/{INFO_NAME}"), Bytes::from(serde_json::to_vec(&about)?));
         Ok(WrapInfo {
             token: made.id,
             accessor: made.record.accessor,
@@ -132,16 +134,16 @@ impl Wrapper {
         })
     }
 
-    /// The valid wrapping token with this text; `None` for any other text.
+    /// The valid wrapping token with this text, of any namespace; `None` for any other text.
     pub(crate) async fn wrapping_token(&self, token: &str) -> Result<Option<Arc<Token>>> {
         let key = self.tokens.place(token);
-        let found = self.tokens.find(token, &NamespaceId::root(), None, self.clock.now()).await?.ok();
+        let found = self.tokens.find_anywhere(token, self.clock.now()).await?;
         Ok(found.filter(|t| t.record.wrapping && t.key.as_ref() == Some(&key)))
     }
 
     /// The response of a wrapping token, which stays wrapped.
     pub(crate) async fn wrapped(&self, tx: &mut Tx, token: &Token) -> Result<Option<Wrapped>> {
-        let (store, view) = (&token.store, self.tokens.cubbyhole_view());
+        let (store, view) = (&token.store, &self.tokens.cubbyhole_of(&token.record.namespace));
         // Both records are deleted in one transaction, so a response that is read after this has its description or is
         // in the old format.
         let about = tx.get(view, &format!("{store}/{INFO_NAME}")).await?;
@@ -177,7 +179,7 @@ impl Wrapper {
             return Err(invalid());
         }
         for name in [RESPONSE_NAME, INFO_NAME] {
-            tx.delete(self.tokens.cubbyhole_view(), &format!("{}/{name}", token.store));
+            tx.delete(&self.tokens.cubbyhole_of(&record.namespace), &format!("{}/{name}", token.store));
         }
         self.tokens.end_childless(tx, key, &record).await
     }

@@ -83,6 +83,8 @@ pub struct Traits {
     pub in_core: bool,
     /// See [`Engine::PER_TOKEN`].
     pub per_token: bool,
+    /// See [`Engine::IN_BACKGROUND`].
+    pub in_background: bool,
     /// See [`Engine::LOCKS_OUT`].
     pub locks_out: bool,
     /// See [`Engine::WRAPPED`].
@@ -97,6 +99,7 @@ impl Traits {
             plugins: E::plugins,
             in_core: E::IN_CORE,
             per_token: E::PER_TOKEN,
+            in_background: E::IN_BACKGROUND,
             locks_out: E::LOCKS_OUT,
             wrapped: E::WRAPPED,
         }
@@ -133,6 +136,8 @@ pub trait Engine: Sized + Send + Sync + 'static {
     /// Whether its stored data belongs to the calling token and is deleted with it. A wrapping token finds its response
     /// there.
     const PER_TOKEN: bool = false;
+    /// Whether it has work that no request starts, such as a rotation: the leader then keeps the mount open.
+    const IN_BACKGROUND: bool = false;
     /// Whether failed logins lock a user out (`user_lockout`).
     const LOCKS_OUT: bool = false;
     /// The prefixes of the records of a mount that are wrapped (seal wrap), as their values open other systems or protect

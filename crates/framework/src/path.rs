@@ -117,6 +117,13 @@ impl CanonicalPath {
         Ok(CanonicalPath(decoded))
     }
 
+    /// The path without its first segments: the rest after `at` bytes, which end in a slash. A canonical path stays
+    /// canonical without them.
+    #[must_use]
+    pub fn after(&self, at: usize) -> Self {
+        CanonicalPath(self.0.get(at..).unwrap_or_default().to_owned())
+    }
+
     /// The path as text.
     pub fn as_str(&self) -> &str {
         &self.0

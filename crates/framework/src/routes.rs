@@ -17,7 +17,7 @@ use crate::fields::{Int, Text};
 use crate::input::Input;
 use crate::path::{Captures, Operation, Pattern};
 use crate::reply::{Outcome, Reply};
-use crate::rows::{OperationInfo, RowInfo, Runs, is_name};
+use crate::rows::{NamespaceScope, OperationInfo, RowInfo, Runs, RunsIn, is_name};
 use crate::sealed::SealedAction;
 
 /// A boxed future of a handler.
@@ -189,6 +189,8 @@ impl<E: Send + Sync + 'static> Routes<E> {
                 without_leader: false,
                 sealed: false,
                 runs: None,
+                namespace_scope: NamespaceScope::default(),
+                runs_in: RunsIn::default(),
                 has_existence_check: false,
                 operations: Vec::new(),
             },
@@ -337,6 +339,42 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
 
     fn runs(self, runs: Runs) -> Self {
         self.row.info.runs = Some(runs);
+        self
+    }
+
+    /// Exists only in the root namespace: see [`NamespaceScope::RootOnly`].
+    pub fn root_only(self) -> Self {
+        self.in_namespaces(NamespaceScope::RootOnly)
+    }
+
+    /// Exists only in the root namespace: see [`NamespaceScope::NotInNamespaces`].
+    pub fn not_in_namespaces(self) -> Self {
+        self.in_namespaces(NamespaceScope::NotInNamespaces)
+    }
+
+    /// Exists in the root namespace and in namespaces with their own seal: see [`NamespaceScope::SealableOnly`].
+    pub fn sealable_namespaces_only(self) -> Self {
+        self.in_namespaces(NamespaceScope::SealableOnly)
+    }
+
+    /// Exists only in the root namespace: see [`NamespaceScope::AbsentInNamespaces`].
+    pub fn absent_in_namespaces(self) -> Self {
+        self.in_namespaces(NamespaceScope::AbsentInNamespaces)
+    }
+
+    /// Runs in another namespace than that of the request: see [`RunsIn`].
+    pub fn runs_in(self, namespace: RunsIn) -> Self {
+        self.row.info.runs_in = namespace;
+        self
+    }
+
+    /// Ignores the namespace of the request: see [`NamespaceScope::NodeWide`].
+    pub fn node_wide(self) -> Self {
+        self.in_namespaces(NamespaceScope::NodeWide)
+    }
+
+    fn in_namespaces(self, scope: NamespaceScope) -> Self {
+        self.row.info.namespace_scope = scope;
         self
     }
 

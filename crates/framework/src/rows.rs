@@ -132,6 +132,70 @@ pub enum Runs {
     OwnNode,
 }
 
+/// The namespaces in which a row exists. Requests in the root namespace reach every row.
+///
+/// As on OpenBao some classes are checked before authentication: the error is then the same for every caller and every
+/// operation of the path, help included. The others are checked once the request is authorized, so that a caller
+/// without the right to the path learns nothing about the namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NamespaceScope {
+    /// Every namespace.
+    #[default]
+    Everywhere,
+    /// Only the root namespace: it configures the whole server, for example audit devices and quotas. Checked before
+    /// authentication, after the namespace is found and is neither locked nor sealed.
+    RootOnly,
+    /// Only the root namespace: it acts on the barrier or the node, for example `sys/health`, `sys/unseal` and
+    /// `sys/storage/raft`. Checked before everything else: also in a namespace that does not exist, is locked or is
+    /// sealed, and on a sealed server.
+    NotInNamespaces,
+    /// The root namespace and namespaces that have their own seal, but not those below them: it acts on the keys of
+    /// that seal, for example `sys/rotate/root`. Checked once the request is authorized; help needs no seal.
+    SealableOnly,
+    /// Only the root namespace, but described by the help of every namespace: it is about the plugins of the server.
+    /// Other namespaces list them without their details. Checked once the request is authorized.
+    AbsentInNamespaces,
+    /// The node, whatever the namespace of the request, even one that does not exist, is locked or is sealed:
+    /// `sys/seal-status` and `sys/leader`. Its help belongs to a namespace like any other.
+    NodeWide,
+}
+
+impl NamespaceScope {
+    /// The error text of a request in a namespace without the row: with status 400, and with 404 for
+    /// [`NamespaceScope::AbsentInNamespaces`]. `None` where every namespace has the row.
+    pub const fn refusal(self) -> Option<&'static str> {
+        match self {
+            NamespaceScope::Everywhere | NamespaceScope::NodeWide => None,
+            NamespaceScope::RootOnly => Some("operation only available in root namespace"),
+            NamespaceScope::NotInNamespaces => Some("operation unavailable in namespaces"),
+            NamespaceScope::SealableOnly => Some("namespace is not sealable"),
+            NamespaceScope::AbsentInNamespaces => Some("unsupported path"),
+        }
+    }
+
+    /// Whether the refusal precedes authentication, for every operation and help.
+    pub const fn precedes_authentication(self) -> bool {
+        matches!(self, NamespaceScope::RootOnly | NamespaceScope::NotInNamespaces)
+    }
+}
+
+/// The namespace in which a row runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RunsIn {
+    /// That of the request.
+    #[default]
+    Request,
+    /// That of the caller's token, whatever that of the request is: the row is about this token.
+    Caller,
+    /// That of the caller's token where the body lacks this field, which names another token.
+    CallerWithout(&'static str),
+    /// That of the token in this field of the body, if it is below that of the request; that of the caller's token where
+    /// the body lacks the field.
+    Token(&'static str),
+    /// That of the id in this field of the body, or at the end of the path, if it is below that of the request.
+    Id(&'static str),
+}
+
 /// One row, without the type of its engine.
 pub struct RowInfo {
     /// The patterns.
@@ -176,6 +240,10 @@ pub struct RowInfo {
     pub sealed: bool,
     /// The node that runs it, where the operation alone does not decide: see [`RowInfo::runs`].
     pub runs: Option<Runs>,
+    /// The namespaces in which it exists.
+    pub namespace_scope: NamespaceScope,
+    /// The namespace in which it runs.
+    pub runs_in: RunsIn,
     /// Whether the engine can check if the object exists, so that `create` and `update` are distinguished.
     pub has_existence_check: bool,
     /// The operations.
@@ -271,6 +339,30 @@ mod tests {
         for other in ["a b", "a+b", "-a", "a.", ".", "é", "a:b", "*"] {
             assert!(!found(&format!("thing/{other}")), "{other}");
         }
+    }
+
+    #[test]
+    fn a_row_has_the_namespace_scope_that_it_declares() {
+        let help = Help { synopsis: "Things.", description: "" };
+        let mut routes: Routes<()> = Routes::new();
+        routes.path("everywhere", help).update(write);
+        routes.path("root", help).root_only().update(write);
+        routes.path("barrier", help).update(write).not_in_namespaces();
+        routes.path("keys", help).sealable_namespaces_only().update(write);
+        routes.path("plugin", help).absent_in_namespaces().update(write);
+        routes.path("node", help).node_wide().update(write);
+        let compiled = Compiled::new(routes);
+        let scopes = compiled.table().rows().iter().map(|row| row.namespace_scope);
+        let shown: Vec<_> = scopes.map(|scope| (scope, scope.refusal(), scope.precedes_authentication())).collect();
+        let expected = [
+            (NamespaceScope::Everywhere, None, false),
+            (NamespaceScope::RootOnly, Some("operation only available in root namespace"), true),
+            (NamespaceScope::NotInNamespaces, Some("operation unavailable in namespaces"), true),
+            (NamespaceScope::SealableOnly, Some("namespace is not sealable"), false),
+            (NamespaceScope::AbsentInNamespaces, Some("unsupported path"), false),
+            (NamespaceScope::NodeWide, None, false),
+        ];
+        assert_eq!(shown, expected);
     }
 
     #[test]

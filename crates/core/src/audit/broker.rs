@@ -368,7 +368,7 @@ mod tests {
     use crate::audit::allowed_targets::AllowedTargets;
     use crate::audit::device::StreamDevice;
     use crate::audit::{PolicyResults, RequestPart, device::FileDevice};
-    use crate::namespace::NamespaceId;
+    use crate::namespace::Namespace;
 
     fn recorder(device: Box<dyn Device>) -> Arc<Recorder> {
         let settings = AuditSettings {
@@ -404,9 +404,10 @@ mod tests {
 
     async fn record(broker: &Broker) -> Result<()> {
         let (query, policy_results) = (Query::default(), PolicyResults::default());
+        let namespace = Namespace::root();
         let request = RequestPart {
             id: "1",
-            namespace: NamespaceId::root(),
+            namespace: &namespace,
             operation: "read",
             path: "secret/a",
             mount: None,

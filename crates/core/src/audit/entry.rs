@@ -14,7 +14,7 @@ use super::entry_size::{self, Extent};
 use super::mount_members::{MountMembers, NO_MOUNT};
 use super::redact;
 use super::token_members::TokenMembers;
-use crate::namespace::NamespaceId;
+use crate::namespace::Namespace;
 use crate::token::Token;
 
 /// An audit entry of a request or of its response. It is immutable: each device formats it separately.
@@ -48,8 +48,8 @@ pub(crate) struct PolicyResults {
 pub(crate) struct RequestPart<'a> {
     /// Its id.
     pub(crate) id: &'a str,
-    /// The namespace in the request.
-    pub(crate) namespace: NamespaceId,
+    /// The namespace of the request.
+    pub(crate) namespace: &'a Namespace,
     /// The operation.
     pub(crate) operation: &'static str,
     /// The path.
@@ -212,12 +212,16 @@ impl Entry<'_> {
     fn policy_results(&self, w: &mut Writer<'_>) {
         let Some(allowed) = self.policy_results.allowed else { return };
         // Policies belong to the namespace of the token.
-        let namespace = self.caller.map_or(&self.request.namespace, |token| &token.record.namespace);
+        let namespace = self.caller.map_or(&self.request.namespace.id, |token| &token.record.namespace);
+        let path = self.request.namespace.path_of(namespace);
         w.raw(if allowed { ",\"policy_results\":{\"allowed\":true" } else { ",\"policy_results\":{\"allowed\":false" });
         for (at, name) in self.policy_results.granting.iter().enumerate() {
             w.raw(if at == 0 { ",\"granting_policies\":[{\"name\":" } else { ",{\"name\":" });
             w.text(name);
             w.text_field("namespace_id", namespace.as_str());
+            if !path.is_empty() {
+                w.text_field("namespace_path", path);
+            }
             w.raw(",\"type\":\"acl\"}");
         }
         w.raw(if self.policy_results.granting.is_empty() { "}" } else { "]}" });
@@ -243,7 +247,10 @@ impl Entry<'_> {
             w.written("client_token_accessor", &mark.accessor);
         }
         w.raw(",\"namespace\":{\"id\":");
-        w.text(request.namespace.as_str());
+        w.text(request.namespace.id.as_str());
+        if !request.namespace.path.is_empty() {
+            w.text_field("path", &request.namespace.path);
+        }
         w.raw("}");
         w.text_field("path", request.path);
         let names = request.public.filter(|names| !names.is_empty());

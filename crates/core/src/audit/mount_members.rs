@@ -17,12 +17,13 @@ pub(crate) struct MountMembers {
 pub(super) const NO_MOUNT: &str = r#""mount_point":"","mount_type":"","mount_accessor":"","mount_class":"""#;
 
 impl MountMembers {
-    /// The members for a stored mount.
-    pub(crate) fn new(entry: &MountEntry) -> Self {
+    /// The members for a stored mount of the namespace at this path.
+    pub(crate) fn new(entry: &MountEntry, namespace: &str, engine: &str) -> Self {
+        let path = format!("{namespace}{}", entry.path);
         let class = if entry.auth { "auth" } else { "secret" };
         let members = [
-            ("mount_point", entry.path.as_str()),
-            ("mount_type", entry.engine.as_str()),
+            ("mount_point", path.as_str()),
+            ("mount_type", engine),
             ("mount_accessor", entry.accessor.as_str()),
             ("mount_class", class),
         ];
@@ -51,7 +52,7 @@ mod tests {
     #[test]
     fn members_of_a_mount_are_json_texts_in_the_order_of_entries() {
         let stored = r#"{"uuid":"u","path":"a \"b\"/","engine":"kv","auth":false,"accessor":"kv_1"}"#;
-        let mark = MountMembers::new(&serde_json::from_str(stored).unwrap());
+        let mark = MountMembers::new(&serde_json::from_str(stored).unwrap(), "", "kv");
         let members = |version: &str| {
             format!(
                 r#""mount_point":"a \"b\"/","mount_type":"kv","mount_accessor":"kv_1","mount_class":"secret","{version}":"{BUILT_IN}""#

@@ -12,9 +12,10 @@ use super::place::Site;
 use super::port::{ClusterPort, NotForwarded};
 use super::service::SETTLES_WITHIN;
 use crate::metrics::standby;
+use crate::namespace::Namespaces;
+use crate::namespace::open::Found;
 use crate::parts::ServerParts;
-use crate::request::route::takes_authorization;
-use crate::request::{Pipeline, Response, ResponseHeaders};
+use crate::request::{Response, ResponseHeaders};
 use crate::sys::sealed::runs_without_leader;
 
 /// The time in which a state that the caller names must be applied here.
@@ -30,7 +31,7 @@ const RETRY_AFTER: u32 = 1;
 pub(crate) struct ClusterNode<'a> {
     pub(crate) parts: &'a ServerParts,
     pub(crate) consensus: &'a Arc<dyn Consensus>,
-    pub(crate) pipeline: &'a Pipeline,
+    pub(crate) namespaces: &'a Arc<Namespaces>,
     pub(crate) cluster_id: &'a str,
 }
 
@@ -54,7 +55,7 @@ impl ClusterNode<'_> {
             Next::Forward { is_proven } if !incoming.body_withheld => {
                 let mut incoming = incoming;
                 // The state here may have a token that was revoked, but no text proves one.
-                let is_proven = is_proven || self.pipeline.has_proven_caller(&incoming).await;
+                let is_proven = is_proven || self.has_proven_caller(&incoming).await;
                 incoming.cluster.get_or_insert_default().is_unproven = !is_proven;
                 self.forward(incoming).await
             }
@@ -117,18 +118,33 @@ impl ClusterNode<'_> {
             return false;
         }
         let is_of_leader = {
-            let router = self.pipeline.server().engines.mounts.router();
-            let found = router.find(incoming.path.as_str()).and_then(|(mounted, within)| {
+            let Ok(Found { pipeline, start }) = self.namespaces.find(incoming).await else { return false };
+            let router = pipeline.server().engines.mounts.router();
+            let found = router.find(&incoming.path.as_str()[start..]).and_then(|(mounted, within)| {
                 let row = &mounted.table.rows()[mounted.table.find(incoming.operation, within)?.row];
                 Some(row.access != Access::Unauthenticated && row.runs(incoming.operation) == Runs::Leader)
             });
             found.unwrap_or(false)
         };
-        is_of_leader && self.pipeline.has_live_token(incoming).await
+        is_of_leader && self.namespaces.root().has_live_token(incoming).await
+    }
+
+    /// Whether a request for the leader has the proof of a caller: a token that is valid here, for a path that needs one.
+    async fn has_proven_caller(&self, incoming: &Incoming) -> bool {
+        let Ok(Found { pipeline, start }) = self.namespaces.find(incoming).await else { return false };
+        pipeline.needs_token(incoming, start) && pipeline.has_live_token(incoming).await
+    }
+
+    /// Runs the stages in the namespace of the request.
+    async fn handle_here(&self, mut incoming: Box<Incoming>, site: Site) -> Result<Response, Box<Incoming>> {
+        match self.namespaces.resolve(&mut incoming).await {
+            Ok(pipeline) => pipeline.handle(incoming, site).await,
+            Err(error) => Ok(self.namespaces.root().refuse(incoming, error).await),
+        }
     }
 
     async fn run(&self, incoming: Box<Incoming>, site: Site, settled: Index) -> Response {
-        match standby::of_request(self.pipeline.handle(incoming, site)).await {
+        match standby::of_request(self.handle_here(incoming, site)).await {
             Ok(response) => self.with_index(response, settled),
             Err(incoming) => self.forward(incoming).await,
         }
@@ -138,8 +154,11 @@ impl ClusterNode<'_> {
     async fn forward(&self, mut incoming: Box<Incoming>) -> Response {
         // A member of an older version cannot read a request with it.
         let has_authorization = !matches!(incoming.authorization, Authorization::None);
-        if has_authorization && !takes_authorization(&self.pipeline.server().engines.mounts, &incoming) {
-            incoming.authorization = Authorization::None;
+        if has_authorization {
+            let found = self.namespaces.find(&incoming).await;
+            if !found.is_ok_and(|found| found.pipeline.takes_authorization(&incoming, found.start)) {
+                incoming.authorization = Authorization::None;
+            }
         }
         let Some(port) = self.parts.membership.port() else {
             return self.refuse(incoming, StorageError::NoLeader.into()).await;
@@ -177,7 +196,7 @@ impl ClusterNode<'_> {
     /// Runs a request of a node that has become the leader. Writes nothing if it no longer leads.
     async fn run_as_leader(&self, incoming: Box<Incoming>) -> Response {
         match self.consensus.settled(SETTLES_WITHIN).await {
-            Ok(settled) => match self.pipeline.handle(incoming, Site::Leader).await {
+            Ok(settled) => match self.handle_here(incoming, Site::Leader).await {
                 Ok(response) => self.with_index(response, settled),
                 // A leader runs every request.
                 Err(incoming) => self.refuse(incoming, StorageError::NoLeader.into()).await,
@@ -208,7 +227,7 @@ impl ClusterNode<'_> {
                 forward.fail();
                 let text = "the connection to the leader was lost; the outcome of the request is not known";
                 // Without a `Retry-After`: the request may have taken effect.
-                return Ok(self.pipeline.refuse(incoming, Error::new(Status::UNAVAILABLE, text)).await);
+                return Ok(self.namespaces.root().refuse(incoming, Error::new(Status::UNAVAILABLE, text)).await);
             }
         };
         forward.fail();
@@ -229,7 +248,7 @@ impl ClusterNode<'_> {
     /// Refuses a request that has no leader or no state, with its audit entries.
     async fn refuse(&self, incoming: Box<Incoming>, error: Error) -> Response {
         let is_temporary = error.status() == Status::UNAVAILABLE;
-        let response = self.pipeline.refuse(incoming, error).await;
+        let response = self.namespaces.root().refuse(incoming, error).await;
         match is_temporary {
             true => {
                 response.with_headers(ResponseHeaders { retry_after: Some(RETRY_AFTER), ..ResponseHeaders::default() })

@@ -85,16 +85,19 @@ impl PeerService for ServedPeers {
             return Err(request);
         }
         // The role may have changed meanwhile, and the node may have been sealed.
-        let pipeline = lifecycle.pipeline().filter(|_| lifecycle.parts.is_active());
-        let Some(pipeline) = pipeline else { return Err(request) };
+        let namespaces = lifecycle.namespaces().filter(|_| lifecycle.parts.is_active());
+        let Some(namespaces) = namespaces else { return Err(request) };
         if lifecycle.self_init.phase() != Phase::Off
-            && let Some(error) = Box::pin(lifecycle.self_init.refusal(&pipeline.server().barrier)).await
+            && let Some(error) = Box::pin(lifecycle.self_init.refusal(&namespaces.root().server().barrier)).await
         {
             return Ok((Response::failed(&error), settled.0));
         }
         request.cluster =
             Some(Box::new(ClusterPart { forwarded_from: Some(from.node.clone()), ..ClusterPart::default() }));
-        let response = pipeline.handle(request, Site::Leader).await?;
+        let response = match namespaces.resolve(&mut request).await {
+            Ok(pipeline) => pipeline.handle(request, Site::Leader).await?,
+            Err(error) => namespaces.root().refuse(request, error).await,
+        };
         let index = response.committed().unwrap_or(settled).max(settled);
         Ok((response, index.0))
     }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use keepfast_crypto::random;
 use keepfast_framework::{Error, Result, Timestamp};
 use keepfast_storage::Tx;
 
@@ -64,7 +63,7 @@ impl Identity {
         let known = owner.as_ref().and_then(|owner| owner.alias(&known));
         let mut alias = known.cloned().unwrap_or_else(|| EntityAlias::new(now));
         if alias.id.is_empty() {
-            alias.id = random::uuid();
+            alias.id = self.new_id();
         } else {
             alias.modified = Some(now);
         }

@@ -16,6 +16,7 @@ use super::record::{ALIAS_IDS, ALIASES, AliasKey, ENTITIES, ENTITY_NAMES, Entity
 use super::store::Identity;
 use crate::layout::IDENTITY_STORAGE;
 use crate::metrics::Metrics;
+use crate::namespace::NamespaceId;
 use crate::unreadable::{self, Stored};
 
 /// The number of entities in one transaction.
@@ -33,7 +34,8 @@ const PROGRESS: Records<Progress> = Records::at("converted");
 /// Converts the entities of earlier versions.
 pub(crate) async fn convert_entities(barrier: &Arc<Barrier>) -> Result<()> {
     let (changes, metrics) = (Arc::new(Changes::default()), Arc::new(Metrics::default()));
-    let identity = Identity::new(barrier.clone(), barrier.view(IDENTITY_STORAGE), metrics, changes);
+    let identity =
+        Identity::new(NamespaceId::root(), barrier.clone(), barrier.view(IDENTITY_STORAGE), metrics, changes);
     let identity = &identity;
     loop {
         let step = |mut tx| async move {

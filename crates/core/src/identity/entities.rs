@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use keepfast_crypto::random;
 use keepfast_framework::{Error, Result, Timestamp};
 use keepfast_storage::Tx;
 
@@ -23,7 +22,7 @@ impl Identity {
             name => name.to_owned(),
         };
         let entity = Entity {
-            id: random::uuid(),
+            id: self.new_id(),
             name,
             metadata: BTreeMap::new(),
             policies: Vec::new(),

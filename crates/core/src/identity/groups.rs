@@ -1,6 +1,5 @@
 //! Writes of groups, each with the unique keys of its name and its alias.
 
-use keepfast_crypto::random;
 use keepfast_framework::{Error, Result, Timestamp};
 use keepfast_storage::Tx;
 
@@ -24,7 +23,7 @@ impl Identity {
             name => name.to_owned(),
         };
         let group = Group {
-            id: random::uuid(),
+            id: self.new_id(),
             name,
             kind,
             policies: Vec::new(),

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use keepfast_crypto::random;
 use keepfast_framework::mount::MountInfo;
 use keepfast_framework::reply::Alias;
 use keepfast_framework::{Error, Result, Timestamp};
@@ -66,7 +65,7 @@ impl Identity {
 
     async fn create_for(&self, tx: &mut Tx, accessor: &str, alias: &Alias, now: Timestamp) -> Result<LoginIdentity> {
         let mut entity = self.new_entity(tx, "", now).await?;
-        let id = random::uuid();
+        let id = self.new_id();
         entity.aliases.push(EntityAlias {
             id: id.clone(),
             name: alias.name.clone(),

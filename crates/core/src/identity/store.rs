@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use keepfast_crypto::random;
 use keepfast_framework::throttle::Throttle;
 use keepfast_framework::{Page, Records, Result};
 use keepfast_storage::{Barrier, ReadTx, View};
@@ -35,15 +36,26 @@ pub(crate) struct Identity {
 const PAGE: usize = 1000;
 
 impl Identity {
-    /// The identity below `view`. `changes` follows its records.
-    pub(crate) fn new(barrier: Arc<Barrier>, view: View, metrics: Arc<Metrics>, changes: Arc<Changes>) -> Self {
-        let (namespace, cache) = (NamespaceId::root(), EffectiveCache::new(changes));
+    /// The identity of a namespace, below `view`. `changes` follows its records.
+    pub(crate) fn new(
+        namespace: NamespaceId,
+        barrier: Arc<Barrier>,
+        view: View,
+        metrics: Arc<Metrics>,
+        changes: Arc<Changes>,
+    ) -> Self {
+        let cache = EffectiveCache::new(changes);
         Identity { namespace, barrier, view, metrics, cache, oidc: Arc::default() }
     }
 
     /// The same with the state of the OIDC provider on a node that has a role.
     pub(crate) fn with_oidc(self, oidc: OidcState) -> Self {
         Identity { oidc: Arc::new(oidc), ..self }
+    }
+
+    /// A new id of an entity, a group or an alias, which ends in the id of a namespace other than root.
+    pub(super) fn new_id(&self) -> String {
+        format!("{}{}", random::uuid(), self.namespace.suffix())
     }
 
     /// A record of this namespace.

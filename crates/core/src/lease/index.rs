@@ -5,6 +5,7 @@
 //! ends/<mount>/<end><lease>      leases in the order of their expiry, for each mount
 //! lease/<path>/h<token>          the tokens that a path issued
 //! lease/<path>/<lease>           the leases that a path issued
+//! lease-of/<namespace>/<path>/   the same of a namespace other than root
 //! held/<token>/<lease>           the leases that a token owns
 //! irrevocable/<mount>/<lease>    the leases that an operator must handle
 //! claim/<mount>/<claim>          a claim that only one lease of a mount can have, such as a reused name
@@ -18,29 +19,37 @@ use keepfast_framework::Timestamp;
 use keepfast_storage::{Tx, View};
 
 use super::record::{LeaseId, LeaseRecord, State};
-use crate::token::TokenKey;
+use crate::namespace::NamespaceId;
+use crate::token::{TokenKey, TokenRecord};
 
 /// The folder of tokens by expiry.
 pub(crate) const EXPIRY: &str = "expiry/";
 /// The folder of leases by expiry.
 pub(crate) const ENDS: &str = "ends/";
-/// The folder of lease ids.
-pub(crate) const LEASES: &str = "lease/";
+/// The folder of lease ids of the root namespace.
+const LEASES: &str = "lease/";
+/// The folder of the lease ids of all other namespaces, with a folder for each.
+pub(crate) const LEASES_OF_NAMESPACES: &str = "lease-of/";
 /// The folder of leases by their token.
 pub(crate) const HELD: &str = "held/";
 /// The folder of irrevocable leases.
 pub(crate) const IRREVOCABLE: &str = "irrevocable/";
 
+/// The folder of the lease ids of a namespace.
+pub(crate) fn leases_of(namespace: &NamespaceId) -> String {
+    if namespace.is_root() { LEASES.to_owned() } else { format!("{LEASES_OF_NAMESPACES}{}/", namespace.as_str()) }
+}
+
 /// Adds a token to both of its indexes.
-pub(crate) fn add_token(tx: &mut Tx, view: &View, path: &str, key: &TokenKey, end: Timestamp) {
+pub(crate) fn add_token(tx: &mut Tx, view: &View, record: &TokenRecord, key: &TokenKey, end: Timestamp) {
     tx.put(view, &expiry_key(second_of(end), key), Bytes::new());
-    tx.put(view, &token_path_key(path, key), Bytes::new());
+    tx.put(view, &token_path_key(record, key), Bytes::new());
 }
 
 /// Removes a token from both of its indexes.
-pub(crate) fn remove_token(tx: &mut Tx, view: &View, path: &str, key: &TokenKey, end: Timestamp) {
+pub(crate) fn remove_token(tx: &mut Tx, view: &View, record: &TokenRecord, key: &TokenKey, end: Timestamp) {
     tx.delete(view, &expiry_key(second_of(end), key));
-    tx.delete(view, &token_path_key(path, key));
+    tx.delete(view, &token_path_key(record, key));
 }
 
 /// Changes the expiry of a token.
@@ -54,7 +63,7 @@ pub(crate) fn move_token(tx: &mut Tx, view: &View, key: &TokenKey, old: Timestam
 
 /// Adds a lease to all of its indexes, as its record states.
 pub(crate) fn add_lease(tx: &mut Tx, view: &View, id: &LeaseId, record: &LeaseRecord) {
-    tx.put(view, &format!("{LEASES}{}", record.full_id(id)), Bytes::new());
+    tx.put(view, &lease_path_key(record, id), Bytes::new());
     if let Some(owner) = &record.owner {
         tx.put(view, &held_key(owner, id), Bytes::new());
     }
@@ -66,7 +75,7 @@ pub(crate) fn add_lease(tx: &mut Tx, view: &View, id: &LeaseId, record: &LeaseRe
 
 /// Removes a lease from all of its indexes.
 pub(crate) fn remove_lease(tx: &mut Tx, view: &View, id: &LeaseId, record: &LeaseRecord) {
-    tx.delete(view, &format!("{LEASES}{}", record.full_id(id)));
+    tx.delete(view, &lease_path_key(record, id));
     if let Some(owner) = &record.owner {
         tx.delete(view, &held_key(owner, id));
     }
@@ -139,9 +148,13 @@ pub(crate) fn expiry_key(second: i64, key: &TokenKey) -> String {
     format!("{EXPIRY}{second:010x}{}", key.as_str())
 }
 
-fn token_path_key(path: &str, key: &TokenKey) -> String {
+fn lease_path_key(record: &LeaseRecord, id: &LeaseId) -> String {
+    format!("{}{}/{}", leases_of(&record.namespace), record.path, id.as_str())
+}
+
+fn token_path_key(record: &TokenRecord, key: &TokenKey) -> String {
     // A wrapped list request created its token at a path with a trailing slash.
-    format!("{LEASES}{}/h{}", path.trim_end_matches('/'), key.as_str())
+    format!("{}{}/h{}", leases_of(&record.namespace), record.path.trim_end_matches('/'), key.as_str())
 }
 
 /// The last part of a lease id.

@@ -16,12 +16,15 @@ use super::record::{LeaseId, LeaseRecord, State};
 use super::renew;
 use super::store::Leases;
 use crate::metrics::labelled::ttl_bucket;
+use crate::namespace::NamespaceId;
 use crate::token::record::TokenExpiry;
 use crate::token::ttl::{self, RequestedTtls};
 use crate::token::{Token, Tokens};
 
 /// Issues the leases of one request.
 pub(crate) struct LeaseIssuer {
+    /// The namespace of the mount.
+    pub(crate) namespace: NamespaceId,
     /// The records of leases.
     pub(crate) leases: Arc<Leases>,
     /// The records of tokens.
@@ -32,7 +35,7 @@ pub(crate) struct LeaseIssuer {
     pub(crate) last_use: bool,
     /// The mount that issues the lease.
     pub(crate) mount: Arc<MountInfo>,
-    /// The full path of the request.
+    /// The path of the request in its namespace.
     pub(crate) path: String,
 }
 
@@ -66,7 +69,9 @@ impl LeaseIssuer {
     /// Fails with 403 when the lease was revoked in the meantime, with its token or by an operator.
     pub(crate) async fn confirm(&self, tx: &mut Tx, intent: &Intent) -> Result<Granted> {
         let lost = || Error::denied().caused_by("the lease was revoked before it was confirmed");
-        let Some((_, index::LeaseName::Lease(id))) = index::parse_lease_id(intent.id()) else { return Err(lost()) };
+        let Some((_, index::LeaseName::Lease(id))) = index::parse_lease_id(self.own_id(intent.id())) else {
+            return Err(lost());
+        };
         let mut record = self.leases.record(tx, &id).await?.filter(|r| r.state == State::Pending).ok_or_else(lost)?;
         self.leases.change(tx, &id, &mut record, |r| {
             r.state = State::Live;
@@ -79,6 +84,11 @@ impl LeaseIssuer {
         Ok(Granted { id: record.full_id(&id), ttl, renewable: record.renewable, warnings: Vec::new() })
     }
 
+    /// The id without the suffix of the namespace.
+    fn own_id<'a>(&self, id: &'a str) -> &'a str {
+        self.namespace.own(id).unwrap_or(id)
+    }
+
     /// Times the issue of a lease that began at `started`.
     fn registered(&self, started: Timestamp) {
         self.leases.metrics.leases.register.record(self.leases.clock.now().since(started));
@@ -89,7 +99,7 @@ impl LeaseIssuer {
         self.leases.metrics.lease_creation.add(&[
             ("creation_ttl", ttl_bucket(ttl.as_secs())),
             ("mount_point", &self.mount.path),
-            ("namespace", self.leases.namespace.as_str()),
+            ("namespace", self.namespace.as_str()),
             ("secret_engine", &self.mount.engine),
         ]);
     }
@@ -120,7 +130,7 @@ impl LeaseIssuer {
         let unconfirmed = state == State::Pending;
         let due = if unconfirmed { Leases::confirmation_deadline(now) } else { end };
         let record = LeaseRecord {
-            namespace: self.leases.namespace.clone(),
+            namespace: self.namespace.clone(),
             path: self.path.trim_end_matches('/').to_owned(),
             mount: self.mount.uuid.clone(),
             issued: now,
@@ -171,7 +181,9 @@ impl Lessor for LeaseIssuer {
     }
 
     async fn withdraw(&self, tx: &mut Tx, intent: &Intent) -> Result<()> {
-        let Some((_, index::LeaseName::Lease(id))) = index::parse_lease_id(intent.id()) else { return Ok(()) };
+        let Some((_, index::LeaseName::Lease(id))) = index::parse_lease_id(self.own_id(intent.id())) else {
+            return Ok(());
+        };
         if let Some(record) = self.leases.record(tx, &id).await?.filter(|r| r.unconfirmed) {
             self.leases.remove(tx, &id, &record);
         }

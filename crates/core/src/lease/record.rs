@@ -72,7 +72,7 @@ pub(crate) struct LeaseRecord {
     /// The namespace of the lease.
     #[serde(default, skip_serializing_if = "NamespaceId::is_root")]
     pub(crate) namespace: NamespaceId,
-    /// The full path that issued it, such as `database/creds/readonly`.
+    /// The path in its namespace that issued it, such as `database/creds/readonly`.
     pub(crate) path: String,
     /// The name of the storage of its mount, which does not change with the path of the mount.
     pub(crate) mount: String,
@@ -122,8 +122,8 @@ impl LeaseRecord {
         self.path.strip_prefix(mount).unwrap_or(&self.path)
     }
 
-    /// The full lease id.
+    /// The full lease id, which ends in the id of a namespace other than root.
     pub(crate) fn full_id(&self, id: &LeaseId) -> String {
-        format!("{}/{}", self.path, id.as_str())
+        format!("{}/{}{}", self.path, id.as_str(), self.namespace.suffix())
     }
 }

@@ -15,10 +15,13 @@ use crate::metrics::Metrics;
 use crate::metrics::routes::RouteOperation;
 use crate::mount::permit::RequestPermit;
 use crate::mount::{EngineHost, Mounted, Mounts};
+use crate::namespace::NamespaceId;
 use crate::token::ttl::{self, EffectiveTtl, RequestedTtls};
 
 /// Renews leases.
 pub(crate) struct Renewer {
+    /// The namespace of the mounts.
+    pub(crate) namespace: NamespaceId,
     /// The host of the engines.
     pub(crate) host: Arc<EngineHost>,
     /// The mounts that issued the leases.
@@ -60,7 +63,7 @@ impl Renewer {
         increment: Duration,
     ) -> Result<Granted> {
         let now = self.host.clock.now();
-        let found = self.leases.at(path, id).await?.filter(|r| r.state == State::Live && now < r.end);
+        let found = self.leases.at(&self.namespace, path, id).await?.filter(|r| r.state == State::Live && now < r.end);
         let record = found.ok_or_else(|| Error::invalid("lease not found"))?;
         if !record.renewable {
             return Err(Error::invalid("lease is not renewable"));

@@ -15,6 +15,7 @@ use super::revoke::{LeaseRevoker, RevokeMode};
 use super::store::Leases;
 use crate::metrics::Metrics;
 use crate::mount::{Mounted, Mounts};
+use crate::namespace::NamespaceId;
 use crate::token::Tokens;
 use crate::unreadable::unreadable;
 
@@ -27,6 +28,8 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// Revokes leases and tokens by the path that issued them.
 pub(crate) struct PathRevoker {
+    /// The namespace of the mounts.
+    pub(crate) namespace: NamespaceId,
     /// Revokes each lease.
     pub(crate) revoker: Arc<LeaseRevoker>,
     /// The mounts that issued the leases.
@@ -46,7 +49,7 @@ impl PathRevoker {
     ///
     /// Fails with the error of the engine, unless the mode is [`RevokeMode::Queued`], and when storage fails.
     pub(crate) async fn revoke_lease(&self, path: &str, id: &LeaseId, mode: RevokeMode) -> Result<()> {
-        let Some(record) = self.leases.at(path, id).await? else { return Ok(()) };
+        let Some(record) = self.leases.at(&self.namespace, path, id).await? else { return Ok(()) };
         // The lease becomes due durably before its engine runs: after a crash the worker completes the revocation.
         self.revoker.queue(std::slice::from_ref(id)).await?;
         if mode != RevokeMode::Queued {
@@ -79,7 +82,7 @@ impl PathRevoker {
     async fn revoke_below(&self, prefix: &str, mode: RevokeMode) -> Result<()> {
         let exact = prefix.trim_end_matches('/').rsplit_once('/').filter(|(_, name)| LeaseName::parse(name).is_some());
         if let Some((folder, name)) = exact
-            && self.leases.is_listed(folder, name).await?
+            && self.leases.is_listed(&self.namespace, folder, name).await?
         {
             return self.revoke_names(folder, &[name.to_owned()], mode).await;
         }
@@ -87,7 +90,7 @@ impl PathRevoker {
         while let Some(folder) = folders.pop() {
             let mut page = Page::first(PAGE);
             loop {
-                let names = self.leases.below(&folder, &page).await?;
+                let names = self.leases.below(&self.namespace, &folder, &page).await?;
                 let full = names.len() == PAGE;
                 page.after = names.last().cloned();
                 self.revoke_names(&folder, &names, mode).await?;
@@ -130,7 +133,7 @@ impl PathRevoker {
     }
 
     async fn revoke_named(&self, folder: &str, id: &LeaseId, mode: RevokeMode, place: (usize, usize)) -> Result<()> {
-        let record = match self.leases.at(folder, id).await {
+        let record = match self.leases.at(&self.namespace, folder, id).await {
             Ok(Some(record)) => record,
             Ok(None) => return Ok(()),
             // The worker sets the lease aside. The other leases must still be revoked.

@@ -30,8 +30,6 @@ const AT_ONCE: usize = 64;
 
 /// The records of all leases that engines issued.
 pub(crate) struct Leases {
-    /// The namespace of the records.
-    pub(crate) namespace: NamespaceId,
     pub(super) barrier: Arc<Barrier>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(super) view: View,
@@ -65,7 +63,6 @@ impl Leases {
         metrics: Arc<Metrics>,
     ) -> Arc<Self> {
         Arc::new(Leases {
-            namespace: NamespaceId::root(),
             expiry_queue: ExpiryQueue::new(barrier.clone(), view.clone(), expiry_queue::ROOM),
             barrier: barrier.clone(),
             clock,
@@ -122,16 +119,15 @@ impl Leases {
         now.after(CONFIRMATION_TIMEOUT)
     }
 
-    /// The record of a lease.
+    /// The record of a lease of any namespace.
     pub(crate) async fn record(&self, tx: &mut ReadTx, id: &LeaseId) -> Result<Option<LeaseRecord>> {
-        let record = RECORDS.get_in(tx, &self.view, id.as_str()).await?;
-        Ok(record.filter(|record| record.namespace == self.namespace))
+        RECORDS.get_in(tx, &self.view, id.as_str()).await
     }
 
-    /// The lease of this id, if its path is `path`.
-    pub(crate) async fn at(&self, path: &str, id: &LeaseId) -> Result<Option<LeaseRecord>> {
+    /// The lease of this id, if it is of this namespace and its path is `path`.
+    pub(crate) async fn at(&self, namespace: &NamespaceId, path: &str, id: &LeaseId) -> Result<Option<LeaseRecord>> {
         let mut tx = self.barrier.begin_read();
-        Ok(self.record(&mut tx, id).await?.filter(|r| r.path == path))
+        Ok(self.record(&mut tx, id).await?.filter(|r| r.namespace == *namespace && r.path == path))
     }
 
     /// Writes a changed record and moves it in the index. `change` gets the stored record.
@@ -209,15 +205,16 @@ impl Leases {
         Ok(self.barrier.begin_read().list(&self.view, &format!("{folder}{mount}/"), page).await?)
     }
 
-    /// The names one level below a path: leases, tokens, and folders (with a trailing `/`).
-    pub(crate) async fn below(&self, path: &str, page: &Page) -> Result<Vec<String>> {
-        let folder = if path.is_empty() { index::LEASES.to_owned() } else { format!("{}{path}/", index::LEASES) };
+    /// The names one level below a path of a namespace: leases, tokens, and folders (with a trailing `/`).
+    pub(crate) async fn below(&self, namespace: &NamespaceId, path: &str, page: &Page) -> Result<Vec<String>> {
+        let slash = if path.is_empty() { "" } else { "/" };
+        let folder = format!("{}{path}{slash}", index::leases_of(namespace));
         Ok(self.barrier.begin_read().list(&self.view, &folder, page).await?)
     }
 
-    /// Whether a path has issued a lease or token of this name.
-    pub(crate) async fn is_listed(&self, path: &str, name: &str) -> Result<bool> {
-        let key = format!("{}{path}/{name}", index::LEASES);
+    /// Whether a path of a namespace has issued a lease or token of this name.
+    pub(crate) async fn is_listed(&self, namespace: &NamespaceId, path: &str, name: &str) -> Result<bool> {
+        let key = format!("{}{path}/{name}", index::leases_of(namespace));
         Ok(self.barrier.begin_read().get(&self.view, &key).await?.is_some())
     }
 

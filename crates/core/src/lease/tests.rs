@@ -251,7 +251,13 @@ impl LeaseFixture {
     async fn token(&self, parent: Option<&CreatedToken>, spec: Spec) -> CreatedToken {
         let mut tx = self.unsealed.barrier.begin();
         let spec = Spec { parent: parent.and_then(|p| p.key.clone()), path: "auth/token/create".into(), ..spec };
-        let made = self.unsealed.access.tokens.create(&mut tx, spec, self.clock.now()).await.unwrap();
+        let made = self
+            .unsealed
+            .access
+            .tokens
+            .create(&mut tx, &crate::namespace::NamespaceId::root(), spec, self.clock.now())
+            .await
+            .unwrap();
         tx.commit().await.unwrap();
         made
     }
@@ -472,7 +478,8 @@ async fn sec_tl09_six_tries_then_irrevocable_visible_and_retriable() {
     }
     fixture.pass(HOUR * 100).await;
     assert_eq!(fixture.external.revocations.load(Ordering::Relaxed), 6, "and then no more");
-    let record = fixture.unsealed.leases.store.at(&path, &id).await.unwrap().unwrap();
+    let record =
+        fixture.unsealed.leases.store.at(&crate::namespace::NamespaceId::root(), &path, &id).await.unwrap().unwrap();
     assert_eq!(
         record.state,
         State::Irrevocable { error: "out of retries: failed to revoke entry: connection refused".into() }
@@ -491,7 +498,8 @@ async fn revocation_retries_use_the_backoff_stored_with_the_lease() {
     let (path, id, _) = fixture.user(&fixture.root, "a").await;
     *fixture.external.back_off.lock() = Some(BackOff::default());
     let (_, other, _) = fixture.user(&fixture.root, "a").await;
-    let record = fixture.unsealed.leases.store.at(&path, &other).await.unwrap().unwrap();
+    let record =
+        fixture.unsealed.leases.store.at(&crate::namespace::NamespaceId::root(), &path, &other).await.unwrap().unwrap();
     assert!(!serde_json::to_string(&record).unwrap().contains("back_off"), "what is as for all is not stored");
     fixture.unsealed.leases.revoker.revoke_lease(&path, &other, RevokeMode::Now).await.unwrap();
     fixture.restart("here").await;
@@ -501,7 +509,8 @@ async fn revocation_retries_use_the_backoff_stored_with_the_lease() {
         fixture.pass(Duration::from_secs(pause)).await;
         assert_eq!(fixture.external.revocations.load(Ordering::Relaxed), tries, "one was the other lease's");
     }
-    let record = fixture.unsealed.leases.store.at(&path, &id).await.unwrap().unwrap();
+    let record =
+        fixture.unsealed.leases.store.at(&crate::namespace::NamespaceId::root(), &path, &id).await.unwrap().unwrap();
     assert!(matches!(record.state, State::Irrevocable { .. }));
 }
 

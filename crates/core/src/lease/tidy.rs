@@ -8,6 +8,7 @@ use keepfast_storage::{Barrier, Page};
 use super::expire::ExpiryWorker;
 use super::index::{self, LeaseName};
 use super::store::Leases;
+use crate::namespace::NamespaceId;
 use crate::token::Tokens;
 use crate::unreadable::unreadable;
 
@@ -33,17 +34,18 @@ impl IndexTidier {
         self.leases.wake.notify_one();
         self.expiry.revoke_expired_tokens(now).await?;
         self.tokens.resume_collection().await?;
-        let (mut dropped, mut folders) = (0, vec![String::new()]);
+        let mut dropped = 0;
+        let mut folders = vec![index::leases_of(&NamespaceId::root()), index::LEASES_OF_NAMESPACES.to_owned()];
         while let Some(folder) = folders.pop() {
             let mut page = Page::first(PAGE);
             loop {
-                let names = self.leases.below(&folder, &page).await?;
+                let names = self.leases.begin_read().list(&self.leases.view, &folder, &page).await?;
                 page.after = names.last().cloned();
                 for name in &names {
-                    match name.strip_suffix('/') {
-                        Some(inner) if folder.is_empty() => folders.push(inner.to_owned()),
-                        Some(inner) => folders.push(format!("{folder}/{inner}")),
-                        None => dropped += usize::from(self.drop_if_empty(&folder, name).await?),
+                    if name.ends_with('/') {
+                        folders.push(format!("{folder}{name}"));
+                    } else {
+                        dropped += usize::from(self.drop_if_empty(&folder, name).await?);
                     }
                 }
                 if names.len() < PAGE {
@@ -69,8 +71,7 @@ impl IndexTidier {
             Err(error) if unreadable(&error) => return Ok(false),
             Err(error) => return Err(error),
         }
-        let slash = if folder.is_empty() { "" } else { "/" };
-        tx.delete(&self.leases.view, &format!("{}{folder}{slash}{name}", index::LEASES));
+        tx.delete(&self.leases.view, &format!("{folder}{name}"));
         match tx.commit().await {
             Ok(_) => Ok(true),
             Err(error) if error.may_run_again() => Ok(false),

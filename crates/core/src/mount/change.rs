@@ -11,6 +11,7 @@ use super::host::EngineHost;
 use super::table::Mounts;
 use crate::lease::PathRevoker;
 use crate::lease::revoke::RevokeMode;
+use crate::namespace::directory::Directory;
 
 /// The number of records that one transaction of an unmount deletes.
 const BATCH: usize = 200;
@@ -23,6 +24,8 @@ pub(crate) struct MountChanges {
     pub(crate) mounts: Arc<Mounts>,
     /// Revokes the leases and tokens that an unmounted engine has issued.
     pub(crate) revoker: Arc<PathRevoker>,
+    /// The records of namespaces, for work that the leader resumes.
+    pub(crate) directory: Arc<Directory>,
 }
 
 impl MountChanges {
@@ -35,6 +38,9 @@ impl MountChanges {
             // `sys/auth` shows paths without the prefix that all its mounts have.
             let path = if entry.auth { other.entry.shown_path() } else { &other.entry.path };
             return Err(Error::invalid(format!("path is already in use at {path}")));
+        }
+        if let Some(namespace) = self.directory.namespace_at(&self.mounts.namespace, &entry.path).await? {
+            return Err(Error::invalid(format!("existing mount at {namespace}")));
         }
         let mut tx = self.host.barrier.begin();
         self.mounts.save(&mut tx, &entry)?;
@@ -65,6 +71,7 @@ impl MountChanges {
         let Some(mut entry) = self.mounts.router().at(path).map(|m| m.entry.clone()) else { return Ok(None) };
         change(&mut entry)?;
         let mut tx = self.host.barrier.begin();
+        self.directory.note_due(&mut tx, &self.mounts.namespace).await?;
         self.mounts.save(&mut tx, &entry)?;
         tx.commit().await?;
         // Opening may write, such as the start of an upgrade. It does so before another node reads the mount.
@@ -88,6 +95,7 @@ impl MountChanges {
             let Some(mut leaving) = current else { return Ok(()) };
             leaving.leaving = true;
             let mut tx = self.host.barrier.begin();
+            self.directory.note_due(&mut tx, &self.mounts.namespace).await?;
             self.mounts.save(&mut tx, &leaving)?;
             tx.commit().await?;
         }

@@ -1,5 +1,6 @@
 //! The router from paths to mounts: an immutable snapshot, replaced as a whole.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -43,12 +44,23 @@ impl MountRows for Mounted {
 }
 
 impl Mounted {
-    /// A mount whose engine is not opened yet.
-    pub(crate) fn new(entry: MountEntry, info: MountInfo, view: View, registered: &Registered) -> Self {
+    /// A mount of the namespace at this path, whose engine is not opened yet.
+    pub(crate) fn new(
+        entry: MountEntry,
+        info: MountInfo,
+        view: View,
+        registered: &Registered,
+        namespace: &str,
+    ) -> Self {
         let (table, traits) = (registered.table().clone(), registered.traits);
-        let audit = MountMembers::new(&entry);
+        let audit = MountMembers::new(&entry, namespace, &shown_type(&entry, &traits));
         let (info, timings, engine) = (Arc::new(info), Arc::default(), EngineCell::default());
         Mounted { entry, info, view, traits, table, audit, timings, engine }
+    }
+
+    /// The type as the API shows it: a built-in mount of a namespace other than root has `ns_` before it, as in OpenBao.
+    pub(crate) fn shown_type(&self) -> Cow<'_, str> {
+        shown_type(&self.entry, &self.traits)
     }
 
     /// The prefix of its storage. All data of the mount is below it, and no data of other mounts.
@@ -81,6 +93,13 @@ impl Mounted {
     /// Passes a committed write or deletion of the record at `key` to the engine, if it is open or being opened.
     pub(super) fn applied(&self, key: &str, exists: bool) {
         self.engine.applied(key, exists);
+    }
+}
+
+fn shown_type<'a>(entry: &'a MountEntry, traits: &Traits) -> Cow<'a, str> {
+    match traits.built_in.is_some() && !entry.namespace.is_root() {
+        true => Cow::Owned(format!("ns_{}", entry.engine)),
+        false => Cow::Borrowed(&entry.engine),
     }
 }
 

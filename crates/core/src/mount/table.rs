@@ -24,9 +24,7 @@ const ENTRIES: Records<MountEntry> = Records::at(MOUNT_ENTRIES);
 pub(crate) struct Mounts {
     /// The namespace of the records.
     pub(crate) namespace: NamespaceId,
-    /// All storage; each mount has a part of it.
-    storage: View,
-    view: View,
+    storage: MountStorage,
     registry: Arc<Registry>,
     settings: Arc<Settings>,
     entries: Followed<Entries>,
@@ -35,16 +33,33 @@ pub(crate) struct Mounts {
     pub(crate) changing: tokio::sync::Mutex<()>,
 }
 
+/// The storage of the mounts of a namespace.
+pub(crate) struct MountStorage {
+    /// The path of the namespace, for audit entries.
+    pub(crate) namespace: Arc<str>,
+    /// All storage of the namespace; each mount has a part of it.
+    pub(crate) all: View,
+    /// The entries of the mounts.
+    pub(crate) entries: View,
+    /// The storage of what belongs to tokens, which is beside that of the root namespace; `None` for root, whose mount has
+    /// its own.
+    pub(crate) cubbyhole: Option<View>,
+}
+
 /// The stored entries, by the names of their records.
 type Entries = BTreeMap<String, MountEntry>;
 
 impl Mounts {
-    /// A table under `view`, without mounts.
-    pub(crate) fn new(storage: View, view: View, registry: Arc<Registry>, settings: Arc<Settings>) -> Self {
+    /// The table of a namespace, without mounts.
+    pub(crate) fn new(
+        namespace: NamespaceId,
+        storage: MountStorage,
+        registry: Arc<Registry>,
+        settings: Arc<Settings>,
+    ) -> Self {
         Mounts {
-            namespace: NamespaceId::root(),
+            namespace,
             storage,
-            view,
             registry,
             settings,
             entries: Followed::default(),
@@ -61,17 +76,23 @@ impl Mounts {
 
     async fn stored_entries(&self, tx: &mut ReadTx) -> Result<Entries> {
         let mut entries = Entries::new();
-        for name in ENTRIES.list_in(tx, &self.view, "", &Page::all()).await? {
-            let entry = unreadable::read((&ENTRIES, "mount"), tx, &self.view, &name).await?.readable();
+        for name in ENTRIES.list_in(tx, &self.storage.entries, "", &Page::all()).await? {
+            let entry = unreadable::read((&ENTRIES, "mount"), tx, &self.storage.entries, &name).await?.readable();
             entries.extend(entry.filter(|entry| entry.namespace == self.namespace).map(|entry| (name, entry)));
         }
         Ok(entries)
     }
 
-    /// Writes the built-in mounts into a storage that has no mounts.
-    pub(crate) async fn write_built_in(tx: &mut Tx, view: &View, registry: &Registry) -> Result<()> {
+    /// Writes the built-in mounts of a namespace into a storage that has no mounts.
+    pub(crate) async fn write_built_in(
+        tx: &mut Tx,
+        view: &View,
+        registry: &Registry,
+        namespace: &NamespaceId,
+    ) -> Result<()> {
         if ENTRIES.list_in(tx, view, "", &Page::first(1)).await?.is_empty() {
             for entry in built_in(registry) {
+                let entry = MountEntry { namespace: namespace.clone(), ..entry };
                 ENTRIES.put_in(tx, view, &entry.uuid, &entry)?;
             }
         }
@@ -119,9 +140,11 @@ impl Mounts {
             options: entry.options(),
             ttl: entry.ttl(&self.settings),
         };
-        let view = self.storage.sub(&storage_prefix(&entry, &registered.traits));
+        let own = || self.storage.all.sub(&storage_prefix(&entry, &registered.traits));
+        let of_tokens = self.storage.cubbyhole.as_ref().filter(|_| registered.traits.per_token);
+        let view = of_tokens.cloned().unwrap_or_else(own);
         let view = view.wrapping(self.wrapping(&entry, &registered.traits));
-        Some(Mounted::new(entry, info, view, registered))
+        Some(Mounted::new(entry, info, view, registered, &self.storage.namespace))
     }
 
     /// Which values of a mount are wrapped.
@@ -136,7 +159,8 @@ impl Mounts {
     /// Whether the value at a storage path must be wrapped; `None` outside of the storage of mounts, and for a mount that
     /// cannot be read.
     pub(crate) fn wraps(&self, path: &str) -> Option<bool> {
-        let below = ENGINE_STORAGE.iter().find_map(|storage| path.strip_prefix(storage))?;
+        let within = path.strip_prefix(self.storage.all.prefix())?;
+        let below = ENGINE_STORAGE.iter().find_map(|storage| within.strip_prefix(storage))?;
         let (uuid, _) = below.split_once('/')?;
         let mounted = self.with_leaving(uuid)?;
         path.starts_with(mounted.view.prefix()).then(|| mounted.view.wraps(path))
@@ -144,7 +168,7 @@ impl Mounts {
 
     /// Writes an entry; the router follows the commit.
     pub(crate) fn save(&self, tx: &mut Tx, entry: &MountEntry) -> Result<()> {
-        ENTRIES.put_in(tx, &self.view, &entry.uuid, entry)
+        ENTRIES.put_in(tx, &self.storage.entries, &entry.uuid, entry)
     }
 
     /// Makes a transaction that writes to a mount conflict with an unmount and with a change of the engine of the
@@ -158,7 +182,7 @@ impl Mounts {
         if !tx.is_dirty() || mounted.traits.built_in.is_some() {
             return Ok(());
         }
-        let found = ENTRIES.get_in(tx, &self.view, &mounted.entry.uuid).await?;
+        let found = ENTRIES.get_in(tx, &self.storage.entries, &mounted.entry.uuid).await?;
         match found.filter(|found| !found.leaving && found.namespace == self.namespace) {
             Some(found) if found.has_engine_of(&mounted.entry) => Ok(()),
             Some(_) => Err(Error::new(Status::UNAVAILABLE, "the mount has changed, try again")),
@@ -168,7 +192,7 @@ impl Mounts {
 
     /// Deletes an entry.
     pub(crate) fn delete(&self, tx: &mut Tx, entry: &MountEntry) {
-        ENTRIES.delete_in(tx, &self.view, &entry.uuid);
+        ENTRIES.delete_in(tx, &self.storage.entries, &entry.uuid);
     }
 
     /// Entries of mounts whose unmount an earlier process began.

@@ -15,9 +15,7 @@ use super::{Refused, Response};
 use crate::audit::stored_devices::StoredDevices;
 use crate::audit::{Broker, Entry, RequestPart, ResponsePart, SerializedRequest};
 use crate::mount::Mounted;
-use crate::namespace::NamespaceId;
-use crate::token::Tokens;
-use crate::unsealed::Unsealed;
+use crate::unsealed::{Access, Unsealed};
 
 /// An authorized request that an audit device has written.
 pub(crate) struct Audited {
@@ -35,7 +33,7 @@ impl Audited {
 pub(super) struct RequestAuditor {
     audit: Arc<Broker>,
     stored_devices: Arc<StoredDevices>,
-    tokens: Arc<Tokens>,
+    access: Arc<Access>,
     clock: Arc<dyn Clock>,
 }
 
@@ -44,7 +42,7 @@ impl RequestAuditor {
         RequestAuditor {
             audit: unsealed.observability.audit.clone(),
             stored_devices: unsealed.observability.stored_devices.clone(),
-            tokens: unsealed.access.tokens.clone(),
+            access: unsealed.access.clone(),
             clock: unsealed.clock.clone(),
         }
     }
@@ -105,7 +103,7 @@ impl RequestAuditor {
         let caller = &handled.caller;
         if caller.last_use
             && let Some(key) = caller.token.as_ref().and_then(|t| t.key.as_ref())
-            && let Err(error) = Box::pin(self.tokens.revoke(key)).await
+            && let Err(error) = Box::pin(self.access.tokens.revoke(key)).await
         {
             tracing::error!(%error, "a token without remaining uses could not be deleted; it is no longer accepted");
         }
@@ -153,7 +151,7 @@ impl RequestAuditor {
     }
 
     fn entry<'a>(
-        &self,
+        &'a self,
         time: Timestamp,
         incoming: &'a Incoming,
         mounted: Option<&'a Mounted>,
@@ -166,8 +164,7 @@ impl RequestAuditor {
             time,
             request: RequestPart {
                 id: &incoming.id,
-                // A namespace that does not exist has no id.
-                namespace: NamespaceId::of_header(&incoming.namespace).unwrap_or_default(),
+                namespace: &self.access.namespace,
                 operation: incoming.operation.name(),
                 path: incoming.path.as_str(),
                 mount: mount.map(|m| &m.audit),

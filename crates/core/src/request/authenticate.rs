@@ -1,21 +1,22 @@
 //! Authentication: the token and all its ancestors are valid, and its use is counted.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use keepfast_crypto::secret::SecretString;
+use keepfast_framework::rows::NamespaceScope;
 use keepfast_framework::{Clock, Error, Incoming, Operation, QueryValue, Status, Timestamp};
 
 use super::route::{Call, Routed};
 use super::{Departure, Refused};
 use crate::audit::PolicyResults;
 use crate::cluster::place::{Placed, Site};
-use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::mount::Mounts;
+use crate::token::Token;
 use crate::token::store::{USES_SPENT, Use};
-use crate::token::{Token, Tokens};
-use crate::unsealed::Unsealed;
-use crate::wrapping::{self, Wrapper};
+use crate::unsealed::{Access, Unsealed};
+use crate::wrapping;
 
 /// The caller of a request.
 #[derive(Default)]
@@ -26,6 +27,31 @@ pub(crate) struct RequestCaller {
     pub(crate) last_use: bool,
     /// The decision of the caller's policies.
     pub(crate) policy_results: PolicyResults,
+    /// The namespace of the token, if it is not that of the request but one above.
+    pub(crate) above: Option<Box<NamespaceAbove>>,
+}
+
+/// The namespace of a token above that of its request.
+pub(crate) struct NamespaceAbove {
+    /// Its policies and its identity.
+    pub(crate) access: Arc<Access>,
+    /// The path of the namespace of the request in it.
+    pub(crate) path: String,
+}
+
+impl RequestCaller {
+    /// The path of a request as the policies of the token see it: relative to the namespace of the token.
+    pub(crate) fn policy_path<'a>(&self, path: &'a str) -> Cow<'a, str> {
+        match &self.above {
+            None => Cow::Borrowed(path),
+            Some(above) => Cow::Owned(format!("{}{path}", above.path)),
+        }
+    }
+
+    /// The services of the namespace of the token, where `own` is that of the request.
+    pub(super) fn access<'a>(&'a self, own: &'a Arc<Access>) -> &'a Arc<Access> {
+        self.above.as_ref().map_or(own, |above| &above.access)
+    }
 }
 
 /// A routed request whose caller is known, or whose path needs no token.
@@ -50,9 +76,7 @@ impl Authenticated {
 pub(super) struct Authenticator {
     clock: Arc<dyn Clock>,
     mounts: Arc<Mounts>,
-    tokens: Arc<Tokens>,
-    identity: Arc<Identity>,
-    wrapper: Arc<Wrapper>,
+    access: Arc<Access>,
     metrics: Arc<Metrics>,
 }
 
@@ -61,9 +85,7 @@ impl Authenticator {
         Authenticator {
             clock: unsealed.clock.clone(),
             mounts: unsealed.engines.mounts.clone(),
-            tokens: unsealed.access.tokens.clone(),
-            identity: unsealed.access.identity.clone(),
-            wrapper: unsealed.access.wrapper.clone(),
+            access: unsealed.access.clone(),
             metrics: unsealed.observability.metrics.clone(),
         }
     }
@@ -91,15 +113,13 @@ impl Authenticator {
 
     /// The caller; `None` when the leader must run the request.
     async fn caller_of(&self, routed: &Routed, now: Timestamp, site: Site) -> Result<Option<RequestCaller>, Error> {
-        let Some(namespace) = &routed.namespace else {
-            return Err(Error::new(Status::NOT_FOUND, "namespace not found"));
-        };
         if matches!(routed.incoming.operation, Operation::Update | Operation::Patch)
             && routed.incoming.path.as_str().ends_with('/')
         {
             return Err(Error::invalid("cannot write to a path ending in '/'"));
         }
         let incoming = &routed.incoming;
+        self.check_namespace_scope(routed)?;
         let withheld = Error::new(Status::TOO_LARGE, "http: request body too large without a valid token");
         if incoming.body_withheld && routed.is_unauthenticated() {
             return Err(withheld);
@@ -115,10 +135,10 @@ impl Authenticator {
             None => Err("the request has no token"),
             Some(token) => {
                 let remote = incoming.remote.map(|a| a.ip());
-                let found = self.tokens.find(token.expose(), namespace, remote, now).await?;
+                let found = self.access.tokens.find(token.expose(), &self.access.namespace, remote, now).await?;
                 self.metrics.tokens.lookup.record(self.clock.now().since(now));
                 match found {
-                    Ok(token) if !self.identity.allows_tokens_of(&token.record.entity_id).await? => {
+                    Ok(token) if !self.is_of_enabled_entity(&token).await? => {
                         Err("the entity of the token is disabled or deleted")
                     }
                     Ok(token) if self.origin_exists(&token) => Ok(token),
@@ -128,7 +148,7 @@ impl Authenticator {
             }
         };
         if routed.is_unauthenticated() {
-            let caller = RequestCaller { token: found.ok(), ..RequestCaller::default() };
+            let caller = self.caller(found.ok());
             return Ok((!forwards(site, routed, None)).then_some(caller));
         }
         let token = found.map_err(|reason| Error::denied().because(reason))?;
@@ -139,17 +159,27 @@ impl Authenticator {
         if forwards(site, routed, Some(&token)) {
             return Ok(None);
         }
-        let mut caller = RequestCaller { token: Some(token.clone()), ..RequestCaller::default() };
+        let mut caller = self.caller(Some(token.clone()));
         if token.record.num_uses > 0
             && let Some(key) = &token.key
         {
-            match Box::pin(self.tokens.count_use(key)).await? {
+            match Box::pin(self.access.tokens.count_use(key)).await? {
                 Use::Granted => {}
                 Use::Last => caller.last_use = true,
                 Use::Refused => return Err(Error::denied().because(USES_SPENT)),
             }
         }
         Ok(Some(caller))
+    }
+
+    /// Refuses a row that a namespace besides root does not have, whoever the caller is.
+    fn check_namespace_scope(&self, routed: &Routed) -> Result<(), Error> {
+        let row = routed.destination.row().filter(|_| !self.access.namespace.id.is_root());
+        let scope = row.map_or(NamespaceScope::Everywhere, |row| row.namespace_scope);
+        match scope.refusal().filter(|_| scope.precedes_authentication()) {
+            Some(text) => Err(Error::invalid(text)),
+            None => Ok(()),
+        }
     }
 
     /// Validates the wrapping token of `sys/wrapping/*` before anything else, so that the error reports a used token: it
@@ -173,8 +203,11 @@ impl Authenticator {
             (None, None, Some(own)) => own.clone(),
             (None, None, None) => return refused("token is empty"),
         };
-        let found = self.wrapper.wrapping_token(token.expose()).await?;
-        found.map(drop).ok_or_else(wrapping::invalid)
+        let found = self.access.wrapper.wrapping_token(token.expose()).await?.ok_or_else(wrapping::invalid)?;
+        match self.access.reaches(&found.record.namespace).await? {
+            true => Ok(()),
+            false => Err(wrapping::invalid()),
+        }
     }
 
     /// Whether the auth method that issued a token is still mounted. An unmount revokes its tokens at once, batch tokens
@@ -182,7 +215,32 @@ impl Authenticator {
     fn origin_exists(&self, token: &Token) -> bool {
         let origin = &token.record.origin;
         let (Some(mount), Some(accessor)) = (&origin.mount, &origin.accessor) else { return true };
-        self.mounts.router().at(mount).is_some_and(|m| m.entry.accessor == *accessor)
+        let (mut mounts, mut at) = (&self.mounts, &self.access);
+        while at.namespace.id != token.record.namespace {
+            let Some(parent) = &at.parent else { return false };
+            (mounts, at) = (&parent.mounts, &parent.access);
+        }
+        mounts.router().at(mount).is_some_and(|m| m.entry.accessor == *accessor)
+    }
+
+    /// Whether the entity of a token, in the namespace of the token, may use it.
+    async fn is_of_enabled_entity(&self, token: &Token) -> Result<bool, Error> {
+        let record = &token.record;
+        if record.namespace == self.access.namespace.id {
+            return self.access.identity.allows_tokens_of(&record.entity_id).await;
+        }
+        match self.access.of_namespace(&record.namespace) {
+            Some((access, _)) => access.identity.allows_tokens_of(&record.entity_id).await,
+            None => Ok(false),
+        }
+    }
+
+    /// The caller with this token.
+    fn caller(&self, token: Option<Arc<Token>>) -> RequestCaller {
+        let foreign = token.as_ref().filter(|token| token.record.namespace != self.access.namespace.id);
+        let above = foreign.and_then(|token| self.access.of_namespace(&token.record.namespace));
+        let above = above.map(|(access, path)| Box::new(NamespaceAbove { access, path: path.to_owned() }));
+        RequestCaller { token, above, ..RequestCaller::default() }
     }
 }
 

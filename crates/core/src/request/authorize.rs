@@ -3,21 +3,20 @@
 use std::sync::Arc;
 
 use keepfast_framework::cx::Caller;
-use keepfast_framework::routes::Access;
-use keepfast_framework::rows::OperationInfo;
+use keepfast_framework::routes::Access as RowAccess;
+use keepfast_framework::rows::{NamespaceScope, OperationInfo};
 use keepfast_framework::{Error, Incoming, Operation, Result, Status, Timestamp};
 
 use super::Refused;
 use super::authenticate::{Authenticated, RequestCaller};
 use super::route::{Call, Routed, Target};
 use crate::audit::Broker;
-use crate::identity::Identity;
 use crate::mount::EngineHost;
 use crate::mount::permit::{ExistencePermit, RequestPermit};
 use crate::policy::nested::repeats_a_field;
-use crate::policy::store::{CompiledAcl, Policies};
+use crate::policy::store::CompiledAcl;
 use crate::policy::{AclRequest, Decision};
-use crate::unsealed::Unsealed;
+use crate::unsealed::{Access, Unsealed};
 
 /// An authorized request.
 pub(crate) struct Authorized {
@@ -57,8 +56,7 @@ impl Authorized {
 /// Authorizes requests.
 pub(super) struct Authorizer {
     host: Arc<EngineHost>,
-    policies: Arc<Policies>,
-    identity: Arc<Identity>,
+    access: Arc<Access>,
     audit: Arc<Broker>,
 }
 
@@ -66,8 +64,7 @@ impl Authorizer {
     pub(super) fn new(unsealed: &Unsealed) -> Self {
         Authorizer {
             host: unsealed.engines.host.clone(),
-            policies: unsealed.access.policies.clone(),
-            identity: unsealed.access.identity.clone(),
+            access: unsealed.access.clone(),
             audit: unsealed.observability.audit.clone(),
         }
     }
@@ -83,6 +80,9 @@ impl Authorizer {
             Ok(allowed) => allowed,
             Err(error) => return Err(Box::new(Refused::new(routed, caller, error))),
         };
+        if let Some(error) = self.scope_refusal(&routed) {
+            return Err(Box::new(Refused::new(routed, caller, error)));
+        }
         match routed.into_target() {
             Ok(routed) => Ok(Authorized { routed, caller, compiled, decision, permit: RequestPermit::new() }),
             Err(no_target) => {
@@ -92,17 +92,30 @@ impl Authorizer {
         }
     }
 
+    /// The refusal of a row that the namespace does not have, for callers that may use its path.
+    fn scope_refusal(&self, routed: &Routed) -> Option<Error> {
+        let row = routed.destination.call().map(Call::row).filter(|_| !self.access.namespace.id.is_root())?;
+        match row.namespace_scope {
+            NamespaceScope::AbsentInNamespaces => Some(Error::unsupported_path()),
+            scope => scope.refusal().map(Error::invalid),
+        }
+    }
+
     async fn evaluate(
         &self,
         routed: &Routed,
         now: Timestamp,
         request_caller: &mut RequestCaller,
     ) -> Result<(Decision, Option<Arc<CompiledAcl>>)> {
-        let policy_results = &mut request_caller.policy_results;
         let compiled = match &request_caller.token {
             None => None,
-            Some(token) => Some(self.policies.acl_of(token, &self.identity).await?),
+            Some(token) => {
+                let access = request_caller.access(&self.access);
+                Some(access.policies.acl_of(token, &access.identity).await?)
+            }
         };
+        let path = &*request_caller.policy_path(routed.policy_path());
+        let policy_results = &mut request_caller.policy_results;
         if let Some(compiled) = &compiled {
             policy_results.identity_policies = compiled.identity_policies.clone();
         }
@@ -111,7 +124,6 @@ impl Authorizer {
             return Ok((Decision { allowed: true, ..Decision::default() }, compiled));
         }
         let compiled = compiled.ok_or_else(Error::denied)?;
-        let path = routed.policy_path();
         let declared = routed.destination.call().map(Call::operation);
         let parameters = || parameters_of(&routed.incoming, declared.and_then(OperationInfo::nested));
         let decide = |creates: bool| {
@@ -136,7 +148,7 @@ impl Authorizer {
             }
         }
         let is_help = routed.incoming.operation == Operation::Help;
-        let sudo_missing = !is_help && routed.access == Access::Sudo && !decision.sudo;
+        let sudo_missing = !is_help && routed.access == RowAccess::Sudo && !decision.sudo;
         policy_results.allowed = Some(decision.allowed && !sudo_missing);
         if !decision.allowed || sudo_missing {
             let reason = if decision.allowed { "the path needs sudo" } else { "no policy of the token allows it" };

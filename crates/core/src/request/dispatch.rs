@@ -27,11 +27,12 @@ use crate::metrics::routes::RouteOperation;
 use crate::metrics::standby;
 use crate::mount::permit::RequestPermit;
 use crate::mount::{EngineHost, Mounted, Mounts};
+use crate::namespace::changes;
 use crate::policy::store::CompiledAcl;
 use crate::settings::Settings;
-use crate::token::{Token, Tokens};
-use crate::unsealed::Unsealed;
-use crate::wrapping::{TokenUse, USE_UNWRAP, Wrapper};
+use crate::token::Token;
+use crate::unsealed::{Access, Unsealed};
+use crate::wrapping::{TokenUse, USE_UNWRAP};
 
 /// How often a request runs again after conflicts before it fails.
 const TRIES: usize = 64;
@@ -94,6 +95,8 @@ pub(crate) struct CoreCall {
     pub(crate) authorization: Authorization,
     /// The ACL of the caller.
     pub(crate) compiled: Option<Arc<CompiledAcl>>,
+    /// The path of the namespace of the request in that of the token; empty if they are the same.
+    pub(crate) within: String,
     /// Properties of the request and its listener besides the input.
     pub(crate) facts: RequestFacts,
     /// The body of a row that takes bytes.
@@ -117,8 +120,7 @@ pub(crate) struct RequestFacts {
 pub(super) struct Dispatcher {
     host: Arc<EngineHost>,
     mounts: Arc<Mounts>,
-    tokens: Arc<Tokens>,
-    wrapper: Arc<Wrapper>,
+    access: Arc<Access>,
     settings: Arc<Settings>,
     settler: Settler,
 }
@@ -128,8 +130,7 @@ impl Dispatcher {
         Dispatcher {
             host: unsealed.engines.host.clone(),
             mounts: unsealed.engines.mounts.clone(),
-            tokens: unsealed.access.tokens.clone(),
-            wrapper: unsealed.access.wrapper.clone(),
+            access: unsealed.access.clone(),
             settings: unsealed.settings.clone(),
             settler: Settler::new(unsealed),
         }
@@ -232,6 +233,9 @@ impl Dispatcher {
         let Settled { content, intent } = self.settler.settle(&mut tx, parts, mounted, outcome).await?;
         if !context.checkpointed && tx.is_dirty() {
             Box::pin(self.mounts.conflict_with_unmount(&mut tx, mounted)).await?;
+            if !self.access.namespace.id.is_root() {
+                Box::pin(changes::before_write(unsealed, &mut tx, mounted)).await?;
+            }
         }
         let wraps = parts.routed.incoming.wrap_ttl.is_some();
         let mut envelope = match content {
@@ -239,7 +243,7 @@ impl Dispatcher {
             content => {
                 let content = match content {
                     ResponseContent::Raw(raw) if wraps => {
-                        Box::pin(wrap_raw(&self.wrapper, &mut tx, parts, raw)).await?
+                        Box::pin(wrap_raw(&self.access.wrapper, &mut tx, parts, raw)).await?
                     }
                     content => content,
                 };
@@ -253,7 +257,7 @@ impl Dispatcher {
         }
         add_warnings(&mut envelope, context.warnings, call, input);
         if wraps {
-            Box::pin(wrap_envelope(&self.wrapper, &mut tx, parts, &mut envelope)).await?;
+            Box::pin(wrap_envelope(&self.access.wrapper, &mut tx, parts, &mut envelope)).await?;
         }
         let committed = match tx.commit().await {
             Err(error) if context.checkpointed && error.may_run_again() => {
@@ -274,7 +278,12 @@ impl Dispatcher {
         let operation = parts.routed.incoming.operation;
         let key = parts.caller.token.as_ref().and_then(|t| t.key.as_ref());
         if let Some(key) = key.filter(|_| matches!(operation, Operation::Update | Operation::Patch)) {
-            self.tokens.record(cx.store().0, key).await?.ok_or_else(Error::denied)?;
+            self.access.tokens.record(cx.store().0, key).await?.ok_or_else(Error::denied)?;
+            let token = parts.caller.token.as_ref().filter(|_| parts.caller.above.is_some());
+            if let Some(token) = token {
+                let namespace = &self.access.namespace.id;
+                self.access.tokens.note_elsewhere(cx.store().0, &token.store, namespace).await?;
+            }
         }
         Ok(())
     }
@@ -283,7 +292,9 @@ impl Dispatcher {
     async fn spend_wrapping_token(&self, tx: &mut Tx, parts: &AuthorizedParts) -> Result<()> {
         let caller = &parts.caller;
         match caller.token.as_ref().and_then(|token| token.key.as_ref().map(|key| (token, key))) {
-            Some((token, key)) if caller.last_use => self.wrapper.take(tx, key, token, TokenUse::Authentication).await,
+            Some((token, key)) if caller.last_use => {
+                self.access.wrapper.take(tx, key, token, TokenUse::Authentication).await
+            }
             _ => Err(Error::denied()),
         }
     }
@@ -309,6 +320,7 @@ impl Dispatcher {
                 id: incoming.token.clone(),
                 authorization: incoming.authorization.clone(),
                 compiled: parts.compiled.clone(),
+                within: parts.caller.above.as_ref().map(|above| above.path.clone()).unwrap_or_default(),
                 facts: RequestFacts {
                     wraps: incoming.wrap_ttl.is_some(),
                     last_use: parts.caller.last_use,
@@ -325,9 +337,9 @@ impl Dispatcher {
     fn filter_keys(&self, parts: &AuthorizedParts, outcome: &mut Outcome) -> Result<()> {
         let (Some(compiled), Some(data)) = (&parts.compiled, outcome.data_mut()) else { return Ok(()) };
         let mut value: serde_json::Map<String, serde_json::Value> = serde_json::from_str(data.get())?;
-        let path = parts.routed.policy_path();
+        let path = parts.caller.policy_path(parts.routed.policy_path());
         let now = self.host.clock.now();
-        let lists_name = |name: &str| compiled.acl.lists_name(&parts.decision, path, name, now);
+        let lists_name = |name: &str| compiled.acl.lists_name(&parts.decision, &path, name, now);
         if let Some(serde_json::Value::Array(keys)) = value.get_mut("keys") {
             keys.retain(|k| k.as_str().is_some_and(lists_name));
         }

@@ -2,20 +2,22 @@
 
 use std::sync::Arc;
 
-use keepfast_framework::{Error, Incoming, Timestamp};
+use keepfast_framework::rows::RunsIn;
+use keepfast_framework::{Error, Incoming, Operation, Timestamp};
 
 use super::audit::RequestAuditor;
 use super::authenticate::{Authenticator, RequestCaller};
 use super::authorize::{Authorized, Authorizer};
 use super::dispatch::{Dispatcher, Handled};
 use super::in_flight::InFlightGuard;
-use super::route::{Routed, is_unauthenticated, route};
+use super::route::{Routed, is_unauthenticated, route, runs_in, takes_authorization};
 use super::{Departure, Refused, Response};
 use crate::cluster::place::Site;
+use crate::namespace::Namespace;
 use crate::token::finds_live_token;
 use crate::unsealed::Unsealed;
 
-/// Handles the requests of an unsealed server.
+/// Handles the requests of a namespace of an unsealed server.
 pub(crate) struct Pipeline {
     unsealed: Arc<Unsealed>,
     authenticator: Authenticator,
@@ -41,6 +43,11 @@ impl Pipeline {
         &self.unsealed
     }
 
+    /// The namespace whose requests it handles.
+    pub(crate) fn namespace(&self) -> &Arc<Namespace> {
+        &self.unsealed.access.namespace
+    }
+
     /// Runs all stages of one request. At a standby a request that the leader must run is returned before it has any
     /// effect.
     pub(crate) async fn handle(&self, incoming: Box<Incoming>, site: Site) -> Result<Response, Box<Incoming>> {
@@ -57,9 +64,19 @@ impl Pipeline {
         response
     }
 
-    /// Whether a request for the leader has the proof of a caller: a token that is valid here, for a path that needs one.
-    pub(crate) async fn has_proven_caller(&self, incoming: &Incoming) -> bool {
-        !is_unauthenticated(&self.unsealed.engines.mounts, incoming) && self.has_live_token(incoming).await
+    /// Whether the path of a request, whose path within this namespace begins at `start`, needs a token.
+    pub(crate) fn needs_token(&self, incoming: &Incoming, start: usize) -> bool {
+        !is_unauthenticated(&self.unsealed.engines.mounts, incoming.operation, &incoming.path.as_str()[start..])
+    }
+
+    /// The namespace in which the row of a path within this one runs.
+    pub(crate) fn runs_in(&self, operation: Operation, path: &str) -> RunsIn {
+        runs_in(&self.unsealed.engines.mounts, operation, path)
+    }
+
+    /// Whether the row of a request, whose path within this namespace begins at `start`, reads its `Authorization` header.
+    pub(crate) fn takes_authorization(&self, incoming: &Incoming, start: usize) -> bool {
+        takes_authorization(&self.unsealed.engines.mounts, incoming.operation, &incoming.path.as_str()[start..])
     }
 
     /// Whether the token of a request is valid here, and may be used from its address. Counts no use of it.

@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use keepfast_framework::cx::Request;
 use keepfast_framework::routes::{Access, Match};
-use keepfast_framework::rows::{OperationInfo, RowInfo};
+use keepfast_framework::rows::{OperationInfo, RowInfo, RunsIn};
 use keepfast_framework::{Error, Incoming, Operation, Status};
 
 use crate::mount::{Mounted, Mounts};
-use crate::namespace::NamespaceId;
 
 /// Replaces a segment of a path that the caller may not see.
 pub(crate) const MASK: &str = "***";
@@ -20,8 +19,6 @@ pub(crate) const MASK: &str = "***";
 pub(crate) struct Routed<D = Destination> {
     /// The request.
     pub(crate) incoming: Box<Incoming>,
-    /// The namespace in the request; `None` for one that does not exist.
-    pub(crate) namespace: Option<NamespaceId>,
     /// The destination of the path.
     pub(crate) destination: D,
     /// The callers that may use the path.
@@ -163,23 +160,23 @@ impl Routed {
     /// An open path without a row is refused only when it runs: its first audit entry has no error, as on OpenBao.
     pub(super) fn into_target(self) -> Result<Routed<Target>, Box<(Routed, Error)>> {
         let is_unauthenticated = self.is_unauthenticated();
-        let Routed { incoming, namespace, destination, access, policy_path, within } = self;
+        let Routed { incoming, destination, access, policy_path, within } = self;
         let error = match destination {
             Destination::Mount(target) if is_unauthenticated || !matches!(target, Target::UnsupportedPath(_)) => {
-                return Ok(Routed { incoming, namespace, destination: target, access, policy_path, within });
+                return Ok(Routed { incoming, destination: target, access, policy_path, within });
             }
             Destination::Mount(_) => Error::unsupported_path(),
             Destination::Nowhere => no_handler(&incoming),
         };
-        Err(Box::new((Routed { incoming, namespace, destination, access, policy_path, within }, error)))
+        Err(Box::new((Routed { incoming, destination, access, policy_path, within }, error)))
     }
 }
 
 impl Routed<Target> {
     /// The request as it was before it was authorized.
     pub(super) fn into_routed(self) -> Routed {
-        let Routed { incoming, namespace, destination, access, policy_path, within } = self;
-        Routed { incoming, namespace, destination: Destination::Mount(destination), access, policy_path, within }
+        let Routed { incoming, destination, access, policy_path, within } = self;
+        Routed { incoming, destination: Destination::Mount(destination), access, policy_path, within }
     }
 }
 
@@ -202,12 +199,11 @@ struct Found {
 
 /// Finds the mount and the row of a request.
 pub(super) fn route(mounts: &Mounts, mut incoming: Box<Incoming>) -> Routed {
-    let namespace = NamespaceId::of_header(&incoming.namespace);
     let (operation, path) = (incoming.operation, incoming.path.as_str());
     let Some(Found { mounted, within, row, without_slash }) = find(mounts, operation, path) else {
         let (policy_path, within) = (policy_path(operation, path, false), 0);
         let destination = Destination::Nowhere;
-        return Routed { incoming, namespace, destination, access: Access::Policy, policy_path, within };
+        return Routed { incoming, destination, access: Access::Policy, policy_path, within };
     };
     let policy_path = policy_path(operation, path, without_slash);
     let access = access(&mounted, operation, &path[within..], row.as_ref());
@@ -227,21 +223,28 @@ pub(super) fn route(mounts: &Mounts, mut incoming: Box<Incoming>) -> Routed {
             }
         }
     };
-    Routed { incoming, namespace, destination: Destination::Mount(target), access, policy_path, within }
+    Routed { incoming, destination: Destination::Mount(target), access, policy_path, within }
 }
 
 /// Whether the path of a request needs no token; see [`Routed::is_unauthenticated`].
-pub(super) fn is_unauthenticated(mounts: &Mounts, incoming: &Incoming) -> bool {
-    let (operation, path) = (incoming.operation, incoming.path.as_str());
+pub(super) fn is_unauthenticated(mounts: &Mounts, operation: Operation, path: &str) -> bool {
     let Some(Found { mounted, within, row, .. }) = find(mounts, operation, path) else { return false };
     access(&mounted, operation, &path[within..], row.as_ref()) == Access::Unauthenticated
 }
 
 /// Whether the row of a request reads its `Authorization` header.
-pub(crate) fn takes_authorization(mounts: &Mounts, incoming: &Incoming) -> bool {
-    let found = find(mounts, incoming.operation, incoming.path.as_str());
+pub(crate) fn takes_authorization(mounts: &Mounts, operation: Operation, path: &str) -> bool {
+    let found = find(mounts, operation, path);
     let row = found.and_then(|found| Some(found.mounted.table.rows().get(found.row?.row)?.takes_authorization));
     row.unwrap_or(false)
+}
+
+/// The namespace in which the row of a path runs. Only engines of core have rows of another one than the request.
+pub(super) fn runs_in(mounts: &Mounts, operation: Operation, path: &str) -> RunsIn {
+    let router = mounts.router();
+    let found = router.find(path).filter(|(mounted, _)| mounted.traits.in_core);
+    let row = found.and_then(|(mounted, within)| mounted.table.rows().get(mounted.table.find(operation, within)?.row));
+    row.map_or(RunsIn::Request, |row| row.runs_in)
 }
 
 /// The route of a path without a request, for explanations.

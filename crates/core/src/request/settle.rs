@@ -13,10 +13,9 @@ use keepfast_storage::Tx;
 
 use super::authorize::AuthorizedParts;
 use super::envelope::{Envelope, ResponseContent};
-use crate::identity::{Identity, LoginIdentity};
+use crate::identity::LoginIdentity;
 use crate::lease::Leases;
 use crate::lease::intent::LeaseIssuer;
-use crate::lockout::Lockout;
 use crate::metrics::Metrics;
 use crate::mount::{EngineHost, Mounted};
 use crate::policy::builtin;
@@ -24,8 +23,8 @@ use crate::settings::Settings;
 use crate::token::create::Spec;
 use crate::token::record::Origin;
 use crate::token::ttl::{self, RequestedTtls};
-use crate::token::{Authority, BoundCidrs, Tokens, create};
-use crate::unsealed::Unsealed;
+use crate::token::{Authority, BoundCidrs, create};
+use crate::unsealed::{Access, Unsealed};
 
 /// A settled outcome.
 pub(super) struct Settled {
@@ -39,9 +38,7 @@ pub(super) struct Settled {
 pub(super) struct Settler {
     host: Arc<EngineHost>,
     leases: Arc<Leases>,
-    tokens: Arc<Tokens>,
-    identity: Arc<Identity>,
-    lockout: Arc<Lockout>,
+    access: Arc<Access>,
     settings: Arc<Settings>,
     metrics: Arc<Metrics>,
 }
@@ -51,9 +48,7 @@ impl Settler {
         Settler {
             host: unsealed.engines.host.clone(),
             leases: unsealed.leases.store.clone(),
-            tokens: unsealed.access.tokens.clone(),
-            identity: unsealed.access.identity.clone(),
-            lockout: unsealed.access.lockout.clone(),
+            access: unsealed.access.clone(),
             settings: unsealed.settings.clone(),
             metrics: unsealed.observability.metrics.clone(),
         }
@@ -62,8 +57,9 @@ impl Settler {
     /// The issuer of the leases of this request.
     pub(super) fn lease_issuer(&self, parts: &AuthorizedParts, mounted: &Arc<Mounted>) -> LeaseIssuer {
         LeaseIssuer {
+            namespace: self.access.namespace.id.clone(),
             leases: self.leases.clone(),
-            tokens: self.tokens.clone(),
+            tokens: self.access.tokens.clone(),
             token: parts.caller.token.clone(),
             last_use: parts.caller.last_use,
             mount: mounted.info.clone(),
@@ -133,7 +129,7 @@ impl Settler {
         envelope.warnings.extend(warnings);
         envelope.logged_in = parts.routed.incoming.wrap_ttl.map(|_| created.record.display_name.clone());
         envelope.is_login = true;
-        let identity_policies = self.identity.policies_of_login(tx, &login_identity).await?;
+        let identity_policies = self.access.identity.policies_of_login(tx, &login_identity).await?;
         let auth = created.auth_block(identity_policies);
         envelope.auth = Some(Box::new(AuthBlock { entity_created: login_identity.created, no_default_policy, ..auth }));
         Ok(())
@@ -144,10 +140,10 @@ impl Settler {
         let LoginAttempt { alias, outcome } = attempt;
         let now = self.host.clock.now();
         let outcome = outcome.map(Box::new);
-        let login_result = self.lockout.check(&mounted.entry, alias, &self.settings, now, outcome);
+        let login_result = self.access.lockout.check(&mounted.entry, alias, &self.settings, now, outcome);
         if let Some(change) = login_result.changed {
             // In its own transaction: that of a failed login writes nothing.
-            self.lockout.store(&mounted.entry.accessor, change, now).await?;
+            self.access.lockout.store(&mounted.entry.accessor, change, now).await?;
         }
         login_result.outcome
     }
@@ -164,12 +160,12 @@ impl Settler {
         let policies = login_policies(&login)?;
         let mut login_identity = match &login.alias {
             None => LoginIdentity::default(),
-            Some(alias) => self.identity.entity_of(tx, &mounted.info, alias, now).await?,
+            Some(alias) => self.access.identity.entity_of(tx, &mounted.info, alias, now).await?,
         };
         if let (Some(groups), false) = (&login.terms.groups, login_identity.entity.is_empty()) {
             let (entity, accessor) = (&login_identity.entity, &mounted.entry.accessor);
             login_identity.regrouped =
-                Box::pin(self.identity.set_external_groups(tx, entity, accessor, groups)).await?;
+                Box::pin(self.access.identity.set_external_groups(tx, entity, accessor, groups)).await?;
         }
         let terms = &login.terms;
         let requested = RequestedTtls {
@@ -191,7 +187,7 @@ impl Settler {
         let spec = Spec {
             authority: Authority::Policies(policies),
             path: parts.routed.incoming.path.as_str().to_owned(),
-            display_name: display_name(&mounted.entry.path, &login.display_name),
+            display_name: display_name(&self.access.namespace.path, &mounted.entry.path, &login.display_name),
             meta: login.metadata,
             num_uses: terms.num_uses,
             ttl: Some(effective.ttl),
@@ -210,7 +206,7 @@ impl Settler {
             batch,
             ..Spec::default()
         };
-        let created = self.tokens.create(tx, spec, now).await?;
+        let created = self.access.tokens.create(tx, &self.access.namespace.id, spec, now).await?;
         created.record.count(&self.metrics, &mounted.entry.engine, &mounted.entry.path);
         Ok((created, effective.warnings, login_identity))
     }
@@ -240,8 +236,10 @@ fn is_batch(role: TokenKind, mount: TokenKind) -> bool {
     }
 }
 
-/// The display name of a token: the mount, then the name from the auth method.
-fn display_name(mount: &str, name: &str) -> String {
-    let mount = mount.strip_prefix(Kind::Auth.prefix()).unwrap_or(mount).trim_end_matches('/').replace('/', "-");
+/// The display name of a token: the mount, in a namespace other than root with the whole path, then the name from the
+/// auth method.
+fn display_name(namespace: &str, mount: &str, name: &str) -> String {
+    let own = mount.strip_prefix(Kind::Auth.prefix()).filter(|_| namespace.is_empty()).unwrap_or(mount);
+    let mount = format!("{namespace}{own}").trim_end_matches('/').replace('/', "-");
     if name.is_empty() { mount } else { format!("{mount}-{name}") }
 }

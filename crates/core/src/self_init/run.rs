@@ -17,6 +17,7 @@ use super::state::{FailedRequest, SelfInitState, load_responses};
 use super::value::Inputs;
 use crate::init::{self, Initialized};
 use crate::lifecycle::Lifecycle;
+use crate::namespace::NamespaceId;
 use crate::token::Authority;
 use crate::token::create::Spec;
 use crate::token::record::FIRST_TOKEN_PATH;
@@ -255,7 +256,7 @@ async fn new_root_token(unsealed: &Unsealed, state: &mut SelfInitState, stanzas:
         ..Spec::default()
     };
     let mut tx = unsealed.barrier.begin();
-    let made = unsealed.access.tokens.create(&mut tx, spec, unsealed.clock.now()).await?;
+    let made = unsealed.access.tokens.create(&mut tx, &NamespaceId::root(), spec, unsealed.clock.now()).await?;
     state.tokens = BTreeSet::from([made.record.accessor.clone()]);
     state.stanzas = stanzas;
     state.put(&unsealed.barrier, &mut tx)?;

@@ -157,7 +157,7 @@ impl Server {
     async fn has_root_token(&self) -> bool {
         let unsealed = self.node.lifecycle.unsealed().unwrap();
         let tokens = &unsealed.access.tokens;
-        for accessor in tokens.accessors().await.unwrap() {
+        for accessor in tokens.accessors(&crate::namespace::NamespaceId::root()).await.unwrap() {
             let found = tokens.at(&tokens.place_of(&accessor), unsealed.clock.now()).await.unwrap();
             if found.is_some_and(|token| token.record.authority.is_root()) {
                 return true;

@@ -22,9 +22,9 @@ const HASH: Help =
     Help { synopsis: "Returns the HMAC of a value as it appears in the entries of an audit device.", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("audit", DEVICES).read(list).sudo();
-    r.path("audit/{path...}", DEVICES).name_may_end_in_slash().update(create).delete(delete).sudo();
-    r.path("audit-hash/{path...}", HASH).final_slash().update(hash).here();
+    r.path("audit", DEVICES).read(list).sudo().root_only();
+    r.path("audit/{path...}", DEVICES).name_may_end_in_slash().update(create).delete(delete).sudo().root_only();
+    r.path("audit-hash/{path...}", HASH).final_slash().update(hash).here().root_only();
 }
 
 #[derive(Deserialize, JsonSchema)]

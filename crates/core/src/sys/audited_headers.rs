@@ -23,13 +23,14 @@ const TOKENS: &[&str] = &["x-vault-token", "authorization", "proxy-authorization
 const MOST: usize = 100;
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("config/auditing/request-headers", HEADERS_HELP).read(list).sudo();
+    r.path("config/auditing/request-headers", HEADERS_HELP).read(list).sudo().root_only();
     r.path("config/auditing/request-headers/{header}", HEADERS_HELP)
         .final_slash()
         .read(read)
         .update(write)
         .delete(delete)
-        .sudo();
+        .sudo()
+        .root_only();
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 
 use super::{System, call, unsealed};
 use crate::token::Token;
+use crate::unsealed::Unsealed;
 
 const HELP: Help = Help { synopsis: "Returns the capabilities of a token on paths.", description: "" };
 
@@ -52,9 +53,10 @@ async fn of_token(_: &System, cx: &mut Cx, req: CapabilitiesRequest) -> Result<F
     let Some(text) = req.token.filter(|t| !t.is_empty()) else {
         return Err(listed(Status::BAD_REQUEST, "no token found"));
     };
-    let access = &unsealed(cx)?.access;
-    let mut found = access.tokens.find_anywhere(&text, cx.now()).await?;
+    let unsealed = unsealed(cx)?;
+    let mut found = named(&unsealed, unsealed.access.tokens.find_anywhere(&text, cx.now()).await?).await?;
     if let Some(token) = &found
+        && let Some((access, _)) = unsealed.access.of_namespace(&token.record.namespace)
         && !access.identity.allows_tokens_of(&token.record.entity_id).await?
     {
         found = None;
@@ -70,10 +72,19 @@ async fn of_self(_: &System, cx: &mut Cx, req: CapabilitiesRequest) -> Result<Fl
 
 async fn of_accessor(_: &System, cx: &mut Cx, req: AccessorCapabilitiesRequest) -> Result<Flat<Map<String, Value>>> {
     let Some(accessor) = req.accessor.filter(|a| !a.is_empty()) else { return Err(Error::invalid("missing accessor")) };
-    let tokens = &unsealed(cx)?.access.tokens;
+    let unsealed = unsealed(cx)?;
+    let tokens = &unsealed.access.tokens;
     let found = tokens.at(&tokens.place_of(&accessor), cx.now()).await?.filter(|t| t.record.accessor == accessor.0);
-    let found = found.ok_or_else(|| listed(Status::BAD_REQUEST, "invalid accessor"))?;
+    let found = named(&unsealed, found).await?.ok_or_else(|| listed(Status::BAD_REQUEST, "invalid accessor"))?;
     answer(cx, found, &paths(req.paths, req.path)?).await
+}
+
+/// A token that may be named in the namespace of the call: of one that is the same, above or below.
+async fn named(unsealed: &Unsealed, token: Option<Arc<Token>>) -> Result<Option<Arc<Token>>> {
+    let Some(token) = token else { return Ok(None) };
+    let (access, namespace) = (&unsealed.access, &token.record.namespace);
+    let is_named = access.of_namespace(namespace).is_some() || access.reaches(namespace).await?;
+    Ok(is_named.then_some(token))
 }
 
 fn paths(paths: Option<PathTexts>, path: Option<PathTexts>) -> Result<Vec<String>> {
@@ -88,10 +99,18 @@ fn paths(paths: Option<PathTexts>, path: Option<PathTexts>) -> Result<Vec<String
 
 async fn answer(cx: &Cx, token: Arc<Token>, paths: &[String]) -> Result<Flat<Map<String, Value>>> {
     let unsealed = unsealed(cx)?;
-    let compiled = unsealed.access.policies.acl_of(&token, &unsealed.access.identity).await?;
     let mut out = Map::new();
+    // A token of a namespace below has no rights here.
+    let own = unsealed.access.of_namespace(&token.record.namespace);
     for path in paths {
-        let capabilities = compiled.acl.capabilities(path.strip_prefix('/').unwrap_or(path), cx.now());
+        let capabilities = match &own {
+            Some((access, within)) => {
+                let compiled = access.policies.acl_of(&token, &access.identity).await?;
+                let path = format!("{within}{}", path.strip_prefix('/').unwrap_or(path));
+                compiled.acl.capabilities(&path, cx.now())
+            }
+            None => vec!["deny"],
+        };
         out.insert(path.clone(), Value::from(capabilities));
     }
     if let [only] = paths {

@@ -15,7 +15,7 @@ use crate::settings::{Settings, TelemetrySettings};
 const HELP: Help = Help { synopsis: "Returns the configuration of the server without its secrets.", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("config/state/sanitized", HELP).read(sanitized);
+    r.path("config/state/sanitized", HELP).read(sanitized).root_only();
 }
 
 async fn sanitized(sys: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Value>> {

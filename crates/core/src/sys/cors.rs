@@ -15,7 +15,7 @@ const HELP: Help =
     Help { synopsis: "Configures the origins from which browsers may send requests (CORS).", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("config/cors", HELP).read(read).update(write).delete(delete).sudo();
+    r.path("config/cors", HELP).read(read).update(write).delete(delete).sudo().root_only();
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -31,13 +31,19 @@ async fn removed(_: &System, _: &mut Cx, _: Nothing) -> Result<()> {
 
 async fn tokens(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Value>> {
     let unsealed = unsealed(cx)?;
-    let total = records(&unsealed, &unsealed.barrier.view(TOKEN_STORAGE), TOKENS).await?;
+    let namespace = &unsealed.access.namespace.id;
+    let total = match unsealed.observability.directory.has_any() {
+        // The tokens of all namespaces are stored together.
+        true => unsealed.access.tokens.accessors(namespace).await?.len(),
+        false => records(&unsealed, &unsealed.barrier.view(TOKEN_STORAGE), TOKENS).await?,
+    };
     Ok(Data(json!({ "counters": { "service_tokens": { "total": total } } })))
 }
 
 async fn entities(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Value>> {
     let unsealed = unsealed(cx)?;
-    let total = records(&unsealed, &unsealed.barrier.view(IDENTITY_STORAGE), ENTITIES).await?;
+    let view = unsealed.barrier.view(format!("{}{IDENTITY_STORAGE}", unsealed.access.namespace.storage()));
+    let total = records(&unsealed, &view, ENTITIES).await?;
     Ok(Data(json!({ "counters": { "entities": { "total": total } } })))
 }
 

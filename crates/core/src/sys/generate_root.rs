@@ -39,8 +39,13 @@ const LENIENT_NO_PAD: GeneralPurpose =
     GeneralPurpose::new(&alphabet::STANDARD, NO_PAD.with_decode_allow_trailing_bits(true));
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("generate-root-token/attempt", ATTEMPT).read(status).update(begin).delete(cancel).forwarded();
-    r.path("generate-root-token/update", UPDATE).update(update).once();
+    r.path("generate-root-token/attempt", ATTEMPT)
+        .read(status)
+        .update(begin)
+        .delete(cancel)
+        .forwarded()
+        .sealable_namespaces_only();
+    r.path("generate-root-token/update", UPDATE).update(update).once().sealable_namespaces_only();
     r.path("decode-token", DECODE).update(decode).unauthenticated().here();
 }
 
@@ -244,5 +249,5 @@ async fn root_token(unsealed: &Unsealed, tx: &mut Tx, now: Timestamp) -> Result<
         ttl: None,
         ..Spec::default()
     };
-    Ok(unsealed.access.tokens.create(tx, spec, now).await?.id)
+    Ok(unsealed.access.tokens.create(tx, &unsealed.access.namespace.id, spec, now).await?.id)
 }

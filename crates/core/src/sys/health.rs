@@ -19,7 +19,7 @@ const HELP: Help = Help {
 };
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("health", HELP).unauthenticated().read_sealed(health);
+    r.path("health", HELP).unauthenticated().read_sealed(health).not_in_namespaces();
 }
 
 #[derive(Deserialize, JsonSchema)]

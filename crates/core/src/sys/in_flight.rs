@@ -20,7 +20,7 @@ const HELP: Help = Help {
 const PATH: &str = "sys/in-flight-req";
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("in-flight-req", HELP).read(in_flight).of_own_node();
+    r.path("in-flight-req", HELP).read(in_flight).of_own_node().not_in_namespaces();
 }
 
 async fn in_flight(_: &System, cx: &mut Cx, _: Nothing) -> Result<Raw> {

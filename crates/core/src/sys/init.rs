@@ -26,7 +26,7 @@ const HELP: Help = Help {
 };
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("init", HELP).unauthenticated().read_sealed(status).update_sealed(init);
+    r.path("init", HELP).unauthenticated().read_sealed(status).update_sealed(init).not_in_namespaces();
 }
 
 #[derive(Serialize, JsonSchema)]

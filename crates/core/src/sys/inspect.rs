@@ -18,7 +18,7 @@ const ROUTER: Help = Help {
 const REQUEST: Help = Help { synopsis: "Not supported: returns 404.", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("internal/inspect/router/{tag}", ROUTER).read(router).sudo();
+    r.path("internal/inspect/router/{tag}", ROUTER).read(router).sudo().root_only();
     r.path("internal/inspect/request", REQUEST).read(request).sudo();
 }
 

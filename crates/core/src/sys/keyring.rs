@@ -14,8 +14,8 @@ const STATUS: Help = Help {
 const ROTATE: Help = Help { synopsis: "Rotates the encryption key. Stored records stay readable.", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("key-status", STATUS).read(status);
-    r.paths(["rotate", "rotate/keyring"], ROTATE).update(rotate).sudo();
+    r.path("key-status", STATUS).read(status).sealable_namespaces_only();
+    r.paths(["rotate", "rotate/keyring"], ROTATE).update(rotate).sudo().sealable_namespaces_only();
 }
 
 #[derive(Serialize)]

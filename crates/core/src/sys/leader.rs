@@ -14,8 +14,8 @@ const STEP_DOWN: Help =
     Help { synopsis: "Makes the active node step down.", description: "A server without a cluster stays active." };
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("leader", LEADER).unauthenticated().read_sealed(leader);
-    r.path("step-down", STEP_DOWN).update(step_down_in_cluster).update_sealed(step_down).sudo();
+    r.path("leader", LEADER).unauthenticated().read_sealed(leader).node_wide();
+    r.path("step-down", STEP_DOWN).update(step_down_in_cluster).update_sealed(step_down).sudo().not_in_namespaces();
 }
 
 #[derive(Serialize, JsonSchema)]

@@ -72,7 +72,7 @@ async fn count(unsealed: &Unsealed) -> Result<BTreeMap<String, usize>> {
     while let Some(folder) = folders.pop() {
         let mut page = Page::first(PAGE);
         loop {
-            let names = unsealed.leases.store.below(&folder, &page).await?;
+            let names = unsealed.leases.store.below(&unsealed.access.namespace.id, &folder, &page).await?;
             let leases = names.iter().filter(|name| LeaseName::parse(name).is_some()).count();
             if leases > 0 {
                 *counts.entry(folder.clone()).or_default() += leases;
@@ -99,7 +99,7 @@ async fn sample(
     for path in paths.keys() {
         let mut page = Page::first(PAGE);
         loop {
-            let names = unsealed.leases.store.below(path, &page).await?;
+            let names = unsealed.leases.store.below(&unsealed.access.namespace.id, path, &page).await?;
             for named in names.iter().filter_map(|name| LeaseName::parse(name)) {
                 at += 1;
                 if at.is_multiple_of(stride) {

@@ -6,15 +6,18 @@ use std::time::Duration;
 use keepfast_framework::fields::{Flag, Seconds, Text, given};
 use keepfast_framework::reply::{RenewedLease, WithStatus};
 use keepfast_framework::routes::{Help, Nothing};
+use keepfast_framework::rows::RunsIn;
 use keepfast_framework::{Cx, Data, Error, Keys, Outcome, Page, Result, Routes, Status};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{System, lease_top, unsealed};
 use crate::lease::index::{self, LeaseName};
-use crate::lease::record::{LeaseId, LeaseRecord, State};
+use crate::lease::record::{LeaseId, State};
 use crate::lease::revoke::RevokeMode;
+use crate::token::TokenRecord;
 use crate::token::record::TokenExpiry;
+use crate::unsealed::Unsealed;
 
 const HELP: Help = Help { synopsis: "Looks up, lists, renews and revokes leases.", description: "" };
 const IRREVOCABLE_HELP: Help = Help {
@@ -35,12 +38,14 @@ const PAGE: usize = 500;
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("leases", IRREVOCABLE_HELP).read(irrevocable).sudo();
     r.path("leases/count", IRREVOCABLE_HELP).read(count);
-    r.path("leases/lookup", HELP).update(lookup).here();
+    r.path("leases/lookup", HELP).runs_in(RunsIn::Id("lease_id")).update(lookup).here();
     r.path("leases/lookup/{prefix...}/", HELP).list(list).sudo();
     r.paths(["leases/renew", "leases/renew/{url_lease_id...}", "renew", "renew/{url_lease_id...}"], HELP)
+        .runs_in(RunsIn::Id("lease_id"))
         .final_slash()
         .update(renew);
     r.paths(["leases/revoke", "leases/revoke/{url_lease_id...}", "revoke", "revoke/{url_lease_id...}"], HELP)
+        .runs_in(RunsIn::Id("lease_id"))
         .final_slash()
         .update(revoke);
     r.paths(["leases/revoke-prefix/{prefix...}", "revoke-prefix/{prefix...}"], HELP)
@@ -53,7 +58,7 @@ pub(super) fn routes(r: &mut Routes<System>) {
         .sudo();
     r.path("leases/tidy", HELP).update(tidy);
     r.path("leases/top", TOP).read(lease_top::top).sudo();
-    r.path("leases/quarantine", QUARANTINE).read(read_quarantine).update(set_quarantine).sudo();
+    r.path("leases/quarantine", QUARANTINE).read(read_quarantine).update(set_quarantine).sudo().root_only();
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -137,6 +142,8 @@ struct LeaseResponse {
     id: String,
     issue_time: String,
     last_renewal: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace_path: Option<String>,
     path: String,
     renewable: bool,
     ttl: u64,
@@ -168,6 +175,22 @@ fn id_of(req: LeaseRequest) -> Result<String> {
     }
 }
 
+/// Splits the id of a lease of the namespace of the call; `None` for an invalid one and one of another namespace.
+fn parse_own(unsealed: &Unsealed, id: &str) -> Option<(String, LeaseName)> {
+    let own = unsealed.access.namespace.id.own(id)?;
+    index::parse_lease_id(own).map(|(path, name)| (path.to_owned(), name))
+}
+
+/// The path of the namespace of the call; `None` for root.
+fn path_of(unsealed: &Unsealed) -> Option<String> {
+    Some(unsealed.access.namespace.path.to_string()).filter(|path| !path.is_empty())
+}
+
+/// Whether a token is of the namespace of the call, and was created at this path.
+fn is_own(unsealed: &Unsealed, record: &TokenRecord, path: &str) -> bool {
+    record.namespace == unsealed.access.namespace.id && record.path == path
+}
+
 async fn lookup(_: &System, cx: &mut Cx, req: LeaseRequest) -> Result<Data<LeaseResponse>> {
     let started = cx.now();
     let found = found(cx, req).await;
@@ -179,36 +202,34 @@ async fn found(cx: &mut Cx, req: LeaseRequest) -> Result<Data<LeaseResponse>> {
     let id = id_of(req)?;
     let invalid = || Error::invalid("invalid lease");
     let now = cx.now();
-    match index::parse_lease_id(&id).ok_or_else(invalid)? {
+    let unsealed = unsealed(cx)?;
+    match parse_own(&unsealed, &id).ok_or_else(invalid)? {
         (path, LeaseName::Token(key)) => {
-            let token = unsealed(cx)?
-                .access
-                .tokens
-                .at(&key, now)
-                .await?
-                .filter(|t| t.record.path == path)
-                .ok_or_else(invalid)?;
+            let found = unsealed.access.tokens.at(&key, now).await?;
+            let token = found.filter(|t| is_own(&unsealed, &t.record, &path)).ok_or_else(invalid)?;
             let record = &token.record;
             let TokenExpiry::At(end) = record.expiry else { return Err(invalid()) };
             Ok(Data(LeaseResponse {
                 expire_time: Some(end.rfc3339()),
-                path: path.to_owned(),
+                path,
                 issue_time: record.created.rfc3339(),
                 last_renewal: record.last_renewal.map(|t| t.rfc3339()),
                 renewable: record.renewable,
+                namespace_path: path_of(&unsealed),
                 ttl: record.ttl_at(now),
                 id,
             }))
         }
         (path, LeaseName::Lease(key)) => {
-            let found = unsealed(cx)?.leases.store.at(path, &key).await?;
+            let found = unsealed.leases.store.at(&unsealed.access.namespace.id, &path, &key).await?;
             let record = found.filter(|r| r.state != State::Pending).ok_or_else(invalid)?;
             Ok(Data(LeaseResponse {
                 expire_time: Some(record.end.rfc3339()),
-                path: path.to_owned(),
+                path,
                 issue_time: record.issued.rfc3339(),
                 last_renewal: record.last_renewal.map(|t| t.rfc3339()),
                 renewable: record.renewable && record.state == State::Live,
+                namespace_path: path_of(&unsealed),
                 ttl: record.end.since(now).as_secs(),
                 id,
             }))
@@ -217,22 +238,29 @@ async fn found(cx: &mut Cx, req: LeaseRequest) -> Result<Data<LeaseResponse>> {
 }
 
 async fn list(_: &System, cx: &mut Cx, req: PrefixPath) -> Result<Keys> {
-    Ok(Keys::of(unsealed(cx)?.leases.store.below(req.prefix.trim_matches('/'), &Page::all()).await?))
+    let unsealed = unsealed(cx)?;
+    let namespace = &unsealed.access.namespace.id;
+    let mut names = unsealed.leases.store.below(namespace, req.prefix.trim_matches('/'), &Page::all()).await?;
+    for name in names.iter_mut().filter(|name| !name.ends_with('/')) {
+        name.push_str(&namespace.suffix());
+    }
+    Ok(Keys::of(names))
 }
 
 async fn renew(_: &System, cx: &mut Cx, req: RenewRequest) -> Result<Outcome> {
     let id = id_of(LeaseRequest { lease_id: req.lease_id, url_lease_id: req.url_lease_id })?;
     let unsealed = unsealed(cx)?;
     let unknown = || Error::invalid("lease not found");
-    match index::parse_lease_id(&id).ok_or_else(unknown)? {
+    match parse_own(&unsealed, &id).ok_or_else(unknown)? {
         (path, LeaseName::Token(key)) => {
-            let known = unsealed.access.tokens.at(&key, cx.now()).await?.is_some_and(|t| t.record.path == path);
+            let found = unsealed.access.tokens.at(&key, cx.now()).await?;
+            let known = found.is_some_and(|t| is_own(&unsealed, &t.record, &path));
             // Tokens are renewed at `auth/token/renew`, which calls the auth method that issued them.
             Err(if known { Error::invalid("tokens cannot be renewed through this endpoint") } else { unknown() })
         }
         (path, LeaseName::Lease(key)) => {
             let increment = req.increment.map_or(Duration::ZERO, Seconds::duration);
-            let granted = unsealed.leases.renewer.renew_lease(&super::call(cx)?.permit, path, &key, increment).await?;
+            let granted = unsealed.leases.renewer.renew_lease(&super::call(cx)?.permit, &path, &key, increment).await?;
             granted.warnings.iter().for_each(|w| cx.warn(w.clone()));
             let renewed = RenewedLease { id: granted.id, ttl: granted.ttl.as_secs(), renewable: granted.renewable };
             Ok(Outcome::Renewed(Box::new(renewed)))
@@ -253,16 +281,16 @@ fn accepted(sync: Option<Flag>) -> Status {
 async fn revoke_one(_: &System, cx: &mut Cx, req: RevokeRequest) -> Result<()> {
     let id = id_of(LeaseRequest { lease_id: req.lease_id, url_lease_id: req.url_lease_id })?;
     let unsealed = unsealed(cx)?;
-    match index::parse_lease_id(&id) {
+    match parse_own(&unsealed, &id) {
         None => Ok(()),
         Some((path, LeaseName::Token(key))) => {
             let mut tx = unsealed.barrier.begin_read();
-            if unsealed.access.tokens.record(&mut tx, &key).await?.is_some_and(|r| r.path == path) {
+            if unsealed.access.tokens.record(&mut tx, &key).await?.is_some_and(|r| is_own(&unsealed, &r, &path)) {
                 unsealed.access.tokens.revoke(&key).await?;
             }
             Ok(())
         }
-        Some((path, LeaseName::Lease(key))) => unsealed.leases.revoker.revoke_lease(path, &key, mode(req.sync)).await,
+        Some((path, LeaseName::Lease(key))) => unsealed.leases.revoker.revoke_lease(&path, &key, mode(req.sync)).await,
     }
 }
 
@@ -271,12 +299,21 @@ fn mode(sync: Option<Flag>) -> RevokeMode {
 }
 
 async fn revoke_prefix(_: &System, cx: &mut Cx, req: RevokePrefixRequest) -> Result<WithStatus<()>> {
-    unsealed(cx)?.leases.revoker.revoke_prefix(req.prefix.trim_start_matches('/'), mode(req.sync)).await?;
+    let unsealed = unsealed(cx)?;
+    let prefix = own_prefix(&unsealed, &req.prefix);
+    unsealed.leases.revoker.revoke_prefix(prefix, mode(req.sync)).await?;
     Ok(WithStatus(accepted(req.sync), ()))
 }
 
 async fn revoke_force(_: &System, cx: &mut Cx, req: PrefixPath) -> Result<()> {
-    unsealed(cx)?.leases.revoker.revoke_prefix(req.prefix.trim_start_matches('/'), RevokeMode::Forced).await
+    let unsealed = unsealed(cx)?;
+    unsealed.leases.revoker.revoke_prefix(own_prefix(&unsealed, &req.prefix), RevokeMode::Forced).await
+}
+
+/// A prefix of lease ids, or a whole one, without the suffix of the namespace.
+fn own_prefix<'a>(unsealed: &Unsealed, prefix: &'a str) -> &'a str {
+    let prefix = prefix.trim_start_matches('/');
+    unsealed.access.namespace.id.own(prefix).unwrap_or(prefix)
 }
 
 async fn tidy(_: &System, cx: &mut Cx, _: Nothing) -> Result<WithStatus<()>> {
@@ -331,10 +368,11 @@ async fn irrevocable(_: &System, cx: &mut Cx, req: IrrevocableRequest) -> Result
     for (mount_id, id) in irrevocable_ids(cx, limit).await? {
         let found = unsealed.leases.store.record(&mut unsealed.barrier.begin_read(), &id).await;
         let (lease_id, error) = match found {
-            Ok(Some(LeaseRecord { state: State::Irrevocable { error }, path, .. })) => {
-                (format!("{path}/{}", id.as_str()), error)
-            }
-            Ok(_) => continue,
+            Ok(Some(record)) => match &record.state {
+                State::Irrevocable { error } => (record.full_id(&id), error.clone()),
+                _ => continue,
+            },
+            Ok(None) => continue,
             // The path is part of the record that cannot be read.
             Err(_) => (id.as_str().to_owned(), "the record of the lease cannot be read".to_owned()),
         };
@@ -349,7 +387,7 @@ async fn count(_: &System, cx: &mut Cx, req: CountRequest) -> Result<Option<Data
     }
     let mut counts = BTreeMap::new();
     let unsealed = unsealed(cx)?;
-    for mount in unsealed.leases.store.irrevocable_mounts().await? {
+    for mount in irrevocable_mounts(&unsealed).await? {
         let mut page = Page::first(PAGE);
         let mut counted = 0;
         loop {
@@ -366,11 +404,31 @@ async fn count(_: &System, cx: &mut Cx, req: CountRequest) -> Result<Option<Data
     Ok(Some(Data(CountResponse { lease_count: counts.values().sum(), counts })))
 }
 
+/// The mounts of the namespace of the call that have irrevocable leases; in root also those that are gone.
+async fn irrevocable_mounts(unsealed: &Unsealed) -> Result<Vec<String>> {
+    let (leases, namespace) = (&unsealed.leases.store, &unsealed.access.namespace.id);
+    let mut own = Vec::new();
+    for mount in leases.irrevocable_mounts().await? {
+        if unsealed.engines.mounts.with_leaving(&mount).is_some() {
+            own.push(mount);
+            continue;
+        }
+        let first = leases.of_mount(index::IRREVOCABLE, &mount, &Page::first(1)).await?;
+        let Some(id) = first.first().and_then(|name| LeaseId::parse(name)) else { continue };
+        let record = leases.record(&mut leases.begin_read(), &id).await;
+        // Nobody can know the namespace of a lease that cannot be read.
+        if record.map_or(namespace.is_root(), |record| record.is_some_and(|record| record.namespace == *namespace)) {
+            own.push(mount);
+        }
+    }
+    Ok(own)
+}
+
 /// At most `limit` irrevocable leases, with the accessors of their mounts, or the stored mount id if the mount is gone.
 async fn irrevocable_ids(cx: &Cx, limit: usize) -> Result<Vec<(String, LeaseId)>> {
     let unsealed = unsealed(cx)?;
     let mut out = Vec::new();
-    for mount in unsealed.leases.store.irrevocable_mounts().await? {
+    for mount in irrevocable_mounts(&unsealed).await? {
         let page = Page::first(limit - out.len());
         let names = unsealed.leases.store.of_mount(index::IRREVOCABLE, &mount, &page).await?;
         let accessor = unsealed.engines.mounts.with_leaving(&mount).map_or(mount, |m| m.entry.accessor.clone());

@@ -1,16 +1,18 @@
 //! `sys/locked-users`: the users that are locked out, and the `user_lockout_config` of a mount's tuning.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use keepfast_framework::fields::{Text, parse_duration, truth};
 use keepfast_framework::routes::Help;
-use keepfast_framework::{Cx, Data, Error, Result, Routes};
+use keepfast_framework::{Cx, Data, Error, Page, Result, Routes, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{System, unsealed};
 use crate::mount::LockoutConfig;
+use crate::unsealed::Unsealed;
 
 const LOCKED: Help =
     Help { synopsis: "Lists the users that are locked out after too many failed logins.", description: "" };
@@ -44,7 +46,7 @@ struct LockedUsersResponse {
 #[derive(Serialize)]
 struct NamespaceLocks {
     namespace_id: String,
-    namespace_path: &'static str,
+    namespace_path: String,
     counts: usize,
     mount_accessors: Vec<MountLocks>,
 }
@@ -58,10 +60,44 @@ struct MountLocks {
 
 async fn list(_: &System, cx: &mut Cx, req: MountAccessorRequest) -> Result<Data<LockedUsersResponse>> {
     let unsealed = unsealed(cx)?;
-    let mut locked = unsealed.access.lockout.locked(cx.now());
-    if let Some(only) = req.mount_accessor.filter(|a| !a.is_empty()) {
+    let only = req.mount_accessor.filter(|a| !a.is_empty());
+    let mut by_namespace = vec![locks_of(&unsealed, only.as_ref(), cx.now())];
+    if only.is_none() {
+        for below in below(&unsealed).await? {
+            by_namespace.push(locks_of(&below, None, cx.now()));
+        }
+    }
+    let total = by_namespace.iter().map(|locks| locks.counts).sum();
+    Ok(Data(LockedUsersResponse { by_namespace, total }))
+}
+
+/// The namespaces below this one.
+async fn below(unsealed: &Arc<Unsealed>) -> Result<Vec<Arc<Unsealed>>> {
+    let directory = &unsealed.observability.directory;
+    if !directory.has_any() {
+        return Ok(Vec::new());
+    }
+    let namespaces = unsealed.access.namespaces()?;
+    let (mut found, mut next) = (Vec::new(), vec![unsealed.clone()]);
+    while let Some(at) = next.pop() {
+        let id = &at.access.namespace.id;
+        for name in directory.children(&mut unsealed.barrier.begin_read(), id, &Page::all()).await? {
+            let Some(record) = directory.child(id, &name).await? else { continue };
+            if let Some(open) = namespaces.open_any(&record.id).await? {
+                next.push(open.server().clone());
+                found.push(open.server().clone());
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The locked users of one namespace, or of one of its mounts.
+fn locks_of(unsealed: &Unsealed, only: Option<&Text>, now: Timestamp) -> NamespaceLocks {
+    let mut locked = unsealed.access.lockout.locked(now);
+    if let Some(only) = only {
         let of_it = locked.remove(&only.0).unwrap_or_default();
-        locked = BTreeMap::from([(only.0, of_it)]);
+        locked = BTreeMap::from([(only.0.clone(), of_it)]);
     }
     let mount_accessors: Vec<MountLocks> = locked
         .into_iter()
@@ -72,8 +108,8 @@ async fn list(_: &System, cx: &mut Cx, req: MountAccessorRequest) -> Result<Data
         .collect();
     let total = mount_accessors.iter().map(|m| m.counts).sum();
     let namespace_id = unsealed.access.lockout.namespace.as_str().to_owned();
-    let root = NamespaceLocks { namespace_id, namespace_path: "", counts: total, mount_accessors };
-    Ok(Data(LockedUsersResponse { by_namespace: vec![root], total }))
+    let namespace_path = unsealed.access.namespace.path.to_string();
+    NamespaceLocks { namespace_id, namespace_path, counts: total, mount_accessors }
 }
 
 async fn unlock(_: &System, cx: &mut Cx, req: UserPath) -> Result<()> {

@@ -18,8 +18,8 @@ const HELP: Help = Help {
 };
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("loggers", HELP).found_by_lists().read(list).update(set_all).delete(reset_all).of_own_node();
-    r.path("loggers/{name}", HELP).final_slash().read(read).update(set).delete(reset).of_own_node();
+    r.path("loggers", HELP).found_by_lists().read(list).update(set_all).delete(reset_all).of_own_node().root_only();
+    r.path("loggers/{name}", HELP).final_slash().read(read).update(set).delete(reset).of_own_node().root_only();
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -43,7 +43,7 @@ struct Document {
 }
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("metrics", HELP).read(metrics).of_own_node();
+    r.path("metrics", HELP).read(metrics).of_own_node().not_in_namespaces();
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -24,6 +24,7 @@ mod loggers;
 pub(crate) mod metrics;
 mod mount_response;
 mod mounts;
+mod namespaces;
 mod openapi;
 mod password_policies;
 mod plugin_version;
@@ -76,6 +77,7 @@ impl Engine for System {
         mounts::routes(r);
         tune::routes(r);
         remount::routes(r);
+        namespaces::routes(r);
         policies::routes(r);
         explain::routes(r);
         password_policies::routes(r);

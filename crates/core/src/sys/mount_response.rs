@@ -89,7 +89,7 @@ impl MountResponse {
             running_plugin_version: BUILT_IN,
             running_sha256: "",
             seal_wrap: entry.seal_wrap,
-            engine: entry.engine.clone(),
+            engine: mounted.shown_type().into_owned(),
             uuid: entry.uuid.clone(),
         }
     }

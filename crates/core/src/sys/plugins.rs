@@ -28,8 +28,19 @@ const KINDS: [&str; 3] = ["auth", "database", "secret"];
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("plugins/catalog", CATALOG).found_by_lists().read(catalog);
     r.path("plugins/catalog/{type}/", CATALOG).list(list).sudo();
-    r.path("plugins/catalog/{type}/{name}", CATALOG).final_slash().read(read).update(refuse).delete(remove).sudo();
-    r.path("plugins/catalog/{name}", CATALOG).read(unknown_kind).update(refuse).delete(unknown_kind_removed).sudo();
+    r.path("plugins/catalog/{type}/{name}", CATALOG)
+        .final_slash()
+        .read(read)
+        .update(refuse)
+        .delete(remove)
+        .sudo()
+        .absent_in_namespaces();
+    r.path("plugins/catalog/{name}", CATALOG)
+        .read(unknown_kind)
+        .update(refuse)
+        .delete(unknown_kind_removed)
+        .sudo()
+        .absent_in_namespaces();
     r.path("plugins/reload/backend", RELOAD).update(reload);
 }
 

@@ -130,7 +130,7 @@ async fn names(unsealed: &Unsealed, req: &Paged) -> Result<Vec<String>> {
         }
     }
     names.retain(|n| n != builtin::RESPONSE_WRAPPING);
-    if top.is_empty() {
+    if top.is_empty() && unsealed.access.namespace.id.is_root() {
         names.push(builtin::ROOT.to_owned());
     }
     Ok(names)

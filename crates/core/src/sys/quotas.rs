@@ -24,9 +24,9 @@ const RATE: Help = Help {
 const MOST: usize = 1000;
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("quotas/config", CONFIG).read(read_config).update(write_config);
-    r.path("quotas/rate-limit/", RATE).list(list);
-    r.path("quotas/rate-limit/{name}", RATE).names_only().read(read).update(write).delete(delete);
+    r.path("quotas/config", CONFIG).read(read_config).update(write_config).root_only();
+    r.path("quotas/rate-limit/", RATE).list(list).root_only();
+    r.path("quotas/rate-limit/{name}", RATE).names_only().read(read).update(write).delete(delete).root_only();
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -20,11 +20,19 @@ const BACKUP: Help = Help {
 };
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.paths(["rekey/backup", "rotate/root/backup"], BACKUP).read(read_root).delete(delete_root).forwarded();
-    r.paths(["rekey/recovery-key-backup", "rotate/recovery/backup"], BACKUP)
+    // The older forms are rows of their own: a namespace with its own seal has only the newer ones.
+    r.path("rekey/backup", BACKUP).read(read_root).delete(delete_root).forwarded().not_in_namespaces();
+    r.path("rotate/root/backup", BACKUP).read(read_root).delete(delete_root).forwarded().sealable_namespaces_only();
+    r.path("rekey/recovery-key-backup", BACKUP)
         .read(read_recovery)
         .delete(delete_recovery)
-        .forwarded();
+        .forwarded()
+        .not_in_namespaces();
+    r.path("rotate/recovery/backup", BACKUP)
+        .read(read_recovery)
+        .delete(delete_recovery)
+        .forwarded()
+        .sealable_namespaces_only();
 }
 
 #[derive(Serialize)]

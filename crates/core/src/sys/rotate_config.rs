@@ -24,7 +24,7 @@ const LEAST_OPERATIONS: u64 = 1_000_000;
 const LEAST_INTERVAL: u64 = 24 * 60 * 60;
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.paths(["rotate/config", "rotate/keyring/config"], CONFIG).read(read).update(write);
+    r.paths(["rotate/config", "rotate/keyring/config"], CONFIG).read(read).update(write).sealable_namespaces_only();
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -43,10 +43,16 @@ const WORDS: Wording = Wording {
 };
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("rotate/root", ROOT).update(rotate).sudo().once();
-    r.path("rotate/root/init", INIT).read(status).update(begin).delete(cancel).forwarded();
-    r.path("rotate/root/update", UPDATE).update(update).once();
-    r.path("rotate/root/verify", VERIFY).read(proof).update(verify).delete(restart).once().forwarded();
+    r.path("rotate/root", ROOT).update(rotate).sudo().once().sealable_namespaces_only();
+    r.path("rotate/root/init", INIT).read(status).update(begin).delete(cancel).forwarded().sealable_namespaces_only();
+    r.path("rotate/root/update", UPDATE).update(update).once().sealable_namespaces_only();
+    r.path("rotate/root/verify", VERIFY)
+        .read(proof)
+        .update(verify)
+        .delete(restart)
+        .once()
+        .forwarded()
+        .sealable_namespaces_only();
     // The first recovery keys open the storage without another quorum.
     r.path("rotate/recovery/init", RECOVERY_INIT)
         .read(recovery_status)
@@ -54,14 +60,16 @@ pub(super) fn routes(r: &mut Routes<System>) {
         .delete(cancel_recovery)
         .sudo()
         .once()
-        .forwarded();
-    r.path("rotate/recovery/update", RECOVERY_UPDATE).update(update_recovery).once();
+        .forwarded()
+        .sealable_namespaces_only();
+    r.path("rotate/recovery/update", RECOVERY_UPDATE).update(update_recovery).once().sealable_namespaces_only();
     r.path("rotate/recovery/verify", RECOVERY_VERIFY)
         .read(recovery_proof)
         .update(verify_recovery)
         .delete(restart_recovery)
         .once()
-        .forwarded();
+        .forwarded()
+        .sealable_namespaces_only();
 }
 
 #[derive(Serialize)]

@@ -9,7 +9,7 @@ use super::System;
 const HELP: Help = Help { synopsis: "Seals the server.", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("seal", HELP).update(seal).update_sealed(seal_again).sudo().of_own_node();
+    r.path("seal", HELP).update(seal).update_sealed(seal_again).sudo().of_own_node().not_in_namespaces();
 }
 
 /// Seals the server in the background: the response must be sent before the keys are wiped.

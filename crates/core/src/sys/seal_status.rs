@@ -18,7 +18,7 @@ use crate::version_history;
 const HELP: Help = Help { synopsis: "Returns the seal status of the server.", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("seal-status", HELP).unauthenticated().read_sealed(read);
+    r.path("seal-status", HELP).unauthenticated().read_sealed(read).node_wide();
 }
 
 /// The state of the seal.

@@ -8,6 +8,7 @@
 use std::sync::{Arc, LazyLock};
 
 use keepfast_framework::routes::Compiled;
+use keepfast_framework::rows::NamespaceScope;
 use keepfast_framework::{Error, Incoming, Operation, Status};
 
 use super::System;
@@ -68,6 +69,12 @@ pub(crate) async fn answer(system: &System, incoming: &Incoming) -> Option<Respo
     let operation = incoming.operation;
     if operation == Operation::Help {
         return None;
+    }
+    let scope = TABLE.table().rows()[row].namespace_scope;
+    if let (NamespaceScope::NotInNamespaces, Some(text), false) =
+        (scope, scope.refusal(), incoming.namespace.is_empty())
+    {
+        return Some(Response::failed(&Error::invalid(text)));
     }
     let Some(answer) = TABLE.handle_sealed(system, row, operation, &incoming.input) else {
         return Some(Response::failed(&Error::new(Status::METHOD_NOT_ALLOWED, "")));

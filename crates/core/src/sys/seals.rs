@@ -35,12 +35,17 @@ const BREAK_GLASS: Help = Help {
 const STATUS: Help = Help { synopsis: "Returns the health of the seals.", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("seal-backend-status", STATUS).unauthenticated().read_sealed(status);
-    r.path("seals", LIST).read(list).sudo().here();
-    r.path("seals/order", ORDER).update(order).sudo().once();
-    r.path("seals/break-glass", BREAK_GLASS).update(enable_break_glass).delete(disable_break_glass).sudo().once();
-    r.path("seals/{name}", SEAL).update(add).delete(remove).sudo().once();
-    r.path("seals/{name}/check", CHECK).update(check).sudo().once();
+    r.path("seal-backend-status", STATUS).unauthenticated().read_sealed(status).node_wide();
+    r.path("seals", LIST).read(list).sudo().here().not_in_namespaces();
+    r.path("seals/order", ORDER).update(order).sudo().once().not_in_namespaces();
+    r.path("seals/break-glass", BREAK_GLASS)
+        .update(enable_break_glass)
+        .delete(disable_break_glass)
+        .sudo()
+        .once()
+        .not_in_namespaces();
+    r.path("seals/{name}", SEAL).update(add).delete(remove).sudo().once().not_in_namespaces();
+    r.path("seals/{name}/check", CHECK).update(check).sudo().once().not_in_namespaces();
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -14,7 +14,7 @@ const REWRAP: Help = Help {
 };
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("sealwrap/rewrap", REWRAP).read(read).update(start).once();
+    r.path("sealwrap/rewrap", REWRAP).read(read).update(start).once().root_only();
 }
 
 #[derive(Serialize)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use keepfast_framework::fields::Text;
 use keepfast_framework::routes::{Help, Nothing};
-use keepfast_framework::{Cx, Data, Error, Result, Routes};
+use keepfast_framework::{Cx, Data, Error, Page, Result, Routes};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -56,7 +56,7 @@ enum Visible {
 fn may_see(cx: &Cx, mounted: &Mounted) -> bool {
     let Ok(call) = call(cx) else { return false };
     let Some(compiled) = &call.compiled else { return false };
-    compiled.acl.reaches(&mounted.entry.path, cx.now())
+    compiled.acl.reaches(&format!("{}{}", call.within, mounted.entry.path), cx.now())
 }
 
 async fn mounts(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Mounts>> {
@@ -112,7 +112,19 @@ async fn mount(_: &System, cx: &mut Cx, req: MountPath) -> Result<Data<MountResp
     Ok(Data(MountResponse::new(mounted, Some(mounted.entry.shown_path().to_owned()))))
 }
 
+/// The namespaces directly below that of the request in which the caller has any capability.
 async fn namespaces(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Value>> {
-    call(cx)?.token.as_ref().ok_or_else(Error::denied)?;
-    Ok(Data(json!({})))
+    let (call, unsealed) = (call(cx)?, unsealed(cx)?);
+    if call.token.is_none() {
+        return Err(Error::denied());
+    }
+    let (directory, own) = (&unsealed.observability.directory, &unsealed.access.namespace);
+    let mut names = Vec::new();
+    for name in directory.children(&mut unsealed.barrier.begin_read(), &own.id, &Page::all()).await? {
+        let path = format!("{}{name}/", call.within);
+        if call.compiled.as_ref().is_some_and(|compiled| compiled.acl.reaches(&path, cx.now())) {
+            names.push(format!("{name}/"));
+        }
+    }
+    Ok(Data(if names.is_empty() { json!({}) } else { json!({ "keys": names }) }))
 }

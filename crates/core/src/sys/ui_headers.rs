@@ -19,8 +19,8 @@ const HELP: Help = Help {
 const HEADERS: Records<Vec<String>> = Records::at("config/ui/headers/");
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("config/ui/headers/", HELP).list(list).sudo();
-    r.path("config/ui/headers/{header}", HELP).read(read).update(write).delete(delete).sudo();
+    r.path("config/ui/headers/", HELP).list(list).sudo().root_only();
+    r.path("config/ui/headers/{header}", HELP).read(read).update(write).delete(delete).sudo().root_only();
 }
 
 #[derive(Deserialize, JsonSchema)]

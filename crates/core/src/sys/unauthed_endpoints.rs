@@ -45,32 +45,52 @@ const ROOT_WORDS: Wording = Wording {
 };
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("rekey/init", REKEY).read(status).update(begin).delete(cancel).unauthenticated().forwarded();
-    r.path("rekey/update", REKEY).update(update).unauthenticated().once();
-    r.path("rekey/verify", REKEY).read(proof).update(verify).delete(restart).unauthenticated().once().forwarded();
+    r.path("rekey/init", REKEY)
+        .read(status)
+        .update(begin)
+        .delete(cancel)
+        .unauthenticated()
+        .forwarded()
+        .not_in_namespaces();
+    r.path("rekey/update", REKEY).update(update).unauthenticated().once().not_in_namespaces();
+    r.path("rekey/verify", REKEY)
+        .read(proof)
+        .update(verify)
+        .delete(restart)
+        .unauthenticated()
+        .once()
+        .forwarded()
+        .not_in_namespaces();
     r.path("rekey-recovery-key/init", REKEY_RECOVERY)
         .read(recovery_status)
         .update(begin_recovery)
         .delete(cancel_recovery)
         .unauthenticated()
-        .forwarded();
-    r.path("rekey-recovery-key/update", REKEY_RECOVERY).update(update_recovery).unauthenticated().once();
+        .forwarded()
+        .not_in_namespaces();
+    r.path("rekey-recovery-key/update", REKEY_RECOVERY)
+        .update(update_recovery)
+        .unauthenticated()
+        .once()
+        .not_in_namespaces();
     r.path("rekey-recovery-key/verify", REKEY_RECOVERY)
         .read(recovery_proof)
         .update(verify_recovery)
         .delete(restart_recovery)
         .unauthenticated()
         .once()
-        .forwarded();
+        .forwarded()
+        .not_in_namespaces();
     // The folder of both paths has help only.
-    r.path("generate-root", GENERATE).hidden();
+    r.path("generate-root", GENERATE).hidden().not_in_namespaces();
     r.path("generate-root/attempt", GENERATE)
         .read(root_status)
         .update(begin_root)
         .delete(cancel_root)
         .unauthenticated()
-        .forwarded();
-    r.path("generate-root/update", GENERATE).update(update_root).unauthenticated().once();
+        .forwarded()
+        .not_in_namespaces();
+    r.path("generate-root/update", GENERATE).update(update_root).unauthenticated().once().not_in_namespaces();
 }
 
 #[derive(Serialize)]

@@ -34,7 +34,7 @@ const WRONG_RECOVERY_KEY: &str =
 const RECORDS_WITHIN: Duration = Duration::from_secs(10);
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("unseal", HELP).unauthenticated().update_sealed(unseal);
+    r.path("unseal", HELP).unauthenticated().update_sealed(unseal).not_in_namespaces();
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use keepfast_framework::fields::{RawObject, Text};
 use keepfast_framework::reply::{Outcome, Raw};
 use keepfast_framework::routes::Help;
+use keepfast_framework::rows::RunsIn;
 use keepfast_framework::{Cx, Data, Error, Result, Routes, Status};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,9 +19,15 @@ const HELP: Help = Help { synopsis: "Wraps, looks up, unwraps and rewraps respon
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("wrapping/wrap", HELP).update(wrap).stores_body();
-    r.path("wrapping/lookup", HELP).takes_wrapping_token().update(lookup).read(lookup).unauthenticated().here();
-    r.path("wrapping/unwrap", HELP).takes_wrapping_token().update(unwrap);
-    r.path("wrapping/rewrap", HELP).takes_wrapping_token().update(rewrap);
+    r.path("wrapping/lookup", HELP)
+        .runs_in(RunsIn::CallerWithout("token"))
+        .takes_wrapping_token()
+        .update(lookup)
+        .read(lookup)
+        .unauthenticated()
+        .here();
+    r.path("wrapping/unwrap", HELP).runs_in(RunsIn::CallerWithout("token")).takes_wrapping_token().update(unwrap);
+    r.path("wrapping/rewrap", HELP).runs_in(RunsIn::CallerWithout("token")).takes_wrapping_token().update(rewrap);
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -70,6 +77,11 @@ async fn token_of(cx: &Cx, req: &WrappingTokenRequest) -> Result<WrappingToken> 
         None => (unsealed.access.wrapper.wrapping_token(&text).await?, TokenUse::ThisTransaction),
     };
     let token = found.ok_or_else(invalid)?;
+    if own.token.as_ref().is_none_or(|own| own.key != token.key)
+        && !unsealed.access.reaches(&token.record.namespace).await?
+    {
+        return Err(invalid());
+    }
     let key = token.key.clone().ok_or_else(invalid)?;
     Ok(WrappingToken { key, token, by })
 }

@@ -3,10 +3,9 @@
 
 use std::net::IpAddr;
 
-use keepfast_framework::{Clock as _, Page, Query};
+use keepfast_framework::Page;
 use serde_json::{Value, json};
 
-use crate::audit::{Entry, PolicyResults, RequestPart, SerializedRequest};
 use crate::tests::fixture::{ROOT, TestServer};
 
 /// The only record below a folder, at any depth.
@@ -124,29 +123,11 @@ async fn audit_entries_name_the_namespace_of_the_request() {
     let last = || serde_json::from_str::<Value>(server.audit("audit").lines().last().unwrap()).unwrap();
     server.get("secret/data/a", ROOT).await.is(404);
     assert_eq!(last()["request"]["namespace"], json!({ "id": "root" }));
-    let (query, policy_results) = (
-        Query::default(),
-        PolicyResults { allowed: Some(true), granting: vec!["p".into()], ..PolicyResults::default() },
-    );
-    let request = RequestPart {
-        id: "1",
-        namespace: serde_json::from_value(json!("aB3dE6")).unwrap(),
-        operation: "read",
-        path: "secret/data/a",
-        mount: None,
-        token: None,
-        data: None,
-        query: &query,
-        headers: &[],
-        remote: None,
-        forwarded_from: None,
-        wrap_ttl: 0,
-        public: None,
-    };
-    let time = server.clock.now();
-    let entry = Entry { time, request, caller: None, policy_results: &policy_results, response: None, error: None };
-    server.unsealed().observability.audit.record(&entry, &SerializedRequest::default()).await.unwrap();
-    assert_eq!(last()["request"]["namespace"], json!({ "id": "aB3dE6" }));
-    let granting = json!([{ "name": "p", "namespace_id": "aB3dE6", "type": "acl" }]);
-    assert_eq!(last()["auth"]["policy_results"]["granting_policies"], granting);
+    let id = server.post("sys/namespaces/team", ROOT, json!({})).await.ok().data()["id"].clone();
+    server.get("team/sys/policies/acl", ROOT).await.ok();
+    let entry = last();
+    assert_eq!(entry["request"]["namespace"], json!({ "id": id, "path": "team/" }));
+    assert_eq!(entry["request"]["path"], "sys/policies/acl");
+    let granting = json!([{ "name": "root", "namespace_id": "root", "type": "acl" }]);
+    assert_eq!(entry["auth"]["policy_results"]["granting_policies"], granting);
 }

@@ -231,7 +231,8 @@ async fn only_token_and_userinfo_take_the_authorization_header() {
     let site = Site::new().await;
     let unsealed = site.server.unsealed();
     let takes = |method: &str, path: &str| {
-        takes_authorization(&unsealed.engines.mounts, &incoming(method, path, RequestOptions::default()))
+        let request = incoming(method, path, RequestOptions::default());
+        takes_authorization(&unsealed.engines.mounts, request.operation, request.path.as_str())
     };
     assert!(takes("POST", "identity/oidc/provider/default/token"));
     assert!(takes("GET", "identity/oidc/provider/default/userinfo"));

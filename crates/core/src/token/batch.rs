@@ -21,12 +21,21 @@ type Form = (u8, &'static [u8]);
 
 /// A batch token for any request.
 const ORDINARY: Form = (1, b"keepfast batch token");
+/// The same of a namespace other than root. A version that does not know namespaces would open it as a token of root.
+const NAMESPACED: Form = (3, b"keepfast batch token of a namespace");
+/// An access token of an OIDC provider of such a namespace.
+const NAMESPACED_ACCESS: Form = (4, b"keepfast access token of a namespace");
 /// An access token of an OIDC provider. A version that does not know it would open it as an ordinary token with the
 /// policies of its entity, also with another first byte.
 const ACCESS: Form = (2, b"keepfast access token");
 
-fn form(is_access: bool) -> Form {
-    if is_access { ACCESS } else { ORDINARY }
+fn form(is_access: bool, namespace: &NamespaceId) -> Form {
+    match (is_access, namespace.is_root()) {
+        (false, true) => ORDINARY,
+        (true, true) => ACCESS,
+        (false, false) => NAMESPACED,
+        (true, false) => NAMESPACED_ACCESS,
+    }
 }
 
 /// Encrypts records into batch tokens and decrypts them.
@@ -62,6 +71,8 @@ struct BatchContent<'a> {
     role: Cow<'a, str>,
     #[serde(rename = "u", default, skip_serializing_if = "Option::is_none")]
     parent: Option<TokenKey>,
+    #[serde(rename = "n", default, skip_serializing_if = "NamespaceId::is_root")]
+    namespace: NamespaceId,
     #[serde(rename = "i", default, skip_serializing_if = "Option::is_none")]
     userinfo: Option<Box<UserinfoGrant>>,
 }
@@ -103,9 +114,10 @@ impl BatchCipher {
             origin,
             role: Cow::Borrowed(&record.role),
             parent: record.parent.clone(),
+            namespace: record.namespace.clone(),
             userinfo: record.userinfo.clone(),
         })?;
-        let (version, context) = form(record.userinfo.is_some());
+        let (version, context) = form(record.userinfo.is_some(), &record.namespace);
         let sealed = self.key.seal_after(&[version], context, &json);
         Ok(SecretString::new(format!("{BATCH}{}", URL_SAFE_NO_PAD.encode(sealed))))
     }
@@ -114,10 +126,11 @@ impl BatchCipher {
     pub(crate) fn open(&self, token: &str) -> Option<TokenRecord> {
         let sealed = URL_SAFE_NO_PAD.decode(token.strip_prefix(BATCH)?).ok()?;
         let (version, sealed) = sealed.split_first()?;
-        let (_, context) = [ORDINARY, ACCESS].into_iter().find(|(known, _)| known == version)?;
+        let (_, context) =
+            [ORDINARY, ACCESS, NAMESPACED, NAMESPACED_ACCESS].into_iter().find(|(known, _)| known == version)?;
         let json = self.key.open(context, sealed).ok()?;
         let found: BatchContent<'_> = serde_json::from_slice(&json).ok()?;
-        if *version != form(found.userinfo.is_some()).0 {
+        if *version != form(found.userinfo.is_some(), &found.namespace).0 {
             return None;
         }
         let end = found.created.after(std::time::Duration::from_secs(found.ttl));
@@ -146,7 +159,7 @@ impl BatchCipher {
             bound_cidrs: found.bound_cidrs,
             role: found.role.into_owned(),
             origin: found.origin.unwrap_or_default(),
-            namespace: NamespaceId::root(),
+            namespace: found.namespace,
             batch: true,
             wrapping: false,
             userinfo: found.userinfo,

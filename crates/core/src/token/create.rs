@@ -151,11 +151,17 @@ impl TokenRecord {
 }
 
 impl Tokens {
-    /// Creates a token that exists once `tx` is committed. A batch token exists at once.
+    /// Creates a token of a namespace that exists once `tx` is committed. A batch token exists at once.
     ///
     /// Fails with 400 when a chosen id is taken or invalid, and for the policy of wrapping tokens on any other token;
     /// with 403 when the parent does not exist any more; with 500 for a token without expiry that is not root.
-    pub(crate) async fn create(&self, tx: &mut Tx, spec: Spec, now: Timestamp) -> Result<CreatedToken> {
+    pub(crate) async fn create(
+        &self,
+        tx: &mut Tx,
+        namespace: &NamespaceId,
+        spec: Spec,
+        now: Timestamp,
+    ) -> Result<CreatedToken> {
         if !spec.wrapping && spec.authority.has(RESPONSE_WRAPPING) {
             return Err(Error::invalid(format!("cannot assign policy {RESPONSE_WRAPPING:?}")));
         }
@@ -167,11 +173,15 @@ impl Tokens {
         };
         let chosen = spec.id.as_ref().map(|id| checked_id(id).cloned()).transpose()?;
         if spec.batch {
-            return self.seal_batch(spec, expiry, now);
+            return self.seal_batch(namespace, spec, expiry, now);
         }
-        let (is_chosen, id) = (chosen.is_some(), chosen.unwrap_or_else(|| self.ids.service(now)));
+        let is_chosen = chosen.is_some();
+        let id = match chosen {
+            Some(chosen) => SecretString::new(format!("{}{}", chosen.expose(), namespace.suffix())),
+            None => self.ids.service(now, namespace),
+        };
         let located = self.ids.locate(id.expose());
-        let record = record_of(spec, expiry, located.hash, located.accessor, now);
+        let record = record_of(namespace, spec, expiry, (located.hash, located.accessor), now);
         // The parent is read in this transaction: if it is revoked before the commit, the child is not created.
         if let Some(parent) = &record.parent
             && self.record(tx, parent).await?.is_none()
@@ -189,7 +199,7 @@ impl Tokens {
             tx.put(&self.view, &child_key(parent, &located.key), bytes::Bytes::new());
         }
         if let TokenExpiry::At(end) = record.expiry {
-            index::add_token(tx, &self.view, &record.path, &located.key, end);
+            index::add_token(tx, &self.view, &record, &located.key, end);
         }
         let took = self.now().since(started);
         self.metrics().tokens.create.record(took);
@@ -209,11 +219,18 @@ impl Tokens {
 
     /// Creates a batch token. It has no accessor and no stored record, and the name of its storage is a hash of its
     /// text.
-    fn seal_batch(&self, spec: Spec, expiry: TokenExpiry, now: Timestamp) -> Result<CreatedToken> {
-        let mut record = record_of(spec, expiry, [0; 32], String::new(), now);
+    fn seal_batch(
+        &self,
+        namespace: &NamespaceId,
+        spec: Spec,
+        expiry: TokenExpiry,
+        now: Timestamp,
+    ) -> Result<CreatedToken> {
+        let mut record = record_of(namespace, spec, expiry, ([0; 32], String::new()), now);
         record.renewable = false;
-        let id = self.batch.seal(&record)?;
-        record.hash = sha256(id.expose().as_bytes());
+        let sealed = self.batch.seal(&record)?;
+        record.hash = sha256(sealed.expose().as_bytes());
+        let id = SecretString::new(format!("{}{}", sealed.expose(), namespace.suffix()));
         Ok(CreatedToken {
             id,
             record,
@@ -258,7 +275,13 @@ fn checked_id(id: &SecretString) -> Result<&SecretString> {
     Ok(id)
 }
 
-fn record_of(spec: Spec, expiry: TokenExpiry, hash: [u8; 32], accessor: String, now: Timestamp) -> TokenRecord {
+fn record_of(
+    namespace: &NamespaceId,
+    spec: Spec,
+    expiry: TokenExpiry,
+    (hash, accessor): ([u8; 32], String),
+    now: Timestamp,
+) -> TokenRecord {
     TokenRecord {
         hash,
         accessor,
@@ -283,7 +306,7 @@ fn record_of(spec: Spec, expiry: TokenExpiry, hash: [u8; 32], accessor: String, 
         bound_cidrs: spec.bound_cidrs,
         role: spec.role,
         origin: spec.origin,
-        namespace: NamespaceId::root(),
+        namespace: namespace.clone(),
         batch: spec.batch,
         wrapping: spec.wrapping,
         userinfo: spec.userinfo,

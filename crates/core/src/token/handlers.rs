@@ -18,6 +18,10 @@ use super::renew;
 use super::roles;
 use super::{BoundCidrs, Token, TokenKey, issue};
 use crate::layout::{TOKEN_MOUNT, TOKEN_STORAGE};
+use crate::namespace::{NamespaceId, split_suffix};
+use crate::token::TokenRecord;
+use crate::unsealed::Unsealed;
+use keepfast_framework::rows::RunsIn;
 
 const HELP: Help = Help { synopsis: "Creates, looks up, renews and revokes tokens.", description: "" };
 const ROLES_HELP: Help = Help {
@@ -39,16 +43,16 @@ impl Engine for TokenAuth {
         r.path("create", HELP).update(create);
         r.path("create-orphan", HELP).update(create_orphan);
         r.path("create/{role_name}", HELP).names_only().update(create_under_role);
-        r.path("lookup", HELP).token_in_body().read(lookup).update(lookup).here();
-        r.path("lookup-self", HELP).read(lookup_self).update(lookup_self).here();
+        r.path("lookup", HELP).runs_in(RunsIn::Token("token")).token_in_body().read(lookup).update(lookup).here();
+        r.path("lookup-self", HELP).runs_in(RunsIn::Caller).read(lookup_self).update(lookup_self).here();
         r.path("lookup-accessor", HELP).update(lookup_accessor).here();
-        r.path("renew", HELP).token_in_body().update(renew_token);
-        r.path("renew-self", HELP).update(renew_self);
+        r.path("renew", HELP).runs_in(RunsIn::Token("token")).token_in_body().update(renew_token);
+        r.path("renew-self", HELP).runs_in(RunsIn::Caller).update(renew_self);
         r.path("renew-accessor", HELP).update(renew_accessor);
-        r.path("revoke", HELP).token_in_body().update(revoke);
-        r.path("revoke-self", HELP).update(revoke_self);
+        r.path("revoke", HELP).runs_in(RunsIn::Token("token")).token_in_body().update(revoke);
+        r.path("revoke-self", HELP).runs_in(RunsIn::Caller).update(revoke_self);
         r.path("revoke-accessor", HELP).update(revoke_accessor);
-        r.path("revoke-orphan", HELP).token_in_body().update(revoke_orphan);
+        r.path("revoke-orphan", HELP).runs_in(RunsIn::Token("token")).token_in_body().update(revoke_orphan);
         r.path("accessors/", HELP).list(accessors).sudo();
         r.path("tidy", HELP).update(tidy);
         r.path("roles/", ROLES_HELP).list(roles::list);
@@ -189,6 +193,8 @@ struct TokenResponse {
     #[serde(skip_serializing_if = "Option::is_none")]
     last_renewal_time: Option<i64>,
     meta: Option<BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace_path: Option<String>,
     num_uses: i64,
     orphan: bool,
     path: String,
@@ -206,7 +212,8 @@ struct TokenResponse {
 
 async fn response_of(cx: &Cx, token: &Token, id: &str) -> Result<Data<TokenResponse>> {
     let record = &token.record;
-    let effective = unsealed(cx)?.access.identity.effective(&record.entity_id).await?;
+    let own = of_token(cx, record).await?;
+    let effective = own.access.identity.effective(&record.entity_id).await?;
     let effective = effective.filter(|effective| record.userinfo.is_none() && !effective.policies.is_empty());
     let now = cx.now();
     // The first token of a cluster has no lease, and OpenBao returns none.
@@ -232,6 +239,7 @@ async fn response_of(cx: &Cx, token: &Token, id: &str) -> Result<Data<TokenRespo
         last_renewal: record.last_renewal.map(|t| t.rfc3339()),
         last_renewal_time: record.last_renewal.map(|t| t.unix()),
         meta: record.meta_response(),
+        namespace_path: (!record.namespace.is_root()).then(|| own.access.namespace.path.to_string()),
         num_uses: record.num_uses,
         orphan: record.is_orphan(),
         path: record.path.clone(),
@@ -247,7 +255,7 @@ async fn response_of(cx: &Cx, token: &Token, id: &str) -> Result<Data<TokenRespo
 async fn lookup(_: &TokenAuth, cx: &mut Cx, req: TokenRequest) -> Result<Data<TokenResponse>> {
     let Some(text) = req.token.named()? else { return lookup_own(cx).await };
     let unsealed = unsealed(cx)?;
-    let found = unsealed.access.tokens.find_anywhere(&text, cx.now()).await?;
+    let found = in_reach(&unsealed, unsealed.access.tokens.find_anywhere(&text, cx.now()).await?).await?;
     let found = found.ok_or_else(|| Error::new(Status::FORBIDDEN, "bad token"))?;
     response_of(cx, &found, &text).await
 }
@@ -269,9 +277,36 @@ async fn lookup_own(cx: &mut Cx) -> Result<Data<TokenResponse>> {
 /// The token with this accessor.
 async fn by_accessor(cx: &Cx, accessor: Option<Text>) -> Result<Option<(TokenKey, Arc<Token>)>> {
     let Some(accessor) = accessor.filter(|a| !a.is_empty()) else { return Err(listed("missing accessor")) };
-    let tokens = &unsealed(cx)?.access.tokens;
-    let key = tokens.place_of(&accessor);
-    Ok(tokens.at(&key, cx.now()).await?.filter(|t| t.record.accessor == accessor.0).map(|t| (key, t)))
+    let unsealed = unsealed(cx)?;
+    let key = unsealed.access.tokens.place_of(&accessor);
+    let found = unsealed.access.tokens.at(&key, cx.now()).await?.filter(|t| t.record.accessor == accessor.0);
+    let own = found.filter(|token| token.record.namespace == unsealed.access.namespace.id);
+    Ok(own.map(|token| (key, token)))
+}
+
+/// The services of the namespace of a token, which is that of the call, above it or below it.
+async fn of_token(cx: &Cx, record: &TokenRecord) -> Result<Arc<Unsealed>> {
+    let own = unsealed(cx)?;
+    if record.namespace == own.access.namespace.id {
+        return Ok(own);
+    }
+    let found = own.access.namespaces()?.open(&record.namespace).await?;
+    found.map(|found| found.server().clone()).ok_or_else(Error::denied)
+}
+
+/// A token that may be named in this namespace: one of it or below it.
+async fn in_reach(unsealed: &Unsealed, token: Option<Arc<Token>>) -> Result<Option<Arc<Token>>> {
+    match token {
+        Some(token) if unsealed.access.reaches(&token.record.namespace).await? => Ok(Some(token)),
+        _ => Ok(None),
+    }
+}
+
+/// The key of the token with this text, valid or not, if it may be named in this namespace.
+async fn key_in_reach(unsealed: &Unsealed, text: &str) -> Result<Option<TokenKey>> {
+    let namespace = split_suffix(text).1.and_then(NamespaceId::parse).unwrap_or_default();
+    let is_in_reach = unsealed.access.reaches(&namespace).await?;
+    Ok(is_in_reach.then(|| unsealed.access.tokens.place(text)))
 }
 
 /// An error in the format of Vault's lists of errors.
@@ -288,14 +323,16 @@ async fn lookup_accessor(_: &TokenAuth, cx: &mut Cx, req: AccessorRequest) -> Re
 async fn renew_token(_: &TokenAuth, cx: &mut Cx, req: Renew) -> Result<Outcome> {
     let Some(text) = req.token.named()? else { return Err(Error::invalid("missing token ID")) };
     let unsealed = unsealed(cx)?;
-    let found = unsealed.access.tokens.find_anywhere(&text, cx.now()).await?;
+    let found = in_reach(&unsealed, unsealed.access.tokens.find_anywhere(&text, cx.now()).await?).await?;
     let found = found.ok_or_else(|| Error::invalid("token not found"))?;
-    renew::renew(&unsealed, cx, &found, req.increment, Some(&text)).await
+    let own = of_token(cx, &found.record).await?;
+    Box::pin(renew::renew(&own, cx, &found, req.increment, Some(&text))).await
 }
 
 async fn renew_self(_: &TokenAuth, cx: &mut Cx, req: RenewSelf) -> Result<Outcome> {
     let (token, id) = own(cx)?;
-    renew::renew(&*unsealed(cx)?, cx, &token, req.increment, Some(&id)).await
+    let own = of_token(cx, &token.record).await?;
+    Box::pin(renew::renew(&own, cx, &token, req.increment, Some(&id))).await
 }
 
 async fn renew_accessor(_: &TokenAuth, cx: &mut Cx, req: RenewAccessor) -> Result<Outcome> {
@@ -304,16 +341,20 @@ async fn renew_accessor(_: &TokenAuth, cx: &mut Cx, req: RenewAccessor) -> Resul
     if !token.record.renewable {
         return Err(listed("invalid request"));
     }
-    renew::renew(&*unsealed(cx)?, cx, &token, req.increment, None).await
+    let own = of_token(cx, &token.record).await?;
+    Box::pin(renew::renew(&own, cx, &token, req.increment, None)).await
 }
 
 async fn revoke(_: &TokenAuth, cx: &mut Cx, req: TokenRequest) -> Result<()> {
     let Some(text) = req.token.named()? else { return Err(Error::invalid("missing token ID")) };
-    let tokens = &unsealed(cx)?.access.tokens;
+    let unsealed = unsealed(cx)?;
     if text.starts_with(super::id::BATCH) {
         return Err(Error::invalid("batch tokens cannot be revoked"));
     }
-    tokens.revoke(&tokens.place(&text)).await.map(drop)
+    match key_in_reach(&unsealed, &text).await? {
+        Some(key) => unsealed.access.tokens.revoke(&key).await.map(drop),
+        None => Ok(()),
+    }
 }
 
 async fn revoke_self(_: &TokenAuth, cx: &mut Cx, _: Nothing) -> Result<()> {
@@ -343,16 +384,18 @@ async fn revoke_orphan(_: &TokenAuth, cx: &mut Cx, req: TokenRequest) -> Result<
     if text.starts_with(super::id::BATCH) {
         return Err(Error::invalid("batch tokens cannot be revoked"));
     }
-    let tokens = &unsealed(cx)?.access.tokens;
-    if tokens.revoke_orphan(&tokens.place(&text)).await? {
-        Ok(())
-    } else {
-        Err(Error::invalid("token to revoke not found"))
-    }
+    let unsealed = unsealed(cx)?;
+    let key = key_in_reach(&unsealed, &text).await?;
+    let is_revoked = match &key {
+        Some(key) => unsealed.access.tokens.revoke_orphan(key).await?,
+        None => false,
+    };
+    if is_revoked { Ok(()) } else { Err(Error::invalid("token to revoke not found")) }
 }
 
 async fn accessors(_: &TokenAuth, cx: &mut Cx, _: Nothing) -> Result<Keys> {
-    Ok(Keys::of(unsealed(cx)?.access.tokens.accessors().await?))
+    let access = &unsealed(cx)?.access;
+    Ok(Keys::of(access.tokens.accessors(&access.namespace.id).await?))
 }
 
 async fn tidy(_: &TokenAuth, cx: &mut Cx, _: Nothing) -> Result<WithStatus<()>> {

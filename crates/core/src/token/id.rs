@@ -3,7 +3,8 @@
 //! A service token is `hvs.` and 92 characters of base64url: a version byte, a coarse time of issue, 64 random bytes.
 //! Its accessor is derived from it with a key, and its record is stored under the time and a keyed hash of the
 //! accessor. So token and accessor lead to the same record, a login needs no accessor index, and writes go to the end
-//! of the storage tree, because new keys begin with the current time. No stored data reveals the token.
+//! of the storage tree, because new keys begin with the current time. No stored data reveals the token. A token of a
+//! namespace other than root, and its accessor, end in `.` and the id of the namespace.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,6 +13,8 @@ use keepfast_crypto::random;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use crate::namespace::{NamespaceId, split_suffix};
 
 /// The prefix of service tokens.
 pub(crate) const SERVICE: &str = "hvs.";
@@ -72,13 +75,13 @@ impl Ids {
         Ids { identity: part(0), accessor: part(1), place: part(2), store: part(3) }
     }
 
-    /// A new service token.
-    pub(crate) fn service(&self, now: Timestamp) -> SecretString {
+    /// A new service token of a namespace.
+    pub(crate) fn service(&self, now: Timestamp, namespace: &NamespaceId) -> SecretString {
         let mut raw = zeroed();
         random::fill(&mut raw[5..]);
         raw[0] = VERSION;
         raw[1..5].copy_from_slice(&coarse(now).to_be_bytes());
-        let text = format!("{SERVICE}{}", URL_SAFE_NO_PAD.encode(raw));
+        let text = format!("{SERVICE}{}{}", URL_SAFE_NO_PAD.encode(raw), namespace.suffix());
         SecretString::new(text)
     }
 
@@ -92,6 +95,10 @@ impl Ids {
         let mut accessor = String::with_capacity(ACCESSOR_TIME + ACCESSOR_HASH);
         base62(u128::from(issue_time(token)), ACCESSOR_TIME, &mut accessor);
         base62(hash, ACCESSOR_HASH, &mut accessor);
+        if let (_, Some(namespace)) = split_suffix(token) {
+            accessor.push('.');
+            accessor.push_str(namespace);
+        }
         let key = self.place_of(&accessor);
         Located { key, accessor, hash: self.hash(token) }
     }
@@ -129,7 +136,7 @@ fn coarse(now: Timestamp) -> u32 {
 
 /// The coarse time in a generated token; zero for a chosen id.
 fn issue_time(token: &str) -> u32 {
-    let Some(text) = token.strip_prefix(SERVICE) else { return 0 };
+    let Some(text) = split_suffix(token).0.strip_prefix(SERVICE) else { return 0 };
     let mut raw = zeroed();
     match URL_SAFE_NO_PAD.decode_slice(text, &mut raw) {
         Ok(ID_BYTES) if raw[0] == VERSION => u32::from_be_bytes([raw[1], raw[2], raw[3], raw[4]]),
@@ -161,14 +168,26 @@ mod tests {
     #[test]
     fn token_and_accessor_lead_to_one_time_ordered_place() {
         let ids = Ids::new(&random::bytes::<128>());
-        let early = ids.service(Timestamp::from_unix(1_795_000_000));
-        let late = ids.service(Timestamp::from_unix(1_795_100_000));
+        let early = ids.service(Timestamp::from_unix(1_795_000_000), &NamespaceId::root());
+        let late = ids.service(Timestamp::from_unix(1_795_100_000), &NamespaceId::root());
         assert_eq!(early.expose().len(), SERVICE.len() + 92);
         let (a, b) = (ids.locate(early.expose()), ids.locate(late.expose()));
         assert!(a.key < b.key);
         assert_eq!(ids.place_of(&a.accessor), a.key);
         assert_eq!(a.accessor.len(), 24);
         assert_eq!(TokenKey::parse(a.key.as_str()), Some(a.key));
+    }
+
+    #[test]
+    fn token_and_accessor_of_a_namespace_end_in_its_id() {
+        let (ids, namespace) = (Ids::new(&random::bytes::<128>()), NamespaceId::parse("aB3dE6").unwrap());
+        let token = ids.service(Timestamp::from_unix(1_795_000_000), &namespace);
+        let located = ids.locate(token.expose());
+        assert!(token.expose().ends_with(".aB3dE6") && located.accessor.ends_with(".aB3dE6"));
+        assert_eq!(ids.place_of(&located.accessor), located.key);
+        let own = ids.locate(namespace.own(token.expose()).unwrap());
+        assert!(own.key != located.key && own.hash != located.hash, "it is no token without the id");
+        assert_eq!(located.key.as_str()[..8], own.key.as_str()[..8], "both begin with the time");
     }
 
     #[test]

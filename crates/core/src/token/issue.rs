@@ -83,14 +83,26 @@ pub(super) async fn issue(
     let spans = Spans::of(&req)?;
     refuse_contradictions(&req, &spans, batch, role.as_ref())?;
     let privileged = has_sudo(&parent, unsealed, cx).await?;
+    let is_from_above = parent.record.namespace != unsealed.access.namespace.id;
+    if is_from_above && !privileged {
+        let text = "root or sudo privileges required to directly generate a token in a child namespace";
+        return Err(Error::invalid(text));
+    }
     let login_identity = entity(unsealed, cx, &req, &parent, role.as_ref()).await?;
-    let authority = authority(&req, &parent.record, role.as_ref(), privileged)?;
+    let authority = match is_from_above {
+        true => authority_from_above(&req, role.as_ref())?,
+        false => authority(&req, &parent.record, role.as_ref(), privileged)?,
+    };
     if authority.is_root() && batch {
         return Err(Error::invalid("batch tokens cannot be root tokens"));
     }
     // A role decides whether its tokens are orphans, not the request.
     let orphan = role.as_ref().map_or_else(|| wants_orphan(&req, privileged), |role| Ok(role.orphan))? || orphan_path;
-    if req.id.as_ref().is_some_and(|i| !i.is_empty()) && !privileged {
+    let has_id = req.id.as_ref().is_some_and(|i| !i.is_empty());
+    if has_id && !unsealed.access.namespace.id.is_root() {
+        return Err(Error::invalid("token IDs can only be manually specified in the root namespace"));
+    }
+    if has_id && !privileged {
         return Err(Error::invalid("root or sudo privileges required to specify token id"));
     }
     let mut spec = Spec {
@@ -124,7 +136,7 @@ pub(super) async fn issue(
     }
     let now = cx.now();
     let (tx, _) = cx.store();
-    let made = unsealed.access.tokens.create(tx, spec, now).await?;
+    let made = unsealed.access.tokens.create(tx, &unsealed.access.namespace.id, spec, now).await?;
     made.record.count(&unsealed.observability.metrics, TokenAuth::TYPE, TOKEN_MOUNT);
     let identity_policies = unsealed.access.identity.policies_of_login(cx.store().0, &login_identity).await?;
     Ok(made.auth_block(identity_policies))
@@ -206,8 +218,9 @@ fn refuse_contradictions(req: &Create, spans: &Spans, batch: bool, role: Option<
 
 /// Whether the caller may exceed its own policies: root, or `sudo` on the path.
 pub(super) async fn has_sudo(parent: &Token, unsealed: &Unsealed, cx: &Cx) -> Result<bool> {
-    let compiled = unsealed.access.policies.acl_of(parent, &unsealed.access.identity).await?;
-    let capabilities = compiled.acl.capabilities(&cx.request().path, cx.now());
+    let Some((access, within)) = unsealed.access.of_namespace(&parent.record.namespace) else { return Ok(false) };
+    let compiled = access.policies.acl_of(parent, &access.identity).await?;
+    let capabilities = compiled.acl.capabilities(&format!("{within}{}", cx.request().path), cx.now());
     Ok(parent.record.authority.is_root() || capabilities.iter().any(|c| *c == "sudo" || *c == builtin::ROOT))
 }
 
@@ -250,6 +263,21 @@ fn authority(req: &Create, parent: &TokenRecord, role: Option<&Role>, privileged
     }
     let requested = requested.into_iter().filter(|p| !(no_default && p == builtin::DEFAULT)).collect();
     Ok(Authority::Policies(with_default(requested, no_default || !(privileged || own.contains(builtin::DEFAULT)))))
+}
+
+/// The policies of a token that a token of a namespace above creates: those that the request names, and never root, which
+/// would be root of this namespace only.
+fn authority_from_above(req: &Create, role: Option<&Role>) -> Result<Authority> {
+    let requested = req.policies.as_ref().map(|Strings(p)| canonical_policies(p.clone())).unwrap_or_default();
+    let no_default = req.no_default_policy.is_some_and(|f| f.0);
+    if requested.iter().any(|p| builtin::reads_like_root(p)) {
+        return Err(Error::invalid("root tokens may not be created from a parent namespace"));
+    }
+    if let Some(role) = role.filter(|r| r.bounds_policies()) {
+        return role.authority(requested, &Authority::Policies(Vec::new()), no_default);
+    }
+    let requested = requested.into_iter().filter(|p| !(no_default && p == builtin::DEFAULT)).collect();
+    Ok(Authority::Policies(with_default(requested, no_default)))
 }
 
 fn inherited(parent: &TokenRecord, no_default: bool) -> Authority {

@@ -13,14 +13,19 @@ use super::record::{TokenExpiry, TokenRecord};
 use super::store::Tokens;
 use crate::lease::index;
 use crate::mount::delete_some;
+use crate::namespace::{NamespaceId, split_suffix};
 use crate::unreadable::unreadable;
 
 /// Notes of trees whose descendants are still to be deleted.
 const PENDING: &str = "pending/";
 /// Notes of the storage of tokens that is still to be deleted.
 const SPENT: &str = "spent/";
+/// Notes of the namespaces besides its own in which a token has stored something.
+const ELSEWHERE: &str = "elsewhere/";
 /// The number of records that one transaction changes.
 const BATCH: usize = 100;
+/// The most namespaces besides its own in which a token can store something.
+const ELSEWHERE_MOST: usize = 1000;
 
 impl Tokens {
     /// Revokes a token and all its descendants. Returns whether the token existed.
@@ -222,12 +227,21 @@ impl Tokens {
             tx.delete(&self.view, &child_key(parent, key));
         }
         if let TokenExpiry::At(end) = record.expiry {
-            index::remove_token(tx, &self.view, &record.path, key, end);
+            index::remove_token(tx, &self.view, record, key, end);
         }
         let store = self.ids.store_of(&record.hash);
-        if !tx.list_verified(&self.cubbyhole, &format!("{store}/"), &Page::first(1)).await?.is_empty() {
-            tx.put(&self.view, &format!("{SPENT}{store}"), bytes::Bytes::new());
-            spent.push(store);
+        let mut namespaces = vec![record.namespace.clone()];
+        for name in tx.list_verified(&self.view, &elsewhere(&store, ""), &Page::first(ELSEWHERE_MOST)).await? {
+            tx.delete(&self.view, &elsewhere(&store, &name));
+            namespaces.extend(NamespaceId::parse(&name));
+        }
+        for namespace in namespaces {
+            let view = self.cubbyhole_of(&namespace);
+            if !tx.list_verified(&view, &format!("{store}/"), &Page::first(1)).await?.is_empty() {
+                let note = format!("{store}{}", namespace.suffix());
+                tx.put(&self.view, &format!("{SPENT}{note}"), bytes::Bytes::new());
+                spent.push(note);
+            }
         }
         Ok(())
     }
@@ -241,10 +255,13 @@ impl Tokens {
     }
 
     /// Deletes a page of the storage of a token, and the note with the last page. Returns the number of records.
-    async fn clear_some(&self, mut tx: Tx, store: &str) -> Result<(Tx, usize)> {
-        let deleted = delete_some(&mut tx, &self.cubbyhole, &format!("{store}/"), BATCH).await?;
+    async fn clear_some(&self, mut tx: Tx, note: &str) -> Result<(Tx, usize)> {
+        let (store, namespace) = split_suffix(note);
+        let namespace = namespace.and_then(NamespaceId::parse).unwrap_or_default();
+        let view = self.cubbyhole_of(&namespace);
+        let deleted = delete_some(&mut tx, &view, &format!("{store}/"), BATCH).await?;
         if deleted < BATCH {
-            tx.delete(&self.view, &format!("{SPENT}{store}"));
+            tx.delete(&self.view, &format!("{SPENT}{note}"));
         }
         Ok((tx, deleted))
     }
@@ -259,6 +276,23 @@ impl Tokens {
     async fn children(&self, tx: &mut ReadTx, key: &TokenKey, page: &Page) -> Result<Vec<TokenKey>> {
         let names = tx.list_verified(&self.view, &format!("child/{}/", key.as_str()), page).await?;
         Ok(names.iter().filter_map(|name| TokenKey::parse(name)).collect())
+    }
+
+    /// Notes that a token stores something in a namespace that is not its own, where its revocation deletes it.
+    ///
+    /// # Errors
+    /// 400 when it has stored something in too many namespaces.
+    pub(crate) async fn note_elsewhere(&self, tx: &mut Tx, store: &str, namespace: &NamespaceId) -> Result<()> {
+        let key = elsewhere(store, namespace.as_str());
+        if tx.get(&self.view, &key).await?.is_some() {
+            return Ok(());
+        }
+        let known = tx.list_verified(&self.view, &elsewhere(store, ""), &Page::first(ELSEWHERE_MOST)).await?;
+        if known.len() >= ELSEWHERE_MOST {
+            return Err(Error::invalid("the token has stored data in too many namespaces"));
+        }
+        tx.put(&self.view, &key, bytes::Bytes::new());
+        Ok(())
     }
 
     /// Changes the expiry of a token.
@@ -289,6 +323,11 @@ struct Collected {
     /// Children that have children or leases.
     grandparents: Vec<TokenKey>,
     spent: Vec<String>,
+}
+
+/// The key of the note that a token has stored something in a namespace that is not its own.
+fn elsewhere(store: &str, namespace: &str) -> String {
+    format!("{ELSEWHERE}{store}/{namespace}")
 }
 
 fn pending(key: &TokenKey) -> String {

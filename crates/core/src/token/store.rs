@@ -19,7 +19,7 @@ use crate::invalidation::{CacheOwner, CommittedChange};
 use crate::layout;
 use crate::lease::Leases;
 use crate::metrics::Metrics;
-use crate::namespace::NamespaceId;
+use crate::namespace::{Namespace, NamespaceId, split_suffix};
 use crate::policy::store::CompiledAcl;
 use crate::stamps::{Stamp, Stamps};
 use crate::unreadable::{self, Stored};
@@ -108,14 +108,15 @@ impl Tokens {
         })
     }
 
-    /// The token with this text, valid at `now` with all its ancestors and usable from `remote`. Counts no use.
+    /// The token with this text, valid at `now` with all its ancestors and usable from `remote` in `namespace`: it is of
+    /// that namespace or of one above. Counts no use.
     ///
     /// Fails when storage fails. For a token that is unknown, expired, revoked or used from another network it returns
     /// the inner error, with the reason for the audit log.
     pub(crate) async fn find(
         &self,
         token: &str,
-        namespace: &NamespaceId,
+        namespace: &Namespace,
         remote: Option<IpAddr>,
         now: Timestamp,
     ) -> Result<Result<Arc<Token>, &'static str>> {
@@ -125,7 +126,7 @@ impl Tokens {
         let record = &found.record;
         Ok(match () {
             () if !record.is_valid_at(now) => Err("the token has expired"),
-            () if record.namespace != *namespace => Err("the token belongs to another namespace"),
+            () if namespace.relative_to(&record.namespace).is_none() => Err("the token belongs to another namespace"),
             () if !record.allows_from(remote) => Err("the address is not in the bound CIDRs of the token"),
             () if record.num_uses < 0 => Err(USES_SPENT),
             () if !self.ancestors_live(record, now).await? => Err("a parent of the token is revoked or has expired"),
@@ -133,7 +134,7 @@ impl Tokens {
         })
     }
 
-    /// As [`Tokens::find`], for a lookup of a token: without the check of the address.
+    /// As [`Tokens::find`], for a lookup of a token: of any namespace, and without the check of the address.
     pub(crate) async fn find_anywhere(&self, token: &str, now: Timestamp) -> Result<Option<Arc<Token>>> {
         let Some(found) = self.find_record(token).await? else { return Ok(None) };
         let alive = found.record.is_valid_at(now)
@@ -179,14 +180,16 @@ impl Tokens {
         &self.leases.metrics
     }
 
-    /// The view of the storage of tokens.
-    pub(crate) fn cubbyhole_view(&self) -> &View {
-        &self.cubbyhole
+    /// The storage of what belongs to tokens in a namespace.
+    pub(crate) fn cubbyhole_of(&self, namespace: &NamespaceId) -> View {
+        if namespace.is_root() { self.cubbyhole.clone() } else { self.cubbyhole.sub(&namespace_folder(namespace)) }
     }
 
     async fn find_record(&self, token: &str) -> Result<Option<Arc<Token>>> {
         if token.starts_with(BATCH) {
-            let Some(record) = self.batch.open(token) else { return Ok(None) };
+            let (text, suffix) = split_suffix(token);
+            let record = self.batch.open(text).filter(|record| record.namespace.as_str() == suffix.unwrap_or("root"));
+            let Some(record) = record else { return Ok(None) };
             return Ok(Some(Token::new(None, record, &self.ids)));
         }
         let hash = self.ids.hash(token);
@@ -289,15 +292,17 @@ impl Tokens {
         .await
     }
 
-    /// The accessors of all service tokens, read page by page.
-    pub(crate) async fn accessors(&self) -> Result<Vec<String>> {
+    /// The accessors of all service tokens of a namespace, read page by page.
+    pub(crate) async fn accessors(&self, namespace: &NamespaceId) -> Result<Vec<String>> {
         let mut out = Vec::new();
         let mut page = Page::first(1000);
         loop {
             let mut tx = self.barrier.begin_read();
             let names = RECORDS.list_in(&mut tx, &self.view, "", &page).await?;
             for name in &names {
-                if let Stored::Record(record) = unreadable::read((&RECORDS, "token"), &mut tx, &self.view, name).await?
+                let read = unreadable::read((&RECORDS, "token"), &mut tx, &self.view, name).await?;
+                if let Stored::Record(record) = read
+                    && record.namespace == *namespace
                 {
                     out.push(record.accessor);
                 }
@@ -308,6 +313,11 @@ impl Tokens {
             }
         }
     }
+}
+
+/// The folder of a namespace in the storage of what belongs to tokens, beside the folders of the tokens of root.
+fn namespace_folder(namespace: &NamespaceId) -> String {
+    format!("ns/{}/", namespace.as_str())
 }
 
 /// The error of a token without remaining uses.

@@ -18,6 +18,8 @@ use super::format::{SNAPSHOTS, SnapshotFileError};
 use super::read::VerifiedSnapshot;
 use crate::layout::SYSTEM_STORAGE;
 use crate::mount::Mounts;
+use crate::mount::table::MountStorage;
+use crate::namespace::NamespaceId;
 use crate::request::envelope::Envelope;
 use crate::seal::shares::{check_share, decode_share};
 use crate::seal::{SealConfig, WayIn};
@@ -98,7 +100,13 @@ impl SealedContents {
             return Err(Error::invalid("the keyring of the snapshot has not authenticated it"));
         }
         let settings = Arc::new(Settings::default());
-        let mounts = Mounts::new(barrier.view(""), barrier.view(SYSTEM_STORAGE), Arc::new(registry), settings);
+        let storage = MountStorage {
+            namespace: Arc::from(""),
+            all: barrier.view(""),
+            entries: barrier.view(SYSTEM_STORAGE),
+            cubbyhole: None,
+        };
+        let mounts = Mounts::new(NamespaceId::root(), storage, Arc::new(registry), settings);
         mounts.load(&mut barrier.begin_read()).await?;
         Ok(UnsealedContents { barrier, mounts, clock })
     }

@@ -1,6 +1,5 @@
 //! `identity/group-alias`: the names of external groups in auth methods.
 
-use keepfast_crypto::random;
 use keepfast_framework::fields::Text;
 use keepfast_framework::reply::Described;
 use keepfast_framework::routes::{Help, Paged};
@@ -75,7 +74,7 @@ async fn write(_: &IdentityEngine, cx: &mut Cx, req: Write) -> Result<Data<Writt
     }
     let alias = match own {
         Some(own) => GroupAlias { name, mount_accessor: accessor, modified: now, ..own },
-        None => GroupAlias { id: random::uuid(), name, mount_accessor: accessor, created: now, modified: now },
+        None => GroupAlias { id: identity.new_id(), name, mount_accessor: accessor, created: now, modified: now },
     };
     // Members that another auth method or another name of the group reported are no members of this one.
     let is_same = |old: &GroupAlias| old.mount_accessor == alias.mount_accessor && fold(&old.name) == fold(&alias.name);

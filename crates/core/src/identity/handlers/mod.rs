@@ -24,6 +24,7 @@ impl Engine for IdentityEngine {
         ..BuiltIn::at(IDENTITY_MOUNT, "identity store")
     });
     const IN_CORE: bool = true;
+    const IN_BACKGROUND: bool = true;
     const WRAPPED: &'static [&'static str] = &oidc::WRAPPED;
 
     fn routes(r: &mut Routes<Self>) {

@@ -39,13 +39,18 @@ pub(super) fn base(cx: &Cx, configured: &str) -> Result<String> {
     Ok(address.trim_end_matches('/').to_owned())
 }
 
+/// The path of the namespace of the call, such as `a/`; empty for root.
+fn namespace(cx: &Cx) -> Result<String> {
+    Ok(unsealed(cx)?.access.namespace.path.to_string())
+}
+
 /// The issuer of the tokens of roles.
 pub(super) async fn of_roles(cx: &mut Cx) -> Result<String> {
     let configured = CONFIG.get(cx, "").await?.unwrap_or_default().issuer;
-    Ok(format!("{}/v1/identity/oidc", base(cx, &configured)?))
+    Ok(format!("{}/v1/{}identity/oidc", base(cx, &configured)?, namespace(cx)?))
 }
 
 /// The issuer of a provider.
 pub(super) fn of_provider(cx: &Cx, name: &str, configured: &str) -> Result<String> {
-    Ok(format!("{}/v1/identity/oidc/provider/{name}", base(cx, configured)?))
+    Ok(format!("{}/v1/{}identity/oidc/provider/{name}", base(cx, configured)?, namespace(cx)?))
 }

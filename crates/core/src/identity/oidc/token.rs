@@ -222,7 +222,7 @@ async fn authorization_code(cx: &mut Cx, grantor: &Grantor, req: &Exchange) -> C
         })),
         ..Spec::default()
     };
-    let access_token = unsealed.access.tokens.create(cx.store().0, spec, *now).await?.id;
+    let access_token = unsealed.access.tokens.create(cx.store().0, &unsealed.access.namespace.id, spec, *now).await?.id;
     let algorithm = key.current.algorithm();
     claims.insert("at_hash".to_owned(), json!(algorithm.half_hash(access_token.expose())));
     let presented = req.code.as_ref().map(SecretText::expose).unwrap_or_default();

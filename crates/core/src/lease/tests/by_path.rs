@@ -48,7 +48,13 @@ async fn a_prefix_revokes_the_tokens_that_its_paths_issued() {
     let inside = fixture.token(None, reader(false, HOUR)).await;
     let mut tx = fixture.unsealed.barrier.begin();
     let elsewhere = Spec { path: "auth/other/login".into(), ..reader(false, HOUR) };
-    let outside = fixture.unsealed.access.tokens.create(&mut tx, elsewhere, fixture.clock.now()).await.unwrap();
+    let outside = fixture
+        .unsealed
+        .access
+        .tokens
+        .create(&mut tx, &crate::namespace::NamespaceId::root(), elsewhere, fixture.clock.now())
+        .await
+        .unwrap();
     tx.commit().await.unwrap();
     fixture.unsealed.leases.revoker.revoke_prefix("auth/token/", RevokeMode::Now).await.unwrap();
     assert_eq!(fixture.send(&inside.id, "a/creds").await.0, 403);
@@ -110,7 +116,13 @@ async fn a_folder_that_looks_like_a_lease_id_is_a_prefix() {
     let mut tx = fixture.unsealed.barrier.begin();
     let path = "auth/x/000000aBcDeFgHiJkLmNoP12";
     let spec = Spec { path: path.into(), ..reader(false, HOUR) };
-    let made = fixture.unsealed.access.tokens.create(&mut tx, spec, fixture.clock.now()).await.unwrap();
+    let made = fixture
+        .unsealed
+        .access
+        .tokens
+        .create(&mut tx, &crate::namespace::NamespaceId::root(), spec, fixture.clock.now())
+        .await
+        .unwrap();
     tx.commit().await.unwrap();
     fixture.unsealed.leases.revoker.revoke_prefix(path, RevokeMode::Now).await.unwrap();
     assert_eq!(fixture.send(&made.id, "a/creds").await.0, 403);

@@ -9,7 +9,7 @@ use crate::lease::record::LeaseRecord;
 use crate::tests::gate::Gated;
 
 async fn record(fixture: &LeaseFixture, path: &str, id: &LeaseId) -> LeaseRecord {
-    fixture.unsealed.leases.store.at(path, id).await.unwrap().unwrap()
+    fixture.unsealed.leases.store.at(&crate::namespace::NamespaceId::root(), path, id).await.unwrap().unwrap()
 }
 
 /// Adds an entry for a lease to the expiry index of a mount.

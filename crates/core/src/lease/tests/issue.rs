@@ -72,7 +72,8 @@ fn a_lease_id_is_24_letters_and_digits() {
 async fn the_path_of_a_lease_within_its_mount_has_no_mount() {
     let fixture = LeaseFixture::new().await;
     let (path, id, _) = fixture.user(&fixture.root, "a").await;
-    let record = fixture.unsealed.leases.store.at(&path, &id).await.unwrap().unwrap();
+    let record =
+        fixture.unsealed.leases.store.at(&crate::namespace::NamespaceId::root(), &path, &id).await.unwrap().unwrap();
     assert_eq!([record.path_within("a/"), record.path_within("moved/")], ["creds", "a/creds"]);
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::lease::record::LeaseRecord;
 
 async fn record(fixture: &LeaseFixture, path: &str, id: &LeaseId) -> Option<LeaseRecord> {
-    fixture.unsealed.leases.store.at(path, id).await.unwrap()
+    fixture.unsealed.leases.store.at(&crate::namespace::NamespaceId::root(), path, id).await.unwrap()
 }
 
 #[tokio::test]

@@ -46,9 +46,25 @@ async fn entries_that_lead_nowhere_go_and_all_others_stay() {
     put(&fixture, &strays, b"").await;
     assert_eq!((tidy(&fixture).await, tidy(&fixture).await), (strays.len(), 0));
     assert_eq!(fixture.stored().await, before, "what stands stays, and what cannot be read waits for an operator");
-    assert!(fixture.unsealed.leases.store.is_listed("b/creds", broken.as_str()).await.unwrap());
+    assert!(
+        fixture
+            .unsealed
+            .leases
+            .store
+            .is_listed(&crate::namespace::NamespaceId::root(), "b/creds", broken.as_str())
+            .await
+            .unwrap()
+    );
     let named = format!("h{}", token.key.as_ref().unwrap().as_str());
-    assert!(fixture.unsealed.leases.store.is_listed("auth/token/create", &named).await.unwrap());
+    assert!(
+        fixture
+            .unsealed
+            .leases
+            .store
+            .is_listed(&crate::namespace::NamespaceId::root(), "auth/token/create", &named)
+            .await
+            .unwrap()
+    );
     fixture.pass(HOUR * 2).await;
     assert_eq!(fixture.users(), 1, "all but the damaged one ended on time");
 }
@@ -62,7 +78,14 @@ async fn more_strays_than_a_page_go_in_one_run() {
     assert_eq!((tidy(&fixture).await, tidy(&fixture).await), (1203, 0));
     assert_eq!(
         (
-            fixture.unsealed.leases.store.below("a/creds", &keepfast_framework::Page::all()).await.unwrap().len(),
+            fixture
+                .unsealed
+                .leases
+                .store
+                .below(&crate::namespace::NamespaceId::root(), "a/creds", &keepfast_framework::Page::all())
+                .await
+                .unwrap()
+                .len(),
             fixture.users()
         ),
         (1, 1)

@@ -23,7 +23,7 @@ const HELP: Help = Help {
 };
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("host-info", HELP).final_slash().read(host_info).of_own_node();
+    r.path("host-info", HELP).final_slash().read(host_info).of_own_node().root_only();
 }
 
 /// The properties of the machine; a part that cannot be read is null and gives a warning.

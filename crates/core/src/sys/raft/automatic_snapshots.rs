@@ -23,9 +23,18 @@ const STATUS: Help =
 const NAME: &str = "default";
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("storage/raft/snapshot-auto/config/", CONFIG).list(list).forwarded().sudo();
-    r.path("storage/raft/snapshot-auto/config/{name}", CONFIG).names_only().read(config).forwarded().sudo();
-    r.path("storage/raft/snapshot-auto/status/{name}", STATUS).names_only().read(status).forwarded();
+    r.path("storage/raft/snapshot-auto/config/", CONFIG).list(list).forwarded().sudo().not_in_namespaces();
+    r.path("storage/raft/snapshot-auto/config/{name}", CONFIG)
+        .names_only()
+        .read(config)
+        .forwarded()
+        .sudo()
+        .not_in_namespaces();
+    r.path("storage/raft/snapshot-auto/status/{name}", STATUS)
+        .names_only()
+        .read(status)
+        .forwarded()
+        .not_in_namespaces();
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -18,7 +18,7 @@ const HELP: Help = Help {
 };
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("storage/raft/autopilot/configuration", HELP).read(read).update(write);
+    r.path("storage/raft/autopilot/configuration", HELP).read(read).update(write).not_in_namespaces();
 }
 
 #[derive(Deserialize, JsonSchema)]

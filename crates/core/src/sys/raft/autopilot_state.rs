@@ -22,7 +22,7 @@ const HELP: Help = Help { synopsis: "Returns the health of the members of the cl
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("storage/raft/autopilot/state", HELP).read(state).forwarded();
+    r.path("storage/raft/autopilot/state", HELP).read(state).forwarded().not_in_namespaces();
 }
 
 #[derive(Debug, PartialEq, Serialize, JsonSchema)]

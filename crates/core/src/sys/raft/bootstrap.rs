@@ -21,8 +21,17 @@ const ANSWER: Help =
     Help { synopsis: "Adds a node to the cluster that has proved to have the root key.", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("storage/raft/bootstrap/challenge", CHALLENGE).update(challenge).unauthenticated().without_leader();
-    r.path("storage/raft/bootstrap/answer", ANSWER).update(answer).unauthenticated().once().without_leader();
+    r.path("storage/raft/bootstrap/challenge", CHALLENGE)
+        .update(challenge)
+        .unauthenticated()
+        .without_leader()
+        .not_in_namespaces();
+    r.path("storage/raft/bootstrap/answer", ANSWER)
+        .update(answer)
+        .unauthenticated()
+        .once()
+        .without_leader()
+        .not_in_namespaces();
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -20,7 +20,7 @@ const HELP: Help = Help {
 };
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("storage/raft/join", HELP).unauthenticated().update_sealed(join);
+    r.path("storage/raft/join", HELP).unauthenticated().update_sealed(join).not_in_namespaces();
 }
 
 #[derive(Deserialize, JsonSchema)]

@@ -23,10 +23,10 @@ const PROMOTE: Help = Help {
 const DEMOTE: Help = Help { synopsis: "Makes a voter a permanent non-voter.", description: "" };
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("storage/raft/configuration", CONFIGURATION).read(configuration);
-    r.path("storage/raft/remove-peer", REMOVE).update(remove).once();
-    r.path("storage/raft/promote", PROMOTE).update(promote).once();
-    r.path("storage/raft/demote", DEMOTE).update(demote).once();
+    r.path("storage/raft/configuration", CONFIGURATION).read(configuration).not_in_namespaces();
+    r.path("storage/raft/remove-peer", REMOVE).update(remove).once().not_in_namespaces();
+    r.path("storage/raft/promote", PROMOTE).update(promote).once().not_in_namespaces();
+    r.path("storage/raft/demote", DEMOTE).update(demote).once().not_in_namespaces();
 }
 
 #[derive(Deserialize, JsonSchema)]

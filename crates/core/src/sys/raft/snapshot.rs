@@ -54,12 +54,20 @@ const GZIP: &str = "application/gzip";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("storage/raft/snapshot", SNAPSHOT).read(save).update(restore).raw_body().once();
-    r.path("storage/raft/snapshot-force", FORCE).update(restore_by_force).raw_body().once();
+    r.path("storage/raft/snapshot", SNAPSHOT).read(save).update(restore).raw_body().once().not_in_namespaces();
+    r.path("storage/raft/snapshot-force", FORCE).update(restore_by_force).raw_body().once().not_in_namespaces();
     // A path of its own: another server would take a parameter for nothing, and restore.
-    r.path("storage/raft/snapshot-dry-run", DRY_RUN).update(compare).raw_body().once();
-    r.path("storage/raft/snapshot-auto/restore/{name}", STORED).names_only().update(restore_stored).once();
-    r.path("storage/raft/snapshot-auto/restore-force/{name}", STORED).names_only().update(force_stored).once();
+    r.path("storage/raft/snapshot-dry-run", DRY_RUN).update(compare).raw_body().once().not_in_namespaces();
+    r.path("storage/raft/snapshot-auto/restore/{name}", STORED)
+        .names_only()
+        .update(restore_stored)
+        .once()
+        .not_in_namespaces();
+    r.path("storage/raft/snapshot-auto/restore-force/{name}", STORED)
+        .names_only()
+        .update(force_stored)
+        .once()
+        .not_in_namespaces();
 }
 
 /// Allows one snapshot on request at a time: it may be in memory.

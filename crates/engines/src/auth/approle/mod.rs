@@ -53,6 +53,7 @@ pub struct AppRole {
 impl Engine for AppRole {
     const TYPE: &'static str = "approle";
     const KIND: Kind = Kind::Auth;
+    const IN_BACKGROUND: bool = true;
     const LOCKS_OUT: bool = true;
     const WRAPPED: &'static [&'static str] = &[id_hash::KEY_NAME];
 

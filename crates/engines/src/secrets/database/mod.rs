@@ -62,6 +62,7 @@ pub struct DatabaseEngine {
 impl Engine for DatabaseEngine {
     const TYPE: &'static str = "database";
     const KIND: Kind = Kind::Secrets;
+    const IN_BACKGROUND: bool = true;
     const TICKS_OFTEN: bool = true;
     const WRAPPED: &'static [&'static str] = &[config::FOLDER, static_roles::FOLDER, rotation::PENDING_FOLDER];
 

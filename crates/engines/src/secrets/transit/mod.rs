@@ -67,6 +67,7 @@ pub struct Transit {
 impl Engine for Transit {
     const TYPE: &'static str = "transit";
     const KIND: Kind = Kind::Secrets;
+    const IN_BACKGROUND: bool = true;
     const WRAPPED: &'static [&'static str] = &[named_key::FOLDER, import::WRAPPING_KEY_NAME];
 
     fn routes(r: &mut Routes<Self>) {
