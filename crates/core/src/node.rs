@@ -139,10 +139,23 @@ impl Node {
         {
             return Response::failed(&error);
         }
+        if sealed::ends_in_served_sealed(incoming.path.as_str())
+            && let Some(response) = Box::pin(self.served_sealed_by_path(&namespaces, &incoming)).await
+        {
+            return response;
+        }
         if incoming.cluster.is_some() || self.lifecycle.parts.membership.with_others().is_some() {
             return Box::pin(handle_in_cluster(&self.lifecycle, &namespaces, incoming)).await;
         }
         handle_alone(&namespaces, incoming).await
+    }
+
+    /// Responds to a row that works on a sealed server, with a namespace before it in the path.
+    async fn served_sealed_by_path(&self, namespaces: &Namespaces, incoming: &Incoming) -> Option<Response> {
+        let found = namespaces.find(incoming).await.ok().filter(|found| found.start > 0)?;
+        let mut incoming = incoming.clone();
+        incoming.path = incoming.path.after(found.start);
+        sealed::answer(&self.system, &incoming).await
     }
 
     /// The serving state of the server.

@@ -40,7 +40,7 @@ impl MountChanges {
             return Err(Error::invalid(format!("path is already in use at {path}")));
         }
         if let Some(namespace) = self.directory.namespace_at(&self.mounts.namespace, &entry.path).await? {
-            return Err(Error::invalid(format!("existing mount at {namespace}")));
+            return Err(Error::invalid(format!("existing mount at {}{namespace}", self.mounts.namespace_path())));
         }
         let mut tx = self.host.barrier.begin();
         self.mounts.save(&mut tx, &entry)?;

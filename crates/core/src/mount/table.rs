@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 use keepfast_crypto::random;
 use keepfast_framework::engine::{BuiltIn, Registered, Registry, Traits};
 use keepfast_framework::mount::MountInfo;
+use keepfast_framework::token_params::TokenKind;
 use keepfast_framework::{Error, Kind, Records, Result, Status};
 use keepfast_storage::{Page, ReadTx, Tx, View, Wrapping};
 
@@ -92,7 +93,10 @@ impl Mounts {
     ) -> Result<()> {
         if ENTRIES.list_in(tx, view, "", &Page::first(1)).await?.is_empty() {
             for entry in built_in(registry) {
-                let entry = MountEntry { namespace: namespace.clone(), ..entry };
+                let mut entry = MountEntry { namespace: namespace.clone(), ..entry };
+                if !namespace.is_root() {
+                    entry.config.token_type = TokenKind::Default;
+                }
                 ENTRIES.put_in(tx, view, &entry.uuid, &entry)?;
             }
         }
@@ -207,6 +211,11 @@ impl Mounts {
         }
         let leaving = self.leaving().into_iter().find(|entry| entry.uuid == uuid);
         leaving.and_then(|entry| self.mounted(entry)).map(Arc::new)
+    }
+
+    /// The path of the namespace.
+    pub(crate) fn namespace_path(&self) -> &str {
+        &self.storage.namespace
     }
 
     /// The engines that can be mounted.

@@ -28,11 +28,11 @@ const BATCH: usize = 200;
 /// The names that no namespace can have, in lower case.
 const RESERVED: [&str; 8] = ["root", "sys", "audit", "auth", "cubbyhole", "identity", ".", ".."];
 
-/// Checks the name of a namespace.
+/// Checks a name that may be that of a namespace.
 ///
 /// # Errors
-/// 400 for a reserved name, and for one that a path or a policy could not name.
-pub(crate) fn check_name(name: &str) -> Result<()> {
+/// 400 for a reserved name, one of several segments, and one that is too long.
+pub(crate) fn check_reserved(name: &str) -> Result<()> {
     if RESERVED.contains(&name.to_lowercase().as_str()) {
         let path = format!("{name}/");
         return Err(Error::invalid(format!("{path:?} is a reserved path and cannot be used as a namespace name")));
@@ -40,6 +40,18 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
     if name.contains('/') {
         return Err(Error::invalid("namespace name cannot contain /"));
     }
+    if name.is_empty() || name.len() > LONGEST_NAME {
+        return Err(Error::invalid("the name of a namespace has 1 to 255 bytes"));
+    }
+    Ok(())
+}
+
+/// Checks the name of a new namespace.
+///
+/// # Errors
+/// 400 for a reserved name, and for one that a path or a policy could not name.
+pub(crate) fn check_name(name: &str) -> Result<()> {
+    check_reserved(name)?;
     if let Some(wildcard) = name.chars().find(|c| matches!(c, '*' | '+')) {
         return Err(Error::invalid(format!(
             "{name:?} contains wildcard characters that cannot be used in a namespace name: '{wildcard}'"
@@ -50,8 +62,8 @@ pub(crate) fn check_name(name: &str) -> Result<()> {
             "{name:?} contains space characters that cannot be used in a namespace name"
         )));
     }
-    if name.is_empty() || name.len() > LONGEST_NAME || name.chars().any(char::is_control) {
-        return Err(Error::invalid("the name of a namespace has 1 to 255 bytes, and no control characters"));
+    if name.chars().any(char::is_control) {
+        return Err(Error::invalid("the name of a namespace has no control characters"));
     }
     Ok(())
 }

@@ -105,7 +105,8 @@ impl Directory {
         self.record(&id).await
     }
 
-    /// The name of the namespace below `parent` that is the first segment of this path, if there is one. The caller holds
+    /// What takes the path of a mount, if its first segment is a namespace below `parent`: as in OpenBao the namespace, or
+    /// its mount of tokens if the path is the whole name. The caller holds
     /// the lock of the changes of mounts, as each creation of a namespace does.
     ///
     /// # Errors
@@ -115,7 +116,9 @@ impl Directory {
             return Ok(None);
         }
         let name = path.split('/').next().unwrap_or_default();
-        Ok(self.child(parent, name).await?.map(|found| format!("{}/", found.name)))
+        let is_whole = path.trim_end_matches('/') == name;
+        let shown = |name: &str| if is_whole { format!("{name}/auth/token/") } else { format!("{name}/") };
+        Ok(self.child(parent, name).await?.map(|found| shown(&found.name)))
     }
 
     /// Notes that the leader opens a namespace for background work.

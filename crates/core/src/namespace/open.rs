@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use keepfast_framework::rows::RunsIn;
+use keepfast_framework::rows::{NamespaceScope, RunsIn};
 use keepfast_framework::{Error, Incoming, Page, Result, Status};
 use keepfast_storage::{Consensus, Role};
 use parking_lot::Mutex;
@@ -239,7 +239,7 @@ impl Namespaces {
         if !directory.has_any() {
             return match incoming.namespace.is_empty() || segments(&incoming.namespace)?.is_empty() {
                 true => Ok(Found { pipeline: self.root.clone(), start: 0 }),
-                false => Err(not_found()),
+                false => Err(self.unavailable(incoming).unwrap_or_else(not_found)),
             };
         }
         Box::pin(self.find_below(incoming)).await
@@ -248,9 +248,12 @@ impl Namespaces {
     async fn find_below(&self, incoming: &Incoming) -> Result<Found> {
         let mut at = self.root.clone();
         for name in segments(&incoming.namespace)? {
-            at = self.child(&at, name).await?.ok_or_else(not_found)?;
+            at = match self.child(&at, name).await? {
+                Some(child) => child,
+                None => return Err(self.unavailable(incoming).unwrap_or_else(not_found)),
+            };
         }
-        let (mut start, path) = (0, incoming.path.as_str());
+        let (header, mut start, path) = (at.clone(), 0, incoming.path.as_str());
         while let Some((name, _)) = path[start..].split_once('/') {
             if at.server().engines.mounts.router().find(&path[start..]).is_some() {
                 break;
@@ -258,6 +261,18 @@ impl Namespaces {
             let Some(child) = self.child(&at, name).await? else { break };
             start += name.len() + 1;
             at = child;
+        }
+        // The name of a namespace is no path within it, and a text of an error has the whole path.
+        if !path[start..].contains('/') && start < path.len() && self.child(&at, &path[start..]).await?.is_some() {
+            (at, start) = (header, 0);
+        }
+        match at.scope(incoming.operation, &path[start..]) {
+            NamespaceScope::NodeWide => return Ok(Found { pipeline: self.root.clone(), start }),
+            NamespaceScope::NotInNamespaces if !at.namespace().id.is_root() => {
+                let scope = if start > 0 { NamespaceScope::RootOnly } else { NamespaceScope::NotInNamespaces };
+                return Err(Error::invalid(scope.refusal().unwrap_or_default()));
+            }
+            _ => {}
         }
         if let Some(refusal) = self.refusal(at.namespace()).await?
             && !(refusal.status() == Status::UNAVAILABLE && path[start..] == *UNLOCK)
@@ -294,7 +309,39 @@ impl Namespaces {
     async fn of_caller(&self, at: &Pipeline, caller: Option<&str>) -> Result<Option<Arc<Pipeline>>> {
         let Some(caller) = caller else { return Ok(None) };
         let id = split_suffix(caller).1.and_then(NamespaceId::parse).unwrap_or_default();
-        if id == at.namespace().id { Ok(None) } else { self.open(&id).await }
+        if id == at.namespace().id {
+            return Ok(None);
+        }
+        let Some(found) = self.open_any(&id).await? else { return Ok(None) };
+        match self.refusal(found.namespace()).await? {
+            Some(refusal) if refusal.status() == Status::UNAVAILABLE => Err(refusal),
+            Some(_) => Ok(None),
+            None => Ok(Some(found)),
+        }
+    }
+
+    /// The namespace that a path within another one leads to, and the rest of the path within it.
+    ///
+    /// # Errors
+    /// When storage fails.
+    pub(crate) async fn below<'p>(&self, at: &Arc<Unsealed>, path: &'p str) -> Result<(Arc<Unsealed>, &'p str)> {
+        let (mut at, mut rest) = (at.clone(), path);
+        while let Some((name, within)) = rest.split_once('/') {
+            if at.engines.mounts.router().find(rest).is_some() {
+                break;
+            }
+            let directory = &at.observability.directory;
+            let Some(record) = directory.child(&at.access.namespace.id, name).await? else { break };
+            let Some(child) = self.open(&record.id).await? else { break };
+            (at, rest) = (child.server().clone(), within);
+        }
+        Ok((at, rest))
+    }
+
+    /// The refusal of a row of the node, which no namespace has, whether it exists or not.
+    fn unavailable(&self, incoming: &Incoming) -> Option<Error> {
+        let scope = self.root.scope(incoming.operation, incoming.path.as_str());
+        scope.refusal().filter(|_| scope == NamespaceScope::NotInNamespaces).map(Error::invalid)
     }
 
     async fn child(&self, at: &Pipeline, name: &str) -> Result<Option<Arc<Pipeline>>> {
@@ -322,23 +369,20 @@ impl Namespaces {
     }
 }
 
-/// The names in the header of a request, cleaned as OpenBao does; none for root.
+/// The names in the header of a request; none for root.
 ///
 /// # Errors
-/// 404 for a path above root.
+/// 400 for empty and relative segments: a path has one spelling in rules of proxies and in the audit log.
 fn segments(header: &str) -> Result<Vec<&str>> {
-    let mut names = Vec::new();
-    for name in header.trim().split('/') {
-        match name {
-            "" | "." => {}
-            ".." => drop(names.pop().ok_or_else(not_found)?),
-            _ => names.push(name),
-        }
+    let header = header.trim().trim_matches('/');
+    if matches!(header, "" | "root") {
+        return Ok(Vec::new());
     }
-    if names == ["root"] {
-        names.clear();
+    let names: Vec<&str> = header.split('/').collect();
+    match names.iter().any(|name| matches!(*name, "" | "." | "..")) {
+        true => Err(Error::invalid("the namespace has an empty or a relative segment")),
+        false => Ok(names),
     }
-    Ok(names)
 }
 
 fn not_found() -> Error {

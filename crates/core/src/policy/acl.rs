@@ -172,10 +172,11 @@ impl Acl {
 
     /// The whole ACL as the response of `sys/internal/ui/resultant-acl`: paths with their grants; those of `glob_paths`
     /// are prefixes. Paths with `+` are left out, as on OpenBao.
-    pub(crate) fn resultant(&self, now: Timestamp) -> Value {
+    pub(crate) fn resultant(&self, namespace: &str, now: Timestamp) -> Value {
         let Self::Rules(rules) = self else { return json!({ "root": true }) };
-        let shown =
-            |(path, entry): (&str, &Entry)| entry.holds(now).then(|| (path.to_owned(), entry.at(now).describe()));
+        let shown = |(path, entry): (&str, &Entry)| {
+            entry.holds(now).then(|| (format!("{namespace}{path}"), entry.at(now).describe()))
+        };
         let exact: Map<_, _> = rules.grants.exact_paths().filter_map(shown).collect();
         let globs: Map<_, _> = rules.grants.prefixes().filter_map(shown).collect();
         json!({ "exact_paths": exact, "glob_paths": globs, "root": false })

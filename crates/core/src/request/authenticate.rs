@@ -7,14 +7,16 @@ use keepfast_crypto::secret::SecretString;
 use keepfast_framework::rows::NamespaceScope;
 use keepfast_framework::{Clock, Error, Incoming, Operation, QueryValue, Status, Timestamp};
 
+use super::authorize::PERMISSION_DENIED;
 use super::route::{Call, Routed};
 use super::{Departure, Refused};
 use crate::audit::PolicyResults;
 use crate::cluster::place::{Placed, Site};
 use crate::metrics::Metrics;
 use crate::mount::Mounts;
+use crate::namespace::{NamespaceId, split_suffix};
 use crate::token::Token;
-use crate::token::store::{USES_SPENT, Use};
+use crate::token::store::{OTHER_NAMESPACE, USES_SPENT, Use};
 use crate::unsealed::{Access, Unsealed};
 use crate::wrapping;
 
@@ -151,7 +153,14 @@ impl Authenticator {
             let caller = self.caller(found.ok());
             return Ok((!forwards(site, routed, None)).then_some(caller));
         }
-        let token = found.map_err(|reason| Error::denied().because(reason))?;
+        let token = match found {
+            Ok(token) => token,
+            // A token that is valid elsewhere is refused as if its policies did it.
+            Err(reason) if reason == OTHER_NAMESPACE && self.is_of_namespace(incoming).await? => {
+                return Err(Error::new(Status::FORBIDDEN, PERMISSION_DENIED).because(reason));
+            }
+            Err(reason) => return Err(Error::denied().because(reason)),
+        };
         // The token has become valid since the edge checked it.
         if incoming.body_withheld {
             return Err(withheld);
@@ -233,6 +242,13 @@ impl Authenticator {
             Some((access, _)) => access.identity.allows_tokens_of(&record.entity_id).await,
             None => Ok(false),
         }
+    }
+
+    /// Whether the token of a request is of a namespace that exists.
+    async fn is_of_namespace(&self, incoming: &Incoming) -> Result<bool, Error> {
+        let suffix = incoming.token.as_ref().and_then(|token| split_suffix(token.expose()).1);
+        let id = suffix.and_then(NamespaceId::parse).unwrap_or_default();
+        Ok(self.access.namespaces()?.open_any(&id).await?.is_some())
     }
 
     /// The caller with this token.

@@ -18,6 +18,9 @@ use crate::policy::store::CompiledAcl;
 use crate::policy::{AclRequest, Decision};
 use crate::unsealed::{Access, Unsealed};
 
+/// The error of a request that the policies of its token do not allow.
+pub(super) const PERMISSION_DENIED: &str = "1 error occurred:\n\t* permission denied\n\n";
+
 /// An authorized request.
 pub(crate) struct Authorized {
     routed: Routed<Target>,
@@ -152,7 +155,7 @@ impl Authorizer {
         policy_results.allowed = Some(decision.allowed && !sudo_missing);
         if !decision.allowed || sudo_missing {
             let reason = if decision.allowed { "the path needs sudo" } else { "no policy of the token allows it" };
-            let refused = Error::new(Status::FORBIDDEN, "1 error occurred:\n\t* permission denied\n\n");
+            let refused = Error::new(Status::FORBIDDEN, PERMISSION_DENIED);
             return Err(refused.because(reason));
         }
         if self.audit.is_on() {

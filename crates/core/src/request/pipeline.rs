@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use keepfast_framework::rows::RunsIn;
+use keepfast_framework::rows::{NamespaceScope, RunsIn};
 use keepfast_framework::{Error, Incoming, Operation, Timestamp};
 
 use super::audit::RequestAuditor;
@@ -10,7 +10,7 @@ use super::authenticate::{Authenticator, RequestCaller};
 use super::authorize::{Authorized, Authorizer};
 use super::dispatch::{Dispatcher, Handled};
 use super::in_flight::InFlightGuard;
-use super::route::{Routed, is_unauthenticated, route, runs_in, takes_authorization};
+use super::route::{Routed, core_row, is_unauthenticated, route, takes_authorization};
 use super::{Departure, Refused, Response};
 use crate::cluster::place::Site;
 use crate::namespace::Namespace;
@@ -69,9 +69,14 @@ impl Pipeline {
         !is_unauthenticated(&self.unsealed.engines.mounts, incoming.operation, &incoming.path.as_str()[start..])
     }
 
+    /// The namespaces that have the row of a path within this one.
+    pub(crate) fn scope(&self, operation: Operation, path: &str) -> NamespaceScope {
+        core_row(&self.unsealed.engines.mounts, operation, path, |row| row.namespace_scope)
+    }
+
     /// The namespace in which the row of a path within this one runs.
     pub(crate) fn runs_in(&self, operation: Operation, path: &str) -> RunsIn {
-        runs_in(&self.unsealed.engines.mounts, operation, path)
+        core_row(&self.unsealed.engines.mounts, operation, path, |row| row.runs_in)
     }
 
     /// Whether the row of a request, whose path within this namespace begins at `start`, reads its `Authorization` header.

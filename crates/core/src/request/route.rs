@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use keepfast_framework::cx::Request;
 use keepfast_framework::routes::{Access, Match};
-use keepfast_framework::rows::{OperationInfo, RowInfo, RunsIn};
+use keepfast_framework::rows::{OperationInfo, RowInfo};
 use keepfast_framework::{Error, Incoming, Operation, Status};
 
 use crate::mount::{Mounted, Mounts};
@@ -182,7 +182,7 @@ impl Routed<Target> {
 
 fn no_handler(incoming: &Incoming) -> Error {
     let path = incoming.path.as_str();
-    let folder = incoming.operation.lists().then(|| format!("{}/", path.trim_end_matches('/')));
+    let folder = (incoming.operation.lists() && !path.is_empty()).then(|| format!("{}/", path.trim_end_matches('/')));
     let path = folder.as_deref().unwrap_or(path);
     Error::new(Status::NOT_FOUND, format!("no handler for route {path:?}. route entry not found."))
 }
@@ -239,12 +239,12 @@ pub(crate) fn takes_authorization(mounts: &Mounts, operation: Operation, path: &
     row.unwrap_or(false)
 }
 
-/// The namespace in which the row of a path runs. Only engines of core have rows of another one than the request.
-pub(super) fn runs_in(mounts: &Mounts, operation: Operation, path: &str) -> RunsIn {
+/// A property of the row of a path of an engine of core; its default for any other path.
+pub(super) fn core_row<T: Default>(mounts: &Mounts, operation: Operation, path: &str, of: impl Fn(&RowInfo) -> T) -> T {
     let router = mounts.router();
     let found = router.find(path).filter(|(mounted, _)| mounted.traits.in_core);
     let row = found.and_then(|(mounted, within)| mounted.table.rows().get(mounted.table.find(operation, within)?.row));
-    row.map_or(RunsIn::Request, |row| row.runs_in)
+    row.map(of).unwrap_or_default()
 }
 
 /// The route of a path without a request, for explanations.

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use super::{System, call, unsealed};
 use crate::token::Token;
-use crate::unsealed::Unsealed;
+use crate::unsealed::{Access, Unsealed};
 
 const HELP: Help = Help { synopsis: "Returns the capabilities of a token on paths.", description: "" };
 
@@ -56,8 +56,7 @@ async fn of_token(_: &System, cx: &mut Cx, req: CapabilitiesRequest) -> Result<F
     let unsealed = unsealed(cx)?;
     let mut found = named(&unsealed, unsealed.access.tokens.find_anywhere(&text, cx.now()).await?).await?;
     if let Some(token) = &found
-        && let Some((access, _)) = unsealed.access.of_namespace(&token.record.namespace)
-        && !access.identity.allows_tokens_of(&token.record.entity_id).await?
+        && !Scope::of(&unsealed, token).await?.access.identity.allows_tokens_of(&token.record.entity_id).await?
     {
         found = None;
     }
@@ -75,16 +74,17 @@ async fn of_accessor(_: &System, cx: &mut Cx, req: AccessorCapabilitiesRequest) 
     let unsealed = unsealed(cx)?;
     let tokens = &unsealed.access.tokens;
     let found = tokens.at(&tokens.place_of(&accessor), cx.now()).await?.filter(|t| t.record.accessor == accessor.0);
-    let found = named(&unsealed, found).await?.ok_or_else(|| listed(Status::BAD_REQUEST, "invalid accessor"))?;
+    let own = found.filter(|token| token.record.namespace == unsealed.access.namespace.id);
+    let found = own.ok_or_else(|| listed(Status::BAD_REQUEST, "invalid accessor"))?;
     answer(cx, found, &paths(req.paths, req.path)?).await
 }
 
-/// A token that may be named in the namespace of the call: of one that is the same, above or below.
+/// A token that may be named in the namespace of the call: one of it or below it.
 async fn named(unsealed: &Unsealed, token: Option<Arc<Token>>) -> Result<Option<Arc<Token>>> {
-    let Some(token) = token else { return Ok(None) };
-    let (access, namespace) = (&unsealed.access, &token.record.namespace);
-    let is_named = access.of_namespace(namespace).is_some() || access.reaches(namespace).await?;
-    Ok(is_named.then_some(token))
+    match token {
+        Some(token) if unsealed.access.reaches(&token.record.namespace).await? => Ok(Some(token)),
+        _ => Ok(None),
+    }
 }
 
 fn paths(paths: Option<PathTexts>, path: Option<PathTexts>) -> Result<Vec<String>> {
@@ -97,16 +97,40 @@ fn paths(paths: Option<PathTexts>, path: Option<PathTexts>) -> Result<Vec<String
     }
 }
 
+/// The namespace of a token, above or below that of the call.
+struct Scope {
+    access: Arc<Access>,
+    /// The path of the namespace of the call in that of the token.
+    within: String,
+    /// The path of the namespace of the token in that of the call.
+    below: String,
+}
+
+impl Scope {
+    async fn of(unsealed: &Unsealed, token: &Token) -> Result<Self> {
+        let (own, namespace) = (&unsealed.access, &token.record.namespace);
+        if let Some((access, within)) = own.of_namespace(namespace) {
+            return Ok(Scope { access, within: within.to_owned(), below: String::new() });
+        }
+        let found = own.namespaces()?.open(namespace).await?.ok_or_else(Error::denied)?;
+        let below = found.namespace().relative_to(&own.namespace.id).ok_or_else(Error::denied)?.to_owned();
+        Ok(Scope { access: found.server().access.clone(), within: String::new(), below })
+    }
+
+    /// A path of the call as the policies of the token see it; `None` outside of the namespace of the token.
+    fn path(&self, path: &str) -> Option<String> {
+        Some(format!("{}{}", self.within, path.strip_prefix(&*self.below)?))
+    }
+}
+
 async fn answer(cx: &Cx, token: Arc<Token>, paths: &[String]) -> Result<Flat<Map<String, Value>>> {
     let unsealed = unsealed(cx)?;
     let mut out = Map::new();
-    // A token of a namespace below has no rights here.
-    let own = unsealed.access.of_namespace(&token.record.namespace);
+    let scope = Scope::of(&unsealed, &token).await?;
     for path in paths {
-        let capabilities = match &own {
-            Some((access, within)) => {
-                let compiled = access.policies.acl_of(&token, &access.identity).await?;
-                let path = format!("{within}{}", path.strip_prefix('/').unwrap_or(path));
+        let capabilities = match scope.path(path.strip_prefix('/').unwrap_or(path)) {
+            Some(path) => {
+                let compiled = scope.access.policies.acl_of(&token, &scope.access.identity).await?;
                 compiled.acl.capabilities(&path, cx.now())
             }
             None => vec!["deny"],

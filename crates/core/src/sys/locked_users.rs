@@ -64,7 +64,7 @@ async fn list(_: &System, cx: &mut Cx, req: MountAccessorRequest) -> Result<Data
     let mut by_namespace = vec![locks_of(&unsealed, only.as_ref(), cx.now())];
     if only.is_none() {
         for below in below(&unsealed).await? {
-            by_namespace.push(locks_of(&below, None, cx.now()));
+            by_namespace.extend(Some(locks_of(&below, None, cx.now())).filter(|locks| locks.counts > 0));
         }
     }
     let total = by_namespace.iter().map(|locks| locks.counts).sum();

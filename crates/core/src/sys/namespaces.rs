@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{System, call, unsealed};
-use crate::namespace::changes::{self, check_name};
+use crate::namespace::changes::{self, check_name, check_reserved};
 use crate::namespace::record::NamespaceRecord;
 use crate::unsealed::Unsealed;
 
@@ -110,8 +110,11 @@ impl NamespaceResponse {
 
 /// The name in a path: that of a namespace directly below.
 fn name_of(path: &str) -> Result<&str> {
+    if ["api-lock/lock", "api-lock/unlock"].contains(&path) {
+        return Err(Error::unsupported_operation());
+    }
     let name = path.trim_matches('/');
-    check_name(name).map(|()| name)
+    check_reserved(name).map(|()| name)
 }
 
 /// The metadata of a request: an object of strings.
@@ -193,6 +196,7 @@ async fn read(_: &System, cx: &mut Cx, req: NamespacePath) -> Result<Option<Data
 async fn write(_: &System, cx: &mut Cx, req: Write) -> Result<Data<NamespaceResponse>> {
     let unsealed = unsealed(cx)?;
     let name = name_of(&req.path)?;
+    check_name(name)?;
     let metadata = metadata_of(req.custom_metadata)?;
     let (unsealed, metadata) = (&*unsealed, &metadata);
     // No mount of this name appears meanwhile.
@@ -247,7 +251,10 @@ fn apply(metadata: &mut BTreeMap<String, String>, patch: Option<Value>) -> Resul
         match value {
             Value::Null => drop(metadata.remove(&key)),
             Value::String(text) => drop(metadata.insert(key, text)),
-            _ => return Err(Error::invalid("metadata patch can only have string or null values")),
+            other => {
+                let text = "metadata patch can only have string or null values, got";
+                return Err(Error::invalid(format!("{text} {}", keepfast_framework::fields::type_name(&other))));
+            }
         }
     }
     Ok(())
@@ -332,7 +339,9 @@ async fn lock(cx: &mut Cx, unsealed: &Unsealed) -> Result<Data<UnlockKey>> {
 
 async fn unlock_own(_: &System, cx: &mut Cx, req: UnlockOwn) -> Result<()> {
     let unsealed = unsealed(cx)?;
-    unlock(cx, &unsealed, req.unlock_key, false).await
+    // The own sudo of a tenant does not undo a lock of its parent.
+    let is_above = !call(cx)?.within.is_empty() && has_sudo(cx)?;
+    unlock(cx, &unsealed, req.unlock_key, is_above).await
 }
 
 async fn unlock_below(_: &System, cx: &mut Cx, req: UnlockBelow) -> Result<()> {

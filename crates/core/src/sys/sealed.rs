@@ -45,6 +45,13 @@ pub fn is_served_sealed(path: &str) -> bool {
     row(path).is_some()
 }
 
+/// Whether a path ends in one that works on a sealed server, after a namespace.
+pub(crate) fn ends_in_served_sealed(path: &str) -> bool {
+    let after_namespace =
+        |source: &str| path.strip_suffix(source)?.strip_suffix(SYSTEM_MOUNT)?.strip_suffix('/').map(drop);
+    ROWS.iter().any(|(source, _)| after_namespace(source).is_some())
+}
+
 /// Whether the body of an update of this path is bytes and no JSON.
 pub fn takes_raw_body(path: &str) -> bool {
     let Some(within) = path.strip_prefix(SYSTEM_MOUNT) else { return false };

@@ -52,11 +52,12 @@ enum Visible {
     },
 }
 
-/// Whether the caller has any capability on the mount or below it.
-fn may_see(cx: &Cx, mounted: &Mounted) -> bool {
+/// Whether the caller has any capability on the mount or below it. `namespace` is the path of its namespace in that of the
+/// request.
+fn may_see(cx: &Cx, namespace: &str, mounted: &Mounted) -> bool {
     let Ok(call) = call(cx) else { return false };
     let Some(compiled) = &call.compiled else { return false };
-    compiled.acl.reaches(&format!("{}{}", call.within, mounted.entry.path), cx.now())
+    compiled.acl.reaches(&format!("{}{namespace}{}", call.within, mounted.entry.path), cx.now())
 }
 
 async fn mounts(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Mounts>> {
@@ -70,7 +71,7 @@ async fn mounts(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Mounts>> {
     let mut out = Mounts { auth: BTreeMap::new(), secret: BTreeMap::new() };
     for mounted in router.all() {
         let entry = &mounted.entry;
-        let shown = if may_see(cx, mounted) {
+        let shown = if may_see(cx, "", mounted) {
             Visible::Whole(Box::new(MountResponse::new(mounted, None)))
         } else if entry.config.listing_visibility == "unauth" {
             Visible::Outline {
@@ -88,9 +89,10 @@ async fn mounts(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Mounts>> {
 }
 
 async fn resultant_acl(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Value>> {
-    let call = call(cx)?;
+    let (call, unsealed) = (call(cx)?, unsealed(cx)?);
     let compiled = call.compiled.as_ref().ok_or_else(Error::denied)?;
-    Ok(Data(compiled.acl.resultant(cx.now())))
+    let namespace = call.token.as_ref().map(|token| unsealed.access.namespace.path_of(&token.record.namespace));
+    Ok(Data(compiled.acl.resultant(namespace.unwrap_or_default(), cx.now())))
 }
 
 async fn mount(_: &System, cx: &mut Cx, req: MountPath) -> Result<Data<MountResponse>> {
@@ -98,9 +100,11 @@ async fn mount(_: &System, cx: &mut Cx, req: MountPath) -> Result<Data<MountResp
     if call(cx)?.token.is_none() {
         return Err(Error::denied());
     }
-    let router = unsealed.engines.mounts.router();
     let path = format!("{}/", req.path.trim_end_matches('/'));
-    let found = router.find(&path).filter(|(m, _)| may_see(cx, m));
+    let (below, within) = unsealed.access.namespaces()?.below(&unsealed, &path).await?;
+    let router = below.engines.mounts.router();
+    let namespace = &path[..path.len() - within.len()];
+    let found = router.find(within).filter(|(m, _)| may_see(cx, namespace, m));
     let Some((mounted, _)) = found else {
         return Err(Error::new(
             keepfast_framework::Status::FORBIDDEN,
@@ -109,7 +113,8 @@ async fn mount(_: &System, cx: &mut Cx, req: MountPath) -> Result<Data<MountResp
             ),
         ));
     };
-    Ok(Data(MountResponse::new(mounted, Some(mounted.entry.shown_path().to_owned()))))
+    let shown = format!("{namespace}{}", mounted.entry.shown_path());
+    Ok(Data(MountResponse::new(mounted, Some(shown))))
 }
 
 /// The namespaces directly below that of the request in which the caller has any capability.

@@ -126,7 +126,7 @@ impl Tokens {
         let record = &found.record;
         Ok(match () {
             () if !record.is_valid_at(now) => Err("the token has expired"),
-            () if namespace.relative_to(&record.namespace).is_none() => Err("the token belongs to another namespace"),
+            () if namespace.relative_to(&record.namespace).is_none() => Err(OTHER_NAMESPACE),
             () if !record.allows_from(remote) => Err("the address is not in the bound CIDRs of the token"),
             () if record.num_uses < 0 => Err(USES_SPENT),
             () if !self.ancestors_live(record, now).await? => Err("a parent of the token is revoked or has expired"),
@@ -319,6 +319,9 @@ impl Tokens {
 fn namespace_folder(namespace: &NamespaceId) -> String {
     format!("ns/{}/", namespace.as_str())
 }
+
+/// The error of a token of a namespace that is not above that of the request.
+pub(crate) const OTHER_NAMESPACE: &str = "the token belongs to another namespace";
 
 /// The error of a token without remaining uses.
 pub(crate) const USES_SPENT: &str = "the token has no uses left";
