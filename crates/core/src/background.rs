@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use keepfast_framework::{Operation, Result, Timestamp};
 use keepfast_storage::View;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::cluster::clocks::Clocks;
@@ -29,6 +30,8 @@ const TICK: Duration = Duration::from_secs(60);
 const FREQUENT_TICK: Duration = Duration::from_secs(5);
 /// The interval of the deletion of stored locks of users that are over: there may be many, and no request needs it.
 const LOCKS_INTERVAL: Duration = Duration::from_secs(3600);
+/// The namespaces besides root whose background work runs at a time.
+const NAMESPACES_AT_ONCE: usize = 16;
 /// The interval of log lines about a quarantine.
 const REMINDER: Duration = Duration::from_secs(600);
 
@@ -81,6 +84,7 @@ async fn run(unsealed: Arc<Unsealed>, clocks: Arc<Clocks>) {
             attempt("rotating the keyring", rotate_worn_key(&unsealed.barrier, now)).await;
             running.delete_expired_codes(&unsealed, now);
             running.tick(&unsealed, false);
+            attempt("the work of namespaces", running.work_in_namespaces(&unsealed, false)).await;
             next_tick = now.after(TICK);
         }
         if now >= next_locks {
@@ -89,6 +93,7 @@ async fn run(unsealed: Arc<Unsealed>, clocks: Arc<Clocks>) {
         }
         if now >= next_often {
             running.tick(&unsealed, true);
+            attempt("the frequent work of namespaces", running.work_in_namespaces(&unsealed, true)).await;
             next_often = now.after(FREQUENT_TICK);
         }
         let until =
@@ -165,10 +170,21 @@ pub(crate) async fn next_rotation(unsealed: &Unsealed) -> Result<Option<Timestam
 
 /// The running tasks: one for each mount with expired leases, one for the tokens, one for the ticks. So neither a slow
 /// database nor many tokens nor a slow tick delays the others. All stop when this is dropped.
-#[derive(Default)]
 struct RunningTasks {
     tasks: JoinSet<String>,
     busy: HashSet<String>,
+    /// The namespaces whose work runs at a time.
+    turns: Arc<Semaphore>,
+}
+
+impl Default for RunningTasks {
+    fn default() -> Self {
+        RunningTasks {
+            tasks: JoinSet::new(),
+            busy: HashSet::new(),
+            turns: Arc::new(Semaphore::new(NAMESPACES_AT_ONCE)),
+        }
+    }
 }
 
 impl RunningTasks {
@@ -267,12 +283,24 @@ impl RunningTasks {
         failed.map_or(Ok(()), Err)
     }
 
+    /// Starts the work of the namespaces besides root, each in its own task, so that a slow one delays no other.
+    async fn work_in_namespaces(&mut self, root: &Arc<Unsealed>, often: bool) -> Result<()> {
+        for id in background::with_work(root, often).await? {
+            let (root, turns) = (root.clone(), self.turns.clone());
+            let name = format!("the work of the namespace {}", id.as_str());
+            self.spawn(&name, async move {
+                let Ok(_turn) = turns.acquire().await else { return };
+                let work = Box::pin(background::run(&root, &id, often));
+                attempt("the work of a namespace", work).await;
+            });
+        }
+        Ok(())
+    }
+
     fn tick(&mut self, unsealed: &Arc<Unsealed>, often: bool) {
         let unsealed = unsealed.clone();
         self.spawn(if often { "the frequent ticks" } else { "the ticks" }, async move {
             tick(&unsealed, often).await;
-            let work = Box::pin(background::run(&unsealed, often));
-            attempt("the background work of namespaces", work).await;
         });
     }
 }

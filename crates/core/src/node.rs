@@ -214,7 +214,7 @@ impl Node {
 async fn handle_alone(namespaces: &Namespaces, mut incoming: Box<Incoming>) -> Response {
     let pipeline = match namespaces.resolve(&mut incoming).await {
         Ok(pipeline) => pipeline,
-        Err(error) => return namespaces.root().refuse(incoming, error).await,
+        Err(error) => return namespaces.root().refuse_unresolved(incoming, error).await,
     };
     match pipeline.handle(incoming, Site::Leader).await {
         Ok(response) => response,

@@ -52,8 +52,7 @@ impl Services for EngineServices {
                     let id = name.get(skip..).and_then(LeaseId::parse);
                     let id = id.ok_or_else(|| Error::internal("an entry among the ends of leases that is none"))?;
                     let record = self.leases.record(&mut self.leases.begin_read(), &id).await?;
-                    let own = record.filter(|record| record.namespace == self.mounts.namespace);
-                    out.extend(own.and_then(|record| pick(&record.internal)));
+                    out.extend(record.and_then(|record| pick(&record.internal)));
                 }
             }
         }

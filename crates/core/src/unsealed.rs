@@ -106,15 +106,15 @@ impl Access {
         self.namespaces.get().and_then(Weak::upgrade).ok_or_else(Error::sealed)
     }
 
-    /// Whether a namespace is this one or below it, and handles requests: ids of it may be used here.
+    /// Whether a namespace is this one or below it: ids of it may be used here.
     ///
     /// # Errors
-    /// When storage fails.
+    /// 503 when it is locked; when storage fails.
     pub(crate) async fn reaches(&self, id: &NamespaceId) -> Result<bool> {
         if *id == self.namespace.id {
             return Ok(true);
         }
-        let found = self.namespaces()?.open(id).await?;
+        let found = self.namespaces()?.usable(id).await?;
         Ok(found.is_some_and(|found| found.namespace().relative_to(&self.namespace.id).is_some()))
     }
 }
@@ -204,7 +204,7 @@ impl Unsealed {
         owners.add(SYSTEM_STORAGE, "", rules.clone());
         rules.load(tx).await?;
 
-        let policies = Policies::new(&barrier, system.clone(), clock.clone(), metrics.clone());
+        let policies = Policies::new(NamespaceId::root(), &barrier, system.clone(), clock.clone(), metrics.clone());
         owners.add(SYSTEM_STORAGE, POLICIES, policies.clone());
         let identity = register_identity(&barrier, &Namespace::root(), parts.membership.roles(), metrics, owners);
 
@@ -248,8 +248,13 @@ impl Unsealed {
         });
         let leases = lease_services(&NamespaceId::root(), &host, &mounts, leases, &tokens, metrics);
         let revoker = leases.revoker.clone();
-        let changes =
-            MountChanges { host: host.clone(), mounts: mounts.clone(), revoker, directory: directory.clone() };
+        let changes = MountChanges {
+            host: host.clone(),
+            mounts: mounts.clone(),
+            revoker,
+            directory: directory.clone(),
+            deleting: tokio::sync::Mutex::default(),
+        };
         Ok(Arc::new(Unsealed {
             barrier: WatchedBarrier::new(invalidator),
             settings: settings.clone(),

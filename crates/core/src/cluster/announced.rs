@@ -5,9 +5,11 @@
 //! Source: <https://semver.org/#spec-item-10>.
 
 /// The newest form of stored data that this build reads.
-const FORMAT: u32 = WRAPPED_VALUES;
+const FORMAT: u32 = NAMESPACES;
 /// The form with values under a wrap key.
 pub(crate) const WRAPPED_VALUES: u32 = 1;
+/// The form with tokens and leases of namespaces besides root.
+pub(crate) const NAMESPACES: u32 = 2;
 /// The prefix of the identifier of the form.
 const FORMAT_PREFIX: &str = "format-";
 /// The identifier of `disable_sealwrap`.
@@ -54,13 +56,13 @@ mod tests {
     #[test]
     fn what_is_announced_is_read_again() {
         for (version, disables, expected) in [
-            ("1.2.3", false, "1.2.3+format-1"),
-            ("1.2.3-rc1", true, "1.2.3-rc1+format-1.no-sealwrap"),
-            ("1.2.3+ent.fips", true, "1.2.3+ent.fips.format-1.no-sealwrap"),
+            ("1.2.3", false, "1.2.3+format-2"),
+            ("1.2.3-rc1", true, "1.2.3-rc1+format-2.no-sealwrap"),
+            ("1.2.3+ent.fips", true, "1.2.3+ent.fips.format-2.no-sealwrap"),
         ] {
             let text = announced(version, disables);
             assert_eq!(text, expected);
-            assert_eq!((version_of(&text), format_of(&text)), (version.to_owned(), 1));
+            assert_eq!((version_of(&text), format_of(&text)), (version.to_owned(), 2));
             assert_eq!(disables_sealwrap(&text), Some(disables));
             assert!(is_same_build(&text, &announced(version, !disables)) && !is_same_build(&text, version));
         }

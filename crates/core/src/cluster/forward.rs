@@ -139,7 +139,7 @@ impl ClusterNode<'_> {
     async fn handle_here(&self, mut incoming: Box<Incoming>, site: Site) -> Result<Response, Box<Incoming>> {
         match self.namespaces.resolve(&mut incoming).await {
             Ok(pipeline) => pipeline.handle(incoming, site).await,
-            Err(error) => Ok(self.namespaces.root().refuse(incoming, error).await),
+            Err(error) => Ok(self.namespaces.root().refuse_unresolved(incoming, error).await),
         }
     }
 
@@ -227,7 +227,7 @@ impl ClusterNode<'_> {
                 forward.fail();
                 let text = "the connection to the leader was lost; the outcome of the request is not known";
                 // Without a `Retry-After`: the request may have taken effect.
-                return Ok(self.namespaces.root().refuse(incoming, Error::new(Status::UNAVAILABLE, text)).await);
+                return Ok(self.refused(incoming, Error::new(Status::UNAVAILABLE, text)).await);
             }
         };
         forward.fail();
@@ -245,10 +245,18 @@ impl ClusterNode<'_> {
         other.map(|leader| Leader::Other(Box::new(leader)))
     }
 
+    /// Refuses a request with its audit entries: those of the mount of its path in the root namespace, else without a mount.
+    async fn refused(&self, incoming: Box<Incoming>, error: Error) -> Response {
+        match incoming.namespace.is_empty() {
+            true => self.namespaces.root().refuse(incoming, error).await,
+            false => self.namespaces.root().refuse_unresolved(incoming, error).await,
+        }
+    }
+
     /// Refuses a request that has no leader or no state, with its audit entries.
     async fn refuse(&self, incoming: Box<Incoming>, error: Error) -> Response {
         let is_temporary = error.status() == Status::UNAVAILABLE;
-        let response = self.namespaces.root().refuse(incoming, error).await;
+        let response = self.refused(incoming, error).await;
         match is_temporary {
             true => {
                 response.with_headers(ResponseHeaders { retry_after: Some(RETRY_AFTER), ..ResponseHeaders::default() })

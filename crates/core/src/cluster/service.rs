@@ -96,7 +96,7 @@ impl PeerService for ServedPeers {
             Some(Box::new(ClusterPart { forwarded_from: Some(from.node.clone()), ..ClusterPart::default() }));
         let response = match namespaces.resolve(&mut request).await {
             Ok(pipeline) => pipeline.handle(request, Site::Leader).await?,
-            Err(error) => namespaces.root().refuse(request, error).await,
+            Err(error) => namespaces.root().refuse_unresolved(request, error).await,
         };
         let index = response.committed().unwrap_or(settled).max(settled);
         Ok((response, index.0))

@@ -17,6 +17,7 @@ use super::renew;
 use super::store::Leases;
 use crate::metrics::labelled::ttl_bucket;
 use crate::namespace::NamespaceId;
+use crate::namespace::directory::Directory;
 use crate::token::record::TokenExpiry;
 use crate::token::ttl::{self, RequestedTtls};
 use crate::token::{Token, Tokens};
@@ -25,6 +26,8 @@ use crate::token::{Token, Tokens};
 pub(crate) struct LeaseIssuer {
     /// The namespace of the mount.
     pub(crate) namespace: NamespaceId,
+    /// The records of namespaces, for the fence of a deletion.
+    pub(crate) directory: Arc<Directory>,
     /// The records of leases.
     pub(crate) leases: Arc<Leases>,
     /// The records of tokens.
@@ -111,6 +114,7 @@ impl LeaseIssuer {
         offer: &LeaseOffer,
         state: State,
     ) -> Result<(LeaseId, LeaseRecord, Vec<String>)> {
+        self.directory.fence(tx, &self.namespace).await?;
         if self.last_use {
             return Err(Error::invalid(
                 "Secret cannot be returned; token had one use left, so leased credentials were immediately revoked.",

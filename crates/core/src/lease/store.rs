@@ -49,6 +49,8 @@ pub(crate) struct Leases {
     pub(crate) metrics: Arc<Metrics>,
     /// The expiry queue.
     pub(crate) expiry_queue: ExpiryQueue,
+    /// Held while the index is tidied.
+    pub(crate) tidying: tokio::sync::Mutex<()>,
     /// Wakes the worker when an entry may be due before its planned time.
     pub(crate) wake: Notify,
 }
@@ -75,6 +77,7 @@ impl Leases {
             permits: Semaphore::new(AT_ONCE),
             counts: LeaseCount::default(),
             metrics,
+            tidying: tokio::sync::Mutex::default(),
             wake: Notify::new(),
         })
     }

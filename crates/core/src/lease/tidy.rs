@@ -31,11 +31,22 @@ impl IndexTidier {
     /// Revokes expired tokens, finishes interrupted deletions, and deletes index entries without a record. Returns the
     /// number of deleted entries. For expired leases it only wakes the worker.
     pub(crate) async fn tidy(&self, now: Timestamp) -> Result<usize> {
+        // One at a time: it reads the tokens and leases of all namespaces.
+        let Ok(_alone) = self.leases.tidying.try_lock() else { return Ok(0) };
         self.leases.wake.notify_one();
         self.expiry.revoke_expired_tokens(now).await?;
         self.tokens.resume_collection().await?;
+        let folders = vec![index::leases_of(&NamespaceId::root()), index::LEASES_OF_NAMESPACES.to_owned()];
+        self.drop_empty_below(folders).await
+    }
+
+    /// Deletes the index entries of a namespace without a record.
+    pub(crate) async fn tidy_namespace(&self, namespace: &NamespaceId) -> Result<usize> {
+        self.drop_empty_below(vec![index::leases_of(namespace)]).await
+    }
+
+    async fn drop_empty_below(&self, mut folders: Vec<String>) -> Result<usize> {
         let mut dropped = 0;
-        let mut folders = vec![index::leases_of(&NamespaceId::root()), index::LEASES_OF_NAMESPACES.to_owned()];
         while let Some(folder) = folders.pop() {
             let mut page = Page::first(PAGE);
             loop {

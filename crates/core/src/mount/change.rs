@@ -26,6 +26,8 @@ pub(crate) struct MountChanges {
     pub(crate) revoker: Arc<PathRevoker>,
     /// The records of namespaces, for work that the leader resumes.
     pub(crate) directory: Arc<Directory>,
+    /// Held during a pass of the deletion of the namespace.
+    pub(crate) deleting: tokio::sync::Mutex<()>,
 }
 
 impl MountChanges {
@@ -39,10 +41,9 @@ impl MountChanges {
             let path = if entry.auth { other.entry.shown_path() } else { &other.entry.path };
             return Err(Error::invalid(format!("path is already in use at {path}")));
         }
-        if let Some(namespace) = self.directory.namespace_at(&self.mounts.namespace, &entry.path).await? {
-            return Err(Error::invalid(format!("existing mount at {}{namespace}", self.mounts.namespace_path())));
-        }
+        self.refuse_namespace(&entry.path).await?;
         let mut tx = self.host.barrier.begin();
+        self.directory.fence(&mut tx, &self.mounts.namespace).await?;
         self.mounts.save(&mut tx, &entry)?;
         tx.commit().await?;
         let mounted = self.mounts.router().at(&entry.path).cloned();
@@ -57,6 +58,14 @@ impl MountChanges {
         Ok(())
     }
 
+    /// Refuses the path of a mount that a namespace has.
+    async fn refuse_namespace(&self, path: &str) -> Result<()> {
+        match self.directory.namespace_at(&self.mounts.namespace, path).await? {
+            Some(taken) => Err(Error::invalid(format!("existing mount at {}{taken}", self.mounts.namespace_path()))),
+            None => Ok(()),
+        }
+    }
+
     /// Changes the entry of the mount at `path`. Returns `None` without such a mount.
     ///
     /// Fails with the error of `change`, and when storage fails.
@@ -69,8 +78,13 @@ impl MountChanges {
         // unmounted.
         let _changing = self.mounts.changing.lock().await;
         let Some(mut entry) = self.mounts.router().at(path).map(|m| m.entry.clone()) else { return Ok(None) };
+        let before = entry.path.clone();
         change(&mut entry)?;
+        if entry.path != before {
+            self.refuse_namespace(&entry.path).await?;
+        }
         let mut tx = self.host.barrier.begin();
+        self.directory.fence(&mut tx, &self.mounts.namespace).await?;
         self.directory.note_due(&mut tx, &self.mounts.namespace).await?;
         self.mounts.save(&mut tx, &entry)?;
         tx.commit().await?;

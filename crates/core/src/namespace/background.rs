@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use keepfast_framework::{Page, Result};
 
-use super::changes::{delete, due};
+use super::NamespaceId;
+use super::changes::{clear_gone, delete, due};
 use crate::background::{attempt, identity_view, next_rotation, tick};
 use crate::identity::{delete_expired_codes, rotate_due_keys};
 use crate::layout::SYSTEM_STORAGE;
@@ -15,40 +16,56 @@ use crate::unsealed::Unsealed;
 /// The number of namespaces per read.
 const PAGE: usize = 100;
 
-/// Runs the work of all namespaces that have any, or `often` only the frequent ticks of the open ones.
+/// The namespaces that have background work, for `often` only the open ones.
 ///
 /// # Errors
-/// When storage fails before the work begins; a failure of one namespace is logged.
-pub(crate) async fn run(root: &Unsealed, often: bool) -> Result<()> {
-    let namespaces = root.access.namespaces()?;
-    let open = namespaces.opened();
+/// When storage fails.
+pub(crate) async fn with_work(root: &Unsealed, often: bool) -> Result<Vec<NamespaceId>> {
+    let mut found = Vec::new();
     if often {
-        for namespace in open {
-            tick(namespace.server(), true).await;
-        }
-        return Ok(());
+        found.extend(root.access.namespaces()?.opened().iter().map(|open| open.namespace().id.clone()));
+        return Ok(found);
     }
-    for namespace in open {
-        // Those that are deleted are closed.
-        namespaces.open_any(&namespace.namespace().id).await?;
+    if !root.observability.directory.has_any() {
+        return Ok(found);
     }
     let mut page = Page::first(PAGE);
     loop {
         let ids = due(root, &page).await?;
-        for id in &ids {
-            let opened = namespaces.open_any(id).await?;
-            let record = root.observability.directory.record(id).await?;
-            let (Some(opened), Some(record)) = (opened, record) else { continue };
-            if record.deleting {
-                attempt("deleting a namespace", delete(opened.server())).await;
-            } else {
-                run_one(opened.server()).await;
-            }
+        let is_last = ids.len() < PAGE;
+        page.after = ids.last().map(|id| id.as_str().to_owned());
+        found.extend(ids);
+        if is_last {
+            return Ok(found);
         }
-        match ids.last() {
-            Some(last) if ids.len() == PAGE => page.after = Some(last.as_str().to_owned()),
-            _ => return Ok(()),
-        }
+    }
+}
+
+/// Runs the work of one namespace, for `often` only its frequent ticks.
+///
+/// # Errors
+/// When its services cannot be opened; other failures are logged.
+pub(crate) async fn run(root: &Unsealed, id: &NamespaceId, often: bool) -> Result<()> {
+    let namespaces = root.access.namespaces()?;
+    let Some(opened) = namespaces.open_any(id).await? else { return Box::pin(clear_gone(root, id)).await };
+    let Some(record) = root.observability.directory.record(id).await? else { return Ok(()) };
+    match (record.deleting, often) {
+        (true, true) => {}
+        (true, false) => Box::pin(delete_once(opened.server(), record.force)).await?,
+        (false, true) => Box::pin(tick(opened.server(), true)).await,
+        (false, false) => Box::pin(run_one(opened.server())).await,
+    }
+    Ok(())
+}
+
+/// Runs a pass of the deletion of a namespace, unless one is running.
+///
+/// # Errors
+/// See [`delete`].
+pub(crate) async fn delete_once(unsealed: &Unsealed, force: bool) -> Result<()> {
+    match unsealed.engines.changes.deleting.try_lock() {
+        Ok(_alone) => delete(unsealed, force).await,
+        Err(_) => Ok(()),
     }
 }
 

@@ -5,7 +5,7 @@ use keepfast_crypto::hash::sha256;
 use keepfast_crypto::random;
 use keepfast_crypto::secret::SecretString;
 use keepfast_framework::{Error, Page, Result, Status};
-use keepfast_storage::Tx;
+use keepfast_storage::{Tx, View};
 
 use super::NamespaceId;
 use super::record::{DIRECTORY, DUE, GONE, NamespaceRecord, RECORDS, directory_key};
@@ -90,6 +90,7 @@ pub(crate) async fn create(
         return Err(Error::invalid(format!("new namespace conflicts with existing mount: {taken}")));
     }
     let view = &parent.observability.directory.view;
+    parent.observability.directory.fence(tx, &above.id).await?;
     let mut id = NamespaceId::random();
     while RECORDS.get_in(tx, view, id.as_str()).await?.is_some() || GONE.get_in(tx, view, id.as_str()).await?.is_some()
     {
@@ -104,6 +105,7 @@ pub(crate) async fn create(
         custom_metadata: metadata,
         lock: None,
         deleting: false,
+        force: false,
         created: now,
     };
     RECORDS.put_in(tx, view, id.as_str(), &record)?;
@@ -120,14 +122,7 @@ pub(crate) async fn create(
 /// # Errors
 /// 404 when the namespace is being deleted; when storage fails.
 pub(crate) async fn before_write(unsealed: &Unsealed, tx: &mut Tx, mounted: &Mounted) -> Result<()> {
-    let (view, mut at) = (&unsealed.observability.directory.view, &*unsealed.access.namespace);
-    while let Some(parent) = &at.parent {
-        let record = RECORDS.get_in(tx, view, at.id.as_str()).await?;
-        if record.is_none_or(|record| record.deleting) {
-            return Err(Error::new(Status::NOT_FOUND, "namespace not found"));
-        }
-        at = parent;
-    }
+    unsealed.observability.directory.fence(tx, &unsealed.access.namespace.id).await?;
     if mounted.traits.in_background {
         unsealed.observability.directory.note_due(tx, &unsealed.access.namespace.id).await?;
     }
@@ -218,27 +213,27 @@ pub(crate) async fn has_children(unsealed: &Unsealed, tx: &mut Tx, id: &Namespac
     Ok(!first.is_empty())
 }
 
-/// Deletes a namespace that is marked as being deleted: its leases and tokens are revoked, then everything of it is
-/// deleted, page by page, and at last its record. A failed or interrupted deletion begins again.
+/// Runs one pass of the deletion of a namespace that is marked as being deleted: its leases and tokens are revoked, then
+/// everything of it is deleted, page by page, and at last its record. What fails, or must wait, is for a later pass: a
+/// lease whose engine may still be creating its user is revoked twice, with a pause between.
 ///
 /// # Errors
-/// When a lease cannot be revoked, or when storage fails.
-pub(crate) async fn delete(unsealed: &Unsealed) -> Result<()> {
+/// When a lease cannot be revoked, unless the deletion is forced; when storage fails.
+pub(crate) async fn delete(unsealed: &Unsealed, force: bool) -> Result<()> {
     let namespace = &unsealed.access.namespace;
-    // A lease or token that a request has created just before the mark is found in a later round.
-    while !unsealed.leases.store.below(&namespace.id, "", &Page::first(1)).await?.is_empty() {
-        unsealed.leases.revoker.revoke_prefix("", RevokeMode::Now).await?;
+    let mode = if force { RevokeMode::Forced } else { RevokeMode::Now };
+    unsealed.leases.revoker.revoke_prefix("", mode).await?;
+    unsealed.leases.tidier.tidy_namespace(&namespace.id).await?;
+    if !unsealed.leases.store.below(&namespace.id, "", &Page::first(1)).await?.is_empty() {
+        tracing::info!(namespace = %namespace.path, "leases of a namespace that is being deleted remain: it goes on later");
+        return Ok(());
     }
-    let view = unsealed.barrier.view("");
-    for prefix in [namespace.storage(), unsealed.access.tokens.cubbyhole_of(&namespace.id).prefix().to_owned()] {
-        while delete_page(unsealed, &view, &prefix).await? {}
-    }
+    clear(unsealed, &namespace.id).await?;
     let directory = &unsealed.observability.directory.view;
     let end = |mut tx: Tx| async move {
         if let Some(record) = RECORDS.get_in(&mut tx, directory, namespace.id.as_str()).await? {
             RECORDS.delete_in(&mut tx, directory, record.id.as_str());
             DIRECTORY.delete_in(&mut tx, directory, &directory_key(&record.parent, &record.name));
-            DUE.delete_in(&mut tx, directory, record.id.as_str());
             GONE.put_in(&mut tx, directory, record.id.as_str(), &())?;
         }
         Ok::<_, Error>((tx, ()))
@@ -246,10 +241,39 @@ pub(crate) async fn delete(unsealed: &Unsealed) -> Result<()> {
     unsealed.barrier.transact(end).await
 }
 
+/// Deletes the storage of a namespace. Returns whether there was anything.
+async fn clear(unsealed: &Unsealed, id: &NamespaceId) -> Result<bool> {
+    let view = unsealed.barrier.view("");
+    let cubbyhole = unsealed.access.tokens.cubbyhole_of(id);
+    let mut found = false;
+    for prefix in [format!("{NAMESPACES}{}/", id.as_str()), cubbyhole.prefix().to_owned()] {
+        while delete_page(unsealed, &view, &prefix, &mut found).await? {}
+    }
+    Ok(found)
+}
+
+/// Deletes what requests that were under way have written into a namespace that is gone, such as a failed login. After a
+/// pass that finds nothing the namespace is forgotten.
+///
+/// # Errors
+/// When storage fails.
+pub(crate) async fn clear_gone(root: &Unsealed, id: &NamespaceId) -> Result<()> {
+    let view = &root.observability.directory.view;
+    if GONE.get_in(&mut root.barrier.begin_read(), view, id.as_str()).await?.is_none() || clear(root, id).await? {
+        return Ok(());
+    }
+    let forget = |mut tx: Tx| async move {
+        DUE.delete_in(&mut tx, view, id.as_str());
+        Ok::<_, Error>((tx, ()))
+    };
+    root.barrier.transact(forget).await
+}
+
 /// Deletes one page of records. Returns whether there may be more.
-async fn delete_page(unsealed: &Unsealed, view: &keepfast_storage::View, prefix: &str) -> Result<bool> {
+async fn delete_page(unsealed: &Unsealed, view: &View, prefix: &str, found: &mut bool) -> Result<bool> {
     let mut tx = unsealed.barrier.begin();
     let deleted = delete_some(&mut tx, view, prefix, BATCH).await?;
+    *found |= deleted > 0;
     match tx.commit().await {
         Ok(_) => Ok(deleted == BATCH),
         Err(error) if error.may_run_again() => Ok(true),

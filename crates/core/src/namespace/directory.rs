@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use keepfast_framework::{Page, Result};
+use keepfast_framework::{Error, Page, Result, Status};
 use keepfast_storage::{Barrier, ReadTx, Tx, View};
 use parking_lot::Mutex;
 
@@ -23,6 +23,8 @@ pub(crate) struct Directory {
     kept: Mutex<Kept>,
     /// Whether there is a namespace besides root, as far as this node knows.
     has_any: AtomicBool,
+    /// Namespaces whose records were deleted, and whose services are to be closed.
+    deleted: Mutex<Vec<NamespaceId>>,
 }
 
 /// What was read since the last change of a record.
@@ -38,7 +40,13 @@ impl Directory {
     /// The records behind this barrier. Reads nothing.
     pub(crate) fn new(barrier: &Arc<Barrier>) -> Self {
         let view = barrier.view(NAMESPACES);
-        Directory { barrier: barrier.clone(), view, kept: Mutex::default(), has_any: AtomicBool::new(false) }
+        Directory {
+            barrier: barrier.clone(),
+            view,
+            kept: Mutex::default(),
+            has_any: AtomicBool::new(false),
+            deleted: Mutex::default(),
+        }
     }
 
     /// Reads whether there are namespaces besides root.
@@ -47,6 +55,11 @@ impl Directory {
             self.has_any.store(true, Ordering::Release);
         }
         Ok(())
+    }
+
+    /// The namespaces that were deleted since the last call.
+    pub(super) fn take_deleted(&self) -> Vec<NamespaceId> {
+        std::mem::take(&mut *self.deleted.lock())
     }
 
     /// Whether there may be a namespace besides root.
@@ -121,6 +134,20 @@ impl Directory {
         Ok(self.child(parent, name).await?.map(|found| shown(&found.name)))
     }
 
+    /// Makes a transaction conflict with the deletion of a namespace: nothing is written into one that is being deleted.
+    ///
+    /// # Errors
+    /// 404 when the namespace is being deleted or does not exist; when storage fails.
+    pub(crate) async fn fence(&self, tx: &mut Tx, id: &NamespaceId) -> Result<()> {
+        if id.is_root() {
+            return Ok(());
+        }
+        match RECORDS.get_in(tx, &self.view, id.as_str()).await? {
+            Some(record) if !record.deleting => Ok(()),
+            _ => Err(not_found()),
+        }
+    }
+
     /// Notes that the leader opens a namespace for background work.
     ///
     /// # Errors
@@ -138,6 +165,11 @@ impl Directory {
     }
 }
 
+/// The error of a request in a namespace that does not exist or is being deleted.
+pub(super) fn not_found() -> Error {
+    Error::new(Status::NOT_FOUND, "namespace not found")
+}
+
 /// Follows the records: everything that was read is read again after a change.
 impl CacheOwner for Directory {
     fn applied(&self, change: &CommittedChange<'_>) {
@@ -146,6 +178,8 @@ impl CacheOwner for Directory {
         }
         if change.exists() {
             self.has_any.store(true, Ordering::Release);
+        } else if let Some(id) = change.key.strip_prefix("rec/").and_then(NamespaceId::parse) {
+            self.deleted.lock().push(id);
         }
         let mut kept = self.kept.lock();
         *kept = Kept { changes: kept.changes + 1, ..Kept::default() };

@@ -3,16 +3,19 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
+use futures_util::future::BoxFuture;
 use keepfast_framework::rows::{NamespaceScope, RunsIn};
-use keepfast_framework::{Error, Incoming, Page, Result, Status};
+use keepfast_framework::{Error, Incoming, Operation, Page, QueryValue, Result, Status};
 use keepfast_storage::{Consensus, Role};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::directory::not_found;
 use super::record::NamespaceRecord;
 use super::{Namespace, NamespaceId, split_suffix};
 use crate::invalidation::Owners;
-use crate::layout::{POLICIES, SYSTEM_STORAGE};
+use crate::layout::{MOUNT_ENTRIES, POLICIES, SYSTEM_STORAGE};
+use crate::lease::DeletedMounts;
 use crate::lockout::Lockout;
 use crate::mount::table::MountStorage;
 use crate::mount::{EngineHost, MountChanges, Mounts};
@@ -80,22 +83,40 @@ impl Namespaces {
         })
     }
 
+    /// Opens a namespace that a request names; `None` if it does not exist or is being deleted.
+    ///
+    /// # Errors
+    /// 503 when it is locked, itself or one above it; when storage fails.
+    pub(crate) async fn usable(&self, id: &NamespaceId) -> Result<Option<Arc<Pipeline>>> {
+        let Some(found) = self.open_any(id).await? else { return Ok(None) };
+        match self.refusal(found.namespace()).await? {
+            Some(refusal) if refusal.status() == Status::UNAVAILABLE => Err(refusal),
+            Some(_) => Ok(None),
+            None => Ok(Some(found)),
+        }
+    }
+
     /// Opens a namespace, also one that handles no requests; `None` if it does not exist.
     ///
     /// # Errors
     /// When storage fails.
-    pub(crate) async fn open_any(&self, id: &NamespaceId) -> Result<Option<Arc<Pipeline>>> {
+    pub(crate) fn open_any<'a>(&'a self, id: &'a NamespaceId) -> BoxFuture<'a, Result<Option<Arc<Pipeline>>>> {
+        // Boxed: it is a part of the future of every request, and rarely runs.
+        Box::pin(self.opened_or_new(id))
+    }
+
+    async fn opened_or_new(&self, id: &NamespaceId) -> Result<Option<Arc<Pipeline>>> {
         if id.is_root() {
             return Ok(Some(self.root.clone()));
         }
         let Some(record) = self.root.server().observability.directory.record(id).await? else {
-            self.close(id);
+            Box::pin(self.close(id)).await;
             return Ok(None);
         };
         if let Some(open) = self.opened_one(id) {
             return Ok(Some(open));
         }
-        let Some(parent) = Box::pin(self.open_any(&record.parent)).await? else { return Ok(None) };
+        let Some(parent) = self.open_any(&record.parent).await? else { return Ok(None) };
         let _alone = self.opening.lock().await;
         if let Some(open) = self.opened_one(id) {
             return Ok(Some(open));
@@ -131,7 +152,7 @@ impl Namespaces {
         let invalidator = parent.server().barrier.invalidator();
         let namespace = parent.namespace().child(record.id.clone(), &record.name);
         let owners = invalidator.add_namespace(&record.id);
-        let services = self.services(parent.server(), namespace, &owners).await;
+        let services = Box::pin(self.services(parent.server(), namespace, &owners)).await;
         match services {
             Ok(services) => {
                 let pipeline = Arc::new(Pipeline::new(services));
@@ -146,9 +167,10 @@ impl Namespaces {
     }
 
     /// Drops the services of a namespace that does not exist any more.
-    pub(crate) fn close(&self, id: &NamespaceId) {
-        let closed = self.open.lock().remove(id);
-        if closed.is_some() {
+    pub(crate) async fn close(&self, id: &NamespaceId) {
+        // No opening adds owners meanwhile.
+        let _alone = self.opening.lock().await;
+        if self.open.lock().remove(id).is_some() {
             self.root.server().barrier.invalidator().remove_namespace(id);
         }
     }
@@ -165,8 +187,9 @@ impl Namespaces {
         let path = namespace.path.clone();
         let storage = MountStorage { namespace: path, all, entries: system.clone(), cubbyhole };
         let registry = above.engines.mounts.registry().clone();
+        owners.add(SYSTEM_STORAGE, MOUNT_ENTRIES, Arc::new(DeletedMounts(leases.clone())));
         let mounts = register_mounts(Mounts::new(id.clone(), storage, registry, settings.clone()), owners, tx).await?;
-        let policies = Policies::new(barrier, system.clone(), clock.clone(), metrics.clone());
+        let policies = Policies::new(id.clone(), barrier, system.clone(), clock.clone(), metrics.clone());
         owners.add(SYSTEM_STORAGE, POLICIES, policies.clone());
         let identity = register_identity(barrier, &namespace, self.roles.clone(), metrics, owners);
         let lockout = Lockout::new(id.clone(), barrier, system.clone(), self.cluster.clone());
@@ -190,7 +213,8 @@ impl Namespaces {
         });
         let leases = lease_services(id, &host, &mounts, leases.clone(), tokens, metrics);
         let (revoker, directory) = (leases.revoker.clone(), observability.directory.clone());
-        let changes = MountChanges { host: host.clone(), mounts: mounts.clone(), revoker, directory };
+        let deleting = tokio::sync::Mutex::default();
+        let changes = MountChanges { host: host.clone(), mounts: mounts.clone(), revoker, directory, deleting };
         let parent = ParentNamespace { access: above.access.clone(), mounts: above.engines.mounts.clone() };
         let namespaces = above.access.namespaces.get().cloned().map_or_else(OnceLock::new, OnceLock::from);
         let access = Access {
@@ -246,6 +270,9 @@ impl Namespaces {
     }
 
     async fn find_below(&self, incoming: &Incoming) -> Result<Found> {
+        for id in self.root.server().observability.directory.take_deleted() {
+            self.close(&id).await;
+        }
         let mut at = self.root.clone();
         for name in segments(&incoming.namespace)? {
             at = match self.child(&at, name).await? {
@@ -266,7 +293,8 @@ impl Namespaces {
         if !path[start..].contains('/') && start < path.len() && self.child(&at, &path[start..]).await?.is_some() {
             (at, start) = (header, 0);
         }
-        match at.scope(incoming.operation, &path[start..]) {
+        let (scope, runs_in) = at.namespaces_of(incoming.operation, &path[start..]);
+        match scope {
             NamespaceScope::NodeWide => return Ok(Found { pipeline: self.root.clone(), start }),
             NamespaceScope::NotInNamespaces if !at.namespace().id.is_root() => {
                 let scope = if start > 0 { NamespaceScope::RootOnly } else { NamespaceScope::NotInNamespaces };
@@ -279,7 +307,7 @@ impl Namespaces {
         {
             return Err(refusal);
         }
-        let at = match self.moved(&at, incoming, &path[start..]).await? {
+        let at = match self.moved(&at, incoming, (runs_in, &path[start..])).await? {
             Some(other) => other,
             None => at,
         };
@@ -287,11 +315,25 @@ impl Namespaces {
     }
 
     /// The namespace in which a request runs, if its row runs in another one than `at`: see [`RunsIn`].
-    async fn moved(&self, at: &Pipeline, incoming: &Incoming, path: &str) -> Result<Option<Arc<Pipeline>>> {
-        let runs_in = at.runs_in(incoming.operation, path);
+    async fn moved(
+        &self,
+        at: &Pipeline,
+        incoming: &Incoming,
+        (runs_in, path): (RunsIn, &str),
+    ) -> Result<Option<Arc<Pipeline>>> {
+        if runs_in == RunsIn::Request {
+            return Ok(None);
+        }
         let caller = incoming.token.as_ref().map(|token| token.expose().as_str());
-        let in_body = |field| incoming.input.body.field(field).map(|raw| serde_json::from_str::<String>(raw));
-        let is_given = |field| in_body(field).is_some_and(|text| text.is_ok_and(|text| !text.is_empty()));
+        let in_body = |field: &str| {
+            let raw = incoming.input.body.field(field).map(serde_json::from_str::<String>);
+            let query = incoming.input.query.get(field).filter(|_| incoming.operation == Operation::Read);
+            raw.or_else(|| match query? {
+                QueryValue::One(text) => Some(Ok(text.clone())),
+                QueryValue::Repeated { .. } => None,
+            })
+        };
+        let is_given = |field: &str| in_body(field).is_some_and(|text| text.is_ok_and(|text| !text.is_empty()));
         let below = match runs_in {
             RunsIn::Request => return Ok(None),
             RunsIn::CallerWithout(field) if is_given(field) => return Ok(None),
@@ -301,7 +343,7 @@ impl Namespaces {
             RunsIn::Id(field) => in_body(field).and_then(Result::ok).or_else(|| Some(path.to_owned())),
         };
         let Some(id) = below.as_deref().and_then(|id| NamespaceId::parse(split_suffix(id).1?)) else { return Ok(None) };
-        let found = self.open(&id).await?;
+        let found = self.usable(&id).await?;
         Ok(found.filter(|found| found.namespace().relative_to(&at.namespace().id).is_some()))
     }
 
@@ -312,12 +354,7 @@ impl Namespaces {
         if id == at.namespace().id {
             return Ok(None);
         }
-        let Some(found) = self.open_any(&id).await? else { return Ok(None) };
-        match self.refusal(found.namespace()).await? {
-            Some(refusal) if refusal.status() == Status::UNAVAILABLE => Err(refusal),
-            Some(_) => Ok(None),
-            None => Ok(Some(found)),
-        }
+        self.usable(&id).await
     }
 
     /// The namespace that a path within another one leads to, and the rest of the path within it.
@@ -340,7 +377,7 @@ impl Namespaces {
 
     /// The refusal of a row of the node, which no namespace has, whether it exists or not.
     fn unavailable(&self, incoming: &Incoming) -> Option<Error> {
-        let scope = self.root.scope(incoming.operation, incoming.path.as_str());
+        let (scope, _) = self.root.namespaces_of(incoming.operation, incoming.path.as_str());
         scope.refusal().filter(|_| scope == NamespaceScope::NotInNamespaces).map(Error::invalid)
     }
 
@@ -383,8 +420,4 @@ fn segments(header: &str) -> Result<Vec<&str>> {
         true => Err(Error::invalid("the namespace has an empty or a relative segment")),
         false => Ok(names),
     }
-}
-
-fn not_found() -> Error {
-    Error::new(Status::NOT_FOUND, "namespace not found")
 }

@@ -44,6 +44,9 @@ pub(crate) struct NamespaceRecord {
     /// Whether it is being deleted: it handles no requests.
     #[serde(default)]
     pub(crate) deleting: bool,
+    /// Whether leases that cannot be revoked are abandoned by the deletion.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) force: bool,
     /// The time of its creation.
     pub(crate) created: Timestamp,
 }

@@ -17,6 +17,7 @@ use crate::identity::{Effective, Identity};
 use crate::invalidation::{CacheOwner, CommittedChange};
 use crate::layout;
 use crate::metrics::{Metrics, Timing};
+use crate::namespace::NamespaceId;
 use crate::token::{Authority, Token, TokenRecord};
 use crate::unreadable::{self, Stored};
 
@@ -66,6 +67,8 @@ const POLICIES: Records<PolicyRecord> = Records::at(layout::POLICIES);
 
 /// The compiled policies of a token, valid until an input of them changes.
 pub(crate) struct CompiledAcl {
+    /// The policies that compiled it: those of one namespace, as long as they are open.
+    owner: u64,
     generation: u64,
     /// The entity of the token with its groups; `None` without one.
     entity: Option<Arc<Effective>>,
@@ -91,8 +94,10 @@ impl Deref for IdentityPolicies {
 }
 
 impl CompiledAcl {
-    fn is_current(&self, generation: u64) -> bool {
-        self.generation == generation && self.entity.as_ref().is_none_or(|entity| entity.is_unchanged())
+    fn is_current(&self, owner: u64, generation: u64) -> bool {
+        self.owner == owner
+            && self.generation == generation
+            && self.entity.as_ref().is_none_or(|entity| entity.is_unchanged())
     }
 }
 
@@ -127,8 +132,14 @@ impl Grants for TokenGrants {
     }
 }
 
-/// All policies.
+/// The number of the next [`Policies`].
+static NEXT_OWNER: AtomicU64 = AtomicU64::new(0);
+
+/// All policies of a namespace.
 pub(crate) struct Policies {
+    namespace: NamespaceId,
+    /// Distinguishes the policies of this process, so that no ACL of others counts as current.
+    owner: u64,
     barrier: Arc<Barrier>,
     view: View,
     clock: Arc<dyn Clock>,
@@ -148,9 +159,17 @@ const SHARED: usize = 1024;
 const REMEMBERED: usize = 4096;
 
 impl Policies {
-    /// The policies under `view`; reads nothing yet.
-    pub(crate) fn new(barrier: &Arc<Barrier>, view: View, clock: Arc<dyn Clock>, metrics: Arc<Metrics>) -> Arc<Self> {
+    /// The policies of a namespace under `view`; reads nothing yet.
+    pub(crate) fn new(
+        namespace: NamespaceId,
+        barrier: &Arc<Barrier>,
+        view: View,
+        clock: Arc<dyn Clock>,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Self> {
         Arc::new(Policies {
+            namespace,
+            owner: NEXT_OWNER.fetch_add(1, Ordering::Relaxed),
             barrier: barrier.clone(),
             view,
             clock,
@@ -224,10 +243,13 @@ impl Policies {
     /// Fails when storage fails: then every request is denied.
     pub(crate) async fn acl_of(&self, token: &Token, identity: &Identity) -> Result<Arc<CompiledAcl>> {
         let generation = self.generation.load(Ordering::Acquire);
-        if let Some(compiled) = token.acl.load_full().filter(|c| c.is_current(generation)) {
+        if let Some(compiled) = token.acl.load_full().filter(|c| c.is_current(self.owner, generation)) {
             return Ok(compiled);
         }
         let record = &token.record;
+        if record.namespace != self.namespace {
+            return Err(Error::internal("the policies of another namespace do not apply to the token"));
+        }
         // The generation is read before any record, so that the next request reads concurrent changes.
         let entity = identity.effective(&record.entity_id).await?;
         let (acl, identity_policies) = match &record.authority {
@@ -250,7 +272,7 @@ impl Policies {
             token_store: (!record.batch).then(|| token.store.clone()),
             is_root: record.authority.is_root(),
         });
-        let compiled = Arc::new(CompiledAcl { generation, entity, acl, identity_policies, caller });
+        let compiled = Arc::new(CompiledAcl { owner: self.owner, generation, entity, acl, identity_policies, caller });
         if is_kept {
             token.acl.store(Some(compiled.clone()));
         }

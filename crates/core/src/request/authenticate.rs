@@ -131,7 +131,7 @@ impl Authenticator {
             return Err(Error::new(Status::FORBIDDEN, "invalid token"));
         }
         if !incoming.body_withheld && row.is_some_and(|row| row.takes_wrapping_token) {
-            self.check_wrapping_token(incoming).await?;
+            Box::pin(self.check_wrapping_token(incoming)).await?;
         }
         let found = match &incoming.token {
             None => Err("the request has no token"),
@@ -156,7 +156,7 @@ impl Authenticator {
         let token = match found {
             Ok(token) => token,
             // A token that is valid elsewhere is refused as if its policies did it.
-            Err(reason) if reason == OTHER_NAMESPACE && self.is_of_namespace(incoming).await? => {
+            Err(reason) if reason == OTHER_NAMESPACE && Box::pin(self.is_of_namespace(incoming)).await? => {
                 return Err(Error::new(Status::FORBIDDEN, PERMISSION_DENIED).because(reason));
             }
             Err(reason) => return Err(Error::denied().because(reason)),

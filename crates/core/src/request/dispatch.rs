@@ -233,9 +233,6 @@ impl Dispatcher {
         let Settled { content, intent } = self.settler.settle(&mut tx, parts, mounted, outcome).await?;
         if !context.checkpointed && tx.is_dirty() {
             Box::pin(self.mounts.conflict_with_unmount(&mut tx, mounted)).await?;
-            if !self.access.namespace.id.is_root() {
-                Box::pin(changes::before_write(unsealed, &mut tx, mounted)).await?;
-            }
         }
         let wraps = parts.routed.incoming.wrap_ttl.is_some();
         let mut envelope = match content {
@@ -247,6 +244,9 @@ impl Dispatcher {
                     }
                     content => content,
                 };
+                if !context.checkpointed {
+                    self.before_write(unsealed, &mut tx, mounted).await?;
+                }
                 let committed = tx.commit().await?;
                 context.after_commit.into_iter().for_each(|action| action());
                 return Ok(Ran { content, last_step: context.last_step, committed });
@@ -259,6 +259,10 @@ impl Dispatcher {
         if wraps {
             Box::pin(wrap_envelope(&self.access.wrapper, &mut tx, parts, &mut envelope)).await?;
         }
+        // A checkpoint has written an intent, which a deletion of the namespace revokes.
+        if !context.checkpointed {
+            self.before_write(unsealed, &mut tx, mounted).await?;
+        }
         let committed = match tx.commit().await {
             Err(error) if context.checkpointed && error.may_run_again() => {
                 return Err(Error::internal("a conflict after a checkpoint"));
@@ -270,6 +274,14 @@ impl Dispatcher {
         }
         context.after_commit.into_iter().for_each(|action| action());
         Ok(Ran { content: ResponseContent::Envelope(envelope), last_step: context.last_step, committed })
+    }
+
+    /// Makes the writes of a request conflict with the deletion of its namespace.
+    async fn before_write(&self, unsealed: &Unsealed, tx: &mut Tx, mounted: &Mounted) -> Result<()> {
+        match self.access.namespace.id.is_root() || !tx.is_dirty() {
+            true => Ok(()),
+            false => Box::pin(changes::before_write(unsealed, tx, mounted)).await,
+        }
     }
 
     /// Makes a write to the storage of a token (the cubbyhole) conflict with the revocation of the token, which deletes that

@@ -69,14 +69,9 @@ impl Pipeline {
         !is_unauthenticated(&self.unsealed.engines.mounts, incoming.operation, &incoming.path.as_str()[start..])
     }
 
-    /// The namespaces that have the row of a path within this one.
-    pub(crate) fn scope(&self, operation: Operation, path: &str) -> NamespaceScope {
-        core_row(&self.unsealed.engines.mounts, operation, path, |row| row.namespace_scope)
-    }
-
-    /// The namespace in which the row of a path within this one runs.
-    pub(crate) fn runs_in(&self, operation: Operation, path: &str) -> RunsIn {
-        core_row(&self.unsealed.engines.mounts, operation, path, |row| row.runs_in)
+    /// The namespaces that have the row of a path within this one, and the namespace in which it runs.
+    pub(crate) fn namespaces_of(&self, operation: Operation, path: &str) -> (NamespaceScope, RunsIn) {
+        core_row(&self.unsealed.engines.mounts, operation, path, |row| (row.namespace_scope, row.runs_in))
     }
 
     /// Whether the row of a request, whose path within this namespace begins at `start`, reads its `Authorization` header.
@@ -134,6 +129,13 @@ impl Pipeline {
     pub(crate) async fn refuse(&self, incoming: Box<Incoming>, error: Error) -> Response {
         let routed = route(&self.unsealed.engines.mounts, incoming);
         let refused = Box::new(Refused::new(routed, RequestCaller::default(), error));
+        let refused = self.auditor.audit_refused(refused, self.unsealed.clock.now()).await;
+        self.auditor.audit_response(Handled::refused(*refused)).await
+    }
+
+    /// Refuses a request whose namespace handles no requests, or does not exist: no mount is that of its path.
+    pub(crate) async fn refuse_unresolved(&self, incoming: Box<Incoming>, error: Error) -> Response {
+        let refused = Box::new(Refused::new(Routed::nowhere(incoming), RequestCaller::default(), error));
         let refused = self.auditor.audit_refused(refused, self.unsealed.clock.now()).await;
         self.auditor.audit_response(Handled::refused(*refused)).await
     }

@@ -155,6 +155,12 @@ impl<D> Routed<D> {
 }
 
 impl Routed {
+    /// A request that no mount gets.
+    pub(super) fn nowhere(incoming: Box<Incoming>) -> Self {
+        let destination = Destination::Nowhere;
+        Routed { incoming, destination, access: Access::Policy, policy_path: None, within: 0 }
+    }
+
     /// The request with its target, or the request and its refusal.
     ///
     /// An open path without a row is refused only when it runs: its first audit entry has no error, as on OpenBao.

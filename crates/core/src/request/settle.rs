@@ -18,6 +18,7 @@ use crate::lease::Leases;
 use crate::lease::intent::LeaseIssuer;
 use crate::metrics::Metrics;
 use crate::mount::{EngineHost, Mounted};
+use crate::namespace::directory::Directory;
 use crate::policy::builtin;
 use crate::settings::Settings;
 use crate::token::create::Spec;
@@ -41,6 +42,7 @@ pub(super) struct Settler {
     access: Arc<Access>,
     settings: Arc<Settings>,
     metrics: Arc<Metrics>,
+    directory: Arc<Directory>,
 }
 
 impl Settler {
@@ -51,6 +53,7 @@ impl Settler {
             access: unsealed.access.clone(),
             settings: unsealed.settings.clone(),
             metrics: unsealed.observability.metrics.clone(),
+            directory: unsealed.observability.directory.clone(),
         }
     }
 
@@ -58,6 +61,7 @@ impl Settler {
     pub(super) fn lease_issuer(&self, parts: &AuthorizedParts, mounted: &Arc<Mounted>) -> LeaseIssuer {
         LeaseIssuer {
             namespace: self.access.namespace.id.clone(),
+            directory: self.directory.clone(),
             leases: self.leases.clone(),
             tokens: self.access.tokens.clone(),
             token: parts.caller.token.clone(),

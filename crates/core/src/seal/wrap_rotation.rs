@@ -16,7 +16,7 @@ use super::known_keys::FollowedKeys;
 use super::record::SealConfig;
 use super::slots::{Change, apply, current_root};
 use crate::cluster::announce::Announcer;
-use crate::cluster::announced::WRAPPED_VALUES;
+use crate::cluster::announced::{NAMESPACES, WRAPPED_VALUES};
 use crate::cluster::port::ComingRoot;
 
 /// The pause between two attempts to create the first wrap key.
@@ -91,6 +91,22 @@ impl WrapRotation {
             members.join(", ")
         );
         Err(Error::new(Status::UNAVAILABLE, text))
+    }
+
+    /// Refuses the first namespace while a member has a version that cannot read the leases of namespaces: it would drop
+    /// them when it leads.
+    ///
+    /// # Errors
+    /// 503 with the names of these members.
+    pub(crate) fn check_members_read_namespaces(&self) -> Result<()> {
+        let members = self.others.as_ref().map(|others| others.without_format(NAMESPACES)).unwrap_or_default();
+        match members.is_empty() {
+            true => Ok(()),
+            false => Err(Error::new(
+                Status::UNAVAILABLE,
+                format!("namespaces need members of a version that has them; upgrade {}", members.join(", ")),
+            )),
+        }
     }
 
     /// The other members whose configuration has another `disable_sealwrap` than this one.

@@ -4,6 +4,7 @@
 //! rule the capability `read` on its policy, a mount `read` on `sys/mounts` or `sys/auth`. A subject that is unknown and
 //! one that the caller may not look up are the same error.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use keepfast_framework::fields::{CommaList, Object, Seconds, Text};
@@ -18,6 +19,7 @@ use crate::policy::explain::{Explanation, KnownRoute, Question, explain};
 use crate::policy::store::PolicySubject;
 use crate::policy::{Acl, AclRequest};
 use crate::request::route::{FoundRoute, found_route};
+use crate::token::Token;
 use crate::unsealed::Unsealed;
 
 const HELP: Help = Help {
@@ -91,13 +93,16 @@ impl SubjectId {
 /// The capabilities of the caller.
 struct Reader<'c> {
     acl: &'c Acl,
+    /// The path of the namespace of the call in that of the caller's token.
+    within: &'c str,
     cx: &'c Cx,
 }
 
 impl Reader<'_> {
     fn may(&self, operation: Operation, path: &str) -> bool {
+        let path = format!("{}{path}", self.within);
         let request = AclRequest {
-            path,
+            path: &path,
             operation,
             creates: false,
             // A rule with conditions on parameters is no right to read everything.
@@ -124,10 +129,10 @@ async fn of_request(_: &System, cx: &mut Cx, req: ExplainRequest) -> Result<Data
     let id = SubjectId::of(&req)?;
     let call = call(cx)?;
     let acl = call.compiled.as_ref().ok_or_else(Error::denied)?.acl.clone();
-    let reader = Reader { acl: &acl, cx };
+    let reader = Reader { acl: &acl, within: &call.within, cx };
     let unsealed = unsealed(cx)?;
     let found = Box::pin(subject(&reader, &unsealed, id)).await?;
-    let subject = found
+    let (subject, within) = found
         .ok_or_else(|| Error::new(Status::NOT_FOUND, "the subject does not exist, or the caller may not look it up"))?;
     let route = found_route(&unsealed.engines.mounts, operation, path.as_str());
     let is_visible = is_visible(&reader, path.as_str(), route.as_ref());
@@ -148,7 +153,7 @@ async fn of_request(_: &System, cx: &mut Cx, req: ExplainRequest) -> Result<Data
         acl: &subject.acl,
         subject: &subject.values,
         request: AclRequest {
-            path: route.as_ref().map_or(path.as_str(), |route| route.policy_path.as_str()),
+            path: &format!("{within}{}", route.as_ref().map_or(path.as_str(), |route| route.policy_path.as_str())),
             operation,
             creates,
             parameters: &|| Some(parameters.clone()),
@@ -161,21 +166,23 @@ async fn of_request(_: &System, cx: &mut Cx, req: ExplainRequest) -> Result<Data
     Ok(Data(explain(&question)))
 }
 
-/// The subject with its policies; none if it does not exist or the caller may not look it up.
-async fn subject(reader: &Reader<'_>, unsealed: &Unsealed, id: SubjectId) -> Result<Option<PolicySubject>> {
+/// The subject with its policies, and the path of the namespace of the call in that of the subject; none if it does not
+/// exist or the caller may not look it up. Only the caller itself can be of a namespace above.
+async fn subject(reader: &Reader<'_>, unsealed: &Unsealed, id: SubjectId) -> Result<Option<(PolicySubject, String)>> {
     let (policies, tokens, identity) = (&unsealed.access.policies, &unsealed.access.tokens, &unsealed.access.identity);
     let now = reader.cx.now();
+    let is_own = |token: &Arc<Token>| token.record.namespace == unsealed.access.namespace.id;
     let token = match id {
         SubjectId::Caller => call(reader.cx)?.token.clone(),
         SubjectId::Token(text) if reader.may(Operation::Update, "auth/token/lookup") => {
-            tokens.find_anywhere(&text, now).await?
+            tokens.find_anywhere(&text, now).await?.filter(is_own)
         }
         SubjectId::Accessor(accessor) if reader.may(Operation::Update, "auth/token/lookup-accessor") => {
             let found = tokens.at(&tokens.place_of(&accessor), now).await?;
-            found.filter(|token| token.record.accessor == accessor)
+            found.filter(|token| token.record.accessor == accessor).filter(is_own)
         }
         SubjectId::Entity(id) if reader.may(Operation::Read, &format!("identity/entity/id/{id}")) => {
-            return policies.of_entity(&id, identity).await;
+            return Ok(policies.of_entity(&id, identity).await?.map(in_own_namespace));
         }
         SubjectId::Policies(names) => {
             if names.len() > MOST_POLICIES {
@@ -185,14 +192,19 @@ async fn subject(reader: &Reader<'_>, unsealed: &Unsealed, id: SubjectId) -> Res
             if !names.iter().all(|name| reader.may_read_policy(name)) {
                 return Ok(None);
             }
-            return policies.of_names(names).await;
+            return Ok(policies.of_names(names).await?.map(in_own_namespace));
         }
         SubjectId::Token(_) | SubjectId::Accessor(_) | SubjectId::Entity(_) => None,
     };
-    match token {
-        Some(token) => policies.of_token(&token, identity).await.map(Some),
-        None => Ok(None),
-    }
+    let Some(token) = token else { return Ok(None) };
+    let own = unsealed.access.of_namespace(&token.record.namespace);
+    let Some((access, within)) = own else { return Ok(None) };
+    let subject = access.policies.of_token(&token, &access.identity).await?;
+    Ok(Some((subject, within.to_owned())))
+}
+
+fn in_own_namespace(subject: PolicySubject) -> (PolicySubject, String) {
+    (subject, String::new())
 }
 
 /// Whether the caller may know the mount of a path: those of every server are known, others need a capability.

@@ -48,22 +48,25 @@ const MAX_PLUGIN: usize = 128;
 const MAX_MOUNT: usize = 1024;
 
 pub(super) fn routes(r: &mut Routes<System>) {
-    r.path("external-keys/configs/", LIST_CONFIGS).list(list_configs);
+    r.path("external-keys/configs/", LIST_CONFIGS).root_only().list(list_configs);
     r.path("external-keys/configs/{config}", CONFIG)
+        .root_only()
         .names_only()
         .read(read_config)
         .update(write_config)
         .patch(patch_config)
         .delete(delete_config);
-    r.path("external-keys/configs/{config}/keys/", LIST_KEYS).names_only().list(list_keys);
+    r.path("external-keys/configs/{config}/keys/", LIST_KEYS).root_only().names_only().list(list_keys);
     r.path("external-keys/configs/{config}/keys/{key}", KEY)
+        .root_only()
         .names_only()
         .read(read_key)
         .update(write_key)
         .patch(patch_key)
         .delete(delete_key);
-    r.path("external-keys/configs/{config}/keys/{key}/grants/", LIST_GRANTS).names_only().list(list_grants);
+    r.path("external-keys/configs/{config}/keys/{key}/grants/", LIST_GRANTS).root_only().names_only().list(list_grants);
     r.path("external-keys/configs/{config}/keys/{key}/grants/{mount...}", GRANT)
+        .root_only()
         .names_only()
         .name_may_end_in_slash()
         .update(write_grant)

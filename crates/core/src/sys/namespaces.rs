@@ -1,8 +1,9 @@
 //! `sys/namespaces`: creates, reads, changes, lists, locks and deletes the namespaces directly below that of the request.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use keepfast_framework::fields::Text;
+use keepfast_framework::fields::{Flag, Text};
 use keepfast_framework::reply::Reply as _;
 use keepfast_framework::routes::{Help, Nothing};
 use keepfast_framework::{Cx, Data, Error, Keys, Outcome, Page, Result, Routes, Status};
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{System, call, unsealed};
+use crate::namespace::background;
 use crate::namespace::changes::{self, check_name, check_reserved};
 use crate::namespace::record::NamespaceRecord;
 use crate::unsealed::Unsealed;
@@ -63,6 +65,14 @@ struct Patch {
     path: Text,
     /// Metadata of the namespace; a null removes a key.
     custom_metadata: Option<Value>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+struct Delete {
+    /// Name of the namespace.
+    path: Text,
+    /// Whether leases that cannot be revoked are abandoned. Default: false.
+    force: Option<Flag>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -198,6 +208,7 @@ async fn write(_: &System, cx: &mut Cx, req: Write) -> Result<Data<NamespaceResp
     let name = name_of(&req.path)?;
     check_name(name)?;
     let metadata = metadata_of(req.custom_metadata)?;
+    unsealed.current_seal.wrap.check_members_read_namespaces()?;
     let (unsealed, metadata) = (&*unsealed, &metadata);
     // No mount of this name appears meanwhile.
     let _changing = unsealed.engines.mounts.changing.lock().await;
@@ -260,18 +271,22 @@ fn apply(metadata: &mut BTreeMap<String, String>, patch: Option<Value>) -> Resul
     Ok(())
 }
 
-async fn delete(_: &System, cx: &mut Cx, req: NamespacePath) -> Result<Outcome> {
+async fn delete(_: &System, cx: &mut Cx, req: Delete) -> Result<Outcome> {
     let unsealed = unsealed(cx)?;
     let name = name_of(&req.path)?;
-    let marked = unsealed.barrier.transact(|tx| mark(&unsealed, tx, name)).await?;
+    let force = req.force.is_some_and(|force| force.0);
+    let marked = unsealed.barrier.transact(|tx| mark(&unsealed, tx, name, force)).await?;
     let Some(record) = marked else {
         cx.warn("requested namespace does not exist");
         return Ok(Outcome::Empty(Some(Status::OK)));
     };
-    let namespaces = unsealed.access.namespaces()?;
+    // The background work of the leader goes on where this ends.
+    let namespaces = Arc::downgrade(&unsealed.access.namespaces()?);
     tokio::spawn(async move {
-        let deleted = match namespaces.open_any(&record.id).await {
-            Ok(Some(opened)) => changes::delete(opened.server()).await,
+        let Some(opened) = namespaces.upgrade() else { return };
+        let opened = opened.open_any(&record.id).await;
+        let deleted = match opened {
+            Ok(Some(opened)) => Box::pin(background::delete_once(opened.server(), record.force)).await,
             Ok(None) => Ok(()),
             Err(error) => Err(error),
         };
@@ -279,18 +294,18 @@ async fn delete(_: &System, cx: &mut Cx, req: NamespacePath) -> Result<Outcome> 
             let cause = error.cause().map(ToString::to_string).unwrap_or_default();
             tracing::error!(%error, %cause, "deleting a namespace failed and is resumed");
         }
-        namespaces.close(&record.id);
     });
     Data(json!({ "status": "in-progress" })).into_outcome()
 }
 
 /// Marks a namespace as being deleted. Returns its record, `None` if it does not exist.
-async fn mark(unsealed: &Unsealed, mut tx: Tx, name: &str) -> Result<(Tx, Option<NamespaceRecord>)> {
+async fn mark(unsealed: &Unsealed, mut tx: Tx, name: &str, force: bool) -> Result<(Tx, Option<NamespaceRecord>)> {
     let Some(mut record) = changes::child(unsealed, &mut tx, name).await? else { return Ok((tx, None)) };
     if changes::has_children(unsealed, &mut tx, &record.id).await? {
         return Err(Error::invalid("unable to delete namespace containing child namespaces"));
     }
     record.deleting = true;
+    record.force |= force;
     changes::save(unsealed, &mut tx, &record)?;
     unsealed.observability.directory.note_due(&mut tx, &record.id).await?;
     Ok((tx, Some(record)))
@@ -307,7 +322,7 @@ async fn lock_below(_: &System, cx: &mut Cx, req: NamespacePath) -> Result<Data<
 }
 
 /// The namespace at a path below that of the request.
-async fn below(cx: &Cx, path: &str) -> Result<std::sync::Arc<Unsealed>> {
+async fn below(cx: &Cx, path: &str) -> Result<Arc<Unsealed>> {
     let own = unsealed(cx)?;
     let namespaces = own.access.namespaces()?;
     let mut id = own.access.namespace.id.clone();

@@ -165,6 +165,9 @@ impl Tokens {
         if !spec.wrapping && spec.authority.has(RESPONSE_WRAPPING) {
             return Err(Error::invalid(format!("cannot assign policy {RESPONSE_WRAPPING:?}")));
         }
+        if spec.authority.is_root() && !namespace.is_root() {
+            return Err(Error::internal("a root token of a namespace"));
+        }
         let started = self.now();
         let expiry = match spec.ttl {
             Some(ttl) => TokenExpiry::At(now.after(ttl)),

@@ -306,10 +306,14 @@ async fn entity(
     parent: &Token,
     role: Option<&Role>,
 ) -> Result<LoginIdentity> {
-    let own = || LoginIdentity {
-        entity: parent.record.entity_id.clone(),
-        alias: parent.record.alias.clone(),
-        ..LoginIdentity::default()
+    // An entity of a namespace above is unknown here.
+    let own = || match parent.record.namespace == unsealed.access.namespace.id {
+        true => LoginIdentity {
+            entity: parent.record.entity_id.clone(),
+            alias: parent.record.alias.clone(),
+            ..LoginIdentity::default()
+        },
+        false => LoginIdentity::default(),
     };
     let Some(alias) = req.entity_alias.as_ref().filter(|a| !a.is_empty()) else { return Ok(own()) };
     if !role.is_some_and(|r| r.allows_alias(&fold(alias))) {

@@ -18,6 +18,7 @@ use crate::audit::TokenMembersByDevice;
 use crate::invalidation::{CacheOwner, CommittedChange};
 use crate::layout;
 use crate::lease::Leases;
+use crate::lease::index::{self, LeaseName};
 use crate::metrics::Metrics;
 use crate::namespace::{Namespace, NamespaceId, split_suffix};
 use crate::policy::store::CompiledAcl;
@@ -292,8 +293,36 @@ impl Tokens {
         .await
     }
 
+    /// The accessors of the tokens in a folder of lease ids.
+    async fn accessors_below(&self, folder: String) -> Result<Vec<String>> {
+        let (mut out, mut folders) = (Vec::new(), vec![folder]);
+        while let Some(folder) = folders.pop() {
+            let mut page = Page::first(1000);
+            loop {
+                let mut tx = self.barrier.begin_read();
+                let names = tx.list(&self.view, &folder, &page).await?;
+                page.after = names.last().cloned();
+                for name in &names {
+                    if name.ends_with('/') {
+                        folders.push(format!("{folder}{name}"));
+                    } else if let Some(LeaseName::Token(key)) = LeaseName::parse(name) {
+                        let read = unreadable::read((&RECORDS, "token"), &mut tx, &self.view, key.as_str()).await?;
+                        out.extend(read.readable().map(|record| record.accessor));
+                    }
+                }
+                if names.len() < 1000 {
+                    break;
+                }
+            }
+        }
+        Ok(out)
+    }
+
     /// The accessors of all service tokens of a namespace, read page by page.
     pub(crate) async fn accessors(&self, namespace: &NamespaceId) -> Result<Vec<String>> {
+        if !namespace.is_root() {
+            return self.accessors_below(index::leases_of(namespace)).await;
+        }
         let mut out = Vec::new();
         let mut page = Page::first(1000);
         loop {

@@ -8,7 +8,7 @@ use keepfast_storage::{Barrier, Change, Consensus, Index, Member, Origin, PeerKi
 
 use super::admission::{Circumstances, Step, admit};
 use super::exchange::{Applicant, CHALLENGES, Challenge, JOINING, Proof, Welcome, WelcomeDetails};
-use crate::cluster::announced::WRAPPED_VALUES;
+use crate::cluster::announced::{NAMESPACES, WRAPPED_VALUES};
 use crate::cluster::members;
 use crate::cluster::port::AUTHORITY;
 use crate::lifecycle::Lifecycle;
@@ -86,7 +86,12 @@ async fn add(
     let status = consensus.status();
     let settings = &server.parts.settings;
     let leading_for = server.administration.autopilot.memory().leading_for();
-    let format = if barrier.wrap_keys().is_empty() { 0 } else { WRAPPED_VALUES };
+    let has_namespaces = server.unsealed().is_some_and(|unsealed| unsealed.observability.directory.has_any());
+    let format = match (has_namespaces, barrier.wrap_keys().is_empty()) {
+        (true, _) => NAMESPACES,
+        (false, true) => 0,
+        (false, false) => WRAPPED_VALUES,
+    };
     let of = Circumstances { status: &status, removed: &removed, version: &settings.version, format, leading_for };
     match admit(applicant, &of)? {
         Step::Nothing => return Ok(status.members),

@@ -109,7 +109,10 @@ async fn of_provider(_: &IdentityEngine, cx: &mut Cx, req: ByName) -> Result<Opt
     scopes_supported.push(scope::OPENID.to_owned());
     let document = Discovery {
         jwks_uri: format!("{issuer}/.well-known/keys"),
-        authorization_endpoint: Some(format!("{base}/ui/vault/identity/oidc/provider/{name}/authorize")),
+        authorization_endpoint: Some(format!(
+            "{base}/ui/vault/{}identity/oidc/provider/{name}/authorize",
+            issuer::namespace(cx)?
+        )),
         token_endpoint: Some(format!("{issuer}/token")),
         userinfo_endpoint: Some(format!("{issuer}/userinfo")),
         issuer,

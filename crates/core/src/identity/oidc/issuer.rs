@@ -40,7 +40,7 @@ pub(super) fn base(cx: &Cx, configured: &str) -> Result<String> {
 }
 
 /// The path of the namespace of the call, such as `a/`; empty for root.
-fn namespace(cx: &Cx) -> Result<String> {
+pub(super) fn namespace(cx: &Cx) -> Result<String> {
     Ok(unsealed(cx)?.access.namespace.path.to_string())
 }
 
