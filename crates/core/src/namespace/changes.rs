@@ -223,6 +223,7 @@ pub(crate) async fn delete(unsealed: &Unsealed, force: bool) -> Result<()> {
     let namespace = &unsealed.access.namespace;
     let mode = if force { RevokeMode::Forced } else { RevokeMode::Now };
     unsealed.leases.revoker.revoke_prefix("", mode).await?;
+    unsealed.access.tokens.resume_collection().await?;
     unsealed.leases.tidier.tidy_namespace(&namespace.id).await?;
     if !unsealed.leases.store.below(&namespace.id, "", &Page::first(1)).await?.is_empty() {
         tracing::info!(namespace = %namespace.path, "leases of a namespace that is being deleted remain: it goes on later");

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{System, reserved_paths, unsealed};
 use crate::mount::mount_path;
+use crate::unsealed::Unsealed;
 
 const HELP: Help =
     Help { synopsis: "Moves a mount to another path, or returns the status of a move.", description: "" };
@@ -68,10 +69,9 @@ fn parse(bare: &str) -> Result<(Kind, String)> {
 
 /// The path of a mount to move. Older versions created mounts at paths that no new mount can have: such a mount is
 /// named by exactly its path, and can only be moved away.
-fn source(cx: &Cx, given: Text) -> Result<(Kind, String)> {
-    let Err(fault) = check_path(&given) else { return parse(given.trim_matches('/')) };
-    let unsealed = unsealed(cx)?;
-    let is_given = |path: &str| path == &*given || path.strip_suffix('/') == Some(&*given);
+fn source(unsealed: &Unsealed, given: &str) -> Result<(Kind, String)> {
+    let Err(fault) = check_path(given) else { return parse(given.trim_matches('/')) };
+    let is_given = |path: &str| path == given || path.strip_suffix('/') == Some(given);
     let router = unsealed.engines.mounts.router();
     match router.all().find(|mounted| is_given(&mounted.entry.path)) {
         Some(mounted) => Ok((mounted.entry.kind(), mounted.entry.path.clone())),
@@ -80,15 +80,23 @@ fn source(cx: &Cx, given: Text) -> Result<(Kind, String)> {
 }
 
 async fn remount(_: &System, cx: &mut Cx, req: MoveRequest) -> Result<Flat<MoveResponse>> {
-    let (from_kind, from) = source(cx, req.from.unwrap_or_default())?;
-    let (to_kind, to) = parse(req.to.unwrap_or_default().bare())?;
+    let (from, to) = (req.from.unwrap_or_default(), req.to.unwrap_or_default());
+    let own = unsealed(cx)?;
+    let namespaces = own.access.namespaces()?;
+    // Both paths may begin with a namespace below that of the request.
+    let (unsealed, from) = namespaces.below(&own, &from.0).await?;
+    let (target, to) = namespaces.below(&own, to.bare()).await?;
+    if target.access.namespace.id != unsealed.access.namespace.id {
+        return Err(Error::invalid("a mount cannot be moved to another namespace"));
+    }
+    let (from_kind, from) = source(&unsealed, from)?;
+    let (to_kind, to) = parse(to)?;
     if from_kind != to_kind {
         return Err(Error::invalid(match from_kind {
             Kind::Auth => format!("cannot remount auth mount to non-auth mount {to:?}"),
             Kind::Secrets => format!("cannot remount to destination {to}"),
         }));
     }
-    let unsealed = unsealed(cx)?;
     let registry = unsealed.engines.mounts.registry();
     let fixed = |path: &str| match from_kind {
         Kind::Secrets => reserved_paths::is_reserved(registry, path),
@@ -121,11 +129,16 @@ async fn remount(_: &System, cx: &mut Cx, req: MoveRequest) -> Result<Flat<MoveR
     if CanonicalPath::new(from.clone()).is_ok() {
         unsealed.leases.revoker.revoke_prefix(&from, crate::lease::revoke::RevokeMode::Now).await?;
     }
+    let namespace = &unsealed.access.namespace.path;
     let migration_id = random::uuid();
     MIGRATIONS.put(
         cx,
         &migration_id,
-        &Migration { source_mount: from, target_mount: to, status: "success".to_owned() },
+        &Migration {
+            source_mount: format!("{namespace}{from}"),
+            target_mount: format!("{namespace}{to}"),
+            status: "success".to_owned(),
+        },
     )?;
     cx.warn("Mount move has been queued. Progress will be reported in the server's log, tagged with the returned migration_id");
     Ok(Flat(MoveResponse { migration_id }))

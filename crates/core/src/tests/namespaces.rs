@@ -124,10 +124,10 @@ async fn audit_entries_name_the_namespace_of_the_request() {
     server.get("secret/data/a", ROOT).await.is(404);
     assert_eq!(last()["request"]["namespace"], json!({ "id": "root" }));
     let id = server.post("sys/namespaces/team", ROOT, json!({})).await.ok().data()["id"].clone();
-    server.get("team/sys/policies/acl", ROOT).await.ok();
+    server.get("team/sys/policies/acl/default", ROOT).await.ok();
     let entry = last();
     assert_eq!(entry["request"]["namespace"], json!({ "id": id, "path": "team/" }));
-    assert_eq!(entry["request"]["path"], "sys/policies/acl");
+    assert_eq!(entry["request"]["path"], "sys/policies/acl/default");
     let granting = json!([{ "name": "root", "namespace_id": "root", "type": "acl" }]);
     assert_eq!(entry["auth"]["policy_results"]["granting_policies"], granting);
 }

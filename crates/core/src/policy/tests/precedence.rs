@@ -271,6 +271,6 @@ fn resultant_shows_paths_with_their_grants() {
         "glob_paths": { "z": { "capabilities": ["list", "sudo"] } },
         "root": false,
     });
-    assert_eq!(acl(&[text]).resultant(NOW), expected);
-    assert_eq!(Acl::Root.resultant(NOW), json!({ "root": true }));
+    assert_eq!(acl(&[text]).resultant("", NOW), expected);
+    assert_eq!(Acl::Root.resultant("", NOW), json!({ "root": true }));
 }
