@@ -168,8 +168,10 @@ struct Health {
 async fn health(sys: &System, req: HealthRequest) -> Result<SealedResponse<Health>> {
     req.check()?;
     let server = sys.lifecycle()?;
-    let config = known_seal(&server).await?;
-    let sealed = server.is_sealed();
+    // An unsealed server is initialized: its record is not read again for each check of a load balancer.
+    let cluster_id = server.cluster_id();
+    let sealed = cluster_id.is_none();
+    let initialized = !sealed || known_seal(&server).await?.is_some();
     let standby = !server.parts.is_active();
     let replicated = server.parts.membership.with_others();
     let skew = server.parts.membership.clocks.skew().filter(|_| standby && !sealed);
@@ -177,7 +179,7 @@ async fn health(sys: &System, req: HealthRequest) -> Result<SealedResponse<Healt
     let serves_reads = standby && replicated.is_some() && reads;
     let self_initialization = server.self_init.status().filter(|_| !sealed);
     let is_removed = server.parts.membership.consensus().is_some_and(|consensus| consensus.is_removed());
-    let (chosen, counted) = match (config.is_some(), sealed) {
+    let (chosen, counted) = match (initialized, sealed) {
         _ if is_removed => (&req.removedcode, Status(530)),
         (false, _) => (&req.uninitcode, Status(501)),
         (true, true) => (&req.sealedcode, Status(503)),
@@ -188,8 +190,7 @@ async fn health(sys: &System, req: HealthRequest) -> Result<SealedResponse<Healt
         (true, false) => (&req.activecode, Status::OK),
     };
     let status = SentStatus { sent: chosen.status()?.unwrap_or(counted), counted };
-    let initialized = config.is_some();
-    let (cluster_name, cluster_id) = config.filter(|_| !sealed).map(|c| (c.cluster_name, c.cluster_id)).unzip();
+    let cluster_name = cluster_id.is_some().then(|| server.cluster_name());
     let document = Health {
         initialized,
         sealed,
@@ -204,7 +205,7 @@ async fn health(sys: &System, req: HealthRequest) -> Result<SealedResponse<Healt
         server_time_utc: server.parts.clock.now().unix(),
         version: server.parts.settings.version.clone(),
         cluster_name,
-        cluster_id,
+        cluster_id: cluster_id.map(|id| id.to_string()),
         lease_quarantine: has_lease_quarantine(&server),
         self_initialization,
         clock_skew_ms: skew.map(|skew| u64::try_from(skew.as_millis()).unwrap_or(u64::MAX)),
