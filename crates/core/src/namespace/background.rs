@@ -6,7 +6,7 @@ use std::sync::Arc;
 use keepfast_framework::{Page, Result};
 
 use super::changes::{delete, due};
-use crate::background::{attempt, identity_view, next_rotation, tick};
+use crate::background::{attempt, identity_view, next_rotation, tick, tidy_mfa};
 use crate::identity::{delete_expired_codes, rotate_due_keys};
 use crate::layout::SYSTEM_STORAGE;
 use crate::lockout::Lockout;
@@ -63,6 +63,7 @@ async fn run_one(unsealed: &Arc<Unsealed>) {
         }
         attempt("deleting expired OIDC codes", delete_expired_codes(&unsealed.barrier, &view, now)).await;
     }
+    tidy_mfa(unsealed, now).await;
     let system = unsealed.barrier.view(format!("{}{SYSTEM_STORAGE}", unsealed.access.namespace.storage()));
     attempt("deleting the locks of users that are over", Lockout::delete_ended(&unsealed.barrier, &system, now)).await;
 }
