@@ -27,3 +27,4 @@ pub mod served;
 pub mod servers;
 pub mod slow_proxy;
 pub mod surface;
+pub mod totp;

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::database::Database;
 use crate::http::{Client, Request, Response};
 use crate::scenario::{Expect, Scenario, Step};
+use crate::totp;
 
 /// OpenBao returns this for a moment after a mount of KV version 2 is created.
 const UPGRADING: &str = "Upgrading from non-versioned to versioned data";
@@ -162,6 +163,10 @@ impl<'a> Play<'a> {
         if step.sql.is_some() || step.redis.is_some() {
             return self.send_statement(step, satisfied);
         }
+        for (name, url) in &step.totp {
+            let code = totp::code(&self.fill_text(url))?;
+            self.variables.insert(name.clone(), code.into());
+        }
         let request = self.request(step)?;
         collect_marked(&request, &mut self.secrets);
         let started = Instant::now();
@@ -218,6 +223,10 @@ impl<'a> Play<'a> {
             // Short texts could occur by chance, and accessors of mounts (`kv_12345678`) are not secret.
             Value::String(text) if SECRET.contains(&key) && text.len() >= 16 && !names_a_mount(key, text) => {
                 self.secrets.push(text.clone());
+            }
+            Value::String(text) if text.starts_with("otpauth://") => {
+                let secret = text.rsplit_once("secret=").map(|(_, secret)| secret.to_owned());
+                self.secrets.extend(secret);
             }
             Value::Array(items) => items.iter().for_each(|item| self.collect(key, item)),
             Value::Object(members) => members.iter().for_each(|(key, value)| self.collect(key, value)),

@@ -123,6 +123,10 @@ pub struct Step {
     pub expect: Option<Expect>,
     /// Where Keepfast deliberately differs: `expect` is then for Keepfast, this is for OpenBao.
     pub differs: Option<Differs>,
+    /// Variables with TOTP codes, computed before the step: name to the URL of the secret, with `+1` or `-1` for the code of
+    /// the next or the former period.
+    #[serde(default)]
+    pub totp: BTreeMap<String, String>,
     /// Variables to capture from the response: name to dotted path (`data.keys.0`).
     #[serde(default)]
     pub capture: BTreeMap<String, String>,

@@ -173,6 +173,7 @@ fn filled(path: &str) -> String {
             "plaintext" => "plaintext",
             "type" => "encryption-key",
             "version" => "1",
+            "method_id" => "11111111-2222-3333-4444-555555555555",
             _ => "placeholder",
         });
         rest = after;

@@ -12,6 +12,7 @@ mod data;
 mod exact_numbers;
 mod flags;
 mod help;
+mod mfa;
 mod output;
 mod prompt;
 mod session;

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::cluster::clocks::Clocks;
-use crate::identity::{delete_expired_codes, rotate_due_keys};
+use crate::identity::{delete_expired_codes, delete_expired_logins, delete_orphans, rotate_due_keys};
 use crate::keyring_rotation::rotate_worn_key;
 use crate::layout::{IDENTITY_MOUNT, SYSTEM_STORAGE};
 use crate::lockout::Lockout;
@@ -83,6 +83,7 @@ async fn run(unsealed: Arc<Unsealed>, clocks: Arc<Clocks>) {
         if now >= next_tick {
             attempt("rotating the keyring", rotate_worn_key(&unsealed.barrier, now)).await;
             running.delete_expired_codes(&unsealed, now);
+            running.tidy_mfa(&unsealed, now);
             running.tick(&unsealed, false);
             attempt("the work of namespaces", running.work_in_namespaces(&unsealed, false)).await;
             next_tick = now.after(TICK);
@@ -257,6 +258,11 @@ impl RunningTasks {
         });
     }
 
+    fn tidy_mfa(&mut self, unsealed: &Arc<Unsealed>, now: Timestamp) {
+        let unsealed = unsealed.clone();
+        self.spawn("the MFA of logins", async move { tidy_mfa(&unsealed, now).await });
+    }
+
     async fn revoke(&mut self, unsealed: &Arc<Unsealed>, now: Timestamp) -> Result<()> {
         unsealed.leases.expiry.queue_abandoned().await?;
         if unsealed.leases.store.is_quarantined() {
@@ -365,6 +371,14 @@ pub(crate) async fn tick(unsealed: &Unsealed, often: bool) {
         };
         attempt(&format!("the tick of {}", mounted.entry.path), ticking).await;
     }
+}
+
+/// Deletes expired pending logins, and the secrets of deleted MFA methods.
+pub(crate) async fn tidy_mfa(unsealed: &Unsealed, now: Timestamp) {
+    let Some(view) = identity_view(unsealed) else { return };
+    let barrier = &unsealed.barrier;
+    attempt("deleting expired pending logins", delete_expired_logins(barrier, &view, now)).await;
+    attempt("deleting secrets of deleted MFA methods", delete_orphans(&unsealed.access.identity, &view)).await;
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@
 //! | `sys/policy/` | `Policies` | invalidates compiled policies |
 //! | `identity/` | `Changes` | invalidates the effective identity of an entity; at a change of a group, of all entities in groups |
 //! | `identity/oidc/` | `OidcState` | drops the key sets and the time of the next rotation of a key |
+//! | `identity/mfa/enforcement/` | `MfaRules` | drops the knowledge that there is no login enforcement |
 //! | `token/id/`, `token/` | `Tokens`, `Leases` | drops the token; updates the expiry queue, counts and quarantine |
 //! | `sys/lockout/`, `sys/lockout-unknown/` | `Lockout` | locks and unlocks |
 //! | `sys/external-key/config/` | `ExternalKeys` | closes the connection of the config |

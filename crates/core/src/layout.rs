@@ -24,6 +24,8 @@ pub(crate) const TOKEN_STORAGE: &str = "token/";
 pub(crate) const IDENTITY_STORAGE: &str = "identity/";
 /// The records of the OIDC provider, below [`IDENTITY_STORAGE`].
 pub(crate) const OIDC: &str = "oidc/";
+/// Login enforcements, below [`IDENTITY_STORAGE`].
+pub(crate) const MFA_ENFORCEMENTS: &str = "mfa/enforcement/";
 /// Salts and audit devices that the API has created.
 pub(crate) const AUDIT_STORAGE: &str = "audit/";
 

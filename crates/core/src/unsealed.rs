@@ -19,8 +19,8 @@ use crate::external_keys::record::CONFIG_FOLDER;
 use crate::identity::{Changes, Identity, OidcState};
 use crate::invalidation::{Invalidator, Owners, WatchedBarrier};
 use crate::layout::{
-    AUDIT_DEVICES, AUDIT_STORAGE, ENGINE_STORAGE, IDENTITY_STORAGE, LOCKS, MOUNT_ENTRIES, NAMESPACES, OIDC, POLICIES,
-    SYSTEM_STORAGE, TOKEN_STORAGE, TOKENS, UNKNOWN_LOCKS,
+    AUDIT_DEVICES, AUDIT_STORAGE, ENGINE_STORAGE, IDENTITY_STORAGE, LOCKS, MFA_ENFORCEMENTS, MOUNT_ENTRIES, NAMESPACES,
+    OIDC, POLICIES, SYSTEM_STORAGE, TOKEN_STORAGE, TOKENS, UNKNOWN_LOCKS,
 };
 use crate::lease::{DeletedMounts, ExpiryWorker, IndexTidier, LeaseRevoker, Leases, PathRevoker, Renewer};
 use crate::lockout::{Lockout, UnknownNames};
@@ -206,7 +206,8 @@ impl Unsealed {
 
         let policies = Policies::new(NamespaceId::root(), &barrier, system.clone(), clock.clone(), metrics.clone());
         owners.add(SYSTEM_STORAGE, POLICIES, policies.clone());
-        let identity = register_identity(&barrier, &Namespace::root(), parts.membership.roles(), metrics, owners);
+        let identity =
+            register_identity(&barrier, (&Namespace::root(), None), parts.membership.roles(), metrics, owners);
 
         let data_directory = parts.node_directory().map(|own| own.directory);
         let leases = Leases::new(&barrier, token_view.clone(), data_directory, clock.clone(), metrics.clone());
@@ -287,7 +288,7 @@ impl Unsealed {
 /// Creates the records of identity of a namespace, whose cache follows commits from now on.
 pub(crate) fn register_identity(
     barrier: &Arc<Barrier>,
-    namespace: &Namespace,
+    (namespace, parent): (&Namespace, Option<Arc<Identity>>),
     roles: Option<watch::Receiver<Role>>,
     metrics: &Arc<Metrics>,
     owners: &Owners,
@@ -296,8 +297,9 @@ pub(crate) fn register_identity(
     owners.add(IDENTITY_STORAGE, "", changes.clone());
     let view = barrier.view(format!("{}{IDENTITY_STORAGE}", namespace.storage()));
     let identity = Identity::new(namespace.id.clone(), barrier.clone(), view, metrics.clone(), changes);
-    let identity = identity.with_oidc(OidcState::new(roles));
+    let identity = identity.with_oidc(OidcState::new(roles)).below(parent);
     owners.add(IDENTITY_STORAGE, OIDC, identity.oidc.clone());
+    owners.add(IDENTITY_STORAGE, MFA_ENFORCEMENTS, identity.mfa.clone());
     Arc::new(identity)
 }
 

@@ -56,6 +56,8 @@ pub struct Incoming {
     pub token: Option<SecretString>,
     /// The `Authorization` header.
     pub authorization: Authorization,
+    /// The values of `X-Vault-MFA`: credentials for the MFA of a login. Only logins read them.
+    pub mfa: Vec<SecretString>,
     /// `X-Vault-Namespace`; empty for the root namespace.
     pub namespace: String,
     /// Whether the edge did not receive the body, because it is longer than allowed without a live token.

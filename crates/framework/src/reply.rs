@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use keepfast_crypto::secret::SecretString;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -39,6 +40,8 @@ pub enum Outcome {
     Renewed(Box<RenewedLease>),
     /// A token that core has created or renewed.
     Auth(Box<AuthBlock>),
+    /// The token of a login that core has completed.
+    LoggedIn(LoggedIn),
     /// A response that core has wrapped.
     Wrapped(Box<WrapInfo>),
     /// Bytes that are sent unchanged, without the envelope.
@@ -181,6 +184,14 @@ pub struct AuthBlock {
     pub token_type: &'static str,
     pub orphan: bool,
     pub num_uses: i64,
+}
+
+/// The token of a login that another request began.
+pub struct LoggedIn {
+    /// The token.
+    pub auth: Box<AuthBlock>,
+    /// How long the response stays wrapped, where the first request said so and this one does not.
+    pub wrap_ttl: Option<Duration>,
 }
 
 /// The trait of the types that a handler may return.
@@ -378,6 +389,15 @@ impl Reply for AuthBlock {
     }
     fn into_outcome(self) -> Result<Outcome> {
         Ok(Outcome::Auth(Box::new(self)))
+    }
+}
+
+impl Reply for LoggedIn {
+    fn schema(_: &mut SchemaGenerator) -> Option<Schema> {
+        None
+    }
+    fn into_outcome(self) -> Result<Outcome> {
+        Ok(Outcome::LoggedIn(self))
     }
 }
 

@@ -17,7 +17,7 @@ use crate::fields::{Int, Text};
 use crate::input::Input;
 use crate::path::{Captures, Operation, Pattern};
 use crate::reply::{Outcome, Reply};
-use crate::rows::{NamespaceScope, OperationInfo, RowInfo, Runs, RunsIn, is_name};
+use crate::rows::{NamespaceScope, OperationInfo, RowInfo, Runs, RunsIn, is_id, is_name};
 use crate::sealed::SealedAction;
 
 /// A boxed future of a handler.
@@ -176,6 +176,7 @@ impl<E: Send + Sync + 'static> Routes<E> {
                 hidden: false,
                 fallback: false,
                 names_only: false,
+                ids_only: false,
                 stores_body: false,
                 nested: None,
                 final_slash: false,
@@ -411,6 +412,12 @@ impl<E: Send + Sync + 'static> RowBuilder<'_, E> {
         self
     }
 
+    /// Only for paths whose captures are UUIDs in lower case: any other path is unsupported.
+    pub fn ids_only(self) -> Self {
+        self.row.info.ids_only = true;
+        self
+    }
+
     /// Also for the path with a final slash, as in OpenBao at some paths.
     pub fn final_slash(self) -> Self {
         self.row.info.final_slash = true;
@@ -543,6 +550,9 @@ impl Table {
             let Some(captures) = pattern.matches(path) else { continue };
             let is_object = |what: &str| is_object_name(what) && !pattern.is_rest(what);
             if self.rows[*row].names_only && captures.iter().any(|(what, text)| !is_name(text) && is_object(what)) {
+                continue;
+            }
+            if self.rows[*row].ids_only && captures.iter().any(|(_, text)| !is_id(text)) {
                 continue;
             }
             let captures = self.rows[*row].completed(captures);

@@ -212,6 +212,8 @@ pub struct RowInfo {
     pub fallback: bool,
     /// Only for paths whose captures are names: see [`is_name`].
     pub names_only: bool,
+    /// Only for paths whose captures are UUIDs in lower case: any other path is unsupported.
+    pub ids_only: bool,
     /// Whether a body that is taken as a whole is only stored, never read as parameters.
     pub stores_body: bool,
     /// The parameter with an object whose fields policies can constrain: a rule about `parameter.field` is about the
@@ -298,6 +300,13 @@ pub fn is_name(text: &str) -> bool {
     ends && bytes.iter().all(|c| is_word(c) || matches!(c, b'-' | b'.'))
 }
 
+/// Whether a text is a UUID in lower case.
+pub(crate) fn is_id(text: &str) -> bool {
+    let groups = || text.split('-');
+    let is_digit = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f');
+    groups().map(str::len).eq([8, 4, 4, 4, 12]) && groups().all(|group| group.bytes().all(is_digit))
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -363,6 +372,19 @@ mod tests {
             (NamespaceScope::NodeWide, None, false),
         ];
         assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn a_row_of_ids_has_no_other_paths() {
+        let mut routes: Routes<()> = Routes::new();
+        let help = Help { synopsis: "Things.", description: "" };
+        routes.paths(["thing", "thing/{id}"], help).ids_only().update(write);
+        let compiled = Compiled::new(routes);
+        let found = |path: &str| compiled.table().find(Operation::Update, path).is_some();
+        assert!(found("thing") && found("thing/0e1f2a3b-0000-1111-2222-c4d5e6f70819"));
+        for other in ["a", "0e1f2a3b", "0E1F2A3B-0000-1111-2222-C4D5E6F70819", "0e1f2a3b-0000-1111-2222-c4d5e6f7081"] {
+            assert!(!found(&format!("thing/{other}")), "{other}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
 use crate::flags::{HTTP, OUTPUT};
 use crate::session::own_name;
-use crate::{data, prompt, terminal, token_file};
+use crate::{data, mfa, prompt, terminal, token_file};
 
 pub(crate) const COMMAND: Command = Command {
     name: "login",
@@ -109,7 +109,7 @@ fn run(cx: &Cx) -> Outcome {
     }
     let path = cx.words.text("path").map_or(name, |path| path.trim_matches('/'));
     let secret = (method.login)(cx, path, credentials(cx, name)?)?;
-    finish(cx, &secret)
+    finish(cx, &mfa::complete(cx, secret)?)
 }
 
 /// Parses the credentials; the token method accepts a bare token.
@@ -218,10 +218,11 @@ fn finish(cx: &Cx, secret: &Secret) -> Outcome {
     let Some(auth) = &secret.auth else {
         return Err(CommandError::failed("Error authenticating: the server returned no token"));
     };
+    if mfa::is_pending(secret) {
+        return cx.output.secret(secret);
+    }
     if auth.client_token.is_empty() {
-        return Err(CommandError::failed(
-            "Error authenticating: the login requires MFA, which this command does not support",
-        ));
+        return Err(CommandError::failed("Error authenticating: the server returned no token"));
     }
     if token_only {
         return print_token_only(cx, &auth.client_token);

@@ -8,8 +8,8 @@ use serde_json::Value;
 use crate::args::{Command, Flag, FlagSet, Kind};
 use crate::command_error::{CommandError, Outcome};
 use crate::cx::Cx;
-use crate::data;
 use crate::flags::{HTTP, OUTPUT};
+use crate::{data, mfa};
 
 /// The flag that permits a write without data.
 pub(super) const FORCE: FlagSet = FlagSet {
@@ -45,7 +45,7 @@ pub(super) fn send(cx: &Cx, method: Method) -> Outcome {
     let data = data::parse(arguments, &mut io::stdin())?;
     let request = Request::new(method, &path).with_body(Value::Object(data));
     match cx.session()?.call(&format!("Error writing data to {path}"), &request)? {
-        Some(secret) => cx.output.secret(&secret),
+        Some(secret) => cx.output.secret(&mfa::complete(cx, secret)?),
         None => {
             cx.output.success(&format!("Success! Data written to: {path}"));
             Ok(0)

@@ -4,7 +4,7 @@ use keepfast_client::{Auth, Secret, WrapInfo, duration};
 use serde_json::{Map, Value};
 
 use super::sorted;
-use super::text::{of_field, quoted_list};
+use super::text::{of_field, plain, quoted_list};
 
 /// The table rows of a response.
 pub(crate) fn rows(secret: &Secret) -> Vec<Vec<String>> {
@@ -68,6 +68,9 @@ fn lease_rows(secret: &Secret) -> Vec<Vec<String>> {
 }
 
 fn auth_rows(auth: &Auth) -> Vec<Vec<String>> {
+    if let Some(requirement) = auth.mfa_requirement.as_ref().filter(|_| auth.client_token.is_empty()) {
+        return mfa_rows(requirement);
+    }
     let time = if auth.lease_duration == 0 { "∞".to_owned() } else { duration::format_short(auth.lease_duration) };
     let mut rows = vec![
         row("token", &auth.client_token),
@@ -80,6 +83,20 @@ fn auth_rows(auth: &Auth) -> Vec<Vec<String>> {
     ];
     let metadata = auth.metadata.iter().flat_map(data_rows);
     rows.extend(metadata.map(|pair| row(&format!("token_meta_{}", pair[0]), &pair[1])));
+    rows
+}
+
+/// The rows of the MFA that a login waits for.
+fn mfa_rows(requirement: &Value) -> Vec<Vec<String>> {
+    let text = |value: Option<&Value>| value.map(plain).unwrap_or_default();
+    let mut rows = vec![row("mfa_request_id", text(requirement.get("mfa_request_id")))];
+    for (name, constraint) in requirement.get("mfa_constraints").and_then(Value::as_object).into_iter().flatten() {
+        for method in constraint.get("any").and_then(Value::as_array).into_iter().flatten() {
+            let prefix = format!("mfa_constraint_{name}_{}", text(method.get("type")));
+            let fields = ["id", "uses_passcode", "name"].into_iter().filter(|field| method.get(field).is_some());
+            rows.extend(fields.map(|field| row(&format!("{prefix}_{field}"), text(method.get(field)))));
+        }
+    }
     rows
 }
 

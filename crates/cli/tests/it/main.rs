@@ -12,6 +12,7 @@ mod formats;
 mod gnupg;
 mod kv;
 mod login;
+mod mfa;
 mod mounts;
 mod namespaces;
 mod operator;

@@ -15,7 +15,7 @@ use crate::metrics::standby;
 use crate::namespace::Namespaces;
 use crate::namespace::open::Found;
 use crate::parts::ServerParts;
-use crate::request::{Response, ResponseHeaders};
+use crate::request::{Pipeline, Response, ResponseHeaders};
 use crate::sys::sealed::runs_without_leader;
 
 /// The time in which a state that the caller names must be applied here.
@@ -152,12 +152,19 @@ impl ClusterNode<'_> {
 
     /// Passes a request to the leader. Another leader gets it if nothing was done with it.
     async fn forward(&self, mut incoming: Box<Incoming>) -> Response {
-        // A member of an older version cannot read a request with it.
+        // A member of an older version cannot read a request with them.
         let has_authorization = !matches!(incoming.authorization, Authorization::None);
-        if has_authorization {
+        if has_authorization || !incoming.mfa.is_empty() {
             let found = self.namespaces.find(&incoming).await;
-            if !found.is_ok_and(|found| found.pipeline.takes_authorization(&incoming, found.start)) {
+            let takes = |row: fn(&Pipeline, &Incoming, usize) -> bool| {
+                found.as_ref().is_ok_and(|found| row(&found.pipeline, &incoming, found.start))
+            };
+            let (takes_authorization, is_login) = (takes(Pipeline::takes_authorization), takes(Pipeline::is_login));
+            if !takes_authorization {
                 incoming.authorization = Authorization::None;
+            }
+            if !is_login {
+                incoming.mfa.clear();
             }
         }
         let Some(port) = self.parts.membership.port() else {

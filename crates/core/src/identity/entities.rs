@@ -113,6 +113,7 @@ impl Identity {
         for group in membership::verified_groups_of(tx, &self.view, Member::Entity, &entity.id).await? {
             membership::remove(tx, &self.view, Member::Entity, &group, &entity.id);
         }
+        self.delete_mfa_of(tx, &entity.id).await?;
         for merged in &entity.merged {
             MERGED.delete_in(tx, &self.view, merged);
         }

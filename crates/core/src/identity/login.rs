@@ -7,22 +7,10 @@ use keepfast_framework::reply::Alias;
 use keepfast_framework::{Error, Result, Timestamp};
 use keepfast_storage::Tx;
 
+use super::login_identity::LoginIdentity;
 use super::membership::{self, Member};
 use super::record::{ALIASES, AliasKey, Entity, EntityAlias, GroupKind};
 use super::store::Identity;
-
-/// The identity of a login: an entity and the alias that was used.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct LoginIdentity {
-    /// The id of the entity; empty for none.
-    pub(crate) entity: String,
-    /// The id of the alias; empty for none.
-    pub(crate) alias: String,
-    /// Whether this login created the entity.
-    pub(crate) created: bool,
-    /// Whether this login changed the groups of the entity.
-    pub(crate) regrouped: bool,
-}
 
 /// The maximum number of groups that a login reports; the further ones are ignored.
 const MOST_GROUPS: usize = 10_000;

@@ -13,6 +13,7 @@
 //! | `member/`, `member-of/`, `child/`, `child-of/` | memberships, see [`membership`] |
 //! | `converted` | the progress of the conversion of older records, see [`convert`] |
 //! | `oidc/` | the OIDC provider |
+//! | `mfa/` | login MFA |
 //!
 //! A name or an alias is the key of a record, so a second one cannot be stored: of two requests that write it at the same
 //! time one conflicts and runs again. `<name>` is a hash of the folded name.
@@ -27,18 +28,26 @@ mod engine;
 mod entities;
 mod groups;
 mod handlers;
+mod key_material;
 mod login;
+mod login_identity;
 mod membership;
 mod merge;
 mod metadata;
+mod mfa;
 pub(crate) mod names;
 mod oidc;
+mod proved_login;
 mod record;
 mod store;
 
 pub(crate) use effective::{Changes, Effective};
 pub(crate) use engine::IdentityEngine;
-pub(crate) use login::LoginIdentity;
+pub(crate) use login_identity::LoginIdentity;
+pub(crate) use mfa::{
+    MFA_PENDING, MfaCredentials, MfaOutcome, MfaRequirement, SentWithLogin, delete_expired_logins, delete_orphans,
+};
 pub(crate) use oidc::{OidcState, delete_expired_codes, rotate_due_keys};
+pub(crate) use proved_login::{ProvedLogin, ProvedTerms};
 pub(crate) use record::Entity;
 pub(crate) use store::Identity;

@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::effective::{Changes, EffectiveCache};
+use super::mfa::MfaRules;
 use super::names::{alias_key, name_key, unfolded_alias_key};
 use super::oidc::OidcState;
 use super::record::{
@@ -30,6 +31,10 @@ pub(crate) struct Identity {
     pub(super) cache: EffectiveCache,
     /// The state of the OIDC provider in memory.
     pub(crate) oidc: Arc<OidcState>,
+    /// The state of the login enforcements in memory.
+    pub(crate) mfa: Arc<MfaRules>,
+    /// The identity of the namespace above, whose login enforcements also bind logins here; `None` for root.
+    pub(super) parent: Option<Arc<Identity>>,
 }
 
 /// The number of names per read of a count.
@@ -45,7 +50,17 @@ impl Identity {
         changes: Arc<Changes>,
     ) -> Self {
         let cache = EffectiveCache::new(changes);
-        Identity { namespace, barrier, view, metrics, cache, oidc: Arc::default() }
+        Identity { namespace, barrier, view, metrics, cache, oidc: Arc::default(), mfa: Arc::default(), parent: None }
+    }
+
+    /// The same below the identity of the namespace above.
+    pub(crate) fn below(self, parent: Option<Arc<Identity>>) -> Self {
+        Identity { parent, ..self }
+    }
+
+    /// This identity and those of the namespaces above.
+    pub(super) fn with_ancestors(&self) -> impl Iterator<Item = &Identity> {
+        std::iter::successors(Some(self), |identity| identity.parent.as_deref())
     }
 
     /// The same with the state of the OIDC provider on a node that has a role.

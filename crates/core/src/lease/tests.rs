@@ -225,6 +225,7 @@ impl LeaseFixture {
             token: Some(token.clone()),
             authorization: keepfast_framework::Authorization::None,
             headers: Vec::new(),
+            mfa: Vec::new(),
             namespace: String::new(),
             wrap_ttl: None,
             remote: None,

@@ -7,7 +7,7 @@ use keepfast_framework::{Page, Result};
 
 use super::NamespaceId;
 use super::changes::{clear_gone, delete, due};
-use crate::background::{attempt, identity_view, next_rotation, tick};
+use crate::background::{attempt, identity_view, next_rotation, tick, tidy_mfa};
 use crate::identity::{delete_expired_codes, rotate_due_keys};
 use crate::layout::SYSTEM_STORAGE;
 use crate::lockout::Lockout;
@@ -80,6 +80,7 @@ async fn run_one(unsealed: &Arc<Unsealed>) {
         }
         attempt("deleting expired OIDC codes", delete_expired_codes(&unsealed.barrier, &view, now)).await;
     }
+    tidy_mfa(unsealed, now).await;
     let system = unsealed.barrier.view(format!("{}{SYSTEM_STORAGE}", unsealed.access.namespace.storage()));
     attempt("deleting the locks of users that are over", Lockout::delete_ended(&unsealed.barrier, &system, now)).await;
 }

@@ -191,7 +191,8 @@ impl Namespaces {
         let mounts = register_mounts(Mounts::new(id.clone(), storage, registry, settings.clone()), owners, tx).await?;
         let policies = Policies::new(id.clone(), barrier, system.clone(), clock.clone(), metrics.clone());
         owners.add(SYSTEM_STORAGE, POLICIES, policies.clone());
-        let identity = register_identity(barrier, &namespace, self.roles.clone(), metrics, owners);
+        let below = (&*namespace, Some(above.access.identity.clone()));
+        let identity = register_identity(barrier, below, self.roles.clone(), metrics, owners);
         let lockout = Lockout::new(id.clone(), barrier, system.clone(), self.cluster.clone());
         let lockout = register_lockout(lockout, owners, tx, clock).await?;
         let external_keys = register_external_keys(barrier, &system, settings, clock, owners);

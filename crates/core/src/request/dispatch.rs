@@ -256,7 +256,7 @@ impl Dispatcher {
             envelope.warnings.push(USE_UNWRAP.to_owned());
         }
         add_warnings(&mut envelope, context.warnings, call, input);
-        if wraps {
+        if envelope.wrap_ttl(parts.routed.incoming.wrap_ttl).is_some() {
             Box::pin(wrap_envelope(&self.access.wrapper, &mut tx, parts, &mut envelope)).await?;
         }
         // A checkpoint has written an intent, which a deletion of the namespace revokes.

@@ -1,5 +1,7 @@
 //! The JSON of a response, in Vault's shape.
 
+use std::time::Duration;
+
 use keepfast_framework::reply::{AuthBlock, Raw, RawFile, SentStatus, WrapInfo};
 use keepfast_framework::{Error, Status};
 use keepfast_storage::Index;
@@ -7,6 +9,7 @@ use serde::Serialize;
 
 use super::wiped::{self, WipedJson};
 use super::{Response, ResponseHeaders};
+use crate::identity::MfaRequirement;
 use crate::lease::intent::Granted;
 
 /// The response of a request that was not refused, before it is audited.
@@ -17,6 +20,18 @@ pub(crate) enum ResponseContent {
     Raw(Raw),
     /// The same from a file.
     File(RawFile),
+}
+
+/// Whether a response is wrapped.
+#[derive(Clone, Copy, Default)]
+pub(crate) enum Wrapping {
+    /// As the request says.
+    #[default]
+    AsRequested,
+    /// Never: the caller needs it to complete the request.
+    Never,
+    /// For this time, if the request does not say: an earlier request did.
+    For(Duration),
 }
 
 /// A response in Vault's shape.
@@ -30,12 +45,14 @@ pub(crate) struct Envelope {
     pub(crate) data: Option<WipedJson>,
     /// Whether the fields of the data are also at the top level.
     pub(crate) flat: bool,
-    /// The display name of the token of a login, for a wrapping token.
-    pub(crate) logged_in: Option<String>,
     /// A token that was created or renewed.
     pub(crate) auth: Option<Box<AuthBlock>>,
     /// Whether a login created that token.
     pub(crate) is_login: bool,
+    /// The MFA that a login waits for, in place of its token.
+    pub(crate) mfa_requirement: Option<Box<MfaRequirement>>,
+    /// Whether the response is wrapped.
+    pub(crate) wrapping: Wrapping,
     /// The token of a login whose response is wrapped, for the audit entry.
     pub(crate) wrapped_login: Option<Box<AuthBlock>>,
     /// The id of a lease; empty for none.
@@ -56,6 +73,21 @@ impl Envelope {
         self.auth.as_deref().filter(|_| self.is_login).or(self.wrapped_login.as_deref())
     }
 
+    /// Adds the token of a login.
+    pub(super) fn set_login(&mut self, auth: AuthBlock) {
+        (self.auth, self.is_login) = (Some(Box::new(auth)), true);
+    }
+
+    /// The wrap TTL of the response to a request with this one; `None` for a response that is not wrapped.
+    pub(super) fn wrap_ttl(&self, requested: Option<Duration>) -> Option<Duration> {
+        let ttl = match self.wrapping {
+            Wrapping::AsRequested => requested,
+            Wrapping::Never => None,
+            Wrapping::For(ttl) => requested.or(Some(ttl)),
+        };
+        ttl.filter(|ttl| !ttl.is_zero())
+    }
+
     /// Adds a lease.
     pub(super) fn set_lease(&mut self, lease: Granted) {
         let Granted { id, ttl, renewable, warnings } = lease;
@@ -69,6 +101,7 @@ impl Envelope {
     pub(crate) fn is_empty(&self) -> bool {
         self.data.is_none()
             && self.auth.is_none()
+            && self.mfa_requirement.is_none()
             && self.wrap.is_none()
             && self.lease_id.is_empty()
             && self.warnings.is_empty()
@@ -103,7 +136,10 @@ impl Envelope {
         let warnings = (!self.warnings.is_empty()).then_some(&self.warnings);
         next(&mut out, "warnings", &warnings);
         out.extend_from_slice(b",\"auth\":");
-        auth(self.auth.as_deref(), &mut out);
+        match &self.mfa_requirement {
+            Some(requirement) => pending_auth(requirement, &mut out),
+            None => auth(self.auth.as_deref(), &mut out),
+        }
         out.extend_from_slice(b"}\n");
         out
     }
@@ -184,6 +220,17 @@ fn auth(auth: Option<&AuthBlock>, out: &mut Vec<u8>) {
     next(out, "orphan", &auth.orphan);
     out.extend_from_slice(b",\"mfa_requirement\":null");
     next(out, "num_uses", &auth.num_uses);
+    out.push(b'}');
+}
+
+/// The block of a login that waits for its MFA.
+fn pending_auth(requirement: &MfaRequirement, out: &mut Vec<u8>) {
+    out.extend_from_slice(
+        br#"{"client_token":"","accessor":"","policies":null,"metadata":null,"lease_duration":0,"renewable":false"#,
+    );
+    out.extend_from_slice(br#","entity_id":"","token_type":"default","orphan":false"#);
+    next(out, "mfa_requirement", requirement);
+    next(out, "num_uses", &0);
     out.push(b'}');
 }
 

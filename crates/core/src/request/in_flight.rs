@@ -194,6 +194,7 @@ mod tests {
             input: keepfast_framework::Input::default(),
             token: Some(keepfast_crypto::secret::SecretString::new("hvs.s3cr3t".to_owned())),
             authorization: keepfast_framework::Authorization::None,
+            mfa: Vec::new(),
             namespace: String::new(),
             body_withheld: false,
             headers: Vec::new(),

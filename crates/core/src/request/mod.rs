@@ -11,6 +11,7 @@ pub(crate) mod authorize;
 pub(crate) mod dispatch;
 pub(crate) mod envelope;
 pub(crate) mod in_flight;
+pub(crate) mod login;
 mod pipeline;
 mod refused;
 pub(crate) mod response;

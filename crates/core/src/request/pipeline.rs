@@ -10,7 +10,7 @@ use super::authenticate::{Authenticator, RequestCaller};
 use super::authorize::{Authorized, Authorizer};
 use super::dispatch::{Dispatcher, Handled};
 use super::in_flight::InFlightGuard;
-use super::route::{Routed, core_row, is_unauthenticated, route, takes_authorization};
+use super::route::{Routed, core_row, is_login, is_unauthenticated, route, takes_authorization};
 use super::{Departure, Refused, Response};
 use crate::cluster::place::Site;
 use crate::namespace::Namespace;
@@ -77,6 +77,11 @@ impl Pipeline {
     /// Whether the row of a request, whose path within this namespace begins at `start`, reads its `Authorization` header.
     pub(crate) fn takes_authorization(&self, incoming: &Incoming, start: usize) -> bool {
         takes_authorization(&self.unsealed.engines.mounts, incoming.operation, &incoming.path.as_str()[start..])
+    }
+
+    /// Whether a request, whose path within this namespace begins at `start`, is a login.
+    pub(crate) fn is_login(&self, incoming: &Incoming, start: usize) -> bool {
+        is_login(&self.unsealed.engines.mounts, incoming.operation, &incoming.path.as_str()[start..])
     }
 
     /// Whether the token of a request is valid here, and may be used from its address. Counts no use of it.

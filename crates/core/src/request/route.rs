@@ -240,9 +240,17 @@ pub(super) fn is_unauthenticated(mounts: &Mounts, operation: Operation, path: &s
 
 /// Whether the row of a request reads its `Authorization` header.
 pub(crate) fn takes_authorization(mounts: &Mounts, operation: Operation, path: &str) -> bool {
+    has_row(mounts, operation, path, |row| row.takes_authorization)
+}
+
+/// Whether a path is that of a login, which reads the MFA credentials of its request.
+pub(crate) fn is_login(mounts: &Mounts, operation: Operation, path: &str) -> bool {
+    has_row(mounts, operation, path, |row| row.login)
+}
+
+fn has_row(mounts: &Mounts, operation: Operation, path: &str, is: impl Fn(&RowInfo) -> bool) -> bool {
     let found = find(mounts, operation, path);
-    let row = found.and_then(|found| Some(found.mounted.table.rows().get(found.row?.row)?.takes_authorization));
-    row.unwrap_or(false)
+    found.is_some_and(|found| found.row.is_some_and(|row| found.mounted.table.rows().get(row.row).is_some_and(is)))
 }
 
 /// A property of the row of a path of an engine of core; its default for any other path.

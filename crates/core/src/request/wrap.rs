@@ -37,7 +37,7 @@ pub(super) async fn wrap_raw(
     Ok(ResponseContent::Envelope(Box::new(Envelope { wrap: Some(Box::new(info)), ..Envelope::default() })))
 }
 
-/// Wraps a response in Vault's shape when the request has a wrap TTL: also a 404 with data, but no error and no empty
+/// Wraps a response in Vault's shape when it has a wrap TTL: also a 404 with data, but no error and no empty
 /// response.
 pub(super) async fn wrap_envelope(
     wrapper: &Wrapper,
@@ -45,7 +45,7 @@ pub(super) async fn wrap_envelope(
     parts: &AuthorizedParts,
     envelope: &mut Envelope,
 ) -> Result<()> {
-    let Some(ttl) = parts.routed.incoming.wrap_ttl.filter(|t| !t.is_zero()) else { return Ok(()) };
+    let Some(ttl) = envelope.wrap_ttl(parts.routed.incoming.wrap_ttl) else { return Ok(()) };
     let status = envelope.status.map_or(Status::OK, |status| status.sent);
     let refused = status.0 >= 300 && status != Status::NOT_FOUND;
     if envelope.is_empty() || envelope.wrap.is_some() || refused {
@@ -63,7 +63,7 @@ pub(super) async fn wrap_envelope(
         wrapped_by: &path,
         ttl,
         // The caller of a login has no token yet.
-        display_name: envelope.logged_in.as_deref().unwrap_or_else(|| caller_name(parts)),
+        display_name: envelope.login_auth().map_or_else(|| caller_name(parts), |auth| &auth.display_name),
         wrapped_accessor,
     };
     let info = wrapper.wrap(tx, content).await?;

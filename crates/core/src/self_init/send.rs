@@ -133,6 +133,7 @@ impl BuiltRequest {
             input,
             token: Some(self.token.as_ref().unwrap_or(root_token).clone()),
             authorization: Authorization::None,
+            mfa: Vec::new(),
             namespace: String::new(),
             body_withheld: false,
             headers: Vec::new(),

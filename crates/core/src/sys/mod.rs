@@ -22,6 +22,7 @@ mod leases;
 mod locked_users;
 mod loggers;
 pub(crate) mod metrics;
+mod mfa;
 mod mount_response;
 mod mounts;
 mod namespaces;
@@ -83,6 +84,7 @@ impl Engine for System {
         password_policies::routes(r);
         capabilities::routes(r);
         wrapping::routes(r);
+        mfa::routes(r);
         leases::routes(r);
         keyring::routes(r);
         rotate_config::routes(r);

@@ -6,6 +6,7 @@ mod failover;
 pub(in crate::tests) mod fake;
 mod freshness;
 mod keys;
+mod mfa;
 mod replaced;
 mod revocations;
 mod seals;

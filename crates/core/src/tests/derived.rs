@@ -114,7 +114,7 @@ fn of_row(engine: &str, mount: &str, row: &RowInfo) -> Vec<Route> {
             out.push(Route {
                 engine: engine.to_owned(),
                 pattern: pattern.source().to_owned(),
-                path: format!("{mount}{}", example(pattern.source())),
+                path: format!("{mount}{}", example(pattern.source(), row.ids_only)),
                 operation: operation.operation,
                 access: row.access,
                 sealed: row.sealed,
@@ -126,14 +126,15 @@ fn of_row(engine: &str, mount: &str, row: &RowInfo) -> Vec<Route> {
     out
 }
 
-/// A path that the pattern matches.
-fn example(pattern: &str) -> String {
+/// A path that the pattern matches, of a row whose captures are ids or not.
+fn example(pattern: &str, has_ids: bool) -> String {
+    let capture_of_row = if has_ids { "11111111-2222-3333-4444-555555555555" } else { "x1" };
     let mut out = String::new();
     let mut rest = pattern;
     while let Some((before, behind)) = rest.split_once('{') {
         let (capture, behind) = behind.split_once('}').unwrap();
         out.push_str(before);
-        out.push_str(capture.split('|').nth(1).unwrap_or("x1"));
+        out.push_str(capture.split('|').nth(1).unwrap_or(capture_of_row));
         rest = behind;
     }
     out + rest

@@ -50,6 +50,8 @@ pub(crate) struct RequestOptions {
     pub(crate) remote: Option<SocketAddr>,
     pub(crate) tls: Option<Arc<TlsSession>>,
     pub(crate) namespace: String,
+    /// The values of `X-Vault-MFA`.
+    pub(crate) mfa: Vec<String>,
     /// The edge did not receive the body.
     pub(crate) withheld: bool,
     /// The `Accept` header has a format of Prometheus.
@@ -322,6 +324,7 @@ pub(crate) fn incoming(method: &str, path: &str, send: RequestOptions) -> Box<In
         body_withheld: send.withheld,
         token: send.token.map(SecretString::new),
         authorization: send.authorization,
+        mfa: send.mfa.into_iter().map(SecretString::new).collect(),
         namespace: send.namespace,
         headers: Vec::new(),
         wrap_ttl: send.wrap.map(Duration::from_secs),

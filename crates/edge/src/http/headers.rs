@@ -17,6 +17,7 @@ use crate::config::Forwarded;
 
 const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
+const MFA: HeaderName = HeaderName::from_static("x-vault-mfa");
 const WRAP_TTL: HeaderName = HeaderName::from_static("x-vault-wrap-ttl");
 const INDEX: HeaderName = HeaderName::from_static("x-vault-index");
 const INCONSISTENT: HeaderName = HeaderName::from_static("x-vault-inconsistent");
@@ -144,6 +145,29 @@ pub(crate) fn authorization(headers: &HeaderMap, longest: usize) -> Authorizatio
     }
 }
 
+/// The values of `X-Vault-MFA`: the id or the name of an MFA method, and a code after a colon where it has one.
+pub(crate) fn mfa(headers: &HeaderMap) -> Result<Vec<SecretString>, EdgeResponse> {
+    let mut out = Vec::new();
+    for value in headers.get_all(MFA).iter().filter(|value| !value.is_empty()) {
+        let text = SecretString::new(String::from_utf8_lossy(value.as_bytes()).into_owned());
+        let missing = match text.expose().split_once(':') {
+            Some(("", _)) => Some("method name or ID"),
+            Some((_, "")) => Some("method value"),
+            _ => None,
+        };
+        if let Some(missing) = missing {
+            return Err(EdgeResponse::error(
+                StatusCode::BAD_REQUEST,
+                format!(
+                    "failed to parse X-Vault-MFA header: invalid data in header \"X-Vault-MFA\"; missing {missing}"
+                ),
+            ));
+        }
+        out.push(text);
+    }
+    Ok(out)
+}
+
 /// An upper bound of the bytes of the header values that a request keeps: in memory or in its response, and again where
 /// an audit device records them.
 pub(crate) fn kept_length(headers: &HeaderMap, audited: &BTreeMap<String, bool>) -> usize {
@@ -151,7 +175,13 @@ pub(crate) fn kept_length(headers: &HeaderMap, audited: &BTreeMap<String, bool>)
         let name = name.as_str();
         let is_own = matches!(
             name,
-            "x-vault-token" | "authorization" | "x-vault-namespace" | "x-vault-wrap-ttl" | "origin" | "x-vault-index"
+            "x-vault-token"
+                | "authorization"
+                | "x-vault-mfa"
+                | "x-vault-namespace"
+                | "x-vault-wrap-ttl"
+                | "origin"
+                | "x-vault-index"
         );
         let copies = usize::from(is_own) + usize::from(audited.contains_key(name));
         if copies == 0 { 0 } else { copies * text_length(value) }
@@ -437,6 +467,22 @@ mod tests {
         assert_eq!(read(&[("x-vault-index", "AAAA")]), Err((400, text.to_owned())));
         let text = "{\"errors\":[\"unknown value for \\\"X-Vault-Inconsistent\\\" header\"]}\n";
         assert_eq!(read(&[("x-vault-inconsistent", "x")]), Err((400, text.to_owned())));
+    }
+
+    #[test]
+    fn mfa_credentials_name_a_method() {
+        let values = |texts: &[&str]| {
+            let pairs: Vec<_> = texts.iter().map(|text| ("x-vault-mfa", *text)).collect();
+            mfa(&headers(&pairs)).map(|found| found.iter().map(|text| text.expose().clone()).collect::<Vec<_>>())
+        };
+        let read = |texts: &[&str]| values(texts).unwrap_or_else(|_| panic!("{texts:?}"));
+        assert_eq!(read(&["id:123456", "", "name"]), ["id:123456", "name"]);
+        assert_eq!(read(&["a:b:c"]), ["a:b:c"]);
+        assert!(read(&[]).is_empty());
+        for (text, missing) in [(":1", "missing method name or ID"), ("id:", "missing method value")] {
+            let refused = values(&[text]).map_err(|refused| outcome(&refused)).unwrap_err();
+            assert!(refused.0 == 400 && refused.1.contains(missing), "{refused:?}");
+        }
     }
 
     #[test]

@@ -217,6 +217,7 @@ fn read_head<K: Kernel>(
     let token = headers::token(&head.headers, rules.limits.token)?;
     let authorization = headers::authorization(&head.headers, rules.limits.token);
     let wrap_ttl = if is_sealed_path { None } else { headers::wrap_ttl(&head.headers)? };
+    let mfa = if is_sealed_path { Vec::new() } else { headers::mfa(&head.headers)? };
     let is_write = matches!(operation, Operation::Update | Operation::Patch);
     let accepts_prometheus = super::is_metrics_path(&path) && headers::accepts_prometheus(&head.headers);
     let incoming = Box::new(Incoming {
@@ -232,6 +233,7 @@ fn read_head<K: Kernel>(
         body_withheld: false,
         token,
         authorization,
+        mfa,
         namespace: headers::namespace(&head.headers),
         headers: headers::audited(&head.headers, audited),
         wrap_ttl,
@@ -261,6 +263,7 @@ fn of_head(
         body_withheld: false,
         token: None,
         authorization: Authorization::None,
+        mfa: Vec::new(),
         namespace: headers::namespace(&head.headers),
         headers: Vec::new(),
         wrap_ttl: None,

@@ -7,6 +7,8 @@
 //! flags    = 1 body withheld | 2 open rekey | 4 open generate-root | 8 accepts Prometheus | 16 body of bytes
 //!            | 32 token of `Authorization: Bearer` | 64 the token is followed by the credentials:text of `Basic`
 //!            (both only for a row that takes the header, which a member of an older version does not have)
+//!            | 128 the token and the credentials are followed by the MFA credentials:list(text), which a member of an older
+//!            version refuses
 //! address  = 4 ip:4 port:u16 | 6 ip:16 port:u16 flow:u32 scope:u32
 //! tls      = version:u8 suite:u16 alpn:u8 server_name:option(text) chain:option(check:u8 list(text))
 //! response = status:u16 decided:u16 index:u64 content_type:text body
@@ -70,12 +72,13 @@ pub(super) fn decode(mut input: Bytes) -> Option<Box<Incoming>> {
     let namespace = take_text(input)?;
     let flags = input.try_get_u8().ok()?;
     let token = take_option(input, take_text)?.map(SecretString::new);
-    let authorization = match flags >> 5 {
+    let authorization = match flags >> 5 & 3 {
         0 => Authorization::None,
         1 => Authorization::Bearer,
         2 => Authorization::Basic(SecretString::new(take_text(input)?)),
         _ => return None,
     };
+    let mfa = if flags & 128 == 0 { Vec::new() } else { take_list(input, take_text)? };
     let wrap_ttl = take_option(input, take_duration)?;
     let remote = take_option(input, take_address)?;
     let tls = take_option(input, take_tls)?.map(Arc::new);
@@ -94,6 +97,7 @@ pub(super) fn decode(mut input: Bytes) -> Option<Box<Incoming>> {
         input: Input { captures: Vec::new(), query, body },
         token,
         authorization,
+        mfa: mfa.into_iter().map(SecretString::new).collect(),
         namespace,
         body_withheld: flags & 1 != 0,
         headers,
@@ -150,7 +154,7 @@ impl Sink for Vec<u8> {
 
 fn put_request(out: &mut impl Sink, request: &Incoming) -> Option<()> {
     let Incoming { id, method, operation, path, input, token, namespace, body_withheld, headers, .. } = request;
-    let Incoming { authorization, wrap_ttl, remote, tls, open, accepts_prometheus, .. } = request;
+    let Incoming { authorization, mfa, wrap_ttl, remote, tls, open, accepts_prometheus, .. } = request;
     out.put(&[VERSION]);
     put_text(out, id.as_bytes())?;
     out.put(&[place(&METHODS, method)?, u8::try_from(operation.index()).ok()?]);
@@ -163,10 +167,14 @@ fn put_request(out: &mut impl Sink, request: &Incoming) -> Option<()> {
         Authorization::Bearer => 32,
         Authorization::Basic(_) => 64,
     };
-    out.put(&[scheme | flags.iter().rev().fold(0, |all, flag| all << 1 | u8::from(*flag))]);
+    let has_mfa = if mfa.is_empty() { 0 } else { 128 };
+    out.put(&[has_mfa | scheme | flags.iter().rev().fold(0, |all, flag| all << 1 | u8::from(*flag))]);
     put_option(out, token.as_ref(), |out, token| put_text(out, token.expose().as_bytes()))?;
     if let Authorization::Basic(credentials) = authorization {
         put_text(out, credentials.expose().as_bytes())?;
+    }
+    if !mfa.is_empty() {
+        put_list(out, mfa, |out, value| put_text(out, value.expose().as_bytes()))?;
     }
     put_option(out, wrap_ttl.as_ref(), |out, ttl| {
         out.put(&ttl.as_secs().to_le_bytes());

@@ -26,8 +26,8 @@ struct Merge {
     to_entity_id: Option<Text>,
     /// Ids of the aliases that stay where both entities have one at a mount; only with one entity to merge.
     conflicting_alias_ids_to_keep: Option<CommaList>,
-    /// Whether MFA secrets of the merged entities are overwritten; no entity has one. Default: false.
-    #[allow(dead_code)]
+    /// Whether the entity keeps its MFA secrets where merged entities have one for the same method; otherwise the merge is
+    /// refused. Default: false.
     force: Option<Flag>,
 }
 
@@ -42,6 +42,14 @@ async fn merge(_: &IdentityEngine, cx: &mut Cx, req: Merge) -> Result<()> {
     let (target, sources) = identity.entities_to_merge(cx.store().0, &to, &from).await?;
     for entity in [&target].into_iter().chain(&sources) {
         refuse_denied(cx, &entity.id, &entity.name)?;
+    }
+    let force = req.force.is_some_and(|Flag(force)| force);
+    for source in &sources {
+        if !force {
+            identity.check_mfa_clash(cx.store().0, &target.id, &source.id).await?;
+        }
+        let (tx, view) = cx.store();
+        identity.move_mfa(tx, view, &source.id, &target.id).await?;
     }
     identity.merge(cx.store().0, target, sources, &keep).await
 }

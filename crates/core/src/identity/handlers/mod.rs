@@ -12,7 +12,7 @@ use keepfast_framework::engine::BuiltIn;
 use keepfast_framework::{Cx, Engine, Error, Kind, Result, Routes};
 
 use super::engine::IdentityEngine;
-use super::oidc;
+use super::{mfa, oidc};
 use crate::layout::{IDENTITY_MOUNT, IDENTITY_STORAGE};
 
 impl Engine for IdentityEngine {
@@ -25,7 +25,7 @@ impl Engine for IdentityEngine {
     });
     const IN_CORE: bool = true;
     const IN_BACKGROUND: bool = true;
-    const WRAPPED: &'static [&'static str] = &oidc::WRAPPED;
+    const WRAPPED: &'static [&'static str] = &[oidc::WRAPPED[0], oidc::WRAPPED[1], mfa::WRAPPED[0]];
 
     fn routes(r: &mut Routes<Self>) {
         entity::routes(r);
@@ -35,6 +35,7 @@ impl Engine for IdentityEngine {
         group_alias::routes(r);
         lookup::routes(r);
         oidc::routes(r);
+        mfa::routes(r);
     }
 
     async fn open(_: &mut Cx) -> Result<Self> {

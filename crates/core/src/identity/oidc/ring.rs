@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::algorithm::{Algorithm, Jwk};
 use super::lists::has_id;
-use super::stored::material;
+use crate::identity::key_material;
 
 /// The folder of [`KEYS`].
 pub(super) const KEY_FOLDER: &str = "oidc/key/";
@@ -99,7 +99,7 @@ pub(super) struct SigningKey {
     /// The random id, `kid`.
     pub(super) id: String,
     algorithm: Algorithm,
-    #[serde(with = "material")]
+    #[serde(with = "key_material")]
     material: LockedBytes,
     /// SubjectPublicKeyInfo in base64.
     public: String,

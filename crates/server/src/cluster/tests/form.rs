@@ -35,6 +35,7 @@ fn full() -> Box<Incoming> {
         input: Input { query: pairs.map(|(a, b)| (a.to_owned(), b.to_owned())).into_iter().collect(), ..plain.input },
         token: Some(SecretString::new("t0ken".to_owned())),
         authorization: Authorization::None,
+        mfa: Vec::new(),
         namespace: "n/s".to_owned(),
         body_withheld: true,
         headers: vec![AuditedHeader {
@@ -105,6 +106,24 @@ fn the_authorization_header_comes_back() {
     let received = decoded(&whole(&sent)).unwrap();
     assert!(matches!(&received.authorization, Authorization::Basic(text) if text.expose() == "aTpz"));
     assert_eq!(received.token.as_ref().unwrap().expose(), "root");
+}
+
+#[test]
+fn mfa_credentials_come_back() {
+    for authorization in [Authorization::None, Authorization::Basic(SecretString::new("aTpz".to_owned()))] {
+        let mut sent = request("POST", Operation::Update, "a/", "");
+        let plain = whole(&sent);
+        sent.mfa = ["id:123456", "name"].map(|value| SecretString::new(value.to_owned())).into();
+        sent.authorization = authorization;
+        let bytes = whole(&sent);
+        assert!(bytes.len() > plain.len());
+        let received = decoded(&bytes).unwrap();
+        assert_eq!(received.mfa.iter().map(|value| value.expose().as_str()).collect::<Vec<_>>(), ["id:123456", "name"]);
+        assert_eq!(received.token.as_ref().unwrap().expose(), "root");
+        for length in 0..bytes.len() {
+            assert!(decoded(&bytes[..length]).is_none(), "{length}");
+        }
+    }
 }
 
 #[test]

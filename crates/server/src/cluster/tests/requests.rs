@@ -28,6 +28,7 @@ pub(super) fn request(method: &'static str, operation: Operation, path: &str, bo
         input: Input { body, ..Input::default() },
         token: Some(SecretString::new("root".to_owned())),
         authorization: keepfast_framework::Authorization::None,
+        mfa: Vec::new(),
         namespace: String::new(),
         body_withheld: false,
         headers: Vec::new(),
