@@ -61,6 +61,11 @@ impl Namespaces {
         namespaces
     }
 
+    /// Whether there may be a namespace besides root.
+    pub(crate) fn has_any(&self) -> bool {
+        self.root.server().observability.directory.has_any()
+    }
+
     /// The root namespace.
     pub(crate) fn root(&self) -> &Arc<Pipeline> {
         &self.root
@@ -245,12 +250,16 @@ impl Namespaces {
         Box::pin(self.find_below(incoming)).await
     }
 
-    async fn find_below(&self, incoming: &Incoming) -> Result<Found> {
+    /// The namespace of a header and a path, also one that handles no requests.
+    ///
+    /// # Errors
+    /// 404 when the namespace of the header does not exist; when storage fails.
+    pub(crate) async fn locate(&self, header: &str, path: &str) -> Result<Found> {
         let mut at = self.root.clone();
-        for name in segments(&incoming.namespace)? {
+        for name in segments(header)? {
             at = self.child(&at, name).await?.ok_or_else(not_found)?;
         }
-        let (mut start, path) = (0, incoming.path.as_str());
+        let mut start = 0;
         while let Some((name, _)) = path[start..].split_once('/') {
             if at.server().engines.mounts.router().find(&path[start..]).is_some() {
                 break;
@@ -259,6 +268,12 @@ impl Namespaces {
             start += name.len() + 1;
             at = child;
         }
+        Ok(Found { pipeline: at, start })
+    }
+
+    async fn find_below(&self, incoming: &Incoming) -> Result<Found> {
+        let path = incoming.path.as_str();
+        let Found { pipeline: at, start } = self.locate(&incoming.namespace, path).await?;
         if let Some(refusal) = self.refusal(at.namespace()).await?
             && !(refusal.status() == Status::UNAVAILABLE && path[start..] == *UNLOCK)
         {
