@@ -3,6 +3,7 @@
 use keepfast_framework::{Page, Result};
 use keepfast_storage::{Tx, View};
 
+use super::lease_count::{self, QUOTAS};
 use super::target::Target;
 use crate::admission::stored::RATE_LIMITS;
 use crate::namespace::NamespaceId;
@@ -52,6 +53,18 @@ async fn change(tx: &mut Tx, system: &View, fate: impl Fn(&Target) -> Fate) -> R
             Fate::Moved(target) => {
                 limit.target = target;
                 RATE_LIMITS.put_in(tx, system, &name, &limit)?;
+            }
+        }
+    }
+    for name in QUOTAS.list_in(tx, system, "", &Page::all()).await? {
+        let read = unreadable::read((&QUOTAS, "lease count quota"), tx, system, &name).await?;
+        let Some(mut quota) = read.readable() else { continue };
+        match fate(&quota.target) {
+            Fate::Kept => {}
+            Fate::Deleted => lease_count::delete(tx, system, &name).await?,
+            Fate::Moved(target) => {
+                quota.target = target;
+                lease_count::put(tx, system, quota).await?;
             }
         }
     }
