@@ -18,6 +18,7 @@ use crate::layout::{IDENTITY_MOUNT, SYSTEM_STORAGE};
 use crate::lockout::Lockout;
 use crate::mount::permit::TickPermit;
 use crate::namespace::background;
+use crate::quota::recount;
 use crate::rewrap;
 use crate::unreadable::confined;
 use crate::unsealed::Unsealed;
@@ -73,6 +74,7 @@ async fn run(unsealed: Arc<Unsealed>, clocks: Arc<Clocks>) {
             continue;
         }
         running.revoke_tokens(&unsealed, now);
+        running.recount_leases(&unsealed);
         attempt("rotating OIDC keys", running.rotate_oidc_keys(&unsealed, now)).await;
         attempt("revoking expired leases", running.revoke(&unsealed, now)).await;
         if reminder.is_due(unsealed.leases.store.is_quarantined(), now) {
@@ -102,6 +104,7 @@ async fn run(unsealed: Arc<Unsealed>, clocks: Arc<Clocks>) {
         tokio::select! {
             () = unsealed.clock.sleep_until(until) => {}
             () = unsealed.leases.store.wake.notified() => {}
+            () = unsealed.leases.store.quotas.changed.notified() => {}
             () = unsealed.access.identity.oidc.changed.notified() => {}
         }
     }
@@ -235,6 +238,15 @@ impl RunningTasks {
         self.spawn("the tokens", async move {
             attempt("revoking expired tokens", unsealed.leases.expiry.revoke_expired_tokens(now)).await;
         });
+    }
+
+    fn recount_leases(&mut self, unsealed: &Arc<Unsealed>) {
+        if unsealed.leases.store.quotas.is_recounting() {
+            let unsealed = unsealed.clone();
+            self.spawn("the lease count quotas", async move {
+                attempt("counting the leases of a quota", recount::run(&unsealed)).await;
+            });
+        }
     }
 
     async fn rotate_oidc_keys(&mut self, unsealed: &Arc<Unsealed>, now: Timestamp) -> Result<()> {

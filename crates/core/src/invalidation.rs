@@ -10,6 +10,7 @@
 //! | `sys/mount/` | `Mounts`; the expiry queue | rebuilds the router; drops the queue entries of a removed mount |
 //! | `logical/`, `auth/` | the open engine of the mount | `Engine::invalidate` |
 //! | `sys/config/`, `sys/quotas/` | `StoredRules` | applies the rules of admission |
+//! | `sys/quotas/` | `LeaseQuotas` | counts new leases by the changed quotas |
 //! | `sys/policy/` | `Policies` | invalidates compiled policies |
 //! | `identity/` | `Changes` | invalidates the effective identity of an entity; at a change of a group, of all entities in groups |
 //! | `identity/oidc/` | `OidcState` | drops the key sets and the time of the next rotation of a key |

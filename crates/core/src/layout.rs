@@ -3,7 +3,7 @@
 //! | prefix | contents |
 //! |---|---|
 //! | `barrier/keyring`, `barrier/seal` | the keyring under the root key; the seal configuration, the only plaintext |
-//! | `sys/` | mounts, policies, migrations, locked users, the progress of the self-initialization |
+//! | `sys/` | mounts, policies, quotas and the counters of leases, migrations, locked users, the progress of the self-initialization |
 //! | `token/` | tokens, their expiries and children, token roles; leases, their expiries by mount, and their claims |
 //! | `identity/`, `audit/` | entities, aliases and groups; salts of the audit devices, and devices of `sys/audit` |
 //! | `logical/<uuid>/`, `auth/<uuid>/` | the data of one mount each |

@@ -77,6 +77,7 @@ mod parts;
 mod policy;
 pub mod policy_analysis;
 mod preliminaries;
+mod quota;
 mod request;
 mod rewrap;
 mod seal;

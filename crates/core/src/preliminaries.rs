@@ -7,6 +7,7 @@ use keepfast_crypto::secret::SecretString;
 use keepfast_framework::{Error, Incoming, Result, Status};
 use keepfast_storage::Role;
 
+use crate::admission::quota::{QuotaRequest, QuotaResult};
 use crate::cluster::service::SETTLES_WITHIN;
 use crate::cluster::uploads::UploadTurn;
 use crate::lifecycle::Lifecycle;
@@ -46,6 +47,23 @@ impl<'a> Preliminaries<'a> {
             // Without a leader the request itself is refused.
             let _ = consensus.settled(SETTLES_WITHIN).await;
         }
+    }
+
+    /// Counts a request against its quota. `None` if no quota applies to it. The path within an unknown namespace is no
+    /// path of root, so that only a quota of the whole server applies to it.
+    pub async fn check_quota(&self, header: &str, path: &str, remote: Option<IpAddr>) -> Option<QuotaResult> {
+        let admission = &self.lifecycle.parts.admission;
+        let namespaces = self.lifecycle.namespaces()?;
+        let root = namespaces.root().namespace();
+        if header.is_empty() && !namespaces.has_any() {
+            return admission.check_quota(&QuotaRequest { sent: path, namespace: root, path }, remote);
+        }
+        let found = namespaces.locate(header, path).await.ok();
+        let (namespace, within) = match &found {
+            Some(found) => (found.pipeline.namespace(), path.get(found.start..).unwrap_or_default()),
+            None => (root, ""),
+        };
+        admission.check_quota(&QuotaRequest { sent: path, namespace, path: within }, remote)
     }
 
     /// Whether a token is valid and may be used from this address. Counts no use of it; false while sealed.

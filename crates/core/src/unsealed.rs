@@ -31,6 +31,7 @@ use crate::namespace::directory::Directory;
 use crate::namespace::{Namespace, NamespaceId, Namespaces};
 use crate::parts::ServerParts;
 use crate::policy::store::Policies;
+use crate::quota::lease_count::{self, LeaseQuotas};
 use crate::request::in_flight::InFlight;
 use crate::seal::CurrentSeal;
 use crate::services::EngineServices;
@@ -209,8 +210,11 @@ impl Unsealed {
         let identity =
             register_identity(&barrier, (&Namespace::root(), None), parts.membership.roles(), metrics, owners);
 
+        let quotas = LeaseQuotas::new(&barrier, system.clone(), directory.clone());
+        owners.add(SYSTEM_STORAGE, lease_count::FOLDER, quotas.clone());
+        quotas.load(tx).await?;
         let data_directory = parts.node_directory().map(|own| own.directory);
-        let leases = Leases::new(&barrier, token_view.clone(), data_directory, clock.clone(), metrics.clone());
+        let leases = Leases::new(&barrier, token_view.clone(), data_directory, clock.clone(), metrics.clone(), quotas);
         owners.add(TOKEN_STORAGE, "", leases.clone());
         owners.add(SYSTEM_STORAGE, MOUNT_ENTRIES, Arc::new(DeletedMounts(leases.clone())));
         leases.load(tx).await?;

@@ -91,9 +91,19 @@ pub trait Admission: Send + Sync + 'static {
     /// The names of the audited headers in lower case, and whether audit entries contain the HMAC of their values.
     fn audited_headers(&self) -> Arc<BTreeMap<String, bool>>;
 
-    /// Counts a request against its quota; `None` where no quota applies.
-    fn count_request(&self, _path: &str, _remote: Option<IpAddr>) -> Option<QuotaResult> {
-        None
+    /// Whether there are quotas.
+    fn has_quotas(&self) -> bool {
+        false
+    }
+
+    /// Counts a request against its quota; `None` where no quota applies. `namespace` is its header.
+    fn count_request(
+        &self,
+        _namespace: &str,
+        _path: &str,
+        _remote: Option<IpAddr>,
+    ) -> impl Future<Output = Option<QuotaResult>> + Send {
+        std::future::ready(None)
     }
 
     /// Whether an origin may call (CORS); `None` is an `Origin` header that is not text.

@@ -30,8 +30,12 @@ impl Admission for Served {
         self.0.admission().rules().audited_headers.clone()
     }
 
-    fn count_request(&self, path: &str, remote: Option<IpAddr>) -> Option<QuotaResult> {
-        let result = self.0.admission().check_quota(path, remote)?;
+    fn has_quotas(&self) -> bool {
+        self.0.admission().has_quotas()
+    }
+
+    async fn count_request(&self, namespace: &str, path: &str, remote: Option<IpAddr>) -> Option<QuotaResult> {
+        let result = self.0.preliminaries().check_quota(namespace, path, remote).await?;
         Some(QuotaResult {
             refused: result.refused,
             limit: result.limit,

@@ -14,7 +14,7 @@ use keepfast_framework::Clock;
 use parking_lot::Mutex;
 
 use self::cors::Cors;
-use self::quota::{QuotaResult, Quotas};
+use self::quota::{QuotaRequest, QuotaResult, Quotas};
 use crate::metrics::Metrics;
 
 /// The rules that apply before a request is read.
@@ -59,17 +59,29 @@ impl Admission {
         self.rules.load()
     }
 
+    /// Whether there are quotas.
+    pub fn has_quotas(&self) -> bool {
+        !self.rules.load().quotas.is_empty()
+    }
+
     /// Counts a request against its quota. `None` if no quota applies to it.
-    pub fn check_quota(&self, path: &str, remote: Option<IpAddr>) -> Option<QuotaResult> {
+    pub(crate) fn check_quota(&self, request: &QuotaRequest<'_>, remote: Option<IpAddr>) -> Option<QuotaResult> {
         let rules = self.rules.load();
         if rules.quotas.is_empty() {
             return None;
         }
-        let result = rules.quotas.check_quota(path, remote, self.clock.now());
+        let result = rules.quotas.check_quota(request, remote, self.clock.now());
         if result.is_some_and(|v| v.refused) {
             self.metrics.quota_violation.add();
         }
         result
+    }
+
+    /// Counts a request of a path of the root namespace.
+    #[cfg(test)]
+    pub(crate) fn check_quota_of_root(&self, path: &str, remote: Option<IpAddr>) -> Option<QuotaResult> {
+        let namespace = &crate::namespace::Namespace::root();
+        self.check_quota(&QuotaRequest { sent: path, namespace, path }, remote)
     }
 
     /// A new source of rules. From now on no earlier source can apply rules.

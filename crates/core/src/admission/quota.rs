@@ -1,4 +1,4 @@
-//! Rate quotas: the number of requests of an address in an interval, on the whole server, a mount or a path.
+//! Rate quotas: the number of requests of an address in an interval, on the whole server, a namespace, a mount or a path.
 //!
 //! Checked before a byte of the body is read. The memory for callers is bounded.
 
@@ -11,7 +11,8 @@ use keepfast_framework::Timestamp;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::namespace::NamespaceId;
+use crate::namespace::{Namespace, NamespaceId};
+use crate::quota::target::{Target, Targets};
 
 /// The maximum number of addresses in one generation of a quota; there are two.
 const MOST: usize = 50_000;
@@ -35,12 +36,9 @@ pub(crate) struct RateLimit {
     pub(crate) namespace: NamespaceId,
     /// Its name.
     pub(crate) name: String,
-    /// Empty for the whole server, a mount with its trailing slash, a path, or a path that ends in `*`.
-    pub(crate) path: String,
-    /// Whether `path` is a mount.
-    pub(crate) is_mount: bool,
-    /// Whether it applies in child namespaces too.
-    pub(crate) inheritable: bool,
+    /// What it applies to.
+    #[serde(flatten)]
+    pub(crate) target: Target,
     /// Requests in an interval.
     pub(crate) rate: f64,
     /// The interval in seconds.
@@ -76,8 +74,17 @@ impl Default for QuotaConfig {
 pub(crate) struct Quotas {
     /// The configuration.
     pub(crate) config: Arc<QuotaConfig>,
-    /// The quotas, most specific first.
-    limits: Vec<Arc<Limiter>>,
+    limits: Targets<Arc<Limiter>>,
+}
+
+/// The parts of a request that select its quota.
+pub(crate) struct QuotaRequest<'a> {
+    /// The path in the URL, which exemptions name.
+    pub(crate) sent: &'a str,
+    /// The namespace.
+    pub(crate) namespace: &'a Namespace,
+    /// The path in the namespace.
+    pub(crate) path: &'a str,
 }
 
 /// The result of a quota for a request.
@@ -107,22 +114,26 @@ impl Quotas {
 
     /// Adds a quota, or replaces the one with its name, whose counts are dropped.
     pub(crate) fn put(&mut self, limit: RateLimit) {
-        self.remove(&limit.name);
-        self.limits.push(Arc::new(Limiter { limit, generations: Mutex::default() }));
-        self.limits.sort_by_key(|l| (std::cmp::Reverse(l.limit.specificity()), l.limit.name.clone()));
+        let (name, target) = (limit.name.clone(), limit.target.clone());
+        self.limits.put(name, target, Arc::new(Limiter { limit, generations: Mutex::default() }));
     }
 
     /// Removes a quota.
     pub(crate) fn remove(&mut self, name: &str) {
-        self.limits.retain(|l| l.limit.name != name);
+        self.limits.remove(name);
     }
 
     /// The result of the most specific quota, which alone applies.
-    pub(crate) fn check_quota(&self, path: &str, remote: Option<IpAddr>, now: Timestamp) -> Option<QuotaResult> {
-        if self.config.rate_limit_exempt_paths.iter().any(|exempt| covers(exempt, path)) {
+    pub(crate) fn check_quota(
+        &self,
+        request: &QuotaRequest<'_>,
+        remote: Option<IpAddr>,
+        now: Timestamp,
+    ) -> Option<QuotaResult> {
+        if self.config.rate_limit_exempt_paths.iter().any(|exempt| covers(exempt, request.sent)) {
             return None;
         }
-        let limiter = self.limits.iter().find(|l| l.limit.applies_to(path))?;
+        let limiter = self.limits.find(request.namespace.lineage(), request.path)?;
         let mut result = limiter.count(remote, now);
         result.with_headers = self.config.enable_rate_limit_response_headers;
         result.audits_refusal = self.config.enable_rate_limit_audit_logging;
@@ -135,27 +146,6 @@ fn covers(pattern: &str, path: &str) -> bool {
         Some(start) => path.starts_with(start),
         None if pattern.ends_with('/') => path.starts_with(pattern),
         None => path == pattern,
-    }
-}
-
-impl RateLimit {
-    /// The order of quotas: a path before a path with `*`, then a mount, then the whole server; longer paths first.
-    fn specificity(&self) -> (u8, usize) {
-        let kind = match () {
-            () if self.path.is_empty() => 0,
-            () if self.is_mount => 1,
-            () if self.path.ends_with('*') => 2,
-            () => 3,
-        };
-        (kind, self.path.len())
-    }
-
-    fn applies_to(&self, path: &str) -> bool {
-        match self.specificity().0 {
-            0 => true,
-            3 => path.strip_suffix('/').unwrap_or(path) == self.path,
-            _ => covers(&self.path, path) || path == self.path.trim_end_matches('/'),
-        }
     }
 }
 
@@ -244,9 +234,12 @@ mod tests {
         RateLimit {
             namespace: NamespaceId::root(),
             name: path.to_owned(),
-            path: path.to_owned(),
-            is_mount: path.ends_with('/'),
-            inheritable: path.is_empty(),
+            target: Target {
+                path: path.to_owned(),
+                is_mount: path.ends_with('/'),
+                inheritable: path.is_empty(),
+                ..Target::default()
+            },
             rate,
             interval,
             block_interval: block,
@@ -257,6 +250,11 @@ mod tests {
         let mut out = Quotas::default();
         limits.iter().for_each(|l| out.put(l.clone()));
         out
+    }
+
+    fn check(quotas: &Quotas, path: &str, remote: Option<IpAddr>, now: Timestamp) -> Option<QuotaResult> {
+        let request = QuotaRequest { sent: path, namespace: &Namespace::root(), path };
+        quotas.check_quota(&request, remote, now)
     }
 
     fn at(second: i64) -> Timestamp {
@@ -273,7 +271,7 @@ mod tests {
             limit("kv/a*", 7.0, 1, 0),
             limit("kv/abc", 6.0, 1, 0),
         ]);
-        let of = |path: &str| quotas.check_quota(path, A, at(0)).map(|v| v.limit);
+        let of = |path: &str| check(&quotas, path, A, at(0)).map(|v| v.limit);
         assert_eq!(
             [of("sys/mounts"), of("kv/x"), of("kv"), of("kv/ab"), of("kv/abc"), of("kv/abc/"), of("kv/abcd")],
             [Some(9), Some(8), Some(8), Some(7), Some(6), Some(6), Some(7)]
@@ -286,7 +284,7 @@ mod tests {
         let quotas = quotas(&[limit("", 1.5, 10, 0)]);
         let ask = |second, last| {
             let remote = IpAddr::from([10, 0, 0, last]);
-            let v = quotas.check_quota("a", Some(remote), at(second)).unwrap();
+            let v = check(&quotas, "a", Some(remote), at(second)).unwrap();
             (v.refused, v.remaining, v.reset)
         };
         assert_eq!([ask(0, 1), ask(1, 1), ask(2, 1)], [(false, 1, 10), (false, 0, 9), (true, 0, 8)]);
@@ -298,7 +296,7 @@ mod tests {
     fn an_address_above_its_rate_is_blocked_for_the_block_interval() {
         let quotas = quotas(&[limit("", 1.0, 1, 5)]);
         let ask = |second| {
-            let v = quotas.check_quota("a", A, at(second)).unwrap();
+            let v = check(&quotas, "a", A, at(second)).unwrap();
             (v.refused, v.retry_after)
         };
         assert!(!ask(0).0);
@@ -327,7 +325,7 @@ mod tests {
         let mut quotas = quotas(&[limit("", 9.0, 1, 0)]);
         let exempt = ["kv/a", "kv/b/", "kv/c*"].map(str::to_owned).to_vec();
         quotas.config = Arc::new(QuotaConfig { rate_limit_exempt_paths: exempt, ..QuotaConfig::default() });
-        let is_exempt = |path: &str| quotas.check_quota(path, A, at(0)).is_none();
+        let is_exempt = |path: &str| check(&quotas, path, A, at(0)).is_none();
         assert_eq!(["kv/a", "kv/ab", "kv/a/b"].map(is_exempt), [true, false, false]);
         assert_eq!(["kv/b", "kv/b/", "kv/b/x", "kv/bx"].map(is_exempt), [false, true, true, false]);
         assert_eq!(["kv/c", "kv/cx", "kv/C"].map(is_exempt), [true, true, false]);
@@ -337,7 +335,7 @@ mod tests {
     fn after_a_block_the_retry_time_is_that_of_the_interval() {
         let quotas = quotas(&[limit("", 1.0, 3, 5)]);
         let ask = |second| {
-            let v = quotas.check_quota("a", A, at(second)).unwrap();
+            let v = check(&quotas, "a", A, at(second)).unwrap();
             (v.refused, v.retry_after)
         };
         assert_eq!([ask(0), ask(0), ask(4), ask(5)], [(false, 3), (true, 5), (true, 1), (false, 2)]);

@@ -8,6 +8,7 @@
 //! lease-of/<namespace>/<path>/   the same of a namespace other than root
 //! held/<token>/<lease>           the leases that a token owns
 //! irrevocable/<mount>/<lease>    the leases that an operator must handle
+//! counted/<token>                the counter of a lease count quota that has counted the token
 //! claim/<mount>/<claim>          a claim that only one lease of a mount can have, such as a reused name
 //! ```
 //!
@@ -114,6 +115,18 @@ pub(crate) fn end_name(id: &LeaseId, record: &LeaseRecord) -> String {
 /// The key of an irrevocable lease.
 pub(crate) fn irrevocable_key(mount: &str, id: &LeaseId) -> String {
     format!("{IRREVOCABLE}{mount}/{}", id.as_str())
+}
+
+/// Notes which counter has counted a new token: it is released also when the record of the token cannot be read.
+pub(crate) fn note_counter(tx: &mut Tx, view: &View, key: &TokenKey, counter: Option<&str>) {
+    if let Some(counter) = counter {
+        tx.put(view, &counted_key(key), Bytes::copy_from_slice(counter.as_bytes()));
+    }
+}
+
+/// The key of the counter that has counted a token.
+pub(crate) fn counted_key(key: &TokenKey) -> String {
+    format!("counted/{}", key.as_str())
 }
 
 /// The key of a claim of a lease of this mount; a claim may have any characters and any length.

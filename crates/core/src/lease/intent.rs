@@ -57,10 +57,11 @@ pub(crate) struct Granted {
 impl LeaseIssuer {
     /// Issues a lease that exists once `tx` is committed.
     ///
-    /// Fails with 403 when the token does not exist any more, and with 400 when it has no uses left.
+    /// Fails with 403 when the token does not exist any more, with 400 when it has no uses left, and with 429 when the
+    /// lease count quota is exceeded.
     pub(crate) async fn grant(&self, tx: &mut Tx, offer: &LeaseOffer) -> Result<Granted> {
-        let (id, record, warnings) = self.draft(tx, offer, State::Live).await?;
-        self.leases.register(tx, &id, &record)?;
+        let (id, mut record, warnings) = self.draft(tx, offer, State::Live).await?;
+        self.leases.register(tx, &id, &mut record).await?;
         self.registered(record.issued);
         let ttl = record.end.since(record.issued);
         self.count(ttl);
@@ -148,6 +149,7 @@ impl LeaseIssuer {
             state,
             unconfirmed,
             back_off: offer.back_off.filter(|b| *b != BackOff::default()),
+            counter: None,
             claim,
             until_confirmed: if unconfirmed { offer.until_confirmed.clone() } else { Value::Null },
             internal: offer.internal.clone(),
@@ -175,8 +177,8 @@ impl LeaseIssuer {
 #[async_trait]
 impl Lessor for LeaseIssuer {
     async fn intend(&self, tx: &mut Tx, offer: &LeaseOffer) -> Result<(Intent, Vec<String>)> {
-        let (id, record, warnings) = self.draft(tx, offer, State::Pending).await?;
-        self.leases.register(tx, &id, &record)?;
+        let (id, mut record, warnings) = self.draft(tx, offer, State::Pending).await?;
+        self.leases.register(tx, &id, &mut record).await?;
         self.registered(record.issued);
         self.leases.under_way.lock().insert(id.clone());
         let full = record.full_id(&id);
@@ -189,7 +191,7 @@ impl Lessor for LeaseIssuer {
             return Ok(());
         };
         if let Some(record) = self.leases.record(tx, &id).await?.filter(|r| r.unconfirmed) {
-            self.leases.remove(tx, &id, &record);
+            self.leases.remove(tx, &id, &record).await?;
         }
         Ok(())
     }

@@ -105,6 +105,9 @@ pub(crate) struct LeaseRecord {
     /// The backoff of its revocation, if it differs from the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) back_off: Option<BackOff>,
+    /// The counter of the lease count quota that has counted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) counter: Option<String>,
     /// Its claim, as a key of [`super::index::claim_key`]: no other lease of its mount can have the same one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) claim: Option<String>,

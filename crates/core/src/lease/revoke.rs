@@ -121,7 +121,7 @@ impl LeaseRevoker {
             if current.unconfirmed {
                 self.schedule_second_revocation(&mut tx, id, &mut current)?;
             } else {
-                self.leases.remove(&mut tx, id, &current);
+                self.leases.remove(&mut tx, id, &current).await?;
             }
         }
         tx.commit().await?;
@@ -141,12 +141,13 @@ impl LeaseRevoker {
     }
 
     async fn delete_record(&self, id: &LeaseId) -> Result<()> {
-        let mut tx = self.host.barrier.begin();
-        if let Some(record) = self.leases.record(&mut tx, id).await? {
-            self.leases.remove(&mut tx, id, &record);
-        }
-        tx.commit().await?;
-        Ok(())
+        let delete = |mut tx: Tx| async move {
+            if let Some(record) = self.leases.record(&mut tx, id).await? {
+                self.leases.remove(&mut tx, id, &record).await?;
+            }
+            Ok((tx, ()))
+        };
+        self.host.barrier.transact(delete).await
     }
 
     /// Stores a failed attempt: a later attempt follows, or the lease becomes irrevocable.

@@ -18,6 +18,7 @@ use super::record::{LeaseId, LeaseRecord, State};
 use crate::invalidation::{CacheOwner, CommittedChange};
 use crate::metrics::Metrics;
 use crate::namespace::NamespaceId;
+use crate::quota::lease_count::LeaseQuotas;
 use crate::settings::DataDirectory;
 use crate::token::TokenKey;
 use crate::unreadable::unreadable;
@@ -32,7 +33,7 @@ const AT_ONCE: usize = 64;
 pub(crate) struct Leases {
     pub(super) barrier: Arc<Barrier>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(super) view: View,
+    pub(crate) view: View,
     /// Pending leases whose requests are in flight on this node.
     pub(super) under_way: Mutex<HashSet<LeaseId>>,
     /// Pending leases whose requests have failed.
@@ -45,6 +46,8 @@ pub(crate) struct Leases {
     pub(super) permits: Semaphore,
     /// The number of leases and tokens.
     pub(crate) counts: LeaseCount,
+    /// Counts leases and tokens by the lease count quotas.
+    pub(crate) quotas: Arc<LeaseQuotas>,
     /// The metrics.
     pub(crate) metrics: Arc<Metrics>,
     /// The expiry queue.
@@ -63,6 +66,7 @@ impl Leases {
         data_directory: Option<DataDirectory>,
         clock: Arc<dyn Clock>,
         metrics: Arc<Metrics>,
+        quotas: Arc<LeaseQuotas>,
     ) -> Arc<Self> {
         Arc::new(Leases {
             expiry_queue: ExpiryQueue::new(barrier.clone(), view.clone(), expiry_queue::ROOM),
@@ -76,6 +80,7 @@ impl Leases {
             data_directory,
             permits: Semaphore::new(AT_ONCE),
             counts: LeaseCount::default(),
+            quotas,
             metrics,
             tidying: tokio::sync::Mutex::default(),
             wake: Notify::new(),
@@ -100,7 +105,10 @@ impl Leases {
     }
 
     /// Registers a lease that exists once `tx` is committed.
-    pub(crate) fn register(&self, tx: &mut Tx, id: &LeaseId, record: &LeaseRecord) -> Result<()> {
+    ///
+    /// Fails with 429 when the lease count quota of its path is exceeded.
+    pub(crate) async fn register(&self, tx: &mut Tx, id: &LeaseId, record: &mut LeaseRecord) -> Result<()> {
+        record.counter = self.quotas.count(tx, &record.namespace, &record.path).await?;
         index::add_lease(tx, &self.view, id, record);
         RECORDS.put_in(tx, &self.view, id.as_str(), record)
     }
@@ -148,9 +156,22 @@ impl Leases {
     }
 
     /// Deletes a lease.
-    pub(super) fn remove(&self, tx: &mut Tx, id: &LeaseId, record: &LeaseRecord) {
+    pub(super) async fn remove(&self, tx: &mut Tx, id: &LeaseId, record: &LeaseRecord) -> Result<()> {
+        if let Some(counter) = &record.counter {
+            self.quotas.release(tx, counter).await?;
+        }
         index::remove_lease(tx, &self.view, id, record);
         RECORDS.delete_in(tx, &self.view, id.as_str());
+        Ok(())
+    }
+
+    /// Counts a lease by the current quotas.
+    pub(crate) async fn recount(&self, tx: &mut Tx, id: &LeaseId) -> Result<()> {
+        let Some(mut record) = self.record(tx, id).await? else { return Ok(()) };
+        let place = (&record.namespace, record.path.as_str());
+        let Some(counter) = self.quotas.recount(tx, place, record.counter.as_deref()).await? else { return Ok(()) };
+        record.counter = counter;
+        RECORDS.put_in(tx, &self.view, id.as_str(), &record)
     }
 
     /// Marks a lease as expired, in `tx`. An unreadable lease is set aside instead and causes no error.

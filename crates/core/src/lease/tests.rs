@@ -3,6 +3,7 @@
 mod abandoned;
 mod by_path;
 mod claims;
+mod counted;
 mod expiry;
 mod expiry_queue;
 mod fairness;

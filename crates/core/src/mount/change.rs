@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use keepfast_framework::{Error, Kind, Result};
-use keepfast_storage::View;
+use keepfast_storage::{Tx, View};
 
 use super::delete_some;
 use super::entry::MountEntry;
 use super::host::EngineHost;
 use super::table::Mounts;
+use crate::layout::SYSTEM_STORAGE;
 use crate::lease::PathRevoker;
 use crate::lease::revoke::RevokeMode;
 use crate::namespace::directory::Directory;
+use crate::quota::follow;
 
 /// The number of records that one transaction of an unmount deletes.
 const BATCH: usize = 200;
@@ -86,6 +88,10 @@ impl MountChanges {
         let mut tx = self.host.barrier.begin();
         self.directory.fence(&mut tx, &self.mounts.namespace).await?;
         self.directory.note_due(&mut tx, &self.mounts.namespace).await?;
+        if entry.path != path {
+            let paths = (path, entry.path.as_str());
+            follow::moved(&mut tx, &self.root_system(), &self.mounts.namespace, paths).await?;
+        }
         self.mounts.save(&mut tx, &entry)?;
         tx.commit().await?;
         // Opening may write, such as the start of an upgrade. It does so before another node reads the mount.
@@ -150,10 +156,17 @@ impl MountChanges {
     async fn clear(&self, entry: &MountEntry) -> Result<()> {
         let view = self.host.barrier.view(entry.own_storage());
         while self.clear_page(&view).await? {}
-        let mut tx = self.host.barrier.begin();
-        self.mounts.delete(&mut tx, entry);
-        tx.commit().await?;
-        Ok(())
+        let delete = |mut tx: Tx| async move {
+            follow::unmounted(&mut tx, &self.root_system(), &self.mounts.namespace, &entry.path).await?;
+            self.mounts.delete(&mut tx, entry);
+            Ok((tx, ()))
+        };
+        self.host.barrier.transact(delete).await
+    }
+
+    /// The storage of the quotas, which are those of all namespaces.
+    fn root_system(&self) -> View {
+        self.host.barrier.view(SYSTEM_STORAGE)
     }
 
     /// Deletes one page of a view. Returns whether there may be more.

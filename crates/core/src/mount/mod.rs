@@ -15,7 +15,7 @@ use keepfast_storage::{Page, Tx, View};
 pub(crate) use change::{MountChanges, mount_path};
 pub(crate) use entry::{LockoutConfig, MountConfig, MountEntry};
 pub(crate) use host::EngineHost;
-pub(crate) use router::Mounted;
+pub(crate) use router::{Mounted, Router};
 pub(crate) use table::{EngineRecords, Mounts};
 
 /// Deletes at most `most` records below `folder` (empty, or with a trailing `/`) of a view. Returns the number of

@@ -13,6 +13,7 @@ use crate::layout::{NAMESPACES, SYSTEM_STORAGE};
 use crate::lease::revoke::RevokeMode;
 use crate::mount::{Mounted, Mounts, delete_some};
 use crate::policy::store::Policies;
+use crate::quota::follow;
 use crate::unsealed::Unsealed;
 
 /// The length of an unlock key.
@@ -230,12 +231,13 @@ pub(crate) async fn delete(unsealed: &Unsealed, force: bool) -> Result<()> {
         return Ok(());
     }
     clear(unsealed, &namespace.id).await?;
-    let directory = &unsealed.observability.directory.view;
+    let (directory, system) = (&unsealed.observability.directory.view, &unsealed.barrier.view(SYSTEM_STORAGE));
     let end = |mut tx: Tx| async move {
         if let Some(record) = RECORDS.get_in(&mut tx, directory, namespace.id.as_str()).await? {
             RECORDS.delete_in(&mut tx, directory, record.id.as_str());
             DIRECTORY.delete_in(&mut tx, directory, &directory_key(&record.parent, &record.name));
             GONE.put_in(&mut tx, directory, record.id.as_str(), &())?;
+            follow::namespace_deleted(&mut tx, system, &record.id).await?;
         }
         Ok::<_, Error>((tx, ()))
     };

@@ -53,6 +53,11 @@ impl Namespace {
         if self.id.is_root() { String::new() } else { format!("{NAMESPACES}{}/", self.id.as_str()) }
     }
 
+    /// The ids of this namespace and of those above it, up to root.
+    pub(crate) fn lineage(&self) -> impl Iterator<Item = &NamespaceId> {
+        std::iter::successors(Some(self), |at| at.parent.as_deref()).map(|at| &at.id)
+    }
+
     /// The path of the namespace of this id, which is this one or above it; empty for root and for any other one.
     pub(crate) fn path_of(&self, id: &NamespaceId) -> &str {
         self.relative_to(id).map_or("", |below| &self.path[..self.path.len() - below.len()])

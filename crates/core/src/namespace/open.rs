@@ -64,6 +64,11 @@ impl Namespaces {
         namespaces
     }
 
+    /// Whether there may be a namespace besides root.
+    pub(crate) fn has_any(&self) -> bool {
+        self.root.server().observability.directory.has_any()
+    }
+
     /// The root namespace.
     pub(crate) fn root(&self) -> &Arc<Pipeline> {
         &self.root
@@ -270,18 +275,16 @@ impl Namespaces {
         Box::pin(self.find_below(incoming)).await
     }
 
-    async fn find_below(&self, incoming: &Incoming) -> Result<Found> {
-        for id in self.root.server().observability.directory.take_deleted() {
-            self.close(&id).await;
-        }
+    /// The namespace of a header and a path, also one that handles no requests.
+    ///
+    /// # Errors
+    /// 404 when the namespace of the header does not exist; when storage fails.
+    pub(crate) async fn locate(&self, header: &str, path: &str) -> Result<Found> {
         let mut at = self.root.clone();
-        for name in segments(&incoming.namespace)? {
-            at = match self.child(&at, name).await? {
-                Some(child) => child,
-                None => return Err(self.unavailable(incoming).unwrap_or_else(not_found)),
-            };
+        for name in segments(header)? {
+            at = self.child(&at, name).await?.ok_or_else(not_found)?;
         }
-        let (header, mut start, path) = (at.clone(), 0, incoming.path.as_str());
+        let mut start = 0;
         while let Some((name, _)) = path[start..].split_once('/') {
             if at.server().engines.mounts.router().find(&path[start..]).is_some() {
                 break;
@@ -290,9 +293,23 @@ impl Namespaces {
             start += name.len() + 1;
             at = child;
         }
+        Ok(Found { pipeline: at, start })
+    }
+
+    async fn find_below(&self, incoming: &Incoming) -> Result<Found> {
+        for id in self.root.server().observability.directory.take_deleted() {
+            self.close(&id).await;
+        }
+        let path = incoming.path.as_str();
+        let Found { pipeline: mut at, mut start } = match self.locate(&incoming.namespace, path).await {
+            Err(error) if error.status() == Status::NOT_FOUND => {
+                return Err(self.unavailable(incoming).unwrap_or(error));
+            }
+            found => found?,
+        };
         // The name of a namespace is no path within it, and a text of an error has the whole path.
         if !path[start..].contains('/') && start < path.len() && self.child(&at, &path[start..]).await?.is_some() {
-            (at, start) = (header, 0);
+            Found { pipeline: at, start } = self.locate(&incoming.namespace, "").await?;
         }
         let (scope, runs_in) = at.namespaces_of(incoming.operation, &path[start..]);
         match scope {
@@ -369,6 +386,9 @@ impl Namespaces {
                 break;
             }
             let directory = &at.observability.directory;
+            if name.is_empty() {
+                break;
+            }
             let Some(record) = directory.child(&at.access.namespace.id, name).await? else { break };
             let Some(child) = self.open(&record.id).await? else { break };
             (at, rest) = (child.server().clone(), within);

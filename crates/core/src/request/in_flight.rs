@@ -4,7 +4,7 @@
 //! allocates nothing here and seldom waits for a lock. The token of a request is in no slot; its path may hold another
 //! token, so paths are masked when they are shown, by their route.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -80,6 +80,16 @@ impl InFlight {
         });
         slots.all[slot].take(incoming, now);
         InFlightGuard { shard, slot }
+    }
+
+    /// The ids of all of them.
+    pub(crate) fn ids(&self) -> HashSet<String> {
+        let mut ids = HashSet::new();
+        for shard in &self.shards {
+            let slots = shard.0.lock();
+            ids.extend(slots.all.iter().filter(|slot| slot.is_used).map(|slot| slot.id.clone()));
+        }
+        ids
     }
 
     /// The number of requests.

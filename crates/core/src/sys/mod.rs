@@ -17,6 +17,7 @@ mod init;
 mod inspect;
 mod keyring;
 mod leader;
+mod lease_quotas;
 pub(crate) mod lease_top;
 mod leases;
 mod locked_users;
@@ -106,6 +107,7 @@ impl Engine for System {
         audited_headers::routes(r);
         cors::routes(r);
         ui_headers::routes(r);
+        lease_quotas::routes(r);
         quotas::routes(r);
         loggers::routes(r);
         plugins::routes(r);

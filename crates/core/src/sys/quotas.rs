@@ -11,13 +11,14 @@ use serde::{Deserialize, Serialize};
 use super::{System, unsealed};
 use crate::admission::quota::{QuotaConfig, RateLimit};
 use crate::admission::stored::{QUOTA_CONFIG, RATE_LIMITS, RATE_LIMITS_AT};
-use crate::namespace::NamespaceId;
+use crate::namespace::{NamespaceId, changes};
+use crate::quota::target::Target;
 use crate::unreadable;
 
 const CONFIG: Help = Help { synopsis: "Configures all rate limit quotas.", description: "" };
 const RATE: Help = Help {
     synopsis: "Configures a rate limit quota: the number of requests of a client address in an interval.",
-    description: "A quota applies to the whole server, a mount, a path, or a path prefix that ends in `*`. Only the most specific quota applies to a request.",
+    description: "A quota applies to the whole server, a namespace, a mount, a path, or a path prefix that ends in `*`. Only the most specific quota applies to a request.",
 };
 
 /// The most quotas.
@@ -105,10 +106,10 @@ async fn read(_: &System, cx: &mut Cx, req: QuotaPath) -> Result<Option<Data<Quo
     Ok(limit.map(|limit| {
         Data(QuotaResponse {
             block_interval: limit.block_interval,
-            inheritable: limit.inheritable,
+            inheritable: limit.target.inheritable,
             interval: limit.interval,
             name: limit.name,
-            path: limit.path,
+            path: limit.target.path,
             rate: number(limit.rate),
             role: "",
             kind: "rate-limit",
@@ -131,14 +132,12 @@ async fn write(_: &System, cx: &mut Cx, req: Write) -> Result<()> {
     if req.role.is_some_and(|r| !r.is_empty()) {
         return Err(Error::invalid("quotas on roles are not supported by this server"));
     }
-    let (path, is_mount) = place(cx, req.path.unwrap_or_default().bare())?;
+    let target = target(cx, req.path.unwrap_or_default().bare(), req.inheritable.map(|flag| flag.0)).await?;
     let seconds = |given: Option<Seconds>| given.map_or(0, |s| s.0);
     let limit = RateLimit {
         namespace: namespace(cx)?,
         name: req.name.0,
-        inheritable: req.inheritable.map_or(path.is_empty(), |i| i.0),
-        path,
-        is_mount,
+        target,
         rate,
         interval: seconds(req.interval).max(1),
         block_interval: seconds(req.block_interval),
@@ -153,7 +152,7 @@ async fn check_others(cx: &mut Cx, limit: &RateLimit) -> Result<()> {
     let names = tx.list_verified(view, RATE_LIMITS_AT, &Page::all()).await?;
     for name in names.iter().filter(|name| **name != limit.name) {
         let other = unreadable::read((&RATE_LIMITS, "rate limit quota"), tx, view, name).await?.readable();
-        if other.is_some_and(|other| other.namespace == limit.namespace && other.path == limit.path) {
+        if other.is_some_and(|other| other.namespace == limit.namespace && other.target.path == limit.target.path) {
             return Err(Error::invalid(format!("quota rule with similar properties exists under the name {name:?}")));
         }
     }
@@ -169,21 +168,22 @@ async fn delete(_: &System, cx: &mut Cx, req: QuotaPath) -> Result<()> {
 }
 
 /// The namespace of the quotas that the caller sees.
-fn namespace(cx: &Cx) -> Result<NamespaceId> {
+pub(super) fn namespace(cx: &Cx) -> Result<NamespaceId> {
     Ok(unsealed(cx)?.engines.mounts.namespace.clone())
 }
 
-/// The canonical form of a path, and whether it is a mount.
-fn place(cx: &Cx, path: &str) -> Result<(String, bool)> {
-    if path.is_empty() {
-        return Ok((String::new(), false));
-    }
+/// The target of a quota of this path. The namespace is read in the transaction, so that its deletion finds the quota.
+///
+/// # Errors
+/// 400 for a path of no mount and no namespace.
+pub(super) async fn target(cx: &mut Cx, bare: &str, inheritable: Option<bool>) -> Result<Target> {
     let unsealed = unsealed(cx)?;
-    let router = unsealed.engines.mounts.router();
-    let folder = format!("{path}/");
-    let Some((mounted, _)) = router.find(&folder) else {
+    let folder = if bare.is_empty() { String::new() } else { format!("{bare}/") };
+    let found = unsealed.access.namespaces()?.locate("", &folder).await?;
+    let (inside, id) = (found.pipeline.server(), found.pipeline.namespace().id.clone());
+    let record = changes::record_of(&unsealed, cx.store().0, &id).await?;
+    if !id.is_root() && record.is_none_or(|record| record.deleting) {
         return Err(Error::invalid(format!("invalid mount path {}", Quoted(&folder))));
-    };
-    let is_mount = mounted.entry.path == folder;
-    Ok((if is_mount { folder } else { path.to_owned() }, is_mount))
+    }
+    Target::new(bare, (id, found.start), &inside.engines.mounts.router(), inheritable)
 }

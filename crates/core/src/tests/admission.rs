@@ -11,7 +11,8 @@ const SOMEBODY: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST))
 #[tokio::test]
 async fn rules_hold_at_once_after_a_restart_and_not_when_sealed() {
     let mut server = TestServer::new().await;
-    let limit = |server: &TestServer| server.node.admission().check_quota("secret/data/a", SOMEBODY).map(|v| v.limit);
+    let limit =
+        |server: &TestServer| server.node.admission().check_quota_of_root("secret/data/a", SOMEBODY).map(|v| v.limit);
     assert_eq!(limit(&server), None);
     server.post("sys/quotas/rate-limit/all", ROOT, json!({ "rate": 7 })).await.is(204);
     server.post("sys/quotas/rate-limit/kv", ROOT, json!({ "rate": 3, "path": "secret" })).await.is(204);

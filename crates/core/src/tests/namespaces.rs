@@ -94,7 +94,8 @@ async fn sec_ns03_a_quota_of_another_namespace_does_not_apply() {
     const SOMEBODY: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
     let mut server = TestServer::new().await;
     server.post("sys/quotas/rate-limit/all", ROOT, json!({ "rate": 7 })).await.is(204);
-    let limit = |server: &TestServer| server.node.admission().check_quota("secret/data/a", SOMEBODY).map(|v| v.limit);
+    let limit =
+        |server: &TestServer| server.node.admission().check_quota_of_root("secret/data/a", SOMEBODY).map(|v| v.limit);
     assert_eq!(limit(&server), Some(7));
     move_to_other(&server, "sys/quotas/rate-limit/all").await;
     for _ in 0..2 {

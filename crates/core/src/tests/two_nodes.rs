@@ -201,7 +201,7 @@ async fn admission_rules_follow_the_commits() {
         pair.standby
             .node
             .admission()
-            .check_quota("secret/data/a", remote)
+            .check_quota_of_root("secret/data/a", remote)
             .map(|result| (result.limit, result.with_headers))
     };
     assert_eq!(limit(), None);

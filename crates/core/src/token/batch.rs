@@ -135,6 +135,7 @@ impl BatchCipher {
         }
         let end = found.created.after(std::time::Duration::from_secs(found.ttl));
         Some(TokenRecord {
+            counter: None,
             // The nonce makes each text unique, so its hash can name the storage of the token.
             hash: sha256(token.as_bytes()),
             accessor: String::new(),

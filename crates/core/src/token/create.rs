@@ -154,7 +154,7 @@ impl Tokens {
     /// Creates a token of a namespace that exists once `tx` is committed. A batch token exists at once.
     ///
     /// Fails with 400 when a chosen id is taken or invalid, and for the policy of wrapping tokens on any other token;
-    /// with 403 when the parent does not exist any more; with 500 for a token without expiry that is not root.
+    /// with 403 when the parent does not exist any more; with 429 when the lease count quota is exceeded; with 500 for a token without expiry that is not root.
     pub(crate) async fn create(
         &self,
         tx: &mut Tx,
@@ -176,6 +176,7 @@ impl Tokens {
         };
         let chosen = spec.id.as_ref().map(|id| checked_id(id).cloned()).transpose()?;
         if spec.batch {
+            self.leases.quotas.check(tx, namespace, &spec.path).await?;
             return self.seal_batch(namespace, spec, expiry, now);
         }
         let is_chosen = chosen.is_some();
@@ -184,7 +185,7 @@ impl Tokens {
             None => self.ids.service(now, namespace),
         };
         let located = self.ids.locate(id.expose());
-        let record = record_of(namespace, spec, expiry, (located.hash, located.accessor), now);
+        let mut record = record_of(namespace, spec, expiry, (located.hash, located.accessor), now);
         // The parent is read in this transaction: if it is revoked before the commit, the child is not created.
         if let Some(parent) = &record.parent
             && self.record(tx, parent).await?.is_none()
@@ -197,6 +198,10 @@ impl Tokens {
         if RECORDS.get_in(tx, &self.view, located.key.as_str()).await?.is_some() {
             return Err(Error::invalid("cannot create a token with a duplicate ID"));
         }
+        if record.expiry != TokenExpiry::Never {
+            record.counter = self.leases.quotas.count(tx, namespace, &record.path).await?;
+        }
+        index::note_counter(tx, &self.view, &located.key, record.counter.as_deref());
         self.save(tx, &located.key, &record)?;
         if let Some(parent) = &record.parent {
             tx.put(&self.view, &child_key(parent, &located.key), bytes::Bytes::new());
@@ -312,6 +317,7 @@ fn record_of(
         namespace: namespace.clone(),
         batch: spec.batch,
         wrapping: spec.wrapping,
+        counter: None,
         userinfo: spec.userinfo,
     }
 }

@@ -158,6 +158,9 @@ pub(crate) struct TokenRecord {
     /// Whether it is a wrapping token, which can only be unwrapped.
     #[serde(default)]
     pub(crate) wrapping: bool,
+    /// The counter of the lease count quota that has counted it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) counter: Option<String>,
     /// The grant of an access token of an OIDC provider, which may call `userinfo` only: it has no policies, also not
     /// those of its entity.
     #[serde(default, skip_serializing_if = "Option::is_none")]

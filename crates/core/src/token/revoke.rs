@@ -68,12 +68,37 @@ impl Tokens {
     /// index.
     async fn end_damaged(&self, key: &TokenKey, second: i64) -> Result<()> {
         tracing::error!("the record of a token cannot be read; the token, its children and its leases are revoked");
-        let mut tx = self.barrier.begin();
-        tx.delete(&self.view, &format!("id/{}", key.as_str()));
-        tx.delete(&self.view, &index::expiry_key(second, key));
-        tx.put(&self.view, &pending(key), bytes::Bytes::new());
-        tx.commit().await?;
+        let delete = |mut tx: Tx| async move {
+            self.delete_damaged(&mut tx, key).await?;
+            tx.delete(&self.view, &index::expiry_key(second, key));
+            tx.put(&self.view, &pending(key), bytes::Bytes::new());
+            Ok::<_, Error>((tx, ()))
+        };
+        self.barrier.transact(delete).await?;
         self.collect(key).await
+    }
+
+    /// Deletes an unreadable record. The token is no longer counted.
+    async fn delete_damaged(&self, tx: &mut Tx, key: &TokenKey) -> Result<()> {
+        tx.delete(&self.view, &format!("id/{}", key.as_str()));
+        let counter = tx.get(&self.view, &index::counted_key(key)).await?;
+        if let Some(counter) = counter.as_deref().and_then(|counter| std::str::from_utf8(counter).ok()) {
+            self.leases.quotas.release(tx, counter).await?;
+            tx.delete(&self.view, &index::counted_key(key));
+        }
+        Ok(())
+    }
+
+    /// Counts a token by the current lease count quotas.
+    pub(crate) async fn recount(&self, tx: &mut Tx, key: &TokenKey) -> Result<()> {
+        let Some(mut record) = self.record(tx, key).await? else { return Ok(()) };
+        let place = (&record.namespace, record.path.as_str());
+        let before = record.counter.as_deref();
+        let Some(counter) = self.leases.quotas.recount(tx, place, before).await? else { return Ok(()) };
+        record.counter = counter;
+        tx.delete(&self.view, &index::counted_key(key));
+        index::note_counter(tx, &self.view, key, record.counter.as_deref());
+        self.save(tx, key, &record)
     }
 
     async fn revoke_if(&self, key: &TokenKey, wanted: impl Fn(&TokenRecord) -> bool) -> Result<bool> {
@@ -207,7 +232,7 @@ impl Tokens {
             match self.record(&mut tx, child).await {
                 Ok(Some(record)) => self.delete(&mut tx, child, &record, &mut spent).await?,
                 // A token with an unreadable record cannot be used; its deletion does not wait for an operator.
-                Err(error) if unreadable(&error) => tx.delete(&self.view, &format!("id/{}", child.as_str())),
+                Err(error) if unreadable(&error) => self.delete_damaged(&mut tx, child).await?,
                 Ok(None) => {}
                 Err(error) => return Err(error),
             }
@@ -228,6 +253,10 @@ impl Tokens {
         }
         if let TokenExpiry::At(end) = record.expiry {
             index::remove_token(tx, &self.view, record, key, end);
+        }
+        if let Some(counter) = &record.counter {
+            self.leases.quotas.release(tx, counter).await?;
+            tx.delete(&self.view, &index::counted_key(key));
         }
         let store = self.ids.store_of(&record.hash);
         let mut namespaces = vec![record.namespace.clone()];

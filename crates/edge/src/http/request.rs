@@ -20,7 +20,7 @@ use super::{FIRST_STREAMS, cors, discard_body, headers, path, quota, upload};
 use crate::config::{Forwarded, Limits};
 use crate::connection::HEAD_INCLUDED;
 use crate::connections::{Charge, Peer};
-use crate::kernel::{Kernel, Upload};
+use crate::kernel::{Kernel, QuotaResult, Upload};
 
 /// The settings of one listener.
 pub(crate) struct Rules {
@@ -92,7 +92,9 @@ async fn admit_parts<K: Kernel>(
         }
         cors::check(&head, admitting.kernel, extras)?;
     }
-    let (mut head, form) = read_head(head, &admitting, &audited, extras)?;
+    // In a box, because most servers have no quotas.
+    let quota = if admitting.kernel.has_quotas() { Box::pin(count(&head, &admitting)).await } else { None };
+    let (mut head, form) = read_head(head, &admitting, &audited, quota, extras)?;
     let announced = body.as_ref().map_or(Some(0), |body| body.size_hint().exact());
     let sender = admitting.sender(head.token.as_ref(), head.remote, announced).await?;
     if !matches!(head.operation, Operation::Update | Operation::Patch) {
@@ -190,11 +192,23 @@ impl<K: Kernel> Admitting<'_, K> {
     }
 }
 
+/// Counts a request against its quota. One that [`read_head`] refuses for its head alone does not count.
+async fn count<K: Kernel>(head: &Parts, admitting: &Admitting<'_, K>) -> Option<QuotaResult> {
+    headers::check_unambiguous(head).ok()?;
+    let remote = headers::remote(&head.headers, admitting.peer.address(), &admitting.rules.forwarded).ok()?;
+    let target = head.uri.path_and_query().map_or("", |target| target.as_str());
+    headers::cluster_part(&head.headers, target).ok()?;
+    let path = path::canonical(&head.uri).ok()?;
+    let namespace = headers::namespace(&head.headers);
+    admitting.kernel.count_request(&namespace, path.as_str(), remote.map(|address| address.ip())).await
+}
+
 /// Reads a request without its body, and whether the body is declared as a form.
 fn read_head<K: Kernel>(
     head: Parts,
     admitting: &Admitting<'_, K>,
     audited: &BTreeMap<String, bool>,
+    quota: Option<QuotaResult>,
     extras: &mut ResponseExtras,
 ) -> Result<(Box<Incoming>, bool), EdgeResponse> {
     let Admitting { rules, kernel, peer, .. } = admitting;
@@ -206,7 +220,7 @@ fn read_head<K: Kernel>(
     let path = path::canonical(&head.uri).map_err(|refusal| if is_get { refusal.with_page() } else { refusal })?;
     // Paths of a sealed server wrap no response.
     let is_sealed_path = kernel.is_served_sealed(path.as_str());
-    if let Some(quota) = kernel.count_request(path.as_str(), remote.map(|a| a.ip())) {
+    if let Some(quota) = quota {
         if quota.refused && quota.audits_refusal {
             extras.refused = Some(of_head(&head, path.clone(), is_sealed_path, remote)?);
         }
