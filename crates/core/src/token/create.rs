@@ -63,6 +63,8 @@ pub(crate) struct Spec {
     pub(crate) batch: bool,
     /// Whether it is a wrapping token.
     pub(crate) wrapping: bool,
+    /// See [`TokenRecord::control_group`].
+    pub(crate) control_group: bool,
     /// See [`TokenRecord::userinfo`].
     pub(crate) userinfo: Option<Box<UserinfoGrant>>,
 }
@@ -92,6 +94,7 @@ impl Default for Spec {
             origin: Origin::default(),
             batch: false,
             wrapping: false,
+            control_group: false,
             userinfo: None,
         }
     }
@@ -309,6 +312,7 @@ fn record_of(
         namespace: namespace.clone(),
         batch: spec.batch,
         wrapping: spec.wrapping,
+        control_group: spec.control_group,
         userinfo: spec.userinfo,
     }
 }
