@@ -55,6 +55,7 @@ pub mod admission;
 pub mod audit;
 mod background;
 pub mod cluster;
+mod control_group;
 mod dev;
 mod external_keys;
 #[cfg(feature = "test-support")]

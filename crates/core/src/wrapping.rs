@@ -24,6 +24,11 @@ const RESPONSE_NAME: &str = "response";
 /// The name of its description in the cubbyhole.
 const INFO_NAME: &str = "wrapinfo";
 
+/// The name of a request that a control group stores, beside its description.
+pub(crate) const REQUEST_NAME: &str = "control-group-request";
+/// The name of its approvals.
+pub(crate) const APPROVALS_NAME: &str = "control-group-approvals";
+
 /// A wrapped response with its description.
 pub(crate) struct Wrapped {
     /// The whole response as JSON text.
@@ -67,6 +72,18 @@ pub(crate) struct ResponseToWrap<'a> {
     pub(crate) wrapped_accessor: String,
 }
 
+/// A request that a control group stores.
+pub(crate) struct RequestToStore<'a> {
+    /// Its record, which is wiped when dropped.
+    pub(crate) request: Bytes,
+    /// Its path.
+    pub(crate) path: &'a str,
+    /// How long it waits for approvals.
+    pub(crate) ttl: Duration,
+    /// The display name of the caller.
+    pub(crate) display_name: &'a str,
+}
+
 /// Where the use of a wrapping token is spent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TokenUse {
@@ -99,30 +116,41 @@ impl Wrapper {
     /// Wraps a response, in this transaction.
     pub(crate) async fn wrap(&self, tx: &mut Tx, answer: ResponseToWrap<'_>) -> Result<WrapInfo> {
         let ResponseToWrap { response, status, path, wrapped_by, ttl, display_name, wrapped_accessor } = answer;
+        let spec = Spec { path: wrapped_by.to_owned(), display_name: display_name.to_owned(), ..Spec::default() };
+        let record = Bytes::from(serde_json::to_vec(&StoredResponse { response })?);
+        let info = self.store(tx, Spec { ttl: Some(ttl), ..spec }, (path, status.0), (RESPONSE_NAME, record)).await?;
+        Ok(WrapInfo { wrapped_accessor, ..info })
+    }
+
+    /// Stores a request that needs approvals, in this transaction.
+    pub(crate) async fn store_request(&self, tx: &mut Tx, stored: RequestToStore<'_>) -> Result<WrapInfo> {
+        let RequestToStore { request, path, ttl, display_name } = stored;
+        let (own_path, display_name) = (path.to_owned(), display_name.to_owned());
+        let spec = Spec { path: own_path, display_name, ttl: Some(ttl), control_group: true, ..Spec::default() };
+        self.store(tx, spec, (path, 0), (REQUEST_NAME, request)).await
+    }
+
+    /// Creates a wrapping token with the path, the name and the TTL of `spec`, and stores a record of it. `about` is the
+    /// path and the status of the description.
+    async fn store(&self, tx: &mut Tx, spec: Spec, about: (&str, u16), stored: (&str, Bytes)) -> Result<WrapInfo> {
         let now = self.clock.now();
         // The max_ttl of the system bounds every TTL.
-        let ttl = ttl.min(self.max_ttl);
+        let ttl = spec.ttl.unwrap_or_default().min(self.max_ttl);
         let spec = Spec {
             authority: Authority::Policies(vec![RESPONSE_WRAPPING.to_owned()]),
-            path: wrapped_by.to_owned(),
-            display_name: display_name.to_owned(),
             num_uses: 1,
             ttl: Some(ttl),
             explicit_max_ttl: ttl.as_secs(),
             wrapping: true,
-            ..Spec::default()
+            ..spec
         };
         let made = self.tokens.create(tx, &self.namespace, spec, now).await?;
         made.record.count(&self.metrics, "response_wrapping", SYSTEM_MOUNT);
         let namespace = made.record.namespace.clone();
-        let about =
-            WrappedInfo { namespace, created: now, ttl: ttl.as_secs(), path: path.to_owned(), status: status.0 };
+        let ((path, status), (name, record)) = (about, stored);
+        let about = WrappedInfo { namespace, created: now, ttl: ttl.as_secs(), path: path.to_owned(), status };
         let (store, view) = (self.tokens.store_of(&made.record), self.tokens.cubbyhole_of(&self.namespace));
-        tx.put(
-            &view,
-            &format!("{store}/{RESPONSE_NAME}"),
-            Bytes::from(serde_json::to_vec(&StoredResponse { response })?),
-        );
+        tx.put(&view, &format!("{store}/{name}"), record);
         tx.put(&view, &format!("{store}/{INFO_NAME}"), Bytes::from(serde_json::to_vec(&about)?));
         Ok(WrapInfo {
             token: made.id,
@@ -130,7 +158,7 @@ impl Wrapper {
             ttl: ttl.as_secs(),
             creation_time: now.rfc3339(),
             creation_path: path.to_owned(),
-            wrapped_accessor,
+            wrapped_accessor: String::new(),
         })
     }
 
@@ -139,6 +167,16 @@ impl Wrapper {
         let key = self.tokens.place(token);
         let found = self.tokens.find_anywhere(token, self.clock.now()).await?;
         Ok(found.filter(|t| t.record.wrapping && t.key.as_ref() == Some(&key)))
+    }
+
+    /// The description of a stored response or request.
+    pub(crate) async fn about(&self, tx: &mut Tx, token: &Token) -> Result<Option<WrappedInfo>> {
+        if !token.record.control_group {
+            return Ok(self.wrapped(tx, token).await?.map(|wrapped| wrapped.about));
+        }
+        let view = &self.tokens.cubbyhole_of(&token.record.namespace);
+        let about = tx.get(view, &format!("{}/{INFO_NAME}", token.store)).await?;
+        Ok(about.map(|about| serde_json::from_slice(&about)).transpose()?)
     }
 
     /// The response of a wrapping token, which stays wrapped.
@@ -178,7 +216,11 @@ impl Wrapper {
         if !is_ours {
             return Err(invalid());
         }
-        for name in [RESPONSE_NAME, INFO_NAME] {
+        let names: &[&str] = match record.control_group {
+            true => &[REQUEST_NAME, APPROVALS_NAME, INFO_NAME],
+            false => &[RESPONSE_NAME, INFO_NAME],
+        };
+        for name in names {
             tx.delete(&self.tokens.cubbyhole_of(&record.namespace), &format!("{}/{name}", token.store));
         }
         self.tokens.end_childless(tx, key, &record).await

@@ -8,6 +8,7 @@ use keepfast_framework::rows::OperationInfo;
 use keepfast_framework::{Operation, Timestamp};
 use serde_json::{Map, Value, json};
 
+use super::control_group::RequiredApprovals;
 use super::grant::{Capabilities, Capability, Conditions, Grant};
 use super::list_filter::KeysFilter;
 use super::parameters::{Constraints, Parameters, Refusal};
@@ -65,6 +66,8 @@ pub(crate) struct Decision {
     pub(crate) limit: Option<u64>,
     /// For lists: filters of the names in the response, see [`Acl::lists_name`].
     pub(crate) keys_filters: Vec<Arc<KeysFilter>>,
+    /// The approvals without which the allowed request does not run.
+    pub(crate) required: Option<Box<RequiredApprovals>>,
 }
 
 /// A condition of a grant that a request does not satisfy.
@@ -284,6 +287,11 @@ impl Conditions {
                 decision.keys_filters.clone_from(&self.keys_filters);
             }
             _ => {}
+        }
+        if unsatisfied.is_none() && !self.control_groups.is_empty() {
+            let groups = self.control_groups.iter().map(Arc::as_ref);
+            let capability = needed(request.operation, request.creates);
+            decision.required = capability.and_then(|capability| RequiredApprovals::of(groups, capability));
         }
         unsatisfied
     }

@@ -160,6 +160,7 @@ fn cause<'c, 'a>(
     }
     let Evaluation { decision: reference, rules, cause } = evaluation;
     let is_same = reference.allowed == decision.allowed
+        && (!decision.allowed || reference.required.is_some() == decision.required.is_some())
         && (sudo_required != Some(true) || reference.sudo == decision.sudo || !decision.allowed);
     if !is_same {
         return bare("hidden_policy", "a policy that you may not read decides");
@@ -167,6 +168,11 @@ fn cause<'c, 'a>(
     if decision.allowed && sudo_required == Some(true) && !decision.sudo {
         let explanation = "the path requires the capability \"sudo\" too, which the rule does not grant".to_owned();
         return CauseResponse { cause: "missing_sudo", explanation, parameter: None, rules, has_near: true };
+    }
+    if decision.allowed && decision.required.is_some() {
+        let explanation =
+            "the rule grants it, and its control group requires approvals before the request runs".to_owned();
+        return CauseResponse { cause: "control_group", explanation, parameter: None, rules, has_near: true };
     }
     let (name, explanation, parameter) = in_words(&cause);
     let rules = if let Cause::Veto(veto) = cause { vec![veto] } else { rules };
@@ -221,6 +227,10 @@ fn described(candidate: &Candidate<'_>) -> Map<String, Value> {
     response.insert("column".to_owned(), rule.position.column.into());
     if let Value::Object(grant) = candidate.grant.describe() {
         response.extend(grant);
+    }
+    let groups = candidate.grant.conditions.iter().flat_map(|conditions| &conditions.control_groups);
+    if let Some(group) = groups.map(|group| group.describe()).next() {
+        response.insert("control_group".to_owned(), group);
     }
     response
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::control_group::ControlGroup;
 use super::list_filter::KeysFilter;
 use super::parameters::Constraints;
 
@@ -131,6 +132,8 @@ pub(crate) struct Conditions {
     pub(crate) pagination_limit: Option<u64>,
     /// A list includes only the names that pass all of these filters.
     pub(crate) keys_filters: Vec<Arc<KeysFilter>>,
+    /// The request runs only after the approvals of all of these.
+    pub(crate) control_groups: Vec<Arc<ControlGroup>>,
 }
 
 impl Grant {
@@ -194,6 +197,11 @@ impl Conditions {
         for filter in &other.keys_filters {
             if !self.keys_filters.contains(filter) {
                 self.keys_filters.push(Arc::clone(filter));
+            }
+        }
+        for group in &other.control_groups {
+            if !self.control_groups.contains(group) {
+                self.control_groups.push(Arc::clone(group));
             }
         }
     }

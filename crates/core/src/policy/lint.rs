@@ -78,11 +78,8 @@ impl Checked<'_> {
 pub fn lint(text: &str, tables: &EngineTables) -> LintReport {
     let (policy, document) = match (super::parse("", text), keepfast_hcl::parse(text)) {
         (Ok(policy), Ok(document)) => (policy, document),
-        (Err(PolicyError { position, message }), _) | (_, Err(HclError { position, message })) => {
-            let (Position { line, column, .. }, path) = (position, String::new());
-            let finding = LintFinding { check: "syntax", line, column, path, message };
-            return LintReport { findings: vec![finding], truncated: false };
-        }
+        (Err(PolicyError { position, message, check }), _) => return unparsed(position, message, check),
+        (_, Err(HclError { position, message })) => return unparsed(position, message, "syntax"),
     };
     let mut written = written(&document);
     let rules: Vec<_> = policy
@@ -109,6 +106,12 @@ pub fn lint(text: &str, tables: &EngineTables) -> LintReport {
     report.truncated |= report.findings.len() > MOST_FINDINGS;
     report.findings.truncate(MOST_FINDINGS);
     report
+}
+
+/// The report on a text that is no policy.
+fn unparsed(position: Position, message: String, check: &'static str) -> LintReport {
+    let (Position { line, column, .. }, path) = (position, String::new());
+    LintReport { findings: vec![LintFinding { check, line, column, path, message }], truncated: false }
 }
 
 /// The length of a path before its first wildcard or expression, in bytes.
@@ -469,6 +472,12 @@ mod tests {
             (&rule("secret/config", "\"read\", \"delete\""), true, vec![("unsupported_capability", 1, 48)]),
             (&rule("sys/seal", "\"update\""), false, vec![("missing_sudo", 1, 35)]),
             (&rule("sys/health", "\"read\""), false, vec![("unauthenticated_path", 1, 37)]),
+            (
+                "path \"old/a\" {\n capabilities = [\"read\"]\n control_group { factor \"f\" {\n  controlled_capabilities = \
+                 [\"read\", \"list\"]\n  identity { group_names = [\"g\"] approvals = 1 } } }\n}",
+                true,
+                vec![("control_group_capability", 4, 38)],
+            ),
             ("{\"path\": {\"secret/app\": {\"capabilities\": [\"read\"]}}}", true, vec![("kv_data_prefix", 1, 11)]),
         ] {
             assert_eq!(found(text, mounts), expected, "{text}");

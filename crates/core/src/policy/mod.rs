@@ -14,6 +14,7 @@
 
 pub(crate) mod acl;
 pub(crate) mod builtin;
+pub(crate) mod control_group;
 pub(crate) mod grant;
 pub(crate) mod list_filter;
 pub(crate) mod parameters;

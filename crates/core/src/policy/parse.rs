@@ -10,6 +10,7 @@ use keepfast_framework::fields::parse_duration;
 use keepfast_hcl::{Body, HclError, Item, Key, Position, Syntax, Value, ValueKind};
 use serde_json::Value as Json;
 
+use super::control_group;
 use super::grant::{Capabilities, Capability, Conditions, Grant};
 use super::list_filter::KeysFilter;
 use super::template::{Template, TemplateOptions};
@@ -32,7 +33,7 @@ pub(crate) struct Policy {
 
 /// The origin of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Origin {
+pub(super) enum Origin {
     /// A write request: every limit applies.
     Written,
     /// Storage: the text may be older than a limit. A long template is used unchanged; a filter beyond the limits
@@ -62,6 +63,8 @@ pub(crate) struct PolicyError {
     pub(crate) position: Position,
     /// The error with its position.
     pub(crate) message: String,
+    /// The check of `policy lint` that reports it.
+    pub(crate) check: &'static str,
 }
 
 /// The keys that a `path` block may have.
@@ -88,7 +91,7 @@ const SAID_ONCE: [&str; 6] = [
     "failed to validate policy templating",
     "list_scan_response_keys_filter_path ",
     "unable to compile template for list_scan_response_keys_filter_path",
-    "control_group ",
+    "error handling control_group",
 ];
 
 impl Policy {
@@ -162,7 +165,7 @@ fn path_rule(path: &Key, body: &Body, origin: Origin) -> Result<PathRule, Policy
         // Most errors of OpenBao within a block have its path twice.
         let path = if SAID_ONCE.iter().any(|words| error.message.starts_with(words)) { 1 } else { 2 };
         let path = format!("path {name:?}: ").repeat(path);
-        error_at(error.position, format!("{path}{}", error.message))
+        PolicyError { message: format!("{path}{}", error.message), ..error }
     };
     known_keys(body, &KEYS, &format!("path {name:?}: "))?;
     no_repetition(&body.items).map_err(of_path)?;
@@ -195,7 +198,10 @@ fn grant(body: &Body, origin: Origin) -> Result<Grant, PolicyError> {
         }
     }
     refuse_unenforced(body)?;
-    let conditions = conditions(body, origin)?;
+    let mut conditions = conditions(body, origin)?;
+    if let Some(item) = body.get("control_group") {
+        conditions.control_groups.extend(control_group::parse(item, capabilities, origin)?.map(Arc::new));
+    }
     let filter = body.get("list_scan_response_keys_filter_path").filter(|_| !conditions.keys_filters.is_empty());
     if let Some(item) = filter.filter(|_| !capabilities.has(Capability::List) && !capabilities.has(Capability::Scan)) {
         let fault = "list_scan_response_keys_filter_path needs to be used on a path with the list capability";
@@ -223,13 +229,11 @@ fn shorthand(value: &Value) -> Result<Capabilities, PolicyError> {
 
 /// Refuses conditions that this server does not enforce: authors of policies rely on them.
 fn refuse_unenforced(body: &Body) -> Result<(), PolicyError> {
-    for name in ["mfa_methods", "control_group"] {
-        let item = body.get(name).filter(|item| item.value.as_list().is_none_or(|list| !list.is_empty()));
-        if let Some(item) = item {
-            return Err(after(item.position(), &format!("{name} is not supported")));
-        }
+    let item = body.get("mfa_methods").filter(|item| item.value.as_list().is_none_or(|list| !list.is_empty()));
+    match item {
+        Some(item) => Err(after(item.position(), "mfa_methods is not supported")),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn conditions(body: &Body, origin: Origin) -> Result<Conditions, PolicyError> {
@@ -336,19 +340,19 @@ fn expiration(value: &Value) -> Result<Option<Timestamp>, PolicyError> {
     moment.map(Some).ok_or_else(|| after(value.position, fault))
 }
 
-fn list(value: &Value) -> Result<&[Value], PolicyError> {
+pub(super) fn list(value: &Value) -> Result<&[Value], PolicyError> {
     value.as_list().ok_or_else(|| wrong_kind(value, "a list"))
 }
 
 /// A text, or a number as text.
-fn word(value: &Value) -> Result<Cow<'_, str>, PolicyError> {
+pub(super) fn word(value: &Value) -> Result<Cow<'_, str>, PolicyError> {
     match &value.kind {
         ValueKind::Integer(number) => Ok(number.to_string().into()),
         _ => string(value).map(Cow::Borrowed),
     }
 }
 
-fn string(value: &Value) -> Result<&str, PolicyError> {
+pub(super) fn string(value: &Value) -> Result<&str, PolicyError> {
     value.as_str().ok_or_else(|| wrong_kind(value, "a string"))
 }
 
@@ -364,7 +368,7 @@ fn known_keys(body: &Body, known: &[&str], of: &str) -> Result<(), PolicyError> 
     Err(error_at(first.position(), format!("{of}{count} occurred:\n{}\n", each.collect::<String>())))
 }
 
-fn no_repetition<'a>(items: impl IntoIterator<Item = &'a Item>) -> Result<(), PolicyError> {
+pub(super) fn no_repetition<'a>(items: impl IntoIterator<Item = &'a Item>) -> Result<(), PolicyError> {
     let mut seen = BTreeSet::new();
     match items.into_iter().find(|item| !seen.insert(item.name())) {
         Some(item) => Err(repeated(item)),
@@ -381,12 +385,12 @@ fn repeated(item: &Item) -> PolicyError {
     error_at(item.position(), message)
 }
 
-fn wrong_kind(value: &Value, wanted: &str) -> PolicyError {
+pub(super) fn wrong_kind(value: &Value, wanted: &str) -> PolicyError {
     error_at(value.position, at(value.position, &format!("expected {wanted}, got {}", value.type_name())))
 }
 
 /// An error in OpenBao's wording, which has no position.
-fn after(position: Position, message: &str) -> PolicyError {
+pub(super) fn after(position: Position, message: &str) -> PolicyError {
     error_at(position, message.to_owned())
 }
 
@@ -395,5 +399,5 @@ fn at(position: Position, message: &str) -> String {
 }
 
 fn error_at(position: Position, message: String) -> PolicyError {
-    PolicyError { position, message }
+    PolicyError { position, message, check: "syntax" }
 }

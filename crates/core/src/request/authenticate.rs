@@ -93,28 +93,29 @@ impl Authenticator {
     }
 
     /// Authenticates the caller of a routed request, with a token that is valid at `now`. A request that the leader must
-    /// run departs before a use of its token is counted.
+    /// run departs before a use of its token is counted. `is_approved` is a request that was stored when it counted its use.
     pub(super) async fn authenticate(
         &self,
         routed: Routed,
         now: Timestamp,
         site: Site,
+        is_approved: bool,
     ) -> Result<Authenticated, Departure> {
-        let is_unproven = routed.is_unauthenticated();
-        match self.caller_of(&routed, now, site).await {
+        match self.caller_of(&routed, now, site, is_approved).await {
             Ok(Some(caller)) => Ok(Authenticated { routed, caller }),
-            Ok(None) => {
-                let mut incoming = routed.incoming;
-                incoming.input.captures = Default::default();
-                incoming.cluster.get_or_insert_default().is_unproven = is_unproven;
-                Err(Departure::ToLeader(incoming))
-            }
+            Ok(None) => Err(Departure::ToLeader(routed.for_leader())),
             Err(error) => Err(Box::new(Refused::new(routed, RequestCaller::default(), error)).into()),
         }
     }
 
     /// The caller; `None` when the leader must run the request.
-    async fn caller_of(&self, routed: &Routed, now: Timestamp, site: Site) -> Result<Option<RequestCaller>, Error> {
+    async fn caller_of(
+        &self,
+        routed: &Routed,
+        now: Timestamp,
+        site: Site,
+        is_approved: bool,
+    ) -> Result<Option<RequestCaller>, Error> {
         if matches!(routed.incoming.operation, Operation::Update | Operation::Patch)
             && routed.incoming.path.as_str().ends_with('/')
         {
@@ -169,7 +170,10 @@ impl Authenticator {
             return Ok(None);
         }
         let mut caller = self.caller(Some(token.clone()));
+        // The run of a stored request spends the use of its wrapping token.
         if token.record.num_uses > 0
+            && !is_approved
+            && !token.record.control_group
             && let Some(key) = &token.key
         {
             match Box::pin(self.access.tokens.count_use(key)).await? {

@@ -1,7 +1,7 @@
 //! Dispatch: the handler runs and its outcome is settled, in one transaction.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures_util::FutureExt as _;
 use keepfast_crypto::secret::SecretString;
@@ -17,7 +17,8 @@ use serde::Serialize;
 use super::Refused;
 use super::audit::Audited;
 use super::authenticate::RequestCaller;
-use super::authorize::AuthorizedParts;
+use super::authorize::{Admission, AuthorizedParts};
+use super::controlled::store_request;
 use super::envelope::{Envelope, ResponseContent};
 use super::route::{Call, Target};
 use super::settle::{Settled, Settler};
@@ -35,7 +36,7 @@ use crate::unsealed::{Access, Unsealed};
 use crate::wrapping::{TokenUse, USE_UNWRAP};
 
 /// How often a request runs again after conflicts before it fails.
-const TRIES: usize = 64;
+pub(super) const TRIES: usize = 64;
 
 /// A request with its outcome: it has run, or was refused.
 pub(crate) struct Handled(HandledParts);
@@ -101,6 +102,8 @@ pub(crate) struct CoreCall {
     pub(crate) facts: RequestFacts,
     /// The body of a row that takes bytes.
     pub(crate) body: RawBody,
+    /// The index of the commit of a stored request that the handler has run.
+    pub(crate) ran: OnceLock<Index>,
 }
 
 /// Properties of a request besides its input, for core's own engines.
@@ -161,13 +164,21 @@ impl Dispatcher {
             Target::UnsupportedOperation(..) => return Err(routed.reword(Error::unsupported_operation())),
             Target::UnsupportedPath(_) => return Err(routed.reword(Error::unsupported_path())),
         };
+        let permit = match &parts.admission {
+            Admission::Run { permit, .. } => permit,
+            Admission::Store { required, creates } => {
+                let storing = store_request(unsealed, parts, &call.mounted, required, *creates);
+                let (envelope, committed) = Box::pin(storing).await?;
+                return Ok(Ran { committed, ..ResponseContent::Envelope(envelope).into() });
+            }
+        };
         let input = &routed.incoming.input;
         let limited = parts.decision.limit.map(|limit| Box::new(with_limit(input, limit)));
         let input = limited.as_deref().unwrap_or(input);
         let started = self.host.clock.now();
         let mut creates = false;
         standby::runs(&call.mounted, call.row);
-        let outcome = self.attempts(unsealed, parts, call, input, &mut creates).await;
+        let outcome = self.attempts(unsealed, (parts, permit), call, input, &mut creates).await;
         if let Some(operation) = RouteOperation::of(routed.incoming.operation, creates) {
             call.mounted.timings.record(operation, self.host.clock.now().since(started));
         }
@@ -178,13 +189,13 @@ impl Dispatcher {
     async fn attempts(
         &self,
         unsealed: &Arc<Unsealed>,
-        parts: &AuthorizedParts,
+        (parts, permit): (&AuthorizedParts, &RequestPermit),
         call: &Call,
         input: &Input,
         creates: &mut bool,
     ) -> Result<Ran> {
         for _ in 0..TRIES {
-            match self.attempt(unsealed, parts, call, input, creates).await {
+            match self.attempt(unsealed, (parts, permit), call, input, creates).await {
                 Err(error) if error.is_conflict() && !call.row().once => {}
                 other => return other.map_err(|error| parts.routed.reword(error)),
             }
@@ -196,7 +207,7 @@ impl Dispatcher {
     async fn attempt(
         &self,
         unsealed: &Arc<Unsealed>,
-        parts: &AuthorizedParts,
+        (parts, permit): (&AuthorizedParts, &RequestPermit),
         call: &Call,
         input: &Input,
         creates: &mut bool,
@@ -207,16 +218,20 @@ impl Dispatcher {
             Some(engine) => engine,
             None => Box::pin(mounted.engine(&self.host)).await?,
         };
-        let mut cx = self.context(unsealed, parts, call);
+        let mut cx = self.context(unsealed, (parts, permit), call);
+        if let Some(approval) = parts.approval() {
+            // First, so that a checkpoint commits it as well.
+            Box::pin(approval.spend(&self.access.wrapper, cx.store().0)).await?;
+        }
         if mounted.traits.per_token {
             Box::pin(self.conflict_with_revocation(&mut cx, parts)).await?;
         }
         // A handler that panics fails its own request, which is audited like any other.
-        let called =
-            AssertUnwindSafe(engine.call(&parts.permit, call.row, operation, &mut cx, input)).catch_unwind().await;
+        let called = AssertUnwindSafe(engine.call(permit, call.row, operation, &mut cx, input)).catch_unwind().await;
         let called = called.unwrap_or_else(|_| Err(Error::internal("the handler panicked")));
         let called = called.or_else(|error| allow_empty_list(error, parts, call, input));
         let mut outcome = called?;
+        let ran = cx.core::<CoreCall>().and_then(|core| core.ran.get().copied());
         let context = cx.into_parts();
         // A checkpoint has committed a part of the transaction before the engine acted on an external system.
         if context.checkpointed && matches!(outcome, Outcome::Leased { .. }) {
@@ -247,7 +262,7 @@ impl Dispatcher {
                 if !context.checkpointed {
                     self.before_write(unsealed, &mut tx, mounted).await?;
                 }
-                let committed = tx.commit().await?;
+                let committed = tx.commit().await?.max(ran);
                 context.after_commit.into_iter().for_each(|action| action());
                 return Ok(Ran { content, last_step: context.last_step, committed });
             }
@@ -311,10 +326,16 @@ impl Dispatcher {
         }
     }
 
-    fn context(&self, unsealed: &Arc<Unsealed>, parts: &AuthorizedParts, call: &Call) -> Cx {
+    fn context(
+        &self,
+        unsealed: &Arc<Unsealed>,
+        (parts, permit): (&AuthorizedParts, &RequestPermit),
+        call: &Call,
+    ) -> Cx {
         let (incoming, mounted, once) = (&parts.routed.incoming, &call.mounted, call.row().once);
         let reads = incoming.operation == Operation::Read || incoming.operation.lists();
-        let read_only = reads && !once && incoming.wrap_ttl.is_none() && !reads_wrapped_response(parts, mounted);
+        let spends = parts.approval().is_some() || reads_wrapped_response(parts, mounted);
+        let read_only = reads && !once && incoming.wrap_ttl.is_none() && !spends;
         let barrier = &self.host.barrier;
         let tx = if read_only { barrier.begin_read().refusing_writes() } else { barrier.begin() };
 
@@ -327,7 +348,7 @@ impl Dispatcher {
         if mounted.traits.in_core {
             cx = cx.with_core(Arc::new(CoreCall {
                 unsealed: unsealed.clone(),
-                permit: parts.permit.clone(),
+                permit: permit.clone(),
                 token: parts.caller.token.clone(),
                 id: incoming.token.clone(),
                 authorization: incoming.authorization.clone(),
@@ -340,6 +361,7 @@ impl Dispatcher {
                     accepts_prometheus: incoming.accepts_prometheus,
                 },
                 body: incoming.input.body.unparsed().clone(),
+                ran: OnceLock::new(),
             }));
         }
         cx

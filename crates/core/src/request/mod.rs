@@ -8,6 +8,7 @@
 pub(crate) mod audit;
 pub(crate) mod authenticate;
 pub(crate) mod authorize;
+mod controlled;
 pub(crate) mod dispatch;
 pub(crate) mod envelope;
 pub(crate) mod in_flight;

@@ -13,6 +13,7 @@ use super::in_flight::InFlightGuard;
 use super::route::{Routed, core_row, is_login, is_unauthenticated, route, takes_authorization};
 use super::{Departure, Refused, Response};
 use crate::cluster::place::Site;
+use crate::control_group::Approval;
 use crate::namespace::Namespace;
 use crate::token::finds_live_token;
 use crate::unsealed::Unsealed;
@@ -51,11 +52,26 @@ impl Pipeline {
     /// Runs all stages of one request. At a standby a request that the leader must run is returned before it has any
     /// effect.
     pub(crate) async fn handle(&self, incoming: Box<Incoming>, site: Site) -> Result<Response, Box<Incoming>> {
+        self.handle_with(incoming, site, None).await
+    }
+
+    /// Runs all stages of a request of this namespace that a control group has stored, on the node that may write.
+    pub(crate) async fn handle_approved(&self, incoming: Box<Incoming>, approval: Approval) -> Result<Response, Error> {
+        let handled = self.handle_with(incoming, Site::Leader, Some(Box::new(approval))).await;
+        handled.map_err(|_| Error::internal("the leader forwards no request"))
+    }
+
+    async fn handle_with(
+        &self,
+        incoming: Box<Incoming>,
+        site: Site,
+        approval: Option<Box<Approval>>,
+    ) -> Result<Response, Box<Incoming>> {
         let (observability, clock) = (&self.unsealed.observability, &self.unsealed.clock);
         let _counted = observability.metrics.in_flight();
         let started = clock.now();
         let in_flight_guard = observability.in_flight.begin(&incoming, started);
-        let (response, is_login) = self.run_stages(incoming, started, site, &in_flight_guard).await;
+        let (response, is_login) = self.run_stages(incoming, started, (site, approval), &in_flight_guard).await;
         // The leader records what it handles.
         if response.is_ok() {
             let timing = if is_login { &observability.metrics.login } else { &observability.metrics.request };
@@ -96,12 +112,12 @@ impl Pipeline {
         &self,
         incoming: Box<Incoming>,
         started: Timestamp,
-        site: Site,
+        (site, approval): (Site, Option<Box<Approval>>),
         in_flight_guard: &InFlightGuard<'_>,
     ) -> (Result<Response, Box<Incoming>>, bool) {
         let routed = route(&self.unsealed.engines.mounts, incoming);
         let is_login = routed.destination.call().is_some_and(|call| call.row().login);
-        let authorized = match self.authorize(routed, started, site, in_flight_guard).await {
+        let authorized = match self.authorize(routed, started, (site, approval), in_flight_guard).await {
             Ok(authorized) => Ok(authorized),
             Err(Departure::Refused(refused)) => Err(refused),
             Err(Departure::ToLeader(incoming)) => return (Err(incoming), is_login),
@@ -120,14 +136,14 @@ impl Pipeline {
         &self,
         routed: Routed,
         started: Timestamp,
-        site: Site,
+        (site, approval): (Site, Option<Box<Approval>>),
         in_flight_guard: &InFlightGuard<'_>,
     ) -> Result<Authorized, Departure> {
-        let authenticated = self.authenticator.authenticate(routed, started, site).await?;
+        let authenticated = self.authenticator.authenticate(routed, started, site, approval.is_some()).await?;
         if let Some(token) = authenticated.token() {
             in_flight_guard.set_caller(token.clone());
         }
-        Ok(self.authorizer.authorize(authenticated, started).await?)
+        self.authorizer.authorize(authenticated, started, site, approval).await
     }
 
     /// Refuses a request before any stage, with its audit entries.

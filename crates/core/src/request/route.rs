@@ -161,6 +161,15 @@ impl Routed {
         Routed { incoming, destination, access: Access::Policy, policy_path: None, within: 0 }
     }
 
+    /// The request for the leader, with which nothing was done here.
+    pub(super) fn for_leader(self) -> Box<Incoming> {
+        let is_unproven = self.is_unauthenticated();
+        let mut incoming = self.incoming;
+        incoming.input.captures = Default::default();
+        incoming.cluster.get_or_insert_default().is_unproven = is_unproven;
+        incoming
+    }
+
     /// The request with its target, or the request and its refusal.
     ///
     /// An open path without a row is refused only when it runs: its first audit entry has no error, as on OpenBao.

@@ -4,6 +4,7 @@ mod audit;
 mod audited_headers;
 mod capabilities;
 mod config_state;
+mod control_group;
 mod cors;
 mod counters;
 mod explain;
@@ -86,6 +87,7 @@ impl Engine for System {
         capabilities::routes(r);
         wrapping::routes(r);
         mfa::routes(r);
+        control_group::routes(r);
         leases::routes(r);
         keyring::routes(r);
         rotate_config::routes(r);

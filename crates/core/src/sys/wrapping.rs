@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{System, call, unsealed};
+use super::{System, call, control_group, unsealed};
 use crate::token::{Token, TokenKey};
 use crate::wrapping::{ResponseToWrap, TokenUse, invalid};
 
@@ -97,8 +97,7 @@ async fn lookup(_: &System, cx: &mut Cx, req: WrappingTokenRequest) -> Result<Da
     let token_of = token_of(cx, &req).await?;
     let unsealed = unsealed(cx)?;
     let (tx, _) = cx.store();
-    let wrapped = unsealed.access.wrapper.wrapped(tx, &token_of.token).await?.ok_or_else(invalid)?;
-    let about = wrapped.about;
+    let about = unsealed.access.wrapper.about(tx, &token_of.token).await?.ok_or_else(invalid)?;
     Ok(Data(LookupResponse {
         creation_path: about.path,
         creation_time: about.created.rfc3339(),
@@ -106,18 +105,26 @@ async fn lookup(_: &System, cx: &mut Cx, req: WrappingTokenRequest) -> Result<Da
     }))
 }
 
-async fn unwrap(_: &System, cx: &mut Cx, req: WrappingTokenRequest) -> Result<Raw> {
+async fn unwrap(_: &System, cx: &mut Cx, req: WrappingTokenRequest) -> Result<Outcome> {
     let WrappingToken { key, token, by } = token_of(cx, &req).await?;
+    if token.record.control_group {
+        return Box::pin(control_group::run(cx, key, token)).await;
+    }
     let unsealed = unsealed(cx)?;
     let (tx, _) = cx.store();
     let wrapped = unsealed.access.wrapper.unwrap(tx, &key, &token, by).await?;
     let status = if wrapped.about.status == 0 { Status::OK } else { Status(wrapped.about.status) };
-    Ok(Raw { status, content_type: "application/json", body: wrapped.response.into_bytes(), headers: Vec::new() })
+    let body = wrapped.response.into_bytes();
+    Ok(Outcome::Raw(Raw { status, content_type: "application/json", body, headers: Vec::new() }))
 }
 
 async fn rewrap(_: &System, cx: &mut Cx, req: WrappingTokenRequest) -> Result<Outcome> {
     let WrappingToken { key, token, by } = token_of(cx, &req).await?;
     let unsealed = unsealed(cx)?;
+    if token.record.control_group {
+        // Its approvals are for this accessor.
+        return Err(invalid());
+    }
     let (tx, _) = cx.store();
     // The response moves from the old token to the new one in one transaction.
     let wrapped = unsealed.access.wrapper.unwrap(tx, &key, &token, by).await?;

@@ -465,6 +465,7 @@ const RUN_AT_A_STANDBY: &[&str] = &[
     "sys/ capabilities",
     "sys/ capabilities-accessor",
     "sys/ capabilities-self",
+    "sys/ control-group/request",
     "sys/ decode-token",
     "sys/ internal/specs/openapi",
     "sys/ leases/lookup",

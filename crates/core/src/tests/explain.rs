@@ -23,6 +23,28 @@ async fn with_policy(text: &str) -> (TestServer, String) {
 }
 
 #[tokio::test]
+async fn an_explanation_names_the_control_group() {
+    let factor = "factor \"f\" { identity { group_names = [\"g\"] approvals = 1 } }";
+    let (server, token) = with_policy(&format!(
+        "path \"secret/data/a\" {{ capabilities = [\"read\"] control_group {{ ttl = 60 {factor} }} }}"
+    ))
+    .await;
+    let response = explained(&server, &token, json!({ "path": "secret/data/a", "operation": "read" })).await.ok();
+    let data = response.data();
+    assert_eq!((&data["allowed"], &data["cause"]), (&json!(true), &json!("control_group")), "{data}");
+    let group =
+        json!({ "ttl": 60, "factors": [{ "name": "f", "identity": { "group_names": ["g"], "approvals": 1 } }] });
+    assert_eq!(data["rules"][0]["control_group"], group);
+    // The factor of a policy that the caller may not read shows only by its effect.
+    let plain = "path \"secret/data/a\" { capabilities = [\"read\"] }";
+    server.policy("open", plain).await;
+    server.policy("rights", &format!("{SELF}path \"sys/policies/acl/open\" {{ capabilities = [\"read\"] }}")).await;
+    let token = server.token(json!({ "policies": ["p", "open", "rights"], "no_default_policy": true })).await;
+    let response = explained(&server, &token, json!({ "path": "secret/data/a", "operation": "read" })).await.ok();
+    assert_eq!(response.data()["cause"], "hidden_policy", "{:?}", response.data());
+}
+
+#[tokio::test]
 async fn an_explanation_names_the_rule_that_decided_and_its_place() {
     let (server, token) = with_policy(
         "# Reads.\npath \"secret/data/+\" { capabilities = [\"read\"] }\n\

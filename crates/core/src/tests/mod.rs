@@ -11,6 +11,7 @@ mod authorization;
 mod automatic_snapshots;
 mod cluster;
 mod compiled_acls;
+mod control_groups;
 mod database_files;
 mod denied_parameters;
 mod derived;

@@ -163,6 +163,7 @@ impl BatchCipher {
             namespace: found.namespace,
             batch: true,
             wrapping: false,
+            control_group: false,
             userinfo: found.userinfo,
         })
     }

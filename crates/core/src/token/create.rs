@@ -63,6 +63,8 @@ pub(crate) struct Spec {
     pub(crate) batch: bool,
     /// Whether it is a wrapping token.
     pub(crate) wrapping: bool,
+    /// See [`TokenRecord::control_group`].
+    pub(crate) control_group: bool,
     /// See [`TokenRecord::userinfo`].
     pub(crate) userinfo: Option<Box<UserinfoGrant>>,
 }
@@ -92,6 +94,7 @@ impl Default for Spec {
             origin: Origin::default(),
             batch: false,
             wrapping: false,
+            control_group: false,
             userinfo: None,
         }
     }
@@ -318,6 +321,7 @@ fn record_of(
         batch: spec.batch,
         wrapping: spec.wrapping,
         counter: None,
+        control_group: spec.control_group,
         userinfo: spec.userinfo,
     }
 }

@@ -161,6 +161,10 @@ pub(crate) struct TokenRecord {
     /// The counter of the lease count quota that has counted it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) counter: Option<String>,
+    /// Whether it is the wrapping token of a request that a control group stores: a use of it is counted only when that
+    /// request runs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) control_group: bool,
     /// The grant of an access token of an OIDC provider, which may call `userinfo` only: it has no policies, also not
     /// those of its entity.
     #[serde(default, skip_serializing_if = "Option::is_none")]

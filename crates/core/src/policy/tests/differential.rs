@@ -135,6 +135,16 @@ fn whole_policies(chance: &mut Xorshift) -> Vec<Arc<Policy>> {
                     conditions.push('\n');
                 }
             }
+            if chance.below(8) == 0 {
+                let controlled = names.iter().find(|name| !matches!(name.as_str(), "\"sudo\"" | "\"deny\""));
+                let controlled = controlled.filter(|_| chance.below(3) > 0);
+                let controlled = controlled.map(|name| format!("controlled_capabilities = [{name}]"));
+                let (ttl, factor) = (1 + chance.below(3), chance.pick(&["f", "g"]));
+                let identity = "identity { group_names = [\"x\"] approvals = 1 }";
+                let controlled = controlled.unwrap_or_default();
+                conditions +=
+                    &format!("control_group {{ ttl = {ttl} factor {factor:?} {{ {controlled}\n{identity} }} }}\n");
+            }
             text += &format!("path {path:?} {{\ncapabilities = [{}]\n{conditions}}}\n", names.join(", "));
         }
         let mut policy = parse(&format!("p{number}"), &text).unwrap();

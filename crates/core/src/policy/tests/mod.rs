@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod conditions;
+mod control_groups;
 mod differential;
 mod expiry;
 mod precedence;

@@ -45,7 +45,7 @@ fn sec_ac11_ambiguous_and_unknown_text_is_refused() {
         (r#"{"path": {"a": 5}}"#, "At 1:16: expected an object, got integer"),
         (r#"{"path": "a"}"#, "At 1:10: expected an object, got string"),
         (r#"path "a" { mfa_methods = ["x"] }"#, "mfa_methods is not supported"),
-        (r#"path "a" { control_group = {} }"#, "control_group is not supported"),
+        (r#"path "a" { control_group = {} }"#, "requires at least one factor but had none"),
         (r#"path "a" { allowed_parameters "x" { a = [] } }"#, "unexpected label"),
         (r#"path "a" { allowed_parameters = { a = "x" } }"#, "expected a list, got string"),
         (r#"path "a" { allowed_parameters = ["x"] }"#, "expected an object, got list"),
