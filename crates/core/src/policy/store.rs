@@ -393,7 +393,7 @@ impl Policies {
     /// Whether all inputs of compiled policies are unchanged.
     #[cfg(test)]
     pub(crate) fn is_current(&self, compiled: &CompiledAcl) -> bool {
-        compiled.is_current(self.generation.load(Ordering::Acquire))
+        compiled.is_current(self.owner, self.generation.load(Ordering::Acquire))
     }
 
     /// A parsed stored policy, from the cache; the cache also holds absent ones.
