@@ -146,7 +146,7 @@ fn by_name(route: &Route, ids: &Ids) -> Value {
     Value::Object(body)
 }
 
-/// The stored bytes of a namespace: a record that is written anew with the same content differs.
+/// The stored bytes of a namespace: a record that is written again with the same content differs.
 fn stored_of(server: &TestServer, keys: &BTreeSet<String>, id: &str) -> BTreeMap<String, Vec<u8>> {
     let all = server.backend.memory().records();
     let folder = format!("/{id}/");
