@@ -27,6 +27,10 @@ pub(crate) struct Gated {
     refuses: Mutex<Option<Refuses>>,
     /// The prefix of the key whose read panics.
     panics_at: Mutex<Option<&'static str>>,
+    /// The keys and folders that were read, while a test watches.
+    reads: Mutex<Option<Vec<String>>>,
+    /// The records after each commit, while a test keeps them.
+    images: Mutex<Option<Vec<MemoryBackend>>>,
 }
 
 /// Returns why a commit is refused.
@@ -70,6 +74,50 @@ impl Gated {
         *self.panics_at.lock() = Some(prefix);
     }
 
+    /// Storage with a copy of these records.
+    pub(crate) fn with_records_of(memory: &MemoryBackend) -> Self {
+        let gated = Gated::default();
+        gated.memory.replace_with(memory);
+        gated
+    }
+
+    /// Accepts all commits again.
+    pub(crate) fn accept(&self) {
+        *self.refuses.lock() = None;
+    }
+
+    /// Notes the keys and folders that are read from now on.
+    pub(crate) fn watch_reads(&self) {
+        *self.reads.lock() = Some(Vec::new());
+    }
+
+    /// The keys and folders that were read since [`Gated::watch_reads`].
+    pub(crate) fn take_reads(&self) -> Vec<String> {
+        self.reads.lock().take().unwrap_or_default()
+    }
+
+    /// Keeps a copy of the records now and after each commit from now on.
+    pub(crate) fn keep_images(&self) {
+        *self.images.lock() = Some(vec![self.copy()]);
+    }
+
+    /// The copies since [`Gated::keep_images`].
+    pub(crate) fn take_images(&self) -> Vec<MemoryBackend> {
+        self.images.lock().take().unwrap_or_default()
+    }
+
+    fn copy(&self) -> MemoryBackend {
+        let copy = MemoryBackend::new();
+        copy.replace_with(&self.memory);
+        copy
+    }
+
+    fn note_read(&self, key: &Key) {
+        if let Some(reads) = self.reads.lock().as_mut() {
+            reads.push(key.as_str().to_owned());
+        }
+    }
+
     /// The next commit waits at this gate.
     pub(crate) fn arm(&self) -> Arc<Gate> {
         let gate = Arc::<Gate>::default();
@@ -83,10 +131,12 @@ impl Backend for Gated {
     async fn get(&self, key: &Key) -> Result<Option<Bytes>, StorageError> {
         let panics = self.panics_at.lock().take_if(|prefix| key.as_str().starts_with(*prefix)).is_some();
         assert!(!panics, "as the test wants it");
+        self.note_read(key);
         self.memory.get(key).await
     }
 
     async fn list(&self, prefix: &Key, page: &Page) -> Result<Vec<String>, StorageError> {
+        self.note_read(prefix);
         self.memory.list(prefix, page).await
     }
 
@@ -100,7 +150,11 @@ impl Backend for Gated {
         if let Some(error) = refuses.and_then(|refuses| refuses(&batch)) {
             return Err(error);
         }
-        self.memory.commit(batch).await
+        let committed = self.memory.commit(batch).await?;
+        if let Some(images) = self.images.lock().as_mut() {
+            images.push(self.copy());
+        }
+        Ok(committed)
     }
 
     fn watch(&self, watcher: Weak<dyn Watch>) {

@@ -8,6 +8,19 @@ use serde_json::{Value, json};
 
 use crate::tests::fixture::{ROOT, TestServer};
 
+mod deletion;
+mod fence;
+mod foreign_ids;
+mod idle;
+mod matrix;
+mod model;
+mod names;
+mod nodes;
+mod policies;
+mod resolution;
+mod tenants;
+mod tokens;
+
 /// The only record below a folder, at any depth.
 async fn only_record(server: &TestServer, folder: &str) -> String {
     let unsealed = server.unsealed();
