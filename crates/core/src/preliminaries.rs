@@ -11,6 +11,7 @@ use crate::admission::quota::{QuotaRequest, QuotaResult};
 use crate::cluster::service::SETTLES_WITHIN;
 use crate::cluster::uploads::UploadTurn;
 use crate::lifecycle::Lifecycle;
+use crate::namespace::NamespaceId;
 use crate::settings::SnapshotFiles;
 use crate::token::finds_live_token;
 
@@ -56,14 +57,15 @@ impl<'a> Preliminaries<'a> {
         let namespaces = self.lifecycle.namespaces()?;
         let root = namespaces.root().namespace();
         if header.is_empty() && !namespaces.has_any() {
-            return admission.check_quota(&QuotaRequest { sent: path, namespace: root, path }, remote);
+            return admission.check_quota(&QuotaRequest { sent: path, lineage: &[&root.id], path }, remote);
         }
         let found = namespaces.locate(header, path).await.ok();
         let (namespace, within) = match &found {
             Some(found) => (found.pipeline.namespace(), path.get(found.start..).unwrap_or_default()),
             None => (root, ""),
         };
-        admission.check_quota(&QuotaRequest { sent: path, namespace, path: within }, remote)
+        let lineage: Vec<&NamespaceId> = namespace.lineage().collect();
+        admission.check_quota(&QuotaRequest { sent: path, lineage: &lineage, path: within }, remote)
     }
 
     /// Whether a token is valid and may be used from this address. Counts no use of it; false while sealed.

@@ -22,6 +22,7 @@ use crate::layout::{
     AUDIT_DEVICES, AUDIT_STORAGE, ENGINE_STORAGE, IDENTITY_STORAGE, LOCKS, MFA_ENFORCEMENTS, MOUNT_ENTRIES, NAMESPACES,
     OIDC, POLICIES, SYSTEM_STORAGE, TOKEN_STORAGE, TOKENS, UNKNOWN_LOCKS,
 };
+use crate::lease::quotas::{self, LeaseQuotas};
 use crate::lease::{DeletedMounts, ExpiryWorker, IndexTidier, LeaseRevoker, Leases, PathRevoker, Renewer};
 use crate::lockout::{Lockout, UnknownNames};
 use crate::metrics::Metrics;
@@ -31,7 +32,6 @@ use crate::namespace::directory::Directory;
 use crate::namespace::{Namespace, NamespaceId, Namespaces};
 use crate::parts::ServerParts;
 use crate::policy::store::Policies;
-use crate::quota::lease_count::{self, LeaseQuotas};
 use crate::request::in_flight::InFlight;
 use crate::seal::CurrentSeal;
 use crate::services::EngineServices;
@@ -210,11 +210,12 @@ impl Unsealed {
         let identity =
             register_identity(&barrier, (&Namespace::root(), None), parts.membership.roles(), metrics, owners);
 
-        let quotas = LeaseQuotas::new(&barrier, system.clone(), directory.clone());
-        owners.add(SYSTEM_STORAGE, lease_count::FOLDER, quotas.clone());
-        quotas.load(tx).await?;
+        let lease_quotas = LeaseQuotas::new(&barrier, system.clone(), directory.clone());
+        owners.add(SYSTEM_STORAGE, quotas::FOLDER, lease_quotas.clone());
+        lease_quotas.load(tx).await?;
         let data_directory = parts.node_directory().map(|own| own.directory);
-        let leases = Leases::new(&barrier, token_view.clone(), data_directory, clock.clone(), metrics.clone(), quotas);
+        let leases =
+            Leases::new(&barrier, token_view.clone(), data_directory, clock.clone(), metrics.clone(), lease_quotas);
         owners.add(TOKEN_STORAGE, "", leases.clone());
         owners.add(SYSTEM_STORAGE, MOUNT_ENTRIES, Arc::new(DeletedMounts(leases.clone())));
         leases.load(tx).await?;

@@ -80,8 +80,8 @@ impl Admission {
     /// Counts a request of a path of the root namespace.
     #[cfg(test)]
     pub(crate) fn check_quota_of_root(&self, path: &str, remote: Option<IpAddr>) -> Option<QuotaResult> {
-        let namespace = &crate::namespace::Namespace::root();
-        self.check_quota(&QuotaRequest { sent: path, namespace, path }, remote)
+        let lineage = &[&crate::namespace::NamespaceId::root()];
+        self.check_quota(&QuotaRequest { sent: path, lineage, path }, remote)
     }
 
     /// A new source of rules. From now on no earlier source can apply rules.

@@ -11,7 +11,7 @@ use keepfast_framework::Timestamp;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::namespace::{Namespace, NamespaceId};
+use crate::namespace::NamespaceId;
 use crate::quota::target::{Target, Targets};
 
 /// The maximum number of addresses in one generation of a quota; there are two.
@@ -81,8 +81,8 @@ pub(crate) struct Quotas {
 pub(crate) struct QuotaRequest<'a> {
     /// The path in the URL, which exemptions name.
     pub(crate) sent: &'a str,
-    /// The namespace.
-    pub(crate) namespace: &'a Namespace,
+    /// The namespace, then those above it, up to root.
+    pub(crate) lineage: &'a [&'a NamespaceId],
     /// The path in the namespace.
     pub(crate) path: &'a str,
 }
@@ -133,7 +133,7 @@ impl Quotas {
         if self.config.rate_limit_exempt_paths.iter().any(|exempt| covers(exempt, request.sent)) {
             return None;
         }
-        let limiter = self.limits.find(request.namespace.lineage(), request.path)?;
+        let limiter = self.limits.find(request.lineage.iter().copied(), request.path)?;
         let mut result = limiter.count(remote, now);
         result.with_headers = self.config.enable_rate_limit_response_headers;
         result.audits_refusal = self.config.enable_rate_limit_audit_logging;
@@ -253,7 +253,7 @@ mod tests {
     }
 
     fn check(quotas: &Quotas, path: &str, remote: Option<IpAddr>, now: Timestamp) -> Option<QuotaResult> {
-        let request = QuotaRequest { sent: path, namespace: &Namespace::root(), path };
+        let request = QuotaRequest { sent: path, lineage: &[&NamespaceId::root()], path };
         quotas.check_quota(&request, remote, now)
     }
 

@@ -3,9 +3,9 @@
 use keepfast_framework::{Page, Result};
 use keepfast_storage::{Tx, View};
 
-use super::lease_count::{self, QUOTAS};
 use super::target::Target;
 use crate::admission::stored::RATE_LIMITS;
+use crate::lease::quotas::{self, QUOTAS};
 use crate::namespace::NamespaceId;
 use crate::unreadable;
 
@@ -61,10 +61,10 @@ async fn change(tx: &mut Tx, system: &View, fate: impl Fn(&Target) -> Fate) -> R
         let Some(mut quota) = read.readable() else { continue };
         match fate(&quota.target) {
             Fate::Kept => {}
-            Fate::Deleted => lease_count::delete(tx, system, &name).await?,
+            Fate::Deleted => quotas::delete(tx, system, &name).await?,
             Fate::Moved(target) => {
                 quota.target = target;
-                lease_count::put(tx, system, quota).await?;
+                quotas::put(tx, system, quota).await?;
             }
         }
     }

@@ -11,7 +11,7 @@ use proptest::prelude::Rng as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use serde_json::{Value, json};
 
-use super::recount;
+use crate::lease::recount;
 use crate::tests::fixture::{ROOT, TestResponse, TestServer};
 use crate::tests::two_nodes::Pair;
 

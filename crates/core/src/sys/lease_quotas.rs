@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::System;
 use super::quotas::{namespace, target};
-use crate::quota::lease_count::{self, LeaseQuota, QUOTAS, QUOTAS_AT};
+use crate::lease::quotas::{self, LeaseQuota, QUOTAS, QUOTAS_AT};
 use crate::unreadable;
 
 const HELP: Help = Help {
@@ -74,9 +74,9 @@ async fn read(_: &System, cx: &mut Cx, req: QuotaPath) -> Result<Option<Data<Quo
     let Some(quota) = quota else { return Ok(None) };
     let (tx, view) = cx.store();
     Ok(Some(Data(QuotaResponse {
-        counter: lease_count::counted(tx, view, &quota).await?,
+        counter: quotas::counted(tx, view, &quota).await?,
         inheritable: quota.target.inheritable,
-        initializing: lease_count::is_recounting(tx, view).await?,
+        initializing: quotas::is_recounting(tx, view).await?,
         max_leases: quota.max_leases,
         name: quota.name,
         path: quota.target.path,
@@ -96,7 +96,7 @@ async fn write(_: &System, cx: &mut Cx, req: Write) -> Result<()> {
     let quota = LeaseQuota { namespace: namespace(cx)?, name: req.name.0, target, max_leases, counter: String::new() };
     check_others(cx, &quota).await?;
     let (tx, view) = cx.store();
-    lease_count::put(tx, view, quota).await
+    quotas::put(tx, view, quota).await
 }
 
 /// Refuses a second quota on a path, and quotas beyond [`MOST`]. The reads are part of the transaction.
@@ -118,5 +118,5 @@ async fn check_others(cx: &mut Cx, quota: &LeaseQuota) -> Result<()> {
 
 async fn delete(_: &System, cx: &mut Cx, req: QuotaPath) -> Result<()> {
     let (tx, view) = cx.store();
-    lease_count::delete(tx, view, &req.name).await
+    quotas::delete(tx, view, &req.name).await
 }

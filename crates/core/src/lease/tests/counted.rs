@@ -4,10 +4,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{HOUR, LeaseFixture};
+use crate::lease::quotas::{self, LeaseQuota, QUOTAS};
+use crate::lease::recount;
 use crate::lease::revoke::RevokeMode;
 use crate::namespace::NamespaceId;
-use crate::quota::lease_count::{self, LeaseQuota, QUOTAS};
-use crate::quota::recount;
 use crate::quota::target::Target;
 
 async fn put_quota(fixture: &LeaseFixture, max_leases: u64) {
@@ -15,7 +15,7 @@ async fn put_quota(fixture: &LeaseFixture, max_leases: u64) {
     let quota =
         LeaseQuota { namespace: NamespaceId::root(), name: "q".into(), target, max_leases, counter: String::new() };
     let mut tx = fixture.unsealed.barrier.begin();
-    lease_count::put(&mut tx, &fixture.unsealed.barrier.view("sys/"), quota).await.unwrap();
+    quotas::put(&mut tx, &fixture.unsealed.barrier.view("sys/"), quota).await.unwrap();
     tx.commit().await.unwrap();
     recount::run(&fixture.unsealed).await.unwrap();
 }
@@ -24,7 +24,7 @@ async fn counted(fixture: &LeaseFixture) -> i64 {
     let (barrier, view) = (&fixture.unsealed.barrier, fixture.unsealed.barrier.view("sys/"));
     let mut tx = barrier.begin_read();
     let quota = QUOTAS.get_in(&mut tx, &view, "q").await.unwrap().unwrap();
-    lease_count::counted(&mut tx, &view, &quota).await.unwrap()
+    quotas::counted(&mut tx, &view, &quota).await.unwrap()
 }
 
 #[tokio::test]

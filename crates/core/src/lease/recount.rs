@@ -12,7 +12,7 @@ use keepfast_framework::throttle::Throttle;
 use keepfast_framework::{Error, Page, Result};
 use keepfast_storage::Tx;
 
-use crate::lease::index::{self, LeaseName};
+use super::index::{self, LeaseName};
 use crate::namespace::NamespaceId;
 use crate::unreadable::unreadable;
 use crate::unsealed::Unsealed;

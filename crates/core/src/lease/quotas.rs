@@ -21,11 +21,11 @@ use keepfast_storage::{Barrier, ReadTx, StorageError, Tx, View};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use super::counter::{Counted, Counter, SHARDS};
-use super::target::{Target, Targets};
+use super::quota_counter::{Counted, Counter, SHARDS};
 use crate::invalidation::{CacheOwner, CommittedChange, Followed};
 use crate::namespace::NamespaceId;
 use crate::namespace::directory::Directory;
+use crate::quota::target::{Target, Targets};
 use crate::unreadable::{self, Stored};
 
 /// The folder of all records that the service follows, below `sys/`.
@@ -230,7 +230,7 @@ impl LeaseQuotas {
     }
 }
 
-/// Writes a quota; `counter` of it is ignored. A quota with another target counts anew.
+/// Writes a quota; `counter` of it is ignored. A quota with another target counts from the start.
 ///
 /// # Errors
 /// When storage fails.
