@@ -335,7 +335,7 @@ async fn owner_of_due(unsealed: &Arc<Unsealed>, mount: &str, now: Timestamp) -> 
     let record = leases.record(&mut leases.begin_read(), id).await.ok().flatten();
     let Some(record) = record.filter(|record| !record.namespace.is_root()) else { return Ok(Some(unsealed.clone())) };
     let found = unsealed.access.namespaces()?.open_any(&record.namespace).await?;
-    Ok(Some(found.map_or_else(|| unsealed.clone(), |found| found.server().clone())))
+    Ok(Some(found.unwrap_or_else(|| unsealed.clone())))
 }
 
 async fn resume(unsealed: &Unsealed) -> Result<()> {

@@ -23,10 +23,10 @@ use crate::cluster::lead::{LeaderWork, Leadership};
 use crate::cluster::service::ServedPeers;
 use crate::cluster::snapshots::history::SnapshotHistory;
 use crate::cluster::snapshots::scheduled::{SnapshotServer, SnapshotTask};
-use crate::namespace::Namespaces;
+use crate::namespace::open::Namespaces;
 use crate::operator_error::explained;
 use crate::parts::ServerParts;
-use crate::request::Pipeline;
+use crate::seal::guard::SealGuard;
 use crate::seal::{CurrentSeal, SealConfig, Seals, Unsealing, WayIn, share_key};
 use crate::self_init::gate::SelfInit;
 use crate::unseal::keeper::{Keeper, Leads};
@@ -105,30 +105,6 @@ impl Serving {
     }
 }
 
-/// Seals the server when its barrier has failed closed, until it is dropped. After a replacement of all records the
-/// server is opened again, if its seal opens the new ones.
-struct SealGuard(tokio::task::JoinHandle<()>);
-
-impl Drop for SealGuard {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-impl SealGuard {
-    fn start(lifecycle: Weak<Lifecycle>, barrier: Arc<Barrier>) -> Self {
-        SealGuard(tokio::spawn(async move {
-            barrier.failed_closed().await;
-            // In its own task: the seal drops this guard.
-            tokio::spawn(async move {
-                if let Some(lifecycle) = lifecycle.upgrade() {
-                    after_failure(&lifecycle, &barrier).await;
-                }
-            });
-        }))
-    }
-}
-
 impl Lifecycle {
     /// A server of these parts, sealed or uninitialised.
     pub(crate) fn new(parts: ServerParts, seals: Seals, self_init: Arc<SelfInit>, this: Weak<Lifecycle>) -> Self {
@@ -148,11 +124,6 @@ impl Lifecycle {
     /// The namespaces of the unsealed server; `None` while sealed, and after its barrier has failed closed.
     pub(crate) fn namespaces(&self) -> Option<Arc<Namespaces>> {
         self.served.serving.read().as_ref().and_then(Serving::usable).cloned()
-    }
-
-    /// The request pipeline of the root namespace, under the same conditions.
-    pub(crate) fn pipeline(&self) -> Option<Arc<Pipeline>> {
-        self.namespaces().map(|namespaces| namespaces.root().clone())
     }
 
     /// The unsealed server, under the same conditions.
@@ -251,7 +222,12 @@ pub(crate) async fn unseal_by_seal(lifecycle: &Lifecycle, way: &WayIn) -> Result
 /// Serves with these services. `led` is the term in which this node has taken over.
 fn serve(lifecycle: &Lifecycle, config: SealConfig, opened: Opened, roles: Option<watch::Receiver<Role>>) {
     let Opened { unsealed, connection, led } = opened;
-    let guard = SealGuard::start(lifecycle.this.clone(), unsealed.barrier.clone());
+    let (this, barrier) = (lifecycle.this.clone(), unsealed.barrier.clone());
+    let guard = SealGuard::start(unsealed.barrier.clone(), async move {
+        if let Some(lifecycle) = this.upgrade() {
+            after_failure(&lifecycle, &barrier).await;
+        }
+    });
     let this = lifecycle.this.clone();
     let leads: Leads = Arc::new(move || this.upgrade().is_some_and(|server| server.parts.is_active()));
     let keeper = Keeper::start(&lifecycle.seals, &unsealed, &leads);

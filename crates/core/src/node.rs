@@ -17,7 +17,7 @@ use crate::lifecycle::{Lifecycle, reopened};
 use crate::metrics::Metrics;
 use crate::metrics::storage::Timed;
 use crate::monitoring::Monitoring;
-use crate::namespace::Namespaces;
+use crate::namespace::open::Namespaces;
 use crate::parts::ServerParts;
 use crate::preliminaries::Preliminaries;
 use crate::request::Response;
@@ -140,7 +140,7 @@ impl Node {
             return Response::failed(&error);
         }
         if sealed::ends_in_served_sealed(incoming.path.as_str())
-            && let Some(response) = Box::pin(self.served_sealed_by_path(&namespaces, &incoming)).await
+            && let Some(response) = Box::pin(served_sealed_by_path(self, &namespaces, &incoming)).await
         {
             return response;
         }
@@ -148,14 +148,6 @@ impl Node {
             return Box::pin(handle_in_cluster(&self.lifecycle, &namespaces, incoming)).await;
         }
         handle_alone(&namespaces, incoming).await
-    }
-
-    /// Responds to a row that works on a sealed server, with a namespace before it in the path.
-    async fn served_sealed_by_path(&self, namespaces: &Namespaces, incoming: &Incoming) -> Option<Response> {
-        let found = namespaces.find(incoming).await.ok().filter(|found| found.start > 0)?;
-        let mut incoming = incoming.clone();
-        incoming.path = incoming.path.after(found.start);
-        sealed::answer(&self.system, &incoming).await
     }
 
     /// The serving state of the server.
@@ -208,6 +200,14 @@ impl Node {
             unsealed.observability.audit.reopen();
         }
     }
+}
+
+/// Responds to a row that works on a sealed server, with a namespace before it in the path.
+async fn served_sealed_by_path(node: &Node, namespaces: &Namespaces, incoming: &Incoming) -> Option<Response> {
+    let found = namespaces.find(incoming).await.ok().filter(|found| found.start > 0)?;
+    let mut incoming = incoming.clone();
+    incoming.path = incoming.path.after(found.start);
+    sealed::answer(&node.system, &incoming).await
 }
 
 /// Handles a request of a node without other members.

@@ -12,6 +12,7 @@ use crate::cluster::service::SETTLES_WITHIN;
 use crate::cluster::uploads::UploadTurn;
 use crate::lifecycle::Lifecycle;
 use crate::namespace::NamespaceId;
+use crate::namespace::open::locate;
 use crate::settings::SnapshotFiles;
 use crate::token::finds_live_token;
 
@@ -56,10 +57,10 @@ impl<'a> Preliminaries<'a> {
         let admission = &self.lifecycle.parts.admission;
         let namespaces = self.lifecycle.namespaces()?;
         let root = namespaces.root().namespace();
-        if header.is_empty() && !namespaces.has_any() {
+        if header.is_empty() && !namespaces.root().server().observability.directory.has_any() {
             return admission.check_quota(&QuotaRequest { sent: path, lineage: &[&root.id], path }, remote);
         }
-        let found = namespaces.locate(header, path).await.ok();
+        let found = locate(&namespaces, header, path).await.ok();
         let (namespace, within) = match &found {
             Some(found) => (found.pipeline.namespace(), path.get(found.start..).unwrap_or_default()),
             None => (root, ""),
@@ -128,7 +129,7 @@ impl<'a> Preliminaries<'a> {
 
     /// Audits a request that a quota refused before it was read.
     pub async fn audit_refusal(&self, refused: Box<Incoming>) {
-        if let Some(pipeline) = self.lifecycle.pipeline() {
+        if let Some(pipeline) = self.lifecycle.namespaces().map(|namespaces| namespaces.root().clone()) {
             pipeline.audit_refusal(refused).await;
         }
     }

@@ -1,6 +1,7 @@
 //! The rewrap of all wrapped values, in the background of the leader: each is then under the newest wrap key, and the one
 //! before it ends. With `disable_sealwrap` no value is wrapped afterwards. Another leader resumes it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,6 @@ use keepfast_storage::{ReadTx, Rewrap, Rewrapped, View, WrapKeys};
 use serde::{Deserialize, Serialize};
 
 use crate::layout::{NAMESPACES, SYSTEM_STORAGE};
-use crate::namespace::NamespaceId;
 use crate::unreadable::confined;
 use crate::unsealed::Unsealed;
 
@@ -163,8 +163,10 @@ async fn visit(unsealed: &Unsealed, state: &mut RewrapState) -> Result<()> {
     let mounts = &unsealed.engines.mounts;
     let namespaces = unsealed.access.namespaces()?;
     namespaces.open_all().await?;
+    let opened = namespaces.opened().into_iter().map(|open| (open.access.namespace.id.as_str().to_owned(), open));
+    let opened: HashMap<String, Arc<Unsealed>> = opened.collect();
     let wraps = |path: &str| match path.strip_prefix(NAMESPACES).and_then(|rest| rest.split_once('/')) {
-        Some((id, _)) => namespaces.opened_one(&NamespaceId::parse(id)?)?.server().engines.mounts.wraps(path),
+        Some((id, _)) => opened.get(id)?.engines.mounts.wraps(path),
         None => mounts.wraps(path),
     };
     let mut rewrap = Rewrap::after(unsealed.barrier.clone(), &state.cursor);

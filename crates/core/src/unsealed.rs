@@ -4,7 +4,8 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock, Weak};
 
-use keepfast_framework::{Clock, Error, Result};
+use futures_util::future::BoxFuture;
+use keepfast_framework::{Clock, Error, Incoming, Result};
 use keepfast_storage::{Barrier, ReadTx, Role, View};
 use tokio::sync::watch;
 
@@ -14,6 +15,7 @@ use crate::audit::stored_devices::StoredDevices;
 use crate::audit::target::OpenedDevice;
 use crate::audit::{Broker, stored_devices};
 use crate::cluster::restored;
+use crate::control_group::{Approval, ApprovedResponse};
 use crate::external_keys::ExternalKeys;
 use crate::external_keys::record::CONFIG_FOLDER;
 use crate::identity::{Changes, Identity, OidcState};
@@ -29,7 +31,7 @@ use crate::metrics::Metrics;
 use crate::mount::table::MountStorage;
 use crate::mount::{EngineHost, EngineRecords, MountChanges, Mounts};
 use crate::namespace::directory::Directory;
-use crate::namespace::{Namespace, NamespaceId, Namespaces};
+use crate::namespace::{Namespace, NamespaceId};
 use crate::parts::ServerParts;
 use crate::policy::store::Policies;
 use crate::request::in_flight::InFlight;
@@ -76,7 +78,29 @@ pub(crate) struct Access {
     /// The services of the namespace above; `None` for root.
     pub(crate) parent: Option<ParentNamespace>,
     /// All namespaces; set when the server begins to serve.
-    pub(crate) namespaces: OnceLock<Weak<Namespaces>>,
+    pub(crate) namespaces: OnceLock<Weak<dyn NamespaceHost>>,
+}
+
+/// All namespaces, as the services of each see them.
+pub(crate) trait NamespaceHost: Send + Sync {
+    /// Opens a namespace, also one that handles no requests; `None` if it does not exist.
+    fn open_any<'a>(&'a self, id: &'a NamespaceId) -> BoxFuture<'a, Result<Option<Arc<Unsealed>>>>;
+    /// Opens a namespace that a request names; `None` if it does not exist or is being deleted. Fails with 503 when it is
+    /// locked.
+    fn usable<'a>(&'a self, id: &'a NamespaceId) -> BoxFuture<'a, Result<Option<Arc<Unsealed>>>>;
+    /// The namespace of a header and a path, and the start of the path within it.
+    fn locate<'a>(&'a self, header: &'a str, path: &'a str) -> BoxFuture<'a, Result<(Arc<Unsealed>, usize)>>;
+    /// The open namespaces besides root.
+    fn opened(&self) -> Vec<Arc<Unsealed>>;
+    /// Opens all namespaces, for work on every record.
+    fn open_all(&self) -> BoxFuture<'_, Result<()>>;
+    /// Runs a stored request of a namespace that a control group has approved.
+    fn run_approved<'a>(
+        &'a self,
+        id: &'a NamespaceId,
+        incoming: Box<Incoming>,
+        approval: Approval,
+    ) -> BoxFuture<'a, Result<ApprovedResponse>>;
 }
 
 /// The namespace above another one, whose tokens and policies are also valid there.
@@ -103,7 +127,7 @@ impl Access {
     ///
     /// # Errors
     /// 503 when the server is being sealed.
-    pub(crate) fn namespaces(&self) -> Result<Arc<Namespaces>> {
+    pub(crate) fn namespaces(&self) -> Result<Arc<dyn NamespaceHost>> {
         self.namespaces.get().and_then(Weak::upgrade).ok_or_else(Error::sealed)
     }
 
@@ -116,7 +140,7 @@ impl Access {
             return Ok(true);
         }
         let found = self.namespaces()?.usable(id).await?;
-        Ok(found.is_some_and(|found| found.namespace().relative_to(&self.namespace.id).is_some()))
+        Ok(found.is_some_and(|found| found.access.namespace.relative_to(&self.namespace.id).is_some()))
     }
 }
 
@@ -184,14 +208,10 @@ impl Unsealed {
         let OpenInputs { barrier, current_seal, devices, rules } = inputs;
         let (settings, clock, metrics) = (&parts.settings, &parts.clock, &parts.metrics);
         let tx = &mut barrier.begin_read();
-        let (system, salts, token_view) =
-            (barrier.view(SYSTEM_STORAGE), barrier.view(AUDIT_STORAGE), barrier.view(TOKEN_STORAGE));
-        let audit = Broker::open(tx, &salts, &settings.audit, devices, clock.clone(), metrics.clone()).await?;
+        let (system, token_view) = (barrier.view(SYSTEM_STORAGE), barrier.view(TOKEN_STORAGE));
         let invalidator = Invalidator::new(barrier.clone());
         let owners = invalidator.owners();
-        let stored_devices = Arc::new(StoredDevices::new(barrier.clone(), salts.clone(), settings.clone()));
-        owners.add(AUDIT_STORAGE, AUDIT_DEVICES, stored_devices.clone());
-        stored_devices::open_all(&audit, tx, &salts, settings).await?;
+        let (audit, stored_devices) = register_audit(&barrier, parts, devices, owners, tx).await?;
         let secrets = TokenSecrets::load(tx, &token_view).await?;
 
         let storage =
@@ -210,41 +230,21 @@ impl Unsealed {
         let identity =
             register_identity(&barrier, (&Namespace::root(), None), parts.membership.roles(), metrics, owners);
 
-        let lease_quotas = LeaseQuotas::new(&barrier, system.clone(), directory.clone());
-        owners.add(SYSTEM_STORAGE, quotas::FOLDER, lease_quotas.clone());
-        lease_quotas.load(tx).await?;
-        let data_directory = parts.node_directory().map(|own| own.directory);
-        let leases =
-            Leases::new(&barrier, token_view.clone(), data_directory, clock.clone(), metrics.clone(), lease_quotas);
-        owners.add(TOKEN_STORAGE, "", leases.clone());
-        owners.add(SYSTEM_STORAGE, MOUNT_ENTRIES, Arc::new(DeletedMounts(leases.clone())));
-        leases.load(tx).await?;
-        if restored::holds_leases(&*parts.backend).await? {
-            leases.expect_quarantine();
-        }
-
-        let cubbyhole = mounts.router().all().find(|m| m.traits.per_token).map(|m| m.view.clone());
-        let cubbyhole = cubbyhole.ok_or_else(|| Error::internal("no mount stores what belongs to a token"))?;
-        let tokens = Tokens::new(&barrier, token_view, &secrets, cubbyhole, leases.clone());
-        owners.add(TOKEN_STORAGE, TOKENS, tokens.clone());
-
+        let leases = register_leases(&barrier, parts, &directory, owners, tx).await?;
+        let tokens = register_tokens(&barrier, &secrets, &mounts, &leases, owners)?;
         let cluster = parts.membership.consensus().cloned();
         let lockout = Lockout::new(NamespaceId::root(), &barrier, system.clone(), cluster);
         let lockout = register_lockout(lockout, owners, tx, clock).await?;
         let external_keys = register_external_keys(&barrier, &system, settings, clock, owners);
-        let services = EngineServices {
+        let services = Arc::new(EngineServices {
             system,
             leases: leases.clone(),
             mounts: mounts.clone(),
             settings: settings.clone(),
             external_keys: external_keys.clone(),
-        };
-        let host = Arc::new(EngineHost {
-            barrier,
-            clock: clock.clone(),
-            services: Arc::new(services),
-            registry: mounts.registry().clone(),
         });
+        let registry = mounts.registry().clone();
+        let host = Arc::new(EngineHost { barrier, clock: clock.clone(), services, registry });
         let wrapper = Arc::new(Wrapper {
             namespace: NamespaceId::root(),
             clock: clock.clone(),
@@ -288,6 +288,60 @@ impl Unsealed {
             }),
         }))
     }
+}
+
+/// Opens the audit devices; those that the API has stored follow commits from now on.
+async fn register_audit(
+    barrier: &Arc<Barrier>,
+    parts: &ServerParts,
+    devices: Vec<OpenedDevice>,
+    owners: &Owners,
+    tx: &mut ReadTx,
+) -> Result<(Broker, Arc<StoredDevices>)> {
+    let (settings, salts) = (&parts.settings, barrier.view(AUDIT_STORAGE));
+    let (clock, metrics) = (parts.clock.clone(), parts.metrics.clone());
+    let audit = Broker::open(tx, &salts, &settings.audit, devices, clock, metrics).await?;
+    let stored_devices = Arc::new(StoredDevices::new(barrier.clone(), salts.clone(), settings.clone()));
+    owners.add(AUDIT_STORAGE, AUDIT_DEVICES, stored_devices.clone());
+    stored_devices::open_all(&audit, tx, &salts, settings).await?;
+    Ok((audit, stored_devices))
+}
+
+/// Creates the leases of all namespaces with their quotas, which follow commits from now on.
+async fn register_leases(
+    barrier: &Arc<Barrier>,
+    parts: &ServerParts,
+    directory: &Arc<Directory>,
+    owners: &Owners,
+    tx: &mut ReadTx,
+) -> Result<Arc<Leases>> {
+    let quotas = LeaseQuotas::new(barrier, barrier.view(SYSTEM_STORAGE), directory.clone());
+    owners.add(SYSTEM_STORAGE, quotas::FOLDER, quotas.clone());
+    quotas.load(tx).await?;
+    let (view, data_directory) = (barrier.view(TOKEN_STORAGE), parts.node_directory().map(|own| own.directory));
+    let leases = Leases::new(barrier, view, data_directory, parts.clock.clone(), parts.metrics.clone(), quotas);
+    owners.add(TOKEN_STORAGE, "", leases.clone());
+    owners.add(SYSTEM_STORAGE, MOUNT_ENTRIES, Arc::new(DeletedMounts(leases.clone())));
+    leases.load(tx).await?;
+    if restored::holds_leases(&*parts.backend).await? {
+        leases.expect_quarantine();
+    }
+    Ok(leases)
+}
+
+/// Creates the tokens of all namespaces, which follow commits from now on.
+fn register_tokens(
+    barrier: &Arc<Barrier>,
+    secrets: &TokenSecrets,
+    mounts: &Mounts,
+    leases: &Arc<Leases>,
+    owners: &Owners,
+) -> Result<Arc<Tokens>> {
+    let cubbyhole = mounts.router().all().find(|m| m.traits.per_token).map(|m| m.view.clone());
+    let cubbyhole = cubbyhole.ok_or_else(|| Error::internal("no mount stores what belongs to a token"))?;
+    let tokens = Tokens::new(barrier, barrier.view(TOKEN_STORAGE), secrets, cubbyhole, leases.clone());
+    owners.add(TOKEN_STORAGE, TOKENS, tokens.clone());
+    Ok(tokens)
 }
 
 /// Creates the records of identity of a namespace, whose cache follows commits from now on.

@@ -12,10 +12,12 @@ use super::place::Site;
 use super::port::{ClusterPort, NotForwarded};
 use super::service::SETTLES_WITHIN;
 use crate::metrics::standby;
-use crate::namespace::Namespaces;
+use crate::mount::Mounts;
 use crate::namespace::open::Found;
+use crate::namespace::open::Namespaces;
 use crate::parts::ServerParts;
-use crate::request::{Pipeline, Response, ResponseHeaders};
+use crate::request::route::{is_login, is_unauthenticated, takes_authorization};
+use crate::request::{Response, ResponseHeaders, has_live_token};
 use crate::sys::sealed::runs_without_leader;
 
 /// The time in which a state that the caller names must be applied here.
@@ -55,7 +57,7 @@ impl ClusterNode<'_> {
             Next::Forward { is_proven } if !incoming.body_withheld => {
                 let mut incoming = incoming;
                 // The state here may have a token that was revoked, but no text proves one.
-                let is_proven = is_proven || self.has_proven_caller(&incoming).await;
+                let is_proven = is_proven || has_proven_caller(self.namespaces, &incoming).await;
                 incoming.cluster.get_or_insert_default().is_unproven = !is_proven;
                 self.forward(incoming).await
             }
@@ -126,25 +128,11 @@ impl ClusterNode<'_> {
             });
             found.unwrap_or(false)
         };
-        is_of_leader && self.namespaces.root().has_live_token(incoming).await
-    }
-
-    /// Whether a request for the leader has the proof of a caller: a token that is valid here, for a path that needs one.
-    async fn has_proven_caller(&self, incoming: &Incoming) -> bool {
-        let Ok(Found { pipeline, start }) = self.namespaces.find(incoming).await else { return false };
-        pipeline.needs_token(incoming, start) && pipeline.has_live_token(incoming).await
-    }
-
-    /// Runs the stages in the namespace of the request.
-    async fn handle_here(&self, mut incoming: Box<Incoming>, site: Site) -> Result<Response, Box<Incoming>> {
-        match self.namespaces.resolve(&mut incoming).await {
-            Ok(pipeline) => pipeline.handle(incoming, site).await,
-            Err(error) => Ok(self.namespaces.root().refuse_unresolved(incoming, error).await),
-        }
+        is_of_leader && has_live_token(self.namespaces.root(), incoming).await
     }
 
     async fn run(&self, incoming: Box<Incoming>, site: Site, settled: Index) -> Response {
-        match standby::of_request(self.handle_here(incoming, site)).await {
+        match standby::of_request(handle_here(self.namespaces, incoming, site)).await {
             Ok(response) => self.with_index(response, settled),
             Err(incoming) => self.forward(incoming).await,
         }
@@ -156,10 +144,13 @@ impl ClusterNode<'_> {
         let has_authorization = !matches!(incoming.authorization, Authorization::None);
         if has_authorization || !incoming.mfa.is_empty() {
             let found = self.namespaces.find(&incoming).await;
-            let takes = |row: fn(&Pipeline, &Incoming, usize) -> bool| {
-                found.as_ref().is_ok_and(|found| row(&found.pipeline, &incoming, found.start))
+            let has = |property: fn(&Mounts, Operation, &str) -> bool| {
+                found.as_ref().is_ok_and(|Found { pipeline, start }| {
+                    let path = &incoming.path.as_str()[*start..];
+                    property(&pipeline.server().engines.mounts, incoming.operation, path)
+                })
             };
-            let (takes_authorization, is_login) = (takes(Pipeline::takes_authorization), takes(Pipeline::is_login));
+            let (takes_authorization, is_login) = (has(takes_authorization), has(is_login));
             if !takes_authorization {
                 incoming.authorization = Authorization::None;
             }
@@ -203,7 +194,7 @@ impl ClusterNode<'_> {
     /// Runs a request of a node that has become the leader. Writes nothing if it no longer leads.
     async fn run_as_leader(&self, incoming: Box<Incoming>) -> Response {
         match self.consensus.settled(SETTLES_WITHIN).await {
-            Ok(settled) => match self.handle_here(incoming, Site::Leader).await {
+            Ok(settled) => match handle_here(self.namespaces, incoming, Site::Leader).await {
                 Ok(response) => self.with_index(response, settled),
                 // A leader runs every request.
                 Err(incoming) => self.refuse(incoming, StorageError::NoLeader.into()).await,
@@ -234,7 +225,7 @@ impl ClusterNode<'_> {
                 forward.fail();
                 let text = "the connection to the leader was lost; the outcome of the request is not known";
                 // Without a `Retry-After`: the request may have taken effect.
-                return Ok(self.refused(incoming, Error::new(Status::UNAVAILABLE, text)).await);
+                return Ok(refused(self.namespaces, incoming, Error::new(Status::UNAVAILABLE, text)).await);
             }
         };
         forward.fail();
@@ -252,18 +243,10 @@ impl ClusterNode<'_> {
         other.map(|leader| Leader::Other(Box::new(leader)))
     }
 
-    /// Refuses a request with its audit entries: those of the mount of its path in the root namespace, else without a mount.
-    async fn refused(&self, incoming: Box<Incoming>, error: Error) -> Response {
-        match incoming.namespace.is_empty() {
-            true => self.namespaces.root().refuse(incoming, error).await,
-            false => self.namespaces.root().refuse_unresolved(incoming, error).await,
-        }
-    }
-
     /// Refuses a request that has no leader or no state, with its audit entries.
     async fn refuse(&self, incoming: Box<Incoming>, error: Error) -> Response {
         let is_temporary = error.status() == Status::UNAVAILABLE;
-        let response = self.refused(incoming, error).await;
+        let response = refused(self.namespaces, incoming, error).await;
         match is_temporary {
             true => {
                 response.with_headers(ResponseHeaders { retry_after: Some(RETRY_AFTER), ..ResponseHeaders::default() })
@@ -281,6 +264,34 @@ impl ClusterNode<'_> {
         let value = response.committed().unwrap_or(settled).max(settled).0;
         let index = StateIndex::encode(self.cluster_id, value);
         response.with_headers(ResponseHeaders { index: Some(index), ..ResponseHeaders::default() })
+    }
+}
+
+/// Whether a request for the leader has the proof of a caller: a token that is valid here, for a path that needs one.
+async fn has_proven_caller(namespaces: &Namespaces, incoming: &Incoming) -> bool {
+    let Ok(Found { pipeline, start }) = namespaces.find(incoming).await else { return false };
+    let path = &incoming.path.as_str()[start..];
+    !is_unauthenticated(&pipeline.server().engines.mounts, incoming.operation, path)
+        && has_live_token(&pipeline, incoming).await
+}
+
+/// Runs the stages in the namespace of the request.
+async fn handle_here(
+    namespaces: &Namespaces,
+    mut incoming: Box<Incoming>,
+    site: Site,
+) -> Result<Response, Box<Incoming>> {
+    match namespaces.resolve(&mut incoming).await {
+        Ok(pipeline) => pipeline.handle(incoming, site).await,
+        Err(error) => Ok(namespaces.root().refuse_unresolved(incoming, error).await),
+    }
+}
+
+/// Refuses a request with its audit entries: those of the mount of its path in the root namespace, else without a mount.
+async fn refused(namespaces: &Namespaces, incoming: Box<Incoming>, error: Error) -> Response {
+    match incoming.namespace.is_empty() {
+        true => namespaces.root().refuse(incoming, error).await,
+        false => namespaces.root().refuse_unresolved(incoming, error).await,
     }
 }
 

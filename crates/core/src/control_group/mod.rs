@@ -19,3 +19,11 @@ mod stored;
 
 pub(crate) use approvals::{Approval, Counted, GivenApproval, needs_approvals, read_approvals, write_approvals};
 pub(crate) use stored::{StoredRequest, read_request};
+
+/// The response of a stored request that has run.
+pub(crate) struct ApprovedResponse {
+    /// The response, as the outcome of the handler that unwraps it.
+    pub(crate) outcome: keepfast_framework::Outcome,
+    /// The index of its commit.
+    pub(crate) committed: Option<keepfast_storage::Index>,
+}

@@ -23,10 +23,7 @@ const PAGE: usize = 100;
 pub(crate) async fn with_work(root: &Unsealed, often: bool) -> Result<Vec<NamespaceId>> {
     let mut found = Vec::new();
     if often {
-        found.extend(root.access.namespaces()?.opened().iter().map(|open| open.namespace().id.clone()));
-        return Ok(found);
-    }
-    if !root.observability.directory.has_any() {
+        found.extend(root.access.namespaces()?.opened().iter().map(|open| open.access.namespace.id.clone()));
         return Ok(found);
     }
     let mut page = Page::first(PAGE);
@@ -51,9 +48,9 @@ pub(crate) async fn run(root: &Unsealed, id: &NamespaceId, often: bool) -> Resul
     let Some(record) = root.observability.directory.record(id).await? else { return Ok(()) };
     match (record.deleting, often) {
         (true, true) => {}
-        (true, false) => Box::pin(delete_once(opened.server(), record.force)).await?,
-        (false, true) => Box::pin(tick(opened.server(), true)).await,
-        (false, false) => Box::pin(run_one(opened.server())).await,
+        (true, false) => Box::pin(delete_once(&opened, record.force)).await?,
+        (false, true) => Box::pin(tick(&opened, true)).await,
+        (false, false) => Box::pin(run_one(&opened)).await,
     }
     Ok(())
 }

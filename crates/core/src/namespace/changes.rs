@@ -1,5 +1,7 @@
 //! Creates, changes, locks and deletes namespaces.
 
+use std::sync::Arc;
+
 use keepfast_crypto::compare;
 use keepfast_crypto::hash::sha256;
 use keepfast_crypto::random;
@@ -204,6 +206,23 @@ pub(crate) async fn record_of(unsealed: &Unsealed, tx: &mut Tx, id: &NamespaceId
     RECORDS.get_in(tx, &unsealed.observability.directory.view, id.as_str()).await
 }
 
+/// The namespace that a path within another one leads to, and the rest of the path within it.
+///
+/// # Errors
+/// 503 when that namespace is locked; when storage fails.
+pub(crate) async fn below<'p>(at: &Arc<Unsealed>, path: &'p str) -> Result<(Arc<Unsealed>, &'p str)> {
+    let (mut at, mut rest) = (at.clone(), path);
+    while let Some((name, within)) = rest.split_once('/').filter(|(name, _)| !name.is_empty()) {
+        if at.engines.mounts.router().find(rest).is_some() {
+            break;
+        }
+        let Some(record) = at.observability.directory.child(&at.access.namespace.id, name).await? else { break };
+        let Some(child) = at.access.namespaces()?.usable(&record.id).await? else { break };
+        (at, rest) = (child, within);
+    }
+    Ok((at, rest))
+}
+
 /// Whether a namespace has others below it, as of the commit of this transaction.
 ///
 /// # Errors
@@ -231,6 +250,7 @@ pub(crate) async fn delete(unsealed: &Unsealed, force: bool) -> Result<()> {
         return Ok(());
     }
     clear(unsealed, &namespace.id).await?;
+    unsealed.access.tokens.forget_elsewhere(&namespace.id).await?;
     let (directory, system) = (&unsealed.observability.directory.view, &unsealed.barrier.view(SYSTEM_STORAGE));
     let end = |mut tx: Tx| async move {
         if let Some(record) = RECORDS.get_in(&mut tx, directory, namespace.id.as_str()).await? {

@@ -158,11 +158,16 @@ impl Directory {
         }
         Ok(())
     }
+}
 
-    /// The names of the namespaces directly below this one, a page of them.
-    pub(crate) async fn children(&self, tx: &mut ReadTx, parent: &NamespaceId, page: &Page) -> Result<Vec<String>> {
-        DIRECTORY.list_in(tx, &self.view, &directory_key(parent, ""), page).await
-    }
+/// The names of the namespaces directly below this one, a page of them.
+pub(crate) async fn children(
+    directory: &Directory,
+    tx: &mut ReadTx,
+    parent: &NamespaceId,
+    page: &Page,
+) -> Result<Vec<String>> {
+    DIRECTORY.list_in(tx, &directory.view, &directory_key(parent, ""), page).await
 }
 
 /// The error of a request in a namespace that does not exist or is being deleted.

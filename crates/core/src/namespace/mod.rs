@@ -21,7 +21,6 @@ pub(crate) mod record;
 use std::sync::Arc;
 
 pub(crate) use id::{NamespaceId, split_suffix};
-pub(crate) use open::Namespaces;
 
 use crate::layout::NAMESPACES;
 

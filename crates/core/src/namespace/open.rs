@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use futures_util::future::BoxFuture;
+use keepfast_framework::reply::{Raw, RawFile};
 use keepfast_framework::rows::{NamespaceScope, RunsIn};
-use keepfast_framework::{Error, Incoming, Operation, Page, QueryValue, Result, Status};
+use keepfast_framework::{Error, Incoming, Outcome, Page, QueryValue, Result, Status};
 use keepfast_storage::{Consensus, Role};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -13,6 +14,7 @@ use tokio::sync::watch;
 use super::directory::not_found;
 use super::record::NamespaceRecord;
 use super::{Namespace, NamespaceId, split_suffix};
+use crate::control_group::{Approval, ApprovedResponse};
 use crate::invalidation::Owners;
 use crate::layout::{MOUNT_ENTRIES, POLICIES, SYSTEM_STORAGE};
 use crate::lease::DeletedMounts;
@@ -21,11 +23,12 @@ use crate::mount::table::MountStorage;
 use crate::mount::{EngineHost, MountChanges, Mounts};
 use crate::parts::ServerParts;
 use crate::policy::store::Policies;
-use crate::request::Pipeline;
+use crate::request::route::namespaces_of;
+use crate::request::{Pipeline, Response};
 use crate::services::EngineServices;
 use crate::unsealed::{
-    Access, Engines, ParentNamespace, Unsealed, lease_services, register_external_keys, register_identity,
-    register_lockout, register_mounts,
+    Access, Engines, NamespaceHost, ParentNamespace, Unsealed, lease_services, register_external_keys,
+    register_identity, register_lockout, register_mounts,
 };
 use crate::wrapping::Wrapper;
 
@@ -60,32 +63,14 @@ impl Namespaces {
         let (cluster, roles) = (parts.membership.consensus().cloned(), parts.membership.roles());
         let (open, opening) = (Mutex::default(), tokio::sync::Mutex::new(()));
         let namespaces = Arc::new(Namespaces { root: Arc::new(Pipeline::new(root)), cluster, roles, open, opening });
-        let _ = access.namespaces.set(Arc::downgrade(&namespaces));
+        let host: Arc<dyn NamespaceHost> = namespaces.clone();
+        let _ = access.namespaces.set(Arc::downgrade(&host));
         namespaces
-    }
-
-    /// Whether there may be a namespace besides root.
-    pub(crate) fn has_any(&self) -> bool {
-        self.root.server().observability.directory.has_any()
     }
 
     /// The root namespace.
     pub(crate) fn root(&self) -> &Arc<Pipeline> {
         &self.root
-    }
-
-    /// The open namespaces besides root.
-    pub(crate) fn opened(&self) -> Vec<Arc<Pipeline>> {
-        self.open.lock().values().cloned().collect()
-    }
-
-    /// Opens a namespace; `None` if it does not exist, is being deleted or is locked, itself or one above it.
-    pub(crate) async fn open(&self, id: &NamespaceId) -> Result<Option<Arc<Pipeline>>> {
-        let found = self.open_any(id).await?;
-        Ok(match found {
-            Some(found) if self.refusal(found.namespace()).await?.is_none() => Some(found),
-            _ => None,
-        })
     }
 
     /// Opens a namespace that a request names; `None` if it does not exist or is being deleted.
@@ -105,11 +90,13 @@ impl Namespaces {
     ///
     /// # Errors
     /// When storage fails.
+    // recursion: bounded by the depth of a namespace
     pub(crate) fn open_any<'a>(&'a self, id: &'a NamespaceId) -> BoxFuture<'a, Result<Option<Arc<Pipeline>>>> {
         // Boxed: it is a part of the future of every request, and rarely runs.
         Box::pin(self.opened_or_new(id))
     }
 
+    // recursion: bounded by the depth of a namespace
     async fn opened_or_new(&self, id: &NamespaceId) -> Result<Option<Arc<Pipeline>>> {
         if id.is_root() {
             return Ok(Some(self.root.clone()));
@@ -118,46 +105,22 @@ impl Namespaces {
             Box::pin(self.close(id)).await;
             return Ok(None);
         };
-        if let Some(open) = self.opened_one(id) {
+        if let Some(open) = self.open.lock().get(id).cloned() {
             return Ok(Some(open));
         }
         let Some(parent) = self.open_any(&record.parent).await? else { return Ok(None) };
         let _alone = self.opening.lock().await;
-        if let Some(open) = self.opened_one(id) {
+        if let Some(open) = self.open.lock().get(id).cloned() {
             return Ok(Some(open));
         }
         self.open_below(&parent, &record).await.map(Some)
-    }
-
-    /// Opens all namespaces, for work on every record. New ones are opened when they are used.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub(crate) async fn open_all(&self) -> Result<()> {
-        let directory = &self.root.server().observability.directory;
-        let mut page = Page::first(PAGE);
-        loop {
-            let ids = directory.ids(&page).await?;
-            for id in &ids {
-                self.open_any(id).await?;
-            }
-            match ids.last() {
-                Some(last) if ids.len() == PAGE => page.after = Some(last.as_str().to_owned()),
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    /// A namespace besides root, if it is open.
-    pub(crate) fn opened_one(&self, id: &NamespaceId) -> Option<Arc<Pipeline>> {
-        self.open.lock().get(id).cloned()
     }
 
     async fn open_below(&self, parent: &Pipeline, record: &NamespaceRecord) -> Result<Arc<Pipeline>> {
         let invalidator = parent.server().barrier.invalidator();
         let namespace = parent.namespace().child(record.id.clone(), &record.name);
         let owners = invalidator.add_namespace(&record.id);
-        let services = Box::pin(self.services(parent.server(), namespace, &owners)).await;
+        let services = Box::pin(services(self, parent.server(), namespace, &owners)).await;
         match services {
             Ok(services) => {
                 let pipeline = Arc::new(Pipeline::new(services));
@@ -178,71 +141,6 @@ impl Namespaces {
         if self.open.lock().remove(id).is_some() {
             self.root.server().barrier.invalidator().remove_namespace(id);
         }
-    }
-
-    /// Opens the services of a namespace below another one. Only reads.
-    async fn services(&self, above: &Unsealed, namespace: Arc<Namespace>, owners: &Owners) -> Result<Arc<Unsealed>> {
-        let (barrier, id) = (&*above.barrier, &namespace.id);
-        let (settings, clock, observability) = (&above.settings, &above.clock, above.observability.clone());
-        let (metrics, tokens, leases) = (&observability.metrics, &above.access.tokens, &above.leases.store);
-        let tx = &mut barrier.begin_read();
-        let all = barrier.view(namespace.storage());
-        let system = all.sub(SYSTEM_STORAGE);
-        let cubbyhole = Some(tokens.cubbyhole_of(id));
-        let path = namespace.path.clone();
-        let storage = MountStorage { namespace: path, all, entries: system.clone(), cubbyhole };
-        let registry = above.engines.mounts.registry().clone();
-        owners.add(SYSTEM_STORAGE, MOUNT_ENTRIES, Arc::new(DeletedMounts(leases.clone())));
-        let mounts = register_mounts(Mounts::new(id.clone(), storage, registry, settings.clone()), owners, tx).await?;
-        let policies = Policies::new(id.clone(), barrier, system.clone(), clock.clone(), metrics.clone());
-        owners.add(SYSTEM_STORAGE, POLICIES, policies.clone());
-        let below = (&*namespace, Some(above.access.identity.clone()));
-        let identity = register_identity(barrier, below, self.roles.clone(), metrics, owners);
-        let lockout = Lockout::new(id.clone(), barrier, system.clone(), self.cluster.clone());
-        let lockout = register_lockout(lockout, owners, tx, clock).await?;
-        let external_keys = register_external_keys(barrier, &system, settings, clock, owners);
-        let services = Arc::new(EngineServices {
-            system,
-            leases: leases.clone(),
-            mounts: mounts.clone(),
-            settings: settings.clone(),
-            external_keys: external_keys.clone(),
-        });
-        let registry = mounts.registry().clone();
-        let host = Arc::new(EngineHost { barrier: barrier.clone(), clock: clock.clone(), services, registry });
-        let wrapper = Arc::new(Wrapper {
-            namespace: id.clone(),
-            clock: clock.clone(),
-            max_ttl: settings.max_lease_ttl,
-            tokens: tokens.clone(),
-            metrics: metrics.clone(),
-        });
-        let leases = lease_services(id, &host, &mounts, leases.clone(), tokens, metrics);
-        let (revoker, directory) = (leases.revoker.clone(), observability.directory.clone());
-        let deleting = tokio::sync::Mutex::default();
-        let changes = MountChanges { host: host.clone(), mounts: mounts.clone(), revoker, directory, deleting };
-        let parent = ParentNamespace { access: above.access.clone(), mounts: above.engines.mounts.clone() };
-        let namespaces = above.access.namespaces.get().cloned().map_or_else(OnceLock::new, OnceLock::from);
-        let access = Access {
-            policies,
-            tokens: tokens.clone(),
-            identity,
-            lockout,
-            wrapper,
-            namespace,
-            parent: Some(parent),
-            namespaces,
-        };
-        Ok(Arc::new(Unsealed {
-            barrier: above.barrier.share(),
-            settings: settings.clone(),
-            clock: clock.clone(),
-            current_seal: above.current_seal.clone(),
-            access: Arc::new(access),
-            engines: Engines { host, mounts, changes, external_keys },
-            leases,
-            observability,
-        }))
     }
 
     /// The namespace of a request, whose header becomes the path of the namespace, and whose path the rest within it.
@@ -269,145 +167,10 @@ impl Namespaces {
         if !directory.has_any() {
             return match incoming.namespace.is_empty() || segments(&incoming.namespace)?.is_empty() {
                 true => Ok(Found { pipeline: self.root.clone(), start: 0 }),
-                false => Err(self.unavailable(incoming).unwrap_or_else(not_found)),
+                false => Err(unavailable(self, incoming).unwrap_or_else(not_found)),
             };
         }
-        Box::pin(self.find_below(incoming)).await
-    }
-
-    /// The namespace of a header and a path, also one that handles no requests.
-    ///
-    /// # Errors
-    /// 404 when the namespace of the header does not exist; when storage fails.
-    pub(crate) async fn locate(&self, header: &str, path: &str) -> Result<Found> {
-        let mut at = self.root.clone();
-        for name in segments(header)? {
-            at = self.child(&at, name).await?.ok_or_else(not_found)?;
-        }
-        let mut start = 0;
-        while let Some((name, _)) = path[start..].split_once('/') {
-            if at.server().engines.mounts.router().find(&path[start..]).is_some() {
-                break;
-            }
-            let Some(child) = self.child(&at, name).await? else { break };
-            start += name.len() + 1;
-            at = child;
-        }
-        Ok(Found { pipeline: at, start })
-    }
-
-    async fn find_below(&self, incoming: &Incoming) -> Result<Found> {
-        for id in self.root.server().observability.directory.take_deleted() {
-            self.close(&id).await;
-        }
-        let path = incoming.path.as_str();
-        let Found { pipeline: mut at, mut start } = match self.locate(&incoming.namespace, path).await {
-            Err(error) if error.status() == Status::NOT_FOUND => {
-                return Err(self.unavailable(incoming).unwrap_or(error));
-            }
-            found => found?,
-        };
-        // The name of a namespace is no path within it, and a text of an error has the whole path.
-        if !path[start..].contains('/') && start < path.len() && self.child(&at, &path[start..]).await?.is_some() {
-            Found { pipeline: at, start } = self.locate(&incoming.namespace, "").await?;
-        }
-        let (scope, runs_in) = at.namespaces_of(incoming.operation, &path[start..]);
-        match scope {
-            NamespaceScope::NodeWide => return Ok(Found { pipeline: self.root.clone(), start }),
-            NamespaceScope::NotInNamespaces if !at.namespace().id.is_root() => {
-                let scope = if start > 0 { NamespaceScope::RootOnly } else { NamespaceScope::NotInNamespaces };
-                return Err(Error::invalid(scope.refusal().unwrap_or_default()));
-            }
-            _ => {}
-        }
-        if let Some(refusal) = self.refusal(at.namespace()).await?
-            && !(refusal.status() == Status::UNAVAILABLE && path[start..] == *UNLOCK)
-        {
-            return Err(refusal);
-        }
-        let at = match self.moved(&at, incoming, (runs_in, &path[start..])).await? {
-            Some(other) => other,
-            None => at,
-        };
-        Ok(Found { pipeline: at, start })
-    }
-
-    /// The namespace in which a request runs, if its row runs in another one than `at`: see [`RunsIn`].
-    async fn moved(
-        &self,
-        at: &Pipeline,
-        incoming: &Incoming,
-        (runs_in, path): (RunsIn, &str),
-    ) -> Result<Option<Arc<Pipeline>>> {
-        if runs_in == RunsIn::Request {
-            return Ok(None);
-        }
-        let caller = incoming.token.as_ref().map(|token| token.expose().as_str());
-        let in_body = |field: &str| {
-            let raw = incoming.input.body.field(field).map(serde_json::from_str::<String>);
-            let query = incoming.input.query.get(field).filter(|_| incoming.operation == Operation::Read);
-            raw.or_else(|| match query? {
-                QueryValue::One(text) => Some(Ok(text.clone())),
-                QueryValue::Repeated { .. } => None,
-            })
-        };
-        let is_given = |field: &str| in_body(field).is_some_and(|text| text.is_ok_and(|text| !text.is_empty()));
-        let below = match runs_in {
-            RunsIn::Request => return Ok(None),
-            RunsIn::CallerWithout(field) if is_given(field) => return Ok(None),
-            RunsIn::Caller | RunsIn::CallerWithout(_) => return self.of_caller(at, caller).await,
-            RunsIn::Token(field) if !is_given(field) => return self.of_caller(at, caller).await,
-            RunsIn::Token(field) => in_body(field).and_then(Result::ok),
-            RunsIn::Id(field) => in_body(field).and_then(Result::ok).or_else(|| Some(path.to_owned())),
-        };
-        let Some(id) = below.as_deref().and_then(|id| NamespaceId::parse(split_suffix(id).1?)) else { return Ok(None) };
-        let found = self.usable(&id).await?;
-        Ok(found.filter(|found| found.namespace().relative_to(&at.namespace().id).is_some()))
-    }
-
-    /// The namespace of the caller's token.
-    async fn of_caller(&self, at: &Pipeline, caller: Option<&str>) -> Result<Option<Arc<Pipeline>>> {
-        let Some(caller) = caller else { return Ok(None) };
-        let id = split_suffix(caller).1.and_then(NamespaceId::parse).unwrap_or_default();
-        if id == at.namespace().id {
-            return Ok(None);
-        }
-        self.usable(&id).await
-    }
-
-    /// The namespace that a path within another one leads to, and the rest of the path within it.
-    ///
-    /// # Errors
-    /// When storage fails.
-    pub(crate) async fn below<'p>(&self, at: &Arc<Unsealed>, path: &'p str) -> Result<(Arc<Unsealed>, &'p str)> {
-        let (mut at, mut rest) = (at.clone(), path);
-        while let Some((name, within)) = rest.split_once('/') {
-            if at.engines.mounts.router().find(rest).is_some() {
-                break;
-            }
-            let directory = &at.observability.directory;
-            if name.is_empty() {
-                break;
-            }
-            let Some(record) = directory.child(&at.access.namespace.id, name).await? else { break };
-            let Some(child) = self.open(&record.id).await? else { break };
-            (at, rest) = (child.server().clone(), within);
-        }
-        Ok((at, rest))
-    }
-
-    /// The refusal of a row of the node, which no namespace has, whether it exists or not.
-    fn unavailable(&self, incoming: &Incoming) -> Option<Error> {
-        let (scope, _) = self.root.namespaces_of(incoming.operation, incoming.path.as_str());
-        scope.refusal().filter(|_| scope == NamespaceScope::NotInNamespaces).map(Error::invalid)
-    }
-
-    async fn child(&self, at: &Pipeline, name: &str) -> Result<Option<Arc<Pipeline>>> {
-        let directory = &self.root.server().observability.directory;
-        match directory.child(&at.namespace().id, name).await? {
-            Some(record) => self.open_any(&record.id).await,
-            None => Ok(None),
-        }
+        Box::pin(find_below(self, incoming)).await
     }
 
     /// Why a namespace handles no requests, if it does not.
@@ -425,6 +188,261 @@ impl Namespaces {
         }
         Ok(locked.map(|path| super::changes::locked(path)))
     }
+}
+
+/// Opens the services of a namespace below another one. Only reads.
+async fn services(
+    namespaces: &Namespaces,
+    above: &Unsealed,
+    namespace: Arc<Namespace>,
+    owners: &Owners,
+) -> Result<Arc<Unsealed>> {
+    let (barrier, id) = (&*above.barrier, &namespace.id);
+    let (settings, clock, observability) = (&above.settings, &above.clock, above.observability.clone());
+    let (metrics, tokens, leases) = (&observability.metrics, &above.access.tokens, &above.leases.store);
+    let tx = &mut barrier.begin_read();
+    let all = barrier.view(namespace.storage());
+    let system = all.sub(SYSTEM_STORAGE);
+    let cubbyhole = Some(tokens.cubbyhole_of(id));
+    let path = namespace.path.clone();
+    let storage = MountStorage { namespace: path, all, entries: system.clone(), cubbyhole };
+    let registry = above.engines.mounts.registry().clone();
+    owners.add(SYSTEM_STORAGE, MOUNT_ENTRIES, Arc::new(DeletedMounts(leases.clone())));
+    let mounts = register_mounts(Mounts::new(id.clone(), storage, registry, settings.clone()), owners, tx).await?;
+    let policies = Policies::new(id.clone(), barrier, system.clone(), clock.clone(), metrics.clone());
+    owners.add(SYSTEM_STORAGE, POLICIES, policies.clone());
+    let below = (&*namespace, Some(above.access.identity.clone()));
+    let identity = register_identity(barrier, below, namespaces.roles.clone(), metrics, owners);
+    let lockout = Lockout::new(id.clone(), barrier, system.clone(), namespaces.cluster.clone());
+    let lockout = register_lockout(lockout, owners, tx, clock).await?;
+    let external_keys = register_external_keys(barrier, &system, settings, clock, owners);
+    let services = Arc::new(EngineServices {
+        system,
+        leases: leases.clone(),
+        mounts: mounts.clone(),
+        settings: settings.clone(),
+        external_keys: external_keys.clone(),
+    });
+    let registry = mounts.registry().clone();
+    let host = Arc::new(EngineHost { barrier: barrier.clone(), clock: clock.clone(), services, registry });
+    let wrapper = Arc::new(Wrapper {
+        namespace: id.clone(),
+        clock: clock.clone(),
+        max_ttl: settings.max_lease_ttl,
+        tokens: tokens.clone(),
+        metrics: metrics.clone(),
+    });
+    let leases = lease_services(id, &host, &mounts, leases.clone(), tokens, metrics);
+    let (revoker, directory) = (leases.revoker.clone(), observability.directory.clone());
+    let deleting = tokio::sync::Mutex::default();
+    let changes = MountChanges { host: host.clone(), mounts: mounts.clone(), revoker, directory, deleting };
+    let parent = ParentNamespace { access: above.access.clone(), mounts: above.engines.mounts.clone() };
+    let namespaces = above.access.namespaces.get().cloned().map_or_else(OnceLock::new, OnceLock::from);
+    let access = Access {
+        policies,
+        tokens: tokens.clone(),
+        identity,
+        lockout,
+        wrapper,
+        namespace,
+        parent: Some(parent),
+        namespaces,
+    };
+    Ok(Arc::new(Unsealed {
+        barrier: above.barrier.share(),
+        settings: settings.clone(),
+        clock: clock.clone(),
+        current_seal: above.current_seal.clone(),
+        access: Arc::new(access),
+        engines: Engines { host, mounts, changes, external_keys },
+        leases,
+        observability,
+    }))
+}
+
+/// The namespace of a header and a path, also one that handles no requests.
+///
+/// # Errors
+/// 404 when the namespace of the header does not exist; when storage fails.
+pub(crate) async fn locate(namespaces: &Namespaces, header: &str, path: &str) -> Result<Found> {
+    let mut at = namespaces.root.clone();
+    for name in segments(header)? {
+        at = child(namespaces, &at, name).await?.ok_or_else(not_found)?;
+    }
+    let mut start = 0;
+    while let Some((name, _)) = path[start..].split_once('/') {
+        if at.server().engines.mounts.router().find(&path[start..]).is_some() {
+            break;
+        }
+        let Some(child) = child(namespaces, &at, name).await? else { break };
+        start += name.len() + 1;
+        at = child;
+    }
+    Ok(Found { pipeline: at, start })
+}
+
+async fn find_below(namespaces: &Namespaces, incoming: &Incoming) -> Result<Found> {
+    for id in namespaces.root.server().observability.directory.take_deleted() {
+        namespaces.close(&id).await;
+    }
+    let path = incoming.path.as_str();
+    let Found { pipeline: mut at, mut start } = match locate(namespaces, &incoming.namespace, path).await {
+        Err(error) if error.status() == Status::NOT_FOUND => {
+            return Err(unavailable(namespaces, incoming).unwrap_or(error));
+        }
+        found => found?,
+    };
+    // The name of a namespace is no path within it, and a text of an error has the whole path.
+    if !path[start..].contains('/') && start < path.len() && child(namespaces, &at, &path[start..]).await?.is_some() {
+        Found { pipeline: at, start } = locate(namespaces, &incoming.namespace, "").await?;
+    }
+    let (scope, runs_in) = namespaces_of(&at.server().engines.mounts, incoming.operation, &path[start..]);
+    match scope {
+        NamespaceScope::NodeWide => return Ok(Found { pipeline: namespaces.root.clone(), start }),
+        NamespaceScope::NotInNamespaces if !at.namespace().id.is_root() => {
+            let scope = if start > 0 { NamespaceScope::RootOnly } else { NamespaceScope::NotInNamespaces };
+            return Err(Error::invalid(scope.refusal().unwrap_or_default()));
+        }
+        _ => {}
+    }
+    if let Some(refusal) = namespaces.refusal(at.namespace()).await?
+        && !(refusal.status() == Status::UNAVAILABLE && path[start..] == *UNLOCK)
+    {
+        return Err(refusal);
+    }
+    let at = match moved(namespaces, &at, incoming, (runs_in, &path[start..])).await? {
+        Some(other) => other,
+        None => at,
+    };
+    Ok(Found { pipeline: at, start })
+}
+
+/// The namespace in which a request runs, if its row runs in another one than `at`: see [`RunsIn`].
+async fn moved(
+    namespaces: &Namespaces,
+    at: &Pipeline,
+    incoming: &Incoming,
+    (runs_in, path): (RunsIn, &str),
+) -> Result<Option<Arc<Pipeline>>> {
+    if runs_in == RunsIn::Request {
+        return Ok(None);
+    }
+    let caller = incoming.token.as_ref().map(|token| token.expose().as_str());
+    let in_body = |field: &str| {
+        let raw = incoming.input.body.field(field).map(serde_json::from_str::<String>);
+        raw.or_else(|| match incoming.input.query.get(field)? {
+            QueryValue::One(text) => Some(Ok(text.clone())),
+            QueryValue::Repeated { .. } => None,
+        })
+    };
+    let is_given = |field: &str| in_body(field).is_some_and(|text| text.is_ok_and(|text| !text.is_empty()));
+    let below = match runs_in {
+        RunsIn::Request => return Ok(None),
+        RunsIn::CallerWithout(field) if is_given(field) => return Ok(None),
+        RunsIn::Caller | RunsIn::CallerWithout(_) => return of_caller(namespaces, at, caller).await,
+        RunsIn::Token(field) if !is_given(field) => return of_caller(namespaces, at, caller).await,
+        RunsIn::Token(field) => in_body(field).and_then(Result::ok),
+        RunsIn::Id(field) => in_body(field).and_then(Result::ok).or_else(|| Some(path.to_owned())),
+    };
+    let Some(id) = below.as_deref().and_then(|id| NamespaceId::parse(split_suffix(id).1?)) else { return Ok(None) };
+    let found = namespaces.usable(&id).await?;
+    Ok(found.filter(|found| found.namespace().relative_to(&at.namespace().id).is_some()))
+}
+
+/// The namespace of the caller's token.
+async fn of_caller(namespaces: &Namespaces, at: &Pipeline, caller: Option<&str>) -> Result<Option<Arc<Pipeline>>> {
+    let Some(caller) = caller else { return Ok(None) };
+    let id = split_suffix(caller).1.and_then(NamespaceId::parse).unwrap_or_default();
+    if id == at.namespace().id {
+        return Ok(None);
+    }
+    namespaces.usable(&id).await
+}
+
+/// The refusal of a row of the node, which no namespace has, whether it exists or not.
+fn unavailable(namespaces: &Namespaces, incoming: &Incoming) -> Option<Error> {
+    let (scope, _) =
+        namespaces_of(&namespaces.root.server().engines.mounts, incoming.operation, incoming.path.as_str());
+    scope.refusal().filter(|_| scope == NamespaceScope::NotInNamespaces).map(Error::invalid)
+}
+
+async fn child(namespaces: &Namespaces, at: &Pipeline, name: &str) -> Result<Option<Arc<Pipeline>>> {
+    let directory = &namespaces.root.server().observability.directory;
+    match directory.child(&at.namespace().id, name).await? {
+        Some(record) => namespaces.open_any(&record.id).await,
+        None => Ok(None),
+    }
+}
+
+impl NamespaceHost for Namespaces {
+    fn open_any<'a>(&'a self, id: &'a NamespaceId) -> BoxFuture<'a, Result<Option<Arc<Unsealed>>>> {
+        Box::pin(async move { Ok(Namespaces::open_any(self, id).await?.map(|found| found.server().clone())) })
+    }
+
+    fn usable<'a>(&'a self, id: &'a NamespaceId) -> BoxFuture<'a, Result<Option<Arc<Unsealed>>>> {
+        Box::pin(async move { Ok(Namespaces::usable(self, id).await?.map(|found| found.server().clone())) })
+    }
+
+    fn locate<'a>(&'a self, header: &'a str, path: &'a str) -> BoxFuture<'a, Result<(Arc<Unsealed>, usize)>> {
+        Box::pin(async move {
+            let Found { pipeline, start } = locate(self, header, path).await?;
+            Ok((pipeline.server().clone(), start))
+        })
+    }
+
+    fn opened(&self) -> Vec<Arc<Unsealed>> {
+        self.open.lock().values().map(|open| open.server().clone()).collect()
+    }
+
+    fn open_all(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(every_namespace_opened(self))
+    }
+
+    fn run_approved<'a>(
+        &'a self,
+        id: &'a NamespaceId,
+        incoming: Box<Incoming>,
+        approval: Approval,
+    ) -> BoxFuture<'a, Result<ApprovedResponse>> {
+        Box::pin(async move {
+            let pipeline = Namespaces::usable(self, id).await?.ok_or_else(not_found)?;
+            let response = pipeline.handle_approved(incoming, approval).await?;
+            Ok(ApprovedResponse { committed: response.committed(), outcome: outcome_of(response) })
+        })
+    }
+}
+
+/// Opens all namespaces, for work on every record. New ones are opened when they are used.
+///
+/// # Errors
+/// When storage fails.
+async fn every_namespace_opened(namespaces: &Namespaces) -> Result<()> {
+    let directory = &namespaces.root.server().observability.directory;
+    let mut page = Page::first(PAGE);
+    loop {
+        let ids = directory.ids(&page).await?;
+        for id in &ids {
+            Namespaces::open_any(namespaces, id).await?;
+        }
+        match ids.last() {
+            Some(last) if ids.len() == PAGE => page.after = Some(last.as_str().to_owned()),
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// A response as the outcome of the handler that has run its request.
+fn outcome_of(response: Response) -> Outcome {
+    let (status, headers) = (response.status(), response.headers().map(|headers| headers.further.clone()));
+    let content_type = match response.content_type() {
+        std::borrow::Cow::Borrowed(content_type) => content_type,
+        std::borrow::Cow::Owned(_) => "application/json",
+    };
+    if let Some(file) = response.file() {
+        return Outcome::File(RawFile { content_type, file: file.clone() });
+    }
+    let (body, headers) = (response.into_body().to_vec(), headers.unwrap_or_default());
+    Outcome::Raw(Raw { status, content_type, body, headers })
 }
 
 /// The names in the header of a request; none for root.

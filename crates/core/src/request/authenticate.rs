@@ -185,7 +185,7 @@ impl Authenticator {
         Ok(Some(caller))
     }
 
-    /// Refuses a row that a namespace besides root does not have, whoever the caller is.
+    /// Refuses a row that a namespace besides root does not have, for every caller.
     fn check_namespace_scope(&self, routed: &Routed) -> Result<(), Error> {
         let row = routed.destination.row().filter(|_| !self.access.namespace.id.is_root());
         let scope = row.map_or(NamespaceScope::Everywhere, |row| row.namespace_scope);

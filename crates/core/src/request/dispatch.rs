@@ -1,5 +1,6 @@
 //! Dispatch: the handler runs and its outcome is settled, in one transaction.
 
+use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 
@@ -96,18 +97,21 @@ pub(crate) struct CoreCall {
     pub(crate) authorization: Authorization,
     /// The ACL of the caller.
     pub(crate) compiled: Option<Arc<CompiledAcl>>,
-    /// The path of the namespace of the request in that of the token; empty if they are the same.
-    pub(crate) within: String,
     /// Properties of the request and its listener besides the input.
     pub(crate) facts: RequestFacts,
-    /// The body of a row that takes bytes.
-    pub(crate) body: RawBody,
     /// The index of the commit of a stored request that the handler has run.
     pub(crate) ran: OnceLock<Index>,
 }
 
-/// Properties of a request besides its input, for core's own engines.
-#[derive(Clone, Copy)]
+impl CoreCall {
+    /// The path of the namespace of the request in that of the token; empty if they are the same.
+    pub(crate) fn within(&self) -> &str {
+        let token = self.token.as_ref();
+        token.and_then(|token| self.unsealed.access.namespace.relative_to(&token.record.namespace)).unwrap_or_default()
+    }
+}
+
+/// Properties of a request besides its parameters, for core's own engines.
 pub(crate) struct RequestFacts {
     /// Whether the response is to be wrapped.
     pub(crate) wraps: bool,
@@ -117,6 +121,8 @@ pub(crate) struct RequestFacts {
     pub(crate) open: UnauthedEndpoints,
     /// Whether its `Accept` header has a format of Prometheus.
     pub(crate) accepts_prometheus: bool,
+    /// The body of a row that takes bytes.
+    pub(crate) body: RawBody,
 }
 
 /// Runs the handlers of authorized requests.
@@ -226,11 +232,7 @@ impl Dispatcher {
         if mounted.traits.per_token {
             Box::pin(self.conflict_with_revocation(&mut cx, parts)).await?;
         }
-        // A handler that panics fails its own request, which is audited like any other.
-        let called = AssertUnwindSafe(engine.call(permit, call.row, operation, &mut cx, input)).catch_unwind().await;
-        let called = called.unwrap_or_else(|_| Err(Error::internal("the handler panicked")));
-        let called = called.or_else(|error| allow_empty_list(error, parts, call, input));
-        let mut outcome = called?;
+        let mut outcome = called(engine.call(permit, call.row, operation, &mut cx, input), parts, call, input).await?;
         let ran = cx.core::<CoreCall>().and_then(|core| core.ran.get().copied());
         let context = cx.into_parts();
         // A checkpoint has committed a part of the transaction before the engine acted on an external system.
@@ -259,9 +261,7 @@ impl Dispatcher {
                     }
                     content => content,
                 };
-                if !context.checkpointed {
-                    self.before_write(unsealed, &mut tx, mounted).await?;
-                }
+                self.before_write(unsealed, &mut tx, (mounted, context.checkpointed)).await?;
                 let committed = tx.commit().await?.max(ran);
                 context.after_commit.into_iter().for_each(|action| action());
                 return Ok(Ran { content, last_step: context.last_step, committed });
@@ -274,10 +274,7 @@ impl Dispatcher {
         if envelope.wrap_ttl(parts.routed.incoming.wrap_ttl).is_some() {
             Box::pin(wrap_envelope(&self.access.wrapper, &mut tx, parts, &mut envelope)).await?;
         }
-        // A checkpoint has written an intent, which a deletion of the namespace revokes.
-        if !context.checkpointed {
-            self.before_write(unsealed, &mut tx, mounted).await?;
-        }
+        self.before_write(unsealed, &mut tx, (mounted, context.checkpointed)).await?;
         let committed = match tx.commit().await {
             Err(error) if context.checkpointed && error.may_run_again() => {
                 return Err(Error::internal("a conflict after a checkpoint"));
@@ -292,8 +289,14 @@ impl Dispatcher {
     }
 
     /// Makes the writes of a request conflict with the deletion of its namespace.
-    async fn before_write(&self, unsealed: &Unsealed, tx: &mut Tx, mounted: &Mounted) -> Result<()> {
-        match self.access.namespace.id.is_root() || !tx.is_dirty() {
+    /// A checkpoint has written an intent, which the deletion revokes.
+    async fn before_write(
+        &self,
+        unsealed: &Unsealed,
+        tx: &mut Tx,
+        (mounted, checkpointed): (&Mounted, bool),
+    ) -> Result<()> {
+        match checkpointed || self.access.namespace.id.is_root() || !tx.is_dirty() {
             true => Ok(()),
             false => Box::pin(changes::before_write(unsealed, tx, mounted)).await,
         }
@@ -353,14 +356,13 @@ impl Dispatcher {
                 id: incoming.token.clone(),
                 authorization: incoming.authorization.clone(),
                 compiled: parts.compiled.clone(),
-                within: parts.caller.above.as_ref().map(|above| above.path.clone()).unwrap_or_default(),
                 facts: RequestFacts {
                     wraps: incoming.wrap_ttl.is_some(),
                     last_use: parts.caller.last_use,
                     open: incoming.open,
                     accepts_prometheus: incoming.accepts_prometheus,
+                    body: incoming.input.body.unparsed().clone(),
                 },
-                body: incoming.input.body.unparsed().clone(),
                 ran: OnceLock::new(),
             }));
         }
@@ -383,6 +385,18 @@ impl Dispatcher {
         *data = serde_json::value::to_raw_value(&value)?;
         Ok(())
     }
+}
+
+/// The outcome of a handler. One that panics fails its own request, which is audited like any other.
+async fn called(
+    handler: impl Future<Output = Result<Outcome>>,
+    parts: &AuthorizedParts,
+    call: &Call,
+    input: &Input,
+) -> Result<Outcome> {
+    let called = AssertUnwindSafe(handler).catch_unwind().await;
+    let called = called.unwrap_or_else(|_| Err(Error::internal("the handler panicked")));
+    called.or_else(|error| allow_empty_list(error, parts, call, input))
 }
 
 /// Whether a wrapping token reads its response from `cubbyhole/response`, the deprecated alternative to

@@ -21,6 +21,6 @@ pub(crate) mod settle;
 pub(crate) mod wiped;
 mod wrap;
 
-pub(crate) use pipeline::Pipeline;
+pub(crate) use pipeline::{Pipeline, has_live_token};
 use refused::{Departure, Refused};
 pub use response::{Response, ResponseHeaders};

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use keepfast_framework::rows::{NamespaceScope, RunsIn};
-use keepfast_framework::{Error, Incoming, Operation, Timestamp};
+use keepfast_framework::{Error, Incoming, Timestamp};
 
 use super::audit::RequestAuditor;
 use super::authenticate::{Authenticator, RequestCaller};
 use super::authorize::{Authorized, Authorizer};
 use super::dispatch::{Dispatcher, Handled};
 use super::in_flight::InFlightGuard;
-use super::route::{Routed, core_row, is_login, is_unauthenticated, route, takes_authorization};
+use super::route::{Routed, route};
 use super::{Departure, Refused, Response};
 use crate::cluster::place::Site;
 use crate::control_group::Approval;
@@ -80,33 +79,6 @@ impl Pipeline {
         response
     }
 
-    /// Whether the path of a request, whose path within this namespace begins at `start`, needs a token.
-    pub(crate) fn needs_token(&self, incoming: &Incoming, start: usize) -> bool {
-        !is_unauthenticated(&self.unsealed.engines.mounts, incoming.operation, &incoming.path.as_str()[start..])
-    }
-
-    /// The namespaces that have the row of a path within this one, and the namespace in which it runs.
-    pub(crate) fn namespaces_of(&self, operation: Operation, path: &str) -> (NamespaceScope, RunsIn) {
-        core_row(&self.unsealed.engines.mounts, operation, path, |row| (row.namespace_scope, row.runs_in))
-    }
-
-    /// Whether the row of a request, whose path within this namespace begins at `start`, reads its `Authorization` header.
-    pub(crate) fn takes_authorization(&self, incoming: &Incoming, start: usize) -> bool {
-        takes_authorization(&self.unsealed.engines.mounts, incoming.operation, &incoming.path.as_str()[start..])
-    }
-
-    /// Whether a request, whose path within this namespace begins at `start`, is a login.
-    pub(crate) fn is_login(&self, incoming: &Incoming, start: usize) -> bool {
-        is_login(&self.unsealed.engines.mounts, incoming.operation, &incoming.path.as_str()[start..])
-    }
-
-    /// Whether the token of a request is valid here, and may be used from its address. Counts no use of it.
-    pub(crate) async fn has_live_token(&self, incoming: &Incoming) -> bool {
-        let Some(token) = &incoming.token else { return false };
-        let (tokens, remote) = (&self.unsealed.access.tokens, incoming.remote.map(|address| address.ip()));
-        finds_live_token(tokens, token, remote, self.unsealed.clock.now()).await
-    }
-
     /// Runs the stages. Also returns whether the request was a login.
     async fn run_stages(
         &self,
@@ -117,7 +89,7 @@ impl Pipeline {
     ) -> (Result<Response, Box<Incoming>>, bool) {
         let routed = route(&self.unsealed.engines.mounts, incoming);
         let is_login = routed.destination.call().is_some_and(|call| call.row().login);
-        let authorized = match self.authorize(routed, started, (site, approval), in_flight_guard).await {
+        let authorized = match authorize(self, routed, started, (site, approval), in_flight_guard).await {
             Ok(authorized) => Ok(authorized),
             Err(Departure::Refused(refused)) => Err(refused),
             Err(Departure::ToLeader(incoming)) => return (Err(incoming), is_login),
@@ -129,21 +101,6 @@ impl Pipeline {
             Err(refused) => Handled::refused(*refused),
         };
         (Ok(self.auditor.audit_response(handled).await), is_login)
-    }
-
-    /// Authenticates the caller of a routed request that has started at this time, then authorizes the request.
-    async fn authorize(
-        &self,
-        routed: Routed,
-        started: Timestamp,
-        (site, approval): (Site, Option<Box<Approval>>),
-        in_flight_guard: &InFlightGuard<'_>,
-    ) -> Result<Authorized, Departure> {
-        let authenticated = self.authenticator.authenticate(routed, started, site, approval.is_some()).await?;
-        if let Some(token) = authenticated.token() {
-            in_flight_guard.set_caller(token.clone());
-        }
-        self.authorizer.authorize(authenticated, started, site, approval).await
     }
 
     /// Refuses a request before any stage, with its audit entries.
@@ -165,4 +122,26 @@ impl Pipeline {
     pub(crate) async fn audit_refusal(&self, refused: Box<Incoming>) {
         self.auditor.audit_refusal(route(&self.unsealed.engines.mounts, refused)).await;
     }
+}
+
+/// Whether the token of a request is valid here, and may be used from its address. Counts no use of it.
+pub(crate) async fn has_live_token(pipeline: &Pipeline, incoming: &Incoming) -> bool {
+    let Some(token) = &incoming.token else { return false };
+    let (tokens, remote) = (&pipeline.unsealed.access.tokens, incoming.remote.map(|address| address.ip()));
+    finds_live_token(tokens, token, remote, pipeline.unsealed.clock.now()).await
+}
+
+/// Authenticates the caller of a routed request that has started at this time, then authorizes the request.
+async fn authorize(
+    pipeline: &Pipeline,
+    routed: Routed,
+    started: Timestamp,
+    (site, approval): (Site, Option<Box<Approval>>),
+    in_flight_guard: &InFlightGuard<'_>,
+) -> Result<Authorized, Departure> {
+    let authenticated = pipeline.authenticator.authenticate(routed, started, site, approval.is_some()).await?;
+    if let Some(token) = authenticated.token() {
+        in_flight_guard.set_caller(token.clone());
+    }
+    pipeline.authorizer.authorize(authenticated, started, site, approval).await
 }

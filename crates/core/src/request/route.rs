@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use keepfast_framework::cx::Request;
 use keepfast_framework::routes::{Access, Match};
-use keepfast_framework::rows::{OperationInfo, RowInfo};
+use keepfast_framework::rows::{NamespaceScope, OperationInfo, RowInfo, RunsIn};
 use keepfast_framework::{Error, Incoming, Operation, Status};
 
 use crate::mount::{Mounted, Mounts};
@@ -242,7 +242,7 @@ pub(super) fn route(mounts: &Mounts, mut incoming: Box<Incoming>) -> Routed {
 }
 
 /// Whether the path of a request needs no token; see [`Routed::is_unauthenticated`].
-pub(super) fn is_unauthenticated(mounts: &Mounts, operation: Operation, path: &str) -> bool {
+pub(crate) fn is_unauthenticated(mounts: &Mounts, operation: Operation, path: &str) -> bool {
     let Some(Found { mounted, within, row, .. }) = find(mounts, operation, path) else { return false };
     access(&mounted, operation, &path[within..], row.as_ref()) == Access::Unauthenticated
 }
@@ -263,11 +263,16 @@ fn has_row(mounts: &Mounts, operation: Operation, path: &str, is: impl Fn(&RowIn
 }
 
 /// A property of the row of a path of an engine of core; its default for any other path.
-pub(super) fn core_row<T: Default>(mounts: &Mounts, operation: Operation, path: &str, of: impl Fn(&RowInfo) -> T) -> T {
+fn core_row<T: Default>(mounts: &Mounts, operation: Operation, path: &str, of: impl Fn(&RowInfo) -> T) -> T {
     let router = mounts.router();
     let found = router.find(path).filter(|(mounted, _)| mounted.traits.in_core);
     let row = found.and_then(|(mounted, within)| mounted.table.rows().get(mounted.table.find(operation, within)?.row));
     row.map(of).unwrap_or_default()
+}
+
+/// The namespaces that have the row of a path, and the namespace in which it runs.
+pub(crate) fn namespaces_of(mounts: &Mounts, operation: Operation, path: &str) -> (NamespaceScope, RunsIn) {
+    core_row(mounts, operation, path, |row| (row.namespace_scope, row.runs_in))
 }
 
 /// The route of a path without a request, for explanations.

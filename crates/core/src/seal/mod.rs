@@ -5,6 +5,7 @@ pub(crate) mod access;
 pub(crate) mod counts;
 pub(crate) mod current;
 pub(crate) mod generate_root;
+pub(crate) mod guard;
 mod known_keys;
 mod metered;
 pub(crate) mod pgp;

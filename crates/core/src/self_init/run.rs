@@ -343,7 +343,7 @@ impl SelfInitRun<'_> {
     async fn send(&mut self, request: &PlannedRequest) -> Result<(), Stopped> {
         let built = self.build(request)?;
         let (path, allows_failure) = (built.sent.path.clone(), built.allows_failure);
-        let pipeline = self.server.pipeline().ok_or_else(Error::sealed)?;
+        let pipeline = self.server.namespaces().ok_or_else(Error::sealed)?.root().clone();
         let incoming = built.incoming(&self.token).map_err(|reason| unsent(request, &reason))?;
         let sent = send::send(&pipeline, incoming).await?;
         let name = &request.name;

@@ -112,9 +112,9 @@ impl Scope {
         if let Some((access, within)) = own.of_namespace(namespace) {
             return Ok(Scope { access, within: within.to_owned(), below: String::new() });
         }
-        let found = own.namespaces()?.open(namespace).await?.ok_or_else(Error::denied)?;
-        let below = found.namespace().relative_to(&own.namespace.id).ok_or_else(Error::denied)?.to_owned();
-        Ok(Scope { access: found.server().access.clone(), within: String::new(), below })
+        let found = own.namespaces()?.usable(namespace).await?.ok_or_else(Error::denied)?;
+        let below = found.access.namespace.relative_to(&own.namespace.id).ok_or_else(Error::denied)?.to_owned();
+        Ok(Scope { access: found.access.clone(), within: String::new(), below })
     }
 
     /// A path of the call as the policies of the token see it; `None` outside of the namespace of the token.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use keepfast_crypto::compare;
 use keepfast_framework::fields::Text;
-use keepfast_framework::reply::{Outcome, Raw, RawFile};
+use keepfast_framework::reply::Outcome;
 use keepfast_framework::routes::Help;
 use keepfast_framework::{Cx, Data, Error, Result, Routes, Status, Timestamp};
 use schemars::JsonSchema;
@@ -92,8 +92,8 @@ async fn by_accessor(cx: &mut Cx, accessor: Option<Text>) -> Result<Found> {
     tokens.record(tx, &key).await?.ok_or_else(not_stored)?;
     let stored = read_request(tokens, tx, &token).await?.ok_or_else(not_stored)?;
     let given = read_approvals(tokens, tx, &token).await?;
-    let of_requester = unsealed.access.namespaces()?.open(&stored.namespace).await?.ok_or_else(not_stored)?;
-    Ok(Found { token, stored, given, namespace: of_requester.server().clone() })
+    let of_requester = unsealed.access.namespaces()?.usable(&stored.namespace).await?.ok_or_else(not_stored)?;
+    Ok(Found { token, stored, given, namespace: of_requester })
 }
 
 impl Found {
@@ -170,7 +170,7 @@ async fn may_see(found: &Found, counted: &Counted, call: &CoreCall, now: Timesta
     {
         return Ok(true);
     }
-    let path = format!("{}{REQUEST_PATH}", call.within);
+    let path = format!("{}{REQUEST_PATH}", call.within());
     let capabilities = call.compiled.as_ref().map(|compiled| compiled.acl.capabilities(&path, now));
     Ok(capabilities.is_some_and(|all| all.contains(&"sudo") || all.contains(&"root")))
 }
@@ -199,28 +199,21 @@ fn shown_entity(unsealed: &Unsealed, effective: &Effective) -> Map<String, Value
 pub(super) async fn run(cx: &mut Cx, key: TokenKey, token: Arc<Token>) -> Result<Outcome> {
     let (call, now) = (call(cx)?, cx.now());
     let unsealed = &call.unsealed;
-    let pipeline = unsealed.access.namespaces()?.open(&token.record.namespace).await?.ok_or_else(invalid)?;
-    let access = &pipeline.server().access;
+    let namespaces = unsealed.access.namespaces()?;
+    let (id, found) = (token.record.namespace.clone(), namespaces.usable(&token.record.namespace).await?);
+    let found = found.ok_or_else(invalid)?;
+    let access = &found.access;
     // The request deletes these records in its own transaction, with which that of the unwrap must not conflict.
     let mut tx = unsealed.barrier.begin_read();
     let stored = read_request(&access.tokens, &mut tx, &token).await?.ok_or_else(invalid)?;
     let given = read_approvals(&access.tokens, &mut tx, &token).await?;
     let (own, _) = access.of_namespace(&stored.namespace).ok_or_else(invalid)?;
     let approval = Approval::of((key, token), &stored, given, &own.identity, now).await?;
-    let incoming = stored.incoming(&pipeline.namespace().path)?;
-    let response = pipeline.handle_approved(incoming, approval).await?;
-    if let Some(index) = response.committed() {
+    let incoming = stored.incoming(&access.namespace.path)?;
+    let response = namespaces.run_approved(&id, incoming, approval).await?;
+    if let Some(index) = response.committed {
         // The first run of this handler is the only one that runs the request.
         let _ = call.ran.set(index);
     }
-    let (status, headers) = (response.status(), response.headers().map(|headers| headers.further.clone()));
-    let content_type = match response.content_type() {
-        std::borrow::Cow::Borrowed(content_type) => content_type,
-        std::borrow::Cow::Owned(_) => "application/json",
-    };
-    if let Some(file) = response.file() {
-        return Ok(Outcome::File(RawFile { content_type, file: file.clone() }));
-    }
-    let (body, headers) = (response.into_body().to_vec(), headers.unwrap_or_default());
-    Ok(Outcome::Raw(Raw { status, content_type, body, headers }))
+    Ok(response.outcome)
 }

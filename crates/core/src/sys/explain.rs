@@ -129,7 +129,7 @@ async fn of_request(_: &System, cx: &mut Cx, req: ExplainRequest) -> Result<Data
     let id = SubjectId::of(&req)?;
     let call = call(cx)?;
     let acl = call.compiled.as_ref().ok_or_else(Error::denied)?.acl.clone();
-    let reader = Reader { acl: &acl, within: &call.within, cx };
+    let reader = Reader { acl: &acl, within: call.within(), cx };
     let unsealed = unsealed(cx)?;
     let found = Box::pin(subject(&reader, &unsealed, id)).await?;
     let (subject, within) = found

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use super::{System, unsealed};
 use crate::mount::LockoutConfig;
+use crate::namespace::directory::children;
 use crate::unsealed::Unsealed;
 
 const LOCKED: Help =
@@ -81,11 +82,11 @@ async fn below(unsealed: &Arc<Unsealed>) -> Result<Vec<Arc<Unsealed>>> {
     let (mut found, mut next) = (Vec::new(), vec![unsealed.clone()]);
     while let Some(at) = next.pop() {
         let id = &at.access.namespace.id;
-        for name in directory.children(&mut unsealed.barrier.begin_read(), id, &Page::all()).await? {
+        for name in children(directory, &mut unsealed.barrier.begin_read(), id, &Page::all()).await? {
             let Some(record) = directory.child(id, &name).await? else { continue };
             if let Some(open) = namespaces.open_any(&record.id).await? {
-                next.push(open.server().clone());
-                found.push(open.server().clone());
+                next.push(open.clone());
+                found.push(open);
             }
         }
     }

@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 use super::{System, call, unsealed};
 use crate::namespace::background;
 use crate::namespace::changes::{self, check_name, check_reserved};
+use crate::namespace::directory::children;
 use crate::namespace::record::NamespaceRecord;
 use crate::unsealed::Unsealed;
 
@@ -182,7 +183,7 @@ async fn add_children(
     let directory = &unsealed.observability.directory;
     let mut below = vec![(within.to_owned(), unsealed.access.namespace.id.clone())];
     while let Some((within, id)) = below.pop() {
-        let names = directory.children(&mut unsealed.barrier.begin_read(), &id, &Page::all()).await?;
+        let names = children(directory, &mut unsealed.barrier.begin_read(), &id, &Page::all()).await?;
         for name in names {
             let Some(record) = directory.child(&id, &name).await? else { continue };
             let path = format!("{within}{name}/");
@@ -286,7 +287,7 @@ async fn delete(_: &System, cx: &mut Cx, req: Delete) -> Result<Outcome> {
         let Some(opened) = namespaces.upgrade() else { return };
         let opened = opened.open_any(&record.id).await;
         let deleted = match opened {
-            Ok(Some(opened)) => Box::pin(background::delete_once(opened.server(), record.force)).await,
+            Ok(Some(opened)) => Box::pin(background::delete_once(&opened, record.force)).await,
             Ok(None) => Ok(()),
             Err(error) => Err(error),
         };
@@ -330,7 +331,7 @@ async fn below(cx: &Cx, path: &str) -> Result<Arc<Unsealed>> {
     for name in path.trim_matches('/').split('/') {
         id = own.observability.directory.child(&id, name).await?.ok_or_else(missing)?.id.clone();
     }
-    Ok(namespaces.open_any(&id).await?.ok_or_else(missing)?.server().clone())
+    namespaces.open_any(&id).await?.ok_or_else(missing)
 }
 
 async fn lock(cx: &mut Cx, unsealed: &Unsealed) -> Result<Data<UnlockKey>> {
@@ -355,7 +356,7 @@ async fn lock(cx: &mut Cx, unsealed: &Unsealed) -> Result<Data<UnlockKey>> {
 async fn unlock_own(_: &System, cx: &mut Cx, req: UnlockOwn) -> Result<()> {
     let unsealed = unsealed(cx)?;
     // The own sudo of a tenant does not undo a lock of its parent.
-    let is_above = !call(cx)?.within.is_empty() && has_sudo(cx)?;
+    let is_above = !call(cx)?.within().is_empty() && has_sudo(cx)?;
     unlock(cx, &unsealed, req.unlock_key, is_above).await
 }
 
@@ -382,7 +383,7 @@ async fn locked_above(cx: &mut Cx, unsealed: &Unsealed) -> Result<Option<String>
 fn has_sudo(cx: &Cx) -> Result<bool> {
     let call = call(cx)?;
     let Some(compiled) = &call.compiled else { return Ok(false) };
-    let path = format!("{}{}", call.within, cx.request().path);
+    let path = format!("{}{}", call.within(), cx.request().path);
     Ok(compiled.acl.capabilities(&path, cx.now()).iter().any(|c| matches!(*c, "sudo" | "root")))
 }
 

@@ -41,9 +41,9 @@ async fn read(_: &System, cx: &mut Cx, _: Form) -> Result<Raw> {
     }
     let compiled = call.compiled.clone();
     let now = cx.now();
-    let reachable = router
-        .all()
-        .filter(|m| compiled.as_ref().is_some_and(|c| c.acl.reaches(&format!("{}{}", call.within, m.entry.path), now)));
+    let reachable = router.all().filter(|m| {
+        compiled.as_ref().is_some_and(|c| c.acl.reaches(&format!("{}{}", call.within(), m.entry.path), now))
+    });
     let shown: Vec<MountTable<'_>> = reachable
         .map(|m| {
             let tag = match (m.entry.kind(), m.traits.in_core) {

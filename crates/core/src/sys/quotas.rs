@@ -180,10 +180,11 @@ pub(super) async fn target(cx: &mut Cx, bare: &str, inheritable: Option<bool>) -
     let unsealed = unsealed(cx)?;
     let folder = if bare.is_empty() { String::new() } else { format!("{bare}/") };
     let found = unsealed.access.namespaces()?.locate("", &folder).await?;
-    let (inside, id) = (found.pipeline.server(), found.pipeline.namespace().id.clone());
+    let (inside, start) = found;
+    let id = inside.access.namespace.id.clone();
     let record = changes::record_of(&unsealed, cx.store().0, &id).await?;
     if !id.is_root() && record.is_none_or(|record| record.deleting) {
         return Err(Error::invalid(format!("invalid mount path {}", Quoted(&folder))));
     }
-    Target::new(bare, (id, found.start), &inside.engines.mounts.router(), inheritable)
+    Target::new(bare, (id, start), &inside.engines.mounts.router(), inheritable)
 }

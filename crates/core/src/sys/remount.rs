@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{System, reserved_paths, unsealed};
 use crate::mount::mount_path;
+use crate::namespace::changes::below;
 use crate::unsealed::Unsealed;
 
 const HELP: Help =
@@ -82,10 +83,9 @@ fn source(unsealed: &Unsealed, given: &str) -> Result<(Kind, String)> {
 async fn remount(_: &System, cx: &mut Cx, req: MoveRequest) -> Result<Flat<MoveResponse>> {
     let (from, to) = (req.from.unwrap_or_default(), req.to.unwrap_or_default());
     let own = unsealed(cx)?;
-    let namespaces = own.access.namespaces()?;
     // Both paths may begin with a namespace below that of the request.
-    let (unsealed, from) = namespaces.below(&own, &from.0).await?;
-    let (target, to) = namespaces.below(&own, to.bare()).await?;
+    let (unsealed, from) = below(&own, &from.0).await?;
+    let (target, to) = below(&own, to.bare()).await?;
     if target.access.namespace.id != unsealed.access.namespace.id {
         return Err(Error::invalid("a mount cannot be moved to another namespace"));
     }

@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use super::mount_response::MountResponse;
 use super::{System, call, unsealed};
 use crate::mount::Mounted;
+use crate::namespace::changes::below;
+use crate::namespace::directory::children;
 
 const HELP: Help = Help {
     synopsis: "Lists the mounts that the caller has a capability on, or reads one of them.",
@@ -57,7 +59,7 @@ enum Visible {
 fn may_see(cx: &Cx, namespace: &str, mounted: &Mounted) -> bool {
     let Ok(call) = call(cx) else { return false };
     let Some(compiled) = &call.compiled else { return false };
-    compiled.acl.reaches(&format!("{}{namespace}{}", call.within, mounted.entry.path), cx.now())
+    compiled.acl.reaches(&format!("{}{namespace}{}", call.within(), mounted.entry.path), cx.now())
 }
 
 async fn mounts(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Mounts>> {
@@ -101,8 +103,8 @@ async fn mount(_: &System, cx: &mut Cx, req: MountPath) -> Result<Data<MountResp
         return Err(Error::denied());
     }
     let path = format!("{}/", req.path.trim_end_matches('/'));
-    let (below, within) = unsealed.access.namespaces()?.below(&unsealed, &path).await?;
-    let router = below.engines.mounts.router();
+    let (inside, within) = below(&unsealed, &path).await?;
+    let router = inside.engines.mounts.router();
     let namespace = &path[..path.len() - within.len()];
     let found = router.find(within).filter(|(m, _)| may_see(cx, namespace, m));
     let Some((mounted, _)) = found else {
@@ -125,8 +127,8 @@ async fn namespaces(_: &System, cx: &mut Cx, _: Nothing) -> Result<Data<Value>> 
     }
     let (directory, own) = (&unsealed.observability.directory, &unsealed.access.namespace);
     let mut names = Vec::new();
-    for name in directory.children(&mut unsealed.barrier.begin_read(), &own.id, &Page::all()).await? {
-        let path = format!("{}{name}/", call.within);
+    for name in children(directory, &mut unsealed.barrier.begin_read(), &own.id, &Page::all()).await? {
+        let path = format!("{}{name}/", call.within());
         if call.compiled.as_ref().is_some_and(|compiled| compiled.acl.reaches(&path, cx.now())) {
             names.push(format!("{name}/"));
         }

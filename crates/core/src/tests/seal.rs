@@ -174,7 +174,7 @@ async fn health_and_seal_status_show_a_quarantine_of_leases() {
 async fn a_sealed_server_returns_503_and_its_shares_restore_the_data() {
     let server = TestServer::new().await;
     server.post("secret/data/a", ROOT, json!({ "data": { "k": 1 } })).await.ok();
-    let before = server.node.lifecycle.pipeline().unwrap();
+    let before = server.node.lifecycle.namespaces().unwrap().root().clone();
     server.policy("no-seal", r#"path "sys/seal" { capabilities = ["update"] }"#).await;
     let weak = server.token(json!({ "policies": ["no-seal"] })).await;
     server.post("sys/seal", &weak, Value::Null).await.is(403);

@@ -290,8 +290,7 @@ async fn of_token(cx: &Cx, record: &TokenRecord) -> Result<Arc<Unsealed>> {
     if record.namespace == own.access.namespace.id {
         return Ok(own);
     }
-    let found = own.access.namespaces()?.open(&record.namespace).await?;
-    found.map(|found| found.server().clone()).ok_or_else(Error::denied)
+    own.access.namespaces()?.usable(&record.namespace).await?.ok_or_else(Error::denied)
 }
 
 /// A token that may be named in this namespace: one of it or below it.

@@ -83,11 +83,7 @@ pub(super) async fn issue(
     let spans = Spans::of(&req)?;
     refuse_contradictions(&req, &spans, batch, role.as_ref())?;
     let privileged = has_sudo(&parent, unsealed, cx).await?;
-    let is_from_above = parent.record.namespace != unsealed.access.namespace.id;
-    if is_from_above && !privileged {
-        let text = "root or sudo privileges required to directly generate a token in a child namespace";
-        return Err(Error::invalid(text));
-    }
+    let is_from_above = is_from_above(unsealed, &parent, privileged)?;
     let login_identity = entity(unsealed, cx, &req, &parent, role.as_ref()).await?;
     let authority = match is_from_above {
         true => authority_from_above(&req, role.as_ref())?,
@@ -140,6 +136,20 @@ pub(super) async fn issue(
     made.record.count(&unsealed.observability.metrics, TokenAuth::TYPE, TOKEN_MOUNT);
     let identity_policies = unsealed.access.identity.policies_of_login(cx.store().0, &login_identity).await?;
     Ok(made.auth_block(identity_policies))
+}
+
+/// Whether the caller's token is of a namespace above.
+///
+/// # Errors
+/// 400 if it is, without `sudo`.
+fn is_from_above(unsealed: &Unsealed, parent: &Token, privileged: bool) -> Result<bool> {
+    let is_from_above = parent.record.namespace != unsealed.access.namespace.id;
+    match is_from_above && !privileged {
+        true => {
+            Err(Error::invalid("root or sudo privileges required to directly generate a token in a child namespace"))
+        }
+        false => Ok(is_from_above),
+    }
 }
 
 /// The networks from which the new token may be used: those of its role; without a role a child has those of its

@@ -324,6 +324,25 @@ impl Tokens {
         Ok(())
     }
 
+    /// Deletes the notes that tokens of namespaces above have stored something in this one, whose storage is deleted.
+    pub(crate) async fn forget_elsewhere(&self, namespace: &NamespaceId) -> Result<()> {
+        let mut page = Page::first(BATCH);
+        while let Some(folders) = self.next_notes(ELSEWHERE, &mut page).await? {
+            let folders = &folders;
+            let forget = |mut tx: Tx| async move {
+                for folder in folders {
+                    let key = elsewhere(folder.trim_end_matches('/'), namespace.as_str());
+                    if tx.get(&self.view, &key).await?.is_some() {
+                        tx.delete(&self.view, &key);
+                    }
+                }
+                Ok::<_, Error>((tx, ()))
+            };
+            self.barrier.transact(forget).await?;
+        }
+        Ok(())
+    }
+
     /// Changes the expiry of a token.
     ///
     /// The expiry index changes in the same transaction.

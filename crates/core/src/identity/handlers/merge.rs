@@ -62,7 +62,7 @@ pub(super) fn refuse_denied(cx: &Cx, id: &str, name: &str) -> Result<()> {
     let call = call(cx)?;
     let Some(compiled) = &call.compiled else { return Err(Error::denied()) };
     let paths = [format!("{IDENTITY_MOUNT}entity/id/{id}"), format!("{IDENTITY_MOUNT}entity/name/{name}")];
-    match paths.iter().any(|path| compiled.acl.denies(&format!("{}{path}", call.within), cx.now())) {
+    match paths.iter().any(|path| compiled.acl.denies(&format!("{}{path}", call.within()), cx.now())) {
         true => Err(Error::denied().because("a policy denies an entity of the request")),
         false => Ok(()),
     }

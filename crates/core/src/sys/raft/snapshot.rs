@@ -197,7 +197,7 @@ async fn begin_stored(
 
 fn body(sys: &System, cx: &Cx) -> Result<SnapshotSource> {
     consensus(sys)?;
-    match call(cx)?.body.clone() {
+    match call(cx)?.facts.body.clone() {
         RawBody::Bytes(bytes) if bytes.is_empty() => Err(Error::invalid("failed to decompress snapshot: EOF")),
         body => Ok(SnapshotSource::body(body)),
     }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::tenants::{create, mount_kv, set, within, work};
 use crate::tests::fixture::{ROOT, TestServer};
+use crate::unsealed::NamespaceHost as _;
 
 /// The number of namespaces.
 const MANY: usize = 200;

@@ -7,6 +7,7 @@ use super::tenants::{
     with_users, within, wrapped_within,
 };
 use crate::tests::fixture::{ROOT, TestServer};
+use crate::unsealed::NamespaceHost as _;
 
 /// The namespaces `a`, `a/b` and `c` with all rights for the policy `everything` of each and of root.
 async fn tree() -> (TestServer, ExternalUsers) {
