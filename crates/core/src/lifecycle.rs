@@ -26,7 +26,7 @@ use crate::cluster::snapshots::scheduled::{SnapshotServer, SnapshotTask};
 use crate::namespace::open::Namespaces;
 use crate::operator_error::explained;
 use crate::parts::ServerParts;
-use crate::seal::guard::SealGuard;
+use crate::seal::guard::{AfterFailure, SealGuard};
 use crate::seal::{CurrentSeal, SealConfig, Seals, Unsealing, WayIn, share_key};
 use crate::self_init::gate::SelfInit;
 use crate::unseal::keeper::{Keeper, Leads};
@@ -222,12 +222,7 @@ pub(crate) async fn unseal_by_seal(lifecycle: &Lifecycle, way: &WayIn) -> Result
 /// Serves with these services. `led` is the term in which this node has taken over.
 fn serve(lifecycle: &Lifecycle, config: SealConfig, opened: Opened, roles: Option<watch::Receiver<Role>>) {
     let Opened { unsealed, connection, led } = opened;
-    let (this, barrier) = (lifecycle.this.clone(), unsealed.barrier.clone());
-    let guard = SealGuard::start(unsealed.barrier.clone(), async move {
-        if let Some(lifecycle) = this.upgrade() {
-            after_failure(&lifecycle, &barrier).await;
-        }
-    });
+    let guard = SealGuard::start(lifecycle.this.clone(), unsealed.barrier.clone());
     let this = lifecycle.this.clone();
     let leads: Leads = Arc::new(move || this.upgrade().is_some_and(|server| server.parts.is_active()));
     let keeper = Keeper::start(&lifecycle.seals, &unsealed, &leads);
@@ -296,21 +291,24 @@ fn stop(lifecycle: &Lifecycle) -> Option<Stopped> {
     Some(Stopped { namespaces, connection })
 }
 
-/// Seals the server whose barrier has failed closed, or opens it again if all records were replaced. Without an
-/// interruption, so that a seal on request in the meantime seals the reopened server.
-async fn after_failure(lifecycle: &Lifecycle, barrier: &Arc<Barrier>) {
-    let _changing = lifecycle.changing.lock().await;
-    let Some(known) = known_keys(lifecycle, barrier) else { return };
-    if barrier.is_replaced() {
-        lifecycle.served.reopening.send_replace(true);
-        reopen(lifecycle, known).await;
-        lifecycle.served.reopening.send_replace(false);
-    } else {
-        tracing::warn!("the storage has closed on this node, which seals");
-        seal_locked(lifecycle).await;
+#[async_trait]
+impl AfterFailure for Lifecycle {
+    /// Without an interruption, so that a seal on request in the meantime seals the reopened server.
+    async fn after_failure(&self, barrier: &Arc<Barrier>) {
+        let lifecycle = self;
+        let _changing = lifecycle.changing.lock().await;
+        let Some(known) = known_keys(lifecycle, barrier) else { return };
+        if barrier.is_replaced() {
+            lifecycle.served.reopening.send_replace(true);
+            reopen(lifecycle, known).await;
+            lifecycle.served.reopening.send_replace(false);
+        } else {
+            tracing::warn!("the storage has closed on this node, which seals");
+            seal_locked(lifecycle).await;
+        }
+        // The seals may open the current record.
+        lifecycle.seals.begin_round();
     }
-    // The seals may open the current record.
-    lifecycle.seals.begin_round();
 }
 
 /// Opens the services again over the records that have replaced all former ones. The node stays connected to the other

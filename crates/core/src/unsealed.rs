@@ -245,13 +245,7 @@ impl Unsealed {
         });
         let registry = mounts.registry().clone();
         let host = Arc::new(EngineHost { barrier, clock: clock.clone(), services, registry });
-        let wrapper = Arc::new(Wrapper {
-            namespace: NamespaceId::root(),
-            clock: clock.clone(),
-            max_ttl: settings.max_lease_ttl,
-            tokens: tokens.clone(),
-            metrics: metrics.clone(),
-        });
+        let wrapper = wrapper(NamespaceId::root(), (settings, clock), &tokens, metrics);
         let leases = lease_services(&NamespaceId::root(), &host, &mounts, leases, &tokens, metrics);
         let revoker = leases.revoker.clone();
         let changes = MountChanges {
@@ -288,6 +282,22 @@ impl Unsealed {
             }),
         }))
     }
+}
+
+/// Creates what wraps the responses of a namespace.
+pub(crate) fn wrapper(
+    namespace: NamespaceId,
+    (settings, clock): (&Settings, &Arc<dyn Clock>),
+    tokens: &Arc<Tokens>,
+    metrics: &Arc<Metrics>,
+) -> Arc<Wrapper> {
+    Arc::new(Wrapper {
+        namespace,
+        clock: clock.clone(),
+        max_ttl: settings.max_lease_ttl,
+        tokens: tokens.clone(),
+        metrics: metrics.clone(),
+    })
 }
 
 /// Opens the audit devices; those that the API has stored follow commits from now on.

@@ -28,9 +28,8 @@ use crate::request::{Pipeline, Response};
 use crate::services::EngineServices;
 use crate::unsealed::{
     Access, Engines, NamespaceHost, ParentNamespace, Unsealed, lease_services, register_external_keys,
-    register_identity, register_lockout, register_mounts,
+    register_identity, register_lockout, register_mounts, wrapper,
 };
-use crate::wrapping::Wrapper;
 
 /// The number of namespaces per read.
 const PAGE: usize = 100;
@@ -225,13 +224,7 @@ async fn services(
     });
     let registry = mounts.registry().clone();
     let host = Arc::new(EngineHost { barrier: barrier.clone(), clock: clock.clone(), services, registry });
-    let wrapper = Arc::new(Wrapper {
-        namespace: id.clone(),
-        clock: clock.clone(),
-        max_ttl: settings.max_lease_ttl,
-        tokens: tokens.clone(),
-        metrics: metrics.clone(),
-    });
+    let wrapper = wrapper(id.clone(), (settings, clock), tokens, metrics);
     let leases = lease_services(id, &host, &mounts, leases.clone(), tokens, metrics);
     let (revoker, directory) = (leases.revoker.clone(), observability.directory.clone());
     let deleting = tokio::sync::Mutex::default();
