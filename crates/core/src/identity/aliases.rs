@@ -70,7 +70,6 @@ impl Identity {
         alias.name = name.unwrap_or(alias.name);
         alias.mount_accessor = mount_accessor.unwrap_or(alias.mount_accessor);
         // As on OpenBao a write by name replaces the metadata.
-        alias.is_written = true;
         match custom_metadata {
             Some(metadata) => alias.custom_metadata = metadata,
             None if id.is_none() => alias.custom_metadata.clear(),

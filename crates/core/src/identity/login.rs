@@ -168,7 +168,6 @@ impl EntityAlias {
             mount_accessor: String::new(),
             metadata: Default::default(),
             custom_metadata: Default::default(),
-            is_written: false,
             merged_from: Vec::new(),
             created: Some(now),
             modified: None,

@@ -54,9 +54,6 @@ pub(crate) struct EntityAlias {
     /// The metadata that an operator set, used by templates.
     #[serde(default)]
     pub(crate) custom_metadata: BTreeMap<String, String>,
-    /// Whether a request of the API has written it: `custom_metadata` is then an object, also an empty one.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) is_written: bool,
     /// The ids of the merged entities that had it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) merged_from: Vec<String>,

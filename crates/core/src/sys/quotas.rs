@@ -129,10 +129,10 @@ async fn write(_: &System, cx: &mut Cx, req: Write) -> Result<()> {
     if rate <= 0.0 {
         return Err(Error::invalid("'rate' is invalid"));
     }
+    let target = target(cx, req.path.unwrap_or_default().bare(), req.inheritable.map(|flag| flag.0)).await?;
     if req.role.is_some_and(|r| !r.is_empty()) {
         return Err(Error::invalid("quotas on roles are not supported by this server"));
     }
-    let target = target(cx, req.path.unwrap_or_default().bare(), req.inheritable.map(|flag| flag.0)).await?;
     let seconds = |given: Option<Seconds>| given.map_or(0, |s| s.0);
     let limit = RateLimit {
         namespace: namespace(cx)?,

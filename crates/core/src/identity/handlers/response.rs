@@ -71,10 +71,7 @@ impl AliasResponse {
         AliasResponse {
             canonical_id: entity.id.clone(),
             creation_time: created.rfc3339(),
-            custom_metadata: match alias.is_written {
-                true => Some(alias.custom_metadata.clone()),
-                false => given(&alias.custom_metadata),
-            },
+            custom_metadata: given(&alias.custom_metadata),
             id: alias.id.clone(),
             last_update_time: alias.modified.unwrap_or(created).rfc3339(),
             local: false,
