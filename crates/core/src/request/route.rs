@@ -198,7 +198,7 @@ impl Routed<Target> {
 fn no_handler(incoming: &Incoming) -> Error {
     let path = incoming.path.as_str();
     // The path of a namespace itself is empty, as on OpenBao.
-    let is_list = incoming.operation.lists() && !(path.is_empty() && !incoming.namespace.is_empty());
+    let is_list = incoming.operation.lists() && (!path.is_empty() || incoming.namespace.is_empty());
     let folder = is_list.then(|| format!("{}/", path.trim_end_matches('/')));
     let path = folder.as_deref().unwrap_or(path);
     Error::new(Status::NOT_FOUND, format!("no handler for route {path:?}. route entry not found."))

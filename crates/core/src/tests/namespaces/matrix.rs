@@ -133,7 +133,7 @@ fn by_name(route: &Route, ids: &Ids) -> Value {
             _ => "",
         };
         match (kind, schema["type"].as_str()) {
-            ("", _) => return None,
+            ("", _) => None,
             (kind, Some("array")) => Some(json!([of(kind)])),
             (kind, _) => Some(json!(of(kind))),
         }
