@@ -235,7 +235,6 @@ fn names_are_completed_in_the_namespace_of_the_line() {
 }
 
 #[test]
-#[ignore = "sys/namespaces is not built; OpenBao passes"]
 fn namespaces_of_a_server_are_managed() {
     let server = Server::find();
     let (team, app) = (unique("ns"), "app");
