@@ -26,6 +26,7 @@ pub(crate) mod convert;
 mod effective;
 mod engine;
 mod entities;
+mod expiring;
 mod groups;
 mod handlers;
 mod key_material;

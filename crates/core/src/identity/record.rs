@@ -171,9 +171,10 @@ pub(super) trait Namespaced {
     fn namespace(&self) -> &NamespaceId;
 }
 
+/// Implements [`Namespaced`] for records with a field `namespace`.
 macro_rules! namespaced {
     ($($record:ty),*) => {$(
-        impl Namespaced for $record {
+        impl $crate::identity::record::Namespaced for $record {
             fn namespace(&self) -> &NamespaceId {
                 &self.namespace
             }
@@ -181,7 +182,13 @@ macro_rules! namespaced {
     )*};
 }
 
+pub(super) use namespaced;
+
 namespaced!(Entity, AliasKey, Reference, Group);
+
+/// A key that is only its name.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Mark {}
 
 /// Entities by id.
 pub(super) const ENTITIES: Records<Entity> = Records::at(layout::ENTITIES);

@@ -79,7 +79,7 @@ async fn recount_one(unsealed: &Unsealed, name: &LeaseName) -> Result<()> {
         Ok::<_, Error>((tx, ()))
     };
     match unsealed.barrier.transact(recount).await {
-        // It is counted as before: nobody knows its path.
+        // Its path is unknown, so its counter stays the same.
         Err(error) if unreadable(&error) => Ok(()),
         other => other,
     }

@@ -153,10 +153,7 @@ pub(super) fn locked(path: &str) -> Error {
     )
 }
 
-/// Locks a namespace. Returns its unlock key.
-///
-/// # Errors
-/// When the namespace cannot be read or written.
+/// Locks a namespace in its record, which the caller saves. Returns the unlock key, of which the record has a hash.
 pub(crate) fn lock(record: &mut NamespaceRecord) -> SecretString {
     let key = random::base62(UNLOCK_KEY);
     record.lock = Some(hex::encode(sha256(key.as_bytes())));

@@ -118,9 +118,9 @@ impl Directory {
         self.record(&id).await
     }
 
-    /// What takes the path of a mount, if its first segment is a namespace below `parent`: as in OpenBao the namespace, or
-    /// its mount of tokens if the path is the whole name. The caller holds
-    /// the lock of the changes of mounts, as each creation of a namespace does.
+    /// The path that conflicts with a new mount whose first segment is the name of a namespace below `parent`: as in
+    /// OpenBao the namespace, or its mount of tokens if the path is the whole name. The caller holds the lock of the
+    /// changes of mounts, as each creation of a namespace does.
     ///
     /// # Errors
     /// When storage fails.

@@ -9,17 +9,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::System;
-use super::quotas::{namespace, target};
+use super::quotas::{check_others, namespace, target};
 use crate::lease::quotas::{self, LeaseQuota, QUOTAS, QUOTAS_AT};
-use crate::unreadable;
 
 const HELP: Help = Help {
     synopsis: "Configures a lease count quota: the largest number of leases, and of service tokens with an expiry.",
     description: "A quota applies to the whole server, a namespace, a mount, a path, or a path prefix that ends in `*`. Only the most specific quota counts a lease. A new quota first counts the leases that exist; `initializing` is true meanwhile.",
 };
-
-/// The most quotas.
-const MOST: usize = 1000;
 
 pub(super) fn routes(r: &mut Routes<System>) {
     r.path("quotas/lease-count/", HELP).list(list).root_only();
@@ -94,26 +90,10 @@ async fn write(_: &System, cx: &mut Cx, req: Write) -> Result<()> {
     }
     let target = target(cx, req.path.unwrap_or_default().bare(), req.inheritable.map(|flag| flag.0)).await?;
     let quota = LeaseQuota { namespace: namespace(cx)?, name: req.name.0, target, max_leases, counter: String::new() };
-    check_others(cx, &quota).await?;
+    check_others(cx, (&QUOTAS, QUOTAS_AT, "lease count quota"), (&quota.name, &quota.target), |other| &other.target)
+        .await?;
     let (tx, view) = cx.store();
     quotas::put(tx, view, quota).await
-}
-
-/// Refuses a second quota on a path, and quotas beyond [`MOST`]. The reads are part of the transaction.
-async fn check_others(cx: &mut Cx, quota: &LeaseQuota) -> Result<()> {
-    let (tx, view) = cx.store();
-    let mut names = tx.list_verified(view, QUOTAS_AT, &Page::all()).await?;
-    names.retain(|name| *name != quota.name);
-    for name in &names {
-        let other = unreadable::read((&QUOTAS, "lease count quota"), tx, view, name).await?.readable();
-        if other.is_some_and(|other| other.namespace == quota.namespace && other.target.path == quota.target.path) {
-            return Err(Error::invalid(format!("quota rule with similar properties exists under the name {name:?}")));
-        }
-    }
-    if names.len() >= MOST {
-        return Err(Error::invalid(format!("there can be no more than {MOST} quotas")));
-    }
-    Ok(())
 }
 
 async fn delete(_: &System, cx: &mut Cx, req: QuotaPath) -> Result<()> {

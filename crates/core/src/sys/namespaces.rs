@@ -160,14 +160,14 @@ fn bounded(metadata: BTreeMap<String, String>) -> Result<BTreeMap<String, String
 async fn list(_: &System, cx: &mut Cx, _: Nothing) -> Result<Keys> {
     let unsealed = unsealed(cx)?;
     let mut info = BTreeMap::new();
-    add_children(&unsealed, &mut info, "", false).await?;
+    add_children(&unsealed, &mut info, false).await?;
     Keys::with_info(info.keys().cloned().collect(), &info)
 }
 
 async fn scan(_: &System, cx: &mut Cx, _: Nothing) -> Result<Keys> {
     let unsealed = unsealed(cx)?;
     let mut info = BTreeMap::new();
-    add_children(&unsealed, &mut info, "", true).await?;
+    add_children(&unsealed, &mut info, true).await?;
     let keys = Keys::with_info(info.keys().cloned().collect(), &info)?;
     let info = keys.info.filter(|_| !keys.keys.is_empty());
     Ok(Keys { empty_is_fine: true, info, ..keys })
@@ -177,11 +177,10 @@ async fn scan(_: &System, cx: &mut Cx, _: Nothing) -> Result<Keys> {
 async fn add_children(
     unsealed: &Unsealed,
     info: &mut BTreeMap<String, NamespaceResponse>,
-    within: &str,
     recursive: bool,
 ) -> Result<()> {
     let directory = &unsealed.observability.directory;
-    let mut below = vec![(within.to_owned(), unsealed.access.namespace.id.clone())];
+    let mut below = vec![(String::new(), unsealed.access.namespace.id.clone())];
     while let Some((within, id)) = below.pop() {
         let names = children(directory, &mut unsealed.barrier.begin_read(), &id, &Page::all()).await?;
         for name in names {

@@ -3,9 +3,10 @@
 use keepfast_framework::fields::{Flag, Float, Quoted, Seconds, Text};
 use keepfast_framework::path_field::{PathText, PathTexts};
 use keepfast_framework::routes::{Help, Nothing};
-use keepfast_framework::{Cx, Data, Error, Keys, Result, Routes};
+use keepfast_framework::{Cx, Data, Error, Keys, Records, Result, Routes};
 use keepfast_storage::Page;
 use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{System, unsealed};
@@ -21,7 +22,7 @@ const RATE: Help = Help {
     description: "A quota applies to the whole server, a namespace, a mount, a path, or a path prefix that ends in `*`. Only the most specific quota applies to a request.",
 };
 
-/// The most quotas.
+/// The most quotas of each type.
 const MOST: usize = 1000;
 
 pub(super) fn routes(r: &mut Routes<System>) {
@@ -142,17 +143,29 @@ async fn write(_: &System, cx: &mut Cx, req: Write) -> Result<()> {
         interval: seconds(req.interval).max(1),
         block_interval: seconds(req.block_interval),
     };
-    check_others(cx, &limit).await?;
+    check_others(cx, (&RATE_LIMITS, RATE_LIMITS_AT, "rate limit quota"), (&limit.name, &limit.target), |other| {
+        &other.target
+    })
+    .await?;
     RATE_LIMITS.put(cx, &limit.name, &limit)
 }
 
-/// Refuses a second quota on a path, and quotas beyond [`MOST`]. The reads are part of the transaction.
-async fn check_others(cx: &mut Cx, limit: &RateLimit) -> Result<()> {
+/// Refuses a second quota with this path, and quotas beyond [`MOST`]. The reads are part of the transaction.
+///
+/// # Errors
+/// 400 for such a quota; when storage fails.
+pub(super) async fn check_others<T: Serialize + DeserializeOwned>(
+    cx: &mut Cx,
+    (records, folder, what): (&Records<T>, &str, &'static str),
+    (name, target): (&str, &Target),
+    target_of: impl Fn(&T) -> &Target,
+) -> Result<()> {
     let (tx, view) = cx.store();
-    let names = tx.list_verified(view, RATE_LIMITS_AT, &Page::all()).await?;
-    for name in names.iter().filter(|name| **name != limit.name) {
-        let other = unreadable::read((&RATE_LIMITS, "rate limit quota"), tx, view, name).await?.readable();
-        if other.is_some_and(|other| other.namespace == limit.namespace && other.target.path == limit.target.path) {
+    let mut names = tx.list_verified(view, folder, &Page::all()).await?;
+    names.retain(|other| other != name);
+    for name in &names {
+        let other = unreadable::read((records, what), tx, view, name).await?.readable();
+        if other.is_some_and(|other| target_of(&other).path == target.path) {
             return Err(Error::invalid(format!("quota rule with similar properties exists under the name {name:?}")));
         }
     }

@@ -4,31 +4,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keepfast_crypto::random;
-use keepfast_framework::{Error, Page, Records, Result, Timestamp};
+use keepfast_framework::{Result, Timestamp};
 use keepfast_storage::{Barrier, Tx, View};
 use serde::{Deserialize, Serialize};
 
-use super::records::Mark;
+use crate::identity::expiring::{ExpiringRecords, Place};
 use crate::identity::proved_login::ProvedLogin;
-use crate::identity::record::Namespaced;
+use crate::identity::record::namespaced;
 use crate::identity::store::Identity;
 use crate::namespace::NamespaceId;
 use crate::token::Tokens;
 
 /// Pending logins by the keyed hash of their request id.
-const PENDING: Records<PendingLogin> = Records::at("mfa/pending/");
-/// The pending logins of an entity: `<entity>/<expiry in hex>-<keyed hash>`.
-const PENDING_OF: Records<Mark> = Records::at("mfa/pending-of/");
+const PENDING: ExpiringRecords<PendingLogin> = ExpiringRecords::at("mfa/pending/", "mfa/pending-of/", MOST_PENDING);
 
 /// The time within which the MFA of a login is validated.
 const LIFETIME: Duration = Duration::from_secs(300);
-/// The maximum number of pending logins of an entity; the oldest are replaced. Logins at the same time may exceed it until
-/// the next one.
+/// The maximum number of pending logins of an entity; the oldest are replaced.
 const MOST_PENDING: usize = 8;
 /// The length of a request id.
 const ID_LENGTH: usize = 36;
-/// The number of names per read.
-const PAGE: usize = 500;
 
 /// A login that waits for its MFA, stored under a keyed hash of its request id.
 #[derive(Serialize, Deserialize)]
@@ -45,11 +40,7 @@ pub(crate) struct PendingLogin {
     expires: Timestamp,
 }
 
-impl Namespaced for PendingLogin {
-    fn namespace(&self) -> &NamespaceId {
-        &self.namespace
-    }
-}
+namespaced!(PendingLogin);
 
 impl PendingLogin {
     /// A login of this namespace that waits from now on.
@@ -65,14 +56,7 @@ impl Identity {
     /// When storage fails.
     pub(super) async fn store_pending(&self, tx: &mut Tx, tokens: &Tokens, pending: &PendingLogin) -> Result<String> {
         let id = random::uuid();
-        let (hash, folder) = (hash_of(tokens, &id), folder(pending));
-        let known = PENDING_OF.list_in(tx, &self.view, &folder, &Page::all()).await?;
-        for old in known.iter().take((known.len() + 1).saturating_sub(MOST_PENDING)) {
-            PENDING_OF.delete_in(tx, &self.view, &format!("{folder}{old}"));
-            PENDING.delete_in(tx, &self.view, hash_in(old));
-        }
-        PENDING.put_in(tx, &self.view, &hash, pending)?;
-        PENDING_OF.put_in(tx, &self.view, &format!("{folder}{}", entry(pending.expires, &hash)), &Mark {})?;
+        PENDING.put(tx, &self.view, &place(pending, &hash_of(tokens, &id)), pending).await?;
         Ok(id)
     }
 
@@ -90,15 +74,13 @@ impl Identity {
         if id.len() != ID_LENGTH {
             return Ok(None);
         }
-        let found = self.read(&PENDING, tx, &hash_of(tokens, id)).await?;
+        let found = self.read(&PENDING.records, tx, &hash_of(tokens, id)).await?;
         Ok(found.filter(|pending| now < pending.expires))
     }
 
     /// Deletes a pending login, with the commit of this transaction.
     pub(super) fn delete_pending(&self, tx: &mut Tx, tokens: &Tokens, id: &str, pending: &PendingLogin) {
-        let hash = hash_of(tokens, id);
-        PENDING.delete_in(tx, &self.view, &hash);
-        PENDING_OF.delete_in(tx, &self.view, &format!("{}{}", folder(pending), entry(pending.expires, &hash)));
+        PENDING.delete(tx, &self.view, &place(pending, &hash_of(tokens, id)));
     }
 }
 
@@ -107,54 +89,14 @@ fn hash_of(tokens: &Tokens, id: &str) -> String {
     tokens.hash_of_code(&format!("mfa:{id}"))
 }
 
-fn folder(pending: &PendingLogin) -> String {
-    format!("{}/", pending.login.identity.entity)
+fn place<'a>(pending: &'a PendingLogin, hash: &'a str) -> Place<'a> {
+    Place { hash, entity: &pending.login.identity.entity, expires: pending.expires }
 }
 
-/// The name of the entry of a pending login under its entity. Names are sorted by the expiry.
-fn entry(expires: Timestamp, hash: &str) -> String {
-    format!("{:010x}-{hash}", expires.unix().max(0))
-}
-
-fn hash_in(entry: &str) -> &str {
-    entry.split_once('-').map_or("", |(_, hash)| hash)
-}
-
-fn is_expired(entry: &str, now: Timestamp) -> bool {
-    let expiry = entry.split_once('-').and_then(|(expiry, _)| i64::from_str_radix(expiry, 16).ok());
-    expiry.is_some_and(|expiry| expiry < now.unix())
-}
-
-/// Deletes the expired pending logins of all entities, in transactions of at most a page of one entity.
+/// Deletes the expired pending logins of all entities.
 ///
 /// # Errors
 /// When storage fails.
 pub(crate) async fn delete_expired_logins(barrier: &Arc<Barrier>, view: &View, now: Timestamp) -> Result<()> {
-    let mut page = Page::first(PAGE);
-    loop {
-        let folders = PENDING_OF.list_in(&mut barrier.begin_read(), view, "", &page).await?;
-        for folder in &folders {
-            while delete_page(barrier, view, folder, now).await? == PAGE {}
-        }
-        page.after = folders.last().cloned();
-        if folders.len() < PAGE {
-            return Ok(());
-        }
-    }
-}
-
-/// Deletes the expired logins among the first page of an entity. Returns their number.
-async fn delete_page(barrier: &Arc<Barrier>, view: &View, folder: &str, now: Timestamp) -> Result<usize> {
-    let entries = PENDING_OF.list_in(&mut barrier.begin_read(), view, folder, &Page::first(PAGE)).await?;
-    let expired: Vec<&String> = entries.iter().filter(|entry| is_expired(entry, now)).collect();
-    if expired.is_empty() {
-        return Ok(0);
-    }
-    let mut tx = barrier.begin();
-    for entry in &expired {
-        PENDING.delete_in(&mut tx, view, hash_in(entry));
-        PENDING_OF.delete_in(&mut tx, view, &format!("{folder}{entry}"));
-    }
-    tx.commit().await.map_err(Error::from)?;
-    Ok(expired.len())
+    PENDING.delete_expired(barrier, view, now).await
 }

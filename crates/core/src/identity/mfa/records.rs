@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::totp::{Algorithm, CodeForm};
 use crate::identity::key_material;
-use crate::identity::record::{Namespaced, Reference};
+use crate::identity::record::{Mark, Reference, namespaced};
 use crate::layout;
 use crate::namespace::NamespaceId;
 
@@ -118,20 +118,6 @@ pub(super) struct Attempts {
     /// The number of wrong codes in that step.
     #[serde(default)]
     pub(super) failed: u32,
-}
-
-/// A key that is only its name.
-#[derive(Serialize, Deserialize)]
-pub(super) struct Mark {}
-
-macro_rules! namespaced {
-    ($($record:ty),*) => {$(
-        impl Namespaced for $record {
-            fn namespace(&self) -> &NamespaceId {
-                &self.namespace
-            }
-        }
-    )*};
 }
 
 namespaced!(Method, Enforcement, EnrolledSecret, Attempts);

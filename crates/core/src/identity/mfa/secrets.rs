@@ -5,8 +5,9 @@ use keepfast_crypto::random;
 use keepfast_framework::{Error, Page, Result};
 use keepfast_storage::{Tx, View};
 
-use super::records::{ATTEMPTS, ENROLLED, EnrolledSecret, Mark, SECRETS, TotpSettings, of_entity};
+use super::records::{ATTEMPTS, ENROLLED, EnrolledSecret, SECRETS, TotpSettings, of_entity};
 use super::totp::CodeForm;
+use crate::identity::record::Mark;
 use crate::identity::store::Identity;
 
 impl Identity {

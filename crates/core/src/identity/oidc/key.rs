@@ -165,7 +165,7 @@ async fn rotate(_: &IdentityEngine, cx: &mut Cx, req: Rotate) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::oidc::records::Mark;
+    use crate::identity::record::Mark;
 
     #[tokio::test]
     async fn a_shorter_ttl_conflicts_with_a_reference_that_is_added_meanwhile() {

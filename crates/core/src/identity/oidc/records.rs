@@ -10,6 +10,8 @@ use super::lists::has_id;
 use super::pkce::Challenge;
 use super::ring::{DEFAULT_KEY, KEYS, KeyRecord, KeySettings};
 use super::stored::secret_text;
+use crate::identity::expiring::ExpiringRecords;
+use crate::identity::record::Mark;
 
 /// A role: signs identity tokens for entities.
 #[derive(Clone, Serialize, Deserialize)]
@@ -129,10 +131,6 @@ pub(super) struct Code {
     pub(super) expires: Timestamp,
 }
 
-/// A key that is only its name.
-#[derive(Serialize, Deserialize)]
-pub(super) struct Mark {}
-
 /// Roles by name.
 pub(super) const ROLES: Records<Role> = Records::at("oidc/role/");
 /// Clients by name.
@@ -147,10 +145,8 @@ pub(super) const SCOPES: Records<Scope> = Records::at("oidc/scope/");
 pub(super) const ASSIGNMENTS: Records<Assignment> = Records::at("oidc/assignment/");
 /// The configuration.
 pub(super) const CONFIG: Records<Config> = Records::at("oidc/config");
-/// Codes by their keyed hash.
-pub(super) const CODES: Records<Code> = Records::at("oidc/code/");
-/// The codes of an entity: `<entity>/<expiry in hex>-<keyed hash>`.
-pub(super) const CODES_OF: Records<Mark> = Records::at("oidc/code-of/");
+/// Codes.
+pub(super) const CODES: ExpiringRecords<Code> = ExpiringRecords::at("oidc/code/", "oidc/code-of/", MOST_CODES);
 /// The roles of a key: `<key>/<role>`.
 pub(super) const ROLES_OF_KEY: Records<Mark> = Records::at("oidc/key-role/");
 /// The clients of a key: `<key>/<client>`.
@@ -159,6 +155,9 @@ pub(super) const CLIENTS_OF_KEY: Records<Mark> = Records::at("oidc/key-client/")
 pub(super) const CLIENTS_OF_ASSIGNMENT: Records<Mark> = Records::at("oidc/assignment-client/");
 /// The providers of a scope: `<scope>/<provider>`.
 pub(super) const PROVIDERS_OF_SCOPE: Records<Mark> = Records::at("oidc/scope-provider/");
+
+/// The maximum number of codes of an entity at a time.
+const MOST_CODES: usize = 32;
 
 /// The provider that always exists.
 pub(super) const DEFAULT_PROVIDER: &str = "default";

@@ -12,7 +12,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::identity::engine::{IdentityEngine, checked_length, identity, page_of, unsealed};
-use crate::identity::mfa::records::{ENFORCEMENTS, ENFORCEMENTS_OF_METHOD, Enforcement, METHODS, Mark};
+use crate::identity::mfa::records::{ENFORCEMENTS, ENFORCEMENTS_OF_METHOD, Enforcement, METHODS};
+use crate::identity::record::Mark;
 use crate::namespace::NamespaceId;
 use crate::unsealed::Unsealed;
 
